@@ -1,0 +1,75 @@
+"""Elements of a monoid: a tensor, or a nested tuple of tensors that share their leading axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Element: TypeAlias = Any
+"""A tensor, or a nested tuple of tensors with the same leading (element) axes."""
+
+
+def leaves(element: Element) -> Iterator[Tensor]:
+    """The tensors of an element, depth first."""
+    if isinstance(element, Tensor):
+        yield element
+    else:
+        for part in element:
+            yield from leaves(part)
+
+
+def map_leaves(function: Callable[..., Tensor], *elements: Element) -> Element:
+    """Apply `function` to corresponding tensors of one or more elements of the same structure."""
+    if isinstance(elements[0], Tensor):
+        return function(*elements)
+    return tuple(map_leaves(function, *parts) for parts in zip(*elements, strict=True))
+
+
+def first_leaf(element: Element) -> Tensor:
+    return next(leaves(element))
+
+
+class _PermuteRows(torch.autograd.Function):
+    """`x[permutation]` whose backward is a gather too (the general index backward is a scatter-add)."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, permutation: Tensor, inverse: Tensor) -> Tensor:
+        return x.index_select(0, permutation)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1], inputs[2])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        permutation, inverse = ctx.saved_tensors
+        return _PermuteRows.apply(gradient, inverse, permutation), None, None
+
+
+def permute_rows(element: Element, permutation: Tensor, inverse: Tensor) -> Element:
+    """Reorder the leading axis by a permutation whose inverse is known."""
+    return map_leaves(lambda leaf: _PermuteRows.apply(leaf, permutation, inverse), element)
+
+
+def concatenate(*elements: Element) -> Element:
+    """Concatenate elements along the leading axis."""
+    return map_leaves(lambda *parts: torch.cat(parts), *elements)
+
+
+def rows(element: Element, index: Tensor | slice) -> Element:
+    """Select rows of the leading axis."""
+    return map_leaves(lambda leaf: leaf[index], element)
+
+
+def split_rows(element: Element, sizes: list[int]) -> list[Element]:
+    """Split the leading axis into consecutive blocks of the given sizes."""
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        map_leaves(lambda leaf, s=start, n=size: leaf.narrow(0, s, n), element)
+        for start, size in zip(starts, sizes, strict=True)
+    ]

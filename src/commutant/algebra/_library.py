@@ -1,0 +1,244 @@
+"""Monoids that are exactly associative and commutative, without parameters."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ..laws import Draw
+from ._elements import Element, map_leaves
+from ._monoid import Monoid
+from ._plan import ReductionPlan
+from ._stated import states_monoid_laws
+
+
+class _Native(Monoid):
+    """A monoid that torch reduces natively over ragged sets.
+
+    By scatter, not by `torch.segment_reduce`: the latter's gradient of max and min is wrong where values tie.
+    """
+
+    native: Literal["sum", "amax", "amin"]
+    unit: float
+
+    def identity(self, like: Element) -> Element:
+        return map_leaves(lambda leaf: torch.full_like(leaf, self.unit), like)
+
+    def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
+        def scatter(leaf: Tensor) -> Tensor:
+            start = leaf.new_full((plan.num_sets, *leaf.shape[1:]), self.unit)
+            if self.native == "sum":
+                return start.index_add(0, plan.index, leaf)
+            where = plan.index.view(-1, *([1] * (leaf.dim() - 1))).expand_as(leaf)
+            return start.scatter_reduce(0, where, leaf, self.native, include_self=False)  # empty sets keep the unit
+
+        return map_leaves(scatter, x)
+
+
+@states_monoid_laws(lambda draw: (Sum(), lambda: draw.normal(draw.size, draw.width)))
+class Sum(_Native):
+    """The monoid $(\\mathbb R, +, 0)$, elementwise.
+
+    Example:
+        >>> Sum().reduce(torch.tensor([1., 2., 3.]))
+        tensor(6.)
+    """
+
+    native, unit = "sum", 0.0
+
+    def op(self, a: Element, b: Element) -> Element:
+        return map_leaves(torch.add, a, b)
+
+
+@states_monoid_laws(lambda draw: (Max(), lambda: draw.normal(draw.size, draw.width)))
+class Max(_Native):
+    """The monoid $(\\mathbb R, \\max, -\\infty)$, elementwise.
+
+    Example:
+        >>> Max().reduce(torch.tensor([1., 3., 2.]))
+        tensor(3.)
+    """
+
+    native, unit = "amax", -torch.inf
+
+    def op(self, a: Element, b: Element) -> Element:
+        return map_leaves(torch.maximum, a, b)
+
+
+@states_monoid_laws(lambda draw: (Min(), lambda: draw.normal(draw.size, draw.width)))
+class Min(_Native):
+    """The monoid $(\\mathbb R, \\min, +\\infty)$, elementwise.
+
+    Example:
+        >>> Min().reduce(torch.tensor([4., 3., 5.]))
+        tensor(3.)
+    """
+
+    native, unit = "amin", torch.inf
+
+    def op(self, a: Element, b: Element) -> Element:
+        return map_leaves(torch.minimum, a, b)
+
+
+@states_monoid_laws(lambda draw: (LogSumExp(), lambda: draw.normal(draw.size, draw.width)))
+class LogSumExp(Monoid):
+    """The monoid $a \\circ b = \\tau \\log(e^{a/\\tau} + e^{b/\\tau})$ with identity $-\\infty$: a smooth maximum.
+
+    Args:
+        temperature: $\\tau > 0$; max in the limit 0.
+
+    Example:
+        >>> LogSumExp().reduce(torch.zeros(4)).exp()
+        tensor(4.0000)
+    """
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise InputError(f"temperature must be positive, got {temperature}")
+        self.temperature = temperature
+
+    def op(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.logaddexp(a / self.temperature, b / self.temperature) * self.temperature
+
+    def identity(self, like: Tensor) -> Tensor:
+        return torch.full_like(like, -torch.inf)
+
+    def extra_repr(self) -> str:
+        return f"temperature={self.temperature}"
+
+
+@states_monoid_laws(
+    lambda draw: (KSmallest(3), lambda: draw.normal(draw.size, draw.width, 3).sort(-1).values),
+)
+class KSmallest(Monoid):
+    """The k smallest values of a multiset, in order; with k = 2 it solves the second minimum without training.
+
+    An element has a trailing axis of k sorted values, filled with $+\\infty$; `lift` makes one of single values and
+    `lower` lays the k values side by side as features.
+
+    Shapes:
+        `lift`: `(..., features)` to `(..., features, k)`; `lower`: `(..., features, k)` to `(..., features * k)`.
+
+    Example:
+        >>> m = KSmallest(2)
+        >>> m.lower(m.reduce(m.lift(torch.tensor([[5.], [3.], [9.]]))))
+        tensor([3., 5.])
+    """
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}")
+        self.k = k
+
+    def op(self, a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[-1] != self.k or b.shape[-1] != self.k:
+            raise InputError(f"the last axis must hold {self.k} sorted values, got {a.shape[-1]} and {b.shape[-1]}")
+        return torch.cat([a, b], -1).sort(dim=-1, stable=True).values[..., : self.k]
+
+    def identity(self, like: Tensor) -> Tensor:
+        return torch.full_like(like, torch.inf)
+
+    def lift(self, x: Float[Tensor, "*shape"]) -> Tensor:
+        return torch.cat([x[..., None], x.new_full((*x.shape, self.k - 1), torch.inf)], -1)
+
+    def lower(self, element: Tensor) -> Tensor:
+        return element.flatten(-2)
+
+    def out_channels(self, in_channels: int) -> int:
+        return in_channels * self.k
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}"
+
+
+@states_monoid_laws(
+    lambda draw: (
+        Product(Sum(), Max()),
+        lambda: (draw.normal(draw.size, draw.width), draw.normal(draw.size, draw.width)),
+    )
+)
+class Product(Monoid):
+    """The direct product of monoids: each acts on its own part of a tuple.
+
+    `lift` gives every factor the same features and `lower` lays the results side by side, so that
+    `Product(Sum(), Max())` aggregates like concatenated sum and max.
+
+    Example:
+        >>> both = Product(Sum(), Max())
+        >>> both.reduce((torch.tensor([1., 2.]), torch.tensor([1., 2.])))
+        (tensor(3.), tensor(2.))
+    """
+
+    def __init__(self, *factors: Monoid) -> None:
+        super().__init__()
+        if not factors:
+            raise InputError("a product needs at least one monoid")
+        self.factors = torch.nn.ModuleList(factors)
+        ranks = ("exact", "approximate", "no")
+        self.associative = max((factor.associative for factor in factors), key=ranks.index)
+        self.commutative = max((factor.commutative for factor in factors), key=ranks.index)
+
+    def op(self, a: Element, b: Element) -> Element:
+        return tuple(f.op(x, y) for f, x, y in zip(self.factors, a, b, strict=True))  # type: ignore[operator]
+
+    def identity(self, like: Element) -> Element:
+        return tuple(f.identity(part) for f, part in zip(self.factors, like, strict=True))  # type: ignore[operator]
+
+    def lift(self, x: Tensor) -> Element:
+        return tuple(f.lift(x) for f in self.factors)  # type: ignore[operator]
+
+    def lower(self, element: Element) -> Tensor:
+        return torch.cat([f.lower(p) for f, p in zip(self.factors, element, strict=True)], -1)  # type: ignore[operator]
+
+    def out_channels(self, in_channels: int) -> int:
+        return sum(f.out_channels(in_channels) for f in self.factors)  # type: ignore[operator, misc]
+
+    def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
+        return tuple(f._reduce_plan(p, plan) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
+
+
+def _draw_adjoined(draw: Draw) -> Element:
+    present = draw.normal(draw.size) > 0
+    return torch.where(present[:, None], draw.normal(draw.size, draw.width), 0.0), present
+
+
+@states_monoid_laws(lambda draw: (Adjoin(Sum()), lambda: _draw_adjoined(draw)))
+class Adjoin(Monoid):
+    """A monoid with an identity of its own kind adjoined: elements are pairs (value, present).
+
+    What is absent is skipped, bit for bit: $x \\circ \\text{EMPTY} = x$ exactly, whatever the operator below does with
+    zeros or with its own identity. This is the rule that `reduce` follows for a masked element.
+
+    Shapes:
+        value `(*leading, *carrier)`, present: boolean `(*leading,)`; the value of an absent element is never read.
+
+    Example:
+        >>> m = Adjoin(Sum())
+        >>> m.op((torch.tensor([1.]), torch.tensor([True])), (torch.tensor([9.]), torch.tensor([False])))
+        (tensor([1.]), tensor([True]))
+    """
+
+    def __init__(self, base: Monoid) -> None:
+        super().__init__()
+        self.base = base
+        self.associative, self.commutative, self.widen = base.associative, base.commutative, base.widen
+
+    def op(self, a: Element, b: Element) -> Element:
+        (x, has_x), (y, has_y) = a, b
+
+        def choose(one: Tensor, other: Tensor, both: Tensor) -> Tensor:
+            pad = (...,) + (None,) * (both.dim() - has_x.dim())
+            kept = torch.where(has_y[pad], other, one)
+            return torch.where((has_x & has_y)[pad], both, kept)
+
+        return map_leaves(choose, x, y, self.base.op(x, y)), has_x | has_y
+
+    def identity(self, like: Element) -> Element:
+        value, present = like
+        return self.base.identity(value), torch.zeros_like(present, dtype=torch.bool)

@@ -1,0 +1,230 @@
+"""Who is combined with whom: the bracketing of a ragged reduction, as index tensors.
+
+A plan depends on the sizes of the sets alone, so one plan serves every layer that reduces over the same sets, and a
+set's bracketing never depends on the other sets of the batch. Each level merges disjoint pairs of neighbours inside
+their sets; what is not merged is carried up unchanged. A set of n elements takes n - 1 applications of the operator,
+and with balanced bracketing ceil(log2 n) levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from .._errors import InputError
+
+Bracketing: TypeAlias = Literal["balanced", "fold", "random"]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of merges. Rows of the level below are gathered as [left operands, right operands, carried]."""
+
+    gather: Tensor
+    inverse: Tensor
+    pairs: int
+    later: Tensor
+    """Pairs whose left operand does not open its set (only a scan asks)."""
+    before: Tensor
+    """For each of these, the row above that holds the elements before its left operand."""
+
+
+@dataclass(frozen=True)
+class _Tree:
+    levels: tuple[Level, ...]
+    roots: Tensor
+    left: Tensor
+    right: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ReductionPlan:
+    """The bracketing of every set in a ragged batch; made by `reduction_plan`, reusable while the sizes stay.
+
+    The levels are worked out when they are first asked for, so a plan for a monoid that torch reduces natively costs
+    no more than the sizes.
+    """
+
+    sizes: Tensor
+    """The number of elements of every set."""
+    order: Tensor | None
+    """The elements sorted by set, or None where they came sorted."""
+    num_elements: int
+    bracketing: Bracketing
+    generator: torch.Generator | None
+
+    @property
+    def num_sets(self) -> int:
+        """How many sets, empty ones counted."""
+        return self.sizes.numel()
+
+    @cached_property
+    def index(self) -> Tensor:
+        """The set of each element, in the order of the elements."""
+        owner = torch.repeat_interleave(self.sizes)
+        return owner if self.order is None else torch.empty_like(owner).index_copy(0, self.order, owner)
+
+    @cached_property
+    def occupied(self) -> Tensor:
+        """The sets that have at least one element."""
+        return self.sizes.nonzero().squeeze(1)
+
+    @cached_property
+    def _tree(self) -> _Tree:
+        return _build_tree(self)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The merges, level by level."""
+        return self._tree.levels
+
+    @property
+    def roots(self) -> Tensor:
+        """For each non-empty set, the row of its value after the last level."""
+        return self._tree.roots
+
+    @property
+    def left(self) -> Tensor:
+        """Left child of each merge, in order of merging; ids below `num_elements` are elements, the rest merges."""
+        return self._tree.left
+
+    @property
+    def right(self) -> Tensor:
+        """Right child of each merge."""
+        return self._tree.right
+
+
+def set_sizes(
+    index: Tensor | None, ptr: Tensor | None, num_elements: int, num_sets: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Check `index` or `ptr`; return the size of every set and the stable order that sorts the elements by set."""
+    if (index is None) == (ptr is None):
+        raise InputError("give either index (the set of each element) or ptr (where each set starts), not both")
+    given = index if index is not None else ptr
+    assert given is not None
+    name = "index" if index is not None else "ptr"
+    if given.dim() != 1 or given.dtype not in (torch.int64, torch.int32, torch.int16):
+        raise InputError(f"{name} must be a 1-d integer tensor, got {given.dtype} of shape {tuple(given.shape)}")
+    if ptr is not None:
+        sizes = ptr.long().diff()
+        if ptr.numel() == 0 or int(ptr[0]) != 0 or int(ptr[-1]) != num_elements or bool((sizes < 0).any()):
+            raise InputError(
+                f"ptr must rise from 0 to the number of elements ({num_elements}), got {ptr.tolist()[:8]}"
+                + (" ..." if ptr.numel() > 8 else "")
+            )
+        if num_sets is not None and num_sets != sizes.numel():
+            raise InputError(f"ptr describes {sizes.numel()} sets, but dim_size is {num_sets}")
+        return sizes, None
+    assert index is not None
+    if index.numel() != num_elements:
+        raise InputError(f"index has {index.numel()} entries for {num_elements} elements; expected one for each")
+    low, high = (int(index.min()), int(index.max())) if index.numel() else (0, -1)
+    size = high + 1 if num_sets is None else num_sets
+    if low < 0 or high >= size:
+        raise InputError(f"index must lie in 0..{size - 1}, got values from {low} to {high}")
+    index = index.long()
+    is_sorted = index.numel() < 2 or bool((index[1:] >= index[:-1]).all())
+    return torch.bincount(index, minlength=size), None if is_sorted else index.argsort(stable=True)
+
+
+def reduction_plan(
+    *,
+    num_elements: int,
+    index: Int[Tensor, " elements"] | None = None,
+    ptr: Int[Tensor, " boundaries"] | None = None,
+    num_sets: int | None = None,
+    bracketing: Bracketing = "balanced",
+    generator: torch.Generator | None = None,
+    order: Int[Tensor, " elements"] | None = None,
+) -> ReductionPlan:
+    """Plan the reduction of a ragged batch of sets.
+
+    Args:
+        num_elements: how many elements there are in all.
+        index: the set of each element, in any order; or
+        ptr: set s holds the elements from `ptr[s]` up to `ptr[s + 1]`.
+        num_sets: the number of sets, where empty ones may come last.
+        bracketing: `"balanced"` pairs neighbours (0 with 1, 2 with 3, ...) and carries an odd last one up (Ong and
+            Velickovic 2022, appendix D); `"fold"` merges from the left, one at a time; `"random"` merges random
+            neighbours.
+        generator: the source of `"random"`.
+        order: the elements sorted by set, in the order in which to reduce each set; with `ptr`, in place of theirs.
+
+    Raises:
+        InputError: when neither or both of `index` and `ptr` are given, or they do not fit the elements.
+
+    Example:
+        >>> plan = reduction_plan(num_elements=5, ptr=torch.tensor([0, 3, 3, 5]))
+        >>> len(plan.levels), plan.occupied.tolist()
+        (2, [0, 2])
+    """
+    if bracketing not in ("balanced", "fold", "random"):
+        raise InputError(f"bracketing must be 'balanced', 'fold' or 'random', got {bracketing!r}")
+    sizes, sort = set_sizes(index, ptr, num_elements, num_sets)
+    return ReductionPlan(sizes, sort if order is None else order, num_elements, bracketing, generator)
+
+
+def _build_tree(plan: ReductionPlan) -> _Tree:
+    sizes, device = plan.sizes, plan.sizes.device
+    row = torch.arange(plan.num_elements, device=device) if plan.order is None else plan.order
+    node = row.clone()
+    owner = torch.repeat_interleave(sizes)
+    remaining = sizes
+    position = _positions(owner, remaining)
+    steps: list[Level] = []
+    lefts = [torch.empty(0, dtype=torch.int64, device=device)]
+    rights = [torch.empty(0, dtype=torch.int64, device=device)]
+    merges = plan.num_elements
+    while remaining.numel() and int(remaining.max()) > 1:
+        merge = _choose(position, remaining, owner, plan.bracketing, plan.generator)
+        is_right = torch.zeros_like(merge)
+        is_right[1:] = merge[:-1]
+        left, right = merge.nonzero().squeeze(1), is_right.nonzero().squeeze(1)
+        carried = (~merge & ~is_right).nonzero().squeeze(1)
+        pairs = left.numel()
+        gather = torch.cat([row[left], row[right], row[carried]])
+        inverse = torch.empty_like(gather)
+        inverse[gather] = torch.arange(gather.numel(), device=device)
+        kept = ~is_right
+        merged = merge[kept]
+        next_row = torch.where(merged, merged.cumsum(0) - 1, pairs + (~merged).cumsum(0) - 1)
+        opens = position[left] == 0
+        later = (~opens).nonzero().squeeze(1)
+        before = next_row[merged.nonzero().squeeze(1)[later] - 1]
+        steps.append(Level(gather, inverse, pairs, later, before))
+        lefts.append(node[left])
+        rights.append(node[right])
+        node = node[kept]
+        node[merged] = torch.arange(merges, merges + pairs, device=device)
+        merges += pairs
+        remaining = remaining - torch.bincount(owner[left], minlength=sizes.numel())
+        row, owner = next_row, owner[kept]
+        position = _positions(owner, remaining)
+    return _Tree(tuple(steps), row, torch.cat(lefts), torch.cat(rights))
+
+
+def _positions(owner: Tensor, sizes: Tensor) -> Tensor:
+    """The position of each sorted element in its set."""
+    return torch.arange(owner.numel(), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
+
+
+def _choose(
+    position: Tensor, remaining: Tensor, owner: Tensor, bracketing: Bracketing, generator: torch.Generator | None
+) -> Tensor:
+    """Mark the elements that merge with their right neighbour at this level."""
+    has_right = position + 1 < remaining[owner]
+    if bracketing == "balanced":
+        return has_right & (position % 2 == 0)
+    if bracketing == "fold":
+        return has_right & (position == 0)
+    device = generator.device if generator is not None else position.device
+    offset = torch.randint(0, 2, remaining.shape, generator=generator, device=device).to(position.device)
+    offset = torch.where(remaining == 2, 0, offset)
+    keep = torch.rand(position.shape, generator=generator, device=device).to(position.device) < 0.75
+    keep |= remaining[owner] == 2
+    return has_right & (position >= offset[owner]) & ((position - offset[owner]) % 2 == 0) & keep

@@ -1,0 +1,92 @@
+"""Edits and range queries on a reduction that was already made."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from .._errors import InputError
+from ._elements import Element, concatenate, first_leaf, map_leaves, rows
+from ._monoid import Monoid
+
+
+class SegmentTree:
+    """A balanced reduction kept whole, so that an edit or a range query takes O(log n) applications.
+
+    Its root equals `monoid.reduce(x)` bit for bit, for operators that are only approximately associative too, since
+    both use the same bracketing. For streams of edits at inference: it holds no gradient.
+
+    Args:
+        monoid: the operator.
+        x: elements along the leading axis, at least one.
+
+    Example:
+        >>> from commutant.algebra import Sum
+        >>> tree = SegmentTree(Sum(), torch.arange(1., 6.))
+        >>> tree.root, tree.query(1, 3)
+        (tensor(15.), tensor(5.))
+        >>> tree.update(torch.tensor([0]), torch.tensor([10.]))
+        >>> tree.root
+        tensor(24.)
+    """
+
+    def __init__(self, monoid: Monoid, x: Element) -> None:
+        if first_leaf(x).dim() == 0 or first_leaf(x).shape[0] == 0:
+            raise InputError("a segment tree needs at least one element along the leading axis")
+        self.monoid = monoid
+        self._levels = [map_leaves(lambda leaf: leaf.detach().clone(), x)]
+        with torch.no_grad():
+            while (n := first_leaf(self._levels[-1]).shape[0]) > 1:
+                below = self._levels[-1]
+                even = rows(below, slice(0, n - n % 2))
+                merged = monoid.op(rows(even, slice(0, None, 2)), rows(even, slice(1, None, 2)))
+                last = rows(below, slice(n - n % 2, n))
+                self._levels.append(concatenate(merged, last))
+
+    def __len__(self) -> int:
+        return first_leaf(self._levels[0]).shape[0]
+
+    @property
+    def root(self) -> Element:
+        """The reduction of all elements."""
+        return map_leaves(lambda leaf: leaf[0].clone(), self._levels[-1])
+
+    @torch.no_grad()
+    def update(self, index: Int[Tensor, " edits"], x: Element) -> None:
+        """Replace the elements at `index` (distinct) by the rows of `x`."""
+        if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
+            raise InputError(f"index must lie in 0..{len(self) - 1}, got {index.tolist()[:8]}")
+        if index.unique().numel() != index.numel():
+            raise InputError(f"index must name each element once, got {index.tolist()[:8]}")
+        map_leaves(lambda leaf, new: leaf.index_copy_(0, index, new), self._levels[0], x)
+        for below, above in zip(self._levels, self._levels[1:], strict=False):
+            n = first_leaf(below).shape[0]
+            index = (index // 2).unique()
+            full = index[2 * index + 1 < n]
+            merged = self.monoid.op(rows(below, 2 * full), rows(below, 2 * full + 1))
+            map_leaves(lambda leaf, new, at=full: leaf.index_copy_(0, at, new), above, merged)
+            if n % 2:
+                map_leaves(lambda up, down: up[-1:].copy_(down[-1:]), above, below)
+
+    @torch.no_grad()
+    def query(self, start: int, stop: int) -> Element:
+        """The reduction of the elements from `start` up to `stop`, in their order."""
+        if not 0 <= start <= stop <= len(self):
+            raise InputError(f"a range must satisfy 0 <= start <= stop <= {len(self)}, got {start} and {stop}")
+        left = right = None
+        for level in self._levels:
+            if start >= stop:
+                break
+            if start % 2:
+                node = rows(level, start)  # type: ignore[arg-type]
+                left = node if left is None else self.monoid.op(left, node)
+                start += 1
+            if stop % 2:
+                stop -= 1
+                node = rows(level, stop)  # type: ignore[arg-type]
+                right = node if right is None else self.monoid.op(node, right)
+            start, stop = start // 2, stop // 2
+        if left is None and right is None:
+            return self.monoid.identity(map_leaves(lambda leaf: leaf[0], self._levels[0]))
+        return right if left is None else left if right is None else self.monoid.op(left, right)

@@ -1,0 +1,22 @@
+"""The command line: `commutant papers | reproduce | report | record | check | doctor`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def main() -> None:
+    """Entry point: errors of the library become one sentence and exit code 2, Ctrl-C a clean exit 130."""
+    from .._errors import CommutantError
+    from ._app import app
+
+    logging.basicConfig(format="commutant: %(message)s", level=logging.WARNING)
+    try:
+        app(standalone_mode=True)
+    except CommutantError as error:
+        print(f"commutant: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ncommutant: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)

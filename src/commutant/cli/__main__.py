@@ -1,0 +1,5 @@
+"""`python -m commutant.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,137 @@
+"""The commands; each imports what it needs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="commutant",
+    help="Symmetry of data and of weights in PyTorch, stated as laws and tested as such.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Targets = Annotated[list[str] | None, typer.Argument(metavar="[PAPER[/CLAIM]]...", help="all papers by default")]
+Runs = Annotated[Path, typer.Option(help="folder of all runs")]
+Scale = Annotated[str, typer.Option(help="small (minutes on two cores) or full (the paper's own setting)")]
+
+
+@app.command()
+def papers() -> None:
+    """List the papers and their claims."""
+    from ._show import show_papers
+
+    show_papers()
+
+
+@app.command()
+def reproduce(
+    targets: Targets = None,
+    scale: Scale = "small",
+    runs: Runs = Path("runs"),
+    seeds: Annotated[int | None, typer.Option(min=1, help="seeds a claim; by default what the claim asks for")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="runs at a time; by default one a core, or one on GPUs")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="joblib backend: loky (this machine), ray or dask")] = "loky",
+    accelerator: Annotated[str, typer.Option(help="cpu, gpu or auto")] = "cpu",
+    devices: Annotated[int, typer.Option(min=1, help="devices a run")] = 1,
+    strategy: Annotated[str, typer.Option(help="Fabric strategy for several devices: ddp or fsdp")] = "auto",
+    precision: Annotated[str, typer.Option(help="Fabric precision: 32-true, bf16-mixed, 64-true ...")] = "32-true",
+    data_dir: Annotated[Path | None, typer.Option(help="local folder of data sets")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard logs into each run")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="exit 1 when a claim is refuted")] = False,
+) -> None:
+    """Re-run the claims of papers and judge them; finished runs are kept, interrupted ones go on."""
+    from ._reproduce import reproduce as run
+
+    raise typer.Exit(
+        run(
+            targets or [],
+            scale=scale,
+            runs=runs,
+            seeds=seeds,
+            jobs=jobs,
+            backend=backend,
+            strict=strict,
+            options={
+                "accelerator": accelerator,
+                "devices": devices,
+                "strategy": strategy,
+                "precision": precision,
+                "data_dir": None if data_dir is None else str(data_dir),
+                "tensorboard": tensorboard,
+            },
+        )
+    )
+
+
+@app.command()
+def report(
+    runs: Runs = Path("runs"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the site")] = Path("report"),
+    laws: Annotated[bool, typer.Option(help="check the stated laws for the page of each paper")] = True,
+) -> None:
+    """Build a self-contained HTML site from the runs on disk."""
+    from ..report import build
+
+    index = build(runs, output, check_laws=laws)
+    print(f"report: {index.resolve()}")
+
+
+@app.command()
+def record(
+    targets: Targets = None,
+    scale: Scale = "small",
+    runs: Runs = Path("runs"),
+    results: Annotated[Path, typer.Option(help="folder of the records")] = Path("results"),
+) -> None:
+    """Write the record of finished claims, one small JSON file each."""
+    from ..evidence import judge_runs
+    from ..evidence import record as write
+    from ..papers import select
+
+    for paper, claims in select(targets or []):
+        for claim in claims:
+            judged = judge_runs(paper, claim, scale, runs)
+            if judged is None:
+                print(f"{paper.slug}/{claim.name}: no finished run at scale {scale}")
+            else:
+                print(write(paper, judged, results))
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="package.module:name or package.module:factory(arguments)")],
+    law: Annotated[str, typer.Option(help="invariance, equivariance, gradient-equivariance or batch-independence")],
+    action: Annotated[
+        str | None, typer.Option(help="permutation, rotation, translation ... (see --list-actions)")
+    ] = None,
+    output_action: Annotated[str | None, typer.Option(help="how the output moves, where not like the input")] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(help="8x100x3, 8x2..100x3, sets:4x10x8, graph:12x8 or ids:50:4x16; once for each argument"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
+    trials: Annotated[int, typer.Option(min=1)] = 16,
+    seed: int = 0,
+    train: Annotated[bool, typer.Option("--train", help="leave the module in training mode")] = False,
+) -> None:
+    """Check whether your own model obeys a law; exit 0 where it holds, 1 where it does not."""
+    from ._check import check_model
+
+    raise typer.Exit(
+        check_model(model, law, action, output_action, input or [], dtype, trials=trials, seed=seed, train=train)
+    )
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation can do: versions, devices, extras, data."""
+    from ._show import show_doctor
+
+    show_doctor()

@@ -1,0 +1,119 @@
+"""`commutant reproduce`: run what is missing, judge, show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .._errors import InputError, require
+from ..evidence import Judged, Paper, Task, execute, judge_runs
+from ..papers import module_of, select
+
+OUTCOMES = {"holds": "green", "refuted": "red", "confounded": "magenta", "inconclusive": "yellow"}
+
+
+def reproduce(
+    targets: list[str],
+    *,
+    scale: str,
+    runs: Path,
+    seeds: int | None,
+    jobs: int | None,
+    backend: str,
+    strict: bool,
+    options: dict[str, Any],
+) -> int:
+    """Run the experiments behind the claims and print the verdicts."""
+    require("lightning_fabric", "evidence")
+    chosen = select(targets)
+    console = Console()
+    tasks, skipped = [], {}
+    if jobs is None:
+        jobs = (os.cpu_count() or 1) if options["accelerator"] == "cpu" and options["devices"] == 1 else 1
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    for paper, claims in chosen:
+        for experiment in {c.experiment.name: c.experiment for c in claims}.values():
+            if scale not in experiment.settings:
+                raise InputError(f"unknown scale {scale!r}; expected one of {', '.join(experiment.settings)}")
+            reason = experiment.unavailable(options["data_dir"])
+            if reason is not None:
+                skipped[f"{paper.slug}/{experiment.name}"] = reason
+                continue
+            for seed in range(seeds or experiment.seeds[scale]):
+                module = module_of(paper.slug)
+                tasks.append(Task(module, experiment.name, scale, seed, str(runs), threads=threads, **options))
+    jobs = max(1, min(jobs, len(tasks)))
+    failed = _run(console, tasks, jobs, backend)
+    judged = [(p, c.name, judge_runs(p, c, scale, runs)) for p, claims in chosen for c in claims]
+    _show(console, judged)
+    for name, reason in skipped.items():
+        console.print(f"[yellow]skipped[/] {name}: {reason}", soft_wrap=True, highlight=False)
+    for task, error in failed.items():
+        console.print(f"[red]failed[/] {task.experiment}, seed {task.seed}: {error}", soft_wrap=True, highlight=False)
+    if failed:
+        return 2
+    return int(strict and any(j is not None and j.verdict.outcome == "refuted" for _, _, j in judged))
+
+
+def _run(console: Console, tasks: list[Task], jobs: int, backend: str) -> dict[Task, str]:
+    pending = [task for task in tasks if task.folder.result() is None]
+    if len(pending) < len(tasks):
+        console.print(f"{len(tasks) - len(pending)} of {len(tasks)} runs were done before")
+    if not pending:
+        return {}
+    names = list(dict.fromkeys(task.experiment for task in pending))
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        bars = {n: progress.add_task(n, total=sum(t.experiment == n for t in pending)) for n in names}
+        done: dict[Task, float] = {}
+
+        def on_progress(task: Task, share: float, _: str | None) -> None:
+            done[task] = share
+            total = sum(value for other, value in done.items() if other.experiment == task.experiment)
+            progress.update(bars[task.experiment], completed=total)
+
+        return execute(pending, jobs=jobs, backend=backend, on_progress=on_progress)
+
+
+def _show(console: Console, judged: list[tuple[Paper, str, Judged | None]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, justify in (
+        ("claim", "left"),
+        ("verdict", "left"),
+        ("effect", "right"),
+        ("95 % interval", "right"),
+        ("bar", "right"),
+        ("paper", "right"),
+        ("seeds", "right"),
+        ("time", "right"),
+    ):
+        table.add_column(column, justify=justify, no_wrap=column in ("verdict", "95 % interval"))  # type: ignore[arg-type]
+    for paper, name, found in judged:
+        if found is None:
+            table.add_row(f"{paper.slug}/{name}", "[dim]not run[/]", "", "", "", "", "", "")
+            continue
+        verdict, effect = found.verdict, found.verdict.effect
+        reported = found.claim.reported_effect
+        table.add_row(
+            f"{paper.slug}/{name}",
+            f"[{OUTCOMES[verdict.outcome]}]{verdict.outcome}[/]",
+            f"{effect.mean:.3g}",
+            f"{effect.low:.3g} … {effect.high:.3g}",
+            f"{verdict.bar:g}",
+            "" if reported is None else f"{reported:.3g}",
+            str(effect.seeds),
+            f"{found.seconds:.0f} s",
+        )
+    console.print(table)

@@ -1,0 +1,265 @@
+"""Running tasks: in this process, in others, on a Ray or Dask cluster, or on several devices."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .._errors import CommutantError, InputError, RunError, require
+from ._claim import Experiment, Paper
+from ._context import Context
+from ._folder import RunFolder, environment
+
+logger = logging.getLogger("commutant")
+
+_ATTEMPTS = 3  # a worker that dies costs its unfinished tasks another attempt, no more than this often
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: an experiment at one scale with one seed, and how to run it.
+
+    Args:
+        module: the importable module whose `PAPER` holds the experiment.
+        experiment, scale, seed: what to run.
+        runs: the folder of all runs.
+        accelerator, devices, strategy, precision: passed to Lightning Fabric.
+        data_dir: a local folder of data sets.
+        tensorboard: write TensorBoard logs too.
+        threads: torch threads of the process, 0 for torch's choice.
+    """
+
+    module: str
+    experiment: str
+    scale: str
+    seed: int
+    runs: str
+    accelerator: str = "cpu"
+    devices: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+    data_dir: str | None = None
+    tensorboard: bool = False
+    threads: int = 1
+
+    @property
+    def paper(self) -> Paper:
+        """The paper that the task belongs to."""
+        paper = getattr(importlib.import_module(self.module), "PAPER", None)
+        if not isinstance(paper, Paper):
+            raise InputError(f"module {self.module} defines no PAPER")
+        return paper
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where the run lives."""
+        return run_folder(self.paper, self.paper.experiment(self.experiment), self.scale, self.seed, Path(self.runs))
+
+
+def run_folder(paper: Paper, experiment: Experiment, scale: str, seed: int, runs: Path) -> RunFolder:
+    """The folder of one run."""
+    where = f"{scale}-{experiment.digest(scale)}"
+    return RunFolder(runs / paper.slug / experiment.name / where / f"seed-{seed}")
+
+
+def run_task(task: Task) -> str | None:
+    """Run one task to its end in this process; what went wrong comes back as a sentence."""
+    try:
+        if task.threads and "LOCAL_RANK" not in os.environ:
+            torch.set_num_threads(task.threads)
+        folder = task.folder
+        if folder.result() is not None:
+            return None
+        if task.devices > 1 and "LOCAL_RANK" not in os.environ:
+            return _run_on_devices(task)
+        fabric = require("lightning_fabric", "evidence").Fabric(
+            accelerator=task.accelerator, devices=task.devices, strategy=task.strategy, precision=task.precision
+        )
+        with _quiet_fabric():
+            fabric.launch()
+        with folder.locked() if fabric.global_rank == 0 else contextlib.nullcontext():
+            _measure(task, folder, fabric)
+        return None
+    except CommutantError as error:
+        return str(error)
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
+    experiment = task.paper.experiment(task.experiment)
+    head = {
+        "format": 1,
+        "paper": task.paper.slug,
+        "experiment": experiment.name,
+        "scale": task.scale,
+        "seed": task.seed,
+        "settings": experiment.settings[task.scale],
+        "precision": task.precision,
+        "devices": task.devices,
+    }
+    if fabric.global_rank == 0:
+        folder.write("run.json", {**head, "status": "running", **environment()})
+    context = Context(
+        seed=task.seed,
+        settings=experiment.settings[task.scale],
+        folder=folder,
+        fabric=fabric,
+        data_dir=task.data_dir,
+        tensorboard=task.tensorboard,
+    )
+    measurement = experiment.measure(context)
+    if fabric.global_rank == 0:
+        record = {**head, "status": "done", "seconds": round(context.seconds, 1), **environment()}
+        folder.write("run.json", {**record, "measurement": measurement})
+
+
+def _run_on_devices(task: Task) -> str | None:
+    """Start one process a device with torchrun, which also spans nodes when it is started by hand."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={task.devices}"]
+    command += ["-m", "commutant.evidence", json.dumps(asdict(task))]
+    environ = {**os.environ, "OMP_NUM_THREADS": str(max(1, task.threads))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    if done.returncode == 0:
+        return None
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("commutant: ")]
+    return (
+        said[-1].removeprefix("commutant: ") if said else f"a process of {task.devices} failed:\n{done.stderr[-2000:]}"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_fabric() -> Iterator[None]:
+    """Fabric announces its devices on every launch; a sweep of tasks needs none of it."""
+    loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning_fabric")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
+
+
+def execute(
+    tasks: Sequence[Task],
+    *,
+    jobs: int = 1,
+    backend: str = "loky",
+    on_progress: Callable[[Task, float, str | None], None] | None = None,
+) -> dict[Task, str]:
+    """Run tasks until each is done or has failed of its own.
+
+    Finished runs are on disk and never run again. A worker that dies (killed, out of memory, lost node) costs the tasks
+    that it had not finished another attempt; these resume from their checkpoints.
+
+    Args:
+        tasks: what to run.
+        jobs: how many at a time.
+        backend: a joblib backend: `"loky"` (processes here), `"ray"` or `"dask"` (the cluster that is connected, or a
+            local one).
+        on_progress: called with (task, share done, error or None), from another thread.
+
+    Returns:
+        The tasks that failed, each with the reason in a sentence.
+    """
+    for attempt in range(_ATTEMPTS):
+        pending = [task for task in tasks if task.folder.result() is None]
+        if not pending:
+            break
+        with _watch(pending, on_progress):
+            try:
+                errors = _run_all(pending, jobs, backend)
+            except Exception as error:
+                if not _is_worker_death(error) or attempt == _ATTEMPTS - 1:
+                    raise
+                logger.warning("a worker died (%s); its unfinished runs go on in another", type(error).__name__)
+                continue
+        failed = {task: error for task, error in zip(pending, errors, strict=True) if error is not None}
+        if on_progress is not None:
+            for task in pending:
+                on_progress(task, 1.0, failed.get(task))
+        return failed
+    return {}
+
+
+def _run_all(pending: list[Task], jobs: int, backend: str) -> list[str | None]:
+    if jobs == 1 and backend == "loky":
+        return [run_task(task) for task in pending]
+    joblib = require("joblib", "evidence")
+    if backend == "ray":
+        require("ray.util.joblib", "sweep").register_ray()
+    elif backend == "dask":
+        distributed = require("distributed", "sweep")
+        try:
+            distributed.get_client()
+        except ValueError:
+            distributed.Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+    elif backend != "loky":
+        raise InputError(f"backend must be 'loky', 'ray' or 'dask', got {backend!r}")
+    with joblib.parallel_config(backend=backend, n_jobs=jobs):
+        return list(joblib.Parallel(batch_size=1, pre_dispatch="all")(joblib.delayed(run_task)(t) for t in pending))
+
+
+def _is_worker_death(error: BaseException) -> bool:
+    names = {c.__name__ for c in type(error).__mro__}
+    return bool(
+        names
+        & {
+            "TerminatedWorkerError",
+            "BrokenProcessPool",
+            "RayActorError",
+            "WorkerCrashedError",
+            "KilledWorker",
+            "RayError",
+            "ActorDiedError",
+        }
+    )
+
+
+@contextlib.contextmanager
+def _watch(tasks: list[Task], on_progress: Callable[[Task, float, str | None], None] | None) -> Iterator[None]:
+    """Read the progress that the runs leave on disk; works for any backend that shares the file system."""
+    if on_progress is None:
+        yield
+        return
+    stop = threading.Event()
+
+    def poll() -> None:
+        while not stop.wait(0.5):
+            for task in tasks:
+                path = task.folder.path / "progress.json"
+                try:
+                    done = 1.0 if task.folder.result() else float(json.loads(path.read_text())["done"])
+                except (OSError, ValueError, KeyError):
+                    continue
+                on_progress(task, min(done, 0.999), None)
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def main(argument: str) -> int:
+    """One task of a multi-process launch: `python -m commutant.evidence '{...}'`."""
+    error = run_task(Task(**json.loads(argument)))
+    if error is not None:
+        raise RunError(error)
+    return 0

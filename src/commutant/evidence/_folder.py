@@ -1,0 +1,144 @@
+"""A run on disk: locked by one process, written beside and renamed, readable after any kill."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from .._errors import RunError
+
+logger = logging.getLogger("commutant")
+
+
+class RunFolder:
+    """The folder of one run (one experiment, scale and seed).
+
+    `run.json` says what was run, on what, and the result; `arms/` holds the figures of finished arms,
+    `metrics.jsonl` the training curves, `checkpoint/` the state of what is still training.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder; a second process is told at once. The lock goes with the process, however it ends."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"{self.path} is in use by another process; wait for it or choose another --runs") from None
+        except OSError as error:
+            raise RunError(f"can't write to {self.path}: {error.strerror or error}; choose another --runs") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def result(self) -> dict[str, Any] | None:
+        """The contents of `run.json` of a finished run, or None."""
+        record = self.read("run.json")
+        return record if record and record.get("status") == "done" else None
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A JSON file of the run; a damaged one is named, set aside and treated as missing."""
+        path = self.path / name
+        try:
+            record = json.loads(path.read_text())
+            if not isinstance(record, dict):
+                raise ValueError("it holds no JSON object")
+            return record
+        except FileNotFoundError:
+            return None
+        except (ValueError, UnicodeDecodeError) as error:
+            logger.warning("%s is damaged (%s); set aside as %s.damaged", path, error, path.name)
+            path.replace(path.with_name(path.name + ".damaged"))
+            return None
+
+    def write(self, name: str, record: dict[str, Any]) -> None:
+        """Write a JSON file in one step: it is there whole, or as it was."""
+        write_json(self.path / name, record)
+
+    def log(self, arm: str, step: int, values: dict[str, float]) -> None:
+        """Append to the training curves; what a killed run logged beyond its checkpoint is written again, equal."""
+        line = json.dumps({"arm": arm, "step": step, **values})
+        try:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunError(f"can't write to {self.path}: {error.strerror or error}") from None
+
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """The training loss of every arm, by step."""
+        found: dict[str, dict[int, float]] = {}
+        path = self.path / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                entry = json.loads(line)
+                found.setdefault(entry["arm"], {})[int(entry["step"])] = float(entry["loss"])
+            except (ValueError, KeyError):
+                continue  # the last line of a killed run may be cut
+        return {arm: sorted(points.items()) for arm, points in found.items()}
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write JSON beside the target and rename it into place.
+
+    Raises:
+        RunError: when the disk is full or not writable; the file is then as it was.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("w") as file:
+            json.dump(record, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise RunError(f"can't write {path}: {error.strerror or error}") from None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and time: what a reader needs to know about where a figure comes from."""
+    versions = {"python": platform.python_version()}
+    for package in ("commutant", "torch", "torch-geometric", "lightning-fabric", "numpy", "scipy", "scikit-learn"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "hardware": hardware(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def hardware() -> str:
+    """Processor, number of cores and accelerators, in words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return f"{model}, {os.cpu_count()} cores" + (f", {', '.join(gpus)}" if gpus else ", no GPU")

@@ -1,0 +1,201 @@
+"""What a group action is, how actions combine, and whether one obeys the axioms of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ._inputs import Inputs, is_graph_data, named_tensors
+
+GroupElement: TypeAlias = Any
+
+
+class Action:
+    """A group acting on inputs: draw an element, apply it, compose, invert.
+
+    The convention is that of a left action: `act(compose(g, h), x) == act(g, act(h, x))`. Every shipped action is
+    tested for the group axioms; `check_action` tests one of your own.
+    """
+
+    name = "action"
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> GroupElement:
+        """Draw a group element that can act on x."""
+        raise NotImplementedError
+
+    def identity(self, x: Inputs) -> GroupElement:
+        """The neutral element for inputs like x."""
+        raise NotImplementedError
+
+    def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
+        """The element that acts like h and then g."""
+        raise NotImplementedError
+
+    def inverse(self, g: GroupElement) -> GroupElement:
+        """The element that undoes g."""
+        raise NotImplementedError
+
+    def act(self, g: GroupElement, x: Inputs) -> Inputs:
+        """Apply g to x."""
+        raise NotImplementedError
+
+    def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
+        """Simpler elements, or the same on smaller inputs; the witness search keeps those that still break."""
+        return iter(())
+
+    def describe(self, g: GroupElement) -> str:
+        """The element in words, where its figures do not speak for themselves."""
+        return ""
+
+    def variants(self) -> Sequence[Action]:
+        """The same group acting on features inside a network, where the axes may have moved."""
+        return (self,)
+
+    def on(self, part: int | str) -> Action:
+        """The same action on one part of a tuple, dict or PyG `Data`, the rest left alone."""
+        return _OnPart(self, part)
+
+    def __mul__(self, other: Action) -> Action:
+        return ProductAction(self, other)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Trivial(Action):
+    """The action that leaves everything alone; equivariance towards it is invariance."""
+
+    name = "trivial"
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> GroupElement:
+        return None
+
+    def identity(self, x: Inputs) -> GroupElement:
+        return None
+
+    def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
+        return None
+
+    def inverse(self, g: GroupElement) -> GroupElement:
+        return None
+
+    def act(self, g: GroupElement, x: Inputs) -> Inputs:
+        return x
+
+
+class ProductAction(Action):
+    """Several actions that commute, applied together; an element is a tuple with one element of each."""
+
+    def __init__(self, *actions: Action) -> None:
+        self.actions = actions
+        self.name = " x ".join(action.name for action in actions)
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> tuple[GroupElement, ...]:
+        return tuple(action.sample(x, generator) for action in self.actions)
+
+    def identity(self, x: Inputs) -> tuple[GroupElement, ...]:
+        return tuple(action.identity(x) for action in self.actions)
+
+    def compose(self, g: Sequence[GroupElement], h: Sequence[GroupElement]) -> tuple[GroupElement, ...]:
+        return tuple(a.compose(p, q) for a, p, q in zip(self.actions, g, h, strict=True))
+
+    def inverse(self, g: Sequence[GroupElement]) -> tuple[GroupElement, ...]:
+        return tuple(a.inverse(p) for a, p in zip(self.actions, g, strict=True))
+
+    def act(self, g: Sequence[GroupElement], x: Inputs) -> Inputs:
+        for action, part in zip(self.actions, g, strict=True):
+            x = action.act(part, x)
+        return x
+
+    def shrink(self, g: Sequence[GroupElement], x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
+        still = self.identity(x)
+        for i, action in enumerate(self.actions):
+            yield (*still[:i], g[i], *still[i + 1 :]), x
+            for smaller, same in action.shrink(g[i], x):
+                if same is x:
+                    yield (*g[:i], smaller, *g[i + 1 :]), x
+
+
+class _OnPart(Action):
+    def __init__(self, base: Action, part: int | str) -> None:
+        self.base, self.part = base, part
+        self.name = f"{base.name} on {part!r}"
+
+    def _get(self, x: Inputs) -> Inputs:
+        return x if isinstance(x, Tensor) else x[self.part]
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> GroupElement:
+        return self.base.sample(self._get(x), generator)
+
+    def identity(self, x: Inputs) -> GroupElement:
+        return self.base.identity(self._get(x))
+
+    def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
+        return self.base.compose(g, h)
+
+    def inverse(self, g: GroupElement) -> GroupElement:
+        return self.base.inverse(g)
+
+    def act(self, g: GroupElement, x: Inputs) -> Inputs:
+        if isinstance(x, Tensor):
+            return self.base.act(g, x)
+        return self._put(x, self.base.act(g, self._get(x)))
+
+    def _put(self, x: Inputs, value: Inputs) -> Inputs:
+        if is_graph_data(x):
+            out = x.clone()
+            out[self.part] = value
+            return out
+        if isinstance(x, dict):
+            return {**x, self.part: value}
+        parts = list(x)
+        parts[int(self.part)] = value
+        return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
+
+    def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
+        if isinstance(x, Tensor):
+            yield from self.base.shrink(g, x)
+        else:
+            part = self._get(x)
+            for smaller, same in self.base.shrink(g, part):
+                if same is part:
+                    yield smaller, x
+
+
+def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> float:
+    """How far an action is from the group axioms on inputs like x: the worst absolute difference found.
+
+    Checks $e x = x$, $(g h) x = g (h x)$, $g^{-1} g x = x$ and that some drawn element moves x.
+
+    Raises:
+        InputError: when no drawn element moves x, so that every law about the action would hold vacuously.
+
+    Example:
+        >>> from commutant.laws import Rotation
+        >>> check_action(Rotation(3), torch.randn(5, 3, dtype=torch.float64)) < 1e-12
+        True
+    """
+    generator = torch.Generator().manual_seed(seed)
+    worst, moved = 0.0, 0.0
+    for _ in range(trials):
+        g, h = action.sample(x, generator), action.sample(x, generator)
+        for left, right in (
+            (action.act(action.identity(x), x), x),
+            (action.act(action.compose(g, h), x), action.act(g, action.act(h, x))),
+            (action.act(action.inverse(g), action.act(g, x)), x),
+            (action.act(action.compose(g, action.identity(x)), x), action.act(g, x)),
+        ):
+            worst = max(worst, _distance(left, right))
+        moved = max(moved, _distance(action.act(g, x), x))
+    if moved == 0.0 and not isinstance(action, Trivial):
+        raise InputError(f"no drawn element of {action} moves this input")
+    return worst
+
+
+def _distance(a: Inputs, b: Inputs) -> float:
+    pairs = zip(named_tensors(a), named_tensors(b), strict=True)
+    return max((float((s.double() - t.double()).abs().max()) for (_, s), (_, t) in pairs if s.numel()), default=0.0)

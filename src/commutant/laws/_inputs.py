@@ -1,0 +1,169 @@
+"""Inputs of any shape a model takes: tensors, tuples, dicts, ragged sets and PyG data, handled leaf by leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from .._errors import InputError
+
+Inputs: TypeAlias = Any
+"""A tensor, a tuple (positional arguments), a dict (keyword arguments), `Sets`, or a PyG `Data`."""
+
+
+class Sets(NamedTuple):
+    """A ragged batch of sets, called as `f(x, index)` like any PyG `Aggregation`.
+
+    Shapes:
+        x `(elements, features)`; index `(elements,)`, sorted, the set of each element.
+    """
+
+    x: Shaped[Tensor, "elements *features"]
+    index: Int[Tensor, " elements"]  # type: ignore[assignment]  # a PyG name that hides tuple.index
+
+
+def is_graph_data(x: Inputs) -> bool:
+    """Whether x is a PyG `Data` or `Batch` (told without importing PyG)."""
+    return any(c.__module__.startswith("torch_geometric.data") for c in type(x).__mro__)
+
+
+def named_tensors(x: Inputs, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of an input or output, with a name that a reader can paste."""
+    if isinstance(x, Tensor):
+        yield prefix or "x", x
+    elif isinstance(x, tuple) and hasattr(x, "_fields"):
+        for field, part in zip(x._fields, x, strict=True):
+            yield from named_tensors(part, f"{prefix}.{field}" if prefix else field)
+    elif isinstance(x, tuple | list):
+        for i, part in enumerate(x):
+            yield from named_tensors(part, f"{prefix}[{i}]" if prefix else f"x{i}")
+    elif is_graph_data(x):
+        for key in x.keys():  # noqa: SIM118  (a PyG Data iterates over pairs)
+            yield from named_tensors(x[key], f"{prefix}.{key}" if prefix else key)
+    elif isinstance(x, dict):
+        for key, part in x.items():
+            yield from named_tensors(part, f"{prefix}[{key!r}]" if prefix else str(key))
+
+
+def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str = "") -> Inputs:
+    """Replace every tensor by `function(name, tensor)`; the last part of the name is its key or position."""
+    if isinstance(x, Tensor):
+        return function(name or "x", x)
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*(map_tensors(function, p, f) for f, p in zip(x._fields, x, strict=True)))
+    if isinstance(x, tuple | list):
+        return type(x)(map_tensors(function, part, str(i)) for i, part in enumerate(x))
+    if is_graph_data(x):
+        out = x.clone()
+        for key in x.keys():  # noqa: SIM118
+            if isinstance(x[key], Tensor):
+                out[key] = function(key, x[key])
+        return out
+    if isinstance(x, dict):
+        return {key: map_tensors(function, part, str(key)) for key, part in x.items()}
+    return x
+
+
+def call(f: Callable[..., Any], x: Inputs) -> Any:
+    """Call f: a tuple gives its positional arguments, a dict its keyword arguments, all else is one argument."""
+    if isinstance(x, tuple):
+        return f(*x)
+    if isinstance(x, dict):
+        return f(**x)
+    return f(x)
+
+
+def resample(x: Inputs, generator: torch.Generator) -> Inputs:
+    """Another input of the same shapes, support and signs: floats shuffled and rescaled entry by entry.
+
+    Integers are shuffled only where there are no floats (token ids); beside floats they are indices and stay.
+    """
+    only_integers = not any(t.is_floating_point() for _, t in named_tensors(x))
+
+    def draw(_: str, tensor: Tensor) -> Tensor:
+        device = generator.device
+        if tensor.is_floating_point():
+            if not bool(tensor.any()):
+                return torch.randn(tensor.shape, generator=generator, device=device).to(tensor)
+            shuffled = tensor.flatten()[torch.randperm(tensor.numel(), generator=generator, device=device)]
+            scale = torch.rand(tensor.shape, generator=generator, device=device) + 0.5
+            return shuffled.reshape(tensor.shape) * scale.to(tensor)
+        if only_integers and tensor.numel():
+            order = torch.randperm(tensor.numel(), generator=generator, device=device)
+            return tensor.flatten()[order].reshape(tensor.shape)
+        return tensor
+
+    return map_tensors(draw, x)
+
+
+def batch_size(x: Inputs) -> int:
+    """The number of samples in a batch."""
+    if isinstance(x, Sets):
+        return int(x.index.max()) + 1 if x.index.numel() else 0
+    if is_graph_data(x):
+        return int(getattr(x, "num_graphs", 1))
+    sizes = {tensor.shape[0] for _, tensor in named_tensors(x) if tensor.dim()}
+    if len(sizes) != 1:
+        raise InputError(f"a batch needs tensors with one common leading axis, got leading sizes {sorted(sizes)}")
+    return sizes.pop()
+
+
+def take_samples(x: Inputs, samples: Tensor) -> Inputs:
+    """The samples of a batch at the given positions, in that order."""
+    if isinstance(x, Sets):
+        rows = [torch.nonzero(x.index == s).flatten() for s in samples.tolist()]
+        lengths = torch.tensor([len(r) for r in rows], device=x.index.device)
+        where = torch.cat(rows) if rows else x.index.new_empty(0)
+        return Sets(x.x[where], torch.repeat_interleave(lengths).to(x.index.dtype))
+    if is_graph_data(x):
+        graphs = [x.get_example(i) for i in samples.tolist()]
+        return type(x).from_data_list(graphs)
+    return map_tensors(lambda _, tensor: tensor[samples.to(tensor.device)] if tensor.dim() else tensor, x)
+
+
+def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torch.Generator], Inputs]:
+    """Turn `8x100x3`, `4x2..50x3`, `sets:4x10x8`, `graph:12x8` or `ids:100:4x16` into a sampler of inputs.
+
+    Example:
+        >>> draw = parse_input("2x3..5x4")
+        >>> draw(torch.Generator().manual_seed(0)).shape[::2]
+        torch.Size([2, 4])
+    """
+    kind, _, rest = spec.rpartition(":")
+    try:
+        ranges = [tuple(int(v) for v in part.split("..")) for part in rest.split("x")]
+        if any(len(r) > 2 or r[0] < 0 or r[-1] < r[0] for r in ranges):
+            raise ValueError
+        kind, _, vocabulary = kind.partition(":")
+        if kind not in ("", "sets", "graph", "ids") or (kind == "sets") > (len(ranges) > 2):
+            raise ValueError
+        high = int(vocabulary) if kind == "ids" else 0
+    except ValueError:
+        raise InputError(
+            f"input {spec!r} is not understood; expected sizes such as 8x100x3 or 8x2..100x3, "
+            "or sets:SETSxELEMENTSxFEATURES, graph:NODESxFEATURES, ids:VOCABULARY:SHAPE"
+        ) from None
+
+    def draw(generator: torch.Generator) -> Inputs:
+        def uniform(low: int, top: int) -> int:
+            return int(torch.randint(low, top + 1, (), generator=generator))
+
+        shape = [uniform(r[0], r[-1]) for r in ranges]
+        if kind == "ids":
+            return torch.randint(0, high, shape, generator=generator)
+        if kind == "sets":
+            low = ranges[1][0] if len(ranges[1]) == 2 else 1
+            lengths = torch.tensor([uniform(min(low, ranges[1][-1]), ranges[1][-1]) for _ in range(shape[0])])
+            values = torch.randn(int(lengths.sum()), *shape[2:], generator=generator)
+            return Sets(values.to(dtype), torch.repeat_interleave(lengths))
+        values = torch.randn(shape, generator=generator).to(dtype)
+        if kind == "graph":
+            edges = torch.rand(shape[0], shape[0], generator=generator).triu(1) < min(1.0, 3 / max(shape[0], 1))
+            return values, (edges | edges.t()).nonzero().t().contiguous()
+        return values
+
+    return draw

@@ -1,0 +1,334 @@
+"""Laws: identities that a function may obey, each as two sides that must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ._actions import Action, GroupElement, Trivial
+from ._inputs import Inputs, Sets, batch_size, call, is_graph_data, map_tensors, named_tensors, take_samples
+
+Function: TypeAlias = Callable[..., Any]
+
+
+class Law:
+    """An identity between two ways to compute the same thing.
+
+    A law draws what it ranges over besides the input (a group element, a choice of samples) and gives its two sides.
+    """
+
+    name = "law"
+    formula = ""
+
+    def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
+        """What the law ranges over besides the input."""
+        return None
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        """The two values that must agree."""
+        raise NotImplementedError
+
+    def moves(self, x: Inputs, g: GroupElement) -> bool:
+        """Whether the two sides compute something different at all for this draw."""
+        return True
+
+    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
+        """Simpler inputs and draws, for the search of the smallest witness."""
+        return iter(())
+
+    def describe(self, g: GroupElement) -> str:
+        """The draw in words, for the witness."""
+        return ""
+
+    def witness_of(self, layer_output: Any, x: Inputs, g: GroupElement) -> list[Any]:
+        """What a lawful submodule may return on the other side, given what it returned on this one."""
+        return [layer_output]
+
+    def layer_inputs(self, x: Inputs, g: GroupElement) -> tuple[Inputs, Inputs] | None:
+        """The two inputs on which to compare the submodules, where that makes sense."""
+        return None
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Equivariance(Law):
+    """$f(g x) = g f(x)$ for every g of a group.
+
+    Args:
+        action: how the group acts on the input.
+        output: how the same element acts on the output; by default in the same way.
+    """
+
+    name = "equivariance"
+    formula = "f(g x) = g f(x)"
+
+    def __init__(self, action: Action, output: Action | None = None) -> None:
+        self.action = action
+        self.output = output or action
+
+    def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
+        return self.action.sample(x, generator)
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        return call(f, self.action.act(g, x)), self.output.act(g, call(f, x))
+
+    def moves(self, x: Inputs, g: GroupElement) -> bool:
+        return not _equal(self.action.act(g, x), x)
+
+    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
+        for smaller, y in self.action.shrink(g, x):
+            yield y, smaller
+        yield from ((y, g) for y in _single_samples(x))
+
+    def witness_of(self, layer_output: Any, x: Inputs, g: GroupElement) -> list[Any]:
+        out = [layer_output]
+        for action in (*self.action.variants(), self.output):
+            try:
+                out.append(action.act(g, layer_output))
+            except (RuntimeError, IndexError, InputError, TypeError, KeyError):
+                continue
+        return out
+
+    def layer_inputs(self, x: Inputs, g: GroupElement) -> tuple[Inputs, Inputs]:
+        return x, self.action.act(g, x)
+
+    def describe(self, g: GroupElement) -> str:
+        return self.action.describe(g)
+
+    def __repr__(self) -> str:
+        return f"{self.name} under {self.action}"
+
+
+class Invariance(Equivariance):
+    """$f(g x) = f(x)$ for every g of a group."""
+
+    name = "invariance"
+    formula = "f(g x) = f(x)"
+
+    def __init__(self, action: Action) -> None:
+        super().__init__(action, Trivial())
+
+
+class GradientEquivariance(Equivariance):
+    """The gradient is symmetric too: $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
+
+    For an invariant energy this says that forces turn with the molecule. It finds functions whose forward is symmetric
+    and whose hand-written backward is not.
+    """
+
+    name = "gradient equivariance"
+    formula = "∇⟨w, g⁻¹ f(g x)⟩ = ∇⟨w, f(x)⟩"
+
+    def __init__(self, action: Action, output: Action | None = None) -> None:
+        super().__init__(action, output or Trivial())
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        def gradient(function: Callable[[Inputs], Any]) -> dict[str, Tensor]:
+            with torch.enable_grad():
+                held: dict[str, Tensor] = {}
+
+                def track(name: str, tensor: Tensor) -> Tensor:
+                    if not tensor.is_floating_point():
+                        return tensor
+                    held[name] = tensor.detach().clone().requires_grad_()
+                    return held[name]
+
+                total = sum(
+                    (t.double() * _weights(t)).sum()
+                    for _, t in named_tensors(function(map_tensors(track, x)))
+                    if t.is_floating_point()
+                )
+                if not held or not isinstance(total, Tensor) or not total.requires_grad:
+                    return {name: torch.zeros_like(t) for name, t in held.items()}
+                gradients = torch.autograd.grad(total, list(held.values()), allow_unused=True)
+            return {
+                name: torch.zeros_like(t) if d is None else d
+                for (name, t), d in zip(held.items(), gradients, strict=True)
+            }
+
+        moved = gradient(lambda y: self.output.act(self.output.inverse(g), call(f, self.action.act(g, y))))
+        return moved, gradient(lambda y: call(f, y))
+
+    def layer_inputs(self, x: Inputs, g: GroupElement) -> None:  # type: ignore[override]
+        return None
+
+
+class Commutativity(Law):
+    """$f(a, b) = f(b, a)$."""
+
+    name = "commutativity"
+    formula = "f(a, b) = f(b, a)"
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        a, b = x
+        return f(a, b), f(b, a)
+
+    def moves(self, x: Inputs, g: GroupElement) -> bool:
+        return not _equal(x[0], x[1])
+
+    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
+        yield from ((y, g) for y in _single_samples(x))
+
+
+class Associativity(Law):
+    """$f(f(a, b), c) = f(a, f(b, c))$."""
+
+    name = "associativity"
+    formula = "f(f(a, b), c) = f(a, f(b, c))"
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        a, b, c = x
+        return f(f(a, b), c), f(a, f(b, c))
+
+    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
+        yield from ((y, g) for y in _single_samples(x))
+
+
+class IdentityElement(Law):
+    """$f(x, e) = x = f(e, x)$.
+
+    Args:
+        identity: gives e in the shape of x.
+    """
+
+    name = "identity element"
+    formula = "f(x, e) = x = f(e, x)"
+
+    def __init__(self, identity: Callable[[Any], Any]) -> None:
+        self.identity = identity
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        (a,) = x
+        e = self.identity(a)
+        return (f(a, e), f(e, a)), (a, a)
+
+    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
+        yield from ((y, g) for y in _single_samples(x))
+
+
+class Homomorphism(Law):
+    """$f(a \\circ b) = f(a) * f(b)$: f carries one operator into another.
+
+    Args:
+        source: the operator on the inputs.
+        target: the operator on the outputs; by default the same.
+    """
+
+    name = "homomorphism"
+    formula = "f(a ∘ b) = f(a) * f(b)"
+
+    def __init__(self, source: Function, target: Function | None = None) -> None:
+        self.source, self.target = source, target or source
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        a, b = x
+        return f(self.source(a, b)), self.target(f(a), f(b))
+
+
+class BatchIndependence(Law):
+    """$f(\\text{batch})_i = f(\\text{batch}_i)$: a result does not depend on the rest of the batch.
+
+    The batch is the leading axis of every tensor, the sets of `Sets`, or the graphs of a PyG `Batch`.
+    """
+
+    name = "batch independence"
+    formula = "f(batch)[i] = f(batch[i])"
+
+    def draw(self, x: Inputs, generator: torch.Generator) -> Tensor:
+        count = batch_size(x)
+        if count == 0:
+            raise InputError("batch independence needs at least one sample in the input")
+        size = int(torch.randint(1, max(2, count), (), generator=generator))
+        return torch.randperm(count, generator=generator)[:size].sort().values
+
+    def sides(self, f: Function, x: Inputs, g: Tensor) -> tuple[Any, Any]:
+        return self._take(call(f, x), g, batch_size(x)), call(f, take_samples(x, g))
+
+    def _take(self, out: Any, g: Tensor, count: int) -> Any:
+        for name, tensor in named_tensors(out):
+            if tensor.dim() == 0 or tensor.shape[0] != count:
+                raise InputError(
+                    f"output {name} of shape {tuple(tensor.shape)} has no row for each of the {count} samples"
+                )
+        return map_tensors(lambda _, t: t[g.to(t.device)], out)
+
+    def moves(self, x: Inputs, g: Tensor) -> bool:
+        return g.numel() < batch_size(x)
+
+    def shrink(self, x: Inputs, g: Tensor) -> Iterator[tuple[Inputs, Tensor]]:
+        count = batch_size(x)
+        others = [j for j in range(count) if j not in g.tolist()]
+        if count > 2:
+            for i in g.tolist()[:4]:
+                for j in others[:4]:
+                    pair = torch.tensor(sorted((i, j)))
+                    yield take_samples(x, pair), torch.tensor([sorted((i, j)).index(i)])
+        if isinstance(x, Sets):
+            for drop in range(min(x.x.shape[0], 24)):
+                keep = torch.ones(x.x.shape[0], dtype=torch.bool)
+                keep[drop] = False
+                if x.index[keep].unique().numel() == count:
+                    yield Sets(x.x[keep], x.index[keep]), g
+
+    def describe(self, g: Tensor) -> str:
+        return "the samples compared"
+
+    def witness_of(self, layer_output: Any, x: Inputs, g: Tensor) -> list[Any]:
+        try:
+            return [self._take(layer_output, g, batch_size(x))]
+        except InputError:
+            return []
+
+    def layer_inputs(self, x: Inputs, g: Tensor) -> tuple[Inputs, Inputs] | None:
+        return None if isinstance(x, Sets) or is_graph_data(x) else (x, take_samples(x, g))
+
+
+class FunctionPreservation(Law):
+    """$T(f) = f$ as functions: a transformation of a model (of its weights, say) that must not change what it computes.
+
+    Args:
+        transform: takes the model and returns the transformed one; must not change the model in place.
+    """
+
+    name = "function preservation"
+    formula = "T(f)(x) = f(x)"
+
+    def __init__(self, transform: Callable[[Any], Function]) -> None:
+        self.transform = transform
+
+    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        return call(self.transform(f), x), call(f, x)
+
+    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
+        yield from ((y, g) for y in _single_samples(x))
+
+
+def _weights(like: Tensor) -> Tensor:
+    """Fixed weights that no symmetry of the output leaves alone."""
+    position = torch.arange(like.numel(), device=like.device, dtype=torch.float64)
+    return torch.sin(position * 12.9898 + 1.0).reshape(like.shape)
+
+
+def _single_samples(x: Inputs) -> Iterator[Inputs]:
+    """One row of the leading axis at a time, where all tensors share it."""
+    tensors = [t for _, t in named_tensors(x)]
+    if isinstance(x, Sets) or is_graph_data(x) or any(t.dim() < 2 for t in tensors):
+        return
+    if len({t.shape[0] for t in tensors}) == 1 and tensors[0].shape[0] > 1:
+        for i in range(min(tensors[0].shape[0], 8)):
+            yield map_tensors(partial(_row, i), x)
+
+
+def _row(i: int, _: str, tensor: Tensor) -> Tensor:
+    return tensor[i : i + 1]
+
+
+def _equal(a: Inputs, b: Inputs) -> bool:
+    pairs = list(zip(named_tensors(a), named_tensors(b), strict=True))
+    return all(s.shape == t.shape and torch.equal(s, t) for (_, s), (_, t) in pairs)

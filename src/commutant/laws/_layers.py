@@ -1,0 +1,77 @@
+"""Which submodule is the first to break a law that its inputs still obeyed?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from torch import nn
+
+from ._actions import GroupElement
+from ._inputs import Inputs, call, map_tensors
+from ._laws import Function, Law
+from ._report import LayerReport
+
+
+def first_break(
+    law: Law,
+    f: Function,
+    x: Inputs,
+    g: GroupElement,
+    frozen: Callable[[], AbstractContextManager[None]],
+    close: Callable[[Any, Any], bool],
+) -> list[LayerReport]:
+    """Run a module on both sides and compare what every submodule returned, in order of execution.
+
+    A submodule is lawful when its output on the transformed input is its output on the original one, or that output
+    transformed: inside a network a feature may be invariant or equivariant.
+    """
+    pair = law.layer_inputs(x, g)
+    if pair is None or not isinstance(f, nn.Module):
+        return []
+    traces = [_trace(f, inputs, frozen) for inputs in pair]
+    if [name for name, *_ in traces[0]] != [name for name, *_ in traces[1]]:
+        return []
+    reports: list[LayerReport] = []
+    for (name, kind, inputs, output), (_, _, moved_inputs, moved_output) in zip(*traces, strict=True):
+        fed = _lawful(law, inputs, moved_inputs, x, g, close)
+        lawful = _lawful(law, output, moved_output, x, g, close)
+        if fed is not False:
+            reports.append(LayerReport(name, kind, lawful))
+            if lawful is False:
+                break
+    return reports
+
+
+def _lawful(
+    law: Law, value: Any, moved: Any, x: Inputs, g: GroupElement, close: Callable[[Any, Any], bool]
+) -> bool | None:
+    candidates = law.witness_of(value, x, g)
+    return any(close(candidate, moved) for candidate in candidates) if candidates else None
+
+
+def _trace(
+    module: nn.Module, x: Inputs, frozen: Callable[[], AbstractContextManager[None]]
+) -> list[tuple[str, str, Any, Any]]:
+    """Leaf-first record of (name, class, inputs, output) of every submodule call."""
+    calls: list[tuple[str, str, Any, Any]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(inner: nn.Module, args: Any, output: Any) -> None:
+            calls.append((name, type(inner).__name__, _detach(args), _detach(output)))
+
+        return hook
+
+    handles = [inner.register_forward_hook(record(name)) for name, inner in module.named_modules() if name]
+    try:
+        with frozen():
+            call(module, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _detach(value: Any) -> Any:
+    return map_tensors(lambda _, t: t.detach().clone(), value)

@@ -1,0 +1,287 @@
+"""Groups that move points in space: rotations, reflections, translations, scalings, sign flips, matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ._actions import Action, GroupElement
+from ._inputs import Inputs, is_graph_data, map_tensors
+
+
+class _PointAction(Action):
+    """An action on the trailing axis of size d of every floating tensor, or on `pos` of a PyG `Data`."""
+
+    def __init__(self, d: int = 3) -> None:
+        if d < 1:
+            raise InputError(f"d must be at least 1, got {d}")
+        self.d = d
+
+    def _map(self, function: Any, x: Inputs) -> Inputs:
+        graph = is_graph_data(x)
+
+        def apply(name: str, tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point() or tensor.shape[-1:] != (self.d,) or (graph and name != "pos"):
+                return tensor
+            return function(tensor)
+
+        return map_tensors(apply, x)
+
+
+class MatrixGroup(_PointAction):
+    """A group of invertible d x d matrices acting on the trailing axis, drawn as random words in its generators.
+
+    Args:
+        generators: invertible matrices, `(number, d, d)`.
+        word_length: how many generators a drawn element multiplies.
+    """
+
+    name = "matrix-group"
+
+    def __init__(self, generators: Float[Tensor, "number d d"], word_length: int = 6) -> None:
+        super().__init__(generators.shape[-1])
+        letters = generators.double()
+        if not bool((torch.linalg.det(letters).abs() > 1e-9).all()):
+            raise InputError("every generator of a matrix group must be invertible")
+        self.letters = torch.cat([letters, torch.linalg.inv(letters)])
+        self.word_length = word_length
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
+        word = torch.randint(0, len(self.letters), (self.word_length,), generator=generator)
+        out = torch.eye(self.d, dtype=torch.float64)
+        for letter in word.tolist():
+            out = self.letters[letter] @ out
+        return out
+
+    def identity(self, x: Inputs) -> Tensor:
+        return torch.eye(self.d, dtype=torch.float64)
+
+    def compose(self, g: Tensor, h: Tensor) -> Tensor:
+        return g @ h
+
+    def inverse(self, g: Tensor) -> Tensor:
+        return torch.linalg.inv(g)
+
+    def act(self, g: Tensor, x: Inputs) -> Inputs:
+        return self._map(lambda t: t @ g.to(t).mT, x)
+
+
+class Rotation(_PointAction):
+    """The special orthogonal group SO(d) on the trailing axis: uniformly drawn rotations."""
+
+    name = "rotation"
+    reflect = False
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
+        q, r = torch.linalg.qr(torch.randn(self.d, self.d, generator=generator, dtype=torch.float64))
+        q = q * r.diagonal().sign()
+        flip = torch.ones(self.d, dtype=torch.float64)
+        want = -1.0 if self.reflect and bool(torch.rand((), generator=generator) < 0.5) else 1.0
+        flip[0] = want * torch.linalg.det(q).sign()
+        return q * flip
+
+    def identity(self, x: Inputs) -> Tensor:
+        return torch.eye(self.d, dtype=torch.float64)
+
+    def compose(self, g: Tensor, h: Tensor) -> Tensor:
+        return g @ h
+
+    def inverse(self, g: Tensor) -> Tensor:
+        return g.mT
+
+    def act(self, g: Tensor, x: Inputs) -> Inputs:
+        return self._map(lambda t: t @ g.to(t).mT, x)
+
+    def describe(self, g: Tensor) -> str:
+        if torch.linalg.det(g) < 0:
+            return "reflects"
+        angle = torch.linalg.eigvals(g).angle().abs().max()
+        return f"rotation by {math.degrees(float(angle)):.3g} degrees"
+
+    def shrink(self, g: Tensor, x: Inputs) -> Iterator[tuple[Tensor, Inputs]]:
+        if torch.linalg.det(g) < 0:
+            mirror = torch.eye(self.d, dtype=torch.float64)
+            mirror[0, 0] = -1
+            if not torch.equal(g, mirror):
+                yield mirror, x
+            return
+        if self.d < 2:
+            return
+        # the half of a rotation, where it is unique: the polar factor of the mean with the identity
+        u, s, v = torch.linalg.svd(g + torch.eye(self.d, dtype=torch.float64))
+        if float(s.min()) > 1e-3:
+            yield u @ v, x
+
+
+class Orthogonal(Rotation):
+    """The orthogonal group O(d) on the trailing axis: rotations and reflections."""
+
+    name = "orthogonal"
+    reflect = True
+
+
+class Reflection(_PointAction):
+    """Mirror one coordinate axis, or not: the group of two elements."""
+
+    name = "reflection"
+
+    def __init__(self, d: int = 3, axis: int = 0) -> None:
+        super().__init__(d)
+        if not 0 <= axis < d:
+            raise InputError(f"axis must lie in 0..{d - 1}, got {axis}")
+        self.axis = axis
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> int:
+        return -1
+
+    def identity(self, x: Inputs) -> int:
+        return 1
+
+    def compose(self, g: int, h: int) -> int:
+        return g * h
+
+    def inverse(self, g: int) -> int:
+        return g
+
+    def act(self, g: int, x: Inputs) -> Inputs:
+        sign = torch.ones(self.d)
+        sign[self.axis] = g
+        return self._map(lambda t: t * sign.to(t), x)
+
+
+class Translation(_PointAction):
+    """Add one vector to every point.
+
+    Args:
+        d: dimension of the points.
+        scale: standard deviation of the drawn vectors, in the units of the points.
+    """
+
+    name = "translation"
+
+    def __init__(self, d: int = 3, scale: float = 1.0) -> None:
+        super().__init__(d)
+        self.scale = scale
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
+        return torch.randn(self.d, generator=generator, dtype=torch.float64) * self.scale
+
+    def identity(self, x: Inputs) -> Tensor:
+        return torch.zeros(self.d, dtype=torch.float64)
+
+    def compose(self, g: Tensor, h: Tensor) -> Tensor:
+        return g + h
+
+    def inverse(self, g: Tensor) -> Tensor:
+        return -g
+
+    def act(self, g: Tensor, x: Inputs) -> Inputs:
+        return self._map(lambda t: t + g.to(t), x)
+
+    def shrink(self, g: Tensor, x: Inputs) -> Iterator[tuple[Tensor, Inputs]]:
+        for i in range(self.d):
+            single = torch.zeros_like(g)
+            single[i] = g[i].abs().ceil() * g[i].sign()
+            if not torch.equal(single, g):
+                yield single, x
+        yield g / 2, x
+
+
+class Euclidean(_PointAction):
+    """The Euclidean group E(d): an orthogonal map followed by a translation, $x \\mapsto R x + t$.
+
+    Args:
+        d: dimension of the points.
+        reflect: False gives SE(d), which keeps chirality.
+        scale: standard deviation of the drawn translations.
+    """
+
+    name = "euclidean"
+
+    def __init__(self, d: int = 3, reflect: bool = True, scale: float = 1.0) -> None:
+        super().__init__(d)
+        self.linear = Orthogonal(d) if reflect else Rotation(d)
+        self.shift = Translation(d, scale)
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.linear.sample(x, generator), self.shift.sample(x, generator)
+
+    def identity(self, x: Inputs) -> tuple[Tensor, Tensor]:
+        return self.linear.identity(x), self.shift.identity(x)
+
+    def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
+        return g[0] @ h[0], g[0] @ h[1] + g[1]
+
+    def inverse(self, g: GroupElement) -> GroupElement:
+        return g[0].mT, -(g[0].mT @ g[1])
+
+    def act(self, g: GroupElement, x: Inputs) -> Inputs:
+        return self.shift.act(g[1], self.linear.act(g[0], x))
+
+    def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
+        rotation, shift = g
+        if bool(shift.any()):
+            yield (rotation, torch.zeros_like(shift)), x
+        if not torch.equal(rotation, self.linear.identity(x)):
+            yield (self.linear.identity(x), shift), x
+        yield from (((smaller, shift), x) for smaller, _ in self.linear.shrink(rotation, x))
+
+
+class Scaling(_PointAction):
+    """Multiply every point by one positive number, drawn between 1/4 and 4."""
+
+    name = "scaling"
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> float:
+        return float(4 ** (2 * torch.rand((), generator=generator) - 1))
+
+    def identity(self, x: Inputs) -> float:
+        return 1.0
+
+    def compose(self, g: float, h: float) -> float:
+        return g * h
+
+    def inverse(self, g: float) -> float:
+        return 1 / g
+
+    def act(self, g: float, x: Inputs) -> Inputs:
+        return self._map(lambda t: t * g, x)
+
+    def shrink(self, g: float, x: Inputs) -> Iterator[tuple[float, Inputs]]:
+        if g != 2.0:
+            yield 2.0, x
+        yield math.sqrt(g), x
+
+
+class SignFlip(_PointAction):
+    """Flip the sign of each coordinate of the trailing axis by itself: the group {-1, 1}^d."""
+
+    name = "sign-flip"
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
+        return 1.0 - 2.0 * torch.randint(0, 2, (self.d,), generator=generator).double()
+
+    def identity(self, x: Inputs) -> Tensor:
+        return torch.ones(self.d, dtype=torch.float64)
+
+    def compose(self, g: Tensor, h: Tensor) -> Tensor:
+        return g * h
+
+    def inverse(self, g: Tensor) -> Tensor:
+        return g
+
+    def act(self, g: Tensor, x: Inputs) -> Inputs:
+        return self._map(lambda t: t * g.to(t), x)
+
+    def shrink(self, g: Tensor, x: Inputs) -> Iterator[tuple[Tensor, Inputs]]:
+        flipped = (g < 0).nonzero().flatten().tolist()
+        for i in flipped if len(flipped) > 1 else []:
+            single = torch.ones_like(g)
+            single[i] = -1
+            yield single, x

@@ -1,0 +1,14 @@
+"""Sets: aggregations that are right for every set, whatever else is in the batch."""
+
+from ._aggregation import GRUFoldAggregation as GRUFoldAggregation
+from ._aggregation import LCMAggregation as LCMAggregation
+from ._aggregation import MonoidAggregation as MonoidAggregation
+from ._aggregation import SetAggregation as SetAggregation
+from ._associativity import associativity_defect as associativity_defect
+from ._associativity import associativity_loss as associativity_loss
+from ._associativity import associativity_triples as associativity_triples
+from ._associativity import aux_loss as aux_loss
+from ._binary_gru import BinaryGRU as BinaryGRU
+from ._binary_gru import binary_gru as binary_gru
+from ._exact import Conjugated as Conjugated
+from ._exact import CouplingFlow as CouplingFlow

@@ -1,0 +1,89 @@
+"""How far an operator is from associative, and the loss that pulls it there."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..algebra import Monoid, ReductionPlan
+
+
+def associativity_defect(
+    op: Monoid,
+    a: Float[Tensor, "*batch channels"],
+    b: Float[Tensor, "*batch channels"],
+    c: Float[Tensor, "*batch channels"],
+) -> Float[Tensor, "*batch"]:
+    """$\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\| / \\|a \\circ (b \\circ c)\\|$ for each triple.
+
+    Example:
+        >>> from commutant.algebra import Max
+        >>> associativity_defect(Max(), *torch.randn(3, 5, 8)).max()
+        tensor(0.)
+    """
+    left, right = op.op(op.op(a, b), c), op.op(a, op.op(b, c))
+    return torch.linalg.vector_norm(left - right, dim=-1) / torch.linalg.vector_norm(right, dim=-1)
+
+
+def associativity_triples(plan: ReductionPlan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The triples of nodes on which Ong and Velickovic (2022, appendix E) compare the two bracketings.
+
+    For a merge of two merges, `node(node(a, b), node(c, d))`, these are (A, B, C) and (B, C, D); for
+    `node(node(a, b), leaf c)` it is (A, B, c); any other node gives none.
+
+    Returns:
+        Node ids a, b, c and the known value of $b \\circ c$ as a node id, or -1 where it must be computed.
+    """
+    left, right, n = plan.left, plan.right, plan.num_elements
+    outer = left >= n
+    a, b = left[left[outer] - n], right[left[outer] - n]
+    above = right[outer]
+    deep = above >= n
+    c = torch.where(deep, left[(above - n).clamp(min=0)], above) if left.numel() else above
+    d = right[above[deep] - n]
+    unknown = torch.full_like(a, -1)
+    return (
+        torch.cat([a, b[deep]]),
+        torch.cat([b, c[deep]]),
+        torch.cat([c, d]),
+        torch.cat([unknown, above[deep]]),
+    )
+
+
+def associativity_loss(op: Monoid, nodes: Float[Tensor, "nodes channels"], plan: ReductionPlan) -> Float[Tensor, ""]:
+    """Mean of $\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\|^2$ over the triples of the trees that were built.
+
+    The squared norm is summed over channels and averaged over triples (Ong and Velickovic 2022, appendix E).
+
+    Args:
+        op: the operator.
+        nodes: the values that `op.segment_reduce_nodes` returned.
+        plan: the plan it ran.
+    """
+    a, b, c, known = associativity_triples(plan)
+    if a.numel() == 0:
+        return nodes.new_zeros(())
+    fresh = known < 0
+    first = op.op(torch.cat([nodes[a], nodes[b[fresh]]]), torch.cat([nodes[b], nodes[c[fresh]]]))
+    ab, new_bc = first[: a.numel()], first[a.numel() :]
+    bc = nodes[known.clamp(min=0)].masked_scatter(fresh[:, None], new_bc)
+    both = op.op(torch.cat([ab, nodes[a]]), torch.cat([nodes[c], bc]))
+    left, right = both.chunk(2)
+    return (left - right).square().sum(-1).mean()
+
+
+def aux_loss(model: nn.Module) -> Tensor:
+    """The associativity terms of the last forward pass, weighted and summed over all aggregations in a model.
+
+    Add it to the task loss. Zero where no aggregation asks for the term.
+
+    Example:
+        >>> from commutant.sets import LCMAggregation
+        >>> agg = LCMAggregation(4, 8, associativity_weight=1.0)
+        >>> out = agg(torch.randn(9, 4), torch.tensor([0] * 5 + [1] * 4))
+        >>> bool(aux_loss(agg) > 0)
+        True
+    """
+    terms = [term for module in model.modules() if isinstance(term := getattr(module, "aux_term", None), Tensor)]
+    return torch.stack(terms).sum() if terms else torch.zeros(())

@@ -1,0 +1,133 @@
+"""Learnable operators that are associative and commutative exactly: a known monoid seen through an invertible map."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..algebra import Monoid, ReductionPlan, Sum
+from ..laws import Associativity, Commutativity, Draw, obeys
+
+
+class CouplingFlow(nn.Module):
+    """An invertible map of R^channels with a closed inverse: affine couplings between two halves, alternating.
+
+    $y_1 = x_1,\\; y_2 = x_2 \\odot e^{s(x_1)} + t(x_1)$ with $|s| \\le 1$, so that the inverse stays well conditioned.
+
+    Args:
+        channels: width, at least 2.
+        layers: number of couplings; each half is moved by every other one.
+        hidden_channels: width of the networks s and t.
+
+    Shapes:
+        `(..., channels)` to `(..., channels)`, both ways.
+
+    Example:
+        >>> flow = CouplingFlow(6).double()
+        >>> x = torch.randn(4, 6, dtype=torch.float64)
+        >>> torch.allclose(flow.inverse(flow(x)), x)
+        True
+    """
+
+    def __init__(self, channels: int, layers: int = 4, hidden_channels: int = 64) -> None:
+        super().__init__()
+        if channels < 2:
+            raise InputError(f"a coupling flow needs at least 2 channels, got {channels}")
+        self.channels, self.split = channels, channels // 2
+        widths = [
+            (self.split, channels - self.split) if i % 2 == 0 else (channels - self.split, self.split)
+            for i in range(layers)
+        ]
+        self.couplings = nn.ModuleList(
+            nn.Sequential(nn.Linear(kept, hidden_channels), nn.GELU(), nn.Linear(hidden_channels, 2 * moved))
+            for kept, moved in widths
+        )
+
+    def _coupling(self, layer: int, kept: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self.couplings[layer](kept).chunk(2, -1)
+        return torch.tanh(log_scale), shift
+
+    def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
+        one, two = x[..., : self.split], x[..., self.split :]
+        for layer in range(len(self.couplings)):
+            if layer % 2 == 0:
+                log_scale, shift = self._coupling(layer, one)
+                two = two * log_scale.exp() + shift
+            else:
+                log_scale, shift = self._coupling(layer, two)
+                one = one * log_scale.exp() + shift
+        return torch.cat([one, two], -1)
+
+    def inverse(self, y: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
+        """The exact inverse of `forward`."""
+        one, two = y[..., : self.split], y[..., self.split :]
+        for layer in reversed(range(len(self.couplings))):
+            if layer % 2 == 0:
+                log_scale, shift = self._coupling(layer, one)
+                two = (two - shift) * (-log_scale).exp()
+            else:
+                log_scale, shift = self._coupling(layer, two)
+                one = (one - shift) * (-log_scale).exp()
+        return torch.cat([one, two], -1)
+
+
+def _conjugated_case(draw: Draw, count: int) -> tuple[Monoid, tuple[Tensor, ...]]:
+    width = draw.width + 1
+    op = draw.module(lambda: Conjugated.of_sum(width))
+    return op, tuple(draw.normal(draw.size, width) for _ in range(count))
+
+
+@obeys("associativity", lambda draw: (Associativity(), *_conjugated_case(draw, 3)))
+@obeys("commutativity", lambda draw: (Commutativity(), *_conjugated_case(draw, 2)))
+class Conjugated(Monoid):
+    """A learnable monoid that obeys its laws exactly: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
+
+    Conjugating an exact monoid * by an invertible map keeps it associative and commutative whatever the map has
+    learned. With `Sum` it ranges over Abelian groups on R^channels, with `Max` or `LogSumExp` over idempotent (or softly
+    idempotent) monoids. Use it when results must not depend on bracketing or order at all; `BinaryGRU` is more
+    expressive and only approximately associative. Ong and Velickovic (2022) do not have it.
+
+    A reduction applies the map once to each element and its inverse once to each result.
+
+    Args:
+        base: the monoid to conjugate, elementwise on R^channels.
+        flow: an invertible module with an `inverse` method.
+
+    Shapes:
+        `op`: `(..., channels)` and `(..., channels)` to `(..., channels)`.
+
+    Example:
+        >>> op = Conjugated.of_sum(4)
+        >>> op.reduce(torch.randn(7, 4)).shape
+        torch.Size([4])
+    """
+
+    def __init__(self, base: Monoid, flow: nn.Module) -> None:
+        super().__init__()
+        if not callable(getattr(flow, "inverse", None)):
+            raise InputError(f"flow must have an inverse method, {type(flow).__name__} has none")
+        self.base, self.flow = base, flow
+        self.associative, self.commutative = base.associative, base.commutative
+
+    @classmethod
+    def of_sum(cls, channels: int, layers: int = 4) -> Conjugated:
+        """The sum seen through a coupling flow: a learnable Abelian group on R^channels."""
+        return cls(Sum(), CouplingFlow(channels, layers))
+
+    def op(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._back(self.base.op(self.flow(a), self.flow(b)))
+
+    def identity(self, like: Tensor) -> Tensor:
+        return self._back(self.base.identity(like))
+
+    def _back(self, value: Tensor) -> Tensor:
+        finite = value.isfinite().all(-1, keepdim=True)  # an infinite identity has no preimage and stays itself
+        return torch.where(finite, self.flow.inverse(torch.where(finite, value, 0.0)), value)  # type: ignore[operator]
+
+    def _reduce_plan(self, x: Tensor, plan: ReductionPlan) -> Tensor:
+        return self._back(self.base._reduce_plan(self.flow(x), plan))
+
+    def reduce(self, x: Tensor, dim: int = 0, mask: Tensor | None = None) -> Tensor:
+        return self._back(self.base.reduce(self.flow(x), dim, mask))

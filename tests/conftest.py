@@ -1,0 +1,17 @@
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+settings.register_profile(
+    "commutant", deadline=None, derandomize=True, max_examples=12, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("commutant")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_one_seed():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)

@@ -1,0 +1,31 @@
+"""Every law that a public class states, over drawn sizes, widths, dtypes and values."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import commutant.algebra
+import commutant.sets
+from commutant.laws import Draw, stated_laws
+
+LAWS = {law.id: law for law in stated_laws()}
+
+
+def test_the_rooms_state_laws():
+    assert len(LAWS) > 25
+    for room in (commutant.algebra, commutant.sets):
+        for name in dir(room):
+            subject = getattr(room, name)
+            concrete = isinstance(subject, type) and issubclass(subject, commutant.algebra.Monoid)
+            if concrete and subject is not commutant.algebra.Monoid:
+                assert stated_laws(subject), f"{name} states no law"
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+@given(seed=st.integers(0, 2**31 - 1), size=st.integers(1, 24), width=st.integers(1, 16))
+def test_law(law, dtype, seed, size, width):
+    report = law.check(Draw(torch.Generator().manual_seed(seed), size, width, dtype))
+    expected = ("holds",) if law.holds else ("broken",)
+    assert report.status in expected, str(report)
