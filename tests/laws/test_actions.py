@@ -47,7 +47,10 @@ CASES = {
     "scaling": (Scaling(), POINTS),
     "sign-flip": (SignFlip(), POINTS),
     "time-shift": (TimeShift(), POINTS),
-    "matrices": (MatrixGroup(torch.tensor([[[1.0, 1, 0], [0, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 1], [1, 0, 0]]])), POINTS),
+    "matrices": (
+        MatrixGroup(torch.tensor([[[1.0, 1, 0], [0, 1, 0], [0, 0, 1]], [[0, 1, 0], [0, 0, 1], [1, 0, 0]]])),
+        POINTS,
+    ),
     "product": (SetPermutation() * Rotation(), POINTS),
     "part": (Rotation().on(0), (POINTS, POINTS.clone())),
 }

@@ -84,7 +84,12 @@ LAWS = {
         PAIRS,
     ),
     "batch": (BatchIndependence(), rms, lambda x: rms(x) + 1e-3 * x.amax((0, 1)), SETS),
-    "gradient": (GradientEquivariance(SetPermutation()), lambda x: x.sum(1) ** 2, lambda x: WrongBackward.apply(x) ** 2, SETS),
+    "gradient": (
+        GradientEquivariance(SetPermutation()),
+        lambda x: x.sum(1) ** 2,
+        lambda x: WrongBackward.apply(x) ** 2,
+        SETS,
+    ),
     "preservation": (
         FunctionPreservation(lambda f: lambda x: f(-x)),
         lambda x: x.abs().sum(1),

@@ -61,7 +61,7 @@ def concatenate(*elements: Element) -> Element:
     return map_leaves(lambda *parts: torch.cat(parts), *elements)
 
 
-def rows(element: Element, index: Tensor | slice) -> Element:
+def rows(element: Element, index: Tensor | slice | int) -> Element:
     """Select rows of the leading axis."""
     return map_leaves(lambda leaf: leaf[index], element)
 

@@ -79,12 +79,12 @@ class SegmentTree:
             if start >= stop:
                 break
             if start % 2:
-                node = rows(level, start)  # type: ignore[arg-type]
+                node = rows(level, start)
                 left = node if left is None else self.monoid.op(left, node)
                 start += 1
             if stop % 2:
                 stop -= 1
-                node = rows(level, stop)  # type: ignore[arg-type]
+                node = rows(level, stop)
                 right = node if right is None else self.monoid.op(node, right)
             start, stop = start // 2, stop // 2
         if left is None and right is None:

@@ -72,7 +72,7 @@ def cost(measurements: list[Measurement]) -> Any:
 
 def digits(measurements: list[Measurement]) -> Any:
     """Test accuracy of each aggregation."""
-    shown = ("binary-gru-random", "gru", "sum", "sum-wide", "max")
+    shown = ("binary-gru", "gru", "sum", "sum-wide", "max")
     return dots(measurements, {arm: ARMS[arm] for arm in shown}, "test accuracy")
 
 

@@ -94,6 +94,19 @@ class BitEmbedding(nn.Module):
         return nn.functional.embedding(which, self.table).sum(1)
 
 
+class PointEmbedding(nn.Module):
+    """Coordinates and ink of a pixel with sines and cosines of the coordinates, through a small network."""
+
+    def __init__(self, channels: int, octaves: int = 4) -> None:
+        super().__init__()
+        self.octaves = octaves
+        self.mix = nn.Sequential(nn.Linear(3 + 4 * octaves, channels), nn.GELU(), nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = [x[:, :2] * (math.pi / 2 * 2**k) for k in range(self.octaves)]
+        return self.mix(torch.cat([x, *(wave(a) for a in angles for wave in (torch.sin, torch.cos))], 1))
+
+
 def bit_loss(model: nn.Module, batch: SetBatch, bits: int) -> Tensor:
     """Binary cross-entropy of each bit of the target, plus the associativity term where an arm has one."""
     places = torch.arange(bits, device=batch.target.device)
