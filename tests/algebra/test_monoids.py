@@ -53,7 +53,7 @@ MONOIDS = {
     "adjoined": (Adjoin(Sum()), lambda n: (torch.randn(n, 3).double(), torch.rand(n) > 0.3)),
     "tree of sums": (Counting(), lambda n: torch.randn(n, 3).double()),
 }
-each = pytest.mark.parametrize("monoid,draw", MONOIDS.values(), ids=MONOIDS.keys())
+each = pytest.mark.parametrize(("monoid", "draw"), MONOIDS.values(), ids=MONOIDS.keys())
 
 
 def tensors(x):
@@ -264,7 +264,7 @@ def test_empty_batches():
 
 
 @pytest.mark.parametrize(
-    "call,message",
+    ("call", "message"),
     [
         (lambda: Sum().segment_reduce(torch.ones(3, 1)), "either index"),
         (lambda: Sum().segment_reduce(torch.ones(3, 1), torch.zeros(3).long(), torch.tensor([0, 3])), "either index"),

@@ -56,7 +56,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("action,x", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("action", "x"), CASES.values(), ids=CASES.keys())
 @given(seed=st.integers(0, 10**6))
 def test_group_axioms(action, x, seed):
     assert check_action(action, x, trials=4, seed=seed) < 1e-9

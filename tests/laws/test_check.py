@@ -99,7 +99,7 @@ LAWS = {
 }
 
 
-@pytest.mark.parametrize("law,lawful,unlawful,inputs", LAWS.values(), ids=LAWS.keys())
+@pytest.mark.parametrize(("law", "lawful", "unlawful", "inputs"), LAWS.values(), ids=LAWS.keys())
 class TestEveryLaw:
     def test_holds(self, law, lawful, unlawful, inputs):
         report = check(law, lawful, inputs)

@@ -139,7 +139,9 @@ class KSmallest(Monoid):
     def op(self, a: Tensor, b: Tensor) -> Tensor:
         if a.shape[-1] != self.k or b.shape[-1] != self.k:
             raise InputError(f"the last axis must hold {self.k} sorted values, got {a.shape[-1]} and {b.shape[-1]}")
-        return torch.cat([a, b], -1).sort(dim=-1, stable=True).values[..., : self.k]
+        both = torch.cat([a, b], -1)
+        kept = both.sort(dim=-1, stable=True).values[..., : self.k]
+        return torch.where(both.isnan().any(-1, keepdim=True), torch.nan, kept)  # sorting would hide a NaN at the end
 
     def identity(self, like: Tensor) -> Tensor:
         return torch.full_like(like, torch.inf)

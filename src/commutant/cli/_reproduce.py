@@ -88,32 +88,26 @@ def _run(console: Console, tasks: list[Task], jobs: int, backend: str) -> dict[T
 
 
 def _show(console: Console, judged: list[tuple[Paper, str, Judged | None]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (
-        ("claim", "left"),
-        ("verdict", "left"),
-        ("effect", "right"),
-        ("95 % interval", "right"),
-        ("bar", "right"),
-        ("paper", "right"),
-        ("seeds", "right"),
-        ("time", "right"),
-    ):
-        table.add_column(column, justify=justify, no_wrap=column in ("verdict", "95 % interval"))  # type: ignore[arg-type]
-    for paper, name, found in judged:
-        if found is None:
-            table.add_row(f"{paper.slug}/{name}", "[dim]not run[/]", "", "", "", "", "", "")
-            continue
-        verdict, effect = found.verdict, found.verdict.effect
-        reported = found.claim.reported_effect
-        table.add_row(
-            f"{paper.slug}/{name}",
-            f"[{OUTCOMES[verdict.outcome]}]{verdict.outcome}[/]",
-            f"{effect.mean:.3g}",
-            f"{effect.low:.3g} … {effect.high:.3g}",
-            f"{verdict.bar:g}",
-            "" if reported is None else f"{reported:.3g}",
-            str(effect.seeds),
-            f"{found.seconds:.0f} s",
-        )
-    console.print(table)
+    """A table a paper, narrow enough for a terminal of 80 columns."""
+    for slug in dict.fromkeys(paper.slug for paper, _, _ in judged):
+        table = Table(box=None, pad_edge=False, header_style="bold", title=f"[bold]{slug}[/]", title_justify="left")
+        table.add_column("claim", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        for column in ("effect", "95 % interval", "bar", "paper"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for paper, name, found in judged:
+            if paper.slug != slug:
+                continue
+            if found is None:
+                table.add_row(name, "[dim]not run[/]", "", "", "", "")
+                continue
+            verdict, effect, reported = found.verdict, found.verdict.effect, found.claim.reported_effect
+            table.add_row(
+                name,
+                f"[{OUTCOMES[verdict.outcome]}]{verdict.outcome}[/]",
+                f"{effect.mean:.3g}",
+                f"{effect.low:.3g} … {effect.high:.3g}",
+                f"{verdict.bar:g}",
+                "" if reported is None else f"{reported:.3g}",
+            )
+        console.print(table)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
         "devices": task.devices,
     }
     if fabric.global_rank == 0:
-        folder.write("run.json", {**head, "status": "running", **environment()})
+        folder.write("run.json", {**head, "status": "running", "started": time.time(), **environment()})
     context = Context(
         seed=task.seed,
         settings=experiment.settings[task.scale],

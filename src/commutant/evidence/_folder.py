@@ -62,6 +62,8 @@ class RunFolder:
             return record
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise RunError(f"can't read {path}: {error.strerror or error}; choose another --runs") from None
         except (ValueError, UnicodeDecodeError) as error:
             logger.warning("%s is damaged (%s); set aside as %s.damaged", path, error, path.name)
             path.replace(path.with_name(path.name + ".damaged"))

@@ -116,7 +116,7 @@ class Invariance(Equivariance):
 
 
 class GradientEquivariance(Equivariance):
-    """The gradient is symmetric too: $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
+    """Gradients are symmetric too: $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
 
     For an invariant energy this says that forces turn with the molecule. It finds functions whose forward is symmetric
     and whose hand-written backward is not.

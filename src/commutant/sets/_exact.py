@@ -85,9 +85,9 @@ class Conjugated(Monoid):
     """A learnable monoid that obeys its laws exactly: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
 
     Conjugating an exact monoid * by an invertible map keeps it associative and commutative whatever the map has
-    learned. With `Sum` it ranges over Abelian groups on R^channels, with `Max` or `LogSumExp` over idempotent (or softly
-    idempotent) monoids. Use it when results must not depend on bracketing or order at all; `BinaryGRU` is more
-    expressive and only approximately associative. Ong and Velickovic (2022) do not have it.
+    learned. With `Sum` it ranges over Abelian groups on R^channels, with `Max` over idempotent monoids. Use it when
+    results must not depend on bracketing or order at all; `BinaryGRU` is more expressive and only approximately
+    associative. Ong and Velickovic (2022) do not have it.
 
     A reduction applies the map once to each element and its inverse once to each result.
 

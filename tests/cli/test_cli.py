@@ -1,0 +1,216 @@
+"""The command line, as a user meets it: real processes, exit codes, one sentence for what is wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+MODELS = """
+import torch
+from torch import nn
+
+class Pool(nn.Module):
+    def __init__(self, width=3, order=False):
+        super().__init__()
+        self.head = nn.Linear(width, 2)
+        self.order = order
+    def forward(self, x):
+        h = self.head(x)
+        return h[:, 0] if self.order else h.sum(1)
+
+def fails(x):
+    raise RuntimeError("boom")
+
+norms = lambda x: x.norm(dim=-1).sum(1)
+"""
+
+
+def commutant(*arguments, cwd=None, **environ):
+    command = [sys.executable, "-m", "commutant.cli", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=300, env={**os.environ, "COLUMNS": "160", **environ}
+    )
+
+
+@pytest.fixture
+def models(tmp_path):
+    (tmp_path / "mymodels.py").write_text(MODELS)
+    return tmp_path
+
+
+def test_help_answers_at_once_and_loads_no_torch():
+    started = time.monotonic()
+    code = "import sys; from commutant.cli._app import app; app(['--help'], standalone_mode=False); " + (
+        "heavy = {'torch', 'numpy', 'torch_geometric', 'lightning_fabric'} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 5  # generous for a busy machine; about 0.2 s on an idle one
+    for command in ("papers", "reproduce", "report", "record", "check", "doctor"):
+        assert command in done.stdout
+
+
+def test_papers_and_doctor():
+    done = commutant("papers")
+    assert "lcm" in done.stdout
+    assert "second-minimum" in done.stdout
+    done = commutant("doctor")
+    assert done.returncode == 0
+    assert "torch" in done.stdout
+    assert "extra graphs" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["mymodels:Pool", "--law", "invariance", "--action", "permutation", "--input", "4x6x3"], 0, "holds"),
+        (
+            ["mymodels:Pool(3, order=True)", "--law", "invariance", "--action", "permutation", "--input", "4x6x3"],
+            1,
+            "smallest witness",
+        ),
+        (["mymodels:norms", "--law", "invariance", "--action", "rotation", "--input", "4x6x3"], 0, "holds"),
+        (
+            [
+                "mymodels:norms",
+                "--law",
+                "gradient-equivariance",
+                "--action",
+                "rotation",
+                "--output-action",
+                "trivial",
+                "--input",
+                "4x6x3",
+                "--dtype",
+                "float64",
+            ],
+            0,
+            "holds",
+        ),
+        (["mymodels:norms", "--law", "invariance", "--action", "translation", "--input", "4x6x3"], 1, "broken"),
+        (["mymodels:norms", "--law", "batch-independence", "--input", "4x6x3"], 0, "holds"),
+        (["mymodels:norms", "--law", "beauty", "--input", "4x6x3"], 2, "unknown law 'beauty'"),
+        (["mymodels:norms", "--law", "invariance", "--input", "4x6x3"], 2, "needs --action"),
+        (["mymodels:norms", "--law", "invariance", "--action", "spin", "--input", "4x6x3"], 2, "unknown action 'spin'"),
+        (["mymodels:norms", "--law", "invariance", "--action", "rotation"], 2, "give --input"),
+        (["mymodels:norms", "--law", "batch-independence"], 2, "give --input"),
+        (["mymodels:norms", "--law", "batch-independence", "--input", "4 by 3"], 2, "not understood"),
+        (["mymodels:fails", "--law", "batch-independence", "--input", "4x3"], 2, "RuntimeError: boom"),
+        (["mymodels:absent", "--law", "batch-independence", "--input", "4x3"], 2, "has no 'absent'"),
+        (["mymodels:Pool(oops)", "--law", "batch-independence", "--input", "4x3"], 2, "literal arguments"),
+        (["mymodels:Pool(1, 2, 3)", "--law", "batch-independence", "--input", "4x3"], 2, "could not be built"),
+        (["nomodule:f", "--law", "batch-independence", "--input", "4x3"], 2, "can't import nomodule"),
+        (["mymodels", "--law", "batch-independence", "--input", "4x3"], 2, "package.module:name"),
+        (["mymodels:norms", "--law", "batch-independence", "--input", "4x6x3", "--dtype", "int4"], 2, "unknown dtype"),
+    ],
+)
+def test_check(models, arguments, code, said):
+    done = commutant("check", *arguments, cwd=models)
+    assert said in done.stdout + done.stderr
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+
+
+def test_check_finds_the_batch_dependence_of_pyg_by_itself():
+    pytest.importorskip("torch_geometric")
+    done = commutant("check", "torch_geometric.nn:GRUAggregation(8, 8)", "--law", "batch-independence")
+    assert done.returncode == 1
+    assert "batch independence is broken" in done.stdout
+    index = re.search(r"index = torch\.tensor\((\[.*\])\)", done.stdout).group(1)
+    assert max(eval(index)) <= 1
+    ours = commutant("check", "commutant.sets:GRUFoldAggregation(8, 8)", "--law", "batch-independence")
+    assert ours.returncode == 0
+
+
+def test_reproduce_report_and_record(tmp_path):
+    done = commutant("reproduce", "lcm/batch-dependence", "--seeds", 2, "--jobs", 1, "--strict", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "lcm/batch-dependence" in done.stdout
+    again = commutant("reproduce", "lcm/batch-dependence", "--seeds", 2, "--jobs", 1, cwd=tmp_path)
+    assert "2 of 2 runs were done before" in again.stdout
+    done = commutant("record", "lcm/batch-dependence", cwd=tmp_path)
+    assert (tmp_path / "results/lcm/batch-dependence.small.json").exists()
+    assert "no finished run" in commutant("record", "lcm/second-minimum", cwd=tmp_path).stdout
+    done = commutant("report", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "report/lcm.html").exists()
+    assert str(tmp_path / "report/index.html") in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["reproduce", "lmc"], "did you mean lcm?"),
+        (["reproduce", "lcm/second-minimun"], "did you mean second-minimum"),
+        (["reproduce", "lcm/batch-dependence", "--scale", "huge"], "unknown scale 'huge'"),
+        (["reproduce", "lcm/graph-classification", "--data-dir", "nowhere"], "nowhere does not exist"),
+        (["report", "--output", "/dev/null/report", "--no-laws"], "can't write the report"),
+        (["record", "nothing"], "unknown paper 'nothing'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, arguments, said):
+    done = commutant(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_claim_without_its_data_is_skipped_with_the_reason(tmp_path):
+    done = commutant("reproduce", "lcm/graph-classification", "--data-dir", tmp_path, cwd=tmp_path)
+    assert "skipped" in done.stdout or "MUTAG" in done.stdout
+
+
+def test_a_refuted_claim_exits_one_when_strict(tmp_path):
+    code = """
+import sys
+from dataclasses import replace
+import commutant.papers.lcm as lcm
+claims = tuple(replace(c, at_least=1e9) if c.name == "batch-dependence" else c for c in lcm.PAPER.claims)
+lcm.PAPER = replace(lcm.PAPER, claims=claims)
+from commutant.cli import main
+sys.argv = ["commutant", "reproduce", "lcm/batch-dependence", "--seeds", "2", "--jobs", "1", *sys.argv[1:]]
+main()
+"""
+    for strict, expected in (([], 0), (["--strict"], 1)):
+        done = subprocess.run([sys.executable, "-c", code, *strict], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == expected, done.stderr
+        assert "refuted" in done.stdout
+
+
+def test_a_missing_extra_says_which(tmp_path):
+    (tmp_path / "lightning_fabric.py").write_text("raise ImportError('gone')")
+    done = commutant("reproduce", "lcm/batch-dependence", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "pip install 'commutant[evidence]'" in done.stderr
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
+    command = [
+        sys.executable,
+        "-m",
+        "commutant.cli",
+        "reproduce",
+        "lcm/real-input",
+        "--seeds",
+        "2",
+        "--jobs",
+        str(jobs),
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    runs = tmp_path / "runs"
+    while not list(runs.glob("**/progress.json")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "goes on from here" in said
+    assert "Traceback" not in said
+    (lock,) = {Path(p).name for p in runs.glob("**/.lock")} or {".lock"}
+    assert lock == ".lock"

@@ -1,0 +1,249 @@
+"""Runs survive being killed, damaged, raced and starved of disk; what comes out does not depend on it."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from evidence_toy import PAPER
+
+from commutant import InputError, RunError
+from commutant.evidence import RunFolder, Task, execute, judge_runs, read_records, record, run_task, write_json
+from commutant.training import Checkpoints, fit
+
+
+def task(tmp_path, **options):
+    options = {"module": "evidence_toy", "experiment": "line", "scale": "small", "seed": 0, **options}
+    return Task(runs=str(tmp_path / "runs"), **options)
+
+
+def figures(task):
+    return task.folder.result()["measurement"]
+
+
+def start(task, pause="0.004"):
+    command = [sys.executable, "-m", "commutant.evidence", json.dumps(asdict(task))]
+    return subprocess.Popen(command, env={**os.environ, "TOY_PAUSE": pause}, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_run_is_a_function_of_its_seed(tmp_path):
+    first, again, other = task(tmp_path / "a"), task(tmp_path / "b"), task(tmp_path / "b", seed=1)
+    for each in (first, again, other):
+        assert run_task(each) is None
+    assert figures(first) == figures(again)
+    assert figures(first) != figures(other)
+    run = first.folder.result()
+    assert run["hardware"]
+    assert run["versions"]["torch"] == torch.__version__
+    assert run["seconds"] >= 0
+    assert set(first.folder.curves()) == {"narrow", "wide"}
+    assert not list((first.folder.path / "checkpoint").glob("*/*"))
+
+
+def test_killed_twenty_times_at_random_moments_the_result_is_the_same_to_the_last_bit(tmp_path):
+    undisturbed, disturbed = task(tmp_path / "a"), task(tmp_path / "b")
+    assert run_task(undisturbed) is None
+    rng = random.Random(0)
+    for _ in range(20):
+        before = (disturbed.folder.read("run.json") or {}).get("started")
+        process = start(disturbed, pause="0.1")
+        while (disturbed.folder.read("run.json") or {}).get("started") == before:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.7))
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert list((disturbed.folder.path / "checkpoint").glob("*/step-*"))
+    assert run_task(disturbed) is None
+    assert figures(disturbed) == figures(undisturbed)
+    assert disturbed.folder.curves() == undisturbed.folder.curves()
+
+
+def test_a_second_process_says_so_and_stops(tmp_path):
+    running = task(tmp_path)
+    process = start(running, pause="0.2")
+    try:
+        while not (running.folder.path / "run.json").exists():
+            time.sleep(0.02)
+        assert "in use by another process" in run_task(running)
+        second = start(running)
+        assert second.wait(60) == 2
+        said = second.stderr.read()
+        assert "in use by another process" in said
+        assert "Traceback" not in said
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_damaged_files_are_named_and_passed_over(tmp_path, caplog):
+    good, bad = task(tmp_path / "a"), task(tmp_path / "b")
+    assert run_task(good) is None
+    process = start(bad, pause="0.05")
+    checkpoints = bad.folder.path / "checkpoint" / "narrow"
+    while len(list(checkpoints.glob("step-*"))) < 2:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    newest = max(checkpoints.glob("step-*"))
+    (newest / "model.safetensors").write_bytes((newest / "model.safetensors").read_bytes()[:-7])
+    (bad.folder.path / "run.json").write_text('{"status": "do')
+    (bad.folder.path / "metrics.jsonl").open("a").write('{"arm": "nar')
+    assert run_task(bad) is None
+    assert "damaged" in caplog.text
+    assert newest.name in caplog.text
+    assert figures(bad) == figures(good)
+    (bad.folder.path / "run.json").write_text("[]")
+    assert bad.folder.result() is None
+    assert "run.json" in caplog.text
+    assert run_task(bad) is None
+    assert figures(bad) == figures(good)
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    import pickle
+
+    def refuse(*_):
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, model, optimizer, {"losses": []})
+    other = torch.nn.Linear(2, 2)
+    fresh = torch.optim.AdamW(other.parameters())
+    assert checkpoints.load(other, fresh) == (3, {"losses": []})
+    assert torch.equal(other.weight, model.weight)
+    assert torch.equal(fresh.state_dict()["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
+    assert fresh.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    write_json(path, {"old": 1})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        write_json(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+    assert "No space left" in run_task(task(tmp_path))
+
+
+def test_no_write_permission(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert "can't read" in run_task(replace(task(tmp_path), runs=str(blocked / "runs")))
+    with pytest.raises(RunError, match="can't write"), RunFolder(blocked / "x").locked():
+        pass
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(InputError, match="not finite between steps 0 and 4"):
+        fit(
+            model,
+            lambda g, n: torch.ones(n, 1),
+            lambda m, x: m(x).sum() * float("nan"),
+            steps=4,
+            batch_size=2,
+            learning_rate=0.1,
+            seed=0,
+        )
+
+
+def test_workers_run_side_by_side(tmp_path):
+    tasks = [task(tmp_path, seed=seed) for seed in range(3)]
+    seen = []
+    assert execute(tasks, jobs=2, on_progress=lambda t, share, error: seen.append((t.seed, share))) == {}
+    assert {seed for seed, share in seen if share == 1.0} == {0, 1, 2}
+    sequential = [task(tmp_path / "again", seed=seed) for seed in range(3)]
+    assert execute(sequential) == {}
+    assert [figures(t) for t in tasks] == [figures(t) for t in sequential]
+
+
+def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog):
+    tasks = [task(tmp_path, experiment="killer", seed=seed) for seed in range(3)]
+    assert execute(tasks, jobs=2) == {}
+    assert [figures(t)["seed"] for t in tasks] == [0, 1, 2]
+    assert "worker died" in caplog.text
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("backend", ["ray", "dask"])
+def test_a_sweep_on_a_local_cluster(tmp_path, backend):
+    """In a process of its own, so that the cluster ends with it."""
+    pytest.importorskip("ray" if backend == "ray" else "distributed")
+    script = f"""
+import sys, os, logging
+from commutant.evidence import Task, execute
+def main():
+    tasks = [Task("evidence_toy", "killer", "small", seed, {str(tmp_path)!r}) for seed in range(4)]
+    if {backend!r} == "ray":
+        import ray
+        ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
+    failed = execute(tasks, jobs=2, backend={backend!r})
+    assert failed == {{}}, failed
+    print("seeds", sorted(t.folder.result()["measurement"]["seed"] for t in tasks))
+    if {backend!r} == "dask":
+        import distributed
+        distributed.get_client().shutdown()
+if __name__ == "__main__":
+    main()
+"""
+    path = tmp_path / "sweep.py"
+    path.write_text(script)
+    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "seeds [0.0, 1.0, 2.0, 3.0]" in done.stdout
+
+
+def test_two_devices_share_a_run(tmp_path):
+    """Two gloo processes under DDP end with one result, and resume like one process does."""
+    two = task(tmp_path, devices=2, strategy="ddp", accelerator="cpu")
+    assert run_task(two) is None
+    run = two.folder.result()
+    assert run["devices"] == 2
+    assert set(run["measurement"]) == {"narrow", "narrow-weights", "wide", "wide-weights"}
+
+
+def test_records_are_made_from_runs(tmp_path):
+    for seed in range(2):
+        assert run_task(task(tmp_path, seed=seed)) is None
+    judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path / "runs")
+    written = record(PAPER, judged, tmp_path / "results")
+    (found,) = read_records(tmp_path / "results")
+    assert found["verdict"] == judged.verdict.outcome
+    assert found["seeds"] == [0, 1]
+    assert found["figures"]["narrow"]["mean"] == pytest.approx(
+        sum(m["narrow"] for m in judged.measurements) / 2, rel=1e-3
+    )
+    assert written.name == "line.small.json"
+    assert judge_runs(PAPER, PAPER.claims[1], "small", tmp_path / "runs") is None
+    written.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        read_records(tmp_path / "results")
+
+
+def test_unknown_names(tmp_path):
+    assert "no experiment 'lien'" in run_task(task(tmp_path, experiment="lien"))
+    assert "defines no PAPER" in run_task(task(tmp_path, module="json"))
+    with pytest.raises(InputError, match="backend must be"):
+        execute([task(tmp_path)], jobs=2, backend="carrier-pigeon")
+    assert Path(tmp_path).exists()

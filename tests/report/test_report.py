@@ -1,0 +1,95 @@
+"""The report, in a real browser and without JavaScript."""
+
+import re
+import shutil
+
+import pytest
+
+from commutant.evidence import Task, run_task
+from commutant.report import build
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    root = tmp_path_factory.mktemp("site")
+    for seed in range(2):
+        for experiment in ("batch-dependence",):
+            assert run_task(Task("commutant.papers.lcm", experiment, "small", seed, str(root / "runs"))) is None
+    return build(root / "runs", root / "report").parent
+
+
+def test_pages_are_self_contained_and_say_what_was_found(site):
+    index, page = (site / "index.html").read_text(), (site / "lcm.html").read_text()
+    for text in (index, page):
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', text)
+        assert not [a for a in loaded if a.startswith("http") and "arxiv" not in a]
+        assert "<script src" not in text
+        assert "@import" not in text
+    assert "Learnable Commutative Monoids" in index
+    assert 'id="batch-dependence"' in page
+    assert "not run" in page  # the claims without runs are listed too
+    assert "as stated" in page
+    assert "not as stated" not in page
+    assert "commutant.sets" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
+class TestInABrowser:
+    @pytest.fixture(scope="class")
+    def browser(self):
+        playwright = pytest.importorskip("playwright.sync_api")
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+            yield browser
+            browser.close()
+
+    def page(self, browser, **options):
+        page = browser.new_context(**options).new_page()
+        page.said, page.asked = [], []
+        page.on("console", lambda message: page.said.append(message.text))
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.on("request", lambda request: page.asked.append(request.url))
+        return page
+
+    def test_opens_filters_and_stays_on_the_page(self, browser, site):
+        page = self.page(browser)
+        page.goto(f"file://{site}/index.html")
+        cards = page.locator("a.card")
+        assert cards.count() >= 1
+        page.fill("#query", "monoids")
+        assert cards.first.is_visible()
+        page.fill("#query", "zebra")
+        assert not cards.first.is_visible()
+        assert page.locator("#nothing").is_visible()
+        page.fill("#query", "")
+        page.select_option("#verdict", "refuted")
+        assert cards.locator("visible=true").count() <= cards.count()
+        page.select_option("#verdict", "")
+        page.select_option("#room", "sets")
+        assert cards.first.is_visible()
+        cards.first.click()
+        assert page.url.endswith("lcm.html")
+        assert page.locator("h2#laws").is_visible()
+        assert page.said == []
+        assert all(url.startswith(("file://", "data:")) for url in page.asked)
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_fits_a_phone(self, browser, site, scheme):
+        page = self.page(browser, viewport={"width": 375, "height": 740}, color_scheme=scheme)
+        for name in ("index", "lcm"):
+            page.goto(f"file://{site}/{name}.html")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 375
+        colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (int(re.findall(r"\d+", colour)[0]) < 80) == (scheme == "dark")
+
+    def test_readable_without_javascript(self, browser, site):
+        page = self.page(browser, java_script_enabled=False)
+        page.goto(f"file://{site}/index.html")
+        assert page.locator("a.card").first.is_visible()
+        assert not page.locator(".filters").is_visible()

@@ -1,0 +1,79 @@
+"""The house itself: what an import loads, what is documented, whether published figures are the recorded ones."""
+
+import inspect
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+tables = pytest.importorskip("tools.tables")
+
+
+def test_importing_commutant_loads_nothing_heavier_than_torch():
+    code = "import sys, commutant; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split())
+    assert not loaded & {"torch_geometric", "lightning_fabric", "sklearn", "scipy", "matplotlib", "pandas", "typer"}
+
+
+def test_the_core_rooms_need_no_extra():
+    code = """
+import sys
+for name in ("torch_geometric", "lightning_fabric", "sklearn", "matplotlib", "jinja2", "joblib", "networkx", "ray"):
+    sys.modules[name] = None
+import torch, commutant.laws, commutant.algebra, commutant.sets, commutant.training, commutant.data, commutant.evidence
+agg = commutant.sets.LCMAggregation(4, 4)
+assert agg(torch.randn(5, 4), torch.tensor([0, 0, 1, 1, 1])).shape == (2, 4)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_are_those_of_the_record():
+    stale = [path.name for path, text in tables.pages().items() if not path.exists() or path.read_text() != text]
+    assert not stale, f"run make tables: {stale}"
+
+
+@pytest.mark.parametrize("room", tables.ROOMS)
+def test_every_public_name_is_documented_and_in_the_reference(room):
+    module = __import__(f"commutant.{room}", fromlist=["_"])
+    page = (ROOT / "docs/reference" / f"{room}.md").read_text().split()
+    for name in tables.public_names(room):
+        assert f"commutant.{room}.{name}" in page
+        subject = getattr(module, name)
+        if inspect.isclass(subject) or inspect.isfunction(subject):
+            assert (subject.__doc__ or "").strip(), f"{name} has no docstring"
+            assert not (subject.__doc__ or "").startswith(f"{name}("), f"{name} has no docstring of its own"
+
+
+def test_files_stay_short():
+    for path in (ROOT / "src").rglob("*.py"):
+        lines = len(path.read_text().splitlines())
+        assert lines <= (460 if path.parent.name == "papers" else 400), f"{path} has {lines} lines"
+
+
+def test_the_wheel_installs_and_every_room_imports(tmp_path):
+    """The wheel alone in an environment of its own, with the dependencies of this one."""
+    pytest.importorskip("build")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    site = tmp_path / "env" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    dependencies = next(p for p in sys.path if p.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(dependencies + "\n")
+    rooms = ", ".join(f"commutant.{room}" for room in (*tables.ROOMS, "cli"))
+    code = f"""
+import {rooms}, commutant, pathlib
+home = pathlib.Path(commutant.__file__).parent
+assert home.is_relative_to({str(site)!r}), home
+assert (home / "report/templates/style.css").exists()
+"""
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

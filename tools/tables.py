@@ -1,0 +1,189 @@
+"""Write the tables of README and docs from `results/` and from the code; `--check` only compares.
+
+python -m tools.tables [--check]
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("laws", "algebra", "sets", "data", "training", "evidence", "papers", "report")
+AGGREGATIONS = {
+    "gru": "`GRUFoldAggregation`",
+    "binary-gru": "`LCMAggregation`, balanced trees only",
+    "binary-gru-random": "`LCMAggregation` (random bracketing)",
+    "binary-gru-assoc": "`LCMAggregation`, associativity loss",
+    "pna": "PNA (mean, sd, max, min, scaled)",
+    "max": "`Max`",
+    "sum": "`Sum`",
+}
+
+
+def number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", " ")
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def records() -> list[dict[str, Any]]:
+    from commutant.evidence import read_records
+
+    return read_records(ROOT / "results")
+
+
+def benchmarks() -> list[dict[str, Any]]:
+    return [json.loads(p.read_text()) for p in sorted((ROOT / "results" / "benchmarks").glob("*.json"))]
+
+
+def claims_table() -> str:
+    rows = []
+    for r in records():
+        effect = r["effect"]
+        interval = f"{number(effect['mean'])} ({number(effect['low'])} … {number(effect['high'])})"
+        rows.append(
+            [
+                f"`{r['paper']}/{r['claim']}`",
+                r["statement"],
+                f"**{r['verdict']}**",
+                interval,
+                number(r["bar"]),
+                number(r["reported_effect"]),
+                f"{r['scale']}, {len(r['seeds'])} seeds",
+            ]
+        )
+    made = "\n".join(
+        sorted({f"- {r['scale']}: {r['hardware']}, torch {r['versions']['torch']}, {r['date']}" for r in records()})
+    )
+    head = ["claim", "statement", "verdict", "effect (95 % interval)", "bar", "paper", "scale"]
+    return f"{table(head, rows)}\n\n{made}"
+
+
+def systems_table() -> str:
+    from commutant.papers import papers
+
+    rows = []
+    for paper in papers():
+        verdicts: dict[str, int] = {}
+        for r in records():
+            if r["paper"] == paper.slug:
+                verdicts[r["verdict"]] = verdicts.get(r["verdict"], 0) + 1
+        state = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+        title = f"[{paper.title}]({paper.link}) ({paper.year})"
+        rows.append([f"`{paper.slug}`", title, f"`commutant.{paper.room}`", state])
+    return table(["system", "paper", "room", "claims, small scale"], rows)
+
+
+def choose_table() -> str:
+    found = next((r for r in records() if (r["claim"], r["scale"]) == ("second-minimum", "small")), None)
+    if found is None:
+        return ""
+    figures = found["figures"]
+    sizes = ("train", "32", "64", "100", "200")
+    rows = [[label, *(f"{figures[f'{arm}@{n}']['mean']:.2f}" for n in sizes)] for arm, label in AGGREGATIONS.items()]
+    rows.append(["best constant answer", "–", *(f"{figures[f'constant@{n}']['mean']:.2f}" for n in sizes[1:])])
+    head = ["aggregation", "in distribution", *(f"n = {n}" for n in sizes[1:])]
+    return f"{table(head, rows)}\n\n{len(found['seeds'])} seeds, {found['hardware']}, {found['date']}."
+
+
+def benchmark_table(b: dict[str, Any]) -> str:
+    head = ["", *b["columns"]]
+    rows = [
+        [row["name"], *(str(row[c]) if isinstance(row[c], str) else number(row[c]) for c in b["columns"])]
+        for row in b["rows"]
+    ]
+    made = f"{b['hardware']}, {b['threads']} threads, torch {b['versions']['torch']}, {b['date']}."
+    return f"## {b['title']}\n\n{b['description']}\n\n{table(head, rows)}\n\n{b['reading']}\n\n{made}"
+
+
+def choose_time_table() -> str:
+    found = next((b for b in benchmarks() if b["name"] == "many-sets"), None)
+    return "" if found is None else "\n\n".join(benchmark_table(found).split("\n\n")[2:3])
+
+
+def laws_table() -> str:
+    import torch
+
+    from commutant.laws import Draw, stated_laws
+
+    for room in ROOMS[:3]:
+        importlib.import_module(f"commutant.{room}")
+    rows = []
+    for law in stated_laws():
+        formula = law.case(Draw(torch.Generator().manual_seed(0), 3, 4))[0].formula
+        state = "obeys" if law.holds else "must break"
+        rows.append([f"`{law.subject.__qualname__}`", state, law.title, formula.replace("|", "\\|")])
+    return table(["subject", "", "law", "identity"], sorted(rows))
+
+
+def public_names(room: str) -> list[str]:
+    module = importlib.import_module(f"commutant.{room}")
+    return sorted(
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and name != "annotations"
+        and getattr(value, "__module__", module.__name__).startswith(f"commutant.{room}")
+        and type(value).__name__ != "module"
+    )
+
+
+def reference(room: str) -> str:
+    module = importlib.import_module(f"commutant.{room}")
+    intro = (module.__doc__ or "").strip()
+    return (
+        f"# commutant.{room}\n\n{intro}\n\n"
+        + "\n\n".join(f"::: commutant.{room}.{n}" for n in public_names(room))
+        + "\n"
+    )
+
+
+def fill(text: str, name: str, content: str) -> str:
+    pattern = re.compile(rf"(<!-- {name}:start -->\n).*?(<!-- {name}:end -->)", re.S)
+    if not pattern.search(text):
+        raise SystemExit(f"no markers for {name}")
+    return pattern.sub(lambda m: f"{m[1]}{content}\n{m[2]}", text)
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page with what it should contain."""
+    filled = {
+        "README.md": {"systems": systems_table()},
+        "docs/claims.md": {"claims": claims_table()},
+        "docs/choose.md": {"choose": choose_table(), "choose-time": choose_time_table()},
+        "docs/laws.md": {"laws": laws_table()},
+        "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
+    }
+    out = {}
+    for name, parts in filled.items():
+        text = (ROOT / name).read_text()
+        for part, content in parts.items():
+            text = fill(text, part, content)
+        out[ROOT / name] = text
+    return out | {ROOT / f"docs/reference/{room}.md": reference(room) for room in ROOMS}
+
+
+def main() -> int:
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} differs from what results/ and the code say; run: make tables")
+        return int(bool(stale))
+    for path, text in pages().items():
+        path.write_text(text)
+    print(f"{len(stale)} pages written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
