@@ -37,18 +37,19 @@ def test_pages_are_self_contained_and_say_what_was_found(site):
     assert len(ids) == len(set(ids))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)")
 class TestInABrowser:
-    @pytest.fixture(scope="class")
-    def browser(self):
-        playwright = pytest.importorskip("playwright.sync_api")
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        with playwright.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-            yield browser
-            browser.close()
-
     def page(self, browser, **options):
         page = browser.new_context(**options).new_page()
         page.said, page.asked = [], []

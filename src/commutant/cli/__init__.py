@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point: errors of the library become one sentence and exit code 2, Ctrl-C a clean exit 130."""
+    """Entry point: errors of the library become one sentence and exit code 2."""
     from .._errors import CommutantError
     from ._app import app
 
@@ -17,6 +17,3 @@ def main() -> None:
     except CommutantError as error:
         print(f"commutant: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\ncommutant: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)

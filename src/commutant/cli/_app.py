@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -49,8 +50,8 @@ def reproduce(
     """Re-run the claims of papers and judge them; finished runs are kept, interrupted ones go on."""
     from ._reproduce import reproduce as run
 
-    raise typer.Exit(
-        run(
+    try:
+        code = run(
             targets or [],
             scale=scale,
             runs=runs,
@@ -67,7 +68,10 @@ def reproduce(
                 "tensorboard": tensorboard,
             },
         )
-    )
+    except KeyboardInterrupt:
+        print("\ncommutant: stopped; the same command goes on from here", file=sys.stderr)
+        code = 130
+    raise typer.Exit(code)
 
 
 @app.command()

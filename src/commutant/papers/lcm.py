@@ -1,194 +1,22 @@
-"""Learnable Commutative Monoids for Graph Neural Networks: the claims of the paper and how they are measured."""
+"""Learnable Commutative Monoids for Graph Neural Networks: its claims, at each scale, with controls."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from functools import partial
-from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from ..data import DigitPoints, SetBatch, digit_points, graphs_unavailable, load_graphs, second_minimum
-from ..evidence import Claim, Context, Experiment, Measurement, Paper
-from ..laws import BatchIndependence, check, parse_input
-from ..sets import BinaryGRU, Conjugated, GRUFoldAggregation, LCMAggregation, MonoidAggregation, aux_loss
+from ..data import graphs_unavailable
+from ..evidence import Claim, Experiment, Paper
+from ..sets import BinaryGRU, Conjugated, GRUFoldAggregation, LCMAggregation, MonoidAggregation
 from . import _lcm_figures as draw_figure
-from ._lcm_models import BitEmbedding, PointEmbedding, SetModel, aggregation, bit_accuracy, bit_loss
-
-SIZES = (16, 18, 20, 24, 26, 28, 32, 36, 40, 48, 52, 56, 64, 72, 80, 96, 100, 104, 112, 128, 144, 160, 192, 200)
-ARMS = ("gru", "binary-gru", "binary-gru-assoc", "binary-gru-random", "pna", "max", "sum", "sum-wide")
-
-
-def measure_second_minimum(context: Context) -> Measurement:
-    """Train every aggregation on small multisets; the share of exact answers on larger ones."""
-    settings = context.settings
-    bits, channels = settings["bits"], settings["channels"]
-    task = partial(second_minimum, bits=bits, spread_low=settings["spread_low"])
-    context.total_arms = len(ARMS)
-    out: Measurement = {}
-
-    def accuracies(arm: str) -> Measurement:
-        model = context.train(
-            arm,
-            lambda: SetModel(BitEmbedding(bits, channels), arm, channels, bits),
-            lambda generator, sets: task(generator, sets, largest=16).to(context.device),
-            partial(bit_loss, bits=bits),
-            steps=settings["steps"],
-            batch_size=settings["batch_size"],
-            learning_rate=settings["learning_rate"],
-        )
-        tests = {n: task(context.generator(n), settings["tests"], smallest=n, largest=n) for n in SIZES}
-        found = {str(n): bit_accuracy(model, batch.to(context.device), bits) for n, batch in tests.items()}
-        mixed = task(context.generator(1), settings["tests"], largest=16).to(context.device)
-        return {f"{arm}@{n}": value for n, value in found.items()} | {f"{arm}@train": bit_accuracy(model, mixed, bits)}
-
-    for arm in ARMS:
-        out |= context.arm(arm, partial(accuracies, arm))
-    for n in SIZES:
-        target = task(context.generator(n), settings["tests"], smallest=n, largest=n).target
-        out[f"constant@{n}"] = float(torch.bincount(target).max()) / target.numel()
-    return out
-
-
-def step_height(measurement: Measurement, arm: str) -> float:
-    """How much more accuracy is lost just past a power of two than halfway to the next, averaged over 16..128."""
-    heights = []
-    for power in (16, 32, 64, 128):
-        at = {n: measurement[f"{arm}@{n}"] for n in SIZES}
-        past = at[power] - at[power + power // 8]
-        half = power * 3 // 2
-        middle = at[half] - at.get(half + power // 8, at[200])
-        heights.append(past - middle)
-    return statistics.fmean(heights)
-
-
-def measure_cost(context: Context) -> Measurement:
-    """Seconds of forward and backward over one batch, for the fold and for the tree, by size of the sets."""
-    settings, out = context.settings, {}
-    for n in settings["sizes"]:
-        x = torch.randn(settings["sets"] * n, settings["channels"], generator=context.generator(n)).to(context.device)
-        index = torch.arange(settings["sets"], device=context.device).repeat_interleave(n)
-        for arm in ("gru", "binary-gru"):
-            torch.manual_seed(context.seed)
-            module = aggregation(arm, settings["channels"]).to(context.device).eval()
-            out[f"{arm}@{n}"] = _seconds(module, x, index, settings["repeats"])
-    return out
-
-
-def _seconds(module: nn.Module, x: Tensor, index: Tensor, repeats: int) -> float:
-    times = []
-    for _ in range(repeats + 2):
-        leaf = x.clone().requires_grad_()
-        if x.is_cuda:
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        module(leaf, index).sum().backward()
-        if x.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
-
-
-def measure_digits(context: Context) -> Measurement:
-    """Test accuracy of every aggregation on handwritten digits as sets of lit pixels."""
-    settings, digits = context.settings, digit_points()
-    order = torch.randperm(len(digits.labels), generator=context.generator(2))
-    train, test = order[: settings["train"]], order[settings["train"] :]
-    arms = ("gru", "binary-gru", "max", "sum", "sum-wide")
-    context.total_arms = len(arms)
-
-    def accuracy(arm: str) -> Measurement:
-        model = context.train(
-            arm,
-            lambda: SetModel(PointEmbedding(settings["channels"]), arm, settings["channels"], 10),
-            lambda generator, sets: _augmented(digits, train, generator, sets).to(context.device),
-            lambda model, batch: nn.functional.cross_entropy(model(batch), batch.target) + aux_loss(model),
-            steps=settings["steps"],
-            batch_size=settings["batch_size"],
-            learning_rate=settings["learning_rate"],
-        )
-        batch = digits.batch(test).to(context.device)
-        with torch.no_grad():
-            return {arm: float((model(batch).argmax(1) == batch.target).double().mean())}
-
-    out: Measurement = {}
-    for arm in arms:
-        out |= context.arm(arm, partial(accuracy, arm))
-    out["constant"] = float(torch.bincount(digits.labels[test]).max()) / test.numel()
-    return out
-
-
-def _augmented(digits: DigitPoints, train: Tensor, generator: torch.Generator, sets: int) -> SetBatch:
-    return digits.batch(train[torch.randint(0, len(train), (sets,), generator=generator)])
-
-
-def measure_graphs(context: Context) -> Measurement:
-    """Test accuracy of message passing with LCM and with sum, on the fold that the seed names."""
-    from ._lcm_graphs import GraphModel, batch_graphs
-
-    settings = context.settings
-    out: Measurement = {}
-    arms = ("binary-gru-random", "sum", "max")
-    context.total_arms = len(arms) * len(settings["names"])
-    for name in settings["names"]:
-        data = load_graphs(name, context.data_dir)
-        test = data.folds[context.seed % len(data.folds)]
-        is_test = torch.zeros(len(data.graphs), dtype=torch.bool).index_fill(0, test, True)
-        train = (~is_test).nonzero().flatten()
-
-        def accuracy(
-            arm: str, name: str = name, data: Any = data, train: Tensor = train, test: Tensor = test
-        ) -> Measurement:
-            model = context.train(
-                f"{name}-{arm}",
-                lambda: GraphModel(data.graphs[0].x.shape[1], settings["channels"], data.classes, arm),
-                lambda generator, count: batch_graphs(
-                    data.graphs, train[torch.randint(0, len(train), (count,), generator=generator)]
-                ).to(context.device),
-                lambda model, batch: nn.functional.cross_entropy(model(batch), batch.y) + aux_loss(model),
-                steps=settings["steps"],
-                batch_size=settings["batch_size"],
-                learning_rate=settings["learning_rate"],
-            )
-            batch = batch_graphs(data.graphs, test).to(context.device)
-            with torch.no_grad():
-                return {f"{name}/{arm}": float((model(batch).argmax(1) == batch.y).double().mean())}
-
-        for arm in arms:
-            out |= context.arm(f"{name}-{arm}", partial(accuracy, arm))
-    return out
-
-
-def measure_batch_dependence(context: Context) -> Measurement:
-    """Largest change of a set's result when other sets join the batch, relative to the output's variation."""
-    from torch_geometric.nn import aggr
-
-    channels = context.settings["channels"]
-    draw = parse_input(f"sets:6x1..12x{channels}")
-    makers = {
-        "pyg-gru": lambda: aggr.GRUAggregation(channels, channels),
-        "pyg-lstm": lambda: aggr.LSTMAggregation(channels, channels),
-        "pyg-lcm": lambda: aggr.LCMAggregation(channels, channels),
-        "lcm": lambda: LCMAggregation(channels, channels),
-        "gru": lambda: GRUFoldAggregation(channels, channels),
-    }
-    out = {}
-    for name, make in makers.items():
-        torch.manual_seed(context.seed)
-        report = check(BatchIndependence(), make().eval(), draw, seed=context.seed)
-        out[name] = report.worst
-    return out
-
-
-def _needs_pyg(_: str | None) -> str | None:
-    try:
-        import torch_geometric  # noqa: F401
-    except ImportError:
-        return "torch_geometric is not installed; it comes with: pip install 'commutant[graphs]'"
-    return None
-
+from ._lcm_measures import (
+    measure_batch_dependence,
+    measure_cost,
+    measure_digits,
+    measure_graphs,
+    measure_second_minimum,
+    needs_pyg,
+    step_height,
+)
 
 SECOND_MINIMUM = Experiment(
     name="second-minimum",
@@ -223,7 +51,7 @@ SECOND_MINIMUM = Experiment(
     seeds={"small": 4, "full": 3},
     figure=draw_figure.second_minimum,
     figure_caption="Share of exact answers against the size of the set (mean over seeds, band of one standard "
-    "deviation). The training sizes are shaded; dots are the paper's figures at 32 and 200.",
+    "deviation). Training sets have at most 16 elements. Circles are the paper's figures at 32 and 200.",
 )
 
 COST = Experiment(
@@ -241,7 +69,7 @@ COST = Experiment(
     data={"small": "generated", "full": "generated"},
     seeds={"small": 5, "full": 5},
     figure=draw_figure.cost,
-    figure_caption="Seconds of forward and backward over 32 sets against their size (median over seeds).",
+    figure_caption="Milliseconds of forward and backward over 32 sets against their size (median over seeds).",
 )
 
 DIGITS = Experiment(
@@ -285,7 +113,7 @@ GRAPHS = Experiment(
     },
     data={"small": "MUTAG, 188 molecules, ten folds", "full": "MUTAG and PROTEINS, ten folds"},
     seeds={"small": 10, "full": 10},
-    unavailable=lambda data_dir: _needs_pyg(data_dir) or graphs_unavailable("MUTAG", data_dir),
+    unavailable=lambda data_dir: needs_pyg(data_dir) or graphs_unavailable("MUTAG", data_dir),
     figure=draw_figure.graphs,
     figure_caption="Test accuracy by aggregation; each dot is a fold, the bar its mean.",
 )
@@ -300,7 +128,7 @@ BATCH = Experiment(
     },
     data={"small": "generated", "full": "generated"},
     seeds={"small": 10, "full": 10},
-    unavailable=_needs_pyg,
+    unavailable=needs_pyg,
     figure=draw_figure.batch_dependence,
     figure_caption="Largest change of a set's result when other sets join its batch, relative to how much they vary.",
 )

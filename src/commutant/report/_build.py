@@ -130,8 +130,9 @@ def _figure(value: float | None) -> str:
         return "–"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:
         mantissa, exponent = f"{value:.1e}".split("e")
+        mantissa = mantissa.replace("-", "−")
         return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    return f"{value:.3g}"
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _duration(seconds: float) -> str:

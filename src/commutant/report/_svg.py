@@ -25,7 +25,7 @@ def inline_svg(figure: Any, label: str) -> str:
         axes.patch.set_alpha(0)
         for spine in axes.spines.values():
             spine.set_color(_RULE)
-        axes.tick_params(colors=_INK, which="both", labelsize=8.5)
+        axes.tick_params(colors=_INK, which="both", labelsize=9)
         axes.xaxis.label.set(color=_INK, size=9)
         axes.yaxis.label.set(color=_INK, size=9)
         for line in (*axes.get_xgridlines(), *axes.get_ygridlines()):
@@ -55,36 +55,32 @@ def interval_svg(judged: Judged) -> str:
     from matplotlib.figure import Figure
 
     verdict, claim = judged.verdict, judged.claim
-    rows = [("effect", verdict.effect), *verdict.controls.items()]
-    figure = Figure(figsize=(7.2, 0.62 + 0.36 * len(rows)), layout="constrained")
+    rows = [("effect", verdict.effect), *((f"control: {name}", i) for name, i in verdict.controls.items())]
+    figure = Figure(figsize=(5.0, 0.62 + 0.5 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     finite = [v for _, i in rows for v in (i.low, i.mean, i.high) if abs(v) < 1e9] + [verdict.bar]
     if claim.reported_effect is not None:
         finite.append(claim.reported_effect)
     low, high = min(finite), max(finite)
     pad = 0.08 * (high - low or 1.0)
-    for row, (_, interval) in enumerate(reversed(rows)):
+    for row, (name, interval) in enumerate(reversed(rows)):
         colour = PALETTE[0] if row == len(rows) - 1 else PALETTE[6]
         left, right = max(interval.low, low - pad), min(interval.high, high + pad)
         axes.plot([left, right], [row, row], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot([interval.mean], [row], "o", color=colour, markersize=6)
-    axes.axvline(verdict.bar, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
-    axes.text(verdict.bar, len(rows) - 0.42, " bar", color=_INK, fontsize=8, va="bottom", ha="left")
+        axes.text(low - pad, row + 0.27, name, color=colour, fontsize=10, va="bottom", ha="left")
+    axes.axvline(verdict.bar, ymax=0.93, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
+    top = len(rows) - 0.36
+    near_right = verdict.bar > (low + high) / 2
+    axes.annotate("bar", (verdict.bar, top), xytext=(-4 if near_right else 4, 0), textcoords="offset points",
+                  color=_INK, fontsize=8, va="bottom", ha="right" if near_right else "left")  # fmt: skip
     if claim.reported_effect is not None:
         axes.plot([claim.reported_effect], [len(rows) - 1], "D", color=PALETTE[4], markersize=6, markerfacecolor="none")
-        axes.annotate(
-            "paper",
-            (claim.reported_effect, len(rows) - 1),
-            xytext=(0, 7),
-            textcoords="offset points",
-            color=PALETTE[4],
-            fontsize=8,
-            ha="center",
-        )
-    axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)])
-    axes.tick_params(axis="y", length=0)
+        axes.annotate("paper", (claim.reported_effect, len(rows) - 1), xytext=(0, -14), textcoords="offset points",
+                      color=PALETTE[4], fontsize=8, ha="center")  # fmt: skip
+    axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set(xlim=(low - pad, high + pad), ylim=(-0.5, len(rows) - 0.1))
+    axes.set(xlim=(low - pad, high + pad), ylim=(-0.55, len(rows) - 0.15))
     return inline_svg(figure, f"{claim.name}-{judged.scale}: interval of the effect against the bar")
 
 
