@@ -2,9 +2,9 @@
 
 from ._claim import Claim as Claim
 from ._claim import Experiment as Experiment
-from ._claim import Measurement as Measurement
 from ._claim import Paper as Paper
 from ._context import Context as Context
+from ._context import Measurement as Measurement
 from ._execute import Task as Task
 from ._execute import execute as execute
 from ._execute import run_folder as run_folder

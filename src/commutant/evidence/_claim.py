@@ -6,15 +6,10 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 from .._errors import InputError
-
-if TYPE_CHECKING:
-    from ._context import Context
-
-Measurement: TypeAlias = dict[str, float]
-"""The figures of one seed at one scale."""
+from ._context import Context, Measurement
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from ..training import Checkpoints, fit
-from ._claim import Measurement
 from ._folder import RunFolder
+
+Measurement: TypeAlias = dict[str, float]
+"""The figures of one seed at one scale."""
 
 
 @dataclass

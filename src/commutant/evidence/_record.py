@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import InputError
-from ._claim import Claim, Measurement, Paper
+from ._claim import Claim, Paper
+from ._context import Measurement
 from ._execute import run_folder
 from ._folder import write_json
 from ._verdict import Interval, Verdict, judge

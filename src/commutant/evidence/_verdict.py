@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ._claim import Claim, Measurement
+from ._claim import Claim
+from ._context import Measurement
 
 Outcome: TypeAlias = Literal["holds", "refuted", "inconclusive", "confounded"]
 
