@@ -34,7 +34,7 @@ unit: $(VENV)/installed
 	$(RUN) pytest tests src --doctest-modules --jaxtyping-packages=commutant,beartype.beartype
 
 docs: $(VENV)/installed
-	$(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 bench: $(VENV)/installed  ## Time the systems beside what their users would pick instead.
 	$(RUN) benchmarks --record

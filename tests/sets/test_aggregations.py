@@ -1,6 +1,7 @@
 """The aggregations: the laws of the paper's sheet, positive and negative, and every kind of bad input."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -268,6 +269,17 @@ def test_nan_stays_in_its_set():
     for make in AGGREGATIONS.values():
         out = make().eval()(x, index)
         assert out.isnan().any(-1).tolist() == [False, True, False]
+
+
+def test_copies_and_pickles_after_a_training_step():
+    module = LCMAggregation(6, 6, associativity_weight=1.0, generator=torch.Generator().manual_seed(1))
+    x, index = ragged([5, 4])
+    module(x, index)
+    module.generator = None
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert float(aux_loss(twin)) == 0
+        assert torch.equal(twin.eval()(x, index), module.eval()(x, index))
+        module.train()
 
 
 def test_reset_parameters_and_state_dict():

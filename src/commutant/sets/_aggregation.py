@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -174,6 +176,10 @@ class MonoidAggregation(SetAggregation):
         else:
             out = monoid.segment_reduce(lifted, plan=plan)
         return monoid.lower(out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the term of the last step hangs on its graph, which can be neither copied nor pickled
+        return {**self.__dict__, "aux_term": None}
 
     def reset_parameters(self) -> None:
         """Draw all parameters again."""
