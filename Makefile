@@ -31,7 +31,7 @@ floors: $(VENV)/installed
 	$(BIN)/lint-imports
 
 unit: $(VENV)/installed
-	$(RUN) pytest tests src --doctest-modules --jaxtyping-packages=commutant,beartype.beartype
+	$(RUN) pytest tests src --doctest-modules --numprocesses=auto --maxprocesses=4 --jaxtyping-packages=commutant,beartype.beartype
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site

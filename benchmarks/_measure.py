@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,10 +35,14 @@ def time_all(
 
 
 def peak_memory(code: str) -> float:
-    """GiB that a piece of code adds to the peak of a fresh process, over what it holds before `MARK`."""
+    """GiB that the part of a script after `# MARK` adds to the peak of a process of its own (Linux)."""
     before, after = code.split("# MARK\n")
-    probe = "import resource\ndef peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20\n"
-    script = f"{probe}{before}\nstart = peak()\n{after}\nprint(peak() - start)\n"
+    probe = """
+def memory(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 2**20
+"""
+    script = f"{probe}{before}\nstart = memory('VmRSS')\n{after}\nprint(memory('VmHWM') - start)\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
@@ -51,11 +54,3 @@ def geometric_sets(sets: int, mean: int, longest: int, channels: int) -> tuple[T
     sizes = (share.log() / torch.tensor(1 - 1 / mean).log()).ceil().long().clamp(1, longest)
     index = torch.repeat_interleave(sizes)
     return torch.randn(index.numel(), channels, generator=generator), index
-
-
-def threads() -> int:
-    return torch.get_num_threads()
-
-
-def own_peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -68,8 +68,6 @@ def rows(element: Element, index: Tensor | slice | int) -> Element:
 
 def split_rows(element: Element, sizes: list[int]) -> list[Element]:
     """Split the leading axis into consecutive blocks of the given sizes."""
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [
-        map_leaves(lambda leaf, s=start, n=size: leaf.narrow(0, s, n), element)
-        for start, size in zip(starts, sizes, strict=True)
-    ]
+    if isinstance(element, Tensor):
+        return list(element.split(sizes))
+    return [tuple(block) for block in zip(*(split_rows(part, sizes) for part in element), strict=True)]
