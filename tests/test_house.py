@@ -49,6 +49,14 @@ def test_every_public_name_is_documented_and_in_the_reference(room):
             assert not (subject.__doc__ or "").startswith(f"{name}("), f"{name} has no docstring of its own"
 
 
+def test_the_usage_of_every_paper_runs():
+    pytest.importorskip("torch_geometric")
+    from commutant.papers import papers
+
+    for paper in papers():
+        exec(paper.usage, {})
+
+
 def test_files_stay_short():
     for path in (ROOT / "src").rglob("*.py"):
         lines = len(path.read_text().splitlines())

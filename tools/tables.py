@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("laws", "algebra", "sets", "data", "training", "evidence", "papers", "report")
 AGGREGATIONS = {
     "gru": "`GRUFoldAggregation`",
-    "binary-gru": "`LCMAggregation`, balanced trees only",
-    "binary-gru-random": "`LCMAggregation` (random bracketing)",
+    "binary-gru": "`LCMAggregation`",
+    "binary-gru-random": "`LCMAggregation`, random bracketing",
     "binary-gru-assoc": "`LCMAggregation`, associativity loss",
     "pna": "PNA (mean, sd, max, min, scaled)",
     "max": "`Max`",

@@ -223,6 +223,15 @@ def test_two_devices_share_a_run(tmp_path):
     assert set(run["measurement"]) == {"narrow", "narrow-weights", "wide", "wide-weights"}
 
 
+def test_tensorboard_logs_by_option(tmp_path):
+    pytest.importorskip("tensorboard")
+    logged, plain = task(tmp_path / "a", tensorboard=True), task(tmp_path / "b")
+    for each in (logged, plain):
+        assert run_task(each) is None
+    assert list((logged.folder.path / "tensorboard").glob("events*"))
+    assert not (plain.folder.path / "tensorboard").exists()
+
+
 def test_records_are_made_from_runs(tmp_path):
     for seed in range(2):
         assert run_task(task(tmp_path, seed=seed)) is None

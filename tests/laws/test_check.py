@@ -194,6 +194,29 @@ def test_gradient_law_finds_what_the_forward_hides():
     assert check(GradientEquivariance(SetPermutation()), lambda x: WrongBackward.apply(x) ** 2, SETS).status == "broken"
 
 
+def test_half_precision_and_complex_outputs():
+    half = nn.Linear(4, 4).bfloat16()
+    assert check(BatchIndependence(), half, torch.randn(32, 4).bfloat16()).passed
+    assert check(BatchIndependence(), lambda x: half(x) + x.amax(), torch.randn(32, 4).bfloat16()).status == "broken"
+    assert check(Equivariance(Rotation()), lambda x: torch.fft.fft(x, dim=1), SETS).passed
+    assert check(Equivariance(Rotation()), lambda x: torch.fft.fft(x, dim=1).abs(), SETS).status == "broken"
+
+
+def test_pyg_batches():
+    data = pytest.importorskip("torch_geometric.data")
+    pool = pytest.importorskip("torch_geometric.nn").global_mean_pool
+    edges = torch.tensor([[0, 1], [1, 2]])
+    batch = data.Batch.from_data_list([data.Data(x=torch.randn(n, 4), edge_index=edges) for n in (3, 5, 4)])
+
+    def mean(d):
+        return pool(d.x, d.batch, size=d.num_graphs)
+
+    assert check(BatchIndependence(), mean, batch).passed
+    report = check(BatchIndependence(), lambda d: mean(d) + 1e-2 * d.x.max(), batch)
+    assert report.status == "broken"
+    assert report.witness.x.num_graphs == 2
+
+
 def test_works_under_no_grad():
     with torch.no_grad():
         assert check(GradientEquivariance(SetPermutation()), lambda x: x.sum(1) ** 2, SETS).passed

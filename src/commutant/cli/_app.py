@@ -111,9 +111,11 @@ def record(
 @app.command()
 def check(
     model: Annotated[str, typer.Argument(help="package.module:name or package.module:factory(arguments)")],
-    law: Annotated[str, typer.Option(help="invariance, equivariance, gradient-equivariance or batch-independence")],
+    law: Annotated[
+        str, typer.Option(help="batch-independence, invariance, equivariance or gradient-equivariance")
+    ] = "batch-independence",
     action: Annotated[
-        str | None, typer.Option(help="permutation, rotation, translation ... (see --list-actions)")
+        str | None, typer.Option(help="permutation, graph-permutation, rotation, translation, time-shift ...")
     ] = None,
     output_action: Annotated[str | None, typer.Option(help="how the output moves, where not like the input")] = None,
     input: Annotated[

@@ -21,7 +21,6 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, tor
 """The largest residual, relative to how much the output varies, that counts as rounding."""
 
 _TRAINING_STAGES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
-_ROUNDING = 32.0  # roundings of the largest output value that any honest computation may be off by
 _SHRINK_CALLS = 300
 
 
@@ -82,7 +81,7 @@ def check(
                 other = resample(x, generator)
             _add_spread(spread, sides[0], run.sides(other, g)[0])
     scale = {name: (sum(v * v for v in values) / len(values)) ** 0.5 for name, values in spread.items()}
-    comparisons = [Comparison.of(*sides, scale=scale, rounding=_ROUNDING) for sides in results]
+    comparisons = [Comparison.of(*sides, scale=scale) for sides in results]
     limit = tolerance if tolerance is not None else _tolerance(cases[0][0], results[0], f)
 
     def breaks(comparison: Comparison) -> bool:
@@ -105,7 +104,7 @@ def check(
         x, g = cases[worst]
 
         def compare(y: Inputs, h: GroupElement) -> Comparison:
-            return Comparison.of(*run.sides(y, h), scale=scale, rounding=_ROUNDING)
+            return Comparison.of(*run.sides(y, h), scale=scale)
 
         x, g = _shrink(law, x, g, lambda y, h: breaks(compare(y, h)))
         witness = Witness(x, g, compare(x, g), run.sides(x, g), law.describe(g))
@@ -203,10 +202,14 @@ def _add_spread(spread: dict[str, list[float]], a: Any, b: Any) -> None:
     for (name, s), (_, t) in zip(named_tensors(a), named_tensors(b), strict=False):
         if s.shape != t.shape or not s.numel():
             continue
-        difference = (s.double() - t.double()).flatten()
+        difference = (_wide(s) - _wide(t)).abs().flatten()
         difference = difference[difference.isfinite()]
         if difference.numel():
             spread.setdefault(name, []).append(float(difference.square().mean().sqrt()) / 2**0.5)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _tolerance(x: Inputs, sides: tuple[Any, Any], f: Function) -> float:
@@ -222,8 +225,8 @@ def _close(a: Any, b: Any, limit: float) -> bool:
     for (_, s), (_, t) in pairs:
         if s.shape != t.shape:
             return False
-        scale = float(s.double().std()) if s.numel() > 1 else float(s.double().abs().max()) if s.numel() else 1.0
-        if s.numel() and not float((s.double() - t.double()).abs().max()) <= max(10 * limit * scale, 1e-12):
+        scale = float(_wide(s).std()) if s.numel() > 1 else float(_wide(s).abs().max()) if s.numel() else 1.0
+        if s.numel() and not float((_wide(s) - _wide(t)).abs().max()) <= max(10 * limit * scale, 1e-12):
             return False
     return True
 

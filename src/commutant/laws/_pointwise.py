@@ -16,7 +16,7 @@ from ._inputs import Inputs, is_graph_data, map_tensors
 
 
 class _PointAction(Action):
-    """An action on the trailing axis of size d of every floating tensor, or on `pos` of a PyG `Data`."""
+    """An action on the trailing axis of size d of every real or complex tensor, or on `pos` of a PyG `Data`."""
 
     def __init__(self, d: int = 3) -> None:
         if d < 1:
@@ -27,7 +27,8 @@ class _PointAction(Action):
         graph = is_graph_data(x)
 
         def apply(name: str, tensor: Tensor) -> Tensor:
-            if not tensor.is_floating_point() or tensor.shape[-1:] != (self.d,) or (graph and name != "pos"):
+            numeric = tensor.is_floating_point() or tensor.is_complex()
+            if not numeric or tensor.shape[-1:] != (self.d,) or (graph and name != "pos"):
                 return tensor
             return function(tensor)
 

@@ -12,6 +12,7 @@ from ._inputs import Inputs, named_tensors
 
 Status: TypeAlias = Literal["holds", "vacuous", "unresolved", "broken"]
 
+_ROUNDING = 32.0  # roundings of the largest output value that an honest computation may be off by
 _PASTE = 240  # numbers that a witness prints in full
 
 
@@ -28,7 +29,7 @@ class Comparison:
     varies: bool
 
     @classmethod
-    def of(cls, left: Any, right: Any, *, scale: dict[str, float], rounding: float) -> Comparison:
+    def of(cls, left: Any, right: Any, *, scale: dict[str, float]) -> Comparison:
         a, b = list(named_tensors(left)), list(named_tensors(right))
         if [t.shape for _, t in a] != [t.shape for _, t in b]:
             shapes = [", ".join(str(tuple(t.shape)) for _, t in side) for side in (a, b)]
@@ -44,6 +45,7 @@ class Comparison:
             gap = float(difference.nan_to_num(nan=float("inf"), posinf=float("inf")).max())
             finite = s_wide.abs()[s_wide.isfinite()]
             eps = torch.finfo(s.dtype).eps if s.dtype.is_floating_point or s.dtype.is_complex else 0.0
+            rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, what it sums is wider
             floor = rounding * eps * (float(finite.max()) if finite.numel() else 0.0)
             size = scale.get(name, 0.0)
             if size > floor / rounding:

@@ -40,11 +40,9 @@ def aggregation(name: str, channels: int) -> nn.Module:
     """The aggregations that the paper compares, by name, all from and to `channels`."""
     make: dict[str, Callable[[], nn.Module]] = {
         "gru": lambda: GRUFoldAggregation(channels, channels),
-        "binary-gru": lambda: LCMAggregation(channels, channels, project=False, random_bracketing=False),
-        "binary-gru-assoc": lambda: LCMAggregation(
-            channels, channels, project=False, random_bracketing=False, associativity_weight=1.0
-        ),
-        "binary-gru-random": lambda: LCMAggregation(channels, channels, project=False),
+        "binary-gru": lambda: LCMAggregation(channels, channels, project=False),
+        "binary-gru-assoc": lambda: LCMAggregation(channels, channels, project=False, associativity_weight=1.0),
+        "binary-gru-random": lambda: LCMAggregation(channels, channels, project=False, random_bracketing=True),
         "pna": lambda: PNAAggregation(channels),
         "sum": lambda: MonoidAggregation(Sum()),
         "max": lambda: MonoidAggregation(Max()),

@@ -29,8 +29,7 @@ class BinaryGRU(Monoid):
 
     $a \\circ b = \\tfrac12 (\\mathrm{GRU}(a, b) + \\mathrm{GRU}(b, a))$, where the first argument is the input of a GRU
     cell and the second its hidden state (Ong and Velickovic 2022, section 2.3, "Binary-GRU"). Use it where sum, mean or
-    max cannot express the aggregation; train it with random bracketing or with the associativity loss so that it holds
-    on sets larger than the training sets. For an operator that is associative exactly see `Conjugated`.
+    max cannot express the aggregation. For an operator that is associative exactly see `Conjugated`.
 
     The four products of the two cells are formed from a + b and a - b, which takes two thirds of the multiplications
     and makes commutativity hold to the last bit.
