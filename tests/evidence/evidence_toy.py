@@ -58,7 +58,7 @@ def claim(name, experiment, **options):
     return Claim(name, "it works", "here", {}, experiment, effect_label="figure", **options)
 
 
-LINE = experiment("line", measure_line, steps=40)
+LINE = experiment("line", measure_line, steps=80)
 KILLER = experiment("killer", measure_killer, seeds=3)
 PAPER = Paper(
     slug="toy",

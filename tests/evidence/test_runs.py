@@ -52,13 +52,18 @@ def test_killed_twenty_times_at_random_moments_the_result_is_the_same_to_the_las
     undisturbed, disturbed = task(tmp_path / "a"), task(tmp_path / "b")
     assert run_task(undisturbed) is None
     rng = random.Random(0)
-    for _ in range(20):
+    checkpoints = disturbed.folder.path / "checkpoint"
+    for kill in range(20):
         before = (disturbed.folder.read("run.json") or {}).get("started")
-        process = start(disturbed, pause="0.1")
+        reached = set(checkpoints.glob("*/step-*"))
+        process = start(disturbed, pause="0.05")
         while (disturbed.folder.read("run.json") or {}).get("started") == before:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
-        time.sleep(rng.uniform(0.0, 0.7))
+        while kill % 3 == 2 and set(checkpoints.glob("*/step-*")) <= reached:  # every third gets on a little
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.2))
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -123,7 +123,7 @@ class TestEveryLaw:
         else:
             report = check(law, poisoned, inputs)
         assert report.status == "broken"
-        assert "NaN" in report.sentence or "does not vary" in report.sentence or report.worst > 0
+        assert "NaN" in report.sentence
 
     def test_zero_map_does_not_pass(self, law, lawful, unlawful, inputs):
         assert not check(law, lambda *args: lawful(*args) * 0, inputs).passed

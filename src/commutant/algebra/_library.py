@@ -92,8 +92,8 @@ class LogSumExp(Monoid):
         temperature: $\\tau > 0$; max in the limit 0.
 
     Example:
-        >>> LogSumExp().reduce(torch.zeros(4)).exp()
-        tensor(4.0000)
+        >>> round(float(LogSumExp().reduce(torch.zeros(4)).exp()), 4)
+        4.0
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -103,7 +103,10 @@ class LogSumExp(Monoid):
         self.temperature = temperature
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.logaddexp(a / self.temperature, b / self.temperature) * self.temperature
+        nothing = (a == -torch.inf) & (b == -torch.inf)  # whose gradient would be 0 / 0
+        a, b = torch.where(nothing, 0.0, a), torch.where(nothing, 0.0, b)
+        both = torch.logaddexp(a / self.temperature, b / self.temperature) * self.temperature
+        return torch.where(nothing, -torch.inf, both)
 
     def identity(self, like: Tensor) -> Tensor:
         return torch.full_like(like, -torch.inf)
@@ -177,6 +180,8 @@ class Product(Monoid):
         (tensor(3.), tensor(2.))
     """
 
+    widen = False  # each factor knows for itself
+
     def __init__(self, *factors: Monoid) -> None:
         super().__init__()
         if not factors:
@@ -201,8 +206,11 @@ class Product(Monoid):
     def out_channels(self, in_channels: int) -> int:
         return sum(f.out_channels(in_channels) for f in self.factors)  # type: ignore[operator, misc]
 
+    def reduce(self, x: Element, dim: int = 0, mask: Tensor | None = None) -> Element:
+        return tuple(f.reduce(p, dim, mask) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
+
     def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
-        return tuple(f._reduce_plan(p, plan) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
+        return tuple(f.segment_reduce(p, plan=plan) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
 
 
 def _draw_adjoined(draw: Draw) -> Element:
@@ -234,12 +242,19 @@ class Adjoin(Monoid):
     def op(self, a: Element, b: Element) -> Element:
         (x, has_x), (y, has_y) = a, b
 
+        def safe(mine: Tensor, other: Tensor, has_mine: Tensor, has_other: Tensor) -> Tensor:
+            pad = (...,) + (None,) * (mine.dim() - has_mine.dim())
+            return torch.where(has_mine[pad], mine, torch.where(has_other[pad], other, 0.0))
+
+        left = map_leaves(lambda s, t: safe(s, t, has_x, has_y), x, y)
+        right = map_leaves(lambda s, t: safe(t, s, has_y, has_x), x, y)
+
         def choose(one: Tensor, other: Tensor, both: Tensor) -> Tensor:
             pad = (...,) + (None,) * (both.dim() - has_x.dim())
             kept = torch.where(has_y[pad], other, one)
             return torch.where((has_x & has_y)[pad], both, kept)
 
-        return map_leaves(choose, x, y, self.base.op(x, y)), has_x | has_y
+        return map_leaves(choose, x, y, self.base.op(left, right)), has_x | has_y
 
     def identity(self, like: Element) -> Element:
         value, present = like

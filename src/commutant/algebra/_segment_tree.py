@@ -14,8 +14,8 @@ from ._monoid import Monoid
 class SegmentTree:
     """A balanced reduction kept whole, so that an edit or a range query takes O(log n) applications.
 
-    Its root equals `monoid.reduce(x)` bit for bit, for operators that are only approximately associative too, since
-    both use the same bracketing. For streams of edits at inference: it holds no gradient.
+    Its root equals `monoid.reduce(x)`, for operators that are only approximately associative too, since both use the
+    same bracketing. It works in the dtype of x. For streams of edits at inference: it holds no gradient.
 
     Args:
         monoid: the operator.
@@ -59,6 +59,7 @@ class SegmentTree:
             raise InputError(f"index must lie in 0..{len(self) - 1}, got {index.tolist()[:8]}")
         if index.unique().numel() != index.numel():
             raise InputError(f"index must name each element once, got {index.tolist()[:8]}")
+        index = index.long()
         map_leaves(lambda leaf, new: leaf.index_copy_(0, index, new), self._levels[0], x)
         for below, above in zip(self._levels, self._levels[1:], strict=False):
             n = first_leaf(below).shape[0]

@@ -55,6 +55,10 @@ class Action:
         """The same group acting on features inside a network, where the axes may have moved."""
         return (self,)
 
+    def on_output(self, x: Inputs) -> Action:
+        """The same action as it applies to the output for an input like x."""
+        return self
+
     def on(self, part: int | str) -> Action:
         """The same action on one part of a tuple, dict or PyG `Data`, the rest left alone."""
         return _OnPart(self, part)

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
 from ._actions import GroupElement
-from ._inputs import Inputs, map_tensors, named_tensors, resample
+from ._inputs import Inputs, call, map_tensors, named_tensors, resample
 from ._laws import Function, Law
 from ._layers import first_break
 from ._report import Comparison, LawReport, Status, Witness
@@ -66,7 +67,7 @@ def check(
     run = _Frozen(law, f, seed)
     cases: list[tuple[Inputs, GroupElement]] = []
     results: list[tuple[Any, Any]] = []
-    spread: dict[str, list[float]] = {}
+    spread: dict[str, list[Tensor]] = {}
     moved = False
     for trial in range(trials):
         x = _draw_inputs(inputs, trial, generator)
@@ -80,7 +81,7 @@ def check(
             if other is x or not _same_shapes(x, other):
                 other = resample(x, generator)
             _add_spread(spread, sides[0], run.sides(other, g)[0])
-    scale = {name: (sum(v * v for v in values) / len(values)) ** 0.5 for name, values in spread.items()}
+    scale = {name: _mean_square(values).sqrt() for name, values in spread.items()}
     comparisons = [Comparison.of(*sides, scale=scale) for sides in results]
     limit = tolerance if tolerance is not None else _tolerance(cases[0][0], results[0], f)
 
@@ -106,9 +107,13 @@ def check(
         def compare(y: Inputs, h: GroupElement) -> Comparison:
             return Comparison.of(*run.sides(y, h), scale=scale)
 
-        x, g = _shrink(law, x, g, lambda y, h: breaks(compare(y, h)))
+        x, g = _shrink(law, x, g, lambda y, h: breaks(c := compare(y, h)) and c.kind == comparisons[worst].kind)
         witness = Witness(x, g, compare(x, g), run.sides(x, g), law.describe(g))
-        layers = first_break(law, f, x, g, run.frozen, lambda a, b: _close(a, b, limit)) if run.module else []
+        layers = (
+            first_break(law, f, x, g, run.frozen, lambda a, b: _close(a, b, limit))
+            if run.module and witness.comparison.kind != "mismatch"
+            else []
+        )
     return LawReport(
         law=repr(law),
         formula=law.formula,
@@ -152,7 +157,8 @@ class _Frozen:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        buffers = [] if self.module is None else [(b, b.detach().clone()) for b in self.module.buffers()]
+        modules = [] if self.module is None else list(self.module.modules())
+        buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
@@ -160,18 +166,30 @@ class _Frozen:
                 yield
             finally:
                 with torch.no_grad():
-                    for buffer, old in buffers:
-                        buffer.copy_(old)
+                    for module, name, buffer, old in buffers:
+                        module._buffers[name] = buffer.copy_(old)
 
     def _call(self, f: Function) -> Function:
         def frozen_call(*args: Any, **kwargs: Any) -> Any:
-            with self.frozen():
-                return f(*args, **kwargs)
+            with self.frozen():  # what f changes in place are copies
+                return _as_tensors(f(*_copy(list(args)), **_copy(kwargs)))
 
+        frozen_call.__wrapped__ = f  # type: ignore[attr-defined]
+        frozen_call.freeze = self._call  # type: ignore[attr-defined]
         return frozen_call
 
     def sides(self, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        left, right = self.law.sides(self.f, x, g)
+        """Both sides, or the exception that one of them raised on an input that f itself takes."""
+        try:
+            left, right = self.law.sides(self.f, x, g)
+        except InputError:
+            raise
+        except Exception as error:
+            try:
+                call(self.f, x)
+            except Exception:
+                raise error from None
+            return error, error
         return map_tensors(lambda _, t: t.detach(), left), map_tensors(lambda _, t: t.detach(), right)
 
 
@@ -198,14 +216,34 @@ def _same_shapes(a: Inputs, b: Inputs) -> bool:
     return shapes[0] == shapes[1] and all(torch.equal(s, t) for s, t in zip(*indices, strict=False))
 
 
-def _add_spread(spread: dict[str, list[float]], a: Any, b: Any) -> None:
+def _add_spread(spread: dict[str, list[Tensor]], a: Any, b: Any) -> None:
     for (name, s), (_, t) in zip(named_tensors(a), named_tensors(b), strict=False):
         if s.shape != t.shape or not s.numel():
             continue
-        difference = (_wide(s) - _wide(t)).abs().flatten()
-        difference = difference[difference.isfinite()]
-        if difference.numel():
-            spread.setdefault(name, []).append(float(difference.square().mean().sqrt()) / 2**0.5)
+        difference = (_wide(s) - _wide(t)).abs()
+        square = torch.where(difference.isfinite(), difference, 0.0).square() / 2
+        spread.setdefault(name, []).append(square.flatten(0, -2).mean(0) if square.dim() > 1 else square.mean()[None])
+
+
+def _mean_square(values: list[Tensor]) -> Tensor:
+    if len({v.numel() for v in values}) == 1:
+        return torch.stack(values).mean(0)
+    return torch.stack([v.mean() for v in values]).mean()[None]
+
+
+def _copy(x: Inputs) -> Inputs:
+    return map_tensors(lambda _, t: t.clone(), x)
+
+
+def _as_tensors(out: Any) -> Any:
+    """Numbers and arrays as tensors, so that a model that returns them is judged by what it returns."""
+    if isinstance(out, int | float | complex):
+        return torch.tensor(out, dtype=torch.complex128 if isinstance(out, complex) else torch.float64)
+    if isinstance(out, np.ndarray):
+        return torch.from_numpy(out)
+    if not any(True for _ in named_tensors(out)):
+        raise InputError(f"the function must return tensors, arrays or numbers, got {type(out).__name__}")
+    return out
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -216,7 +254,7 @@ def _tolerance(x: Inputs, sides: tuple[Any, Any], f: Function) -> float:
     tensors = [t for tree in (x, *sides) for _, t in named_tensors(tree)]
     if isinstance(f, nn.Module):
         tensors += list(f.parameters())
-    dtypes = {t.dtype for t in tensors if t.dtype in TOLERANCE}
+    dtypes = {t.dtype.to_real() if t.is_complex() else t.dtype for t in tensors} & TOLERANCE.keys()
     return max((TOLERANCE[dtype] for dtype in dtypes), default=TOLERANCE[torch.float64])
 
 

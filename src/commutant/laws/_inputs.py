@@ -87,6 +87,8 @@ def resample(x: Inputs, generator: torch.Generator) -> Inputs:
     def draw(_: str, tensor: Tensor) -> Tensor:
         device = generator.device
         if tensor.is_floating_point():
+            if not bool(tensor.isfinite().all()):
+                return tensor  # a mask of infinities is structure, not data
             if not bool(tensor.any()):
                 return torch.randn(tensor.shape, generator=generator, device=device).to(tensor)
             shuffled = tensor.flatten()[torch.randperm(tensor.numel(), generator=generator, device=device)]

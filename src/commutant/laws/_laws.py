@@ -76,7 +76,7 @@ class Equivariance(Law):
         return self.action.sample(x, generator)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        return call(f, self.action.act(g, x)), self.output.act(g, call(f, x))
+        return call(f, self.action.act(g, x)), self.output.on_output(x).act(g, call(f, x))
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
         return not _equal(self.action.act(g, x), x)
@@ -136,8 +136,8 @@ class GradientEquivariance(Equivariance):
                 def track(name: str, tensor: Tensor) -> Tensor:
                     if not tensor.is_floating_point():
                         return tensor
-                    held[name] = tensor.detach().clone().requires_grad_()
-                    return held[name]
+                    tracked = held[f"{len(held)} {name}"] = tensor.detach().clone().requires_grad_()
+                    return tracked
 
                 total = sum(
                     (t.double() * _weights(t)).sum()
@@ -244,8 +244,10 @@ class BatchIndependence(Law):
         count = batch_size(x)
         if count == 0:
             raise InputError("batch independence needs at least one sample in the input")
-        size = int(torch.randint(1, max(2, count), (), generator=generator))
-        return torch.randperm(count, generator=generator)[:size].sort().values
+        # an aggregation can't know of empty sets behind the last one, so only sets with elements are compared
+        choice = x.index.unique().cpu() if isinstance(x, Sets) else torch.arange(count)
+        size = int(torch.randint(1, max(2, len(choice)), (), generator=generator))
+        return choice[torch.randperm(len(choice), generator=generator)[:size]].sort().values
 
     def sides(self, f: Function, x: Inputs, g: Tensor) -> tuple[Any, Any]:
         return self._take(call(f, x), g, batch_size(x)), call(f, take_samples(x, g))
@@ -303,7 +305,8 @@ class FunctionPreservation(Law):
         self.transform = transform
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        return call(self.transform(f), x), call(f, x)
+        freeze = getattr(f, "freeze", lambda g: g)  # the checker hands over a wrapper of the model
+        return call(freeze(self.transform(getattr(f, "__wrapped__", f))), x), call(f, x)
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
         yield from ((y, g) for y in _single_samples(x))

@@ -56,17 +56,25 @@ def _trace(
 ) -> list[tuple[str, str, Any, Any]]:
     """Leaf-first record of (name, class, inputs, output) of every submodule call."""
     calls: list[tuple[str, str, Any, Any]] = []
+    running: list[Any] = []
 
-    def record(name: str) -> Callable[..., None]:
+    def before(inner: nn.Module, args: Any, kwargs: Any) -> None:
+        running.append(_detach((args, kwargs)))  # before the call: it may work in place
+
+    def after(name: str) -> Callable[..., None]:
         def hook(inner: nn.Module, args: Any, output: Any) -> None:
-            calls.append((name, type(inner).__name__, _detach(args), _detach(output)))
+            calls.append((name, type(inner).__name__, running.pop(), _detach(output)))
 
         return hook
 
-    handles = [inner.register_forward_hook(record(name)) for name, inner in module.named_modules() if name]
+    handles = []
+    for name, inner in module.named_modules():
+        if name:
+            handles.append(inner.register_forward_pre_hook(before, with_kwargs=True))
+            handles.append(inner.register_forward_hook(after(name)))
     try:
         with frozen():
-            call(module, x)
+            call(module, _detach(x))
     finally:
         for handle in handles:
             handle.remove()

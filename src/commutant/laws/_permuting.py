@@ -60,6 +60,9 @@ class SetPermutation(Action):
 
         return map_tensors(permute, x)
 
+    def on_output(self, x: Inputs) -> Action:
+        return SetPermutation(0) if isinstance(x, Sets) else self
+
     def variants(self) -> tuple[Action, ...]:
         return (self, *(SetPermutation(dim) for dim in range(4) if dim != self.dim))
 
@@ -116,7 +119,10 @@ class GraphPermutation(Action):
 
     def sample(self, x: Inputs, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         nodes, edges = self._counts(x)
-        return torch.randperm(nodes, generator=generator), torch.randperm(edges, generator=generator)
+        order = torch.rand(nodes, generator=generator, dtype=torch.float64)
+        if is_graph_data(x) and isinstance(getattr(x, "batch", None), Tensor):
+            order = order + x.batch.cpu()  # the graphs of a batch keep their places
+        return order.argsort(), torch.randperm(edges, generator=generator)
 
     def identity(self, x: Inputs) -> tuple[Tensor, Tensor]:
         nodes, edges = self._counts(x)
@@ -141,7 +147,9 @@ class GraphPermutation(Action):
             if _is_edge_index(name, tensor):
                 seen_edges = True
                 return nodes.argsort().to(tensor)[tensor[:, edges.to(tensor.device)]]
-            if name.startswith("edge") or (name.isdigit() and seen_edges and tensor.shape[:1] == edges.shape):
+            of_nodes = tensor.dim() == 1 and not tensor.is_floating_point() and tensor.shape == nodes.shape  # `batch`
+            after = name.isdigit() and seen_edges and not of_nodes and tensor.shape[:1] == edges.shape
+            if name.startswith("edge") or after:
                 return tensor[edges.to(tensor.device)]
             return tensor[nodes.to(tensor.device)] if tensor.dim() and tensor.shape[0] == nodes.numel() else tensor
 

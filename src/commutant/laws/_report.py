@@ -29,11 +29,18 @@ class Comparison:
     varies: bool
 
     @classmethod
-    def of(cls, left: Any, right: Any, *, scale: dict[str, float]) -> Comparison:
+    def of(cls, left: Any, right: Any, *, scale: dict[str, Tensor]) -> Comparison:
+        for side in (left, right):
+            if isinstance(side, Exception):
+                said = f"one side raised {type(side).__name__}: {side}"
+                return cls(float("inf"), 0.0, False, said, True)
         a, b = list(named_tensors(left)), list(named_tensors(right))
         if [t.shape for _, t in a] != [t.shape for _, t in b]:
             shapes = [", ".join(str(tuple(t.shape)) for _, t in side) for side in (a, b)]
             return cls(float("inf"), 0.0, False, f"the left side has shape {shapes[0]}, the right {shapes[1]}", True)
+        if [name for name, _ in a] != [name for name, _ in b]:
+            names = [", ".join(name for name, _ in side) for side in (a, b)]
+            return cls(float("inf"), 0.0, False, f"the left side holds {names[0]}, the right {names[1]}", True)
         worst, resolution, nan, varies = 0.0, 0.0, False, False
         for (name, s), (_, t) in zip(a, b, strict=True):
             if not s.numel():
@@ -42,18 +49,28 @@ class Comparison:
             wide = torch.complex128 if s.is_complex() else torch.float64
             s_wide, t_wide = s.to(wide), t.to(wide)
             difference = torch.where(s_wide == t_wide, 0.0, (s_wide - t_wide).abs())
-            gap = float(difference.nan_to_num(nan=float("inf"), posinf=float("inf")).max())
-            finite = s_wide.abs()[s_wide.isfinite()]
+            gap = channel_max(difference.nan_to_num(nan=float("inf"), posinf=float("inf")))
+            size = scale.get(name, torch.zeros(()))
+            if size.numel() != gap.numel():  # sizes vary from draw to draw: one scale for the whole tensor
+                gap, size = gap.max()[None], size.square().mean().sqrt()[None]
+            finite = channel_max(torch.where(s_wide.isfinite(), s_wide.abs(), 0.0))
             eps = torch.finfo(s.dtype).eps if s.dtype.is_floating_point or s.dtype.is_complex else 0.0
             rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, what it sums is wider
-            floor = rounding * eps * (float(finite.max()) if finite.numel() else 0.0)
-            size = scale.get(name, 0.0)
-            if size > floor / rounding:
-                varies = True
-                worst, resolution = max(worst, gap / size), max(resolution, floor / size)
-            elif gap > floor:
+            floor = rounding * eps * (finite if finite.numel() == gap.numel() else finite.max()[None])
+            alive = size > floor / rounding
+            varies = varies or bool(alive.any())
+            if bool((gap[~alive] > floor.expand_as(gap)[~alive]).any()) or (eps == 0.0 and bool((gap > 0).any())):
                 worst = float("inf")
+            if bool(alive.any()):
+                worst = max(worst, float((gap[alive] / size[alive]).max()))
+                resolved = float((floor.expand_as(gap)[alive] / size[alive]).max())
+                resolution = max(resolution, resolved)
         return cls(worst, resolution, nan, None, varies)
+
+    @property
+    def kind(self) -> str:
+        """What sort of failure this is; a witness is shrunk within one sort."""
+        return "mismatch" if self.mismatch else "nan" if self.nan else "residual"
 
     def allowed(self, tolerance: float) -> float:
         return max(tolerance, self.resolution)
@@ -179,6 +196,11 @@ class LawReport:
                 f"# right side: {right}",
             ]
         )
+
+
+def channel_max(tensor: Tensor) -> Tensor:
+    """The maximum over all axes but the last; over all of a tensor without an axis of channels."""
+    return tensor.flatten(0, -2).amax(0) if tensor.dim() > 1 else tensor.max()[None]
 
 
 def _assignment(name: str, tensor: Tensor) -> str:

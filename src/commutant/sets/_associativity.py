@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..algebra import Monoid, ReductionPlan
+from ..algebra import Element, Monoid, ReductionPlan
+from ..algebra._elements import concatenate, first_leaf, leaves, rows, split_rows
 
 
 def associativity_defect(
@@ -51,7 +52,7 @@ def associativity_triples(plan: ReductionPlan) -> tuple[Tensor, Tensor, Tensor, 
     )
 
 
-def associativity_loss(op: Monoid, nodes: Float[Tensor, "nodes channels"], plan: ReductionPlan) -> Float[Tensor, ""]:
+def associativity_loss(op: Monoid, nodes: Element, plan: ReductionPlan) -> Float[Tensor, ""]:
     """Mean of $\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\|^2$ over the triples of the trees that were built.
 
     The squared norm is summed over channels and averaged over triples (Ong and Velickovic 2022, appendix E).
@@ -63,18 +64,26 @@ def associativity_loss(op: Monoid, nodes: Float[Tensor, "nodes channels"], plan:
     """
     a, b, c, known = associativity_triples(plan)
     if a.numel() == 0:
-        return nodes.new_zeros(())
+        return first_leaf(nodes).new_zeros(())
     fresh = known < 0
-    first = op.op(torch.cat([nodes[a], nodes[b[fresh]]]), torch.cat([nodes[b], nodes[c[fresh]]]))
-    ab, new_bc = first[: a.numel()], first[a.numel() :]
-    bc = nodes[known.clamp(min=0)].masked_scatter(fresh[:, None], new_bc)
-    both = op.op(torch.cat([ab, nodes[a]]), torch.cat([nodes[c], bc]))
-    left, right = both.chunk(2)
-    return (left - right).square().sum(-1).mean()
+    first = op.op(
+        concatenate(rows(nodes, a), rows(nodes, b[fresh])), concatenate(rows(nodes, b), rows(nodes, c[fresh]))
+    )
+    ab, new_bc = split_rows(first, [a.numel(), int(fresh.sum())])
+    where = known.masked_scatter(fresh, first_leaf(nodes).shape[0] + torch.arange(a.numel(), device=a.device))
+    bc = rows(concatenate(nodes, new_bc), where)
+    both = op.op(concatenate(ab, rows(nodes, a)), concatenate(rows(nodes, c), bc))
+
+    def squared(leaf: Tensor) -> Tensor:
+        left, right = leaf.chunk(2)
+        gap = torch.where(left == right, 0.0, left - right)  # equal infinities have no gap
+        return gap.square().flatten(1).sum(1)
+
+    return torch.stack([squared(leaf) for leaf in leaves(both)]).sum(0).mean()
 
 
 def aux_loss(model: nn.Module) -> Tensor:
-    """The associativity terms of the last forward pass, weighted and summed over all aggregations in a model.
+    """The associativity terms of the last forward pass, weighted and averaged over the aggregations in a model.
 
     Add it to the task loss. Zero where no aggregation asks for the term.
 
@@ -86,4 +95,4 @@ def aux_loss(model: nn.Module) -> Tensor:
         True
     """
     terms = [term for module in model.modules() if isinstance(term := getattr(module, "aux_term", None), Tensor)]
-    return torch.stack(terms).sum() if terms else torch.zeros(())
+    return torch.stack(terms).mean() if terms else torch.zeros(())

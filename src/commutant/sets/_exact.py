@@ -82,14 +82,15 @@ def _conjugated_case(draw: Draw, count: int) -> tuple[Monoid, tuple[Tensor, ...]
 @obeys("associativity", lambda draw: (Associativity(), *_conjugated_case(draw, 3)))
 @obeys("commutativity", lambda draw: (Commutativity(), *_conjugated_case(draw, 2)))
 class Conjugated(Monoid):
-    """A learnable monoid that obeys its laws exactly: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
+    """A learnable monoid that obeys its laws up to rounding: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
 
     Conjugating an exact monoid * by an invertible map keeps it associative and commutative whatever the map has
     learned. With `Sum` it ranges over Abelian groups on R^channels, with `Max` over idempotent monoids. Use it when
     results must not depend on bracketing or order at all; `BinaryGRU` is more expressive and only approximately
     associative. Ong and Velickovic (2022) do not have it.
 
-    A reduction applies the map once to each element and its inverse once to each result.
+    A reduction applies the map once to each element and its inverse once to each result. Rounding grows with the
+    condition of the map, so keep its weights moderate.
 
     Args:
         base: the monoid to conjugate, elementwise on R^channels.
@@ -104,6 +105,8 @@ class Conjugated(Monoid):
         torch.Size([4])
     """
 
+    widen = False  # the flow works in the dtype of its parameters, the base widens by itself
+
     def __init__(self, base: Monoid, flow: nn.Module) -> None:
         super().__init__()
         if not callable(getattr(flow, "inverse", None)):
@@ -117,17 +120,21 @@ class Conjugated(Monoid):
         return cls(Sum(), CouplingFlow(channels, layers))
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._back(self.base.op(self.flow(a), self.flow(b)))
+        return self._back(self.base.op(self._forth(a), self._forth(b)))
 
     def identity(self, like: Tensor) -> Tensor:
         return self._back(self.base.identity(like))
 
+    def _forth(self, value: Tensor) -> Tensor:
+        finite = (value.abs() != torch.inf).all(-1, keepdim=True)
+        return torch.where(finite, self.flow(torch.where(finite, value, 0.0)), value)
+
     def _back(self, value: Tensor) -> Tensor:
-        finite = value.isfinite().all(-1, keepdim=True)  # an infinite identity has no preimage and stays itself
+        finite = (value.abs() != torch.inf).all(-1, keepdim=True)  # an infinite identity stays itself
         return torch.where(finite, self.flow.inverse(torch.where(finite, value, 0.0)), value)  # type: ignore[operator]
 
     def _reduce_plan(self, x: Tensor, plan: ReductionPlan) -> Tensor:
-        return self._back(self.base._reduce_plan(self.flow(x), plan))
+        return self._back(self.base.segment_reduce(self._forth(x), plan=plan))
 
     def reduce(self, x: Tensor, dim: int = 0, mask: Tensor | None = None) -> Tensor:
-        return self._back(self.base.reduce(self.flow(x), dim, mask))
+        return self._back(self.base.reduce(self._forth(x), dim, mask))
