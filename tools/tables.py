@@ -138,14 +138,24 @@ def public_names(room: str) -> list[str]:
     )
 
 
+def stated(subject: Any) -> str:
+    """The laws that a class states, for its entry in the reference."""
+    import torch
+
+    from commutant.laws import Draw, stated_laws
+
+    parts = []
+    for law in stated_laws(subject) if callable(subject) else []:
+        formula = law.case(Draw(torch.Generator().manual_seed(0), 3, 4))[0].formula
+        parts.append(f"{'obeys' if law.holds else 'must break'} {law.title}, `{formula}`")
+    return f"\n\n**Laws:** {'; '.join(sorted(parts))}." if parts else ""
+
+
 def reference(room: str) -> str:
     module = importlib.import_module(f"commutant.{room}")
     intro = (module.__doc__ or "").strip()
-    return (
-        f"# commutant.{room}\n\n{intro}\n\n"
-        + "\n\n".join(f"::: commutant.{room}.{n}" for n in public_names(room))
-        + "\n"
-    )
+    entries = [f"::: commutant.{room}.{name}{stated(getattr(module, name))}" for name in public_names(room)]
+    return f"# commutant.{room}\n\n{intro}\n\n" + "\n\n".join(entries) + "\n"
 
 
 def fill(text: str, name: str, content: str) -> str:
