@@ -58,6 +58,8 @@ class _PermuteRows(torch.autograd.Function):
 
 def permute_rows(element: Element, permutation: Tensor, inverse: Tensor) -> Element:
     """Reorder the leading axis by a permutation whose inverse is known."""
+    if torch.compiler.is_compiling():  # the compiler knows no forward-mode rule, and fuses the general backward
+        return map_leaves(lambda leaf: leaf.index_select(0, permutation), element)
     return map_leaves(lambda leaf: _PermuteRows.apply(leaf, permutation, inverse), element)
 
 
