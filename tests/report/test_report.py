@@ -37,6 +37,12 @@ def test_pages_are_self_contained_and_say_what_was_found(site):
     assert len(ids) == len(set(ids))
 
 
+def test_a_single_seed_has_no_interval_and_still_a_page(tmp_path):
+    assert run_task(Task("commutant.papers.lcm", "batch-dependence", "small", 0, str(tmp_path / "runs"))) is None
+    build(tmp_path / "runs", tmp_path / "report", check_laws=False)
+    assert "−∞" in (tmp_path / "report" / "lcm.html").read_text()
+
+
 @pytest.fixture(scope="module")
 def browser():
     playwright = pytest.importorskip("playwright.sync_api")

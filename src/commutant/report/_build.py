@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,6 +129,8 @@ def _check_law(law: StatedLaw) -> LawRow:
 def _figure(value: float | None) -> str:
     if value is None:
         return "–"
+    if not math.isfinite(value):  # one seed has no interval
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value != 0 and not 1e-3 <= abs(value) < 1e4:
         mantissa, exponent = f"{value:.1e}".split("e")
         mantissa = mantissa.replace("-", "−")
