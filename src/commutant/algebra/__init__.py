@@ -10,6 +10,8 @@ from ._library import Max as Max
 from ._library import Min as Min
 from ._library import Product as Product
 from ._library import Sum as Sum
+from ._linear_scan import Structure as Structure
+from ._linear_scan import linear_scan as linear_scan
 from ._monoid import Monoid as Monoid
 from ._plan import Bracketing as Bracketing
 from ._plan import ReductionPlan as ReductionPlan

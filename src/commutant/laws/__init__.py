@@ -4,6 +4,7 @@ from ._actions import Action as Action
 from ._actions import ProductAction as ProductAction
 from ._actions import Trivial as Trivial
 from ._actions import check_action as check_action
+from ._causality import Causality as Causality
 from ._check import assert_law as assert_law
 from ._check import check as check
 from ._inputs import Sets as Sets
