@@ -1,0 +1,180 @@
+"""The gated cells of the layers: diagonal recurrences whose inputs to the gates are computed beforehand."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ._cell import Cell, Tensors
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward
+_tanh_backward = torch.ops.aten.tanh_backward
+
+
+class GatedCell(Cell):
+    """A cell that reads x = (p,), the pre-activations `(*lanes, gates, channels)`, and params = (a,), its recurrent
+    weights `(recurrent, channels)`. The state is `(*lanes, channels)`, or `(*lanes, slots, channels)`."""
+
+    gates: ClassVar[int]
+    recurrent: ClassVar[int]
+    slots: ClassVar[int] = 1
+    output: ClassVar[int] = 0
+    """The slot that the layer returns."""
+
+    def initial(self, batch: int, channels: int, like: Tensor) -> Tensor:
+        """The state before the first step when none is given."""
+        return like.new_zeros((batch, channels) if self.slots == 1 else (batch, self.slots, channels))
+
+
+class GRU(GatedCell):
+    """ParaGRU (equation 3.1a with 3.3): z = s(a_z h + p_z), r = s(a_r h + p_r), c = tanh(a_c (h r) + p_c),
+    h' = (1 - z) h + z c. Unlike torch.nn.GRU, z weights the new candidate and r acts before the recurrent weight."""
+
+    gates, recurrent, bound = 3, 3, 1.0
+
+    def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
+        z, _, c = self._gates(state, x, params)
+        return torch.lerp(state, c, z)
+
+    def _gates(self, h: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+        p_z, p_r, p_c = x[0].unbind(-2)
+        a_z, a_r, a_c = params[0].unbind(0)
+        z = torch.sigmoid(torch.addcmul(p_z, h, a_z))
+        r = torch.sigmoid(torch.addcmul(p_r, h, a_r))
+        return z, r, torch.tanh(torch.addcmul(p_c, h * r, a_c))
+
+    def linearize(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Any]:
+        h, (a_z, a_r, a_c) = state, params[0].unbind(0)
+        z, r, c = self._gates(h, x, params)
+        slope = torch.empty_like(x[0])  # of h' with respect to each pre-activation
+        s_z = _sigmoid_backward.grad_input(c - h, z, grad_input=slope[..., 0, :])
+        s_c = _tanh_backward.grad_input(z, c, grad_input=slope[..., 2, :])
+        through = s_c * a_c
+        s_r = _sigmoid_backward.grad_input(through * h, r, grad_input=slope[..., 1, :])
+        jacobian = torch.addcmul(1 - z, through, r).addcmul_(s_z, a_z).addcmul_(s_r, a_r)
+        return jacobian, (slope, h, r)
+
+    def pullback(self, context: Any, gradient: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        slope, h, r = context
+        d_pre = slope.mul_(gradient.unsqueeze(-2))
+        d_z, d_r, d_c = d_pre.unbind(-2)
+        lanes = tuple(range(h.dim() - 1))
+        return [d_pre], [torch.stack([(d_z * h).sum(lanes), (d_r * h).sum(lanes), (d_c * h * r).sum(lanes)])]
+
+
+class LSTM(GatedCell):
+    """ParaLSTM (equation 3.1b with 3.3), gates f, z, o, recurrent weights a_f, a_z, a_o and peepholes w_f, w_o:
+    f = s(a_f h + p_f + w_f c), z = tanh(a_z h + p_z), c' = f c + (1 - f) z, o = s(a_o h + p_o + w_o c'),
+    h' = o tanh(c'). The state is (c, h)."""
+
+    gates, recurrent, slots, output, structure = 3, 5, 2, 1, "blocks"
+
+    def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
+        _, _, c, _, h = self._gates(state, x, params)
+        return torch.stack([c, h], -2)
+
+    def _gates(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, ...]:
+        c, h = state.unbind(-2)
+        p_f, p_z, p_o = x[0].unbind(-2)
+        a_f, a_z, a_o, w_f, w_o = params[0].unbind(0)
+        f = torch.sigmoid(torch.addcmul(p_f, h, a_f).addcmul(c, w_f))
+        z = torch.tanh(torch.addcmul(p_z, h, a_z))
+        new = torch.lerp(z, c, f)
+        o = torch.sigmoid(torch.addcmul(p_o, h, a_o).addcmul(new, w_o))
+        return f, z, new, o, o * torch.tanh(new)
+
+    def linearize(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Any]:
+        c, h = state.unbind(-2)
+        a_f, a_z, a_o, w_f, w_o = params[0].unbind(0)
+        f, z, new, o, _ = self._gates(state, x, params)
+        squashed = torch.tanh(new)
+        s_o = _sigmoid_backward(squashed, o)  # of h' with respect to p_o
+        k = torch.addcmul(_tanh_backward(o, squashed), s_o, w_o)  # of h' with respect to c'
+        s_f, s_z = _sigmoid_backward(c - z, f), _tanh_backward(1 - f, z)  # of c' with respect to p_f and p_z
+        cc = torch.addcmul(f, s_f, w_f)
+        ch = torch.addcmul(s_f * a_f, s_z, a_z)
+        hh = torch.addcmul(s_o * a_o, k, ch)
+        jacobian = torch.stack([torch.stack([cc, ch], -2), torch.stack([k * cc, hh], -2)], -3)
+        return jacobian, (s_f, s_z, s_o, k, c, h, new)
+
+    def pullback(self, context: Any, gradient: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        s_f, s_z, s_o, k, c, h, new = context
+        to_c, to_h = gradient.unbind(-2)
+        through = torch.addcmul(to_c, k, to_h)
+        d_f, d_z, d_o = through * s_f, through * s_z, to_h * s_o
+        lanes = tuple(range(h.dim() - 1))
+        weights = [(a * b).sum(lanes) for a, b in ((d_f, h), (d_z, h), (d_o, h), (d_f, c), (d_o, new))]
+        return [torch.stack([d_f, d_z, d_o], -2)], [torch.stack(weights)]
+
+
+class MinGRU(GatedCell):
+    """minGRU (Feng et al. 2024): z = s(p_z), h' = (1 - z) h + z g(p_h), g(x) = x + 1/2 for x >= 0, else s(x).
+    Linear in h: one Newton iteration is exact."""
+
+    gates, recurrent = 2, 0
+
+    def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
+        p_z, p_h = x[0].unbind(-2)
+        return torch.lerp(state, _positive(p_h), torch.sigmoid(p_z))
+
+
+class MinLSTM(GatedCell):
+    """minLSTM (Feng et al. 2024): f = s(p_f), i = s(p_i), h' = (f h + i g(p_h)) / (f + i). Linear in h."""
+
+    gates, recurrent = 3, 0
+
+    def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
+        p_f, p_i, p_h = x[0].unbind(-2)
+        # f / (f + i) without a quotient of two numbers that may both underflow
+        keep = torch.sigmoid(torch.nn.functional.logsigmoid(p_f) - torch.nn.functional.logsigmoid(p_i))
+        return torch.lerp(_positive(p_h), state, keep)
+
+
+def _positive(x: Tensor) -> Tensor:
+    return torch.where(x >= 0, x + 0.5, torch.sigmoid(x))
+
+
+class SRU(GatedCell):
+    """SRU (Lei et al. 2018): f = s(p_f + v_f c), c' = f c + (1 - f) p_c; the layer adds its highway output."""
+
+    gates, recurrent = 2, 1
+
+    def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
+        p_c, p_f = x[0].unbind(-2)
+        return torch.lerp(p_c, state, torch.sigmoid(torch.addcmul(p_f, state, params[0][0])))
+
+
+class SLSTM(GatedCell):
+    """sLSTM (Beck et al. 2024) with a diagonal recurrence: exponential gates kept finite by a running maximum m.
+    i = p_i + r_i h, f = log s(p_f + r_f h), m' = max(f + m, i), c' = e^{f+m-m'} c + e^{i-m'} tanh(p_z + r_z h),
+    n' = e^{f+m-m'} n + e^{i-m'}, h' = s(p_o + r_o h) c' / n'. The state is (c, n, m, h)."""
+
+    gates, recurrent, slots, output, structure = 4, 4, 4, 3, "blocks"
+
+    def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
+        c, n, m, h = state.unbind(-2)
+        drive = torch.addcmul(x[0], h.unsqueeze(-2), params[0])
+        p_i, p_f, p_z, p_o = drive.unbind(-2)
+        decayed = torch.nn.functional.logsigmoid(p_f) + m
+        top = torch.maximum(decayed, p_i)
+        keep, add = torch.exp(decayed - top), torch.exp(p_i - top)
+        c, n = torch.addcmul(add * torch.tanh(p_z), keep, c), torch.addcmul(add, keep, n)
+        return torch.stack([c, n, top, torch.sigmoid(p_o) * c / n], -2)
+
+    def initial(self, batch: int, channels: int, like: Tensor) -> Tensor:
+        state = super().initial(batch, channels, like)
+        state[:, 2] = -1e4  # nothing has been seen: the first input sets the maximum
+        return state
+
+
+CELLS: dict[str, GatedCell] = {
+    "gru": GRU(),
+    "lstm": LSTM(),
+    "mingru": MinGRU(),
+    "minlstm": MinLSTM(),
+    "sru": SRU(),
+    "slstm": SLSTM(),
+}
+

@@ -1,0 +1,294 @@
+"""solve_recurrence: any step, solved in parallel over time, certified, and never silently wrong."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import CommutantError, InputError
+from ..algebra import Structure
+from ..algebra._linear_scan import adjoint_states, apply_map, chunk_count, transpose_map
+from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
+from ._trajectory import NEWTON_LIKE, Attempt, Problem, multishoot, newton_like, sequential, tabulated
+
+Method: TypeAlias = Literal[
+    "auto", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
+]
+METHODS = ("auto", "sequential", "multishoot", "tabulated", *NEWTON_LIKE)
+_WARM_UP = 32  # steps after which a cell of moderate memory has forgotten a wrong start
+_SHORTEST = 2 * _WARM_UP  # chunks shorter than this gain nothing over the loop
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class ConvergenceError(CommutantError):
+    """A parallel solve did not meet its certificate, and falling back was not allowed."""
+
+
+@dataclass(frozen=True)
+class SolveInfo:
+    """How a trajectory was found, and the evidence for it.
+
+    Attributes:
+        method: the method that gave the result.
+        iterations: its iterations (sweeps over all chunks for the shooting methods); 0 for the loop.
+        residual: the largest defect $|f(h_{t-1}, x_t) - h_t| / \\max(1, |h_t|)$.
+        mismatch: the largest jump at the boundaries of chunks when they are rerun from the trajectory, relative as well.
+        converged: whether the first method met the tolerance.
+        fell_back: the methods that were tried before and did not.
+    """
+
+    method: str
+    iterations: int
+    residual: float
+    mismatch: float
+    converged: bool
+    fell_back: tuple[str, ...] = ()
+
+
+def solve_recurrence(
+    step: Step,
+    x: Float[Tensor, "batch time *features"] | tuple[Tensor, ...],
+    h0: Float[Tensor, "batch *state"],
+    *,
+    params: tuple[Tensor, ...] = (),
+    structure: Structure | Literal["auto"] = "auto",
+    method: Method = "auto",
+    bound: float | None = None,
+    max_iters: int | None = None,
+    tol: float | None = None,
+    on_fail: Literal["fallback", "raise", "warn"] = "fallback",
+) -> tuple[Float[Tensor, "batch time *state"], SolveInfo]:
+    """Solve $h_t = f(h_{t-1}, x_t)$ for all t, in parallel over time where that is possible.
+
+    The result is that of the plain loop up to a few units in the last place, or this function says so: every parallel
+    solve is certified by its residual and the mismatch at chunk boundaries; one that fails goes on with tabulated
+    chunk maps (where a bound is known) and at last step by step. The backward pass is one linear recurrence run in
+    reverse, exact at the solution; a second derivative falls back on the loop.
+
+    Methods (Danieli et al. 2025, arXiv 2510.21450; Gonzalez et al. 2024, arXiv 2407.19115): `sequential` the loop;
+    `multishoot` Newton's method on the states at chunk boundaries alone; `tabulated` chunk maps tabulated over a
+    bounded state, for cells that remember for ever; `newton`, `quasi`, `elk`, `picard`, `jacobi` the fixed point
+    iterations over the whole trajectory; `auto` chooses by device, length and width.
+
+    Args:
+        step: `step(h, x, *params)` from `(batch, *state)` and one step of x to the next state. Rows must be
+            independent of each other, and noise (dropout) must come in through x.
+        x: inputs `(batch, time, *features)`, or a tuple of them, which step then gets as a tuple.
+        h0: initial states `(batch, channels)`, or `(batch, slots, channels)`.
+        params: further tensors that step uses; gradients reach these, not tensors that step closes over.
+        structure: what the Jacobian couples; `"auto"` finds it by probing, another value is verified by probing.
+        bound: a number that |state| never exceeds if h0 does not; makes `tabulated` possible.
+        max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 4 for shooting.
+        tol: the relative step defect that counts as solved; default 8 units in the last place.
+        on_fail: what to do when the certificate is not met: go on with the next method, raise, or go on and warn.
+
+    Returns:
+        The states `(batch, time, *state)`, and a `SolveInfo`.
+
+    Raises:
+        InputError: for inconsistent shapes, an unknown method, or a structure that the step does not have.
+        ConvergenceError: with `on_fail="raise"`.
+
+    Example:
+        >>> a = torch.tensor([0.5, -0.4])
+        >>> x = torch.randn(3, 500, 2)
+        >>> h, info = solve_recurrence(lambda h, x, a: torch.tanh(a * h + x), x, torch.zeros(3, 2), params=(a,))
+        >>> h.shape, info.converged
+        (torch.Size([3, 500, 2]), True)
+    """
+    leaves = x if isinstance(x, tuple) else (x,)
+    _check(leaves, h0, method, on_fail)
+    if bound is not None and not bound > 0:
+        raise InputError(f"bound must be positive, got {bound}")
+    kind = _structure(step, leaves, h0, params, structure)
+    cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
+    cell.bound = bound
+    options = _Options(method, max_iters, tol, on_fail)
+    timed = tuple(t.transpose(0, 1) for t in leaves)
+    states, info = solve(cell, timed, h0, params, options)
+    return states.transpose(0, 1), info
+
+
+def _check(x: Tensors, h0: Tensor, method: str, on_fail: str) -> None:
+    if not x or any(t.dim() < 2 for t in x) or len({t.shape[:2] for t in x}) != 1:
+        raise InputError(f"x must be (batch, time, ...) throughout, got shapes {[tuple(t.shape) for t in x]}")
+    if h0.dim() < 2 or h0.shape[0] != x[0].shape[0] or not h0.is_floating_point():
+        raise InputError(
+            f"h0 must be floating point of shape ({x[0].shape[0]}, *state) for x of shape {tuple(x[0].shape)}, "
+            f"got {h0.dtype} of shape {tuple(h0.shape)}"
+        )
+    if h0.dim() > 3:
+        raise InputError(f"a state has one axis (channels) or two (slots, channels), got h0 {tuple(h0.shape)}")
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    if on_fail not in ("fallback", "raise", "warn"):
+        raise InputError(f"on_fail must be 'fallback', 'raise' or 'warn', got {on_fail!r}")
+
+
+def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str) -> Structure:
+    if claimed not in ("auto", "diagonal", "blocks", "dense"):
+        raise InputError(f"structure must be 'auto', 'diagonal', 'blocks' or 'dense', got {claimed!r}")
+    if h0.numel() == 0 or x[0].shape[1] == 0:
+        return "diagonal" if claimed == "auto" else claimed  # type: ignore[return-value]
+    rows = slice(0, 4)
+    with torch.no_grad():
+        sample = tuple(t[rows, 0].detach().nan_to_num() for t in x)
+        found = jacobian_structure(step, h0[rows].detach().nan_to_num(), sample, tuple(p.detach() for p in params))
+    order = ("diagonal", "blocks", "dense")
+    if claimed == "auto":
+        claimed = found.kind
+    elif order.index(claimed) < order.index(found.kind):
+        raise InputError(
+            f"structure={claimed!r} was given, but the step couples more: its Jacobian is {found.kind} (a random "
+            f"derivative is off by {found.diagonal_error if claimed == 'diagonal' else found.block_error:.1e} relative)"
+        )
+    if claimed == "dense" and h0.dim() == 3:
+        raise InputError(f"a dense recurrence needs a flat state (batch, width), got h0 of shape {tuple(h0.shape)}")
+    return claimed  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Options:
+    method: str = "auto"
+    max_iters: int | None = None
+    tol: float | None = None
+    on_fail: str = "fallback"
+
+
+def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: _Options) -> tuple[Tensor, SolveInfo]:
+    """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
+    if x[0].shape[0] == 0 or h0.numel() == 0:
+        empty = h0.new_zeros((x[0].shape[0], *h0.shape)) + h0 * 0
+        return empty, SolveInfo("sequential", 0, 0.0, 0.0, True)
+    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+        return loop(cell, x, h0, params), SolveInfo("sequential", 0, 0.0, 0.0, True)
+    report: list[SolveInfo] = []
+    states = _Solve.apply(cell, options, report, len(x), h0, *x, *params)
+    return states, report[0]
+
+
+def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
+    """The plain differentiable loop: the reference, and the path of transforms and second derivatives."""
+    h, states = h0, []
+    for t in range(x[0].shape[0]):
+        h = cell.step(h, tuple(leaf[t] for leaf in x), params)
+        states.append(h)
+    return torch.stack(states)
+
+
+def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: _Options) -> tuple[Tensor, SolveInfo]:
+    """The trajectory and its certificate, outside autograd."""
+    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
+    problem = Problem(cell, h0, x, params, tolerance)
+    first = choose(problem) if options.method == "auto" else options.method
+    chain = [first]
+    if first != "sequential":
+        chain += ["multishoot"] if first in NEWTON_LIKE else []
+        chain += ["tabulated"] if cell.bound is not None and cell.structure == "diagonal" and first != "tabulated" else []
+        chain += ["sequential"]
+    failed: list[str] = []
+    for method in chain:
+        attempt = _attempt(problem, method, options.max_iters if method == first else None)
+        if method == "sequential" or max(attempt.mismatch, attempt.residual or 0.0) <= _allowed(method, tolerance):
+            break
+        failed.append(method)
+        if options.on_fail == "raise":
+            raise ConvergenceError(
+                f"method {method!r} did not converge in {attempt.iterations} iterations over {problem.length} steps: "
+                f"boundary mismatch {attempt.mismatch:.1e}, residual {attempt.residual or 0:.1e}, tolerance {tolerance:.1e}"
+            )
+    if failed and options.on_fail == "warn":
+        warnings.warn(f"{' and '.join(failed)} did not converge; solved by {method}", RuntimeWarning, stacklevel=4)
+    # shooting repeats the step inside its chunks to the letter: its defects are the jumps at their boundaries
+    residual = attempt.mismatch if attempt.residual is None else attempt.residual
+    info = SolveInfo(method, attempt.iterations, residual, attempt.mismatch, not failed, tuple(failed))
+    return attempt.h, info
+
+
+def _allowed(method: str, tolerance: float) -> float:
+    # a trajectory of many small defects meets its rerun chunks only up to what the defects add up to
+    return 16 * tolerance if method in NEWTON_LIKE else tolerance
+
+
+def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
+    lane = problem.h0.numel()
+    if method == "sequential":
+        return sequential(problem)
+    if method == "multishoot":
+        shortest = min(_SHORTEST, max(2, problem.length // 4))
+        return multishoot(problem, max_iters or 4, max(2, chunk_count(problem.length, lane, shortest)), _WARM_UP)
+    if method == "tabulated":
+        count = max(2, chunk_count(problem.length, lane, max(2, min(_SHORTEST, problem.length // 4))))
+        return tabulated(problem, max_iters or 4, count)
+    return newton_like(problem, method, 3 if max_iters is None else max_iters)
+
+
+def choose(problem: Problem) -> str:
+    """The method of `auto`: multiple shooting where at least two chunks of useful length fill the machine."""
+    lane = problem.h0.numel()
+    if problem.cell.structure == "dense" and problem.h0.shape[-1] > 16:
+        return "sequential"
+    return "multishoot" if chunk_count(problem.length, lane, _SHORTEST) >= 2 else "sequential"
+
+
+class _Solve(torch.autograd.Function):
+    """Implicit differentiation: the solution is found outside autograd, its adjoint is a linear recurrence."""
+
+    @staticmethod
+    def forward(ctx: Any, cell: Cell, options: _Options, report: list[SolveInfo], count: int, h0: Tensor, *rest: Tensor) -> Tensor:
+        x, params = rest[:count], rest[count:]
+        dtype = h0.dtype
+        wide = [t.float() if t.dtype in _HALF else t for t in (h0, *rest)]
+        states, info = find_trajectory(cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), options)
+        report.append(info)
+        ctx.cell, ctx.count = cell, count
+        ctx.save_for_backward(states, h0, *x, *params)
+        return states.to(dtype) if dtype in _HALF else states.clone() if not states.is_contiguous() else states
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        states, h0, *rest = ctx.saved_tensors
+        cell, count = ctx.cell, ctx.count
+        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the plain loop
+            inputs = [t if t.requires_grad else t.detach().requires_grad_(t.is_floating_point()) for t in (h0, *rest)]
+            wanted = [t for t in inputs if t.requires_grad]
+            out = loop(cell, tuple(inputs[1 : count + 1]), inputs[0], tuple(inputs[count + 1 :]))
+            found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
+            return None, None, None, None, *(next(found) if t.requires_grad else None for t in inputs)
+        wide = [t.float() if t.dtype in _HALF else t for t in (h0, *rest)]
+        d_h0, d_x, d_params = adjoint(
+            cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), states, gradient.to(states.dtype)
+        )
+        grads = [None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h0, *rest), strict=True)]
+        return None, None, None, None, *grads
+
+
+def adjoint(
+    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, states: Tensor, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
+    """Gradients of h0, x and params, given those of the states: linearise in blocks, scan once, pull back in blocks."""
+    length = states.shape[0]
+    before = torch.cat([h0[None], states[:-1]])
+    block = max(1, (1 << 15) // max(h0.numel(), 1))
+    jacobians, contexts = [], []
+    for start in range(0, length, block):
+        part = slice(start, start + block)
+        jacobian, context = cell.linearize(before[part], tuple(leaf[part] for leaf in x), params)
+        jacobians.append(jacobian)
+        contexts.append(context)
+    jacobian = torch.cat(jacobians)
+    lam = adjoint_states(jacobian, gradient, cell.structure)
+    d_x: list[list[Tensor | None]] = []
+    d_params: list[Tensor | None] = [None] * len(params)
+    for i, context in enumerate(contexts):
+        part_x, part_params = cell.pullback(context, lam[i * block : (i + 1) * block])
+        d_x.append(part_x)
+        d_params = [new if old is None else old if new is None else old + new for old, new in zip(d_params, part_params, strict=True)]
+    whole = [None if parts[0] is None else torch.cat(parts) for parts in zip(*d_x, strict=True)]  # type: ignore[arg-type]
+    d_h0 = apply_map(transpose_map(jacobian[0], cell.structure), lam[0], cell.structure)
+    return d_h0, whole, d_params

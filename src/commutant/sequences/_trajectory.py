@@ -1,0 +1,244 @@
+"""Ways to solve h_t = f(h_{t-1}, x_t) for a whole trajectory, from step by step to parallel over time.
+
+Time leads every tensor here; `_solve` holds the public function, the fall-backs and the backward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra._kalman import ScalarKalman
+from ..algebra._linear_scan import apply_map, chunk_count, compose_maps, identity_map, scan_time
+from ._cell import Cell, Tensors
+
+
+@dataclass
+class Problem:
+    """A recurrence to solve: x leaves `(time, batch, ...)`, h0 `(batch, *state)`."""
+
+    cell: Cell
+    h0: Tensor
+    x: Tensors
+    params: Tensors
+    tolerance: float
+    """The largest step defect, relative to max(1, |state|), of a trajectory that counts as solved."""
+
+    @property
+    def length(self) -> int:
+        return self.x[0].shape[0]
+
+    def before(self, h: Tensor) -> Tensor:
+        """The state that each step starts from."""
+        return torch.cat([self.h0[None], h[:-1]])
+
+    def residual(self, h: Tensor) -> float:
+        """The largest defect |f(h_{t-1}, x_t) - h_t| of a trajectory."""
+        return defect(self.cell.step(self.before(h), self.x, self.params), h)
+
+
+@dataclass
+class Attempt:
+    """A trajectory with the evidence for it."""
+
+    h: Tensor
+    iterations: int
+    mismatch: float
+    residual: float | None = None
+
+
+def defect(found: Tensor, expected: Tensor) -> float:
+    """The largest difference relative to max(1, |expected|); equal infinities and NaNs agree."""
+    if found.numel() == 0:
+        return 0.0
+    gap = (found - expected).abs() / expected.abs().clamp(min=1)
+    gap = gap.masked_fill((found == expected) | (found.isnan() & expected.isnan()), 0)
+    return float(gap.nan_to_num(nan=torch.inf).max())
+
+
+def sequential(problem: Problem) -> Attempt:
+    """Step by step: the reference."""
+    h, out = problem.h0, problem.h0.new_empty((problem.length, *problem.h0.shape))
+    for t in range(problem.length):
+        h = problem.cell.step(h, tuple(leaf[t] for leaf in problem.x), problem.params)
+        out[t] = h
+    return Attempt(out, 0, 0.0, 0.0)
+
+
+class Chunks:
+    """A trajectory cut into chunks that run side by side; the steps that do not fill a chunk come last, one by one."""
+
+    def __init__(self, problem: Problem, count: int) -> None:
+        self.problem, self.count = problem, max(1, min(count, problem.length))
+        self.size = problem.length // self.count
+        self.body = self.count * self.size
+        self.x = tuple(leaf[: self.body].unflatten(0, (self.count, self.size)) for leaf in problem.x)
+        self.h = problem.h0.new_empty((problem.length, *problem.h0.shape))
+        self.view = self.h[: self.body].unflatten(0, (self.count, self.size))
+
+    def step(self, state: Tensor, j: int, chunks: slice = slice(None)) -> Tensor:
+        """Step j of each chunk."""
+        return self.problem.cell.step(state, tuple(leaf[chunks, j] for leaf in self.x), self.problem.params)
+
+    def warm_up(self, steps: int) -> Tensor:
+        """Boundary states guessed by running the last steps of the chunk before from zero: right if memory is short."""
+        starts = self.problem.h0.new_zeros((self.count, *self.problem.h0.shape))
+        starts[0] = self.problem.h0
+        state = starts[1:].clone()
+        for j in range(self.size - min(steps, self.size), self.size):
+            state = self.step(state, j, slice(0, -1))
+        starts[1:] = state
+        return starts
+
+    def sweep(self, starts: Tensor) -> float:
+        """Run every chunk from its start; return the mismatch at the boundaries."""
+        state = starts
+        for j in range(self.size):
+            state = self.step(state, j)
+            self.view[:, j] = state
+        return defect(state[:-1], starts[1:])
+
+    def repair(self, starts: Tensor) -> tuple[Tensor, float]:
+        """Start every chunk where the one before ended, until it joins the trajectory that it had: one sweep at most."""
+        new = torch.cat([starts[:1], self.view[:-1, -1]])
+        state = new
+        for j in range(self.size):
+            state = self.step(state, j)
+            joined = j % 8 == 7 and defect(state, self.view[:, j]) <= self.problem.tolerance
+            self.view[:, j] = state
+            if joined:
+                break
+        return new, defect(self.view[:-1, -1], new[1:])
+
+    def correct(self, starts: Tensor) -> Tensor:
+        """Newton's method on the boundaries alone: each jump travels on through the derivatives of the chunks."""
+        cell, structure = self.problem.cell, self.problem.cell.structure
+        total = identity_map(starts, structure)
+        state = starts
+        for j in range(self.size):
+            jacobian, _ = cell.linearize(state, tuple(leaf[:, j] for leaf in self.x), self.problem.params)
+            total = compose_maps(jacobian, total, structure)
+            state = self.view[:, j]
+        new = starts.clone()
+        for k in range(self.count - 1):
+            moved = self.view[k, -1] + apply_map(total[k], new[k] - starts[k], structure)
+            new[k + 1] = torch.where(moved.isfinite(), moved, self.view[k, -1])
+        return new
+
+    def finish(self) -> Tensor:
+        """The steps behind the last chunk."""
+        state = self.h[self.body - 1]
+        for t in range(self.body, self.problem.length):
+            state = self.problem.cell.step(state, tuple(leaf[t] for leaf in self.problem.x), self.problem.params)
+            self.h[t] = state
+        return self.h
+
+
+def multishoot(problem: Problem, max_iters: int, count: int, warm_up: int) -> Attempt:
+    """Multiple shooting: guess the states at the chunk boundaries, run all chunks at once, make the ends meet.
+
+    The guess forgets everything older than the warm-up. A cell that forgets as fast is solved by one sweep; else the
+    chunks are repaired from their neighbours' ends, then corrected by Newton's method on the boundary states alone.
+    """
+    chunks = Chunks(problem, count)
+    return _shoot(chunks, chunks.warm_up(warm_up), max_iters)
+
+
+def _shoot(chunks: Chunks, starts: Tensor, max_iters: int) -> Attempt:
+    mismatch, iterations = chunks.sweep(starts), 1
+    if mismatch > chunks.problem.tolerance and iterations < max_iters:
+        starts, mismatch = chunks.repair(starts)
+        iterations += 1
+    while mismatch > chunks.problem.tolerance and iterations < max_iters:
+        starts = chunks.correct(starts)
+        mismatch = chunks.sweep(starts)
+        iterations += 1
+    return Attempt(chunks.finish(), iterations, mismatch)
+
+
+def tabulated(problem: Problem, max_iters: int, count: int, points: int = 16) -> Attempt:
+    """Tabulated chunk maps: where each channel's state is one bounded number, so is the map of a chunk.
+
+    Every chunk runs from `points` states spread over the bound; the boundary states then follow by interpolation in
+    the tables, whatever the derivatives do. It solves bistable cells (parity), on which every Newton method needs a
+    number of iterations that grows with the length.
+    """
+    bound = problem.cell.bound
+    if problem.cell.structure != "diagonal" or bound is None:
+        raise InputError("method 'tabulated' needs a diagonal cell whose state is bounded; give bound=")
+    if not problem.h0.isfinite().all():
+        return Attempt(problem.h0.new_full((problem.length, *problem.h0.shape), torch.nan), 0, torch.inf)
+    bound = max(bound, float(problem.h0.abs().max()) if problem.h0.numel() else 0.0)
+    chunks = Chunks(problem, count)
+    grid = torch.linspace(-bound, bound, points, dtype=problem.h0.dtype, device=problem.h0.device)
+    table = grid.view(-1, *[1] * (problem.h0.dim() + 1)).expand(points, chunks.count, *problem.h0.shape)
+    x = tuple(leaf.expand(points, *leaf.shape) for leaf in chunks.x)
+    for j in range(chunks.size):
+        table = problem.cell.step(table, tuple(leaf[:, :, j] for leaf in x), problem.params)
+    starts = problem.h0.new_empty((chunks.count, *problem.h0.shape))
+    starts[0] = problem.h0
+    for k in range(chunks.count - 1):
+        place = (starts[k].nan_to_num().clamp(-bound, bound) + bound) * ((points - 1) / (2 * bound))
+        low = place.floor().long().clamp(0, points - 2)
+        ends = table[:, k].gather(0, torch.stack([low, low + 1]))
+        starts[k + 1] = torch.lerp(ends[0], ends[1], place - low)
+    return _shoot(chunks, starts, max_iters)
+
+
+NEWTON_LIKE = ("newton", "quasi", "picard", "jacobi", "elk")
+
+
+def newton_like(problem: Problem, method: str, max_iters: int, trust: float = 1e-8) -> Attempt:
+    """$h^{k+1}_t = A_t h^{k+1}_{t-1} + f(h^k_{t-1}, x_t) - A_t h^k_{t-1}$, with A_t chosen by the method.
+
+    newton: the Jacobian (DEER, ParaRNN); quasi: its diagonal; picard: the identity; jacobi: zero; elk: the diagonal,
+    within a Kalman filter that keeps the iterate near the last one. From the paper's guess f(0, x_t) (equation A.1).
+    """
+    cell, structure = problem.cell, problem.cell.structure
+    h = cell.step(torch.zeros_like(problem.h0).expand(problem.length, *problem.h0.shape), problem.x, problem.params)
+    h[0] = cell.step(problem.h0, tuple(leaf[0] for leaf in problem.x), problem.params)
+    residual, iterations = torch.inf, 0
+    while iterations < max_iters:
+        before = problem.before(h)
+        f = cell.step(before, problem.x, problem.params)
+        residual = defect(f, h)
+        if residual <= problem.tolerance or not h.isfinite().all():
+            break
+        h = _newton_update(problem, method, h, before, f, structure, trust)
+        iterations += 1
+    else:
+        residual = problem.residual(h)
+    return Attempt(h, iterations, _boundary_check(problem, h), residual)
+
+
+def _newton_update(
+    problem: Problem, method: str, h: Tensor, before: Tensor, f: Tensor, structure: str, trust: float
+) -> Tensor:
+    if method == "jacobi":
+        return f
+    if method == "picard":
+        return scan_time(torch.ones_like(f), f - before, before[0], "diagonal")
+    jacobian, _ = problem.cell.linearize(before, problem.x, problem.params)
+    if method == "newton":
+        return scan_time(jacobian, f - apply_map(jacobian, before, structure), before[0], structure)  # type: ignore[arg-type]
+    if structure == "blocks":
+        jacobian = jacobian.diagonal(dim1=-3, dim2=-2).movedim(-1, -2)
+    elif structure == "dense":
+        jacobian = jacobian.diagonal(dim1=-2, dim2=-1)
+    if method == "quasi":
+        return scan_time(jacobian, f - jacobian * before, before[0], "diagonal")
+    return ScalarKalman.filtered_means(jacobian, f - jacobian * before, before[0], h, trust)
+
+
+def _boundary_check(problem: Problem, h: Tensor) -> float:
+    """A trajectory with small defects may still be wrong where errors grow: rerun chunks from it and compare the ends."""
+    if not h.isfinite().all():
+        return torch.inf
+    count = chunk_count(problem.length, problem.h0.numel(), 32)
+    chunks = Chunks(problem, count)
+    starts = torch.cat([problem.h0[None], h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[:-1, -1]])
+    chunks.sweep(starts)
+    return defect(chunks.view[:, -1], h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[:, -1])
