@@ -53,14 +53,14 @@ class Cell:
             return self.step(h, x, params)
 
         if self.structure == "diagonal":
-            return torch.func.jvp(f, (state,), (torch.ones_like(state),))
+            return torch.func.jvp(f, (state,), (torch.ones_like(state),))[:2]  # type: ignore[return-value]
         axis = -2 if self.structure == "blocks" else -1
         width = state.shape[axis]
         eye = torch.eye(width, dtype=state.dtype, device=state.device)
         columns = []
         for i in range(width):
             tangent = eye[i, :, None] if self.structure == "blocks" else eye[i]
-            out, column = torch.func.jvp(f, (state,), (tangent.expand_as(state).clone(),))
+            out, column = torch.func.jvp(f, (state,), (tangent.expand_as(state).clone(),))[:2]
             columns.append(column)
         return out, torch.stack(columns, -2 if self.structure == "blocks" else -1)
 
@@ -119,22 +119,22 @@ def jacobian_structure(step: Step, h: Tensor, x: Tensor | Tensors, params: Tenso
     """
     x = x if isinstance(x, tuple) else (x,)
     noise = torch.Generator().manual_seed(0)
-    errors = {"diagonal": 0.0, "blocks": 0.0 if h.dim() == 3 else float("inf")}
+    errors: dict[Structure, float] = {"diagonal": 0.0, "blocks": 0.0 if h.dim() == 3 else float("inf")}
     for _ in range(3):
         state = torch.tanh(h.detach() + torch.randn(h.shape, generator=noise).to(h))
         v = torch.randn(h.shape, generator=noise).to(h)
         for kind in errors:
             if errors[kind] == float("inf"):
                 continue
-            cell = StepCell(step, kind, h.dim() - 1, tuple(t.dim() - 1 for t in x))  # type: ignore[arg-type]
-            claimed = apply_map(cell.jacobian(state, x, params)[1], v, kind)  # type: ignore[arg-type]
-            _, true = torch.func.jvp(lambda s, c=cell: c.step(s, x, params), (state,), (v,))
+            cell = StepCell(step, kind, h.dim() - 1, tuple(t.dim() - 1 for t in x))
+            claimed = apply_map(cell.jacobian(state, x, params)[1], v, kind)
+            _, true = torch.func.jvp(lambda s, c=cell: c.step(s, x, params), (state,), (v,))[:2]
             scale = max(float(true.abs().max()), float(claimed.abs().max()), torch.finfo(h.dtype).tiny)
             errors[kind] = max(errors[kind], float((claimed - true).abs().max()) / scale)
     allowed = 64 * torch.finfo(h.dtype).eps
-    kind: Structure = "dense"
+    found: Structure = "dense"
     if errors["diagonal"] <= allowed:
-        kind = "diagonal"
+        found = "diagonal"
     elif errors["blocks"] <= allowed:
-        kind = "blocks"
-    return JacobianStructure(kind, errors["diagonal"], errors["blocks"])
+        found = "blocks"
+    return JacobianStructure(found, errors["diagonal"], errors["blocks"])

@@ -177,4 +177,3 @@ CELLS: dict[str, GatedCell] = {
     "sru": SRU(),
     "slstm": SLSTM(),
 }
-

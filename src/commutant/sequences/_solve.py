@@ -37,7 +37,7 @@ class SolveInfo:
         method: the method that gave the result.
         iterations: its iterations (sweeps over all chunks for the shooting methods); 0 for the loop.
         residual: the largest defect $|f(h_{t-1}, x_t) - h_t| / \\max(1, |h_t|)$.
-        mismatch: the largest jump at the boundaries of chunks when they are rerun from the trajectory, relative as well.
+        mismatch: the largest jump at chunk boundaries when the chunks are rerun, relative as well.
         converged: whether the first method met the tolerance.
         fell_back: the methods that were tried before and did not.
     """
@@ -108,7 +108,7 @@ def solve_recurrence(
     kind = _structure(step, leaves, h0, params, structure)
     cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
     cell.bound = bound
-    options = _Options(method, max_iters, tol, on_fail)
+    options = Options(method, max_iters, tol, on_fail)
     timed = tuple(t.transpose(0, 1) for t in leaves)
     states, info = solve(cell, timed, h0, params, options)
     return states.transpose(0, 1), info
@@ -153,14 +153,17 @@ def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
+    """How to solve; see `solve_recurrence`."""
+
     method: str = "auto"
     max_iters: int | None = None
     tol: float | None = None
     on_fail: str = "fallback"
 
 
-def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: _Options) -> tuple[Tensor, SolveInfo]:
+@torch.compiler.disable
+def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
     """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
     if x[0].shape[0] == 0 or h0.numel() == 0:
         empty = h0.new_zeros((x[0].shape[0], *h0.shape)) + h0 * 0
@@ -181,7 +184,7 @@ def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
     return torch.stack(states)
 
 
-def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: _Options) -> tuple[Tensor, SolveInfo]:
+def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
     """The trajectory and its certificate, outside autograd."""
     tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
     problem = Problem(cell, h0, x, params, tolerance)
@@ -189,7 +192,9 @@ def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options
     chain = [first]
     if first != "sequential":
         chain += ["multishoot"] if first in NEWTON_LIKE else []
-        chain += ["tabulated"] if cell.bound is not None and cell.structure == "diagonal" and first != "tabulated" else []
+        chain += (
+            ["tabulated"] if cell.bound is not None and cell.structure == "diagonal" and first != "tabulated" else []
+        )
         chain += ["sequential"]
     failed: list[str] = []
     for method in chain:
@@ -200,7 +205,8 @@ def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options
         if options.on_fail == "raise":
             raise ConvergenceError(
                 f"method {method!r} did not converge in {attempt.iterations} iterations over {problem.length} steps: "
-                f"boundary mismatch {attempt.mismatch:.1e}, residual {attempt.residual or 0:.1e}, tolerance {tolerance:.1e}"
+                f"boundary mismatch {attempt.mismatch:.1e}, residual {attempt.residual or 0:.1e}, "
+                f"tolerance {tolerance:.1e}"
             )
     if failed and options.on_fail == "warn":
         warnings.warn(f"{' and '.join(failed)} did not converge; solved by {method}", RuntimeWarning, stacklevel=4)
@@ -240,11 +246,14 @@ class _Solve(torch.autograd.Function):
     """Implicit differentiation: the solution is found outside autograd, its adjoint is a linear recurrence."""
 
     @staticmethod
-    def forward(ctx: Any, cell: Cell, options: _Options, report: list[SolveInfo], count: int, h0: Tensor, *rest: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, cell: Cell, options: Options, report: list[SolveInfo], count: int, h0: Tensor, *rest: Tensor
+    ) -> Tensor:
         x, params = rest[:count], rest[count:]
         dtype = h0.dtype
         wide = [t.float() if t.dtype in _HALF else t for t in (h0, *rest)]
-        states, info = find_trajectory(cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), options)
+        with torch.autocast(h0.device.type, enabled=False):
+            states, info = find_trajectory(cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), options)
         report.append(info)
         ctx.cell, ctx.count = cell, count
         ctx.save_for_backward(states, h0, *x, *params)
@@ -261,10 +270,12 @@ class _Solve(torch.autograd.Function):
             found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
             return None, None, None, None, *(next(found) if t.requires_grad else None for t in inputs)
         wide = [t.float() if t.dtype in _HALF else t for t in (h0, *rest)]
-        d_h0, d_x, d_params = adjoint(
-            cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), states, gradient.to(states.dtype)
-        )
-        grads = [None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h0, *rest), strict=True)]
+        x, params = tuple(wide[1 : count + 1]), tuple(wide[count + 1 :])
+        with torch.autocast(h0.device.type, enabled=False):
+            d_h0, d_x, d_params = adjoint(cell, x, wide[0], params, states, gradient.to(states.dtype))
+        grads = [
+            None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h0, *rest), strict=True)
+        ]
         return None, None, None, None, *grads
 
 
@@ -288,7 +299,14 @@ def adjoint(
     for i, context in enumerate(contexts):
         part_x, part_params = cell.pullback(context, lam[i * block : (i + 1) * block])
         d_x.append(part_x)
-        d_params = [new if old is None else old if new is None else old + new for old, new in zip(d_params, part_params, strict=True)]
+        d_params = [
+            new if old is None else old if new is None else old + new
+            for old, new in zip(d_params, part_params, strict=True)
+        ]
     whole = [None if parts[0] is None else torch.cat(parts) for parts in zip(*d_x, strict=True)]  # type: ignore[arg-type]
     d_h0 = apply_map(transpose_map(jacobian[0], cell.structure), lam[0], cell.structure)
     return d_h0, whole, d_params
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b

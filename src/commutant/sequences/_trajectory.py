@@ -102,7 +102,7 @@ class Chunks:
         return defect(state[:-1], starts[1:])
 
     def repair(self, starts: Tensor) -> tuple[Tensor, float]:
-        """Start every chunk where the one before ended, until it joins the trajectory that it had: one sweep at most."""
+        """Start every chunk where the one before ended, until it joins the trajectory that it had."""
         new = torch.cat([starts[:1], self.view[:-1, -1]])
         state = new
         for j in range(self.size):
@@ -234,7 +234,7 @@ def _newton_update(
 
 
 def _boundary_check(problem: Problem, h: Tensor) -> float:
-    """A trajectory with small defects may still be wrong where errors grow: rerun chunks from it and compare the ends."""
+    """Small defects may still add up where errors grow: rerun the chunks and compare their ends."""
     if not h.isfinite().all():
         return torch.inf
     count = chunk_count(problem.length, problem.h0.numel(), 32)

@@ -1,0 +1,252 @@
+"""Drop-in recurrent layers that train in parallel over time: `ParaGRU` where `nn.GRU` stood."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from .._errors import InputError
+from ._gated import CELLS, GatedCell
+from ._ragged import Ragged
+from ._solve import METHODS, Options, SolveInfo, solve
+
+State: TypeAlias = Tensor | tuple[Tensor, ...]
+
+
+class ParallelRecurrence(nn.Module):
+    """What the layers share: the signature of `torch.nn.GRU`, gates by one product, a certified parallel solve.
+
+    The inputs of all gates are one matrix product over all steps; the recurrence is diagonal, so its Jacobian is too
+    (or couples the slots of one channel), and `solve_recurrence` solves it. `info` holds what each solve of the last
+    forward pass reported, and `fallbacks` counts the solves that did not meet their certificate at once.
+    """
+
+    cell_name: ClassVar[str]
+    state_slots: ClassVar[tuple[int, ...]] = (0,)
+    """The slots of the cell in the order in which the layer takes and returns them."""
+    output_gates: ClassVar[int] = 0
+    output_weights: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        num_heads: int = 1,
+        a_max: float | None = None,
+        solver: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        if not 0 <= dropout <= 1:
+            raise InputError(f"dropout must be a probability, got {dropout}")
+        if solver not in METHODS:
+            raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
+        if a_max is not None and not a_max > 0:
+            raise InputError(f"a_max must be positive or None, got {a_max}")
+        self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
+        self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
+        self.num_heads, self.a_max, self.solver = num_heads, a_max, solver
+        self.info: tuple[SolveInfo, ...] = ()
+        self.fallbacks = 0
+        cell = self.cell
+        directions = 2 if bidirectional else 1
+        for layer in range(num_layers):
+            width = input_size if layer == 0 else hidden_size * directions
+            if num_heads < 1 or width % num_heads or hidden_size % num_heads:
+                raise InputError(f"num_heads={num_heads} must divide the widths {width} and {hidden_size}")
+            for suffix in self._suffixes(layer):
+                gates, weights = cell.gates + self.output_gates, cell.recurrent + self.output_weights
+                new: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (gates * hidden_size, width // num_heads),
+                    "weight_hh": (weights, hidden_size),
+                }
+                if bias:
+                    new["bias"] = (gates * hidden_size,)
+                for name, shape in new.items():
+                    self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+        self.reset_parameters()
+
+    @property
+    def cell(self) -> GatedCell:
+        """The cell: its step and its derivative."""
+        return CELLS[self.cell_name]
+
+    def reset_parameters(self) -> None:
+        """Kaiming uniform input maps, small Xavier normal recurrent weights, zero biases (section 5.2)."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("weight_ih"):
+                nn.init.kaiming_uniform_(parameter)
+            elif name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            elif parameter.numel():
+                nn.init.normal_(parameter, std=math.sqrt(2 / sum(parameter.shape)))
+                if self.a_max is not None:
+                    with torch.no_grad():
+                        parameter.clamp_(-self.a_max, self.a_max)
+
+    def forward(
+        self, x: Tensor | PackedSequence, h_0: State | None = None, *, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Run the layers over whole sequences.
+
+        Args:
+            x: `(time, batch, input_size)`, `(batch, time, input_size)` with `batch_first`, `(time, input_size)` for one
+                sequence, a `PackedSequence`, or with `cu_seqlens` sequences one after another, `(total, input_size)`.
+            h_0: initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
+                hidden_size)`; zero when absent.
+            cu_seqlens: where each sequence starts and ends, `(sequences + 1,)`, from 0 to total.
+
+        Returns:
+            The output in the layout of x, with `hidden_size` times the directions features, and the final state, in
+            the layout of h_0.
+        """
+        ragged = Ragged.of(x, cu_seqlens, self.batch_first, self.input_size)
+        hidden = ragged.padded
+        states = self._initial(h_0, hidden, ragged.batched)
+        finals: list[Tensor] = []
+        infos: list[SolveInfo] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for suffix in self._suffixes(layer):
+                backwards = suffix.endswith("reverse")
+                source = ragged.flip(hidden) if backwards else hidden
+                output, state, info = self._run(source, states[len(finals)], suffix)
+                outputs.append(ragged.flip(output) if backwards else output)
+                finals.append(ragged.last(state, states[len(finals)]))
+                infos.append(info)
+            hidden = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+            if self.dropout and layer + 1 < self.num_layers:
+                hidden = nn.functional.dropout(hidden, self.dropout, self.training)
+        self.info = tuple(infos)
+        self.fallbacks += sum(not info.converged for info in infos)
+        return ragged.restore(hidden), self._export(finals, ragged.batched)
+
+    def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """One step of decoding with the same weights.
+
+        Args:
+            x: `(batch, input_size)`.
+            state: what `forward` or the last `step` returned; zero when absent.
+
+        Returns:
+            The output `(batch, hidden_size)` and the next state.
+
+        Raises:
+            InputError: for a bidirectional layer, which needs the future.
+        """
+        if self.bidirectional:
+            raise InputError("a bidirectional recurrence has no step: its output depends on the future")
+        if x.dim() != 2 or x.shape[1] != self.input_size:
+            raise InputError(f"step takes (batch, {self.input_size}), got {tuple(x.shape)}")
+        states = self._initial(state, x[None], True)
+        finals, hidden = [], x
+        for layer, before in enumerate(states):
+            pre, weights = self._gates(hidden, f"_l{layer}")
+            cell = self.cell
+            after = cell.step(before, (pre[..., : cell.gates, :],), (weights[: cell.recurrent],))
+            hidden = self._output(after, before, pre[..., cell.gates :, :], weights[cell.recurrent :])
+            finals.append(after)
+        return hidden, self._export(finals, True)
+
+    def _run(self, x: Tensor, h_0: Tensor, suffix: str) -> tuple[Tensor, Tensor, SolveInfo]:
+        cell = self.cell
+        pre, weights = self._gates(x, suffix)
+        own = pre[..., : cell.gates, :] if self.output_gates else pre
+        states, info = solve(cell, (own,), h_0.to(pre.dtype), (weights[: cell.recurrent],), Options(self.solver))
+        before = torch.cat([h_0[None].to(states.dtype), states[:-1]]) if self.output_gates else states
+        return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
+
+    def _gates(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
+        """Pre-activations `(*lanes, gates, hidden_size)` and the recurrent weights within their bound."""
+        weight, recurrent = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
+        bias = getattr(self, "bias" + suffix) if self.bias else None
+        if self.num_heads == 1:
+            pre = nn.functional.linear(x, weight, bias)
+        else:
+            heads = weight.view(-1, self.num_heads, self.hidden_size // self.num_heads, weight.shape[1])
+            pre = torch.einsum("...hi,ghoi->...gho", x.unflatten(-1, (self.num_heads, -1)), heads).flatten(-3)
+            pre = pre if bias is None else pre + bias
+        pre = pre.unflatten(-1, (-1, self.hidden_size))
+        if self.a_max is not None:
+            recurrent = _clip(recurrent, self.a_max)
+        return pre, recurrent
+
+    def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
+        return states if self.cell.slots == 1 else states[..., self.cell.output, :]
+
+    def _initial(self, h_0: State | None, x: Tensor, batched: bool) -> list[Tensor]:
+        count, batch = self.num_layers * (2 if self.bidirectional else 1), x.shape[1]
+        if h_0 is None:
+            return [self.cell.initial(batch, self.hidden_size, x)] * count
+        parts = (h_0,) if isinstance(h_0, Tensor) else tuple(h_0)
+        expected = (count, batch, self.hidden_size) if batched else (count, self.hidden_size)
+        if len(parts) != len(self.state_slots) or any(tuple(part.shape) != expected for part in parts):
+            raise InputError(
+                f"the state must be {len(self.state_slots)} tensor(s) of shape {expected}, "
+                f"got {[tuple(part.shape) for part in parts]}"
+            )
+        parts = parts if batched else tuple(part.unsqueeze(1) for part in parts)
+        if len(parts) == 1:
+            return list(parts[0].unbind(0))
+        ordered = [parts[self.state_slots.index(slot)] for slot in range(len(parts))]
+        return list(torch.stack(ordered, 2).unbind(0))
+
+    def _export(self, finals: list[Tensor], batched: bool) -> State:
+        whole = torch.stack(finals) if batched else torch.stack(finals).squeeze(1)
+        if self.cell.slots == 1:
+            return whole
+        return tuple(whole[..., slot, :] for slot in self.state_slots)
+
+    def _suffixes(self, layer: int) -> list[str]:
+        return [f"_l{layer}"] + [f"_l{layer}_reverse"] * self.bidirectional
+
+    def extra_repr(self) -> str:
+        said = [f"{self.input_size}, {self.hidden_size}"]
+        defaults: dict[str, Any] = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
+        defaults |= {"num_heads": 1, "a_max": None, "solver": "auto"}
+        said += [f"{k}={getattr(self, k)}" for k, default in defaults.items() if getattr(self, k) != default]
+        return ", ".join(said)
+
+
+class _Clip(torch.autograd.Function):
+    """Clip to [-limit, limit]; a weight outside still feels the gradients that lead it back."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, limit: float) -> Tensor:
+        return weight.clamp(-limit, limit)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.limit = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (weight,) = ctx.saved_tensors
+        outward = (weight.abs() > ctx.limit) & (weight * gradient < 0)
+        return gradient.masked_fill(outward, 0), None
+
+
+def _clip(weight: Tensor, limit: float) -> Tensor:
+    return _Clip.apply(weight, limit)

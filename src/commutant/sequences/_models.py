@@ -1,0 +1,182 @@
+"""The recurrent layers, one class a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..laws import BatchIndependence, Causality, Draw, breaks, obeys
+from ..laws import Law as _Law
+from ._layers import ParallelRecurrence
+
+
+def _case(law: _Law, name: str, **options: Any) -> Callable[[Draw], tuple[_Law, Any, tuple[Tensor, ...]]]:
+    def case(draw: Draw) -> tuple[_Law, Any, tuple[Tensor, ...]]:
+        layer = draw.module(lambda: globals()[name](draw.width, 6, batch_first=True, **options))
+        x = (draw.normal(draw.size + 1, 8 * draw.size + 2, draw.width),)
+        return law, lambda x: layer(x)[0], x
+
+    return case
+
+
+def _states_laws(cls: type[ParallelRecurrence]) -> type[ParallelRecurrence]:
+    """A recurrence is causal and treats rows alone; a bidirectional one is not causal."""
+    obeys("causality", _case(Causality(), cls.__name__))(cls)
+    obeys("batch independence", _case(BatchIndependence(), cls.__name__))(cls)
+    breaks("causality when bidirectional", _case(Causality(), cls.__name__, bidirectional=True))(cls)
+    return cls
+
+
+class _Paper(ParallelRecurrence):
+    """The paper clips its recurrent weights, which keeps the Jacobian near a contraction."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        num_heads: int = 1,
+        a_max: float | None = 0.5,
+        solver: str = "auto",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            num_heads,
+            a_max,
+            solver,
+            device,
+            dtype,
+        )
+
+
+@_states_laws
+class ParaGRU(_Paper):
+    """A GRU with diagonal recurrence, trained in parallel over time; takes the place of `torch.nn.GRU`.
+
+    $z = \\sigma(a_z h + p_z)$, $r = \\sigma(a_r h + p_r)$, $c = \\tanh(a_c (h r) + p_c)$, $h' = (1-z) h + z c$ with
+    $p = B x + b$ (Danieli et al. 2025, arXiv 2510.21450, equations 3.1a and 3.3). It tracks state (parity) that no
+    linear recurrence can, and a step costs a few multiplications a channel. Channels meet only in B, so stack layers
+    or mix between them. The weights are not those of `nn.GRU`: there z weights the old state, and r acts after the
+    recurrent product. |h| <= 1.
+
+    Args:
+        input_size: features of a step.
+        hidden_size: channels of the state.
+        num_layers: layers, one on top of the other.
+        bias: whether the gates have one.
+        batch_first: x is `(batch, time, features)` instead of `(time, batch, features)`.
+        dropout: probability, between layers.
+        bidirectional: a second recurrence from the end; its features come behind.
+        num_heads: B is block diagonal with so many blocks.
+        a_max: recurrent weights are clipped to it; the paper: 0.5 for language, 0.9 for synthetic tasks, None for
+            parity.
+        solver: see `solve_recurrence`; `"auto"` unless you compare methods.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        InputError: for sizes that do not fit, or a state of the wrong shape.
+
+    Example:
+        >>> layer = ParaGRU(16, 32, batch_first=True)
+        >>> y, h_n = layer(torch.randn(4, 1000, 16))
+        >>> y.shape, h_n.shape
+        (torch.Size([4, 1000, 32]), torch.Size([1, 4, 32]))
+        >>> y_t, h = layer.step(torch.randn(4, 16), h_n)
+    """
+
+    cell_name = "gru"
+
+
+@_states_laws
+class ParaLSTM(_Paper):
+    """A peephole LSTM with diagonal recurrence and coupled gates, trained in parallel over time.
+
+    $f = \\sigma(a_f h + p_f + w_f c)$, $z = \\tanh(a_z h + p_z)$, $c' = f c + (1-f) z$,
+    $o = \\sigma(a_o h + p_o + w_o c')$, $h' = o \\tanh(c')$ (Danieli et al. 2025, equations 3.1b and 3.3). Its Jacobian
+    couples the two slots of a channel: 2 x 2 blocks. Takes the place of `torch.nn.LSTM`: the state is the pair
+    `(h, c)`. Arguments as `ParaGRU`. |c| <= 1, |h| < 1.
+
+    Example:
+        >>> y, (h_n, c_n) = ParaLSTM(16, 32)(torch.randn(1000, 4, 16))
+    """
+
+    cell_name = "lstm"
+    state_slots = (1, 0)
+
+
+@_states_laws
+class MinGRU(ParallelRecurrence):
+    """The minimal GRU, linear in its state (Feng et al. 2024, arXiv 2410.01201): fast, but it cannot track parity.
+
+    $z = \\sigma(p_z)$, $h' = (1-z) h + z g(p_h)$ with $g(x) = x + 1/2$ for $x \\ge 0$, else $\\sigma(x)$. Arguments as
+    `ParaGRU`, though there are no recurrent weights to clip.
+
+    Example:
+        >>> y, h_n = MinGRU(16, 32)(torch.randn(100, 4, 16))
+    """
+
+    cell_name = "mingru"
+
+
+@_states_laws
+class MinLSTM(ParallelRecurrence):
+    """The minimal LSTM, linear in its state (Feng et al. 2024): $h' = (f h + i g(p_h)) / (f + i)$.
+
+    Example:
+        >>> y, h_n = MinLSTM(16, 32)(torch.randn(100, 4, 16))
+    """
+
+    cell_name = "minlstm"
+
+
+@_states_laws
+class SRU(ParallelRecurrence):
+    """The simple recurrent unit (Lei et al. 2018, arXiv 1709.02755): one forget gate that sees the state, a highway.
+
+    $f = \\sigma(p_f + v_f c)$, $c' = f c + (1-f) p_c$, $r = \\sigma(p_r + v_r c)$, $y = r c' + (1-r) p_s$. The input of
+    the highway, $p_s$, is always a projection of x. The state is c.
+
+    Example:
+        >>> y, c_n = SRU(16, 32)(torch.randn(100, 4, 16))
+    """
+
+    cell_name = "sru"
+    output_gates = 2
+    output_weights = 1
+
+    def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
+        p_r, p_s = pre.unbind(-2)
+        return torch.lerp(p_s, states, torch.sigmoid(p_r + weights[0] * before))
+
+
+@_states_laws
+class SLSTM(ParallelRecurrence):
+    """The sLSTM of xLSTM (Beck et al. 2024, arXiv 2405.04517) with a diagonal recurrence: exponential gates.
+
+    The state is `(h, c, n, m)`: output, cell, normaliser and the running maximum that keeps the gates finite. Its
+    Jacobian couples the four slots of a channel.
+
+    Example:
+        >>> y, state = SLSTM(16, 32)(torch.randn(100, 4, 16))
+        >>> len(state)
+        4
+    """
+
+    cell_name = "slstm"
+    state_slots = (3, 0, 1, 2)

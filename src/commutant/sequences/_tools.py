@@ -1,0 +1,221 @@
+"""Any cell in parallel, and what to ask of a recurrence: does it agree with its loop, does it forget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._layers import ParallelRecurrence
+from ._solve import Method, SolveInfo, solve_recurrence
+
+
+class ParallelCell(nn.Module):
+    """What `parallel_rnn` returns: the cell as a module over whole sequences, batch first."""
+
+    def __init__(
+        self, cell: nn.Module, solver: Method, bound: float | None, state_shape: tuple[int, ...] | None
+    ) -> None:
+        super().__init__()
+        self.cell, self.solver, self.bound, self.state_shape = cell, solver, bound, state_shape
+        self.info: tuple[SolveInfo, ...] = ()
+        self.fallbacks = 0
+
+    def forward(self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The states `(batch, time, *state)` and the last one, from x and an initial state (zero when absent)."""
+        if x.dim() < 2:
+            raise InputError(f"x must be (batch, time, ...), got shape {tuple(x.shape)}")
+        h_0 = x.new_zeros(x.shape[0], *self._state_shape()) if h_0 is None else h_0
+        parameters = dict(self.cell.named_parameters())
+
+        def step(h: Tensor, x_t: Tensor, *values: Tensor) -> Tensor:
+            return torch.func.functional_call(self.cell, dict(zip(parameters, values, strict=True)), (x_t, h))
+
+        y, info = solve_recurrence(
+            step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound
+        )
+        self.info = (info,)
+        self.fallbacks += not info.converged
+        return y, y[:, -1] if y.shape[1] else h_0
+
+    def _state_shape(self) -> tuple[int, ...]:
+        if self.state_shape is not None:
+            return self.state_shape
+        width = getattr(self.cell, "hidden_size", None)
+        if width is None:
+            raise InputError(
+                f"{type(self.cell).__name__} has no hidden_size; give h_0 or parallel_rnn(state_shape=...)"
+            )
+        return (width,)
+
+
+def parallel_rnn(
+    cell: nn.Module,
+    *,
+    solver: Method = "auto",
+    bound: float | None = None,
+    state_shape: tuple[int, ...] | None = None,
+) -> ParallelCell:
+    """Lift a cell `cell(x_t, h) -> h` (the signature of `torch.nn.GRUCell`) to sequences, solved in parallel.
+
+    Its parameters stay its own. The structure of its Jacobian is found by probing; a dense one (an `nn.GRUCell`) costs
+    the cube of its width, so parallel solution pays only for small or diagonal cells. A cell must treat rows of its
+    batch alone, and must not draw random numbers.
+
+    Args:
+        cell: the module of one step.
+        solver: see `solve_recurrence`.
+        bound: what |h| never exceeds, if you know; lets bistable cells be solved by tables.
+        state_shape: of h without the batch; the cell's `hidden_size` when absent.
+
+    Example:
+        >>> rnn = parallel_rnn(torch.nn.GRUCell(3, 4))
+        >>> y, h_n = rnn(torch.randn(2, 200, 3))
+        >>> y.shape
+        torch.Size([2, 200, 4])
+    """
+    if not isinstance(cell, nn.Module):
+        raise InputError(f"parallel_rnn lifts a torch.nn.Module, got {type(cell).__name__}; see solve_recurrence")
+    return ParallelCell(cell, solver, bound, state_shape)
+
+
+@dataclass(frozen=True)
+class AgreementReport:
+    """A recurrence beside its own loop.
+
+    Attributes:
+        max_error: the largest difference of the outputs, relative to max(1, |output|).
+        gradient_error: the largest difference of the gradients of x and the parameters, relative to each maximum.
+        first_bad_step: the first step whose output is off by more than the tolerance; None when there is none.
+        tolerance: what was allowed.
+        info: what each solve reported.
+    """
+
+    max_error: float
+    gradient_error: float
+    first_bad_step: int | None
+    tolerance: float
+    info: tuple[SolveInfo, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether outputs and gradients are within the tolerance."""
+        return self.max_error <= self.tolerance and self.gradient_error <= self.tolerance
+
+    def __str__(self) -> str:
+        methods = ", ".join(info.method for info in self.info)
+        if self.agrees:
+            return (
+                f"{methods} agrees with the loop: outputs to {self.max_error:.1e}, "
+                f"gradients to {self.gradient_error:.1e}"
+            )
+        where = "" if self.first_bad_step is None else f", first at step {self.first_bad_step}"
+        return (
+            f"{methods} differs from the loop: outputs by {self.max_error:.1e}{where}, "
+            f"gradients by {self.gradient_error:.1e} (allowed {self.tolerance:.1e})"
+        )
+
+
+def check_parallel(
+    module: ParallelRecurrence | ParallelCell, x: Tensor, *, tolerance: float | None = None
+) -> AgreementReport:
+    """Run a recurrent module as it is set and step by step, and compare outputs and gradients.
+
+    Args:
+        module: a layer of this room, or what `parallel_rnn` returned.
+        x: input of the module.
+        tolerance: relative; default 1000 units in the last place.
+
+    Example:
+        >>> print(check_parallel(ParaGRU(3, 4), torch.randn(300, 2, 3)))  # doctest: +SKIP
+        multishoot agrees with the loop: outputs to 1.2e-07, gradients to 2.1e-07
+    """
+    if not isinstance(module, ParallelRecurrence | ParallelCell):
+        raise InputError(f"check_parallel takes a recurrent module of commutant.sequences, got {type(module).__name__}")
+    solver, training, counted = module.solver, module.training, module.fallbacks
+    module.eval()
+    try:
+        y, grads = _run(module, x)
+        info = module.info
+        module.solver = "sequential"
+        expected, expected_grads = _run(module, x)
+    finally:
+        module.solver, module.fallbacks = solver, counted  # type: ignore[assignment]
+        module.train(training)
+    tolerance = 1000 * torch.finfo(y.dtype).eps if tolerance is None else tolerance
+    gap = (y - expected).abs() / expected.abs().clamp(min=1)
+    gap = gap.masked_fill(y.isnan() & expected.isnan(), 0).nan_to_num(nan=torch.inf)
+    time = 0 if isinstance(module, ParallelRecurrence) and not module.batch_first else 1
+    bad = (gap > tolerance).movedim(min(time, gap.dim() - 1), 0).flatten(1).any(1).nonzero() if gap.numel() else gap
+    gradient = max(
+        (
+            float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
+            for a, b in zip(grads, expected_grads, strict=True)
+        ),
+        default=0.0,
+    )
+    first = int(bad[0]) if bad.numel() else None
+    return AgreementReport(float(gap.max()) if gap.numel() else 0.0, gradient, first, tolerance, info)
+
+
+def _run(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        y = module(x)[0]
+        leaves = [x, *(p for p in module.parameters() if p.requires_grad)]
+        weights = torch.sin(torch.arange(y.numel(), dtype=torch.float64, device=y.device)).to(y.dtype).view(y.shape)
+        grads = torch.autograd.grad((y * weights).sum(), leaves, allow_unused=True)
+    return y.detach(), [g for g in grads if g is not None and g.numel()]
+
+
+@torch.no_grad()
+def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0: Any = None) -> float:
+    """The largest Lyapunov exponent of a recurrence along its trajectory on x, in nats a step.
+
+    The mean growth rate of a small perturbation of the first state, over a batch, along the first layer's trajectory:
+    negative for a recurrence that forgets. It does not bound the iterations of Newton's method (a trained parity cell
+    has -0.5 and still needs a number that grows with the length).
+
+    Args:
+        module: a layer of this room (its first layer is measured), or what `parallel_rnn` returned.
+        x: input of the module, batch first for `ParallelCell`.
+        h_0: initial state of the first layer, `(batch, *state)`.
+
+    Example:
+        >>> cell = parallel_rnn(torch.nn.GRUCell(2, 4))
+        >>> lyapunov_exponent(cell, torch.randn(3, 100, 2)) < 0.5
+        True
+    """
+    step, inputs, start = _stepper(module, x, h_0)
+    tangent = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
+    tangent = tangent / tangent.flatten(1).norm(dim=1).view(-1, *[1] * (tangent.dim() - 1))
+    state, growth = start, []
+    for x_t in inputs:
+        state, tangent = torch.func.jvp(lambda h, x_t=x_t: step(h, x_t), (state,), (tangent,))[:2]
+        norm = tangent.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
+        growth.append(norm.log())
+        tangent = tangent / norm.view(-1, *[1] * (tangent.dim() - 1))
+    if not growth:
+        raise InputError("a Lyapunov exponent needs at least one step, got an empty sequence")
+    return float(torch.stack(growth).mean())
+
+
+def _stepper(
+    module: ParallelRecurrence | ParallelCell, x: Tensor, h_0: Any
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
+    if isinstance(module, ParallelCell):
+        start = x.new_zeros(x.shape[0], *module._state_shape()) if h_0 is None else h_0
+        return lambda h, x_t: module.cell(x_t, h), x.transpose(0, 1), start
+    if not isinstance(module, ParallelRecurrence) or x.dim() != 3:
+        raise InputError("lyapunov_exponent takes a recurrent module of commutant.sequences and a batch of sequences")
+    time_first = x.transpose(0, 1) if module.batch_first else x
+    pre, weights = module._gates(time_first, "_l0")
+    cell = module.cell
+    start = cell.initial(x.shape[0 if module.batch_first else 1], module.hidden_size, pre) if h_0 is None else h_0
+    own = pre[..., : cell.gates, :]
+    return lambda h, p: cell.step(h, (p,), (weights[: cell.recurrent],)), own, start
