@@ -260,11 +260,3 @@ def _advance(matrix: Tensor, state: Tensor, shift: Tensor, structure: Structure)
     if structure == "diagonal":
         return torch.addcmul(shift, matrix, state)
     return apply_map(matrix, state, structure).add_(shift)
-
-
-def adjoint_states(jacobian: Tensor, gradient: Tensor, structure: Structure) -> Tensor:
-    """$\\lambda_t = g_t + J_{t+1}^T \\lambda_{t+1}$ with time leading: the gradient that reaches each state."""
-    shifted = torch.empty_like(jacobian)
-    shifted[:-1] = jacobian[1:]
-    shifted[-1] = 0
-    return scan_time(transpose_map(shifted, structure), gradient, torch.zeros_like(gradient[0]), structure, True)

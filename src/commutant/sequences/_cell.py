@@ -31,20 +31,25 @@ class Cell:
         """The next state, `(*lanes, *state)`."""
         raise NotImplementedError
 
-    def linearize(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Any]:
-        """The Jacobian of the step with respect to the state, and what `pullback` wants to know."""
+    def linearize(self, state: Tensor, x: Tensors, params: Tensors, out: Tensors = ()) -> tuple[Tensor, Any]:
+        """The Jacobian of the step with respect to the state, and what `pullback` wants to know.
+
+        `out` is where `pullback` will write the gradient of x; a cell may keep its derivatives there in between.
+        """
         return self.jacobian(state, x, params)[1], (state, x, params)
 
-    def pullback(self, context: Any, gradient: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
-        """Gradients with respect to x (per lane) and params (summed over lanes), given that of the next state."""
+    def pullback(self, context: Any, gradient: Tensor, out: Tensors) -> list[Tensor | None]:
+        """Write the gradient of x into `out` and return that of params, given the gradient of the next state."""
         state, x, params = context
         with torch.enable_grad():
             leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in (*x, *params)]
-            out = self.step(state.detach(), tuple(leaves[: len(x)]), tuple(leaves[len(x) :]))
+            new = self.step(state.detach(), tuple(leaves[: len(x)]), tuple(leaves[len(x) :]))
             wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(out, wanted, gradient, allow_unused=True)) if out.requires_grad else None
+            found = iter(torch.autograd.grad(new, wanted, gradient, allow_unused=True)) if new.requires_grad else None
         grads = [next(found) if found is not None and leaf.requires_grad else None for leaf in leaves]
-        return grads[: len(x)], grads[len(x) :]
+        for target, grad in zip(out, grads, strict=False):
+            target.zero_() if grad is None else target.copy_(grad)
+        return grads[len(x) :]
 
     def jacobian(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Tensor]:
         """The next state and the Jacobian, one forward derivative for each column that the structure has."""

@@ -39,16 +39,14 @@ class GRU(GatedCell):
         return torch.lerp(state, c, z)
 
     def _gates(self, h: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Tensor, Tensor]:
-        p_z, p_r, p_c = x[0].unbind(-2)
-        a_z, a_r, a_c = params[0].unbind(0)
-        z = torch.sigmoid(torch.addcmul(p_z, h, a_z))
-        r = torch.sigmoid(torch.addcmul(p_r, h, a_r))
-        return z, r, torch.tanh(torch.addcmul(p_c, h * r, a_c))
+        (pre,), (a,) = x, params
+        z, r = torch.sigmoid(torch.addcmul(pre[..., :2, :], h.unsqueeze(-2), a[:2])).unbind(-2)
+        return z, r, torch.tanh(torch.addcmul(pre[..., 2, :], h * r, a[2]))
 
-    def linearize(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Any]:
+    def linearize(self, state: Tensor, x: Tensors, params: Tensors, out: Tensors = ()) -> tuple[Tensor, Any]:
         h, (a_z, a_r, a_c) = state, params[0].unbind(0)
         z, r, c = self._gates(h, x, params)
-        slope = torch.empty_like(x[0])  # of h' with respect to each pre-activation
+        slope = out[0] if out else torch.empty_like(x[0])  # of h' with respect to each pre-activation
         s_z = _sigmoid_backward.grad_input(c - h, z, grad_input=slope[..., 0, :])
         s_c = _tanh_backward.grad_input(z, c, grad_input=slope[..., 2, :])
         through = s_c * a_c
@@ -56,12 +54,11 @@ class GRU(GatedCell):
         jacobian = torch.addcmul(1 - z, through, r).addcmul_(s_z, a_z).addcmul_(s_r, a_r)
         return jacobian, (slope, h, r)
 
-    def pullback(self, context: Any, gradient: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    def pullback(self, context: Any, gradient: Tensor, out: Tensors) -> list[Tensor | None]:
         slope, h, r = context
-        d_pre = slope.mul_(gradient.unsqueeze(-2))
-        d_z, d_r, d_c = d_pre.unbind(-2)
+        d_z, d_r, d_c = torch.mul(slope, gradient.unsqueeze(-2), out=out[0]).unbind(-2)
         lanes = tuple(range(h.dim() - 1))
-        return [d_pre], [torch.stack([(d_z * h).sum(lanes), (d_r * h).sum(lanes), (d_c * h * r).sum(lanes)])]
+        return [torch.stack([(d_z * h).sum(lanes), (d_r * h).sum(lanes), (d_c * h).mul_(r).sum(lanes)])]
 
 
 class LSTM(GatedCell):
@@ -85,7 +82,7 @@ class LSTM(GatedCell):
         o = torch.sigmoid(torch.addcmul(p_o, h, a_o).addcmul(new, w_o))
         return f, z, new, o, o * torch.tanh(new)
 
-    def linearize(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Any]:
+    def linearize(self, state: Tensor, x: Tensors, params: Tensors, out: Tensors = ()) -> tuple[Tensor, Any]:
         c, h = state.unbind(-2)
         a_f, a_z, a_o, w_f, w_o = params[0].unbind(0)
         f, z, new, o, _ = self._gates(state, x, params)
@@ -99,14 +96,17 @@ class LSTM(GatedCell):
         jacobian = torch.stack([torch.stack([cc, ch], -2), torch.stack([k * cc, hh], -2)], -3)
         return jacobian, (s_f, s_z, s_o, k, c, h, new)
 
-    def pullback(self, context: Any, gradient: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    def pullback(self, context: Any, gradient: Tensor, out: Tensors) -> list[Tensor | None]:
         s_f, s_z, s_o, k, c, h, new = context
         to_c, to_h = gradient.unbind(-2)
         through = torch.addcmul(to_c, k, to_h)
-        d_f, d_z, d_o = through * s_f, through * s_z, to_h * s_o
+        d_f, d_z, d_o = out[0].unbind(-2)
+        torch.mul(through, s_f, out=d_f)
+        torch.mul(through, s_z, out=d_z)
+        torch.mul(to_h, s_o, out=d_o)
         lanes = tuple(range(h.dim() - 1))
         weights = [(a * b).sum(lanes) for a, b in ((d_f, h), (d_z, h), (d_o, h), (d_f, c), (d_o, new))]
-        return [torch.stack([d_f, d_z, d_o], -2)], [torch.stack(weights)]
+        return [torch.stack(weights)]
 
 
 class MinGRU(GatedCell):

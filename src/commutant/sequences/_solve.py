@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import CommutantError, InputError
 from ..algebra import Structure
-from ..algebra._linear_scan import adjoint_states, apply_map, chunk_count, transpose_map
+from ..algebra._linear_scan import apply_map, chunk_count, scan_time, transpose_map
 from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
 from ._trajectory import NEWTON_LIKE, Attempt, Problem, multishoot, newton_like, sequential, tabulated
 
@@ -281,31 +281,31 @@ class _Solve(torch.autograd.Function):
 
 def adjoint(
     cell: Cell, x: Tensors, h0: Tensor, params: Tensors, states: Tensor, gradient: Tensor
-) -> tuple[Tensor, list[Tensor | None], list[Tensor | None]]:
+) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
     """Gradients of h0, x and params, given those of the states: linearise in blocks, scan once, pull back in blocks."""
     length = states.shape[0]
     before = torch.cat([h0[None], states[:-1]])
     block = max(1, (1 << 15) // max(h0.numel(), 1))
-    jacobians, contexts = [], []
-    for start in range(0, length, block):
-        part = slice(start, start + block)
-        jacobian, context = cell.linearize(before[part], tuple(leaf[part] for leaf in x), params)
-        jacobians.append(jacobian)
+    d_x = [torch.empty_like(leaf) for leaf in x]
+    parts = [slice(start, min(start + block, length)) for start in range(0, length, block)]
+    # one more than there are steps: the last state has no successor
+    jacobian, contexts = None, []
+    for part in parts:
+        own, context = cell.linearize(
+            before[part], tuple(leaf[part] for leaf in x), params, tuple(grad[part] for grad in d_x)
+        )
+        if jacobian is None:
+            jacobian = own.new_zeros((length + 1, *own.shape[1:]))
+        jacobian[part] = own
         contexts.append(context)
-    jacobian = torch.cat(jacobians)
-    lam = adjoint_states(jacobian, gradient, cell.structure)
-    d_x: list[list[Tensor | None]] = []
+    assert jacobian is not None
+    lam = scan_time(transpose_map(jacobian[1:], cell.structure), gradient, torch.zeros_like(h0), cell.structure, True)
     d_params: list[Tensor | None] = [None] * len(params)
-    for i, context in enumerate(contexts):
-        part_x, part_params = cell.pullback(context, lam[i * block : (i + 1) * block])
-        d_x.append(part_x)
-        d_params = [
-            new if old is None else old if new is None else old + new
-            for old, new in zip(d_params, part_params, strict=True)
-        ]
-    whole = [None if parts[0] is None else torch.cat(parts) for parts in zip(*d_x, strict=True)]  # type: ignore[arg-type]
+    for part, context in zip(parts, contexts, strict=True):
+        own_params = cell.pullback(context, lam[part], tuple(grad[part] for grad in d_x))
+        d_params = [_plus(old, new) for old, new in zip(d_params, own_params, strict=True)]
     d_h0 = apply_map(transpose_map(jacobian[0], cell.structure), lam[0], cell.structure)
-    return d_h0, whole, d_params
+    return d_h0, d_x, d_params
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
