@@ -24,7 +24,8 @@ def test_the_core_rooms_need_no_extra():
 import sys
 for name in ("torch_geometric", "lightning_fabric", "sklearn", "matplotlib", "jinja2", "joblib", "networkx", "ray"):
     sys.modules[name] = None
-import torch, commutant.laws, commutant.algebra, commutant.sets, commutant.training, commutant.data, commutant.evidence
+import torch, commutant.laws, commutant.algebra, commutant.sets, commutant.sequences, commutant.training
+import commutant.data, commutant.evidence
 agg = commutant.sets.LCMAggregation(4, 4)
 assert agg(torch.randn(5, 4), torch.tensor([0, 0, 1, 1, 1])).shape == (2, 4)
 """

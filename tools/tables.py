@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("laws", "algebra", "sets", "data", "training", "evidence", "papers", "report")
+ROOMS = ("laws", "algebra", "sets", "sequences", "data", "training", "evidence", "papers", "report")
 AGGREGATIONS = {
     "gru": "`GRUFoldAggregation`",
     "binary-gru": "`LCMAggregation`",
@@ -46,9 +46,11 @@ def benchmarks() -> list[dict[str, Any]]:
     return [json.loads(p.read_text()) for p in sorted((ROOT / "results" / "benchmarks").glob("*.json"))]
 
 
-def claims_table() -> str:
+def claims_table(paper: str | None = None) -> str:
     rows = []
     for r in records():
+        if paper is not None and r["paper"] != paper:
+            continue
         effect = r["effect"]
         interval = f"{number(effect['mean'])} ({number(effect['low'])} … {number(effect['high'])})"
         rows.append(
@@ -116,7 +118,7 @@ def laws_table() -> str:
 
     from commutant.laws import Draw, stated_laws
 
-    for room in ROOMS[:3]:
+    for room in ROOMS[:4]:
         importlib.import_module(f"commutant.{room}")
     rows = []
     for law in stated_laws():
@@ -172,6 +174,7 @@ def pages() -> dict[Path, str]:
         "docs/claims.md": {"claims": claims_table()},
         "docs/choose.md": {"choose": choose_table(), "choose-time": choose_time_table()},
         "docs/laws.md": {"laws": laws_table()},
+        "docs/recurrences.md": {"sequences-claims": claims_table("pararnn").split("\n\n")[0]},
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }
     out = {}

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import commutant.algebra
+import commutant.sequences
 import commutant.sets
 from commutant.laws import Draw, stated_laws
 

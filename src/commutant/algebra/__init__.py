@@ -3,6 +3,7 @@
 from ._affine import DiagonalAffine as DiagonalAffine
 from ._affine import MatrixAffine as MatrixAffine
 from ._elements import Element as Element
+from ._kalman import ScalarKalman as ScalarKalman
 from ._library import Adjoin as Adjoin
 from ._library import KSmallest as KSmallest
 from ._library import LogSumExp as LogSumExp
