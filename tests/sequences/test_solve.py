@@ -175,9 +175,18 @@ def test_shooting_from_the_worst_guess_needs_at_most_as_many_sweeps_as_chunks(co
 def test_slow_gates_are_solved():
     cell, pre, weights, h0 = gated(length=2000, dtype=torch.float32)
     pre[:, :, 0] -= 6  # the update gate hardly opens: memory of hundreds of steps
-    h, info = solve(cell, (pre,), h0, (weights,), Options())
+    h, info = solve(cell, (pre,), h0, (weights,), Options("multishoot"))
     torch.testing.assert_close(h, loop(cell, (pre,), h0, (weights,)), rtol=0, atol=1e-5)
     assert info.method == "multishoot"
+
+
+def test_auto_does_not_shoot_at_a_cell_that_does_not_forget():
+    cell, pre, weights, h0 = gated(length=2000)
+    assert solve(cell, (pre,), h0, (weights,), Options())[1].method == "multishoot"
+    pre[:, :, 0] -= 6
+    info = solve(cell, (pre,), h0, (weights,), Options())[1]
+    assert info.method == "tabulated"
+    assert info.converged
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])

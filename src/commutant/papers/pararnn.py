@@ -76,8 +76,8 @@ PAPER = Paper(
     slug="pararnn",
     title="ParaRNN: Unlocking Parallel Training of Nonlinear RNNs for Large Language Models",
     authors="Federico Danieli, Pau Rodríguez, Miguel Sarabia, Xavier Suau, Luca Zappella",
-    year=2025,
-    venue="ICLR 2026",
+    year=2026,
+    venue="International Conference on Learning Representations",
     link="https://arxiv.org/abs/2510.21450",
     room="sequences",
     idea="A nonlinear recurrence over T steps is one system of T equations. Newton's method turns it into linear "
@@ -120,7 +120,7 @@ print(layer.info[0])                           # how it was solved, and the cert
             statement="A ParaGRU learns parity and keeps it at four times its training length, which a recurrence that "
             "is linear in its state cannot.",
             source="Table 1",
-            reported={"gru": 1.0, "linear (Mamba2)": 0.51},
+            reported={"gru@4": 1.0, "linear@4": 0.51},
             experiment=PARITY,
             effect=lambda m: m["gru@4"] - m["linear@4"],
             effect_label="accuracy of ParaGRU minus minGRU at 4 times the training length",

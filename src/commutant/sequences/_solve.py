@@ -14,7 +14,7 @@ from .._errors import CommutantError, InputError
 from ..algebra import Structure
 from ..algebra._linear_scan import apply_map, chunk_count, scan_time, transpose_map
 from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
-from ._trajectory import NEWTON_LIKE, Attempt, Problem, multishoot, newton_like, sequential, tabulated
+from ._trajectory import NEWTON_LIKE, Attempt, Problem, defect, multishoot, newton_like, sequential, tabulated
 
 Method: TypeAlias = Literal[
     "auto", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
@@ -235,11 +235,28 @@ def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
 
 
 def choose(problem: Problem) -> str:
-    """The method of `auto`: multiple shooting where at least two chunks of useful length fill the machine."""
+    """The method of `auto`: multiple shooting where chunks of useful length fill the machine and the cell forgets."""
     lane = problem.h0.numel()
     if problem.cell.structure == "dense" and problem.h0.shape[-1] > 16:
         return "sequential"
-    return "multishoot" if chunk_count(problem.length, lane, _SHORTEST) >= 2 else "sequential"
+    if chunk_count(problem.length, lane, _SHORTEST) < 2:
+        return "sequential"
+    if forgets(problem):
+        return "multishoot"
+    # every chunk runs from 16 states: worth it only where the lanes leave room for them
+    tables = problem.cell.structure == "diagonal" and problem.cell.bound is not None and 16 * lane <= 1 << 11
+    return "tabulated" if tables else "sequential"
+
+
+def forgets(problem: Problem) -> bool:
+    """Whether two states come together within a warm-up, tried at a few places in a few rows."""
+    places = torch.linspace(0, problem.length - _WARM_UP, 4).long()
+    start = problem.h0[:2].unsqueeze(0).expand(4, *problem.h0[:2].shape)
+    near, far = start * 0, start * 0 + 0.9
+    for j in range(_WARM_UP):
+        x = tuple(leaf[places + j, :2] for leaf in problem.x)
+        near, far = problem.cell.step(near, x, problem.params), problem.cell.step(far, x, problem.params)
+    return defect(near, far) < 0.03
 
 
 class _Solve(torch.autograd.Function):
