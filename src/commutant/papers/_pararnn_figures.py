@@ -15,7 +15,7 @@ def _lines(measurements: list[Measurement], arms: dict[str, tuple[str, str]], fl
     lengths = sorted(int(key.split("@")[1]) for key in measurements[0] if key.startswith(f"{next(iter(arms))}@"))
     for arm, (label, colour) in arms.items():
         values = [max(statistics.median(m[f"{arm}@{n}"] for m in measurements), floor) for n in lengths]
-        axes.plot(lengths, values, "o-", color=colour, linewidth=1.8, markersize=4)
+        axes.plot(lengths, values, "o-", color=colour, linewidth=1.8, markersize=4, clip_on=False)
         offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
         axes.annotate(label, (lengths[-1], values[-1]), color=colour, annotation_clip=False, **offset)
     axes.set_xscale("log", base=2)

@@ -33,7 +33,8 @@ AGREEMENT = Experiment(
     seeds={"small": 5, "full": 5},
     figure=draw_figure.agreement,
     figure_caption="Largest error after three Newton iterations against the length, by the bound of the recurrent "
-    "weights (median over seeds); multiple shooting with two sweeps beside it. Dotted: 1e-5.",
+    "weights (median over seeds); multiple shooting with two sweeps beside it, drawn at 1e-9 where its "
+    "error is zero. Dotted: 1e-5.",
 )
 
 PARITY = Experiment(
@@ -154,12 +155,11 @@ print(layer.info[0])                           # how it was solved, and the cert
             name="newton-speed",
             statement="Newton's method over the whole trajectory is faster than the loop at length 4096.",
             source="Figure 1 (665 times on an A100, fused, against a loop in Python)",
-            reported={"speed-up": 665.0},
+            reported={},
             experiment=SPEED,
             effect=lambda m: m["sequential@4096"] / m["newton@4096"],
             effect_label="time of the loop over time of Newton's method, forward and backward",
             at_least=1.2,
-            reported_effect=665.0,
             controls={"length 64, too short to gain": lambda m: m["sequential@64"] / m["newton@64"]},
         ),
         Claim(
