@@ -15,3 +15,12 @@ settings.load_profile("commutant")
 def _one_thread_and_one_seed():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked():
+    """Without the run-time check of annotations, as users run the library: its own errors must come through."""
+    config = pytest.importorskip("jaxtyping").config
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)

@@ -251,3 +251,34 @@ def test_lyapunov_exponent_of_a_known_contraction():
 def test_bad_input(call, said):
     with pytest.raises(InputError, match=re.escape(said)):
         call()
+
+
+def test_autocast_under_transforms_and_second_derivatives():
+    layer, x = ParaLSTM(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)[0]
+        assert torch.func.grad(lambda x: layer(x)[0].float().sum())(x.detach()).isfinite().all()
+    (gradient,) = torch.autograd.grad(y.float().sum(), x, create_graph=True)
+    assert gradient.square().sum().requires_grad
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3)])
+def test_empty_input_goes_backward(shape):
+    layer = ParaGRU(3, 4)
+    layer(torch.randn(shape))[0].sum().backward()
+
+
+def test_slstm_from_a_zero_state_stays_finite():
+    x = 200 * torch.randn(5, 2, 4, generator=torch.Generator().manual_seed(0))
+    state = tuple(torch.zeros(1, 2, 4) for _ in range(4))
+    assert SLSTM(4, 4)(x, state)[0].isfinite().all()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_kinds_are_named():
+    with pytest.raises(InputError, match=r"float64 but the layer's parameters are torch\.float32"):
+        ParaGRU(3, 4)(torch.randn(5, 2, 3, dtype=torch.float64))
+    with pytest.raises(InputError, match="pair"):
+        parallel_rnn(torch.nn.LSTMCell(3, 4))
+    with pytest.raises(InputError, match="cu_seqlens must be a tensor"):
+        ParaGRU(3, 4)(torch.randn(5, 3), cu_seqlens=[0, 5])

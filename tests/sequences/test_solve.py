@@ -6,8 +6,8 @@ import torch
 from commutant import InputError
 from commutant.sequences import ConvergenceError, jacobian_structure, solve_recurrence
 from commutant.sequences._gated import CELLS
-from commutant.sequences._solve import METHODS, Options, adjoint, loop, solve
-from commutant.sequences._trajectory import NEWTON_LIKE, Problem, multishoot, newton_like, sequential, tabulated
+from commutant.sequences._solve import METHODS, Options, loop, solve
+from commutant.sequences._trajectory import Problem, multishoot, newton_like, sequential
 
 
 def gated(name="gru", length=300, batch=2, channels=4, alpha=0.5, dtype=torch.float64, seed=0):
@@ -304,7 +304,63 @@ def test_bad_input(change, said):
         solve_recurrence(given.pop("step"), given.pop("x"), given.pop("h0"), **given)
 
 
-def test_newton_family_is_complete():
-    assert set(METHODS) == {"auto", "sequential", "multishoot", "tabulated", *NEWTON_LIKE}
-    assert tabulated
-    assert adjoint
+def test_a_structure_that_shows_on_later_inputs_only_is_caught():
+    weight = torch.randn(4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    rare = lambda h, x, w: torch.where(x[:, :1] > 2.9, torch.tanh(h @ w + x), 0.5 * h)  # noqa: E731
+    x = torch.zeros(2, 97, 4)
+    x[1, 45] = 3.0
+    h, _ = solve_recurrence(rare, x, torch.ones(2, 4), params=(weight,))
+    with pytest.raises(InputError, match="not diagonal along its trajectory"):
+        h.sum().backward()
+    padded = lambda h, x, w: torch.where(x[:, :1] != 0, torch.tanh(h @ w + x), h)  # noqa: E731
+    x = torch.randn(2, 40, 4)
+    x[:, 0] = 0
+    h, _ = solve_recurrence(padded, x, torch.zeros(2, 4), params=(weight,))
+    expected, _ = solve_recurrence(padded, x, torch.zeros(2, 4), params=(weight,), method="loop")
+    found, wanted = (torch.autograd.grad(y.sum(), weight)[0] for y in (h, expected))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_half_precision_does_not_hide_a_dense_jacobian():
+    mix = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    step = lambda h, x, w: torch.tanh(0.3 * h @ w + x)  # noqa: E731
+    x = torch.randn(2, 9, 4).bfloat16()
+    with pytest.raises(InputError, match="dense"):
+        solve_recurrence(step, x, x[:, 0], params=(mix.bfloat16(),), structure="diagonal")
+
+
+def test_second_order_graphs_count_a_shared_parameter_once():
+    w = torch.tensor([0.5, 1.0, 1.5], dtype=torch.float64, requires_grad=True)
+    u = torch.randn(2, 7, 3, dtype=torch.float64)
+    y, _ = solve_recurrence(tanh_step, w * u, torch.zeros(2, 3, dtype=torch.float64), params=(w,))
+    (first,) = torch.autograd.grad(y.sum(), w, retain_graph=True)
+    (graph,) = torch.autograd.grad(y.sum(), w, create_graph=True)
+    torch.testing.assert_close(first, graph)
+
+
+@pytest.mark.parametrize("method", ["multishoot", "newton", "jacobi", "auto"])
+def test_small_states_are_held_to_their_own_scale(method):
+    x = torch.full((1, 2048, 1), 1e-8)
+    step = lambda h, x: 0.999 * h + x  # noqa: E731
+    h, _ = solve_recurrence(step, x, torch.zeros(1, 1), method=method)
+    expected, _ = solve_recurrence(step, x, torch.zeros(1, 1), method="loop")
+    torch.testing.assert_close(h, expected, rtol=1e-3, atol=0)
+
+
+def test_gradients_stay_finite_where_the_loop_is():
+    A = 20 * torch.ones(3, 3)
+    x = torch.randn(1, 600, 3).requires_grad_()
+    h, _ = solve_recurrence(lambda h, x, A: torch.sin(h @ A + x), x, torch.zeros(1, 3), params=(A,))
+    (gradient,) = torch.autograd.grad(h[:, 0].sum(), x)
+    assert gradient.isfinite().all()
+
+
+def test_a_step_that_writes_into_its_state_is_refused():
+    with pytest.raises(InputError, match="in place"):
+        solve_recurrence(lambda h, x: h.mul_(0.5).add_(x), torch.ones(1, 9, 2), torch.zeros(1, 2))
+
+
+def test_vmap_over_a_user_step():
+    x = torch.randn(3, 2, 9, 4)
+    out = torch.func.vmap(lambda x: solve_recurrence(tanh_step, x, torch.zeros(2, 4), params=(torch.ones(4),))[0])(x)
+    torch.testing.assert_close(out[1], solve_recurrence(tanh_step, x[1], torch.zeros(2, 4), params=(torch.ones(4),))[0])

@@ -103,7 +103,11 @@ def linear_scan(
         >>> linear_scan(a, b).flatten()
         tensor([1.0000, 1.5000, 1.7500])
     """
-    dim = dim % max(b.dim(), 1)
+    if not -b.dim() <= dim < b.dim():
+        raise InputError(f"dim={dim} is not an axis of b of shape {tuple(b.shape)}")
+    dim %= b.dim()
+    if len({t.dtype for t in (A, b, h0) if t is not None}) != 1:
+        raise InputError(f"A, b and h0 must share one dtype, got {[t.dtype for t in (A, b, h0) if t is not None]}")
     _check_shapes(A, b, h0, dim, structure)
     A, b = A.movedim(dim, 0), b.movedim(dim, 0)
     dtype = b.dtype
@@ -209,18 +213,18 @@ def _scan_tree(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: 
 _LANES = 8192  # numbers a CPU operator should work on at a time: enough to hide its call, little enough for the cache
 
 
-def chunk_count(length: int, lane_size: int, shortest: int) -> int:
+def chunk_count(length: int, lane_size: int, shortest: int, lanes: int = _LANES) -> int:
     """How many chunks of a CPU recurrence run side by side."""
-    return max(1, min(_LANES // max(lane_size, 1), length // shortest))
+    return max(1, min(lanes // max(lane_size, 1), length // shortest))
 
 
-def _scan_chunks(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: bool) -> Tensor:
+def _scan_chunks(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: bool, lanes: int = _LANES) -> Tensor:
     """Chunks side by side: run each from zero with its product, relay the boundaries, run each from its boundary."""
     length = b.shape[0]
     out = torch.empty_like(b, memory_format=torch.contiguous_format)
     # A map costs `width` times a vector to compose, so wide maps want fewer, longer chunks.
     overhead = max(1, A[:1].numel() // max(b[:1].numel(), 1))
-    count = chunk_count(length, b[0].numel() * overhead, 16 if structure == "diagonal" else 16 * overhead)
+    count = chunk_count(length, b[0].numel() * overhead, 16 * overhead, lanes)
     chunk = length // count
     ragged = length - count * chunk
     body = slice(ragged, None) if reverse else slice(0, length - ragged)
@@ -236,11 +240,11 @@ def _scan_chunks(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse
         for j in steps:
             end = _advance(maps[:, j], end, shifts[:, j], structure)
             total = compose_maps(maps[:, j], total, structure)
+        if not total.isfinite().all():  # inf times zero would be NaN where the steps, one by one, stay finite
+            return _scan_chunks(A, b, h0, structure, reverse, lanes=0)
         for k in order:
             starts[k] = state
             moved = apply_map(total[k], state, structure)
-            if structure == "diagonal":  # an overflowed product times a zero state is zero, as it is step by step
-                moved = moved.masked_fill((state == 0) & ~total[k].isnan(), 0)
             state = end[k] + moved
     else:
         starts[0] = state

@@ -161,7 +161,7 @@ class SLSTM(GatedCell):
         top = torch.maximum(decayed, p_i)
         keep, add = torch.exp(decayed - top), torch.exp(p_i - top)
         c, n = torch.addcmul(add * torch.tanh(p_z), keep, c), torch.addcmul(add, keep, n)
-        return torch.stack([c, n, top, torch.sigmoid(p_o) * c / n], -2)
+        return torch.stack([c, n, top, torch.sigmoid(p_o) * c / n.clamp(min=torch.finfo(n.dtype).tiny)], -2)
 
     def initial(self, batch: int, channels: int, like: Tensor) -> Tensor:
         state = super().initial(batch, channels, like)

@@ -172,6 +172,8 @@ class ParallelRecurrence(nn.Module):
     def _gates(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
         """Pre-activations `(*lanes, gates, hidden_size)` and the recurrent weights within their bound."""
         weight, recurrent = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise InputError(f"x is {x.dtype} but the layer's parameters are {weight.dtype}; convert one of them")
         bias = getattr(self, "bias" + suffix) if self.bias else None
         if self.num_heads == 1:
             pre = nn.functional.linear(x, weight, bias)
@@ -192,6 +194,8 @@ class ParallelRecurrence(nn.Module):
         if h_0 is None:
             return [self.cell.initial(batch, self.hidden_size, x)] * count
         parts = (h_0,) if isinstance(h_0, Tensor) else tuple(h_0)
+        if not all(isinstance(part, Tensor) for part in parts):
+            raise InputError(f"the state must be made of tensors, got {[type(part).__name__ for part in parts]}")
         expected = (count, batch, self.hidden_size) if batched else (count, self.hidden_size)
         if len(parts) != len(self.state_slots) or any(tuple(part.shape) != expected for part in parts):
             raise InputError(

@@ -63,6 +63,8 @@ class Ragged:
     def _concatenated(cls, x: Tensor, cu_seqlens: Tensor) -> Ragged:
         if x.dim() != 2:
             raise InputError(f"with cu_seqlens x must be (total, features), got shape {tuple(x.shape)}")
+        if not isinstance(cu_seqlens, Tensor):
+            raise InputError(f"cu_seqlens must be a tensor of integers, got {type(cu_seqlens).__name__}")
         if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
             raise InputError(
                 f"cu_seqlens must be integers (sequences + 1,), got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"

@@ -17,9 +17,9 @@ from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
 from ._trajectory import NEWTON_LIKE, Attempt, Problem, defect, multishoot, newton_like, sequential, tabulated
 
 Method: TypeAlias = Literal[
-    "auto", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
+    "auto", "loop", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
 ]
-METHODS = ("auto", "sequential", "multishoot", "tabulated", *NEWTON_LIKE)
+METHODS = ("auto", "loop", "sequential", "multishoot", "tabulated", *NEWTON_LIKE)
 _WARM_UP = 32  # steps after which a cell of moderate memory has forgotten a wrong start
 _SHORTEST = 2 * _WARM_UP  # chunks shorter than this gain nothing over the loop
 _HALF = (torch.bfloat16, torch.float16)
@@ -70,7 +70,8 @@ def solve_recurrence(
     chunk maps (where a bound is known) and at last step by step. The backward pass is one linear recurrence run in
     reverse, exact at the solution; a second derivative falls back on the loop.
 
-    Methods (Danieli et al. 2025, arXiv 2510.21450; Gonzalez et al. 2024, arXiv 2407.19115): `sequential` the loop;
+    Methods (Danieli et al. 2025, arXiv 2510.21450; Gonzalez et al. 2024, arXiv 2407.19115): `loop` the plain loop with
+    the gradient of autograd, the reference of all; `sequential` the same loop with the parallel backward pass;
     `multishoot` Newton's method on the states at chunk boundaries alone; `tabulated` chunk maps tabulated over a
     bounded state, for cells that remember for ever; `newton`, `quasi`, `elk`, `picard`, `jacobi` the fixed point
     iterations over the whole trajectory; `auto` chooses by device, length and width.
@@ -102,6 +103,12 @@ def solve_recurrence(
         (torch.Size([3, 500, 2]), True)
     """
     leaves = x if isinstance(x, tuple) else (x,)
+    tensors = (*leaves, h0, *(params if isinstance(params, tuple) else (None,)))
+    if not all(isinstance(t, Tensor) for t in tensors):
+        raise InputError(
+            "x must be a tensor or a tuple of tensors, h0 a tensor and params a tuple of tensors, got "
+            f"{type(x).__name__}, {type(h0).__name__} and {type(params).__name__}"
+        )
     _check(leaves, h0, method, on_fail)
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
@@ -133,12 +140,15 @@ def _check(x: Tensors, h0: Tensor, method: str, on_fail: str) -> None:
 def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str) -> Structure:
     if claimed not in ("auto", "diagonal", "blocks", "dense"):
         raise InputError(f"structure must be 'auto', 'diagonal', 'blocks' or 'dense', got {claimed!r}")
-    if h0.numel() == 0 or x[0].shape[1] == 0:
+    if h0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return "diagonal" if claimed == "auto" else claimed  # type: ignore[return-value]
-    rows = slice(0, 4)
+    rows, times = slice(0, 4), torch.linspace(0, x[0].shape[1] - 1, 8).long().unique()
     with torch.no_grad():
-        sample = tuple(t[rows, 0].detach().nan_to_num() for t in x)
-        found = jacobian_structure(step, h0[rows].detach().nan_to_num(), sample, tuple(p.detach() for p in params))
+        # a few rows at a few times: a step may couple more on some inputs than on others
+        sample = tuple(_wide(t[rows, times].detach()).flatten(0, 1) for t in x)
+        sample = tuple(t.nan_to_num() if t.is_floating_point() else t for t in sample)
+        states = _wide(h0[rows].detach()).nan_to_num().repeat_interleave(len(times), 0)
+        found = jacobian_structure(step, states, sample, tuple(_wide(p.detach()) for p in params))
     order = ("diagonal", "blocks", "dense")
     if claimed == "auto":
         claimed = found.kind
@@ -166,9 +176,11 @@ class Options:
 def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
     """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
     if x[0].shape[0] == 0 or h0.numel() == 0:
-        empty = h0.new_zeros((x[0].shape[0], *h0.shape)) + h0 * 0
+        # connected to all that it depends on, so that an empty batch can go through a backward pass
+        joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h0 * 0)
+        empty = h0.new_zeros((x[0].shape[0], *h0.shape)) + joined.to(h0.dtype)
         return empty, SolveInfo("sequential", 0, 0.0, 0.0, True)
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if options.method == "loop" or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return loop(cell, x, h0, params), SolveInfo("sequential", 0, 0.0, 0.0, True)
     report: list[SolveInfo] = []
     states = _Solve.apply(cell, options, report, len(x), h0, *x, *params)
@@ -177,11 +189,17 @@ def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options)
 
 def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
     """The plain differentiable loop: the reference, and the path of transforms and second derivatives."""
-    h, states = h0, []
-    for t in range(x[0].shape[0]):
-        h = cell.step(h, tuple(leaf[t] for leaf in x), params)
-        states.append(h)
-    return torch.stack(states)
+    dtype, states = h0.dtype, []
+    h, *wide = (_wide(t) for t in (h0, *params))
+    with torch.autocast(h0.device.type, enabled=False):
+        for t in range(x[0].shape[0]):
+            h = cell.step(h, tuple(_wide(leaf[t]) for leaf in x), tuple(wide))
+            states.append(h)
+        return torch.stack(states).to(dtype)
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in _HALF else t
 
 
 def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
@@ -268,7 +286,7 @@ class _Solve(torch.autograd.Function):
     ) -> Tensor:
         x, params = rest[:count], rest[count:]
         dtype = h0.dtype
-        wide = [t.float() if t.dtype in _HALF else t for t in (h0, *rest)]
+        wide = [_wide(t) for t in (h0, *rest)]
         with torch.autocast(h0.device.type, enabled=False):
             states, info = find_trajectory(cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), options)
         report.append(info)
@@ -281,12 +299,13 @@ class _Solve(torch.autograd.Function):
         states, h0, *rest = ctx.saved_tensors
         cell, count = ctx.cell, ctx.count
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the plain loop
-            inputs = [t if t.requires_grad else t.detach().requires_grad_(t.is_floating_point()) for t in (h0, *rest)]
+            # aliases: an input may itself depend on another, and only the direct dependence belongs here
+            inputs = [t.view_as(t) for t in (h0, *rest)]
             wanted = [t for t in inputs if t.requires_grad]
             out = loop(cell, tuple(inputs[1 : count + 1]), inputs[0], tuple(inputs[count + 1 :]))
             found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
             return None, None, None, None, *(next(found) if t.requires_grad else None for t in inputs)
-        wide = [t.float() if t.dtype in _HALF else t for t in (h0, *rest)]
+        wide = [_wide(t) for t in (h0, *rest)]
         x, params = tuple(wide[1 : count + 1]), tuple(wide[count + 1 :])
         with torch.autocast(h0.device.type, enabled=False):
             d_h0, d_x, d_params = adjoint(cell, x, wide[0], params, states, gradient.to(states.dtype))
@@ -311,6 +330,8 @@ def adjoint(
         own, context = cell.linearize(
             before[part], tuple(leaf[part] for leaf in x), params, tuple(grad[part] for grad in d_x)
         )
+        if isinstance(cell, StepCell):
+            cell.verify(before[part], tuple(leaf[part] for leaf in x), params, own)
         if jacobian is None:
             jacobian = own.new_zeros((length + 1, *own.shape[1:]))
         jacobian[part] = own

@@ -28,8 +28,8 @@ class ParallelCell(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The states `(batch, time, *state)` and the last one, from x and an initial state (zero when absent)."""
-        if x.dim() < 2:
-            raise InputError(f"x must be (batch, time, ...), got shape {tuple(x.shape)}")
+        if not isinstance(x, Tensor) or x.dim() < 3:
+            raise InputError(f"x must be (batch, time, ...), got {tuple(x.shape) if hasattr(x, 'shape') else type(x)}")
         h_0 = x.new_zeros(x.shape[0], *self._state_shape()) if h_0 is None else h_0
         parameters = dict(self.cell.named_parameters())
 
@@ -81,6 +81,8 @@ def parallel_rnn(
     """
     if not isinstance(cell, nn.Module):
         raise InputError(f"parallel_rnn lifts a torch.nn.Module, got {type(cell).__name__}; see solve_recurrence")
+    if isinstance(cell, nn.LSTMCell):
+        raise InputError("the state of an LSTMCell is a pair; parallel_rnn lifts cells with one tensor of state")
     return ParallelCell(cell, solver, bound, state_shape)
 
 
@@ -137,30 +139,33 @@ def check_parallel(
     """
     if not isinstance(module, ParallelRecurrence | ParallelCell):
         raise InputError(f"check_parallel takes a recurrent module of commutant.sequences, got {type(module).__name__}")
-    solver, training, counted = module.solver, module.training, module.fallbacks
+    if not isinstance(x, Tensor) or x.numel() == 0:
+        raise InputError("check_parallel needs a tensor with at least one step and one row")
+    solver, counted = module.solver, module.fallbacks
+    training = {part: part.training for part in module.modules()}
     module.eval()
     try:
         y, grads = _run(module, x)
         info = module.info
-        module.solver = "sequential"
+        module.solver = "loop"
         expected, expected_grads = _run(module, x)
     finally:
         module.solver, module.fallbacks = solver, counted  # type: ignore[assignment]
-        module.train(training)
+        for part, was in training.items():
+            part.training = was
     tolerance = 1000 * torch.finfo(y.dtype).eps if tolerance is None else tolerance
     gap = (y - expected).abs() / expected.abs().clamp(min=1)
     gap = gap.masked_fill(y.isnan() & expected.isnan(), 0).nan_to_num(nan=torch.inf)
     time = 0 if isinstance(module, ParallelRecurrence) and not module.batch_first else 1
     bad = (gap > tolerance).movedim(min(time, gap.dim() - 1), 0).flatten(1).any(1).nonzero() if gap.numel() else gap
-    gradient = max(
-        (
-            float((a - b).abs().max() / b.abs().max().clamp(min=1e-30))
-            for a, b in zip(grads, expected_grads, strict=True)
-        ),
-        default=0.0,
-    )
+    gradient = max((_gradient_error(a, b) for a, b in zip(grads, expected_grads, strict=True)), default=0.0)
     first = int(bad[0]) if bad.numel() else None
     return AgreementReport(float(gap.max()) if gap.numel() else 0.0, gradient, first, tolerance, info)
+
+
+def _gradient_error(a: Tensor, b: Tensor) -> float:
+    gap = (a - b).abs().masked_fill((a == b) | (a.isnan() & b.isnan()), 0)
+    return float(gap.nan_to_num(nan=torch.inf).max() / b.nan_to_num().abs().max().clamp(min=1e-30))
 
 
 def _run(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -200,8 +205,8 @@ def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0:
         norm = tangent.flatten(1).norm(dim=1).clamp(min=torch.finfo(start.dtype).tiny)
         growth.append(norm.log())
         tangent = tangent / norm.view(-1, *[1] * (tangent.dim() - 1))
-    if not growth:
-        raise InputError("a Lyapunov exponent needs at least one step, got an empty sequence")
+    if not growth or start.shape[0] == 0:
+        raise InputError("a Lyapunov exponent needs at least one step and one row, got an empty input")
     return float(torch.stack(growth).mean())
 
 

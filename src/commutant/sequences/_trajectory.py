@@ -51,10 +51,15 @@ class Attempt:
 
 
 def defect(found: Tensor, expected: Tensor) -> float:
-    """The largest difference relative to max(1, |expected|); equal infinities and NaNs agree."""
+    """The largest difference relative to max(s, |expected|), with s = 1 or the largest state if that is smaller.
+
+    Equal infinities and NaNs agree.
+    """
     if found.numel() == 0:
         return 0.0
-    gap = (found - expected).abs() / expected.abs().clamp(min=1)
+    size = expected.abs()
+    floor = size.nan_to_num(posinf=1.0).max().clamp(torch.finfo(size.dtype).tiny, 1)
+    gap = (found - expected).abs() / torch.maximum(size, floor)
     gap = gap.masked_fill((found == expected) | (found.isnan() & expected.isnan()), 0)
     return float(gap.nan_to_num(nan=torch.inf).max())
 
