@@ -175,6 +175,7 @@ def pages() -> dict[Path, str]:
         "docs/choose.md": {"choose": choose_table(), "choose-time": choose_time_table()},
         "docs/laws.md": {"laws": laws_table()},
         "docs/recurrences.md": {"sequences-claims": claims_table("pararnn").split("\n\n")[0]},
+        "docs/flows.md": {"flow-claims": claims_table("flow-equivariant-rnn").split("\n\n")[0]},
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }
     out = {}

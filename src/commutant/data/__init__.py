@@ -4,6 +4,11 @@ from ._graphs import GraphData as GraphData
 from ._graphs import data_folder as data_folder
 from ._graphs import graphs_unavailable as graphs_unavailable
 from ._graphs import load_graphs as load_graphs
+from ._moving import Glyphs as Glyphs
+from ._moving import digit_glyphs as digit_glyphs
+from ._moving import flowing_glyphs as flowing_glyphs
+from ._moving import mnist_glyphs as mnist_glyphs
+from ._moving import mnist_unavailable as mnist_unavailable
 from ._sets import DigitPoints as DigitPoints
 from ._sets import SetBatch as SetBatch
 from ._sets import digit_points as digit_points

@@ -2,6 +2,21 @@
 
 from ._cell import JacobianStructure as JacobianStructure
 from ._cell import jacobian_structure as jacobian_structure
+from ._fernn import FERNN as FERNN
+from ._fernn import FERNNSeq2Seq as FERNNSeq2Seq
+from ._fernn import FieldDecoder as FieldDecoder
+from ._flow_actions import FlowAction as FlowAction
+from ._flow_actions import FlowReport as FlowReport
+from ._flow_actions import SliceAction as SliceAction
+from ._flow_actions import check_flow_equivariance as check_flow_equivariance
+from ._flow_actions import flow_transform as flow_transform
+from ._flow_cells import FERNNCell as FERNNCell
+from ._flow_cells import FlowRNN as FlowRNN
+from ._flow_cells import LiftToFlow as LiftToFlow
+from ._flows import Flow as Flow
+from ._flows import GroupConvolution as GroupConvolution
+from ._flows import Rotation as Rotation
+from ._flows import Translation as Translation
 from ._layers import ParallelRecurrence as ParallelRecurrence
 from ._models import SLSTM as SLSTM
 from ._models import SRU as SRU
@@ -9,6 +24,7 @@ from ._models import MinGRU as MinGRU
 from ._models import MinLSTM as MinLSTM
 from ._models import ParaGRU as ParaGRU
 from ._models import ParaLSTM as ParaLSTM
+from ._para_fernn import ParaFERNN as ParaFERNN
 from ._solve import ConvergenceError as ConvergenceError
 from ._solve import SolveInfo as SolveInfo
 from ._solve import solve_recurrence as solve_recurrence

@@ -1,0 +1,371 @@
+"""Flows: one-parameter groups that move a field a little further at every step, and the convolutions they respect."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+
+Act: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
+
+
+class Flow:
+    """A set V of generators and the action of their flows on fields, $\\psi_t(\\nu) = \\exp(t \\nu)$.
+
+    The generic flow of a user's own action, to be used with `LiftToFlow`; `Translation` and `Rotation` bring
+    convolutions too.
+
+    Args:
+        act: `act(field, nu, steps)` moves a field `(..., channels, *space)` by so many steps of the flow of nu,
+            a tensor `(d,)`. It runs under `torch.vmap` over the generators, so it must index by tensors, not by
+            Python numbers.
+        generators: V as rows, `(generators, d)`; no duplicates, in the order of the slices of a lifted state.
+
+    Example:
+        >>> ring = Flow(lambda f, nu, t: f.gather(-1, ((torch.arange(5) - t * nu[0]) % 5).expand(f.shape)), [[0], [1]])
+        >>> ring.shift(torch.arange(5.0).expand(1, 2, 1, 5))[0, 1, 0]
+        tensor([4., 0., 1., 2., 3.])
+    """
+
+    domain_dims: int | None = None
+    """Axes of the input behind its channels; None when the flow does not know."""
+    space_dims: int | None = None
+    """Axes of a state behind its channels."""
+
+    def __init__(self, act: Act, generators: Tensor | Sequence[Any]) -> None:
+        self.act = act
+        self.generators = _rows(generators)
+
+    def __len__(self) -> int:
+        return self.generators.shape[0]
+
+    def shift(self, h: Tensor, pad: int = 0) -> Tensor:
+        """Every slice of a lifted state `(batch, V, channels, *space)` one step further along its own flow.
+
+        With `pad` the last axes come back that much wider on both sides, as a convolution wants them.
+        """
+        if pad:
+            raise InputError(f"{type(self).__name__} knows no boundary to pad with")
+        nu = self.generators.to(h.device)
+        return torch.vmap(lambda field, v: self.act(field, v, 1), in_dims=(1, 0), out_dims=1)(h, nu)
+
+    def transform(self, x: Tensor, nu: Tensor | Sequence[Any], steps: int, lifted: bool = False) -> Tensor:
+        """A field moved by so many steps of one flow; `lifted` fields live where states do."""
+        return self.act(x, torch.as_tensor(nu, device=x.device), steps)
+
+    def index_of(self, wanted: Tensor, sizes: Sequence[int] = ()) -> Tensor:
+        """For each generator `(..., d)` its place in V, or -1; on a torus of these sizes generators repeat."""
+        period = self.period(sizes)
+        gap = wanted.unsqueeze(-2) - self.generators
+        if period is not None:
+            gap = gap - (gap / period).round() * period
+        same = gap.abs().amax(-1) < 1e-6
+        return torch.where(same.any(-1), same.to(torch.uint8).argmax(-1), -1)
+
+    def period(self, sizes: Sequence[int]) -> Tensor | None:
+        """After how much each entry of a generator is the neutral one again; None when it never is."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} generators)"
+
+
+def _rows(generators: Tensor | Sequence[Any]) -> Tensor:
+    rows = torch.as_tensor(generators)
+    if rows.dim() != 2 or 0 in rows.shape or (rows.is_floating_point() and not rows.isfinite().all()):
+        raise InputError(f"generators must be (generators, d), finite, at least one; got shape {tuple(rows.shape)}")
+    if len(rows.unique(dim=0)) != len(rows):
+        raise InputError("generators must differ from each other")
+    return rows
+
+
+class _Resampling(Flow):
+    """A flow whose every move is one gather: a table says for each place of each slice where its value comes from."""
+
+    def __init__(self, generators: Tensor | Sequence[Any]) -> None:
+        self.generators = _rows(generators)
+        self._tables: dict[Any, tuple[Tensor, Tensor | None]] = {}
+
+    def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
+        """Sources `(moves, sources, *padded space)` and their weights (None when all are one) of moves by nu."""
+        raise NotImplementedError
+
+    def shift(self, h: Tensor, pad: int = 0) -> Tensor:
+        """Every slice of a lifted state one step further along its own flow, by one gather; see `Flow.shift`."""
+        self._check(h, 3 + self.space_dims, f"a state (batch, {len(self)}, channels, *space)")  # type: ignore[operator]
+        if h.shape[1] != len(self):
+            raise InputError(f"the state must have {len(self)} slices, one a generator, got shape {tuple(h.shape)}")
+        return self._move(h, self.generators, pad)
+
+    def transform(self, x: Tensor, nu: Tensor | Sequence[Any], steps: int, lifted: bool = False) -> Tensor:
+        """A field `(..., *space)` moved by so many steps of the flow of nu."""
+        dims = (self.space_dims if lifted else self.domain_dims) or 0
+        self._check(x, dims, "a field (..., *space)")
+        nu = torch.as_tensor(nu)
+        return self._move(x.reshape(-1, 1, 1, *x.shape[x.dim() - dims :]), steps * nu[None], 0).reshape(x.shape)
+
+    def _check(self, x: Tensor, dims: int, what: str) -> None:
+        if x.dim() < dims:
+            raise InputError(f"{type(self).__name__} moves {what}, got shape {tuple(x.shape)}")
+
+    @torch.compiler.assume_constant_result
+    def _kept(self, space: tuple[int, ...], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The table of one step, made once for each size."""
+        key = (space, pad, device)
+        if key not in self._tables:
+            self._tables[key] = _to(self.table(self.generators, space, pad), device)
+        return self._tables[key]
+
+    def _move(self, h: Tensor, nu: Tensor, pad: int) -> Tensor:
+        space = tuple(h.shape[3:])
+        if nu is self.generators:
+            index, weight = self._kept(space, pad, h.device)
+        else:
+            index, weight = _to(self.table(nu, space, pad), h.device)
+        flat, out = h.flatten(3), index.shape[2:]
+        total: Tensor | None = None
+        for source in range(index.shape[1]):
+            where = index[:, source].flatten(1)[None, :, None].expand(*flat.shape[:3], -1)
+            part = flat.gather(3, where)
+            if weight is not None:
+                part = part * weight[:, source].flatten(1)[:, None].to(part.dtype)
+            total = part if total is None else total + part
+        assert total is not None
+        return total.unflatten(3, out)
+
+
+def _to(table: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return table[0].to(device), None if table[1] is None else table[1].to(device)
+
+
+class Translation(_Resampling):
+    """Constant velocities on a ring, a torus or a box; the state lives on the same grid as the input.
+
+    Args:
+        velocities: pixels a step, `(generators, d)` for d = 1, 2 or 3 axes, in the order of the axes (rows first).
+        boundary: `"circular"`, a torus, or `"zero"`: what leaves is lost, and equivariance holds away from the border.
+        interpolation: `"exact"` takes whole velocities; `"fourier"` shifts by phases, exact for band-limited fields on
+            a torus of odd size, and takes any velocity.
+
+    Example:
+        >>> flow = Translation([[0, 0], [0, 1]])
+        >>> flow.transform(torch.arange(4.0).view(2, 2), [0, 1], steps=1)
+        tensor([[1., 0.],
+                [3., 2.]])
+        >>> len(Translation.grid(2))
+        25
+    """
+
+    def __init__(
+        self,
+        velocities: Tensor | Sequence[Any],
+        boundary: str = "circular",
+        interpolation: str = "exact",
+    ) -> None:
+        super().__init__(velocities)
+        if boundary not in ("circular", "zero") or interpolation not in ("exact", "fourier"):
+            raise InputError(
+                f"boundary must be 'circular' or 'zero' and interpolation 'exact' or 'fourier', got {boundary!r} and "
+                f"{interpolation!r}"
+            )
+        if self.generators.shape[1] > 3:
+            raise InputError(f"velocities have 1 to 3 axes, got {self.generators.shape[1]}")
+        if interpolation == "exact" and (self.generators != self.generators.round()).any():
+            raise InputError("velocities must be whole pixels a step; interpolation='fourier' takes any")
+        if interpolation == "fourier" and boundary == "zero":
+            raise InputError("interpolation='fourier' moves on a torus; boundary must be 'circular'")
+        self.boundary, self.interpolation = boundary, interpolation
+        self.domain_dims = self.space_dims = self.generators.shape[1]
+
+    @classmethod
+    def grid(cls, radius: int, dims: int = 2, **options: Any) -> Translation:
+        """All whole velocities of at most `radius` along each axis; radius 0 is the plain convolutional RNN."""
+        return cls(list(itertools.product(range(-radius, radius + 1), repeat=dims)), **options)
+
+    @classmethod
+    def closed(cls, *sizes: int) -> Translation:
+        """All velocities of a torus: the set for which equivariance is exact in every slice."""
+        return cls(list(itertools.product(*(range(n) for n in sizes))))
+
+    def period(self, sizes: Sequence[int]) -> Tensor | None:
+        """The sizes of the torus."""
+        return torch.tensor(list(sizes)) if self.boundary == "circular" and sizes else None
+
+    def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
+        """Where each place of the moved, padded field comes from."""
+        index, inside = torch.zeros(len(nu), *[1] * len(space), dtype=torch.long), torch.tensor(True)
+        for axis, size in enumerate(space):
+            place = torch.arange(-pad, size + pad)
+            source = place - nu[:, axis : axis + 1].long()
+            shape = [len(nu)] + [1] * len(space)
+            shape[axis + 1] = -1
+            here = (place >= 0) & (place < size) & (source >= 0) & (source < size)
+            index = index * size + (source % size).view(shape)
+            inside = inside & here.view(shape)
+        return index[:, None], None if self.boundary == "circular" else inside[:, None].float()
+
+    def _move(self, h: Tensor, nu: Tensor, pad: int) -> Tensor:
+        if self.interpolation == "exact":
+            if nu is not self.generators and (nu != nu.round()).any():
+                raise InputError("velocities must be whole pixels a step; interpolation='fourier' takes any")
+            return super()._move(h, nu, pad)
+        axes = tuple(range(3, h.dim()))
+        phase = torch.zeros(len(nu), *[1] * len(axes), dtype=torch.float64)
+        for axis, dim in enumerate(axes):
+            shape = [1] * (len(axes) + 1)
+            shape[axis + 1] = -1
+            turn = nu[:, axis].double().view(-1, *[1] * len(axes))
+            phase = phase + turn * torch.fft.fftfreq(h.shape[dim], dtype=torch.float64).view(shape)
+        turns = torch.polar(torch.ones_like(phase), -2 * math.pi * phase)[:, None].to(h.device)
+        wide = h if h.dtype == torch.float64 else h.float()
+        spectrum = torch.fft.fftn(wide, dim=axes)
+        moved = torch.fft.ifftn(spectrum * turns.to(spectrum.dtype), dim=axes).real.to(h.dtype)
+        return _pad_circular(moved, pad, len(axes)) if pad else moved
+
+    def pad(self, x: Tensor, pad: int) -> Tensor:
+        """A field `(batch, channels, *space)` with its border continued by so many places on each side."""
+        mode = "circular" if self.boundary == "circular" else "constant"
+        return nn.functional.pad(x, [pad, pad] * self.generators.shape[1], mode=mode)
+
+    def input_map(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
+        """A convolution of padded inputs."""
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.generators.shape[1] - 1]
+        return kind(in_channels, out_channels, kernel_size, bias=bias)
+
+    state_map = input_map
+
+
+def _pad_circular(x: Tensor, pad: int, dims: int) -> Tensor:
+    return nn.functional.pad(x.flatten(0, 1), [pad, pad] * dims, mode="circular").unflatten(0, x.shape[:2])
+
+
+class Rotation(_Resampling):
+    """Constant angular velocities of an image about its centre; the state has an axis of orientations before its grid.
+
+    Exact where every angle is a multiple of 90 degrees (`orientations=4`). Other angles resample bilinearly, with zeros
+    outside, and every step loses detail: after a full turn by 10 degrees a step little of a fine texture is left.
+
+    Args:
+        angles: degrees a step, counter-clockwise, each a multiple of 360 / orientations.
+        orientations: how many the state holds, the size of the group C_n.
+
+    Example:
+        >>> flow = Rotation([0, 90], orientations=4)
+        >>> flow.transform(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [90], steps=1)
+        tensor([[2., 4.],
+                [1., 3.]])
+    """
+
+    domain_dims, space_dims = 2, 3
+
+    def __init__(self, angles: Sequence[float | int], orientations: int) -> None:
+        super().__init__([[float(a)] for a in angles])
+        if orientations < 1:
+            raise InputError(f"orientations must be at least 1, got {orientations}")
+        self.orientations = orientations
+        turns = self.generators * orientations / 360
+        if (turns - turns.round()).abs().max() > 1e-6:
+            raise InputError(f"angles must be multiples of 360 / {orientations} degrees, got {list(angles)}")
+
+    def period(self, sizes: Sequence[int]) -> Tensor:
+        """A full turn."""
+        return torch.tensor([360.0])
+
+    def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
+        """Where each place of the turned, padded field comes from: up to four neighbours."""
+        index, weight = _rotation_table(nu[:, 0].double(), space[-2:], pad)
+        if len(space) == 3:
+            turn = (nu[:, 0] * self.orientations / 360).round().long()
+            source = (torch.arange(self.orientations) - turn[:, None]) % self.orientations
+            index = source[:, None, :, None, None] * space[1] * space[2] + index[:, :, None]
+            weight = weight[:, :, None].expand(index.shape)
+        return index, weight.float()
+
+    def pad(self, x: Tensor, pad: int) -> Tensor:
+        """A field `(batch, channels, ..., height, width)` with zeros around it."""
+        return nn.functional.pad(x, [pad] * 4)
+
+    def input_map(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
+        """The lifting convolution of C_n: a turned kernel for each orientation."""
+        return GroupConvolution(in_channels, out_channels, kernel_size, self.orientations, bias, lifting=True)
+
+    def state_map(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
+        """The convolution of C_n on fields with an axis of orientations."""
+        return GroupConvolution(in_channels, out_channels, kernel_size, self.orientations, bias, lifting=False)
+
+
+def _rotation_table(degrees: Tensor, size: Sequence[int], pad: int) -> tuple[Tensor, Tensor]:
+    """Bilinear sources `(angles, neighbours, *padded size)` of images turned counter-clockwise, and their weights."""
+    height, width = size
+    rows, columns = torch.meshgrid(
+        torch.arange(-pad, height + pad).double(), torch.arange(-pad, width + pad).double(), indexing="ij"
+    )
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    y, x = (height - 1) / 2 - rows, columns - (width - 1) / 2  # y points up
+    cos, sin = (t.view(-1, 1, 1) for t in (torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))))
+    from_x, from_y = cos * x + sin * y, cos * y - sin * x
+    row, column = (height - 1) / 2 - from_y, from_x + (width - 1) / 2
+    row, column = (torch.where((t - t.round()).abs() < 1e-9, t.round(), t) for t in (row, column))
+    index, weight = [], []
+    for down, right in itertools.product((0, 1), repeat=2):
+        r, c = row.floor() + down, column.floor() + right
+        share = (1 - (row - r).abs()) * (1 - (column - c).abs())
+        here = inside & (r >= 0) & (r < height) & (c >= 0) & (c < width)
+        index.append((r.clamp(0, height - 1) * width + c.clamp(0, width - 1)).long())
+        weight.append(torch.where(here, share, 0))
+    indices, weights = torch.stack(index, 1), torch.stack(weight, 1)
+    used = [k for k in range(4) if weights[:, k].any()] or [0]
+    return indices[:, used], weights[:, used]
+
+
+class GroupConvolution(nn.Module):
+    """A convolution that commutes with the turns of C_n: one kernel, used in each of n orientations.
+
+    Args:
+        in_channels, out_channels: fields, not counting orientations.
+        kernel_size: of the square kernel.
+        orientations: n.
+        bias: one number a field.
+        lifting: the input is an image, without orientations.
+
+    Shapes:
+        `(batch, in_channels, [orientations,] height, width)` to `(batch, out_channels, orientations, *smaller)`.
+    """
+
+    rotations: Tensor
+    shares: Tensor
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, orientations: int, bias: bool, lifting: bool
+    ) -> None:
+        super().__init__()
+        self.lifting, self.orientations = lifting, orientations
+        planes = 1 if lifting else orientations
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, planes, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        nn.init.kaiming_uniform_(self.weight.view(out_channels, -1, kernel_size, kernel_size), a=math.sqrt(5))
+        degrees = torch.arange(orientations).double() * 360 / orientations
+        index, share = _rotation_table(degrees, (kernel_size, kernel_size), 0)
+        self.register_buffer("rotations", index, persistent=False)
+        self.register_buffer("shares", share.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the kernel in every orientation; the input is padded already."""
+        out_channels, in_channels, planes, size, _ = self.weight.shape
+        flat = self.weight.flatten(3)
+        turned = (flat[..., self.rotations.flatten(2)] * self.shares.flatten(2).to(flat.dtype)).sum(-2)
+        if not self.lifting:  # orientation o of the output reads orientation p of the input through plane p - o
+            n = self.orientations
+            turned = torch.stack([turned[:, :, :, o].roll(o, 2) for o in range(n)], 3)
+        kernel = turned.permute(0, 3, 1, 2, 4).reshape(
+            out_channels * self.orientations, in_channels * planes, size, size
+        )
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.orientations)
+        x = x if self.lifting else x.flatten(1, 2)
+        return nn.functional.conv2d(x, kernel, bias).unflatten(1, (out_channels, self.orientations))
