@@ -1,4 +1,7 @@
-"""Recurrences over time on CPU: the parallel layers beside their own loop, nn.GRU, nn.LSTM and the closest rival."""
+"""Recurrences over time: the parallel layers beside their own loop, nn.GRU, nn.LSTM and the closest rival.
+
+python benchmarks/recurrences.py [--device cpu|cuda] writes results/benchmarks/.
+"""
 
 from __future__ import annotations
 
@@ -91,3 +94,24 @@ def recurrences() -> dict[str, Any]:
 
 
 ALL = (recurrences,)
+
+if __name__ == "__main__":
+    import argparse
+    import json
+    import sys
+    from pathlib import Path
+
+    from recurrences_gpu import recurrences_gpu  # type: ignore[import-not-found]
+
+    from commutant import InputError
+    from commutant.evidence import environment, write_json
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    try:
+        result = recurrences() if parser.parse_args().device == "cpu" else recurrences_gpu()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    write_json(Path("results") / "benchmarks" / f"{result['name']}.json", {**result, **environment()})
+    print(json.dumps(result, indent=1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .._errors import InputError
+from ..kernels import Fused, fused_cell, fused_recurrence
 from ._gated import CELLS, GatedCell
 from ._ragged import Ragged
 from ._solve import METHODS, Options, SolveInfo, solve
@@ -59,7 +60,7 @@ class ParallelRecurrence(nn.Module):
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
         self.num_heads, self.a_max, self.solver = num_heads, a_max, solver
-        self.info: tuple[SolveInfo, ...] = ()
+        self._infos: tuple[SolveInfo | Fused, ...] = ()
         self.fallbacks = 0
         cell = self.cell
         directions = 2 if bidirectional else 1
@@ -83,6 +84,11 @@ class ParallelRecurrence(nn.Module):
     def cell(self) -> GatedCell:
         """The cell: its step and its derivative."""
         return CELLS[self.cell_name]
+
+    @property
+    def info(self) -> tuple[SolveInfo, ...]:
+        """What each solve of the last forward pass reported; on a GPU, reading it waits for the device."""
+        return tuple(info if isinstance(info, SolveInfo) else _read(info) for info in self._infos)
 
     def reset_parameters(self) -> None:
         """Kaiming uniform input maps, small Xavier normal recurrent weights, zero biases (section 5.2)."""
@@ -117,7 +123,7 @@ class ParallelRecurrence(nn.Module):
         hidden = ragged.padded
         states = self._initial(h_0, hidden, ragged.batched)
         finals: list[Tensor] = []
-        infos: list[SolveInfo] = []
+        infos: list[SolveInfo | Fused] = []
         for layer in range(self.num_layers):
             outputs = []
             for suffix in self._suffixes(layer):
@@ -130,8 +136,8 @@ class ParallelRecurrence(nn.Module):
             hidden = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
             if self.dropout and layer + 1 < self.num_layers:
                 hidden = nn.functional.dropout(hidden, self.dropout, self.training)
-        self.info = tuple(infos)
-        self.fallbacks += sum(not info.converged for info in infos)
+        self._infos = tuple(infos)
+        self.fallbacks += sum(isinstance(info, SolveInfo) and not info.converged for info in infos)
         return ragged.restore(hidden), self._export(finals, ragged.batched)
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -161,11 +167,16 @@ class ParallelRecurrence(nn.Module):
             finals.append(after)
         return hidden, self._export(finals, True)
 
-    def _run(self, x: Tensor, h_0: Tensor, suffix: str) -> tuple[Tensor, Tensor, SolveInfo]:
+    def _run(self, x: Tensor, h_0: Tensor, suffix: str) -> tuple[Tensor, Tensor, SolveInfo | Fused]:
         cell = self.cell
         pre, weights = self._gates(x, suffix)
         own = pre[..., : cell.gates, :] if self.output_gates else pre
-        states, info = solve(cell, (own,), h_0.to(pre.dtype), (weights[: cell.recurrent],), Options(self.solver))
+        start, recurrent = h_0.to(pre.dtype), weights[: cell.recurrent]
+        info: SolveInfo | Fused
+        if self.solver in ("auto", "sequential", "multishoot") and fused_cell(self.cell_name, own):
+            states, info = fused_recurrence(self.cell_name, own, recurrent, start, self.solver)
+        else:
+            states, info = solve(cell, (own,), start, (recurrent,), Options(self.solver))
         before = torch.cat([h_0[None].to(states.dtype), states[:-1]]) if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
 
@@ -229,6 +240,11 @@ class ParallelRecurrence(nn.Module):
         defaults |= {"num_heads": 1, "a_max": None, "solver": "auto"}
         said += [f"{k}={getattr(self, k)}" for k, default in defaults.items() if getattr(self, k) != default]
         return ", ".join(said)
+
+
+def _read(info: Fused) -> SolveInfo:
+    sweeps, mismatch = info.read()
+    return SolveInfo(info.method, sweeps, mismatch, mismatch, True)
 
 
 class _Clip(torch.autograd.Function):

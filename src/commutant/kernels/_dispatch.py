@@ -1,0 +1,246 @@
+"""When a fused kernel runs, how it is tiled, and the custom operators that hold it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+
+_GATES = {"gru": 3, "mingru": 2, "minlstm": 3, "sru": 2, "lstm": 3}
+_WEIGHTS = {"gru": 3, "mingru": 0, "minlstm": 0, "sru": 1, "lstm": 5}
+METHODS = ("sequential", "multishoot", "newton")
+_MANY_CHANNELS = (
+    32_768  # batch times channels from which one thread a channel keeps a large GPU at its memory bandwidth
+)
+_SHORT = 64  # steps below which chunks are not worth their second sweep
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What a fused solve reports, on its device: reading it waits for the device.
+
+    Attributes:
+        method: of the kernel.
+        certificate: `(programs, 2)`: the largest boundary mismatch (of Newton's method the residual), and the sweeps.
+    """
+
+    method: str
+    certificate: Tensor
+
+    def read(self) -> tuple[int, float]:
+        """The most sweeps of any program, and the worst mismatch."""
+        if self.certificate.numel() == 0:
+            return 0, 0.0
+        worst = self.certificate.amax(0).tolist()
+        return int(worst[1]), float(worst[0])
+
+
+@functools.cache
+def _triton_is_there() -> bool:
+    if importlib.util.find_spec("triton") is not None:
+        return True
+    warnings.warn(
+        "triton is not installed: recurrences on CUDA run as PyTorch operators, which is right but slow", stacklevel=4
+    )
+    return False
+
+
+def fused_cell(name: str, x: Tensor) -> bool:
+    """Whether the recurrence of this name has a kernel for this tensor: on CUDA, where Triton is installed.
+
+    Not inside the transforms of torch.func, which the kernels know nothing of.
+    """
+    if not x.is_cuda or name not in _GATES or x.dtype == torch.float64:
+        return False
+    return _triton_is_there() and not torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+
+
+def fused_recurrence(
+    name: str, pre: Tensor, weights: Tensor, h0: Tensor, method: str = "auto", iterations: int = 3
+) -> tuple[Tensor, Fused]:
+    """Solve a gated recurrence by one kernel, forward and backward.
+
+    `sequential` keeps the state in registers and steps through time; `multishoot` runs chunks of time side by side and
+    sweeps until they meet, which ends after as many sweeps as there are chunks at the latest, so both are exact for any
+    cell. `newton` is the paper's scheme with a fixed number of iterations, for comparison; its residual is reported and
+    not judged. `auto` takes the first two by length and width.
+
+    Args:
+        name: "gru", "lstm", "mingru", "minlstm" or "sru".
+        pre: pre-activations `(time, batch, gates, channels)`.
+        weights: recurrent weights `(recurrent, channels)`.
+        h0: `(batch, channels)`, of an LSTM `(batch, 2, channels)`.
+        method: "auto", "sequential", "multishoot" or "newton".
+        iterations: of Newton's method.
+
+    Returns:
+        The states `(time, batch, channels)`, of an LSTM `(time, batch, 2, channels)`, and the certificate.
+    """
+    _check(name, pre, weights, h0)
+    if method == "auto":
+        method = _choose(pre)
+    if method not in METHODS:
+        raise InputError(f"method must be auto, {', '.join(METHODS)} with a fused kernel, got {method!r}")
+    if pre.stride(-1) != 1 or pre.stride(-2) != pre.shape[-1]:
+        pre = pre.contiguous()
+    states, certificate = torch.ops.commutant.recurrence(
+        pre, weights.contiguous(), h0.to(pre.dtype).contiguous(), name, method, iterations
+    )
+    return states, Fused(method, certificate)
+
+
+def _check(name: str, pre: Tensor, weights: Tensor, h0: Tensor) -> None:
+    if name not in _GATES:
+        raise InputError(f"no kernel for {name!r}; there are {', '.join(_GATES)}")
+    slots = (2,) if name == "lstm" else ()
+    fits = (
+        pre.dim() == 4
+        and pre.shape[2] == _GATES[name]
+        and tuple(weights.shape) == (_WEIGHTS[name], pre.shape[3])
+        and tuple(h0.shape) == (pre.shape[1], *slots, pre.shape[3])
+    )
+    if not fits:
+        raise InputError(
+            f"{name} takes pre (time, batch, {_GATES[name]}, channels), weights ({_WEIGHTS[name]}, channels) and h0 "
+            f"(batch, {'2, ' if slots else ''}channels), got {[tuple(t.shape) for t in (pre, weights, h0)]}"
+        )
+    if pre.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise InputError(f"the kernels take float32, bfloat16 and float16, got {pre.dtype}")
+
+
+def _choose(pre: Tensor) -> str:
+    length, batch, _, channels = pre.shape
+    return "sequential" if length <= _SHORT or batch * channels >= _MANY_CHANNELS else "multishoot"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a kernel cuts its work: `steps` a chunk, `chunks` side by side, `block` channels, warps."""
+
+    steps: int
+    chunks: int
+    block: int
+    warps: int
+
+
+def tile(length: int, channels: int, method: str) -> Tile:
+    """The tile of a problem: 32 chunks of 4 to 64 steps with 32 channels, or one chunk with a channel a thread.
+
+    Everything is a power of two, so that few kernels are compiled whatever the lengths.
+    """
+    block = min(32, _power_of_two(channels))
+    if method == "newton":
+        return Tile(min(256, max(2, _power_of_two(length))), 1, min(block, 8), 4)
+    if method == "sequential" or length < 8:
+        return Tile(64, 1, block, 1)
+    chunks = min(32, _power_of_two(length // 4))
+    return Tile(min(64, _power_of_two(-(-length // chunks))), chunks, block, 4)
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest one that is not below n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _launch(name: str, kind: str, pre: Tensor, rest: tuple[Any, ...], how: Tile) -> None:
+    from . import _one_slot, _two_slot
+
+    module: Any = _two_slot if name == "lstm" else _one_slot
+    constants: dict[str, Any] = {"STEPS": how.steps, "BLOCK": how.block, "num_warps": how.warps}
+    if kind != "newton":
+        constants["CHUNKS"] = how.chunks
+    if name != "lstm":
+        constants |= {"CELL": name, "GATES": _GATES[name], "WEIGHTS": _WEIGHTS[name]}
+    with torch.cuda.device_of(pre):
+        getattr(module, kind)[(_programs(pre, how),)](*rest, **constants)
+
+
+def _programs(pre: Tensor, how: Tile) -> int:
+    return pre.shape[1] * -(-pre.shape[3] // how.block)
+
+
+@torch.library.custom_op(
+    "commutant::recurrence",
+    mutates_args=(),
+    schema="(Tensor pre, Tensor weights, Tensor h0, str name, str method, int iterations) -> (Tensor, Tensor)",
+)
+def _forward(
+    pre: Tensor, weights: Tensor, h0: Tensor, name: str, method: str, iterations: int
+) -> tuple[Tensor, Tensor]:
+    length, _, _, channels = pre.shape
+    out = pre.new_empty((length, *h0.shape))
+    how = tile(length, channels, method)
+    certificate = torch.zeros(_programs(pre, how), 2, device=pre.device)
+    if out.numel():
+        kind = "newton" if method == "newton" else "forward"
+        last: Any = iterations if method == "newton" else 8 * torch.finfo(torch.float32).eps
+        strides = (pre.stride(0), pre.stride(1), out.stride(0), out.stride(1))
+        _launch(name, kind, pre, (pre, weights, h0, out, certificate, length, channels, *strides, last), how)
+    return out, certificate
+
+
+@_forward.register_fake
+def _(pre: Tensor, weights: Tensor, h0: Tensor, name: str, method: str, iterations: int) -> tuple[Tensor, Tensor]:
+    how = tile(pre.shape[0], pre.shape[3], method)
+    return pre.new_empty((pre.shape[0], *h0.shape)), pre.new_empty((_programs(pre, how), 2), dtype=torch.float32)
+
+
+@torch.library.custom_op(
+    "commutant::recurrence_backward",
+    mutates_args=(),
+    schema="(Tensor gradient, Tensor pre, Tensor weights, Tensor h0, Tensor states, str name, str method) "
+    "-> (Tensor, Tensor, Tensor)",
+)
+def _backward(
+    gradient: Tensor, pre: Tensor, weights: Tensor, h0: Tensor, states: Tensor, name: str, method: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    length, batch, _, channels = pre.shape
+    d_pre = torch.empty_like(pre, memory_format=torch.contiguous_format)
+    d_weights = torch.zeros(batch, *weights.shape, device=pre.device)
+    d_h0 = torch.zeros(h0.shape, device=pre.device)
+    if states.numel():
+        gradient = gradient.contiguous()
+        how = tile(length, channels, "sequential" if method == "sequential" else "multishoot")
+        strides = (
+            pre.stride(0), pre.stride(1), states.stride(0), states.stride(1), d_pre.stride(0), d_pre.stride(1)
+        )  # fmt: skip
+        tensors = (pre, weights, h0, states, gradient, d_pre, d_weights, d_h0)
+        _launch(name, "backward", pre, (*tensors, length, channels, batch, *strides), how)
+    return d_pre, d_weights.sum(0).to(weights.dtype), d_h0.to(h0.dtype)
+
+
+@_backward.register_fake
+def _(
+    gradient: Tensor, pre: Tensor, weights: Tensor, h0: Tensor, states: Tensor, name: str, method: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.empty_like(pre, memory_format=torch.contiguous_format),
+        torch.empty_like(weights, memory_format=torch.contiguous_format),
+        torch.empty_like(h0, memory_format=torch.contiguous_format),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    pre, weights, h0, ctx.name, ctx.method, _ = inputs
+    ctx.save_for_backward(pre, weights, h0, output[0])
+
+
+def _pull_back(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
+    pre, weights, h0, states = ctx.saved_tensors
+    found = torch.ops.commutant.recurrence_backward(gradient, pre, weights, h0, states, ctx.name, ctx.method)
+    return *found, None, None, None
+
+
+def _no_second_derivative(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+    raise InputError("the fused kernels have no second derivative; set solver='loop' on the layer")
+
+
+_forward.register_autograd(_pull_back, setup_context=_keep)
+_backward.register_autograd(_no_second_derivative)

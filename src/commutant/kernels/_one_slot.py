@@ -1,0 +1,294 @@
+"""Recurrences whose state is one number a channel: GRU, minGRU, minLSTM, SRU. One program solves a block of channels.
+
+Time leads: pre-activations `(time, batch, gates, channels)`, states `(time, batch, channels)`. All algebra is float32,
+whatever the storage.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tanh(x):
+    return 2 * tl.sigmoid(2 * x) - 1
+
+
+@triton.jit
+def _log_sigmoid(x):
+    return tl.minimum(x, 0.0) - tl.log(1 + tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def _positive(x):
+    return tl.where(x >= 0, x + 0.5, tl.sigmoid(x))
+
+
+@triton.jit
+def _positive_slope(x):
+    s = tl.sigmoid(x)
+    return tl.where(x >= 0, 1.0, s * (1 - s))
+
+
+@triton.jit
+def _step(CELL: tl.constexpr, h, x0, x1, x2, a0, a1, a2):
+    """The next state and its derivative with respect to the state."""
+    if CELL == "gru":
+        z, r = tl.sigmoid(a0 * h + x0), tl.sigmoid(a1 * h + x1)
+        c = tanh(a2 * (h * r) + x2)
+        new = h + z * (c - h)
+        slope = (1 - z) + (c - h) * z * (1 - z) * a0 + z * (1 - c * c) * a2 * (r + h * r * (1 - r) * a1)
+    elif CELL == "mingru":
+        z = tl.sigmoid(x0)
+        new, slope = h + z * (_positive(x1) - h), (1 - z) + 0 * h
+    elif CELL == "minlstm":
+        keep = tl.sigmoid(_log_sigmoid(x0) - _log_sigmoid(x1))
+        g = _positive(x2)
+        new, slope = g + keep * (h - g), keep + 0 * h
+    else:
+        f = tl.sigmoid(a0 * h + x1)
+        new, slope = x0 + f * (h - x0), f + (h - x0) * f * (1 - f) * a0
+    return new, slope
+
+
+@triton.jit
+def _pull(CELL: tl.constexpr, lam, h, x0, x1, x2, a0, a1, a2):
+    """From the gradient of the next state: those of the inputs, of the weights, and of the state."""
+    zero = 0 * lam
+    d2, w0, w1, w2 = zero, zero, zero, zero
+    if CELL == "gru":
+        z, r = tl.sigmoid(a0 * h + x0), tl.sigmoid(a1 * h + x1)
+        c = tanh(a2 * (h * r) + x2)
+        d2 = lam * z * (1 - c * c)
+        d0 = lam * (c - h) * z * (1 - z)
+        d1 = d2 * a2 * h * r * (1 - r)
+        w0, w1, w2 = d0 * h, d1 * h, d2 * h * r
+        back = lam * (1 - z) + d0 * a0 + d1 * a1 + d2 * a2 * r
+    elif CELL == "mingru":
+        z = tl.sigmoid(x0)
+        d0 = lam * (_positive(x1) - h) * z * (1 - z)
+        d1 = lam * z * _positive_slope(x1)
+        back = lam * (1 - z)
+    elif CELL == "minlstm":
+        keep = tl.sigmoid(_log_sigmoid(x0) - _log_sigmoid(x1))
+        through = lam * (h - _positive(x2)) * keep * (1 - keep)
+        d0, d1 = through * tl.sigmoid(-x0), -through * tl.sigmoid(-x1)
+        d2 = lam * (1 - keep) * _positive_slope(x2)
+        back = lam * keep
+    else:
+        f = tl.sigmoid(a0 * h + x1)
+        d0 = lam * (1 - f)
+        d1 = lam * (h - x0) * f * (1 - f)
+        w0 = d1 * h
+        back = lam * f + d1 * a0
+    return d0, d1, d2, w0, w1, w2, back
+
+
+@triton.jit
+def affine(a1, b1, a2, b2):
+    """The earlier map first."""
+    return a2 * a1, a2 * b1 + b2
+
+
+@triton.jit
+def gap(found, expected):
+    """The relative difference; equal infinities and NaNs agree, one alone never does."""
+    apart = tl.abs(found - expected) / tl.maximum(tl.abs(expected), 1.0)
+    same = (found == expected) | ((found != found) & (expected != expected))
+    return tl.where(same, 0.0, tl.where(apart == apart, apart, float("inf")))
+
+
+@triton.jit
+def finite_or(value, other):
+    return tl.where(tl.abs(value) < float("inf"), value, other)
+
+
+@triton.jit
+def _weight(a, row: tl.constexpr, rows: tl.constexpr, D, d, live):
+    if row < rows:
+        return tl.load(a + row * D + d, mask=live, other=0.0).to(tl.float32)
+    else:
+        return tl.zeros_like(d).to(tl.float32)
+
+
+@triton.jit
+def _inputs(p, gates: tl.constexpr, D, where, mask):
+    x0 = tl.load(p + where, mask=mask, other=0.0).to(tl.float32)
+    x1 = tl.load(p + where + D, mask=mask, other=0.0).to(tl.float32)
+    x2 = 0 * x0
+    if gates == 3:
+        x2 = tl.load(p + where + 2 * D, mask=mask, other=0.0).to(tl.float32)
+    return x0, x1, x2
+
+
+@triton.jit
+def forward(
+    p, a, h0, out, certificate, T, D, p_t, p_b, o_t, o_b, tolerance,
+    CELL: tl.constexpr, GATES: tl.constexpr, WEIGHTS: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Multiple shooting over CHUNKS chunks of STEPS at a time, until they meet; one chunk is the plain loop.
+
+    A sweep runs all chunks from their starts. Then Newton's method corrects the starts, by a scan over the chunks.
+    After k sweeps the first k chunks are exact, whatever the cell, so the loop over sweeps ends, and ends right.
+    """
+    program = tl.program_id(0)
+    blocks = tl.cdiv(D, BLOCK)
+    b = (program // blocks).to(tl.int64)
+    d = (program % blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    live = d < D
+    a0, a1, a2 = (
+        _weight(a, 0, WEIGHTS, D, d, live),
+        _weight(a, 1, WEIGHTS, D, d, live),
+        _weight(a, 2, WEIGHTS, D, d, live),
+    )
+    carry = tl.load(h0 + b * D + d, mask=live, other=0.0).to(tl.float32)
+    k = tl.arange(0, CHUNKS)[:, None]
+    first = (k == 0) & live
+    previous = tl.maximum(k - 1, 0) + 0 * d
+    worst, sweeps = 0.0, 0
+    for t0 in range(0, T, CHUNKS * STEPS):
+        start = tl.where(first, carry, 0.0)
+        h = start
+        sweep, again = 0, 1
+        while again > 0:
+            h = start
+            slope = tl.full([CHUNKS, BLOCK], 1.0, tl.float32)
+            for j in range(STEPS):
+                t = t0 + k * STEPS + j
+                here = (t < T) & live
+                x0, x1, x2 = _inputs(p, GATES, D, t.to(tl.int64) * p_t + b * p_b + d, here)
+                new, J = _step(CELL, h, x0, x1, x2, a0, a1, a2)
+                h = tl.where(here, new, h)
+                slope = tl.where(here, J * slope, slope)
+                # the first sweep of several chunks starts from nothing: not worth the writes
+                tl.store(out + t.to(tl.int64) * o_t + b * o_b + d, h, mask=here & ((sweep > 0) | (CHUNKS == 1)))
+            if CHUNKS == 1:
+                again = 0
+            else:
+                ends = tl.gather(h, previous, axis=0)
+                apart = tl.max(tl.where((k > 0) & (t0 + k * STEPS < T) & live, gap(ends, start), 0.0))
+                A = tl.where(first, 0.0, slope)
+                shift = tl.where(first, h, h - slope * start)
+                _, solved = tl.associative_scan((A, shift), 0, affine)
+                new_start = tl.where(first, carry, finite_or(tl.gather(solved, previous, axis=0), ends))
+                again = ((sweep == 0) | ((apart > tolerance) & (sweep < CHUNKS))).to(tl.int32)
+                start = tl.where(again > 0, new_start, start)
+                worst = tl.where(again > 0, worst, tl.maximum(worst, apart))
+            sweep += 1
+        sweeps = tl.maximum(sweeps, sweep)
+        last = tl.minimum(CHUNKS - 1, (T - 1 - t0) // STEPS)
+        carry = tl.sum(tl.where(k == last, h, 0.0), axis=0)[None, :]
+    tl.store(certificate + program * 2, worst)
+    tl.store(certificate + program * 2 + 1, sweeps.to(tl.float32))
+
+
+@triton.jit
+def newton(
+    p, a, h0, out, certificate, T, D, p_t, p_b, o_t, o_b, iterations,
+    CELL: tl.constexpr, GATES: tl.constexpr, WEIGHTS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The scheme of the paper: so many Newton iterations on a segment of STEPS, then the next; no judgement."""
+    program = tl.program_id(0)
+    blocks = tl.cdiv(D, BLOCK)
+    b = (program // blocks).to(tl.int64)
+    d = (program % blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    live = d < D
+    a0, a1, a2 = (
+        _weight(a, 0, WEIGHTS, D, d, live),
+        _weight(a, 1, WEIGHTS, D, d, live),
+        _weight(a, 2, WEIGHTS, D, d, live),
+    )
+    carry = tl.load(h0 + b * D + d, mask=live, other=0.0).to(tl.float32)
+    i = tl.arange(0, STEPS)[:, None]
+    first = (i == 0) & live
+    previous = tl.maximum(i - 1, 0) + 0 * d
+    worst = 0.0
+    for t0 in range(0, T, STEPS):
+        t = t0 + i
+        here = (t < T) & live
+        x0, x1, x2 = _inputs(p, GATES, D, t.to(tl.int64) * p_t + b * p_b + d, here)
+        h, _ = _step(CELL, tl.where(first, carry, 0.0), x0, x1, x2, a0, a1, a2)
+        for _ in range(iterations):
+            before = tl.where(first, carry, tl.gather(h, previous, axis=0))
+            f, J = _step(CELL, before, x0, x1, x2, a0, a1, a2)
+            A, shift = tl.where(first, 0.0, J), tl.where(first, f, f - J * before)
+            _, h = tl.associative_scan((A, shift), 0, affine)
+        before = tl.where(first, carry, tl.gather(h, previous, axis=0))
+        f, _ = _step(CELL, before, x0, x1, x2, a0, a1, a2)
+        worst = tl.maximum(worst, tl.max(tl.where(here, gap(f, h), 0.0)))
+        tl.store(out + t.to(tl.int64) * o_t + b * o_b + d, h, mask=here)
+        carry = tl.sum(tl.where(i == tl.minimum(STEPS - 1, T - 1 - t0), h, 0.0), axis=0)[None, :]
+    tl.store(certificate + program * 2, worst)
+    tl.store(certificate + program * 2 + 1, iterations * 1.0)
+
+
+@triton.jit
+def backward(
+    p, a, h0, h, g, d_p, d_a, d_h0, T, D, B, p_t, p_b, o_t, o_b, q_t, q_b,
+    CELL: tl.constexpr, GATES: tl.constexpr, WEIGHTS: tl.constexpr,
+    STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The adjoint, a linear recurrence from the end: products of derivatives over chunks, a scan, then the chunks."""
+    program = tl.program_id(0)
+    blocks = tl.cdiv(D, BLOCK)
+    b = (program // blocks).to(tl.int64)
+    d = (program % blocks) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    live = d < D
+    a0, a1, a2 = (
+        _weight(a, 0, WEIGHTS, D, d, live),
+        _weight(a, 1, WEIGHTS, D, d, live),
+        _weight(a, 2, WEIGHTS, D, d, live),
+    )
+    initial = tl.load(h0 + b * D + d, mask=live, other=0.0).to(tl.float32)
+    k = tl.arange(0, CHUNKS)[:, None]
+    first = (k == 0) & live
+    previous = tl.maximum(k - 1, 0) + 0 * d
+    arriving = 0 * initial
+    s0 = tl.zeros([CHUNKS, BLOCK], tl.float32)
+    s1, s2 = s0, s0
+    spans = tl.cdiv(T, CHUNKS * STEPS)
+    for span in range(spans):
+        t0 = (spans - 1 - span) * CHUNKS * STEPS
+        begin = t0 + (CHUNKS - 1 - k) * STEPS  # row 0 holds the last chunk
+        entering = arriving + 0 * s0
+        if CHUNKS > 1:
+            Q, P = tl.zeros([CHUNKS, BLOCK], tl.float32), tl.full([CHUNKS, BLOCK], 1.0, tl.float32)
+            for back_step in range(STEPS):
+                t = begin + STEPS - 1 - back_step
+                here = (t < T) & live
+                at = t.to(tl.int64)
+                before = tl.load(h + (at - 1) * o_t + b * o_b + d, mask=here & (t > 0), other=0.0).to(tl.float32)
+                before = tl.where(t > 0, before, initial)
+                x0, x1, x2 = _inputs(p, GATES, D, at * p_t + b * p_b + d, here)
+                _, J = _step(CELL, before, x0, x1, x2, a0, a1, a2)
+                direct = tl.load(g + at * o_t + b * o_b + d, mask=here, other=0.0).to(tl.float32)
+                Q, P = tl.where(here, J * (direct + Q), Q), tl.where(here, J * P, P)
+            A, shift = tl.where(first, 0.0, P), tl.where(first, P * arriving + Q, Q)
+            _, solved = tl.associative_scan((A, shift), 0, affine)
+            entering = tl.where(first, arriving, tl.gather(solved, previous, axis=0))
+        for back_step in range(STEPS):
+            t = begin + STEPS - 1 - back_step
+            here = (t < T) & live
+            at = t.to(tl.int64)
+            before = tl.load(h + (at - 1) * o_t + b * o_b + d, mask=here & (t > 0), other=0.0).to(tl.float32)
+            before = tl.where(t > 0, before, initial)
+            x0, x1, x2 = _inputs(p, GATES, D, at * p_t + b * p_b + d, here)
+            lam = tl.load(g + at * o_t + b * o_b + d, mask=here, other=0.0).to(tl.float32) + entering
+            d0, d1, d2, w0, w1, w2, back = _pull(CELL, lam, before, x0, x1, x2, a0, a1, a2)
+            target = d_p + at * q_t + b * q_b + d
+            tl.store(target, d0, mask=here)
+            tl.store(target + D, d1, mask=here)
+            if GATES == 3:
+                tl.store(target + 2 * D, d2, mask=here)
+            s0, s1, s2 = s0 + tl.where(here, w0, 0.0), s1 + tl.where(here, w1, 0.0), s2 + tl.where(here, w2, 0.0)
+            entering = tl.where(here, back, entering)
+        arriving = tl.sum(tl.where(k == CHUNKS - 1, entering, 0.0), axis=0)[None, :]
+    tl.store(d_h0 + b * D + d, arriving, mask=live)
+    row = d_a + b * WEIGHTS * D + d
+    if WEIGHTS > 0:
+        tl.store(row, tl.sum(s0, axis=0)[None, :], mask=live)
+    if WEIGHTS > 1:
+        tl.store(row + D, tl.sum(s1, axis=0)[None, :], mask=live)
+        tl.store(row + 2 * D, tl.sum(s2, axis=0)[None, :], mask=live)
