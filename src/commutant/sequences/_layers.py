@@ -104,7 +104,12 @@ class ParallelRecurrence(nn.Module):
                         parameter.clamp_(-self.a_max, self.a_max)
 
     def forward(
-        self, x: Tensor | PackedSequence, h_0: State | None = None, *, cu_seqlens: Tensor | None = None
+        self,
+        x: Tensor | PackedSequence,
+        h_0: State | None = None,
+        *,
+        cu_seqlens: Tensor | None = None,
+        group: Any = None,
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers over whole sequences.
 
@@ -114,11 +119,18 @@ class ParallelRecurrence(nn.Module):
             h_0: initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
                 hidden_size)`; zero when absent.
             cu_seqlens: where each sequence starts and ends, `(sequences + 1,)`, from 0 to total.
+            group: a process group over which time is split, see `solve_recurrence`; x holds the steps of this rank, h_0
+                is that of rank 0, and the final state is that of this rank's last step.
 
         Returns:
             The output in the layout of x, with `hidden_size` times the directions features, and the final state, in
             the layout of h_0.
         """
+        if group is not None and (self.bidirectional or self.output_gates or cu_seqlens is not None):
+            raise InputError(
+                "time can be split over ranks for one direction and sequences of one length, and not for SRU, whose "
+                "output reads the state of the step before"
+            )
         ragged = Ragged.of(x, cu_seqlens, self.batch_first, self.input_size)
         hidden = ragged.padded
         states = self._initial(h_0, hidden, ragged.batched)
@@ -129,7 +141,7 @@ class ParallelRecurrence(nn.Module):
             for suffix in self._suffixes(layer):
                 backwards = suffix.endswith("reverse")
                 source = ragged.flip(hidden) if backwards else hidden
-                output, state, info = self._run(source, states[len(finals)], suffix)
+                output, state, info = self._run(source, states[len(finals)], suffix, group)
                 outputs.append(ragged.flip(output) if backwards else output)
                 finals.append(ragged.last(state, states[len(finals)]))
                 infos.append(info)
@@ -167,16 +179,17 @@ class ParallelRecurrence(nn.Module):
             finals.append(after)
         return hidden, self._export(finals, True)
 
-    def _run(self, x: Tensor, h_0: Tensor, suffix: str) -> tuple[Tensor, Tensor, SolveInfo | Fused]:
+    def _run(self, x: Tensor, h_0: Tensor, suffix: str, group: Any) -> tuple[Tensor, Tensor, SolveInfo | Fused]:
         cell = self.cell
         pre, weights = self._gates(x, suffix)
         own = pre[..., : cell.gates, :] if self.output_gates else pre
         start, recurrent = h_0.to(pre.dtype), weights[: cell.recurrent]
         info: SolveInfo | Fused
-        if self.solver in ("auto", "sequential", "multishoot") and fused_cell(self.cell_name, own):
+        kernel = group is None and self.solver in ("auto", "sequential", "multishoot")
+        if kernel and fused_cell(self.cell_name, own):
             states, info = fused_recurrence(self.cell_name, own, recurrent, start, self.solver)
         else:
-            states, info = solve(cell, (own,), start, (recurrent,), Options(self.solver))
+            states, info = solve(cell, (own,), start, (recurrent,), Options(self.solver), group)
         before = torch.cat([h_0[None].to(states.dtype), states[:-1]]) if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
 

@@ -20,8 +20,8 @@ Method: TypeAlias = Literal[
     "auto", "loop", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
 ]
 METHODS = ("auto", "loop", "sequential", "multishoot", "tabulated", *NEWTON_LIKE)
-_WARM_UP = 32  # steps after which a cell of moderate memory has forgotten a wrong start
-_SHORTEST = 2 * _WARM_UP  # chunks shorter than this gain nothing over the loop
+WARM_UP = 32  # steps after which a cell of moderate memory has forgotten a wrong start
+_SHORTEST = 2 * WARM_UP  # chunks shorter than this gain nothing over the loop
 _HALF = (torch.bfloat16, torch.float16)
 
 
@@ -62,6 +62,7 @@ def solve_recurrence(
     max_iters: int | None = None,
     tol: float | None = None,
     on_fail: Literal["fallback", "raise", "warn"] = "fallback",
+    group: Any = None,
 ) -> tuple[Float[Tensor, "batch time *state"], SolveInfo]:
     """Solve $h_t = f(h_{t-1}, x_t)$ for all t, in parallel over time where that is possible.
 
@@ -87,6 +88,9 @@ def solve_recurrence(
         max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 4 for shooting.
         tol: the relative step defect that counts as solved; default 8 units in the last place.
         on_fail: what to do when the certificate is not met: go on with the next method, raise, or go on and warn.
+        group: a `torch.distributed` process group over which time is split: x holds the steps of this rank, which may
+            be more or fewer than those of another, and so do the states; h0 is that of rank 0. Every rank must run the
+            backward pass; gradients of params are those of its own steps, to be summed over the ranks (as DDP does).
 
     Returns:
         The states `(batch, time, *state)`, and a `SolveInfo`.
@@ -94,6 +98,7 @@ def solve_recurrence(
     Raises:
         InputError: for inconsistent shapes, an unknown method, or a structure that the step does not have.
         ConvergenceError: with `on_fail="raise"`.
+        CommutantError: when another rank of the group is gone.
 
     Example:
         >>> a = torch.tensor([0.5, -0.4])
@@ -113,11 +118,15 @@ def solve_recurrence(
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
     kind = _structure(step, leaves, h0, params, structure)
+    if group is not None:
+        from ._across_ranks import widest_structure
+
+        kind = widest_structure(kind, h0, group)
     cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
     cell.bound = bound
     options = Options(method, max_iters, tol, on_fail)
     timed = tuple(t.transpose(0, 1) for t in leaves)
-    states, info = solve(cell, timed, h0, params, options)
+    states, info = solve(cell, timed, h0, params, options, group)
     return states.transpose(0, 1), info
 
 
@@ -145,10 +154,10 @@ def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str
     rows, times = slice(0, 4), torch.linspace(0, x[0].shape[1] - 1, 8).long().unique()
     with torch.no_grad():
         # a few rows at a few times: a step may couple more on some inputs than on others
-        sample = tuple(_wide(t[rows, times].detach()).flatten(0, 1) for t in x)
+        sample = tuple(widened(t[rows, times].detach()).flatten(0, 1) for t in x)
         sample = tuple(t.nan_to_num() if t.is_floating_point() else t for t in sample)
-        states = _wide(h0[rows].detach()).nan_to_num().repeat_interleave(len(times), 0)
-        found = jacobian_structure(step, states, sample, tuple(_wide(p.detach()) for p in params))
+        states = widened(h0[rows].detach()).nan_to_num().repeat_interleave(len(times), 0)
+        found = jacobian_structure(step, states, sample, tuple(widened(p.detach()) for p in params))
     order = ("diagonal", "blocks", "dense")
     if claimed == "auto":
         claimed = found.kind
@@ -173,8 +182,14 @@ class Options:
 
 
 @torch.compiler.disable
-def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
+def solve(
+    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, group: Any = None
+) -> tuple[Tensor, SolveInfo]:
     """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
+    if group is not None:
+        from ._across_ranks import solve_across
+
+        return solve_across(cell, x, h0, params, options, group)
     if x[0].shape[0] == 0 or h0.numel() == 0:
         # connected to all that it depends on, so that an empty batch can go through a backward pass
         joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h0 * 0)
@@ -190,15 +205,15 @@ def solve(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options)
 def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
     """The plain differentiable loop: the reference, and the path of transforms and second derivatives."""
     dtype, states = h0.dtype, []
-    h, *wide = (_wide(t) for t in (h0, *params))
+    h, *wide = (widened(t) for t in (h0, *params))
     with torch.autocast(h0.device.type, enabled=False):
         for t in range(x[0].shape[0]):
-            h = cell.step(h, tuple(_wide(leaf[t]) for leaf in x), tuple(wide))
+            h = cell.step(h, tuple(widened(leaf[t]) for leaf in x), tuple(wide))
             states.append(h)
         return torch.stack(states).to(dtype)
 
 
-def _wide(t: Tensor) -> Tensor:
+def widened(t: Tensor) -> Tensor:
     return t.float() if t.dtype in _HALF else t
 
 
@@ -245,7 +260,7 @@ def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
         return sequential(problem)
     if method == "multishoot":
         shortest = min(_SHORTEST, max(2, problem.length // 4))
-        return multishoot(problem, max_iters or 4, max(2, chunk_count(problem.length, lane, shortest)), _WARM_UP)
+        return multishoot(problem, max_iters or 4, max(2, chunk_count(problem.length, lane, shortest)), WARM_UP)
     if method == "tabulated":
         count = max(2, chunk_count(problem.length, lane, max(2, min(_SHORTEST, problem.length // 4))))
         return tabulated(problem, max_iters or 4, count)
@@ -268,10 +283,10 @@ def choose(problem: Problem) -> str:
 
 def forgets(problem: Problem) -> bool:
     """Whether two states come together within a warm-up, tried at a few places in a few rows."""
-    places = torch.linspace(0, problem.length - _WARM_UP, 4).long()
+    places = torch.linspace(0, problem.length - WARM_UP, 4).long()
     start = problem.h0[:2].unsqueeze(0).expand(4, *problem.h0[:2].shape)
     near, far = start * 0, start * 0 + 0.9
-    for j in range(_WARM_UP):
+    for j in range(WARM_UP):
         x = tuple(leaf[places + j, :2] for leaf in problem.x)
         near, far = problem.cell.step(near, x, problem.params), problem.cell.step(far, x, problem.params)
     return defect(near, far) < 0.03
@@ -286,7 +301,7 @@ class _Solve(torch.autograd.Function):
     ) -> Tensor:
         x, params = rest[:count], rest[count:]
         dtype = h0.dtype
-        wide = [_wide(t) for t in (h0, *rest)]
+        wide = [widened(t) for t in (h0, *rest)]
         with torch.autocast(h0.device.type, enabled=False):
             states, info = find_trajectory(cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), options)
         report.append(info)
@@ -305,7 +320,7 @@ class _Solve(torch.autograd.Function):
             out = loop(cell, tuple(inputs[1 : count + 1]), inputs[0], tuple(inputs[count + 1 :]))
             found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
             return None, None, None, None, *(next(found) if t.requires_grad else None for t in inputs)
-        wide = [_wide(t) for t in (h0, *rest)]
+        wide = [widened(t) for t in (h0, *rest)]
         x, params = tuple(wide[1 : count + 1]), tuple(wide[count + 1 :])
         with torch.autocast(h0.device.type, enabled=False):
             d_h0, d_x, d_params = adjoint(cell, x, wide[0], params, states, gradient.to(states.dtype))

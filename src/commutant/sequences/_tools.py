@@ -26,8 +26,13 @@ class ParallelCell(nn.Module):
         self.info: tuple[SolveInfo, ...] = ()
         self.fallbacks = 0
 
-    def forward(self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The states `(batch, time, *state)` and the last one, from x and an initial state (zero when absent)."""
+    def forward(
+        self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None, *, group: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """The states `(batch, time, *state)` and the last one, from x and an initial state (zero when absent).
+
+        With `group` the time of x is this rank's, see `solve_recurrence`.
+        """
         if not isinstance(x, Tensor) or x.dim() < 3:
             raise InputError(f"x must be (batch, time, ...), got {tuple(x.shape) if hasattr(x, 'shape') else type(x)}")
         h_0 = x.new_zeros(x.shape[0], *self._state_shape()) if h_0 is None else h_0
@@ -37,7 +42,7 @@ class ParallelCell(nn.Module):
             return torch.func.functional_call(self.cell, dict(zip(parameters, values, strict=True)), (x_t, h))
 
         y, info = solve_recurrence(
-            step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound
+            step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound, group=group
         )
         self.info = (info,)
         self.fallbacks += not info.converged

@@ -1,0 +1,197 @@
+"""One recurrence over several processes: each holds a stretch of time, and they agree on the states where they meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .._errors import CommutantError, InputError
+from ..algebra import Structure
+from ..algebra._linear_scan import apply_map, compose_maps, identity_map, scan_time, transpose_map
+from ._cell import Cell, Tensors
+from ._solve import WARM_UP, Options, SolveInfo, adjoint, find_trajectory, widened
+from ._trajectory import defect
+
+
+def solve_across(
+    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, group: Any
+) -> tuple[Tensor, SolveInfo]:
+    """The stretch of this rank, `(time, batch, *state)`, of the trajectory over all ranks of the group.
+
+    Multiple shooting with ranks for chunks. Every sweep solves all stretches from their starts and gathers the ends.
+    If these are not the starts of the next, Newton's method on the boundary states corrects them. After k sweeps the
+    first k ranks are exact whatever the cell, so there are never more sweeps than ranks, and nothing unconverged is
+    returned. The decision to go on is made from gathered numbers, the same on all ranks.
+    """
+    _check_group(group)
+    if options.method == "loop":
+        raise InputError("method 'loop' has no form across ranks; choose another, or give no group")
+    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+        raise InputError("a recurrence across ranks does not run under the transforms of torch.func")
+    _same_everywhere(h0, group)
+    report: list[SolveInfo] = []
+    states = _Across.apply(cell, options, report, group, len(x), h0, *x, *params)
+    return states, report[0]
+
+
+def _check_group(group: Any) -> None:
+    if not (dist.is_available() and dist.is_initialized()):
+        raise InputError("group= needs torch.distributed; call init_process_group, or start with torchrun")
+    if not isinstance(group, dist.ProcessGroup):
+        raise InputError(f"group must be a torch.distributed process group, got {type(group).__name__}")
+
+
+def widest_structure(kind: Structure, like: Tensor, group: Any) -> Structure:
+    """What the Jacobian couples on any rank: each has probed its own stretch, or none."""
+    _check_group(group)
+    order: tuple[Structure, ...] = ("diagonal", "blocks", "dense")
+    return order[int(_gather(torch.tensor(order.index(kind), device=like.device), group).max())]
+
+
+def _same_everywhere(h0: Tensor, group: Any) -> None:
+    """Shapes first: gathering tensors of different sizes would hang or fail without a reason."""
+    own = torch.zeros(8, dtype=torch.long, device=h0.device)
+    own[: h0.dim()] = torch.tensor(h0.shape)
+    own[7] = hash(str(h0.dtype)) % 1009
+    shapes = _gather(own, group)
+    if (shapes != shapes[0]).any():
+        raise InputError(
+            f"every rank must bring the same batch, state and dtype, got states of shape "
+            f"{[tuple(s[:-1][s[:-1] > 0].tolist()) for s in shapes]} over the ranks"
+        )
+
+
+def _gather(t: Tensor, group: Any) -> Tensor:
+    """The tensors of all ranks, stacked."""
+    out = t.new_empty((dist.get_world_size(group), *t.shape))
+    try:
+        dist.all_gather(list(out.unbind(0)), t.contiguous(), group=group)
+    except RuntimeError as error:  # a rank died, or did not come within the timeout of the group
+        rank, size = dist.get_rank(group), dist.get_world_size(group)
+        raise CommutantError(
+            f"rank {rank} of {size} lost another rank of the sequence group ({str(error).splitlines()[0]}); every rank "
+            "must take part in the forward and in the backward pass"
+        ) from error
+    return out
+
+
+def _find(
+    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, group: Any
+) -> tuple[Tensor, Tensor, SolveInfo]:
+    """The stretch of this rank, the state that it starts from, and the certificate."""
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
+    state = torch.zeros_like(h0) if rank else h0
+    for t in range(max(0, x[0].shape[0] - WARM_UP), x[0].shape[0]):
+        state = cell.step(state, tuple(leaf[t] for leaf in x), params)
+    starts = torch.cat([h0[None], _gather(state, group)[:-1]])
+    sweeps, product = 0, None
+    while True:
+        states, info = _local(cell, x, starts[rank], params, options)
+        sweeps += 1
+        # the starts travel too: each rank judges the numbers of all ranks, and they judge alike
+        both = _gather(torch.stack([starts[rank], states[-1] if len(states) else starts[rank]]), group)
+        starts, ends = both[:, 0], both[:, 1]
+        mismatch = defect(ends[:-1], starts[1:])
+        if mismatch <= tolerance or sweeps > size:
+            break
+        product = _product(cell, x, starts[rank], params, states)
+        products = _gather(product, group)
+        starts = _correct(starts, ends, products, cell.structure)
+    residual = max(info.residual, mismatch)
+    converged = info.converged and mismatch <= tolerance
+    return states, starts[rank], SolveInfo(info.method, sweeps, residual, mismatch, converged, info.fell_back)
+
+
+def _local(cell: Cell, x: Tensors, start: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
+    if x[0].shape[0] == 0:
+        return start.new_empty((0, *start.shape)), SolveInfo("sequential", 0, 0.0, 0.0, True)
+    return find_trajectory(cell, x, start, params, options)
+
+
+def _correct(starts: Tensor, ends: Tensor, products: Tensor, structure: Structure) -> Tensor:
+    new = starts.clone()
+    for k in range(len(starts) - 1):
+        moved = ends[k] + apply_map(products[k], new[k] - starts[k], structure)
+        new[k + 1] = torch.where(moved.isfinite(), moved, ends[k])
+    return new
+
+
+def _jacobians(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Tensor) -> Tensor:
+    before = torch.cat([start[None], states[:-1]])
+    out = tuple(torch.empty_like(leaf) for leaf in x)
+    return cell.linearize(before, x, params, out)[0]
+
+
+def _product(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Tensor) -> Tensor:
+    """The derivative of the end of a stretch with respect to its start: products of neighbours, halving."""
+    if len(states) == 0:
+        return identity_map(start, cell.structure).contiguous()
+    maps = _jacobians(cell, x, start, params, states)
+    while len(maps) > 1:
+        odd = maps[-1:] if len(maps) % 2 else maps[:0]
+        maps = torch.cat([compose_maps(maps[1::2], maps[: len(maps) // 2 * 2 : 2], cell.structure), odd])
+    return maps[0]
+
+
+class _Across(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cell: Cell,
+        options: Options,
+        report: list[SolveInfo],
+        group: Any,
+        count: int,
+        h0: Tensor,
+        *rest: Tensor,
+    ) -> Tensor:
+        h0_wide, *wide = (widened(t) for t in (h0, *rest))
+        with torch.autocast(h0.device.type, enabled=False):
+            states, start, info = _find(cell, tuple(wide[:count]), h0_wide, tuple(wide[count:]), options, group)
+        report.append(info)
+        ctx.cell, ctx.count, ctx.group = cell, count, group
+        ctx.save_for_backward(states, start, h0, *rest)
+        return states.to(h0.dtype, copy=True)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        if torch.is_grad_enabled():
+            raise InputError("a recurrence across ranks has no second derivative")
+        states, start, h0, *rest = ctx.saved_tensors
+        cell, count, group = ctx.cell, ctx.count, ctx.group
+        rank, structure = dist.get_rank(group), cell.structure
+        wide = [widened(t) for t in rest]
+        x, params = tuple(wide[:count]), tuple(wide[count:])
+        gradient = gradient.to(states.dtype)
+        with torch.autocast(h0.device.type, enabled=False):
+            # what a stretch hands back to the one before is affine in what it gets from the one behind
+            product = transpose_map(_product(cell, x, start, params, states), structure).contiguous()
+            shift = torch.zeros_like(start)
+            if len(states):
+                maps = transpose_map(_jacobians(cell, x, start, params, states), structure)
+                behind = torch.cat([maps[1:], torch.zeros_like(maps[:1])])
+                lam = scan_time(behind, gradient, torch.zeros_like(start), structure, True)
+                shift = apply_map(maps[0], lam[0], structure)
+            products, shifts = _gather(product, group), _gather(shift, group)
+            arriving = torch.zeros_like(start)
+            for k in range(len(shifts) - 1, rank, -1):
+                arriving = shifts[k] + apply_map(products[k], arriving, structure)
+            if len(states):
+                gradient = gradient.clone()
+                gradient[-1] += arriving
+                d_start, d_x, d_params = adjoint(cell, x, start, params, states, gradient)
+            else:
+                d_start, d_x, d_params = (
+                    arriving,
+                    [torch.zeros_like(t) for t in x],
+                    [torch.zeros_like(p) for p in params],
+                )
+        d_h0 = d_start if rank == 0 else torch.zeros_like(d_start)
+        grads = [
+            None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h0, *rest), strict=True)
+        ]
+        return None, None, None, None, None, *grads
