@@ -176,6 +176,7 @@ def pages() -> dict[Path, str]:
         "docs/laws.md": {"laws": laws_table()},
         "docs/recurrences.md": {"sequences-claims": claims_table("pararnn").split("\n\n")[0]},
         "docs/flows.md": {"flow-claims": claims_table("flow-equivariant-rnn").split("\n\n")[0]},
+        "docs/sparse.md": {"sparsity-claims": claims_table("rnn-sparsity").split("\n\n")[0]},
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }
     out = {}

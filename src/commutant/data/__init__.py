@@ -9,6 +9,9 @@ from ._moving import digit_glyphs as digit_glyphs
 from ._moving import flowing_glyphs as flowing_glyphs
 from ._moving import mnist_glyphs as mnist_glyphs
 from ._moving import mnist_unavailable as mnist_unavailable
+from ._reber import ReberStrings as ReberStrings
+from ._reber import reber_accepts as reber_accepts
+from ._reber import reber_strings as reber_strings
 from ._sets import DigitPoints as DigitPoints
 from ._sets import SetBatch as SetBatch
 from ._sets import digit_points as digit_points

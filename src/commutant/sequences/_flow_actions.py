@@ -34,6 +34,7 @@ def flow_transform(
         lifted: x is `(batch, time, V, channels, *space)`, fields of the space of states.
 
     Example:
+        >>> from commutant.sequences import Translation
         >>> x = torch.arange(3.0).expand(1, 2, 1, 3)
         >>> flow_transform(x, Translation.grid(1, dims=1), [1])[0, :, 0]
         tensor([[0., 1., 2.],
@@ -167,6 +168,7 @@ def check_flow_equivariance(
         tolerance: relative; default 1000 units in the last place.
 
     Example:
+        >>> from commutant.sequences import FERNN, Translation
         >>> flow = Translation.closed(5, 5)
         >>> print(check_flow_equivariance(FERNN(1, 2, flow), flow, torch.randn(1, 4, 1, 5, 5)).holds)
         True

@@ -1,0 +1,258 @@
+"""Pruning of recurrent layers: masks that survive training bit for bit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from .._errors import InputError
+from ._layers import ParallelRecurrence
+
+_KINDS = {"i2h": ("weight_ih",), "h2h": ("weight_hh",), "both": ("weight_ih", "weight_hh")}
+_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+
+
+class Mask(nn.Module):
+    """A parametrization that sets weights to zero: what it hides stays zero in the forward pass, bit for bit."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight where the mask is True, else zero; no gradient reaches the rest."""
+        return torch.where(self.mask, weight, 0)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """One weight of a recurrent layer."""
+
+    module: nn.Module
+    name: str
+    gates: int
+
+    @property
+    def weight(self) -> Tensor:
+        return getattr(self.module, self.name).detach()
+
+    @property
+    def mask(self) -> Tensor:
+        existing = _mask_of(self.module, self.name)
+        return torch.ones_like(self.weight, dtype=torch.bool) if existing is None else existing.mask
+
+
+def _mask_of(module: nn.Module, name: str) -> Mask | None:
+    if not parametrize.is_parametrized(module, name):
+        return None
+    return next((p for p in module.parametrizations[name] if isinstance(p, Mask)), None)  # type: ignore[union-attr,index]
+
+
+def _matrices(model: nn.Module, which: str) -> list[_Matrix]:
+    if which not in _KINDS:
+        raise InputError(f"which must be one of {', '.join(_KINDS)}, got {which!r}")
+    found = []
+    for module in model.modules():
+        for name, gates in _weights(module, _KINDS[which]):
+            found.append(_Matrix(module, name, gates))
+    if not found:
+        raise InputError(
+            f"{type(model).__name__} holds no recurrent layer (nn.RNN, nn.GRU, nn.LSTM, their cells, ParaGRU ...)"
+        )
+    return found
+
+
+def _weights(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    if isinstance(module, nn.RNNBase):
+        for name in module._flat_weights_names:
+            if name.startswith(kinds):
+                yield name, _GATES[module.mode]
+    elif isinstance(module, nn.RNNCellBase):
+        for name in kinds:
+            yield name, module.weight_hh.shape[0] // module.hidden_size  # type: ignore[operator,misc]
+    elif isinstance(module, ParallelRecurrence):
+        for layer in range(module.num_layers):
+            for name in (kind + suffix for kind in kinds for suffix in module._suffixes(layer)):
+                rows = getattr(module, name).shape[0]
+                yield name, rows // module.hidden_size if name.startswith("weight_ih") else rows
+
+
+def apply_masks(module: nn.Module, masks: dict[str, Tensor]) -> None:
+    """Put masks on weights of one module by name; a weight that has one gets the new one."""
+    for name, mask in masks.items():
+        existing = _mask_of(module, name)
+        if existing is None:
+            parametrize.register_parametrization(module, name, Mask(mask))
+        else:
+            existing.mask.copy_(mask)
+    if isinstance(module, nn.RNNBase) and _refresh not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_refresh)
+
+
+def _refresh(module: nn.RNNBase, _: Any) -> None:
+    """torch's recurrent layers read a list of weights made at construction; give them the masked ones."""
+    module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+
+
+def prune_recurrent(
+    model: nn.Module,
+    amount: float,
+    which: str = "both",
+    scope: str = "global",
+    criterion: str = "magnitude",
+    *,
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Remove the smallest weights of every recurrent layer in a model, in place, by masks that survive training.
+
+    Exactly `round(amount * n)` of the n weights of each scope go, ties by position; what was pruned before stays pruned
+    and counts, so pruning twice by the same amount changes nothing, and more only adds. Biases, embeddings and other
+    layers are left alone. The masks are parametrizations (`torch.nn.utils.parametrize`): a masked weight is exactly
+    zero in every forward pass whatever the optimizer does, and `state_dict` keeps the mask. `bake` makes them
+    permanent.
+
+    From *Investigating Sparsity in Recurrent Neural Networks* (Darji 2024, arXiv 2407.20601), whose gate masks were
+    scrambled; these follow the gate blocks of torch.
+
+    Args:
+        model: holds `nn.RNN`, `nn.GRU`, `nn.LSTM`, their cells or layers of this room.
+        amount: share of the weights to remove, 0 to 1.
+        which: `"i2h"` (input to hidden), `"h2h"` (hidden to hidden) or `"both"`.
+        scope: rank weights over the whole model (`"global"`, as the thesis does), in each `"layer"`, or in each
+            `"gate"` of each matrix.
+        criterion: `"magnitude"`, or `"random"`, a control.
+        generator: of the random criterion.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: for a model without recurrent layers, an amount outside 0..1 or weights that are not finite.
+
+    Example:
+        >>> rnn = prune_recurrent(torch.nn.GRU(8, 16), 0.9, "h2h")
+        >>> round(recurrent_sparsity(rnn, "h2h"), 2)
+        0.9
+    """
+    if not 0 <= amount <= 1:
+        raise InputError(f"amount must be a share between 0 and 1, got {amount}")
+    if scope not in ("global", "layer", "gate") or criterion not in ("magnitude", "random"):
+        raise InputError(
+            f"scope must be global, layer or gate and criterion magnitude or random, got {scope!r} and {criterion!r}"
+        )
+    matrices = _matrices(model, which)
+    for matrix in matrices:
+        if not matrix.weight.isfinite().all():
+            raise InputError(f"{matrix.name} of {type(matrix.module).__name__} holds values that are not finite")
+    scores = [_scores(matrix, criterion, generator) for matrix in matrices]
+    masks = [torch.ones_like(score, dtype=torch.bool) for score in scores]
+    for group in _groups(matrices, scope):
+        flat = torch.cat([scores[i].view(rows, -1)[r].flatten() for i, rows, r in group])
+        keep = torch.ones_like(flat, dtype=torch.bool)
+        keep[flat.argsort(stable=True)[: round(amount * flat.numel())]] = False
+        parts = keep.split([scores[i].numel() // rows for i, rows, _ in group])
+        for (i, rows, r), part in zip(group, parts, strict=True):
+            masks[i].view(rows, -1)[r] = part
+    for matrix, mask in zip(matrices, masks, strict=True):
+        apply_masks(matrix.module, {matrix.name: mask & matrix.mask})
+    return model
+
+
+def _scores(matrix: _Matrix, criterion: str, generator: torch.Generator | None) -> Tensor:
+    if criterion == "magnitude":
+        score = matrix.weight.abs().double()
+    else:
+        score = torch.rand(matrix.weight.shape, generator=generator, dtype=torch.float64).to(matrix.weight.device)
+    return torch.where(matrix.mask, score, -1).contiguous()  # what is gone goes first
+
+
+def _groups(matrices: Sequence[_Matrix], scope: str) -> list[list[tuple[int, int, int]]]:
+    """What is ranked together: (matrix, number of row blocks, block)."""
+    if scope == "gate":
+        return [[(i, m.gates, gate)] for i, m in enumerate(matrices) for gate in range(m.gates)]
+    if scope == "global":
+        return [[(i, 1, 0) for i in range(len(matrices))]]
+    layers: dict[tuple[int, str], list[tuple[int, int, int]]] = {}
+    for i, m in enumerate(matrices):
+        suffix = m.name.removeprefix("weight_ih").removeprefix("weight_hh")
+        layers.setdefault((id(m.module), suffix), []).append((i, 1, 0))
+    return list(layers.values())
+
+
+def diagonalize_recurrent(model: nn.Module) -> nn.Module:
+    """Keep only the diagonal of each gate's hidden-to-hidden matrix, in place: every unit remembers for itself.
+
+    An LSTM or GRU that is retrained for a few epochs after it loses little, because its memory is in the cell; a plain
+    RNN does. With a diagonal recurrence it could be trained in parallel over time.
+
+    Example:
+        >>> rnn = diagonalize_recurrent(torch.nn.LSTM(8, 16))
+        >>> int((rnn.weight_hh_l0 != 0).sum())
+        64
+    """
+    for matrix in _matrices(model, "h2h"):
+        rows, columns = matrix.weight.shape
+        if rows != matrix.gates * columns:
+            raise InputError(f"{matrix.name} of {type(matrix.module).__name__} is diagonal already, or has no diagonal")
+        eye = torch.eye(columns, dtype=torch.bool, device=matrix.weight.device).repeat(matrix.gates, 1)
+        apply_masks(matrix.module, {matrix.name: eye & matrix.mask})
+    return model
+
+
+def recurrent_sparsity(model: nn.Module, which: str = "both") -> float:
+    """The share of recurrent weights that are exactly zero."""
+    weights = [matrix.weight for matrix in _matrices(model, which)]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def bake(model: nn.Module) -> nn.Module:
+    """Make masks permanent, in place: the weights are plain parameters again, zero where they were masked."""
+    for module in model.modules():
+        names = [name for name in getattr(module, "parametrizations", {}) if _mask_of(module, name) is not None]
+        for name in names:
+            parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+        if names and isinstance(module, nn.RNNBase):
+            for key in [k for k, hook in module._forward_pre_hooks.items() if hook is _refresh]:
+                del module._forward_pre_hooks[key]
+            _refresh(module, None)
+            module.flatten_parameters()
+    return model
+
+
+def pruning_curve(
+    model: nn.Module,
+    evaluate: Callable[[nn.Module], float],
+    amounts: Sequence[float],
+    which: str = "both",
+    retrain: Callable[[nn.Module], Any] | None = None,
+    **options: Any,
+) -> list[dict[str, float]]:
+    """Prune copies of a trained model by each amount, evaluate them, retrain them with the mask fixed, evaluate again.
+
+    Args:
+        model: trained; left as it is.
+        evaluate: from a model to a score.
+        amounts: shares to prune.
+        which, options: see `prune_recurrent`.
+        retrain: trains a model in place; when absent nothing is retrained.
+
+    Returns:
+        A row for each amount: `amount`, `sparsity`, `score` and, after retraining, `retrained`.
+    """
+    rows = []
+    for amount in amounts:
+        pruned = prune_recurrent(copy.deepcopy(model), amount, which, **options)
+        row = {"amount": float(amount), "sparsity": recurrent_sparsity(pruned, which), "score": float(evaluate(pruned))}
+        if retrain is not None:
+            retrain(pruned)
+            row["retrained"] = float(evaluate(pruned))
+        rows.append(row)
+    return rows

@@ -1,0 +1,114 @@
+"""Inference with sparse recurrent weights: compressed rows in place of dense products."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._pruning import _GATES
+
+
+class SparseRecurrence(nn.Module):
+    """A pruned `nn.RNN`, `nn.GRU` or `nn.LSTM` that runs on the weights that are left, for inference.
+
+    What `to_sparse` returns. The products of a step read compressed rows (CSR, 32-bit indices), so their time follows
+    the number of weights that are not zero. The states are kept as `(hidden, batch)`, as those products want them.
+    """
+
+    def __init__(self, dense: nn.RNNBase) -> None:
+        super().__init__()
+        self.mode, self.hidden_size, self.num_layers = dense.mode, dense.hidden_size, dense.num_layers
+        self.input_size, self.batch_first, self.bidirectional = dense.input_size, dense.batch_first, dense.bidirectional
+        self.directions = 2 if dense.bidirectional else 1
+        for layer in range(dense.num_layers):
+            for suffix in ("", "_reverse")[: self.directions]:
+                end = f"_l{layer}{suffix}"
+                for kind in ("ih", "hh"):
+                    self.register_buffer(f"weight_{kind}{end}", _compressed(getattr(dense, f"weight_{kind}{end}")))
+                    bias = getattr(dense, f"bias_{kind}{end}").detach() if dense.bias else None
+                    self.register_buffer(f"bias_{kind}{end}", bias)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, h_0: Tensor | tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, object]:
+        """As the dense layer: x `(time, batch, features)` (or batch first), and the states of torch; no gradient."""
+        if x.dim() != 3 or x.shape[-1] != self.input_size:
+            raise InputError(f"x must have 3 axes and {self.input_size} features, got shape {tuple(x.shape)}")
+        x = x.transpose(0, 1) if self.batch_first else x
+        batch, lstm = x.shape[1], self.mode == "LSTM"
+        parts = h_0 if isinstance(h_0, tuple) else (h_0,) * (1 + lstm)
+        expected = (self.num_layers * self.directions, batch, self.hidden_size)
+        if any(part is not None and tuple(part.shape) != expected for part in parts) or len(parts) != 1 + lstm:
+            raise InputError(f"the state must be {1 + lstm} tensor(s) of shape {expected}")
+        finals: list[tuple[Tensor, ...]] = []
+        for layer in range(self.num_layers):
+            outputs = []
+            for suffix in ("", "_reverse")[: self.directions]:
+                start = [x.new_zeros(expected[1:]) if p is None else p[len(finals)] for p in parts]
+                y, final = self._run(
+                    x.flip(0) if suffix else x, [s.mT.contiguous() for s in start], f"_l{layer}{suffix}"
+                )
+                outputs.append(y.flip(0) if suffix else y)
+                finals.append(final)
+            x = torch.cat(outputs, -1) if len(outputs) == 2 else outputs[0]
+        out = tuple(torch.stack([final[i].mT for final in finals]) for i in range(1 + lstm))
+        return (x.transpose(0, 1) if self.batch_first else x), out if lstm else out[0]
+
+    def _run(self, x: Tensor, state: list[Tensor], end: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+        w_ih, w_hh = getattr(self, f"weight_ih{end}"), getattr(self, f"weight_hh{end}")
+        b_ih, b_hh = getattr(self, f"bias_ih{end}"), getattr(self, f"bias_hh{end}")
+        length, batch, _ = x.shape
+        drive = (w_ih @ x.reshape(length * batch, -1).mT.contiguous()).view(-1, length, batch)
+        column = None if b_hh is None else b_hh[:, None].expand(-1, batch)
+        if b_ih is not None:
+            drive += b_ih[:, None, None]
+        drive = drive.transpose(0, 1).contiguous()
+        h, c = state[0], state[-1]
+        out = x.new_empty(length, self.hidden_size, batch)
+        for t in range(length):
+            own = w_hh @ h if column is None else torch.addmm(column, w_hh, h)
+            if self.mode == "GRU":
+                r, z = torch.sigmoid_(own[: 2 * self.hidden_size].add_(drive[t, : 2 * self.hidden_size])).chunk(2)
+                n = torch.addcmul(drive[t, 2 * self.hidden_size :], r, own[2 * self.hidden_size :]).tanh_()
+                h = torch.lerp(n, h, z, out=out[t])
+            elif self.mode == "LSTM":
+                i, f, g, o = own.add_(drive[t]).chunk(4)
+                c = torch.addcmul(i.sigmoid_() * g.tanh_(), f.sigmoid_(), c)
+                h = torch.mul(o.sigmoid_(), c.tanh(), out=out[t])
+            else:
+                squash = torch.tanh if self.mode == "RNN_TANH" else torch.relu
+                h = out[t].copy_(squash(own.add_(drive[t])))
+        return out.transpose(1, 2), (h.clone(), c)[: len(state)]
+
+
+def _compressed(weight: Tensor) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        rows = weight.detach().to_sparse_csr()
+        narrow = (rows.crow_indices().int(), rows.col_indices().int())
+        return torch.sparse_csr_tensor(*narrow, rows.values(), rows.shape, check_invariants=True)
+
+
+def to_sparse(module: nn.RNNBase) -> SparseRecurrence:
+    """A pruned recurrent layer for inference on CPU, by compressed rows.
+
+    Worth it from about 90 % sparsity and a few hundred hidden units on; see the benchmark. The layer is copied: later
+    changes of it are not seen.
+
+    Args:
+        module: `nn.RNN`, `nn.GRU` or `nn.LSTM`, pruned by `prune_recurrent` or otherwise.
+
+    Raises:
+        InputError: for another module, or an LSTM with projections.
+
+    Example:
+        >>> from commutant.sequences import prune_recurrent
+        >>> rnn, x = prune_recurrent(torch.nn.GRU(8, 16), 0.95), torch.randn(5, 2, 8)
+        >>> torch.allclose(to_sparse(rnn)(x)[0], rnn(x)[0], atol=1e-6)
+        True
+    """
+    if not isinstance(module, nn.RNNBase) or module.mode not in _GATES or module.proj_size:
+        raise InputError(f"to_sparse takes nn.RNN, nn.GRU or nn.LSTM without projections, got {type(module).__name__}")
+    return SparseRecurrence(module)
