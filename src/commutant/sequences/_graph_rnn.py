@@ -78,9 +78,9 @@ def _edges(graph: Any) -> tuple[Tensor, int]:
 
 def _case(law: Law) -> Any:
     def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
-        edges = torch.combinations(torch.arange(draw.size + 2)).T
-        net = draw.module(lambda: GraphRNN((edges, draw.size + 2), draw.width))
-        return law, net, (draw.normal(draw.size + 1, draw.size + 3, draw.width),)
+        wires = (torch.tensor([[0, 1, 0], [2, 2, 3]]), 4)
+        net = draw.module(lambda: GraphRNN(wires, draw.width + 4, "tanh"))
+        return law, net, (4 * draw.normal(draw.size + 1, draw.size + 3, draw.width + 4),)
 
     return case
 
