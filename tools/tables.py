@@ -13,7 +13,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("laws", "algebra", "kernels", "sets", "sequences", "data", "training", "evidence", "papers", "report")
+ROOMS = (
+    "laws",
+    "algebra",
+    "kernels",
+    "sets",
+    "sequences",
+    "sequences.huggingface",
+    "data",
+    "training",
+    "evidence",
+    "papers",
+    "report",
+)
 AGGREGATIONS = {
     "gru": "`GRUFoldAggregation`",
     "binary-gru": "`LCMAggregation`",
@@ -118,7 +130,7 @@ def laws_table() -> str:
 
     from commutant.laws import Draw, stated_laws
 
-    for room in ROOMS[:5]:
+    for room in ROOMS[:6]:
         importlib.import_module(f"commutant.{room}")
     rows = []
     for law in stated_laws():

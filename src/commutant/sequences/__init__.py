@@ -1,5 +1,6 @@
 """Sequences: nonlinear recurrences that train in parallel over time, and are never silently wrong."""
 
+from ._block import RNNBlock as RNNBlock
 from ._cell import JacobianStructure as JacobianStructure
 from ._cell import jacobian_structure as jacobian_structure
 from ._fernn import FERNN as FERNN

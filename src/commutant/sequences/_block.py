@@ -1,0 +1,139 @@
+"""The residual block of a language model with a nonlinear recurrence in place of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from .._errors import InputError
+from ..laws import BatchIndependence, Causality, Draw, Law, obeys
+from ._layers import ParallelRecurrence, State
+from ._models import MinGRU, MinLSTM, ParaGRU, ParaLSTM
+
+CELLS: dict[str, type[ParallelRecurrence]] = {
+    "paragru": ParaGRU, "paralstm": ParaLSTM, "mingru": MinGRU, "minlstm": MinLSTM
+}  # fmt: skip
+BlockState: TypeAlias = tuple[Tensor, State]
+"""The last inputs of the convolution `(batch, conv - 1, d_model)`, and the state of the recurrence."""
+
+
+def _case(law: Law) -> Callable[[Draw], tuple[Law, Any, tuple[Tensor, ...]]]:
+    def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
+        block = draw.module(lambda: RNNBlock(8, heads=2))
+        return law, lambda x: block(x)[0], (draw.normal(draw.size + 1, 2 * draw.size + 2, 8),)
+
+    return case
+
+
+@obeys("causality", _case(Causality()))
+@obeys("batch independence", _case(BatchIndependence()))
+class RNNBlock(nn.Module):
+    """A residual block around a recurrence, then one around a gated MLP.
+
+    $x \\leftarrow s \\odot x + W_o\\,(\\mathrm{norm}(\\mathrm{rnn}(\\mathrm{conv}(v))) \\odot \\mathrm{silu}(g))$ with
+    $(v, g) = W_i\\,\\mathrm{norm}(x)$ and a learnt scale s, then
+    $x \\leftarrow s' \\odot x + \\mathrm{SwiGLU}(\\mathrm{norm}(x))$ (Danieli et al. 2025, section 5.2 and figure 9).
+    The convolution is causal, one short filter a channel, with a SiLU behind it as in Mamba. It takes the place of a
+    transformer's block, needs no positions, and decodes at a cost that does not grow with the length.
+
+    Args:
+        d_model: features.
+        cell: "paragru", "paralstm", "mingru" or "minlstm".
+        conv: steps that the convolution sees.
+        heads: blocks of the recurrence's input maps.
+        mlp_size: hidden features of the MLP; 8/3 of d_model, rounded up to a multiple of 32, when absent; 0 for no MLP.
+        a_max: bound of the recurrent weights, see `ParaGRU`.
+        solver: see `solve_recurrence`.
+
+    Shapes:
+        x `(batch, time, d_model)` to the same, and a state.
+
+    Example:
+        >>> block = RNNBlock(32)
+        >>> y, state = block(torch.randn(2, 100, 32))
+        >>> y_t, state = block.step(torch.randn(2, 32), state)
+        >>> y.shape, y_t.shape
+        (torch.Size([2, 100, 32]), torch.Size([2, 32]))
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        cell: str = "paragru",
+        conv: int = 4,
+        heads: int = 4,
+        mlp_size: int | None = None,
+        a_max: float | None = 0.5,
+        solver: str = "auto",
+    ) -> None:
+        super().__init__()
+        if cell not in CELLS:
+            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        if d_model < 1 or conv < 1 or heads < 1 or d_model % heads:
+            raise InputError(
+                f"d_model, conv and heads must be positive and heads divide d_model, got {d_model}, {conv}, {heads}"
+            )
+        self.mixer_norm, self.mixer_scale = nn.RMSNorm(d_model), nn.Parameter(torch.ones(d_model))
+        self.in_proj = nn.Linear(d_model, 2 * d_model, bias=False)
+        self.conv = nn.Conv1d(d_model, d_model, conv, groups=d_model)
+        self.recurrence = CELLS[cell](d_model, d_model, batch_first=True, num_heads=heads, a_max=a_max, solver=solver)
+        self.gate_norm = nn.RMSNorm(d_model)
+        self.out_proj = nn.Linear(d_model, d_model, bias=False)
+        mlp_size = -(-8 * d_model // 96) * 32 if mlp_size is None else mlp_size
+        self.mlp_size = mlp_size
+        if mlp_size:
+            self.mlp_norm, self.mlp_scale = nn.RMSNorm(d_model), nn.Parameter(torch.ones(d_model))
+            self.mlp_in = nn.Linear(d_model, 2 * mlp_size, bias=False)
+            self.mlp_out = nn.Linear(mlp_size, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, state: BlockState | None = None, *, lengths: Tensor | None = None, group: Any = None
+    ) -> tuple[Tensor, BlockState]:
+        """Run over whole sequences.
+
+        Args:
+            x: `(batch, time, d_model)`, at least one step.
+            state: what an earlier call returned; zero when absent.
+            lengths: real steps of each row `(batch,)`, at least one; the rest is padding at the end, and the state
+                returned is that behind the real steps.
+        """
+        if x.dim() != 3 or x.shape[1] == 0:
+            raise InputError(f"x must be (batch, time, d_model) with at least one step, got shape {tuple(x.shape)}")
+        value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
+        past, before = (None, None) if state is None else state
+        width = self.conv.kernel_size[0] - 1
+        past = value.new_zeros(x.shape[0], width, x.shape[2]) if past is None else past.to(value.dtype)
+        joined = torch.cat([past, value], 1)
+        value = nn.functional.silu(self.conv(joined.mT).mT)
+        if lengths is None:
+            past = joined[:, joined.shape[1] - width :]
+            mixed, after = self.recurrence(value.contiguous(), before)
+        else:
+            place = lengths.to(x.device)[:, None] + torch.arange(width, device=x.device)
+            past = joined.gather(1, place[:, :, None].expand(-1, -1, x.shape[2]))
+            packed = pack_padded_sequence(value, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            packed, after = self.recurrence(packed, before)
+            mixed = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])[0]
+        return self._close(x, mixed, gate), (past, after)
+
+    def step(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState]:
+        """One step of decoding, x `(batch, d_model)`."""
+        value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
+        past, before = (None, None) if state is None else state
+        width = self.conv.kernel_size[0] - 1
+        past = value.new_zeros(x.shape[0], width, x.shape[1]) if past is None else past.to(value.dtype)
+        joined = torch.cat([past, value[:, None]], 1)
+        value = nn.functional.silu(self.conv(joined.mT)[..., 0])
+        mixed, after = self.recurrence.step(value, before)
+        return self._close(x, mixed, gate), (joined[:, 1:], after)
+
+    def _close(self, x: Tensor, mixed: Tensor, gate: Tensor) -> Tensor:
+        x = self.mixer_scale * x + self.out_proj(self.gate_norm(mixed) * nn.functional.silu(gate))
+        if not self.mlp_size:
+            return x
+        up, gate = self.mlp_in(self.mlp_norm(x)).chunk(2, -1)
+        return self.mlp_scale * x + self.mlp_out(up * nn.functional.silu(gate))

@@ -1,0 +1,153 @@
+"""RNNBlock and the Hugging Face model: decoding, padding, saving, the paper's sizes."""
+
+import copy
+
+import pytest
+import torch
+
+from commutant import InputError
+from commutant.sequences import RNNBlock
+
+pytest.importorskip("transformers")
+from commutant.sequences.huggingface import ParaRNNConfig, ParaRNNForCausalLM
+
+CELLS = ("paragru", "paralstm", "mingru", "minlstm")
+
+
+def small(cell="paragru", **options):
+    config = ParaRNNConfig(
+        vocab_size=23, hidden_size=16, num_hidden_layers=2, num_heads=2, mlp_size=24, cell=cell, pad_token_id=0,
+        eos_token_id=None, bos_token_id=None, initializer_range=0.3, **options,
+    )  # fmt: skip
+    return ParaRNNForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_block_decodes_what_it_was_trained_for(cell):
+    block, x = RNNBlock(16, cell, heads=2), torch.randn(3, 90, 16)
+    whole, last = block(x)
+    first, state = block(x[:, :41])
+    rest, end = block(x[:, 41:], state)
+    torch.testing.assert_close(torch.cat([first, rest], 1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(end, last, atol=1e-5, rtol=0)
+    state, steps = None, []
+    for t in range(10):
+        y, state = block.step(x[:, t], state)
+        steps.append(y)
+    torch.testing.assert_close(torch.stack(steps, 1), whole[:, :10], atol=1e-5, rtol=0)
+
+
+def test_block_with_padding_keeps_the_state_of_the_real_steps():
+    block, x = RNNBlock(16, "paralstm", heads=2), torch.randn(3, 20, 16)
+    lengths = torch.tensor([20, 1, 7])
+    y, state = block(x, lengths=lengths)
+    for i, n in enumerate(lengths.tolist()):
+        alone, own = block(x[i : i + 1, :n])
+        torch.testing.assert_close(y[i : i + 1, :n], alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(state[0][i : i + 1], own[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(state[1][0][:, i : i + 1], own[1][0], atol=1e-5, rtol=0)
+
+
+def test_block_trains_and_bad_input_is_named(unchecked):
+    block = RNNBlock(8, heads=2, conv=1, mlp_size=0)
+    block(torch.randn(2, 5, 8))[0].sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
+    for call, said in (
+        (lambda: RNNBlock(8, "elman"), "'elman'"),
+        (lambda: RNNBlock(9, heads=4), "heads divide"),
+        (lambda: block(torch.randn(2, 0, 8)), "at least one step"),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_generation_is_reading(cell):
+    """Greedy tokens from the state are those of reading everything again for every token."""
+    model, prompt = small(cell), torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    found = model.generate(prompt, max_new_tokens=12, do_sample=False)
+    ids = prompt
+    with torch.no_grad():
+        for _ in range(12):
+            ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], 1)
+    assert torch.equal(found, ids)
+    assert torch.equal(model.generate(prompt, max_new_tokens=12, do_sample=False, use_cache=False), ids)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_says_nothing(side):
+    model = small()
+    rows = [torch.tensor([3, 1, 4]), torch.tensor([9, 2, 6, 5, 3, 5, 8]), torch.tensor([7])]
+    ids, mask = torch.zeros(3, 7, dtype=torch.long), torch.zeros(3, 7, dtype=torch.long)
+    for i, row in enumerate(rows):
+        place = slice(7 - len(row), 7) if side == "left" else slice(0, len(row))
+        ids[i, place], mask[i, place] = row, 1
+    logits = model(ids, attention_mask=mask).logits
+    for i, row in enumerate(rows):
+        place = slice(7 - len(row), 7) if side == "left" else slice(0, len(row))
+        torch.testing.assert_close(logits[i, place], model(row[None]).logits[0], atol=1e-5, rtol=0)
+    if side == "left":
+        found = model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+        for i, row in enumerate(rows):
+            alone = model.generate(row[None], max_new_tokens=6, do_sample=False)
+            assert torch.equal(found[i, 7:], alone[0, len(row) :])
+
+
+def test_it_is_saved_and_loaded(tmp_path):
+    model, ids = small(tie_word_embeddings=True), torch.randint(0, 23, (2, 9))
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+    again = ParaRNNForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert again.lm_head.weight is again.embeddings.weight
+    assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
+
+
+def test_recurrences_keep_their_own_initialisation():
+    model = small()
+    weight = model.blocks[0].recurrence.weight_hh_l0
+    assert weight.abs().max() <= 0.5
+    assert weight.std() > 0.1
+    assert torch.equal(model.blocks[0].mixer_scale, torch.ones(16))
+    assert 0.25 < model.embeddings.weight.std() < 0.35
+
+
+def test_labels_are_shifted_and_gradients_reach_everything():
+    model, ids = small().train(), torch.randint(0, 23, (2, 9))
+    out = model(ids, labels=ids)
+    expected = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(out.loss, expected)
+    assert out.state is None
+    out.loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    loss, logits = model(ids, labels=ids, return_dict=False)[:2]
+    torch.testing.assert_close(loss, expected)
+    assert logits.shape == (2, 9, 23)
+    assert len(model(ids, output_hidden_states=True).hidden_states) == 3
+    embedded = model(inputs_embeds=model.embeddings(ids)).logits
+    assert torch.equal(embedded, out.logits)
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "heads", "millions"),
+    [(1024, 24, 4, 406), (2048, 24, 4, 1420), (2560, 32, 2, 2900), (4096, 32, 4, 6760)],
+)
+def test_the_papers_numbers_of_parameters(width, layers, heads, millions):
+    config = ParaRNNConfig(hidden_size=width, num_hidden_layers=1, num_heads=heads)
+    with torch.device("meta"):
+        model = ParaRNNForCausalLM(config)
+    one = sum(p.numel() for p in model.blocks.parameters())
+    total = sum(p.numel() for p in model.parameters()) + (layers - 1) * one
+    assert total / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+def test_errors(unchecked):
+    model, ids = small(), torch.randint(0, 23, (2, 9))
+    for call, said in (
+        (lambda: model(), "input_ids or inputs_embeds"),
+        (lambda: model(ids, attention_mask=torch.zeros(2, 9)), "every token"),
+        (lambda: model.generate(ids, num_beams=2, max_new_tokens=2), "num_beams=2"),
+        (lambda: small("elman"), "'elman'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
