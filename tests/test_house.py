@@ -83,6 +83,7 @@ import {rooms}, commutant, pathlib
 home = pathlib.Path(commutant.__file__).parent
 assert home.is_relative_to({str(site)!r}), home
 assert (home / "report/templates/style.css").exists()
+assert (home / "kernels/recurrences.c").exists()
 """
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,13 @@ from ._moving import mnist_unavailable as mnist_unavailable
 from ._reber import ReberStrings as ReberStrings
 from ._reber import reber_accepts as reber_accepts
 from ._reber import reber_strings as reber_strings
+from ._sequence_tasks import TokenTask as TokenTask
+from ._sequence_tasks import associative_recall as associative_recall
+from ._sequence_tasks import k_hop as k_hop
+from ._sequence_tasks import keep_nth as keep_nth
 from ._sets import DigitPoints as DigitPoints
 from ._sets import SetBatch as SetBatch
 from ._sets import digit_points as digit_points
 from ._sets import second_minimum as second_minimum
+from ._text import CharacterText as CharacterText
+from ._text import character_text as character_text

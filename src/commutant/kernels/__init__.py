@@ -1,5 +1,6 @@
-"""Triton kernels of the recurrences, as custom operators of PyTorch; each has a twin in PyTorch operators elsewhere."""
+"""Kernels of the recurrences, in Triton and in C, as custom operators; each has a twin in PyTorch's own operators."""
 
 from ._dispatch import Fused as Fused
-from ._dispatch import fused_cell as fused_cell
+from ._dispatch import fused_method as fused_method
 from ._dispatch import fused_recurrence as fused_recurrence
+from ._dispatch import register_reference as register_reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,25 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from . import _native
 
 _GATES = {"gru": 3, "mingru": 2, "minlstm": 3, "sru": 2, "lstm": 3}
 _WEIGHTS = {"gru": 3, "mingru": 0, "minlstm": 0, "sru": 1, "lstm": 5}
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 METHODS = ("sequential", "multishoot", "newton")
 _MANY_CHANNELS = (
     32_768  # batch times channels from which one thread a channel keeps a large GPU at its memory bandwidth
 )
+_interpreted = False  # set by tests: Triton's interpreter takes tensors of the CPU
 _SHORT = 64  # steps below which chunks are not worth their second sweep
+
+
+_REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
+
+
+def register_reference(name: str, loop: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    """Give a recurrence the plain loop `(pre, weights, h0) -> states` that its second derivatives go through."""
+    _REFERENCES[name] = loop
 
 
 @dataclass(frozen=True)
@@ -39,9 +51,15 @@ class Fused:
         if self.certificate.numel() == 0:
             return 0, 0.0
         worst = self.certificate.amax(0).tolist()
-        return int(worst[1]), float(worst[0])
+        return 0 if self.method == "sequential" else int(worst[1]), float(worst[0])
 
 
+@torch.compiler.assume_constant_result
+def _compiler_is_there() -> bool:
+    return _native.library() is not None
+
+
+@torch.compiler.assume_constant_result
 @functools.cache
 def _triton_is_there() -> bool:
     if importlib.util.find_spec("triton") is not None:
@@ -52,20 +70,28 @@ def _triton_is_there() -> bool:
     return False
 
 
-def fused_cell(name: str, x: Tensor) -> bool:
-    """Whether the recurrence of this name has a kernel for this tensor: on CUDA, where Triton is installed.
+def fused_method(name: str, pre: Tensor, solver: str) -> str | None:
+    """The kernel's method for a recurrence and the solver that was asked for, or None where no kernel fits.
 
-    Not inside the transforms of torch.func, which the kernels know nothing of.
+    Kernels run on CUDA where Triton is installed and on a CPU where a C compiler is; there for `auto` alone, so that
+    the other solvers can be compared. Not in float64, and not inside the transforms of torch.func.
     """
-    if not x.is_cuda or name not in _GATES or x.dtype == torch.float64:
-        return False
-    return _triton_is_there() and not torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+    if name not in _GATES or pre.dtype not in _DTYPES or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+        return None
+    if pre.is_cuda and solver in ("auto", "sequential", "multishoot") and _triton_is_there():
+        return _choose(pre) if solver == "auto" else solver
+    if pre.device.type == "cpu" and solver == "auto" and _compiler_is_there():
+        return "sequential"
+    return None
 
 
 def fused_recurrence(
     name: str, pre: Tensor, weights: Tensor, h0: Tensor, method: str = "auto", iterations: int = 3
 ) -> tuple[Tensor, Fused]:
     """Solve a gated recurrence by one kernel, forward and backward.
+
+    On CUDA the kernels are Triton's. On a CPU they are C and sequential: with a channel a lane of the vector units,
+    that is faster than any parallel solution there.
 
     `sequential` keeps the state in registers and steps through time; `multishoot` runs chunks of time side by side and
     sweeps until they meet, which ends after as many sweeps as there are chunks at the latest, so both are exact for any
@@ -86,14 +112,15 @@ def fused_recurrence(
     _check(name, pre, weights, h0)
     if method == "auto":
         method = _choose(pre)
-    if method not in METHODS:
-        raise InputError(f"method must be auto, {', '.join(METHODS)} with a fused kernel, got {method!r}")
+    if method not in METHODS or (_on_cpu(pre) and method != "sequential"):
+        known = "sequential on a CPU" if _on_cpu(pre) else ", ".join(METHODS)
+        raise InputError(f"the method of a fused kernel must be auto or {known}, got {method!r}")
     if pre.stride(-1) != 1 or pre.stride(-2) != pre.shape[-1]:
         pre = pre.contiguous()
     states, certificate = torch.ops.commutant.recurrence(
         pre, weights.contiguous(), h0.to(pre.dtype).contiguous(), name, method, iterations
     )
-    return states, Fused(method, certificate)
+    return states, Fused(method, certificate.detach())
 
 
 def _check(name: str, pre: Tensor, weights: Tensor, h0: Tensor) -> None:
@@ -111,12 +138,18 @@ def _check(name: str, pre: Tensor, weights: Tensor, h0: Tensor) -> None:
             f"{name} takes pre (time, batch, {_GATES[name]}, channels), weights ({_WEIGHTS[name]}, channels) and h0 "
             f"(batch, {'2, ' if slots else ''}channels), got {[tuple(t.shape) for t in (pre, weights, h0)]}"
         )
-    if pre.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+    if pre.dtype not in _DTYPES:
         raise InputError(f"the kernels take float32, bfloat16 and float16, got {pre.dtype}")
+
+
+def _on_cpu(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not _interpreted
 
 
 def _choose(pre: Tensor) -> str:
     length, batch, _, channels = pre.shape
+    if _on_cpu(pre):
+        return "sequential"
     return "sequential" if length <= _SHORT or batch * channels >= _MANY_CHANNELS else "multishoot"
 
 
@@ -175,15 +208,45 @@ def _forward(
     pre: Tensor, weights: Tensor, h0: Tensor, name: str, method: str, iterations: int
 ) -> tuple[Tensor, Tensor]:
     length, _, _, channels = pre.shape
-    out = pre.new_empty((length, *h0.shape))
     how = tile(length, channels, method)
     certificate = torch.zeros(_programs(pre, how), 2, device=pre.device)
+    if _on_cpu(pre):
+        return _forward_in_c(pre, weights, h0, name), certificate
+    out = pre.new_empty((length, *h0.shape))
     if out.numel():
         kind = "newton" if method == "newton" else "forward"
         last: Any = iterations if method == "newton" else 8 * torch.finfo(torch.float32).eps
-        strides = (pre.stride(0), pre.stride(1), out.stride(0), out.stride(1))
-        _launch(name, kind, pre, (pre, weights, h0, out, certificate, length, channels, *strides, last), how)
+        sizes = (length, channels, *_strides(pre, out))
+        _launch(name, kind, pre, (pre, weights, h0, out, certificate, *sizes, last), how)
     return out, certificate
+
+
+def _strides(*tensors: Tensor) -> tuple[int, ...]:
+    """Steps in time and batch of each."""
+    return tuple(t.stride(axis) for t in tensors for axis in (0, 1))
+
+
+def _forward_in_c(pre: Tensor, weights: Tensor, h0: Tensor, name: str) -> Tensor:
+    wide, start = pre.float(), h0.float()
+    out = wide.new_empty((pre.shape[0], *h0.shape))
+    if out.numel():
+        tensors = (wide, weights.float(), start, out)
+        sizes = (pre.shape[0], pre.shape[3], *_strides(wide, out))
+        _native.run(name, "forward", tensors, sizes, pre.shape[1], out.numel())
+    return out.to(pre.dtype)
+
+
+def _backward_in_c(
+    gradient: Tensor, pre: Tensor, weights: Tensor, h0: Tensor, states: Tensor, name: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide, out, direct = pre.float(), states.float().contiguous(), gradient.float().contiguous()
+    d_pre = torch.empty_like(wide, memory_format=torch.contiguous_format)
+    d_weights, d_h0 = wide.new_zeros(pre.shape[1], *weights.shape), torch.zeros_like(h0, dtype=torch.float32)
+    if states.numel():
+        tensors = (wide, weights.float(), h0.float(), out, direct, d_pre, d_weights, d_h0)
+        sizes = (pre.shape[0], pre.shape[3], *_strides(wide, out, d_pre))
+        _native.run(name, "backward", tensors, sizes, pre.shape[1], out.numel())
+    return d_pre.to(pre.dtype), d_weights.sum(0).to(weights.dtype), d_h0.to(h0.dtype)
 
 
 @_forward.register_fake
@@ -201,6 +264,8 @@ def _(pre: Tensor, weights: Tensor, h0: Tensor, name: str, method: str, iteratio
 def _backward(
     gradient: Tensor, pre: Tensor, weights: Tensor, h0: Tensor, states: Tensor, name: str, method: str
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if _on_cpu(pre):
+        return _backward_in_c(gradient, pre, weights, h0, states, name)
     length, batch, _, channels = pre.shape
     d_pre = torch.empty_like(pre, memory_format=torch.contiguous_format)
     d_weights = torch.zeros(batch, *weights.shape, device=pre.device)
@@ -208,11 +273,9 @@ def _backward(
     if states.numel():
         gradient = gradient.contiguous()
         how = tile(length, channels, "sequential" if method == "sequential" else "multishoot")
-        strides = (
-            pre.stride(0), pre.stride(1), states.stride(0), states.stride(1), d_pre.stride(0), d_pre.stride(1)
-        )  # fmt: skip
         tensors = (pre, weights, h0, states, gradient, d_pre, d_weights, d_h0)
-        _launch(name, "backward", pre, (*tensors, length, channels, batch, *strides), how)
+        sizes = (length, channels, batch, *_strides(pre, states, d_pre))
+        _launch(name, "backward", pre, (*tensors, *sizes), how)
     return d_pre, d_weights.sum(0).to(weights.dtype), d_h0.to(h0.dtype)
 
 
@@ -234,12 +297,19 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _pull_back(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Any, ...]:
     pre, weights, h0, states = ctx.saved_tensors
+    if torch.is_grad_enabled() and ctx.name in _REFERENCES:  # a second derivative is wanted: through the plain loop
+        # aliases: an input may itself depend on another, and only the direct dependence belongs here
+        inputs = [t.view_as(t) for t in (pre, weights, h0)]
+        out = _REFERENCES[ctx.name](*inputs)
+        wanted = [t for t in inputs if t.requires_grad]
+        grads = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
+        return *(next(grads) if t.requires_grad else None for t in inputs), None, None, None
     found = torch.ops.commutant.recurrence_backward(gradient, pre, weights, h0, states, ctx.name, ctx.method)
     return *found, None, None, None
 
 
 def _no_second_derivative(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-    raise InputError("the fused kernels have no second derivative; set solver='loop' on the layer")
+    raise InputError("the backward kernel has no derivative; ask for the first with create_graph=True")
 
 
 _forward.register_autograd(_pull_back, setup_context=_keep)

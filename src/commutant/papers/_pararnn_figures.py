@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ..evidence import Measurement
-from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, dots
 
 
 def _lines(measurements: list[Measurement], arms: dict[str, tuple[str, str]], floor: float) -> Any:
@@ -43,7 +43,12 @@ def agreement(measurements: list[Measurement]) -> Any:
 def speed(measurements: list[Measurement]) -> Any:
     """Milliseconds of forward and backward against the length."""
     scaled = [{key: value * 1e3 for key, value in m.items()} for m in measurements]
-    arms = {"sequential": ("step by step", GREY), "newton": ("Newton, 3 iterations", CRIMSON), "auto": ("auto", TEAL)}
+    arms = {
+        "newton": ("Newton, 3 iterations", CRIMSON),
+        "sequential": ("step by step", GREY),
+        "multishoot": ("shooting", OCHRE),
+        "auto": ("auto: a kernel", TEAL),
+    }
     figure, axes = _lines(scaled, arms, 1e-3)
     axes.set_ylabel("milliseconds")
     return figure
@@ -57,3 +62,37 @@ def parity(measurements: list[Measurement]) -> Any:
         "linear@4": ("linear (minGRU)", GREY),
     }
     return dots(measurements, keys, "share of steps with the right parity, at 4 times the training length")
+
+
+def tasks(measurements: list[Measurement]) -> Any:
+    """Accuracy on every task, by block."""
+    arms = {"paragru": ("ParaGRU", TEAL), "mingru": ("minGRU", OCHRE), "nothing": ("no recurrence", SILVER)}
+    keys = {
+        f"{task}-{arm}": (f"{task}, {label}", colour)
+        for task in ("keep-5th", "recall", "1-hop", "2-hop")
+        for arm, (label, colour) in arms.items()
+    }
+    return dots(measurements, keys, "accuracy")
+
+
+def language(measurements: list[Measurement]) -> Any:
+    """Loss against steps, and against seconds."""
+    from matplotlib.figure import Figure
+
+    arms = {"gru": ("nn.GRU", GREY), "attention": ("attention", NAVY), "mingru": ("minGRU", OCHRE)}
+    arms["paragru"] = ("ParaGRU", TEAL)
+    figure = Figure(figsize=(7.2, 3.3), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    marks = sorted(int(key.split("-")[1]) for key in measurements[0] if key.startswith("gru@loss-"))
+    for arm, (label, colour) in arms.items():
+        median = lambda what, s, arm=arm: statistics.median(m[f"{arm}@{what}-{s}"] for m in measurements)  # noqa: E731
+        losses = [median("loss", s) for s in marks]
+        panels[0].plot(marks, losses, color=colour, linewidth=1.6, label=label)
+        panels[1].plot([median("second", s) for s in marks], losses, color=colour, linewidth=1.6)
+    for axes, name in zip(panels, ("steps", "seconds"), strict=True):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+        axes.set(xlabel=name, xlim=(0, None))
+    panels[0].set(ylabel="nats a character", ylim=(None, 3.2))
+    panels[0].legend(frameon=False, fontsize=9)
+    return figure

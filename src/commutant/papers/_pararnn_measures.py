@@ -131,7 +131,7 @@ def measure_speed(context: Context) -> Measurement:
     for length in settings["lengths"]:
         x = torch.randn(settings["batch"], length, width, generator=context.generator(length)).to(context.device)
         layers = {}
-        for solver in ("sequential", "auto", "newton"):
+        for solver in ("sequential", "multishoot", "auto", "newton"):
             torch.manual_seed(context.seed)
             layers[solver] = ParaGRU(width, width, batch_first=True, solver=solver).to(context.device)
         times: dict[str, list[float]] = {solver: [] for solver in layers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +16,15 @@ from ..algebra._linear_scan import apply_map
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[..., Tensor]
+
+
+def directional(f: Callable[[Tensor], Tensor], state: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """f and its derivative in the direction v.
+
+    On a copy: of a view, forward differentiation would fill a tangent as large as what it is a view of.
+    """
+    out = torch.func.jvp(f, (state.clone(),), (v.clone(),))
+    return out[0], out[1]
 
 
 class Cell:
@@ -58,14 +68,14 @@ class Cell:
             return self.step(h, x, params)
 
         if self.structure == "diagonal":
-            return torch.func.jvp(f, (state,), (torch.ones_like(state),))[:2]  # type: ignore[return-value]
+            return directional(f, state, torch.ones_like(state))
         axis = -2 if self.structure == "blocks" else -1
         width = state.shape[axis]
         eye = torch.eye(width, dtype=state.dtype, device=state.device)
         columns = []
         for i in range(width):
             tangent = eye[i, :, None] if self.structure == "blocks" else eye[i]
-            out, column = torch.func.jvp(f, (state,), (tangent.expand_as(state).clone(),))[:2]
+            out, column = directional(f, state, tangent.expand_as(state))
             columns.append(column)
         return out, torch.stack(columns, -2 if self.structure == "blocks" else -1)
 
@@ -93,7 +103,7 @@ class StepCell(Cell):
     def verify(self, state: Tensor, x: Tensors, params: Tensors, jacobian: Tensor) -> None:
         """Compare a Jacobian with one directional derivative at every state of a trajectory."""
         v = torch.randn(state.shape, generator=torch.Generator().manual_seed(1)).to(state)
-        _, true = torch.func.jvp(lambda h: self.step(h, x, params), (state,), (v,))[:2]
+        _, true = directional(lambda h: self.step(h, x, params), state, v)
         claimed = apply_map(jacobian, v, self.structure)
         scale = torch.maximum(true.abs(), claimed.abs()).flatten(1).amax(1).clamp(min=torch.finfo(v.dtype).tiny)
         gap = (true - claimed).abs().flatten(1).amax(1) / scale
@@ -155,7 +165,7 @@ def jacobian_structure(step: Step, h: Tensor, x: Tensor | Tensors, params: Tenso
                 continue
             cell = StepCell(step, kind, h.dim() - 1, tuple(t.dim() - 1 for t in x))
             claimed = apply_map(cell.jacobian(state, x, params)[1], v, kind)
-            _, true = torch.func.jvp(lambda s, c=cell: c.step(s, x, params), (state,), (v,))[:2]
+            _, true = directional(partial(cell.step, x=x, params=params), state, v)
             scale = max(float(true.abs().max()), float(claimed.abs().max()), torch.finfo(h.dtype).tiny)
             errors[kind] = max(errors[kind], float((claimed - true).abs().max()) / scale)
     allowed = _allowed(h.dtype)

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..kernels import Fused, fused_method, fused_recurrence, register_reference
 from ._cell import Cell, Tensors
+from ._solve import Options, SolveInfo, loop, solve
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward
@@ -177,3 +179,29 @@ CELLS: dict[str, GatedCell] = {
     "sru": SRU(),
     "slstm": SLSTM(),
 }
+
+
+def solve_gated(
+    name: str, pre: Tensor, h0: Tensor, weights: Tensor, solver: str, group: Any = None
+) -> tuple[Tensor, SolveInfo | Fused]:
+    """Solve a gated cell, time leading, by a kernel where there is one, else by `solve`; see `GatedCell` for shapes."""
+    method = fused_method(name, pre, solver) if group is None else None
+    if method is not None:
+        return fused_recurrence(name, pre, weights, h0, method)
+    return solve(CELLS[name], (pre,), h0, (weights,), Options(solver), group)
+
+
+def read_info(info: SolveInfo | Fused) -> SolveInfo:
+    """The report of a solve; that of a kernel is read from its device."""
+    if isinstance(info, SolveInfo):
+        return info
+    sweeps, mismatch = info.read()
+    return SolveInfo(info.method, sweeps, mismatch, mismatch, True)
+
+
+def _register(name: str, cell: GatedCell) -> None:
+    register_reference(name, lambda pre, weights, h0: loop(cell, (pre,), h0, (weights,)))
+
+
+for _name, _cell in CELLS.items():
+    _register(_name, _cell)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .._errors import InputError
-from ..kernels import Fused, fused_cell, fused_recurrence
-from ._gated import CELLS, GatedCell
+from ..kernels import Fused
+from ._gated import CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
-from ._solve import METHODS, Options, SolveInfo, solve
+from ._solve import METHODS, SolveInfo
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 
@@ -88,7 +88,7 @@ class ParallelRecurrence(nn.Module):
     @property
     def info(self) -> tuple[SolveInfo, ...]:
         """What each solve of the last forward pass reported; on a GPU, reading it waits for the device."""
-        return tuple(info if isinstance(info, SolveInfo) else _read(info) for info in self._infos)
+        return tuple(read_info(info) for info in self._infos)
 
     def reset_parameters(self) -> None:
         """Kaiming uniform input maps, small Xavier normal recurrent weights, zero biases (section 5.2)."""
@@ -183,13 +183,8 @@ class ParallelRecurrence(nn.Module):
         cell = self.cell
         pre, weights = self._gates(x, suffix)
         own = pre[..., : cell.gates, :] if self.output_gates else pre
-        start, recurrent = h_0.to(pre.dtype), weights[: cell.recurrent]
-        info: SolveInfo | Fused
-        kernel = group is None and self.solver in ("auto", "sequential", "multishoot")
-        if kernel and fused_cell(self.cell_name, own):
-            states, info = fused_recurrence(self.cell_name, own, recurrent, start, self.solver)
-        else:
-            states, info = solve(cell, (own,), start, (recurrent,), Options(self.solver), group)
+        recurrent = weights[: cell.recurrent]
+        states, info = solve_gated(self.cell_name, own, h_0.to(pre.dtype), recurrent, self.solver, group)
         before = torch.cat([h_0[None].to(states.dtype), states[:-1]]) if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
 
@@ -253,11 +248,6 @@ class ParallelRecurrence(nn.Module):
         defaults |= {"num_heads": 1, "a_max": None, "solver": "auto"}
         said += [f"{k}={getattr(self, k)}" for k, default in defaults.items() if getattr(self, k) != default]
         return ", ".join(said)
-
-
-def _read(info: Fused) -> SolveInfo:
-    sweeps, mismatch = info.read()
-    return SolveInfo(info.method, sweeps, mismatch, mismatch, True)
 
 
 class _Clip(torch.autograd.Function):

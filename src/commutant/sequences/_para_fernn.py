@@ -12,8 +12,8 @@ from ..laws import Causality, Draw, Equivariance, obeys
 from ._flow_actions import FlowAction
 from ._flow_cells import POOLS, pool_slices
 from ._flows import Flow, Translation
-from ._gated import CELLS
-from ._solve import Options, SolveInfo, solve
+from ._gated import read_info, solve_gated
+from ._solve import SolveInfo
 
 
 def _para_case(law: Any) -> Any:
@@ -96,8 +96,8 @@ class ParaFERNN(nn.Module):
             if h_0.shape != expected:
                 raise InputError(f"h_0 must be {expected}, got {tuple(h_0.shape)}")
             start = self.flow.shift(h_0).reshape(batch, -1)  # the first input meets the state moved by one step
-        states, info = solve(CELLS["gru"], (moving,), start, (lanes,), Options(self.solver))
-        self.info = (info,)
+        states, info = solve_gated("gru", moving, start, lanes, self.solver)
+        self.info = (read_info(info),)
         states = states.view(length, batch, slices, width, -1)
         back = torch.empty_like(paths).scatter_(
             -1, paths, torch.arange(paths.shape[-1], device=x.device).expand_as(paths)

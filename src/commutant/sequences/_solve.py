@@ -272,8 +272,8 @@ def choose(problem: Problem) -> str:
     lane = problem.h0.numel()
     if problem.cell.structure == "dense" and problem.h0.shape[-1] > 16:
         return "sequential"
-    if chunk_count(problem.length, lane, _SHORTEST) < 2:
-        return "sequential"
+    if chunk_count(problem.length, lane, _SHORTEST) < 2 or problem.length < 4 * _SHORTEST:
+        return "sequential"  # asking whether the cell forgets would cost more than the answer saves
     if forgets(problem):
         return "multishoot"
     # every chunk runs from 16 states: worth it only where the lanes leave room for them
@@ -284,12 +284,14 @@ def choose(problem: Problem) -> str:
 def forgets(problem: Problem) -> bool:
     """Whether two states come together within a warm-up, tried at a few places in a few rows."""
     places = torch.linspace(0, problem.length - WARM_UP, 4).long()
-    start = problem.h0[:2].unsqueeze(0).expand(4, *problem.h0[:2].shape)
-    near, far = start * 0, start * 0 + 0.9
+    start = problem.h0.new_zeros((2, 4, *problem.h0[:2].shape))
+    start[1] = 0.9
+    steps = tuple(leaf[places[:, None] + torch.arange(WARM_UP), :2] for leaf in problem.x)  # (places, steps, rows, ...)
+    both = start
     for j in range(WARM_UP):
-        x = tuple(leaf[places + j, :2] for leaf in problem.x)
-        near, far = problem.cell.step(near, x, problem.params), problem.cell.step(far, x, problem.params)
-    return defect(near, far) < 0.03
+        x = tuple(leaf[:, j].expand(2, *leaf[:, j].shape) for leaf in steps)
+        both = problem.cell.step(both, x, problem.params)
+    return defect(both[0], both[1]) < 0.03
 
 
 class _Solve(torch.autograd.Function):

@@ -1,0 +1,167 @@
+/* Gated recurrences on a CPU: sequential in time, vectorised over channels, one call for a range of rows and channels.
+ *
+ * Time leads: pre-activations (time, batch, gates, channels) with strides p_t and p_b, states (time, batch, slots,
+ * channels) with strides o_t and o_b; channels are contiguous. Plain C without any header of torch, compiled at first use.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define BLOCK 128
+#if defined(__clang__)
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+#define EACH INDEPENDENT for (int64_t i = 0; i < n; i++)
+#define INLINE static inline __attribute__((always_inline))
+
+/* Within 2 units in the last place; NaN stays NaN because both comparisons are false for it. */
+INLINE float exponential(float x) {
+    x = x > 88.0f ? 88.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float y = 1.9875691500e-4f;
+    y = y * r + 1.3981999507e-3f;
+    y = y * r + 8.3334519073e-3f;
+    y = y * r + 4.1665795894e-2f;
+    y = y * r + 1.6666665459e-1f;
+    y = y * r + 5.0000001201e-1f;
+    y = y * r * r + r + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float scale;
+    memcpy(&scale, &bits, 4);
+    return y * scale;
+}
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE float tangent(float x) { return 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f; }
+INLINE float positive(float x) { return x >= 0.0f ? x + 0.5f : sigmoid(x); }
+INLINE float positive_slope(float x) { float s = sigmoid(x); return x >= 0.0f ? 1.0f : s * (1.0f - s); }
+
+/* One slot: h is the state before, x0 x1 x2 the pre-activations, a0 a1 a2 the recurrent weights. */
+#define GRU_GATES float z = sigmoid(a0[i] * h[i] + x0[i]), r = sigmoid(a1[i] * h[i] + x1[i]), c = tangent(a2[i] * (h[i] * r) + x2[i]);
+#define GRU_STEP GRU_GATES new = h[i] + z * (c - h[i]);
+#define GRU_PULL GRU_GATES float d2 = lam * z * (1 - c * c), d0 = lam * (c - h[i]) * z * (1 - z), d1 = d2 * a2[i] * h[i] * r * (1 - r); \
+    w0[i] += d0 * h[i]; w1[i] += d1 * h[i]; w2[i] += d2 * h[i] * r; y2[i] = d2; \
+    back = lam * (1 - z) + d0 * a0[i] + d1 * a1[i] + d2 * a2[i] * r;
+
+#define MINGRU_STEP float z = sigmoid(x0[i]); new = h[i] + z * (positive(x1[i]) - h[i]);
+#define MINGRU_PULL float z = sigmoid(x0[i]), d0 = lam * (positive(x1[i]) - h[i]) * z * (1 - z), d1 = lam * z * positive_slope(x1[i]); \
+    back = lam * (1 - z);
+
+/* f / (f + i) for two sigmoids, by their ratio: each may underflow alone */
+INLINE float below(float x) { return x > 0.0f ? 0.0f : x; }
+INLINE float size(float x) { return x < 0.0f ? -x : x; }
+#define MINLSTM_KEEP float keep = 1 / (1 + exponential(below(x1[i]) - below(x0[i])) * \
+    (1 + exponential(-size(x0[i]))) / (1 + exponential(-size(x1[i]))));
+#define MINLSTM_STEP MINLSTM_KEEP float v = positive(x2[i]); new = v + keep * (h[i] - v);
+#define MINLSTM_PULL MINLSTM_KEEP float s = lam * (h[i] - positive(x2[i])) * keep * (1 - keep), d0 = s * sigmoid(-x0[i]), d1 = -s * sigmoid(-x1[i]); \
+    y2[i] = lam * (1 - keep) * positive_slope(x2[i]); back = lam * keep;
+
+#define SRU_STEP float f = sigmoid(a0[i] * h[i] + x1[i]); new = x0[i] + f * (h[i] - x0[i]);
+#define SRU_PULL float f = sigmoid(a0[i] * h[i] + x1[i]), d0 = lam * (1 - f), d1 = lam * (h[i] - x0[i]) * f * (1 - f); \
+    w0[i] += d1 * h[i]; back = lam * f + d1 * a0[i];
+
+#define POINTERS(GATES) \
+    const float *restrict x0 = p + t * p_t + b * p_b + d; \
+    const float *restrict x1 = x0 + D, *restrict x2 = x0 + (GATES - 1) * D;
+
+#define WEIGHTS_OF(COUNT) \
+    const float *restrict a0 = a + d, *restrict a1 = a + (COUNT > 1 ? D : 0) + d, *restrict a2 = a + (COUNT > 2 ? 2 * D : 0) + d; \
+    (void)a0; (void)a1; (void)a2;
+
+#define ONE_SLOT(NAME, GATES, COUNT, STEP, PULL) \
+void NAME##_forward(const float *p, const float *a, const float *h0, float *out, int64_t T, int64_t D, int64_t p_t, \
+                    int64_t p_b, int64_t o_t, int64_t o_b, int64_t b0, int64_t b1, int64_t d0_, int64_t d1_) { \
+    for (int64_t b = b0; b < b1; b++) for (int64_t d = d0_; d < d1_; d += BLOCK) { \
+        int64_t n = d1_ - d < BLOCK ? d1_ - d : BLOCK; \
+        float h[BLOCK]; \
+        WEIGHTS_OF(COUNT) \
+        memcpy(h, h0 + b * D + d, n * sizeof(float)); \
+        for (int64_t t = 0; t < T; t++) { \
+            POINTERS(GATES) (void)x1; (void)x2; \
+            float *restrict o = out + t * o_t + b * o_b + d; \
+            EACH { float new; STEP h[i] = new; o[i] = new; } \
+        } \
+    } \
+} \
+void NAME##_backward(const float *p, const float *a, const float *h0, const float *states, const float *g, float *dp, \
+                     float *da, float *dh0, int64_t T, int64_t D, int64_t p_t, int64_t p_b, int64_t o_t, int64_t o_b, \
+                     int64_t q_t, int64_t q_b, int64_t b0, int64_t b1, int64_t d0_, int64_t d1_) { \
+    for (int64_t b = b0; b < b1; b++) for (int64_t d = d0_; d < d1_; d += BLOCK) { \
+        int64_t n = d1_ - d < BLOCK ? d1_ - d : BLOCK; \
+        float carried[BLOCK], w0[BLOCK], w1[BLOCK], w2[BLOCK]; \
+        WEIGHTS_OF(COUNT) \
+        memset(carried, 0, sizeof carried); memset(w0, 0, sizeof w0); memset(w1, 0, sizeof w1); memset(w2, 0, sizeof w2); \
+        for (int64_t t = T - 1; t >= 0; t--) { \
+            POINTERS(GATES) (void)x1; (void)x2; \
+            const float *restrict h = t ? states + (t - 1) * o_t + b * o_b + d : h0 + b * D + d; \
+            const float *restrict direct = g + t * o_t + b * o_b + d; \
+            float *restrict y0 = dp + t * q_t + b * q_b + d, *restrict y1 = y0 + D, *restrict y2 = y0 + 2 * D; (void)y2; \
+            EACH { float lam = direct[i] + carried[i], back; PULL y0[i] = d0; y1[i] = d1; carried[i] = back; } \
+        } \
+        memcpy(dh0 + b * D + d, carried, n * sizeof(float)); \
+        float *rows[3] = {w0, w1, w2}; \
+        for (int k = 0; k < COUNT; k++) memcpy(da + (b * COUNT + k) * D + d, rows[k], n * sizeof(float)); \
+    } \
+}
+
+ONE_SLOT(gru, 3, 3, GRU_STEP, GRU_PULL)
+ONE_SLOT(mingru, 2, 0, MINGRU_STEP, MINGRU_PULL)
+ONE_SLOT(minlstm, 3, 0, MINLSTM_STEP, MINLSTM_PULL)
+ONE_SLOT(sru, 2, 1, SRU_STEP, SRU_PULL)
+
+/* Two slots, c and h, a pair of rows of channels. */
+#define LSTM_GATES \
+    float f = sigmoid(af[i] * h[i] + x0[i] + wf[i] * c[i]), z = tangent(az[i] * h[i] + x1[i]), u = z + f * (c[i] - z); \
+    float o = sigmoid(ao[i] * h[i] + x2[i] + wo[i] * u), v = tangent(u);
+#define LSTM_WEIGHTS \
+    const float *restrict af = a + d, *restrict az = af + D, *restrict ao = az + D, *restrict wf = ao + D, *restrict wo = wf + D;
+
+void lstm_forward(const float *p, const float *a, const float *h0, float *out, int64_t T, int64_t D, int64_t p_t,
+                  int64_t p_b, int64_t o_t, int64_t o_b, int64_t b0, int64_t b1, int64_t d0_, int64_t d1_) {
+    for (int64_t b = b0; b < b1; b++) for (int64_t d = d0_; d < d1_; d += BLOCK) {
+        int64_t n = d1_ - d < BLOCK ? d1_ - d : BLOCK;
+        float c[BLOCK], h[BLOCK];
+        LSTM_WEIGHTS
+        memcpy(c, h0 + b * 2 * D + d, n * sizeof(float));
+        memcpy(h, h0 + b * 2 * D + D + d, n * sizeof(float));
+        for (int64_t t = 0; t < T; t++) {
+            POINTERS(3)
+            float *restrict to_c = out + t * o_t + b * o_b + d, *restrict to_h = to_c + D;
+            EACH { LSTM_GATES c[i] = u; h[i] = o * v; to_c[i] = u; to_h[i] = o * v; }
+        }
+    }
+}
+
+void lstm_backward(const float *p, const float *a, const float *h0, const float *states, const float *g, float *dp,
+                   float *da, float *dh0, int64_t T, int64_t D, int64_t p_t, int64_t p_b, int64_t o_t, int64_t o_b,
+                   int64_t q_t, int64_t q_b, int64_t b0, int64_t b1, int64_t d0_, int64_t d1_) {
+    for (int64_t b = b0; b < b1; b++) for (int64_t d = d0_; d < d1_; d += BLOCK) {
+        int64_t n = d1_ - d < BLOCK ? d1_ - d : BLOCK;
+        float carried_c[BLOCK], carried_h[BLOCK], w[5][BLOCK];
+        LSTM_WEIGHTS
+        memset(carried_c, 0, sizeof carried_c); memset(carried_h, 0, sizeof carried_h); memset(w, 0, sizeof w);
+        for (int64_t t = T - 1; t >= 0; t--) {
+            POINTERS(3)
+            const float *restrict c = t ? states + (t - 1) * o_t + b * o_b + d : h0 + b * 2 * D + d;
+            const float *restrict h = c + D;
+            const float *restrict to_c = g + t * o_t + b * o_b + d, *restrict to_h = to_c + D;
+            float *restrict y0 = dp + t * q_t + b * q_b + d, *restrict y1 = y0 + D, *restrict y2 = y0 + 2 * D;
+            EACH {
+                LSTM_GATES
+                float lam_c = to_c[i] + carried_c[i], lam_h = to_h[i] + carried_h[i];
+                float d_o = lam_h * v * o * (1 - o), m = lam_c + lam_h * o * (1 - v * v) + d_o * wo[i];
+                float d_f = m * (c[i] - z) * f * (1 - f), d_z = m * (1 - f) * (1 - z * z);
+                y0[i] = d_f; y1[i] = d_z; y2[i] = d_o;
+                w[0][i] += d_f * h[i]; w[1][i] += d_z * h[i]; w[2][i] += d_o * h[i];
+                w[3][i] += d_f * c[i]; w[4][i] += d_o * u;
+                carried_c[i] = m * f + d_f * wf[i];
+                carried_h[i] = d_f * af[i] + d_z * az[i] + d_o * ao[i];
+            }
+        }
+        memcpy(dh0 + b * 2 * D + d, carried_c, n * sizeof(float));
+        memcpy(dh0 + b * 2 * D + D + d, carried_h, n * sizeof(float));
+        for (int k = 0; k < 5; k++) memcpy(da + (b * 5 + k) * D + d, w[k], n * sizeof(float));
+    }
+}

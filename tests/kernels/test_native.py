@@ -1,0 +1,149 @@
+"""The kernels in C against the plain loop in PyTorch operators, and what happens where nothing compiles."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from commutant import InputError
+from commutant.kernels import _native, fused_method, fused_recurrence
+from commutant.sequences import ParaGRU, ParaLSTM, check_parallel
+from commutant.sequences._gated import CELLS
+from commutant.sequences._solve import loop
+
+NAMES = ("gru", "lstm", "mingru", "minlstm", "sru")
+pytestmark = pytest.mark.skipif(_native.library() is None, reason="no C compiler")
+
+
+def problem(name, length, batch, channels, bound=2.0, dtype=torch.float32, scale=1.0):
+    cell, g = CELLS[name], torch.Generator().manual_seed(length)
+    pre = scale * torch.randn(length, batch, cell.gates, channels, generator=g)
+    weights = bound * (2 * torch.rand(cell.recurrent, channels, generator=g) - 1)
+    h0 = 0.5 * torch.randn(cell.initial(batch, channels, pre).shape, generator=g)
+    return cell, [t.to(dtype).requires_grad_() for t in (pre, weights, h0)]
+
+
+def with_gradients(states, leaves):
+    weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(9))
+    total = (states.float() * weights).sum()
+    return states, torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("length", "batch", "channels"), [(37, 2, 5), (1, 1, 1), (200, 3, 130), (64, 1, 300), (9, 8, 257), (700, 5, 16)]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_are_the_loop(name, length, batch, channels, threads):
+    torch.set_num_threads(threads)
+    cell, leaves = problem(name, length, batch, channels)
+    expected, wanted = with_gradients(loop(cell, (leaves[0],), leaves[2], (leaves[1],)), leaves)
+    states, info = fused_recurrence(name, *leaves)
+    assert info.read() == (0, 0.0)
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+    for found, true in zip(with_gradients(states, leaves)[1], wanted, strict=True):
+        torch.testing.assert_close(found, true, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_large_inputs_saturate(name):
+    cell, leaves = problem(name, 30, 2, 20, scale=300.0)
+    expected, wanted = with_gradients(loop(cell, (leaves[0],), leaves[2], (leaves[1],)), leaves)
+    states, found = with_gradients(fused_recurrence(name, *leaves)[0], leaves)
+    for a, b in zip((states, *found), (expected, *wanted), strict=True):  # up to rounding of the largest
+        torch.testing.assert_close(
+            a, b, atol=2e-6 * max(1.0, float(b.detach().abs().max())) if b.numel() else 0, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_and_infinity_stay_in_their_row_and_channel(name, value):
+    cell, leaves = problem(name, 40, 3, 20)
+    pre, weights, h0 = (t.detach().clone() for t in leaves)
+    clean = fused_recurrence(name, pre, weights, h0)[0]
+    pre[25, 1, 0, 7] = value
+    states = fused_recurrence(name, pre, weights, h0)[0]
+    rest = torch.ones(20, dtype=torch.bool)
+    rest[7] = False
+    assert torch.equal(states[:, [0, 2]], clean[:, [0, 2]])
+    assert torch.equal(states[..., rest], clean[..., rest])
+    assert torch.equal(states[:25], clean[:25])
+    expected = loop(cell, (pre,), h0, (weights,))
+    assert torch.equal(states[25:, 1, ..., 7].isfinite(), expected[25:, 1, ..., 7].isfinite())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype):
+    cell, leaves = problem("lstm", 50, 2, 8, bound=0.5, dtype=dtype)
+    expected = loop(cell, (leaves[0].float(),), leaves[2].float(), (leaves[1].float(),))
+    states, grads = with_gradients(fused_recurrence("lstm", *leaves)[0], leaves)
+    assert states.dtype == dtype
+    torch.testing.assert_close(states.float(), expected, atol=4e-3, rtol=0)
+    assert all(g.dtype == dtype for g in grads)
+
+
+def test_batch_first_and_sliced_inputs():
+    cell, leaves = problem("gru", 20, 4, 30)
+    wide = (
+        torch.cat([leaves[0].detach()] * 2, -1)[..., :30].transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    )
+    expected = loop(cell, (leaves[0],), leaves[2], (leaves[1],))
+    for given in (wide, torch.cat([wide, wide], 2)[:, :, :3]):
+        states = fused_recurrence("gru", given, leaves[1], leaves[2])[0]
+        torch.testing.assert_close(states, expected, atol=1e-6, rtol=0)
+        (found,) = torch.autograd.grad(states.sum(), wide)
+        (true,) = torch.autograd.grad(expected.sum(), leaves[0], retain_graph=True)
+        torch.testing.assert_close(found, true, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ParaGRU, ParaLSTM])
+def test_layers_take_the_kernel(make):
+    layer = make(6, 10, num_layers=2, bidirectional=True)
+    report = check_parallel(layer, torch.randn(300, 4, 6), tolerance=1e-4)
+    assert report.agrees, str(report)
+    assert [info.method for info in report.info] == ["sequential"] * 4
+
+
+def test_they_take_what_fits():
+    pre = torch.zeros(4, 2, 3, 5)
+    assert fused_method("gru", pre, "auto") == "sequential"
+    for name, given, solver in (("gru", pre.double(), "auto"), ("slstm", pre, "auto"), ("gru", pre, "multishoot")):
+        assert fused_method(name, given, solver) is None
+    with pytest.raises(InputError, match="auto or sequential on a CPU, got 'newton'"):
+        fused_recurrence("gru", pre, torch.zeros(3, 5), torch.zeros(2, 5), "newton")
+
+
+def test_a_layer_compiles_without_a_break():
+    code = """
+import torch
+from commutant.sequences import ParaGRU
+torch.set_num_threads(2)
+layer, x = ParaGRU(32, 64), torch.randn(300, 8, 32)
+expected = layer(x)[0]
+found = torch.compile(lambda x: layer(x)[0], backend="aot_eager", fullgraph=True)(x)
+torch.testing.assert_close(found, expected)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("broken", ["CC=/bin/false", "PATH=/nowhere"])
+def test_without_a_compiler_layers_run_as_pytorch_operators(tmp_path, broken):
+    code = """
+import torch
+from commutant.kernels import _native
+from commutant.sequences import ParaGRU
+layer, x = ParaGRU(4, 6), torch.randn(300, 2, 4)
+layer(x)[0].sum().backward()
+print(_native.library() is None, layer.info[0].method)
+"""
+    name, value = broken.split("=")
+    environment = {"XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path), name: value}
+    if name == "CC":
+        environment["PATH"] = "/nowhere"
+        environment["CC"] = "/bin/false"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "multishoot"]
