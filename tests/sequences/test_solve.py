@@ -364,3 +364,18 @@ def test_vmap_over_a_user_step():
     x = torch.randn(3, 2, 9, 4)
     out = torch.func.vmap(lambda x: solve_recurrence(tanh_step, x, torch.zeros(2, 4), params=(torch.ones(4),))[0])(x)
     torch.testing.assert_close(out[1], solve_recurrence(tanh_step, x[1], torch.zeros(2, 4), params=(torch.ones(4),))[0])
+
+
+def test_forward_derivatives_are_taken_on_copies(monkeypatch):
+    """Of a view, torch fills a tangent as large as the base: the backward pass would take time squared."""
+    real, views = torch.func.jvp, []
+
+    def spy(f, primals, tangents):
+        views.extend(p._is_view() for p in primals)
+        return real(f, primals, tangents)
+
+    monkeypatch.setattr(torch.func, "jvp", spy)
+    x = torch.randn(2, 40, 3, requires_grad=True)
+    solve_recurrence(lambda h, x: torch.tanh(0.5 * h + x), x, torch.zeros(2, 3))[0].sum().backward()
+    assert views
+    assert not any(views)
