@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 MODELS = """
 import torch
@@ -148,6 +149,11 @@ def test_reproduce_report_and_record(tmp_path):
         (["reproduce", "lmc"], "did you mean lcm?"),
         (["reproduce", "lcm/second-minimun"], "did you mean second-minimum"),
         (["reproduce", "lcm/batch-dependence", "--scale", "huge"], "unknown scale 'huge'"),
+        pytest.param(
+            ["reproduce", "pararnn/parity", "--accelerator", "gpu"],
+            "torch sees no GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         (["reproduce", "lcm/graph-classification", "--data-dir", "nowhere"], "nowhere does not exist"),
         (["report", "--output", "/dev/null/report", "--no-laws"], "can't write the report"),
         (["record", "nothing"], "unknown paper 'nothing'"),

@@ -282,3 +282,9 @@ def test_wrong_kinds_are_named():
         parallel_rnn(torch.nn.LSTMCell(3, 4))
     with pytest.raises(InputError, match="cu_seqlens must be a tensor"):
         ParaGRU(3, 4)(torch.randn(5, 3), cu_seqlens=[0, 5])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_that_is_not_there_is_named(unchecked):
+    with pytest.raises(InputError, match="device='cuda' was asked for"):
+        ParaGRU(3, 4, device="cuda")

@@ -30,6 +30,8 @@ def reproduce(
 ) -> int:
     """Run the experiments behind the claims and print the verdicts."""
     require("lightning_fabric", "evidence")
+    if options["accelerator"] in ("gpu", "cuda") and not require("torch", "evidence").cuda.is_available():
+        raise InputError(f"--accelerator {options['accelerator']} was asked for, but torch sees no GPU; leave it out")
     chosen = select(targets)
     console = Console()
     tasks, skipped = [], {}

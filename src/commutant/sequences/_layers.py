@@ -55,6 +55,8 @@ class ParallelRecurrence(nn.Module):
             raise InputError(f"dropout must be a probability, got {dropout}")
         if solver not in METHODS:
             raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
+        if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"device={str(device)!r} was asked for, but torch sees no CUDA device")
         if a_max is not None and not a_max > 0:
             raise InputError(f"a_max must be positive or None, got {a_max}")
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
