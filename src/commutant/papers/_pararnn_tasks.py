@@ -145,11 +145,6 @@ def measure_language(context: Context) -> Measurement:
     out: Measurement = {}
     for arm in LANGUAGE_ARMS:
         out |= context.arm(arm, partial(_train_language, context, arm, text))
-    marks = range(settings["mark"], settings["steps"] + 1, settings["mark"])
-    budget = out["gru@seconds"]  # what the dense GRU had reached at its end, or the other by then
-    for arm in LANGUAGE_ARMS:
-        within = [out[f"{arm}@loss-{s}"] for s in marks if out[f"{arm}@second-{s}"] <= budget]
-        out[f"{arm}@within"] = within[-1] if within else out[f"{arm}@loss-{settings['mark']}"]
     return out
 
 

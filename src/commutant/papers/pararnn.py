@@ -138,7 +138,9 @@ LANGUAGE = Experiment(
     },
     changes={
         "small": "A character model with two blocks of width 64, 119 000 parameters, 500 steps of 8 x 256 "
-        "characters; the paper has 400 million to 7 billion parameters and 10 to 138 billion tokens of SlimPajama.",
+        "characters; the paper has 400 million to 7 billion parameters and 10 to 138 billion tokens of SlimPajama. "
+        "So short a training favours recurrences: attention has not yet left the statistics of neighbouring "
+        "characters, at learning rates from 1e-3 to 8e-3.",
         "full": "A character model with two blocks of width 512; the paper has 400 million parameters and more.",
     },
     data={
@@ -307,23 +309,25 @@ print(layer.info[0])                           # how it was solved, and the cert
         ),
         Claim(
             name="language-gru",
-            statement="Nor is it worse than a dense GRU (torch.nn.GRU) of as many parameters.",
+            statement="At equal parameters and steps it is no worse than a dense GRU (torch.nn.GRU), to 0.05 nats.",
             source="this library; not in the paper",
             reported={},
             experiment=LANGUAGE,
             effect=lambda m: m["gru@valid"] - m["paragru@valid"],
             effect_label="validation loss of nn.GRU minus that of ParaGRU, nats a character",
-            at_least=0.0,
+            at_least=-0.05,
+            controls={"minGRU, linear in its state": lambda m: m["gru@valid"] - m["mingru@valid"]},
         ),
         Claim(
             name="language-seconds",
-            statement="In the seconds that the dense GRU trains, it gets at least as far.",
+            statement="And it takes those steps in less than half of the dense GRU's time.",
             source="this library; not in the paper",
             reported={},
             experiment=LANGUAGE,
-            effect=lambda m: m["gru@within"] - m["paragru@within"],
-            effect_label="training loss of nn.GRU at its end minus that of ParaGRU by then, nats a character",
-            at_least=0.0,
+            effect=lambda m: m["gru@seconds"] / m["paragru@seconds"],
+            effect_label="seconds of training of nn.GRU over those of ParaGRU",
+            at_least=2.0,
+            controls={"attention": lambda m: m["attention@seconds"] / m["paragru@seconds"]},
         ),
     ),
 )
