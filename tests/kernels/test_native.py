@@ -147,3 +147,41 @@ print(_native.library() is None, layer.info[0].method)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "multishoot"]
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-3, 1e-6])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_small_states_are_right_to_their_own_size(name, scale):
+    cell, leaves = problem(name, 50, 2, 20, scale=scale)
+    pre, weights, _ = (t.detach() for t in leaves)
+    start = cell.initial(2, 20, pre)
+    expected = loop(cell, (pre.double(),), start.double(), (weights.double(),))
+    found = fused_recurrence(name, pre, weights, start)[0]
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_sliding_windows_in_half_precision():
+    base = torch.randn(400, generator=torch.Generator().manual_seed(0)).bfloat16()
+    pre = base.as_strided((2, 2, 3, 4), (4, 100, 4, 1))
+    weights, h0 = torch.rand(3, 4), torch.zeros(2, 4)
+    found = fused_recurrence("gru", pre, weights, h0)[0]
+    assert torch.equal(found, fused_recurrence("gru", pre.contiguous(), weights, h0)[0])
+
+
+def test_forward_differentiation_goes_through_the_loop():
+    from torch.autograd import forward_ad
+
+    layer, x = ParaGRU(3, 4).requires_grad_(False), torch.randn(9, 2, 3)
+    v = torch.randn_like(x)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, v))[0]).tangent
+    expected = torch.autograd.functional.jvp(lambda x: layer(x)[0], x, v)[1]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_folders_of_others_are_not_trusted(tmp_path):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(OSError, match="written by others"):
+        _native._compile("cc", folder / "kernels.so")

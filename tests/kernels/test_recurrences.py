@@ -75,6 +75,16 @@ def test_bistable_cells_are_solved_where_three_newton_iterations_are_wrong(name)
         assert told.read()[1] > 1e-3  # and the residual says so
 
 
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_gradients_survive_products_that_overflow():
+    pre, weights = torch.zeros(130, 1, 3, 1, requires_grad=True), torch.tensor([[0.0], [0.0], [60.0]])
+    h0 = torch.zeros(1, 1, requires_grad=True)
+    found = torch.autograd.grad(fused_recurrence("gru", pre, weights, h0, "multishoot")[0][0].sum(), (pre, h0))
+    true = torch.autograd.grad(loop(CELLS["gru"], (pre,), h0, (weights,))[0].sum(), (pre, h0))
+    for a, b in zip(found, true, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["gru", "lstm", "sru"])
 def test_newton_is_the_papers_scheme(name):
     cell, leaves = problem(name, 70, 1, 3, bound=0.5)

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from commutant import CommutantError, InputError
+from commutant import CommutantError
 from commutant.sequences import SRU, ParaGRU, ParaLSTM, parallel_rnn, solve_recurrence
 
 SPLITS = {2: [(40, 50), (90, 0), (1, 89)], 4: [(20, 30, 25, 15), (0, 44, 0, 46)]}
@@ -116,6 +116,17 @@ def errors(rank, size, store, out):
         "not a group": lambda: ParaGRU(3, 4)(x, group="world"),
         "loop": lambda: ParaGRU(3, 4, solver="loop")(x, group=group),
         "batches": lambda: ParaGRU(3, 4, batch_first=True)(x[: rank + 1], group=group),
+        "structure": lambda: solve_recurrence(
+            lambda h, x: torch.tanh(h + x + rank * h.flip(-1)), x, torch.zeros(2, 3), structure="diagonal", group=group
+        ),
+        "newton": lambda: solve_recurrence(
+            lambda h, x: torch.tanh((1 + 5 * rank) * h + x),
+            9 * x,
+            torch.zeros(2, 3),
+            method="newton",
+            on_fail="raise",
+            group=group,
+        ),
         "second": lambda: torch.autograd.grad(
             solve_recurrence(lambda h, x: torch.tanh(h + x), x.requires_grad_(), torch.zeros(2, 3), group=group)[
                 0
@@ -127,8 +138,17 @@ def errors(rank, size, store, out):
     for name, call in calls.items():
         try:
             call()
-        except InputError as error:
+        except CommutantError as error:
             said[name] = str(error)
+    # one rank alone wants gradients, and nobody has rows: no hang, no error
+    h_0 = torch.zeros(1, 2, 4, requires_grad=rank == 0)
+    layer = ParaGRU(3, 4, batch_first=True).requires_grad_(False)
+    layer(x, h_0, group=group)[0].sum().backward()
+    said["gradient"] = rank > 0 or bool(h_0.grad.abs().sum() > 0)
+    layer.requires_grad_()(x[:0], group=group)[0].sum().backward()
+    solve_recurrence(lambda h, x: torch.tanh(h + x), x[:0].detach().requires_grad_(), x[:0, 0], group=group)[
+        0
+    ].sum().backward()
     torch.save(said, f"{out}.{rank}")
     dist.destroy_process_group()
 
@@ -136,5 +156,5 @@ def errors(rank, size, store, out):
 if __name__ == "__main__":
     function, size, store, out, *rest = sys.argv[1:]
     torch.multiprocessing.start_processes(
-        globals()[function], (int(size), store, out, *rest), int(size), start_method="fork", join=function != "lose"
+        globals()[function], (int(size), store, out, *rest), int(size), start_method="spawn", join=function != "lose"
     )

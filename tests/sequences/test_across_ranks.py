@@ -73,8 +73,11 @@ def test_a_lost_rank_is_an_error_and_no_hang(tmp_path, phase):
 
 
 def test_errors_across_ranks(tmp_path):
-    for path in spawn(tmp_path, "errors", 2):
+    for rank, path in enumerate(spawn(tmp_path, "errors", 2)):
         said = torch.load(path)
+        assert said["gradient"]
+        for name, own in (("structure", "couples more"), ("newton", "did not converge")):
+            assert (own if rank == 1 else "rank 1 of the sequence group failed") in said[name]
         assert "one direction" in said["bidirectional"]
         assert "SRU" in said["sru"]
         assert "process group, got str" in said["not a group"]

@@ -288,3 +288,15 @@ def test_wrong_kinds_are_named():
 def test_cuda_that_is_not_there_is_named(unchecked):
     with pytest.raises(InputError, match="device='cuda' was asked for"):
         ParaGRU(3, 4, device="cuda")
+
+
+@pytest.mark.parametrize("make", [ParaGRU, ParaLSTM])
+def test_decoding_from_a_state_of_autocast(make):
+    layer, x = make(3, 4), torch.randn(9, 2, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        whole, _ = layer(x)
+        first, state = layer(x[:8])
+        last, _ = layer.step(x[8], state)
+    assert last.dtype == whole.dtype == first.dtype
+    torch.testing.assert_close(last.float(), whole[8].float(), atol=1e-2, rtol=0)
+    layer.step(x[8], state)  # and outside of it

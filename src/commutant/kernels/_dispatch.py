@@ -74,9 +74,11 @@ def fused_method(name: str, pre: Tensor, solver: str) -> str | None:
     """The kernel's method for a recurrence and the solver that was asked for, or None where no kernel fits.
 
     Kernels run on CUDA where Triton is installed and on a CPU where a C compiler is; there for `auto` alone, so that
-    the other solvers can be compared. Not in float64, and not inside the transforms of torch.func.
+    the other solvers can be compared. Not in float64, under forward differentiation or the transforms of torch.func.
     """
-    if name not in _GATES or pre.dtype not in _DTYPES or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if name not in _GATES or pre.dtype not in _DTYPES or torch.autograd.forward_ad._current_level >= 0:
+        return None
+    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return None
     if pre.is_cuda and solver in ("auto", "sequential", "multishoot") and _triton_is_there():
         return _choose(pre) if solver == "auto" else solver
@@ -226,8 +228,13 @@ def _strides(*tensors: Tensor) -> tuple[int, ...]:
     return tuple(t.stride(axis) for t in tensors for axis in (0, 1))
 
 
+def _single(pre: Tensor) -> Tensor:
+    """In float32; a copy is laid out anew, whatever the strides were."""
+    return pre if pre.dtype == torch.float32 else pre.to(torch.float32, memory_format=torch.contiguous_format)
+
+
 def _forward_in_c(pre: Tensor, weights: Tensor, h0: Tensor, name: str) -> Tensor:
-    wide, start = pre.float(), h0.float()
+    wide, start = _single(pre), h0.float()
     out = wide.new_empty((pre.shape[0], *h0.shape))
     if out.numel():
         tensors = (wide, weights.float(), start, out)
@@ -239,7 +246,7 @@ def _forward_in_c(pre: Tensor, weights: Tensor, h0: Tensor, name: str) -> Tensor
 def _backward_in_c(
     gradient: Tensor, pre: Tensor, weights: Tensor, h0: Tensor, states: Tensor, name: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide, out, direct = pre.float(), states.float().contiguous(), gradient.float().contiguous()
+    wide, out, direct = _single(pre), states.float().contiguous(), gradient.float().contiguous()
     d_pre = torch.empty_like(wide, memory_format=torch.contiguous_format)
     d_weights, d_h0 = wide.new_zeros(pre.shape[1], *weights.shape), torch.zeros_like(h0, dtype=torch.float32)
     if states.numel():

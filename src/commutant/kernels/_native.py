@@ -34,8 +34,7 @@ def library() -> Any:
     for folder in _folders():
         path = folder / f"recurrences-{key}.so"
         try:
-            if not path.exists():
-                _compile(compiler, path)
+            _compile(compiler, path)
             return ctypes.CDLL(str(path))
         except (OSError, subprocess.SubprocessError):
             continue
@@ -63,6 +62,12 @@ def _folders() -> list[Path]:
 
 def _compile(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if hasattr(os, "getuid"):
+        state = path.parent.stat()
+        if state.st_uid != os.getuid() or state.st_mode & 0o022:
+            raise OSError(f"{path.parent} can be written by others")
+    if path.exists():
+        return
     handle, made = tempfile.mkstemp(suffix=".so", dir=path.parent)
     os.close(handle)
     try:
@@ -92,7 +97,8 @@ def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...
     pointers = [ctypes.c_void_p(t.data_ptr()) for t in tensors]
     numbers = [ctypes.c_int64(s) for s in sizes]
 
-    def part(rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    def part(rows: tuple[int, int], columns: tuple[int, int], keep: tuple[Tensor, ...] = tensors) -> None:
+        # a queued part holds on to its tensors: an interrupt may leave `run` before it is done
         function(*pointers, *numbers, *(ctypes.c_int64(n) for n in (*rows, *columns)))
 
     if threads == 1:

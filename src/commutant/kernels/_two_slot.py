@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._one_slot import finite_or, gap, tanh
+from ._one_slot import finite_or, gap, tanh, times
 
 
 @triton.jit
@@ -35,8 +35,9 @@ def _step(c, h, pf, pz, po, af, az, ao, wf, wo):
 def affine2(A1, B1, C1, D1, u1, v1, A2, B2, C2, D2, u2, v2):
     """The earlier map first: matrix [[A, B], [C, D]], shift (u, v)."""
     return (
-        A2 * A1 + B2 * C1, A2 * B1 + B2 * D1, C2 * A1 + D2 * C1, C2 * B1 + D2 * D1,
-        A2 * u1 + B2 * v1 + u2, C2 * u1 + D2 * v1 + v2,
+        times(A2, A1) + times(B2, C1), times(A2, B1) + times(B2, D1),
+        times(C2, A1) + times(D2, C1), times(C2, B1) + times(D2, D1),
+        times(A2, u1) + times(B2, v1) + u2, times(C2, u1) + times(D2, v1) + v2,
     )  # fmt: skip
 
 
@@ -218,8 +219,8 @@ def backward(
                 Rhc, Rhh = ch * Pcc + hh * Phc, ch * Pch + hh * Phh
                 Pcc, Pch = tl.where(here, Rcc, Pcc), tl.where(here, Rch, Pch)
                 Phc, Phh = tl.where(here, Rhc, Phc), tl.where(here, Rhh, Phh)
-            u = tl.where(first, Pcc * arriving_c + Pch * arriving_h + Qc, Qc)
-            v = tl.where(first, Phc * arriving_c + Phh * arriving_h + Qh, Qh)
+            u = tl.where(first, times(Pcc, arriving_c) + times(Pch, arriving_h) + Qc, Qc)
+            v = tl.where(first, times(Phc, arriving_c) + times(Phh, arriving_h) + Qh, Qh)
             A, B_ = tl.where(first, 0.0, Pcc), tl.where(first, 0.0, Pch)
             C, E = tl.where(first, 0.0, Phc), tl.where(first, 0.0, Phh)
             _, _, _, _, u, v = tl.associative_scan((A, B_, C, E, u, v), 0, affine2)

@@ -34,7 +34,17 @@ INLINE float exponential(float x) {
     return y * scale;
 }
 INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
-INLINE float tangent(float x) { return 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f; }
+/* Near zero by an odd polynomial: the quotient would lose the relative accuracy of small states. */
+INLINE float tangent(float x) {
+    float z = x * x, far = 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f;
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    float near = p * z * x + x;
+    return z < 0.390625f ? near : far;
+}
 INLINE float positive(float x) { return x >= 0.0f ? x + 0.5f : sigmoid(x); }
 INLINE float positive_slope(float x) { float s = sigmoid(x); return x >= 0.0f ? 1.0f : s * (1.0f - s); }
 

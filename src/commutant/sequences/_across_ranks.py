@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,9 @@ def solve_across(
         raise InputError("method 'loop' has no form across ranks; choose another, or give no group")
     if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         raise InputError("a recurrence across ranks does not run under the transforms of torch.func")
-    _same_everywhere(h0, group)
+    if _same_everywhere(h0, (*x, *params), group):
+        # another rank wants gradients: its backward pass waits for this one
+        h0 = h0 if h0.requires_grad or not torch.is_grad_enabled() else h0.detach().requires_grad_()
     report: list[SolveInfo] = []
     states = _Across.apply(cell, options, report, group, len(x), h0, *x, *params)
     return states, report[0]
@@ -44,24 +47,44 @@ def _check_group(group: Any) -> None:
         raise InputError(f"group must be a torch.distributed process group, got {type(group).__name__}")
 
 
-def widest_structure(kind: Structure, like: Tensor, group: Any) -> Structure:
-    """What the Jacobian couples on any rank: each has probed its own stretch, or none."""
+def widest_structure(probe: Callable[[], Structure], like: Tensor, group: Any) -> Structure:
+    """What the Jacobian couples on any rank: each probes its own stretch; an error of one is an error of all."""
     _check_group(group)
     order: tuple[Structure, ...] = ("diagonal", "blocks", "dense")
-    return order[int(_gather(torch.tensor(order.index(kind), device=like.device), group).max())]
+    error: Exception | None = None
+    try:
+        found = order.index(probe())
+    except CommutantError as raised:
+        found, error = len(order), raised
+    everywhere = _gather(torch.tensor(found, device=like.device), group)
+    _raise_together(error, everywhere == len(order))
+    return order[int(everywhere.max())]
 
 
-def _same_everywhere(h0: Tensor, group: Any) -> None:
-    """Shapes first: gathering tensors of different sizes would hang or fail without a reason."""
-    own = torch.zeros(8, dtype=torch.long, device=h0.device)
+def _raise_together(error: Exception | None, failed: Tensor) -> None:
+    """Raise the error of this rank, or say which rank had one; nobody is left waiting."""
+    if error is not None:
+        raise error
+    if failed.any():
+        raise CommutantError(f"rank {int(failed.nonzero()[0])} of the sequence group failed; its own error says why")
+
+
+def _same_everywhere(h0: Tensor, others: Tensors, group: Any) -> bool:
+    """Shapes first: gathering tensors of different sizes would hang or fail without a reason.
+
+    Returns whether any rank wants gradients.
+    """
+    own = torch.full((8,), -1, dtype=torch.long, device=h0.device)
     own[: h0.dim()] = torch.tensor(h0.shape)
-    own[7] = hash(str(h0.dtype)) % 1009
+    own[6] = h0.dtype.itemsize * (2 if h0.dtype == torch.bfloat16 else 1)
+    own[7] = torch.is_grad_enabled() and any(t.requires_grad for t in (h0, *others))
     shapes = _gather(own, group)
-    if (shapes != shapes[0]).any():
+    if (shapes[:, :7] != shapes[0, :7]).any():
         raise InputError(
             f"every rank must bring the same batch, state and dtype, got states of shape "
-            f"{[tuple(s[:-1][s[:-1] > 0].tolist()) for s in shapes]} over the ranks"
+            f"{[tuple(s[:6][s[:6] >= 0].tolist()) for s in shapes]} over the ranks"
         )
+    return bool((shapes[:, 7] == 1).any())
 
 
 def _gather(t: Tensor, group: Any) -> Tensor:
@@ -90,10 +113,16 @@ def _find(
     starts = torch.cat([h0[None], _gather(state, group)[:-1]])
     sweeps, product = 0, None
     while True:
-        states, info = _local(cell, x, starts[rank], params, options)
+        error: Exception | None = None
+        try:
+            states, info = _local(cell, x, starts[rank], params, options)
+        except Exception as raised:  # also one of the user's step: the others must hear of it
+            states, error = h0.new_empty((0, *h0.shape)), raised
         sweeps += 1
         # the starts travel too: each rank judges the numbers of all ranks, and they judge alike
-        both = _gather(torch.stack([starts[rank], states[-1] if len(states) else starts[rank]]), group)
+        end = states[-1] if len(states) else starts[rank]
+        both = _gather(torch.stack([starts[rank], end, torch.full_like(end, float(error is not None))]), group)
+        _raise_together(error, both[:, 2].flatten(1).amax(1) > 0 if end.numel() else torch.zeros(size))
         starts, ends = both[:, 0], both[:, 1]
         mismatch = defect(ends[:-1], starts[1:])
         if mismatch <= tolerance or sweeps > size:

@@ -102,6 +102,8 @@ class StepCell(Cell):
 
     def verify(self, state: Tensor, x: Tensors, params: Tensors, jacobian: Tensor) -> None:
         """Compare a Jacobian with one directional derivative at every state of a trajectory."""
+        if state.numel() == 0:
+            return
         v = torch.randn(state.shape, generator=torch.Generator().manual_seed(1)).to(state)
         _, true = directional(lambda h: self.step(h, x, params), state, v)
         claimed = apply_map(jacobian, v, self.structure)

@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..kernels import Fused
 from ._gated import CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
-from ._solve import METHODS, SolveInfo
+from ._solve import METHODS, SolveInfo, widened
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 
@@ -175,10 +175,12 @@ class ParallelRecurrence(nn.Module):
         finals, hidden = [], x
         for layer, before in enumerate(states):
             pre, weights = self._gates(hidden, f"_l{layer}")
-            cell = self.cell
-            after = cell.step(before, (pre[..., : cell.gates, :],), (weights[: cell.recurrent],))
-            hidden = self._output(after, before, pre[..., cell.gates :, :], weights[cell.recurrent :])
-            finals.append(after)
+            cell, dtype = self.cell, pre.dtype
+            with torch.autocast(x.device.type, enabled=False):  # in float32 at least, as whole sequences are
+                before, pre, weights = widened(before), widened(pre), widened(weights)
+                after = cell.step(before, (pre[..., : cell.gates, :],), (weights[: cell.recurrent],))
+                hidden = self._output(after, before, pre[..., cell.gates :, :], weights[cell.recurrent :]).to(dtype)
+            finals.append(after.to(dtype))
         return hidden, self._export(finals, True)
 
     def _run(self, x: Tensor, h_0: Tensor, suffix: str, group: Any) -> tuple[Tensor, Tensor, SolveInfo | Fused]:

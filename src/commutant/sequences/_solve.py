@@ -117,11 +117,12 @@ def solve_recurrence(
     _check(leaves, h0, method, on_fail)
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
-    kind = _structure(step, leaves, h0, params, structure)
-    if group is not None:
+    if group is None:
+        kind = _structure(step, leaves, h0, params, structure)
+    else:
         from ._across_ranks import widest_structure
 
-        kind = widest_structure(kind, h0, group)
+        kind = widest_structure(lambda: _structure(step, leaves, h0, params, structure), h0, group)
     cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
     cell.bound = bound
     options = Options(method, max_iters, tol, on_fail)
@@ -195,7 +196,8 @@ def solve(
         joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h0 * 0)
         empty = h0.new_zeros((x[0].shape[0], *h0.shape)) + joined.to(h0.dtype)
         return empty, SolveInfo("sequential", 0, 0.0, 0.0, True)
-    if options.method == "loop" or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    if options.method == "loop" or forward_mode or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return loop(cell, x, h0, params), SolveInfo("sequential", 0, 0.0, 0.0, True)
     report: list[SolveInfo] = []
     states = _Solve.apply(cell, options, report, len(x), h0, *x, *params)
