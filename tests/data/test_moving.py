@@ -55,6 +55,8 @@ def test_mnist_is_read_from_its_own_files_and_damage_is_named(tmp_path):
         (lambda: digit_glyphs("all"), "'all'"),
         (lambda: mnist_glyphs("train", "/nowhere"), "needs a data folder|/nowhere"),
         (lambda: draw(speed=-1), "speed"),
+        (lambda: draw(velocity=torch.tensor([0.5, 1])), "two whole numbers"),
+        (lambda: mnist_glyphs("valid"), "'valid'"),
         (lambda: flowing_glyphs(torch.Generator(), 2, Glyphs(torch.rand(0, 8, 8), ""), size=9, frames=3, speed=1), "0"),
     ],
 )

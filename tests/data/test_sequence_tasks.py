@@ -73,6 +73,7 @@ def test_texts_from_files_are_checked(tmp_path):
         (lambda: associative_recall(g(), 2, pairs=9, vocabulary=12), "9 pairs"),
         (lambda: k_hop(g(), 2, hops=0), "1 hop"),
         (lambda: character_text("novel"), "'novel'"),
+        (lambda: character_text().batch(g(), 1, 5, "validation"), "'validation'"),
         (lambda: character_text().batch(g(), 1, 10**7), "1 to"),
     ],
 )

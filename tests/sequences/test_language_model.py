@@ -1,6 +1,8 @@
 """RNNBlock and the Hugging Face model: decoding, padding, saving, the paper's sizes."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -56,6 +58,7 @@ def test_block_trains_and_bad_input_is_named(unchecked):
         (lambda: RNNBlock(8, "elman"), "'elman'"),
         (lambda: RNNBlock(9, heads=4), "heads divide"),
         (lambda: block(torch.randn(2, 0, 8)), "at least one step"),
+        (lambda: block(torch.randn(2, 5, 8), lengths=torch.tensor([0, 5])), "lengths must be 1 to 5"),
     ):
         with pytest.raises(InputError, match=said):
             call()
@@ -91,6 +94,39 @@ def test_padding_says_nothing(side):
         for i, row in enumerate(rows):
             alone = model.generate(row[None], max_new_tokens=6, do_sample=False)
             assert torch.equal(found[i, 7:], alone[0, len(row) :])
+
+
+def test_generation_goes_on_from_a_state():
+    model, ids = small(), torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+    whole = model.generate(ids, max_new_tokens=5, do_sample=False)
+    state = model(ids[:, :4]).state
+    assert torch.equal(model.generate(ids[:, 4:], state=state, max_new_tokens=5, do_sample=False)[0, 3:], whole[0, 7:])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_loss_of_a_padded_batch_is_that_of_its_rows(side):
+    model = small()
+    rows = [torch.tensor([3, 1, 4, 1]), torch.tensor([9, 2, 6, 5, 3, 5, 8])]
+    ids, mask, labels = torch.zeros(2, 7).long(), torch.zeros(2, 7).long(), torch.full((2, 7), -100)
+    for i, row in enumerate(rows):
+        place = slice(7 - len(row), 7) if side == "left" else slice(0, len(row))
+        ids[i, place], mask[i, place], labels[i, place] = row, 1, row
+    alone = sum(model(row[None], labels=row[None]).loss * (len(row) - 1) for row in rows) / 9
+    torch.testing.assert_close(model(ids, attention_mask=mask, labels=labels).loss, alone)
+
+
+def test_a_model_is_built_beside_the_trainer():
+    code = """
+from commutant.sequences.huggingface import ParaRNNConfig, ParaRNNForCausalLM
+try:
+    from transformers import Trainer
+except ImportError:
+    pass
+ParaRNNForCausalLM(ParaRNNConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, mlp_size=32))
+assert not ParaRNNForCausalLM.accepts_loss_kwargs
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_it_is_saved_and_loaded(tmp_path):
@@ -148,6 +184,7 @@ def test_errors(unchecked):
         (lambda: model(ids, attention_mask=torch.zeros(2, 9)), "every token"),
         (lambda: model.generate(ids, num_beams=2, max_new_tokens=2), "num_beams=2"),
         (lambda: small("elman"), "'elman'"),
+        (lambda: model.generate(ids, attention_mask=torch.eye(9)[[0, 1]], max_new_tokens=2), "padding_side='left'"),
     ):
         with pytest.raises(InputError, match=said):
             call()

@@ -206,6 +206,11 @@ def test_a_pruning_curve_leaves_the_model_alone():
         (lambda: to_sparse(nn.LSTM(2, 3, proj_size=2)), "projections"),
         (lambda: to_sparse(nn.GRU(2, 3))(torch.randn(4, 2)), "3 axes"),
         (lambda: to_sparse(nn.GRU(2, 3))(torch.randn(4, 1, 2), torch.zeros(1, 2, 3)), r"\(1, 1, 3\)"),
+        (lambda: prune_recurrent(nn.GRU(2, 2), "0.5"), "between 0 and 1"),
+        (lambda: to_sparse(nn.GRU(2, 3).bfloat16()), "bfloat16"),
+        (lambda: to_sparse(nn.GRU(2, 3))(torch.randn(4, 1, 2).double()), "float64"),
+        (lambda: to_sparse(nn.GRU(2, 3))([1]), "list"),
+        (lambda: GraphRNN((torch.tensor([0, 1]), 2), 3), r"\(2, edges\)"),
         (lambda: dag_layers(torch.tensor([[0, 1], [1, 0]]), 2), "cycle"),
         (lambda: dag_layers(torch.tensor([[0], [2]]), 2), "0..1"),
         (lambda: dag_layers(torch.zeros(2, 0, dtype=torch.long), 0), "nodes"),
@@ -324,3 +329,43 @@ def test_features_of_a_graph():
     assert found["degree_variance"] == pytest.approx(torch.tensor([1, 0.25, 0.25, 0.25, 0.25]).var().item())
     apart = graph_features(networkx.empty_graph(3))
     assert all(v == v for v in apart.values())
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_pruned_layers_can_be_copied_and_converted_at_any_time(make):
+    module = prune_recurrent(make(), 0.5)
+    copy.deepcopy(module.double())
+    module.float()(X)[0].sum().backward()
+    again = copy.deepcopy(module)
+    assert torch.equal(again(X)[0], module(X)[0])
+    with torch.no_grad():
+        for p in again.parameters():
+            p.add_(1)
+    assert not torch.equal(again(X)[0], module(X)[0])
+    assert recurrent_sparsity(again) == recurrent_sparsity(module)
+    assert torch.equal(bake(again)(X)[0], again(X)[0])
+    assert len(pruning_curve(module, lambda m: 0.0, [0.7])) == 1
+
+
+def test_sparse_layers_are_copies_that_can_be_copied_and_saved(tmp_path):
+    dense = prune_recurrent(nn.GRU(5, 7, 2, bidirectional=True), 0.8)
+    sparse = to_sparse(dense)
+    before = sparse(X)[0]
+    torch.save(sparse.state_dict(), tmp_path / "sparse.pt")
+    other = to_sparse(dense)
+    with torch.no_grad():
+        for p in dense.parameters():
+            p.add_(1)
+    assert torch.equal(sparse(X)[0], before)
+    assert torch.equal(copy.deepcopy(sparse)(X)[0], before)
+    other.load_state_dict(torch.load(tmp_path / "sparse.pt"))
+    assert torch.equal(other(X)[0], before)
+    assert to_sparse(dense.double())(X.double())[0].dtype == torch.float64
+
+
+def test_the_outputs_of_a_graph_are_in_its_state():
+    one, two = GraphRNN((torch.tensor([[0, 1], [2, 3]]), 4), 2), GraphRNN((torch.tensor([[0, 0], [2, 3]]), 4), 2)
+    with pytest.raises(RuntimeError, match="shown"):
+        two.load_state_dict(one.state_dict())
+    doubled = networkx.MultiGraph([(0, 1), (0, 1), (1, 2)])
+    assert GraphRNN(doubled, 2).num_layers == 3

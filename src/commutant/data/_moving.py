@@ -54,6 +54,8 @@ def mnist_glyphs(part: str, data_dir: str | None = None) -> Glyphs:
     Raises:
         InputError: when a file is missing or damaged.
     """
+    if part not in _MNIST:
+        raise InputError(f"part must be 'train' or 'test', got {part!r}")
     reason = mnist_unavailable(data_dir)
     if reason is not None:
         raise InputError(reason)
@@ -101,6 +103,8 @@ def flowing_glyphs(
         raise InputError(f"a torus of size={size} must hold the images, got {len(glyphs)} of {height} x {width}")
     if (speed is None) == (velocity is None) or (speed or 0) < 0:
         raise InputError(f"one of speed (not negative) and velocity must be given, got {speed} and {velocity}")
+    if velocity is not None and (velocity.is_floating_point() or tuple(velocity.shape) != (2,)):
+        raise InputError(f"velocity must be two whole numbers, got {velocity.dtype} of shape {tuple(velocity.shape)}")
     which = torch.randint(0, len(glyphs), (sequences, each), generator=generator)
     start = torch.randint(0, size, (sequences, each, 2), generator=generator)
     if velocity is None:

@@ -1,4 +1,4 @@
-"""Strings of the Reber grammar and their nearest misses, without shortcuts."""
+"""Strings of the Reber grammar and their nearest misses, of equal length and with equal endings."""
 
 from __future__ import annotations
 
@@ -71,8 +71,10 @@ def reber_strings(
     """Valid strings, each with an invalid one of the same length, all different; the last `held_out` pairs apart.
 
     An invalid string follows the grammar up to a letter, goes on from another state that the same letter can lead to,
-    and ends in the same four letters as its partner. Its length, its pairs of letters and its ending say nothing about
-    its label, so only a memory does. (In the strings that are often used, the last four letters alone give 94 %.)
+    and ends in the same four letters as its partner. Its length, its beginning, its ending and the pairs that occur in
+    it, each by itself, say nothing about its label. Somewhere in it three letters stand in a row that the grammar does
+    not allow: a network must notice them and remember that to the end. (In the strings that are often used, the last
+    four letters alone give 94 %.)
 
     Args:
         generator: source of randomness.

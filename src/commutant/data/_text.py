@@ -37,6 +37,8 @@ class CharacterText:
     ) -> Int[Tensor, "count length"]:
         """Random excerpts."""
         text = self.train if part == "train" else self.valid
+        if part not in ("train", "valid"):
+            raise InputError(f"part must be 'train' or 'valid', got {part!r}")
         if not 0 < length <= len(text):
             raise InputError(f"excerpts must be 1 to {len(text)} characters long, got {length}")
         start = torch.randint(0, len(text) - length + 1, (count, 1), generator=generator)

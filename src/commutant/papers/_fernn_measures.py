@@ -142,8 +142,8 @@ def measure_equivariance(context: Context) -> Measurement:
 
     given = settings["given"]
     return {
-        "fernn": error(FERNN(1, 4, closed), closed),
-        "mixing": error(FERNN(1, 4, closed, v_mixing=1), closed),
+        "fernn": error(FERNN(1, 4, closed, pool=None), closed),
+        "mixing": error(FERNN(1, 4, closed, v_mixing=1, pool=None), closed),
         "grnn": error(FERNN(1, 4, Translation.grid(0)), closed),
         "part": error(FERNN(1, 4, Translation.grid(1)), Translation.grid(1)),
         "aligned": error(FERNNSeq2Seq(1, 4, closed), closed, given, given),

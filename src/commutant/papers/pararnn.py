@@ -110,8 +110,8 @@ TASKS = Experiment(
         "small": "Sequences of 24 to 48 tokens from 4 to 32, 800 steps of 32 fresh sequences; the paper has 100 "
         "tokens, vocabularies of 5 to 128 and up to 3000 epochs of 10 000 sequences. Keep-5th has a target at every "
         "step from the fifth on, and the whole block. minGRU stands for Mamba2.",
-        "full": "Fresh sequences; Keep-5th has a target at every step from the fifth on, and the whole block. minGRU "
-        "stands for Mamba2.",
+        "full": "Fresh sequences; Keep-5th has learnt positions, a target at every step from the fifth on, and the "
+        "whole block. minGRU stands for Mamba2.",
     },
     data={"small": "generated", "full": "generated"},
     seeds={"small": 3, "full": 3},

@@ -104,6 +104,8 @@ class RNNBlock(nn.Module):
         if x.dim() != 3 or x.shape[1] == 0:
             raise InputError(f"x must be (batch, time, d_model) with at least one step, got shape {tuple(x.shape)}")
         value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
+        if lengths is not None and not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
+            raise InputError(f"lengths must be 1 to {x.shape[1]}, got {lengths.tolist()}")
         past, before = (None, None) if state is None else state
         width = self.conv.kernel_size[0] - 1
         past = value.new_zeros(x.shape[0], width, x.shape[2]) if past is None else past.to(value.dtype)

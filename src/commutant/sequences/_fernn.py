@@ -107,6 +107,8 @@ class FieldDecoder(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         self.flow, self.pad = flow, kernel_size // 2
+        if layers < 0:
+            raise InputError(f"a decoder has no negative number of layers, got {layers}")
         widths = [hidden_channels] * (layers + 1) + [out_channels]
         pairs = itertools.pairwise(widths)
         self.maps = nn.ModuleList(flow.state_map(a, b, kernel_size, bias) for a, b in pairs)

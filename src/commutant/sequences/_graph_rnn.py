@@ -64,7 +64,7 @@ def _edges(graph: Any) -> tuple[Tensor, int]:
         edges, nodes = graph.edge_index, int(graph.num_nodes)
     elif hasattr(graph, "number_of_nodes"):
         place = {node: i for i, node in enumerate(graph.nodes)}
-        pairs = [(place[u], place[v]) for u, v in graph.edges]
+        pairs = [(place[u], place[v]) for u, v in graph.edges()]
         if not graph.is_directed():
             pairs = [(min(p), max(p)) for p in pairs]
         edges = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T
@@ -73,6 +73,8 @@ def _edges(graph: Any) -> tuple[Tensor, int]:
         raise InputError(
             f"graph must be a networkx graph, a PyG Data, or a pair (edge_index, nodes), got {type(graph).__name__}"
         )
+    if edges.dim() != 2 or edges.shape[0] != 2:
+        raise InputError(f"edge_index must be (2, edges), got shape {tuple(edges.shape)}")
     return edges.long().unique(dim=1) if edges.numel() else edges.long().reshape(2, 0), nodes
 
 
@@ -146,7 +148,7 @@ class GraphRNN(nn.Module):
         order = torch.cat(members)
         sinks = ~adjacency.any(0)[order]
         last = torch.arange(nodes) >= nodes - len(members[-1])
-        self.register_buffer("shown", (sinks if skip == "concat" else last).nonzero().flatten(), persistent=False)
+        self.register_buffer("shown", (sinks if skip == "concat" else last).nonzero().flatten())
         if skip == "concat":  # in the order of the nodes, not of the layers
             self.shown = self.shown[order[self.shown].argsort()]
         self.output_size = len(self.shown)

@@ -13,7 +13,7 @@ from ._flow_actions import FlowAction
 from ._flow_cells import POOLS, pool_slices
 from ._flows import Flow, Translation
 from ._gated import read_info, solve_gated
-from ._solve import SolveInfo
+from ._solve import METHODS, SolveInfo
 
 
 def _para_case(law: Any) -> Any:
@@ -61,25 +61,33 @@ class ParaFERNN(nn.Module):
         flow: Flow,
         kernel_size: int = 3,
         pool: str | None = "max",
-        a_max: float = 0.5,
+        a_max: float | None = 0.5,
         solver: str = "auto",
     ) -> None:
         super().__init__()
         if not isinstance(flow, Translation) or flow.boundary != "circular" or flow.interpolation != "exact":
             raise InputError(f"ParaFERNN follows whole velocities on a torus, got {flow!r}")
+        if solver not in METHODS or kernel_size % 2 == 0 or not (a_max is None or a_max > 0):
+            raise InputError(
+                f"solver must be one of {', '.join(METHODS)}, kernel_size odd and a_max positive or None, got "
+                f"{solver!r}, {kernel_size} and {a_max}"
+            )
         if pool not in (*POOLS, None):
             raise InputError(f"pool must be 'max', 'mean', 'sum' or None, got {pool!r}")
         self.flow, self.hidden_channels, self.pad, self.pool = flow, hidden_channels, kernel_size // 2, pool
-        self.a_max, self.solver = a_max, solver
+        self.a_max, self.solver, self.in_channels = a_max, solver, in_channels
         self.input = flow.input_map(in_channels, 3 * hidden_channels, kernel_size, True)
-        self.weight_hh = nn.Parameter((torch.randn(3, hidden_channels) * 0.3).clamp(-a_max, a_max))
+        self.weight_hh = nn.Parameter(self._clipped(torch.randn(3, hidden_channels) * 0.3))
         self.info: tuple[SolveInfo, ...] = ()
 
     def forward(self, x: Tensor, h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run over a sequence, from an initial state `(batch, V, hidden_channels, *domain)` (zero when absent)."""
         dims = self.flow.domain_dims or 0
-        if x.dim() != 3 + dims or x.shape[1] == 0:
-            raise InputError(f"x must be (batch, time, channels, and {dims} axes), got shape {tuple(x.shape)}")
+        if x.dim() != 3 + dims or x.shape[1] == 0 or x.shape[2] != self.in_channels:
+            raise InputError(
+                f"x must be (batch, time, {self.in_channels}, and {dims} axes) with at least one step, got shape "
+                f"{tuple(x.shape)}"
+            )
         batch, length = x.shape[:2]
         space, slices, width = tuple(x.shape[3:]), len(self.flow), self.hidden_channels
         pre = self.input(self.flow.pad(x.flatten(0, 1), self.pad)).view(batch, length, 3 * width, -1)
@@ -87,7 +95,7 @@ class ParaFERNN(nn.Module):
         moving = pre.transpose(0, 1).unsqueeze(1).expand(-1, slices, -1, -1, -1)
         moving = moving.gather(-1, paths[:, :, None, None].expand(-1, -1, batch, 3 * width, -1))
         moving = moving.unflatten(3, (3, width)).permute(0, 2, 3, 1, 4, 5).flatten(3)  # (time, batch, 3, lanes)
-        weight = self.weight_hh.clamp(-self.a_max, self.a_max)
+        weight = self._clipped(self.weight_hh)
         lanes = weight[:, None, :, None].expand(3, slices, width, pre.shape[-1]).reshape(3, -1)
         if h_0 is None:
             start = moving.new_zeros(batch, moving.shape[-1])
@@ -105,6 +113,9 @@ class ParaFERNN(nn.Module):
         still = states.gather(-1, back[:, None, :, None].expand(-1, batch, -1, width, -1))
         out = still.transpose(0, 1).unflatten(-1, space)
         return pool_slices(out, self.pool, 2), out[:, -1]
+
+    def _clipped(self, weight: Tensor) -> Tensor:
+        return weight if self.a_max is None else weight.clamp(-self.a_max, self.a_max)
 
     def _paths(self, length: int, space: tuple[int, ...]) -> Tensor:
         """`(time, V, places)`: the place where each path of each slice is at each time."""

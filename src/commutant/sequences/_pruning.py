@@ -93,13 +93,15 @@ def apply_masks(module: nn.Module, masks: dict[str, Tensor]) -> None:
             parametrize.register_parametrization(module, name, Mask(mask))
         else:
             existing.mask.copy_(mask)
-    if isinstance(module, nn.RNNBase) and _refresh not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_refresh)
+    if isinstance(module, nn.RNNBase) and "_flat_weights" in module.__dict__:
+        # torch's recurrent layers read a list of weights made at construction: from now on it is made when read
+        # (parametrize has given the module a class of its own)
+        del module.__dict__["_flat_weights"]
+        type(module)._flat_weights = property(_flat_weights, lambda _module, _value: None)  # type: ignore[assignment]
 
 
-def _refresh(module: nn.RNNBase, _: Any) -> None:
-    """torch's recurrent layers read a list of weights made at construction; give them the masked ones."""
-    module._flat_weights = [getattr(module, name) for name in module._flat_weights_names]
+def _flat_weights(module: nn.RNNBase) -> list[Any]:
+    return [getattr(module, name) for name in module._flat_weights_names]
 
 
 def prune_recurrent(
@@ -142,7 +144,7 @@ def prune_recurrent(
         >>> round(recurrent_sparsity(rnn, "h2h"), 2)
         0.9
     """
-    if not 0 <= amount <= 1:
+    if not isinstance(amount, int | float) or not 0 <= amount <= 1:
         raise InputError(f"amount must be a share between 0 and 1, got {amount}")
     if scope not in ("global", "layer", "gate") or criterion not in ("magnitude", "random"):
         raise InputError(
@@ -217,12 +219,14 @@ def bake(model: nn.Module) -> nn.Module:
     """Make masks permanent, in place: the weights are plain parameters again, zero where they were masked."""
     for module in model.modules():
         names = [name for name in getattr(module, "parametrizations", {}) if _mask_of(module, name) is not None]
+        if names:  # a copy of a module shares its parametrized class: what is removed here must stay there
+            shared = type(module)
+            own = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+            module.__class__ = type(shared.__name__, shared.__bases__, own)
         for name in names:
             parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-        if names and isinstance(module, nn.RNNBase):
-            for key in [k for k, hook in module._forward_pre_hooks.items() if hook is _refresh]:
-                del module._forward_pre_hooks[key]
-            _refresh(module, None)
+        if names and isinstance(module, nn.RNNBase) and not parametrize.is_parametrized(module):
+            module._flat_weights = _flat_weights(module)
             module.flatten_parameters()
     return model
 

@@ -27,15 +27,21 @@ class SparseRecurrence(nn.Module):
             for suffix in ("", "_reverse")[: self.directions]:
                 end = f"_l{layer}{suffix}"
                 for kind in ("ih", "hh"):
-                    self.register_buffer(f"weight_{kind}{end}", _compressed(getattr(dense, f"weight_{kind}{end}")))
-                    bias = getattr(dense, f"bias_{kind}{end}").detach() if dense.bias else None
+                    for part, tensor in _compress(getattr(dense, f"weight_{kind}{end}")).items():
+                        self.register_buffer(f"weight_{kind}{end}_{part}", tensor)
+                    bias = getattr(dense, f"bias_{kind}{end}").detach().clone() if dense.bias else None
                     self.register_buffer(f"bias_{kind}{end}", bias)
 
     @torch.no_grad()
     def forward(self, x: Tensor, h_0: Tensor | tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, object]:
         """As the dense layer: x `(time, batch, features)` (or batch first), and the states of torch; no gradient."""
-        if x.dim() != 3 or x.shape[-1] != self.input_size:
-            raise InputError(f"x must have 3 axes and {self.input_size} features, got shape {tuple(x.shape)}")
+        if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
+            said = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x must have 3 axes, none empty, and {self.input_size} features, got {said}")
+        if x.dtype != self.weight_hh_l0_values.dtype:
+            raise InputError(
+                f"x is {x.dtype} but the weights are {self.weight_hh_l0_values.dtype}; convert one of them"
+            )
         x = x.transpose(0, 1) if self.batch_first else x
         batch, lstm = x.shape[1], self.mode == "LSTM"
         parts = h_0 if isinstance(h_0, tuple) else (h_0,) * (1 + lstm)
@@ -57,7 +63,7 @@ class SparseRecurrence(nn.Module):
         return (x.transpose(0, 1) if self.batch_first else x), out if lstm else out[0]
 
     def _run(self, x: Tensor, state: list[Tensor], end: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-        w_ih, w_hh = getattr(self, f"weight_ih{end}"), getattr(self, f"weight_hh{end}")
+        w_ih, w_hh = self._rows(f"weight_ih{end}"), self._rows(f"weight_hh{end}")
         b_ih, b_hh = getattr(self, f"bias_ih{end}"), getattr(self, f"bias_hh{end}")
         length, batch, _ = x.shape
         drive = (w_ih @ x.reshape(length * batch, -1).mT.contiguous()).view(-1, length, batch)
@@ -82,13 +88,24 @@ class SparseRecurrence(nn.Module):
                 h = out[t].copy_(squash(own.add_(drive[t])))
         return out.transpose(1, 2), (h.clone(), c)[: len(state)]
 
+    def _rows(self, name: str) -> Tensor:
+        starts, columns, values = (getattr(self, f"{name}_{part}") for part in ("starts", "columns", "values"))
+        size = (len(starts) - 1, self.hidden_size if "_hh_" in name else self._width(name))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse")
+            return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=False)
 
-def _compressed(weight: Tensor) -> Tensor:
+    def _width(self, name: str) -> int:
+        return self.input_size if "_l0" in name else self.hidden_size * self.directions
+
+
+def _compress(weight: Tensor) -> dict[str, Tensor]:
+    """Compressed rows with 32-bit indices, as plain tensors: those can be copied and saved."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", "Sparse")
         rows = weight.detach().to_sparse_csr()
-        narrow = (rows.crow_indices().int(), rows.col_indices().int())
-        return torch.sparse_csr_tensor(*narrow, rows.values(), rows.shape, check_invariants=True)
+    parts = {"starts": rows.crow_indices().int(), "columns": rows.col_indices().int()}
+    return {**parts, "values": rows.values().clone()}
 
 
 def to_sparse(module: nn.RNNBase) -> SparseRecurrence:
@@ -111,4 +128,6 @@ def to_sparse(module: nn.RNNBase) -> SparseRecurrence:
     """
     if not isinstance(module, nn.RNNBase) or module.mode not in _GATES or module.proj_size:
         raise InputError(f"to_sparse takes nn.RNN, nn.GRU or nn.LSTM without projections, got {type(module).__name__}")
+    if module.weight_hh_l0.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"sparse products are computed in float32 or float64, got {module.weight_hh_l0.dtype}")
     return SparseRecurrence(module)

@@ -78,7 +78,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
     """A causal language model of `RNNBlock`s: `from_pretrained`, `save_pretrained`, `generate`, `Trainer`.
 
     Trains in parallel over time; generates at a constant cost a token. Padding, on either side, is skipped: a row's
-    result is that of the row alone.
+    logits and state are those of the row alone.
 
     Example:
         >>> config = ParaRNNConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2)
@@ -94,6 +94,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
     _is_stateful = True
     _tied_weights_keys = {"lm_head.weight": "embeddings.weight"}  # noqa: RUF012
     supports_gradient_checkpointing = False
+    accepts_loss_kwargs = False  # the loss is a mean: Trainer divides by its accumulation steps itself
 
     def __init__(self, config: ParaRNNConfig) -> None:
         super().__init__(config)
@@ -114,7 +115,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
     def _init_weights(self, module: nn.Module) -> None:
         """Normal embeddings and linear maps; recurrences, convolutions and norms as they initialise themselves."""
         if isinstance(module, nn.Linear | nn.Embedding):
-            require("transformers", "hf").initialization.normal_(module.weight, std=self.config.initializer_range)
+            require("transformers.initialization", "hf").normal_(module.weight, std=self.config.initializer_range)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -183,30 +184,46 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         logits = self.lm_head(self.norm(hidden[-1]))
         loss = None
         if labels is not None:
+            if attention_mask is not None:  # padding predicts nothing
+                blind = attention_mask[:, -labels.shape[1] :][:, :-1] == 0
+                labels = torch.cat([labels[:, :1], labels[:, 1:].masked_fill(blind, -100)], 1)
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
         shown = tuple(hidden) if output_hidden_states else None
         out = ParaRNNOutput(loss=loss, logits=logits, state=states if keep else None, hidden_states=shown)
         return out.to_tuple() if return_dict is False else out
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, state: Any = None, attention_mask: Tensor | None = None, **options: Any
+        self,
+        input_ids: Tensor,
+        state: Any = None,
+        attention_mask: Tensor | None = None,
+        read: bool = False,
+        **options: Any,
     ) -> dict[str, Any]:
-        """The tokens that the state has not seen: the last one once there is a state."""
-        if state is not None:
+        """The tokens that the state has not seen: the last one, once this call has read the others."""
+        if state is not None and read:
             return {"input_ids": input_ids[:, -1:], "state": state, "use_cache": True}
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": options.get("use_cache", True)}
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "state": None if read else state,
+            "use_cache": options.get("use_cache", True),
+        }
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
-        model_kwargs["state"] = outputs.get("state")
+        model_kwargs["state"], model_kwargs["read"] = outputs.get("state"), True
         return model_kwargs
 
     def generate(self, *inputs: Any, **options: Any) -> Any:
-        """As `GenerationMixin.generate`, greedy or sampled.
+        """As `GenerationMixin.generate`, greedy or sampled; a `state` goes on from what an earlier call has read.
 
         Raises:
-            InputError: for beams, whose states would have to be reordered.
+            InputError: for beams, whose states would have to be reordered; for padding behind the prompt.
         """
+        mask = options.get("attention_mask")
+        if mask is not None and mask.shape[1] and not mask[:, -1].all():
+            raise InputError("generate needs the padding in front of the prompts (padding_side='left')")
         config = options.get("generation_config") or self.generation_config
         beams = options.get("num_beams") or getattr(config, "num_beams", None) or 1
         if beams > 1:
