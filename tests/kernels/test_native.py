@@ -9,8 +9,8 @@ import torch
 from commutant import InputError
 from commutant.kernels import _native, fused_method, fused_recurrence
 from commutant.sequences import ParaGRU, ParaLSTM, check_parallel
+from commutant.sequences._find import loop
 from commutant.sequences._gated import CELLS
-from commutant.sequences._solve import loop
 
 NAMES = ("gru", "lstm", "mingru", "minlstm", "sru")
 pytestmark = pytest.mark.skipif(_native.library() is None, reason="no C compiler")

@@ -9,8 +9,8 @@ import torch
 from commutant import InputError
 from commutant.kernels import _dispatch, fused_recurrence
 from commutant.sequences import MinGRU, ParaGRU, ParaLSTM, _gated, check_parallel
+from commutant.sequences._find import loop
 from commutant.sequences._gated import CELLS
-from commutant.sequences._solve import loop
 
 pytest.importorskip("triton")
 NAMES = ("gru", "lstm", "mingru", "minlstm", "sru")

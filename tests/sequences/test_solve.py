@@ -5,8 +5,9 @@ import torch
 
 from commutant import InputError
 from commutant.sequences import ConvergenceError, jacobian_structure, solve_recurrence
+from commutant.sequences._find import METHODS, Options, loop
 from commutant.sequences._gated import CELLS
-from commutant.sequences._solve import METHODS, Options, loop, solve
+from commutant.sequences._solve import solve
 from commutant.sequences._trajectory import Problem, multishoot, newton_like, sequential
 
 

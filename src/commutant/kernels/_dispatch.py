@@ -19,13 +19,9 @@ _GATES = {"gru": 3, "mingru": 2, "minlstm": 3, "sru": 2, "lstm": 3}
 _WEIGHTS = {"gru": 3, "mingru": 0, "minlstm": 0, "sru": 1, "lstm": 5}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 METHODS = ("sequential", "multishoot", "newton")
-_MANY_CHANNELS = (
-    32_768  # batch times channels from which one thread a channel keeps a large GPU at its memory bandwidth
-)
-_interpreted = False  # set by tests: Triton's interpreter takes tensors of the CPU
+_MANY_CHANNELS = 32_768  # batch times channels from which a thread a channel fills a large GPU (an estimate)
 _SHORT = 64  # steps below which chunks are not worth their second sweep
-
-
+_interpreted = False  # set by tests: Triton's interpreter takes tensors of the CPU
 _REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
 
 

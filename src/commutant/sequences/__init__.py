@@ -6,6 +6,8 @@ from ._cell import jacobian_structure as jacobian_structure
 from ._fernn import FERNN as FERNN
 from ._fernn import FERNNSeq2Seq as FERNNSeq2Seq
 from ._fernn import FieldDecoder as FieldDecoder
+from ._find import ConvergenceError as ConvergenceError
+from ._find import SolveInfo as SolveInfo
 from ._flow_actions import FlowAction as FlowAction
 from ._flow_actions import FlowReport as FlowReport
 from ._flow_actions import SliceAction as SliceAction
@@ -36,8 +38,6 @@ from ._pruning import diagonalize_recurrent as diagonalize_recurrent
 from ._pruning import prune_recurrent as prune_recurrent
 from ._pruning import pruning_curve as pruning_curve
 from ._pruning import recurrent_sparsity as recurrent_sparsity
-from ._solve import ConvergenceError as ConvergenceError
-from ._solve import SolveInfo as SolveInfo
 from ._solve import solve_recurrence as solve_recurrence
 from ._sparse import SparseRecurrence as SparseRecurrence
 from ._sparse import to_sparse as to_sparse

@@ -13,7 +13,7 @@ from .._errors import CommutantError, InputError
 from ..algebra import Structure
 from ..algebra._linear_scan import apply_map, compose_maps, identity_map, scan_time, transpose_map
 from ._cell import Cell, Tensors
-from ._solve import WARM_UP, Options, SolveInfo, adjoint, find_trajectory, widened
+from ._find import WARM_UP, Options, SolveInfo, adjoint, find_trajectory, widened
 from ._trajectory import defect
 
 

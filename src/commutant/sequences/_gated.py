@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..kernels import Fused, fused_method, fused_recurrence, register_reference
 from ._cell import Cell, Tensors
-from ._solve import Options, SolveInfo, loop, solve
+from ._find import Options, SolveInfo, loop
+from ._solve import solve
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward

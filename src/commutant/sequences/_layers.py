@@ -11,9 +11,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from .._errors import InputError
 from ..kernels import Fused
+from ._find import METHODS, SolveInfo, widened
 from ._gated import CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
-from ._solve import METHODS, SolveInfo, widened
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Causality, Draw, Equivariance, obeys
+from ._find import METHODS, SolveInfo
 from ._flow_actions import FlowAction
 from ._flow_cells import POOLS, pool_slices
 from ._flows import Flow, Translation
 from ._gated import read_info, solve_gated
-from ._solve import METHODS, SolveInfo
 
 
 def _para_case(law: Any) -> Any:

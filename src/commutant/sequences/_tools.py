@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._find import Method, SolveInfo
 from ._layers import ParallelRecurrence
-from ._solve import Method, SolveInfo, solve_recurrence
+from ._solve import solve_recurrence
 
 
 class ParallelCell(nn.Module):

@@ -1,0 +1,185 @@
+"""Finding a trajectory with its certificate and fall-backs, and its adjoint; outside autograd, time leading."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .._errors import CommutantError
+from ..algebra._linear_scan import apply_map, chunk_count, scan_time, transpose_map
+from ._cell import Cell, StepCell, Tensors
+from ._trajectory import NEWTON_LIKE, Attempt, Problem, defect, multishoot, newton_like, sequential, tabulated
+
+Method: TypeAlias = Literal[
+    "auto", "loop", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
+]
+METHODS = ("auto", "loop", "sequential", "multishoot", "tabulated", *NEWTON_LIKE)
+WARM_UP = 32  # steps after which a cell of moderate memory has forgotten a wrong start
+_SHORTEST = 2 * WARM_UP  # chunks shorter than this gain nothing over the loop
+HALF = (torch.bfloat16, torch.float16)
+
+
+class ConvergenceError(CommutantError):
+    """A parallel solve did not meet its certificate, and falling back was not allowed."""
+
+
+@dataclass(frozen=True)
+class SolveInfo:
+    """How a trajectory was found, and the evidence for it.
+
+    Attributes:
+        method: the method that gave the result.
+        iterations: its iterations (sweeps over all chunks for the shooting methods); 0 for the loop.
+        residual: the largest defect $|f(h_{t-1}, x_t) - h_t| / \\max(1, |h_t|)$.
+        mismatch: the largest jump at chunk boundaries when the chunks are rerun, relative as well.
+        converged: whether the first method met the tolerance.
+        fell_back: the methods that were tried before and did not.
+    """
+
+    method: str
+    iterations: int
+    residual: float
+    mismatch: float
+    converged: bool
+    fell_back: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to solve; see `solve_recurrence`."""
+
+    method: str = "auto"
+    max_iters: int | None = None
+    tol: float | None = None
+    on_fail: str = "fallback"
+
+
+def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
+    """The plain differentiable loop: the reference, and the path of transforms and second derivatives."""
+    dtype, states = h0.dtype, []
+    h, *wide = (widened(t) for t in (h0, *params))
+    with torch.autocast(h0.device.type, enabled=False):
+        for t in range(x[0].shape[0]):
+            h = cell.step(h, tuple(widened(leaf[t]) for leaf in x), tuple(wide))
+            states.append(h)
+        return torch.stack(states).to(dtype)
+
+
+def widened(t: Tensor) -> Tensor:
+    return t.float() if t.dtype in HALF else t
+
+
+def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
+    """The trajectory and its certificate, outside autograd."""
+    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
+    problem = Problem(cell, h0, x, params, tolerance)
+    first = choose(problem) if options.method == "auto" else options.method
+    chain = [first]
+    if first != "sequential":
+        chain += ["multishoot"] if first in NEWTON_LIKE else []
+        chain += (
+            ["tabulated"] if cell.bound is not None and cell.structure == "diagonal" and first != "tabulated" else []
+        )
+        chain += ["sequential"]
+    failed: list[str] = []
+    for method in chain:
+        attempt = _attempt(problem, method, options.max_iters if method == first else None)
+        if method == "sequential" or max(attempt.mismatch, attempt.residual or 0.0) <= _allowed(method, tolerance):
+            break
+        failed.append(method)
+        if options.on_fail == "raise":
+            raise ConvergenceError(
+                f"method {method!r} did not converge in {attempt.iterations} iterations over {problem.length} steps: "
+                f"boundary mismatch {attempt.mismatch:.1e}, residual {attempt.residual or 0:.1e}, "
+                f"tolerance {tolerance:.1e}"
+            )
+    if failed and options.on_fail == "warn":
+        warnings.warn(f"{' and '.join(failed)} did not converge; solved by {method}", RuntimeWarning, stacklevel=4)
+    # shooting repeats the step inside its chunks to the letter: its defects are the jumps at their boundaries
+    residual = attempt.mismatch if attempt.residual is None else attempt.residual
+    info = SolveInfo(method, attempt.iterations, residual, attempt.mismatch, not failed, tuple(failed))
+    return attempt.h, info
+
+
+def _allowed(method: str, tolerance: float) -> float:
+    # a trajectory of many small defects meets its rerun chunks only up to what the defects add up to
+    return 16 * tolerance if method in NEWTON_LIKE else tolerance
+
+
+def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
+    lane = problem.h0.numel()
+    if method == "sequential":
+        return sequential(problem)
+    if method == "multishoot":
+        shortest = min(_SHORTEST, max(2, problem.length // 4))
+        return multishoot(problem, max_iters or 4, max(2, chunk_count(problem.length, lane, shortest)), WARM_UP)
+    if method == "tabulated":
+        count = max(2, chunk_count(problem.length, lane, max(2, min(_SHORTEST, problem.length // 4))))
+        return tabulated(problem, max_iters or 4, count)
+    return newton_like(problem, method, 3 if max_iters is None else max_iters)
+
+
+def choose(problem: Problem) -> str:
+    """The method of `auto`: multiple shooting where chunks of useful length fill the machine and the cell forgets."""
+    lane = problem.h0.numel()
+    if problem.cell.structure == "dense" and problem.h0.shape[-1] > 16:
+        return "sequential"
+    if chunk_count(problem.length, lane, _SHORTEST) < 2 or problem.length < 4 * _SHORTEST:
+        return "sequential"  # asking whether the cell forgets would cost more than the answer saves
+    if forgets(problem):
+        return "multishoot"
+    # every chunk runs from 16 states: worth it only where the lanes leave room for them
+    tables = problem.cell.structure == "diagonal" and problem.cell.bound is not None and 16 * lane <= 1 << 11
+    return "tabulated" if tables else "sequential"
+
+
+def forgets(problem: Problem) -> bool:
+    """Whether two states come together within a warm-up, tried at a few places in a few rows."""
+    places = torch.linspace(0, problem.length - WARM_UP, 4).long()
+    start = problem.h0.new_zeros((2, 4, *problem.h0[:2].shape))
+    start[1] = 0.9
+    steps = tuple(leaf[places[:, None] + torch.arange(WARM_UP), :2] for leaf in problem.x)  # (places, steps, rows, ...)
+    both = start
+    for j in range(WARM_UP):
+        x = tuple(leaf[:, j].expand(2, *leaf[:, j].shape) for leaf in steps)
+        both = problem.cell.step(both, x, problem.params)
+    return defect(both[0], both[1]) < 0.03
+
+
+def adjoint(
+    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, states: Tensor, gradient: Tensor
+) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
+    """Gradients of h0, x and params, given those of the states: linearise in blocks, scan once, pull back in blocks."""
+    length = states.shape[0]
+    before = torch.cat([h0[None], states[:-1]])
+    block = max(1, (1 << 15) // max(h0.numel(), 1))
+    d_x = [torch.empty_like(leaf) for leaf in x]
+    parts = [slice(start, min(start + block, length)) for start in range(0, length, block)]
+    # one more than there are steps: the last state has no successor
+    jacobian, contexts = None, []
+    for part in parts:
+        own, context = cell.linearize(
+            before[part], tuple(leaf[part] for leaf in x), params, tuple(grad[part] for grad in d_x)
+        )
+        if isinstance(cell, StepCell):
+            cell.verify(before[part], tuple(leaf[part] for leaf in x), params, own)
+        if jacobian is None:
+            jacobian = own.new_zeros((length + 1, *own.shape[1:]))
+        jacobian[part] = own
+        contexts.append(context)
+    assert jacobian is not None
+    lam = scan_time(transpose_map(jacobian[1:], cell.structure), gradient, torch.zeros_like(h0), cell.structure, True)
+    d_params: list[Tensor | None] = [None] * len(params)
+    for part, context in zip(parts, contexts, strict=True):
+        own_params = cell.pullback(context, lam[part], tuple(grad[part] for grad in d_x))
+        d_params = [_plus(old, new) for old, new in zip(d_params, own_params, strict=True)]
+    d_h0 = apply_map(transpose_map(jacobian[0], cell.structure), lam[0], cell.structure)
+    return d_h0, d_x, d_params
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
