@@ -22,3 +22,4 @@ from ._sets import digit_points as digit_points
 from ._sets import second_minimum as second_minimum
 from ._text import CharacterText as CharacterText
 from ._text import character_text as character_text
+from ._text import text_unavailable as text_unavailable

@@ -65,12 +65,11 @@ def character_text(source: str = "python", data_dir: str | None = None) -> Chara
         return _encode(
             _standard_library(), f"source of Python's standard library, {_LONGEST // 1_000_000} M characters"
         )
-    if source != "tinyshakespeare":
-        raise InputError(f"source must be 'python' or 'tinyshakespeare', got {source!r}")
-    folder = data_folder(data_dir)
-    path = None if folder is None else folder / "text" / "tinyshakespeare.txt.gz"
-    if path is None or not path.is_file():
-        raise InputError("tinyshakespeare needs a data folder (--data-dir) with text/tinyshakespeare.txt.gz")
+    reason = text_unavailable(source, data_dir)
+    if reason is not None:
+        raise InputError(reason)
+    path = _file(data_dir)
+    assert path is not None
     try:
         text = gzip.decompress(path.read_bytes()).decode()
     except (OSError, EOFError, UnicodeDecodeError) as error:
@@ -78,6 +77,21 @@ def character_text(source: str = "python", data_dir: str | None = None) -> Chara
     if len(text) != 1_115_394:
         raise InputError(f"{path} holds {len(text)} characters, not the 1115394 of Tiny Shakespeare")
     return _encode(text, "Tiny Shakespeare")
+
+
+def text_unavailable(source: str, data_dir: str | None) -> str | None:
+    """Why `character_text` would fail, or None."""
+    if source not in ("python", "tinyshakespeare"):
+        return f"source must be 'python' or 'tinyshakespeare', got {source!r}"
+    path = _file(data_dir)
+    if source == "python" or (path is not None and path.is_file()):
+        return None
+    return "tinyshakespeare needs a data folder (--data-dir) with text/tinyshakespeare.txt.gz"
+
+
+def _file(data_dir: str | None) -> Path | None:
+    folder = data_folder(data_dir)
+    return None if folder is None else folder / "text" / "tinyshakespeare.txt.gz"
 
 
 def _standard_library() -> str:

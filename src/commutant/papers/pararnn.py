@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
+from ..data import text_unavailable
 from ..evidence import Claim, Experiment, Measurement, Paper
 from ..sequences import MinGRU, ParaGRU, ParaLSTM, RNNBlock, solve_recurrence
 from . import _pararnn_figures as draw_figure
@@ -119,39 +121,38 @@ TASKS = Experiment(
     figure_caption="Accuracy of one block on fresh sequences. Each dot is a seed, the bar its mean.",
 )
 
-_TEXT = {"text": "python"}
-
-LANGUAGE = Experiment(
-    name="language",
-    measure=measure_language,
-    settings={
-        "small": {**_TEXT, "channels": 64, "length": 256, "batch": 8, "steps": 500, "learning_rate": 4e-3, "mark": 25},
-        "full": {
-            **_TEXT,
-            "channels": 512,
-            "length": 2048,
-            "batch": 32,
-            "steps": 5000,
-            "learning_rate": 2e-3,
-            "mark": 100,
-        },
+_LANGUAGE: dict[str, Any] = {
+    "settings": {
+        "small": {"channels": 64, "length": 256, "batch": 8, "steps": 500, "learning_rate": 4e-3, "mark": 25},
+        "full": {"channels": 512, "length": 2048, "batch": 32, "steps": 5000, "learning_rate": 2e-3, "mark": 100},
     },
-    changes={
+    "changes": {
         "small": "A character model with two blocks of width 64, 119 000 parameters, 500 steps of 8 x 256 "
         "characters; the paper has 400 million to 7 billion parameters and 10 to 138 billion tokens of SlimPajama. "
         "So short a training favours recurrences: attention has not yet left the statistics of neighbouring "
         "characters, at learning rates from 1e-3 to 8e-3.",
         "full": "A character model with two blocks of width 512; the paper has 400 million parameters and more.",
     },
-    data={
-        "small": "source of Python's standard library, 2 million characters",
-        "full": "source of Python's standard library, 2 million characters",
-    },
-    seeds={"small": 3, "full": 3},
-    figure=draw_figure.language,
-    figure_caption="Training loss on fresh excerpts, in nats a character, against steps and against seconds (median "
+    "measure": measure_language,
+    "seeds": {"small": 3, "full": 3},
+    "figure": draw_figure.language,
+    "figure_caption": "Training loss on fresh excerpts, in nats a character, against steps and against seconds (median "
     "over seeds), at equal numbers of parameters.",
-)
+}
+
+
+def _language(name: str, text: str, data: str) -> Experiment:
+    settings = {scale: {"text": text, **found} for scale, found in _LANGUAGE["settings"].items()}
+    return Experiment(
+        **{**_LANGUAGE, "settings": settings},
+        name=name,
+        data={"small": data, "full": data},
+        unavailable=partial(text_unavailable, text),
+    )
+
+
+LANGUAGE = _language("language", "python", "source of Python's standard library, 2 million characters")
+SHAKESPEARE = _language("shakespeare", "tinyshakespeare", "Tiny Shakespeare, 1.1 million characters")
 
 PAPER = Paper(
     slug="pararnn",
@@ -313,6 +314,17 @@ print(layer.info[0])                           # how it was solved, and the cert
             source="this library; not in the paper",
             reported={},
             experiment=LANGUAGE,
+            effect=lambda m: m["gru@valid"] - m["paragru@valid"],
+            effect_label="validation loss of nn.GRU minus that of ParaGRU, nats a character",
+            at_least=-0.05,
+            controls={"minGRU, linear in its state": lambda m: m["gru@valid"] - m["mingru@valid"]},
+        ),
+        Claim(
+            name="shakespeare",
+            statement="On Tiny Shakespeare, too, it is no worse than a dense GRU, to 0.05 nats.",
+            source="this library; not in the paper",
+            reported={},
+            experiment=SHAKESPEARE,
             effect=lambda m: m["gru@valid"] - m["paragru@valid"],
             effect_label="validation loss of nn.GRU minus that of ParaGRU, nats a character",
             at_least=-0.05,
