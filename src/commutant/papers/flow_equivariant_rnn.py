@@ -46,7 +46,7 @@ FORECAST = Experiment(
         "full": "Velocities of at most 1 for V of 9 (the paper's second setting); fresh sequences in every step.",
     },
     data={"small": "scikit-learn digits, 1797 images, moving on a torus", "full": "MNIST, moving on a torus"},
-    seeds={"small": 5, "full": 3},
+    seeds={"small": 3, "full": 3},
     figure=draw_figure.forecast,
     figure_caption="Mean squared error of each forecast frame on test digits (median over seeds). The networks were "
     "trained on the frames left of the dotted line.",
@@ -61,7 +61,7 @@ VELOCITIES = Experiment(
         "full": "Eight velocities are tested, in place of all 25.",
     },
     data={"small": "scikit-learn digits, 1797 images, moving on a torus", "full": "MNIST, moving on a torus"},
-    seeds={"small": 4, "full": 3},
+    seeds={"small": 3, "full": 3},
     figure=draw_figure.velocities,
     figure_caption="Error at velocities of at most 1, which were in training, and at velocities with a 2 in them, "
     "which were not. Each dot is a seed, the bar its mean.",
