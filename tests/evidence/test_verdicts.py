@@ -39,3 +39,9 @@ def test_the_interval_is_students():
 
 def test_reasons_name_the_control():
     assert "c0" in verdict([0.8, 0.82, 0.81], [[0.7, 0.72, 0.71]]).reason
+
+
+def test_a_record_holds_the_figures_that_every_seed_has():
+    from commutant.evidence._record import figures
+
+    assert figures([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": {"mean": 2.0, "sd": 2.0**0.5}}

@@ -59,6 +59,7 @@ def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
             "sd": statistics.stdev([m[key] for m in measurements]) if len(measurements) > 1 else 0.0,
         }
         for key in measurements[0]
+        if all(key in m for m in measurements)  # a seed measured by an older version may know others
     }
 
 
