@@ -127,6 +127,13 @@ def errors(rank, size, store, out):
             on_fail="raise",
             group=group,
         ),
+        "step": lambda: solve_recurrence(
+            lambda h, x: torch.tanh(h + x) if rank == 0 else 1 / 0,
+            x,
+            torch.zeros(2, 3),
+            structure="diagonal",
+            group=group,
+        ),
         "second": lambda: torch.autograd.grad(
             solve_recurrence(lambda h, x: torch.tanh(h + x), x.requires_grad_(), torch.zeros(2, 3), group=group)[
                 0
@@ -138,7 +145,7 @@ def errors(rank, size, store, out):
     for name, call in calls.items():
         try:
             call()
-        except CommutantError as error:
+        except (CommutantError, ZeroDivisionError) as error:
             said[name] = str(error)
     # one rank alone wants gradients, and nobody has rows: no hang, no error
     h_0 = torch.zeros(1, 2, 4, requires_grad=rank == 0)

@@ -54,7 +54,7 @@ def widest_structure(probe: Callable[[], Structure], like: Tensor, group: Any) -
     error: Exception | None = None
     try:
         found = order.index(probe())
-    except CommutantError as raised:
+    except Exception as raised:
         found, error = len(order), raised
     everywhere = _gather(torch.tensor(found, device=like.device), group)
     _raise_together(error, everywhere == len(order))
@@ -76,7 +76,7 @@ def _same_everywhere(h0: Tensor, others: Tensors, group: Any) -> bool:
     """
     own = torch.full((8,), -1, dtype=torch.long, device=h0.device)
     own[: h0.dim()] = torch.tensor(h0.shape)
-    own[6] = h0.dtype.itemsize * (2 if h0.dtype == torch.bfloat16 else 1)
+    own[6] = (torch.float16, torch.bfloat16, torch.float32, torch.float64).index(h0.dtype)
     own[7] = torch.is_grad_enabled() and any(t.requires_grad for t in (h0, *others))
     shapes = _gather(own, group)
     if (shapes[:, :7] != shapes[0, :7]).any():
@@ -108,10 +108,13 @@ def _find(
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
     state = torch.zeros_like(h0) if rank else h0
-    for t in range(max(0, x[0].shape[0] - WARM_UP), x[0].shape[0]):
-        state = cell.step(state, tuple(leaf[t] for leaf in x), params)
+    try:
+        for t in range(max(0, x[0].shape[0] - WARM_UP), x[0].shape[0]):
+            state = cell.step(state, tuple(leaf[t] for leaf in x), params)
+    except Exception:  # the solve below meets it again, and tells the others
+        state = torch.zeros_like(h0)
     starts = torch.cat([h0[None], _gather(state, group)[:-1]])
-    sweeps, product = 0, None
+    sweeps = 0
     while True:
         error: Exception | None = None
         try:
