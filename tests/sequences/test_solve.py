@@ -380,3 +380,34 @@ def test_forward_derivatives_are_taken_on_copies(monkeypatch):
     solve_recurrence(lambda h, x: torch.tanh(0.5 * h + x), x, torch.zeros(2, 3))[0].sum().backward()
     assert views
     assert not any(views)
+
+
+def test_forgetting_does_not_bound_the_iterations_of_newton():
+    """Must not hold: "a negative Lyapunov exponent means few iterations". Parity forgets and needs ever more."""
+    x, h0 = parity_input(384), torch.full((4, 1), 0.5)
+    problem = Problem(_diagonal(parity_step), h0, (x.transpose(0, 1),), (), 0.0)
+    h = sequential(problem).h
+    slopes = problem.cell.linearize(problem.before(h), problem.x, ())[0]
+    assert slopes.abs().clamp(min=1e-9).log().mean() < -0.4
+    errors = [(newton_like(problem, "newton", k).h - h).abs().nan_to_num(9.0).max() for k in (8, 24)]
+    assert min(errors) > 0.1
+
+
+def test_a_small_residual_does_not_mean_a_small_error():
+    """Must not hold for bistable cells: a step off by 1e-7 at the watershed ends in the other basin."""
+    step, x, h0 = (lambda h, x: torch.tanh(3 * h + x)), torch.zeros(1, 60, 1), torch.zeros(1, 1)
+    problem = Problem(_diagonal(step), h0, (x.transpose(0, 1),), (), 0.0)
+    other = sequential(Problem(_diagonal(step), h0 + 1e-7 / 3, problem.x, (), 0.0)).h
+    assert problem.residual(other) < 1.1e-7
+    assert (other - sequential(problem).h).abs().max() > 0.9
+
+
+@pytest.mark.parametrize(("alpha", "bound"), [(0.5, 1.08), (0.9, 1.50)])
+def test_clipped_weights_bound_the_jacobian_and_are_not_quite_a_contraction(alpha, bound):
+    cell, g = CELLS["gru"], torch.Generator().manual_seed(0)
+    state = 2 * torch.rand(40_000, 1, generator=g, dtype=torch.float64) - 1
+    pre = 3 * torch.randn(40_000, 3, 1, generator=g, dtype=torch.float64)
+    worst = 0.0
+    for signs in torch.cartesian_prod(*[torch.tensor([-alpha, alpha], dtype=torch.float64)] * 3):
+        worst = max(worst, float(cell.linearize(state, (pre,), (signs[:, None],))[0].abs().max()))
+    assert 0.95 < worst <= bound + 0.005

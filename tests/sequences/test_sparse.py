@@ -369,3 +369,15 @@ def test_the_outputs_of_a_graph_are_in_its_state():
         two.load_state_dict(one.state_dict())
     doubled = networkx.MultiGraph([(0, 1), (0, 1), (1, 2)])
     assert GraphRNN(doubled, 2).num_layers == 3
+
+
+def test_padding_says_nothing_when_the_true_last_letter_is_read():
+    """Law 8: a row's answer does not depend on how far the batch is padded."""
+    pytest.importorskip("lightning_fabric")
+    from commutant.papers._sparsity_measures import ReberClassifier
+
+    model = ReberClassifier(6, nn.LSTM(6, 6, 2, batch_first=True), 6)
+    tokens, lengths = torch.randint(1, 8, (3, 9)), torch.tensor([9, 4, 6])
+    tokens = torch.where(torch.arange(9) < lengths[:, None], tokens, 0)
+    longer = torch.cat([tokens, torch.zeros(3, 11, dtype=torch.long)], 1)
+    torch.testing.assert_close(model(longer, lengths), model(tokens, lengths))
