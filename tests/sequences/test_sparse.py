@@ -100,6 +100,7 @@ def test_what_is_masked_stays_zero_in_training(make, optimizer):
         if step == 2:
             prune_recurrent(module, 0.5)
             zeros = {n: w == 0 for n, w in weights(module).items()}
+            assert sum(int(z.sum()) for z in zeros.values()) == round(0.5 * sum(z.numel() for z in zeros.values()))
             optimize = optimizer(module.parameters())
         optimize.zero_grad()
         module(X)[0].square().sum().backward()
