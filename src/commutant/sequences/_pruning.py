@@ -234,7 +234,7 @@ def bake(model: nn.Module) -> nn.Module:
 def pruning_curve(
     model: nn.Module,
     evaluate: Callable[[nn.Module], float],
-    amounts: Sequence[float],
+    amounts: Sequence[float | int],
     which: str = "both",
     retrain: Callable[[nn.Module], Any] | None = None,
     **options: Any,
