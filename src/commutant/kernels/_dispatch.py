@@ -277,7 +277,7 @@ def _backward(
         gradient = gradient.contiguous()
         how = tile(length, channels, "sequential" if method == "sequential" else "multishoot")
         tensors = (pre, weights, h0, states, gradient, d_pre, d_weights, d_h0)
-        sizes = (length, channels, batch, *_strides(pre, states, d_pre))
+        sizes = (length, channels, *_strides(pre, states, d_pre))
         _launch(name, "backward", pre, (*tensors, *sizes), how)
     return d_pre, d_weights.sum(0).to(weights.dtype), d_h0.to(h0.dtype)
 

@@ -178,7 +178,7 @@ def newton(
 
 @triton.jit
 def backward(
-    p, a, h0, h, g, d_p, d_a, d_h0, T, D, B, p_t, p_b, o_t, o_b, q_t, q_b,
+    p, a, h0, h, g, d_p, d_a, d_h0, T, D, p_t, p_b, o_t, o_b, q_t, q_b,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """As the backward kernel of one slot, with transposed 2 x 2 derivatives."""
