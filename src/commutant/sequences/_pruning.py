@@ -106,7 +106,7 @@ def _flat_weights(module: nn.RNNBase) -> list[Any]:
 
 def prune_recurrent(
     model: nn.Module,
-    amount: float,
+    amount: float | int,
     which: str = "both",
     scope: str = "global",
     criterion: str = "magnitude",
