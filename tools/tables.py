@@ -17,6 +17,7 @@ ROOMS = (
     "laws",
     "algebra",
     "kernels",
+    "parameters",
     "sets",
     "sequences",
     "sequences.huggingface",

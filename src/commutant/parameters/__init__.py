@@ -1,0 +1,6 @@
+"""A network's parameters as data: their permutation symmetries, derived from any module."""
+
+from ._labels import AxisLabel as AxisLabel
+from ._labels import Factor as Factor
+from ._permutation import Permutation as Permutation
+from ._spec import PermutationSpec as PermutationSpec

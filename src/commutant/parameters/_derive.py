@@ -1,0 +1,234 @@
+"""From traces to groups: walk the graphs, then read off what is left free, and what may depend on what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from torch import Tensor, nn
+
+from . import _rules_indexing, _rules_pointwise, _rules_reshaping, _rules_sums  # noqa: F401  (they register the rules)
+from ._axes import Axis, freeze
+from ._labels import AxisLabel, Factor
+from ._trace import Source, Trace
+from ._walk import Events, Labels, Stacked, Value, collapse, constant, fixed, walk
+
+
+@dataclass
+class Derived:
+    """The groups of a network and their action, before anything was verified."""
+
+    axes: dict[str, tuple[AxisLabel, ...]]
+    sizes: dict[str, int]
+    parents: dict[str, tuple[str, ...]]
+    frozen: dict[tuple[str, int], str]
+    unknown: dict[str, str] = field(default_factory=dict)
+
+
+def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
+    """The permutation symmetries that every trace allows."""
+    state = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    atoms: dict[int, tuple[Axis, ...]] = {}
+
+    def of(name: str) -> tuple[Axis, ...]:
+        """The axes of a tensor of the module; names of the same tensor share them."""
+        tensor = own[name]
+        if id(tensor) not in atoms:
+            whole = not (tensor.is_floating_point() or tensor.is_complex())
+            atoms[id(tensor)] = tuple(
+                fixed(n, "integers") if whole or name not in state else Axis(n) for n in tensor.shape
+            )
+        return atoms[id(tensor)]
+
+    events = Events()
+    for key in state:
+        events.tensors.append(of(key) if key in own else ())
+    for traced in traces:
+        outputs = walk(traced.module.graph, [_start(source, of) for source in traced.sources], events)
+        for axes in _visible(outputs):
+            for axis in axes:
+                freeze(axis, "an axis of the output")
+    labelled = {key: of(key) for key in state if key in own}
+    for axes in labelled.values():
+        for axis in axes:
+            for leaf in axis.leaves():
+                if not leaf.used:
+                    leaf.frozen = leaf.frozen or "not used by the example"
+    names = _names(labelled)
+    parents = _parents(names, labelled, events)
+    acts = {key: tuple(_label(a, names) for a in labelled.get(key, ())) for key in state}
+    for key, value in state.items():
+        if key not in labelled:
+            acts[key] = tuple(AxisLabel(((Factor(n),),)) for n in value.shape)
+    frozen = {
+        (key, i): next(iter(leaf.frozen for leaf in axis.leaves() if leaf.frozen), "one entry")
+        for key, labels in labelled.items()
+        for i, axis in enumerate(labels)
+        if not any(acts[key][i].groups())
+    }
+    return Derived(acts, {name: leaf.size for leaf, name in names.items()}, parents, frozen, dict(events.unknown))
+
+
+def _start(source: Source, of: object) -> Value:
+    value = source.value
+    if source.kind in ("parameter", "buffer"):
+        return Labels(of(source.name))  # type: ignore[operator]
+    if not isinstance(value, Tensor):
+        return None
+    if source.kind == "input":
+        return Labels(tuple(fixed(n, "an axis of the input") for n in value.shape))
+    return constant(value)
+
+
+def _visible(value: Value) -> Iterator[tuple[Axis, ...]]:
+    if isinstance(value, Stacked):
+        value = collapse(value, "an axis of the output")
+    if isinstance(value, Labels):
+        yield value.axes
+        if value.points_to is not None:
+            yield (value.points_to,)
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _visible(part)
+
+
+def _names(labelled: Mapping[str, Sequence[Axis]]) -> dict[Axis, str]:
+    """A name for each free leaf: the module that it first occurs in, outputs before inputs."""
+    names: dict[Axis, str] = {}
+    taken: set[str] = set()
+    for position in range(max((len(axes) for axes in labelled.values()), default=0)):
+        for key, axes in labelled.items():
+            if position >= len(axes):
+                continue
+            leaves = list(dict.fromkeys(axes[position].leaves()))
+            for i, leaf in enumerate(leaves):
+                if leaf in names or leaf.frozen is not None or leaf.size <= 1:
+                    continue
+                name = next(n for n in _proposals(key, i if len(leaves) > 1 else None) if n not in taken)
+                names[leaf] = name
+                taken.add(name)
+    order = {
+        leaf: i
+        for i, leaf in enumerate(dict.fromkeys(leaf for a in labelled.values() for x in a for leaf in x.leaves()))
+    }
+    return dict(sorted(names.items(), key=lambda item: order[item[0]]))
+
+
+def _proposals(key: str, number: int | None) -> Iterator[str]:
+    """Names for a group that first occurs in an entry of the state dict: its module, else the entry, else numbered."""
+    ending = "" if number is None else f"[{number}]"
+    yield (key.rpartition(".")[0] or key) + ending
+    yield key + ending
+    for i in count(2):
+        yield f"{key}{ending}#{i}"
+
+
+def _label(axis: Axis, names: Mapping[Axis, str]) -> AxisLabel:
+    return AxisLabel(tuple(tuple(_factors(block, names)) for block in _blocks([axis])) or ((Factor(axis.size),),))
+
+
+def _blocks(block: Sequence[Axis]) -> list[list[Axis]]:
+    """A product of terms as a direct sum of products whose outermost factors are leaves."""
+    if not block:
+        return []
+    outer, *rest = block
+    outer = outer.find()
+    if outer.join == "sum":
+        return [b for part in outer.parts for b in _blocks([part, *rest])]
+    if outer.join == "product":
+        return _blocks([*outer.parts, *rest])
+    return [[outer, *rest]]
+
+
+def _factors(block: Sequence[Axis], names: Mapping[Axis, str]) -> Iterator[Factor]:
+    for axis in block:
+        axis = axis.find()
+        if axis.join == "product":
+            yield from _factors(axis.parts, names)
+        elif axis.join == "sum":
+            inner = _label(axis, names)
+            yield Factor(axis.size, label=inner if any(inner.groups()) else None)
+        elif axis.size != 1 or len(block) == 1:
+            yield Factor(axis.size, names.get(axis))
+
+
+def _paths(axis: Axis) -> list[list[int]]:
+    """The leaves that stand in one product, for every product in the term."""
+    axis = axis.find()
+    if axis.join is None:
+        return [[id(axis)]]
+    if axis.join == "sum":
+        return [path for part in axis.parts for path in _paths(part)]
+    found: list[list[int]] = [[]]
+    for part in axis.parts:
+        found = [left + right for left in found for right in _paths(part)]
+    return found
+
+
+def _parents(
+    names: Mapping[Axis, str], labelled: Mapping[str, Sequence[Axis]], events: Events
+) -> dict[str, tuple[str, ...]]:
+    """For each group the groups on whose index its permutation may depend: d in S_d wr S_H.
+
+    It may where in every tensor an entry along d has one index along H, and no operation carries values along H while d
+    stays, nor sums over d and leaves two axes H.
+    """
+    free = {id(leaf): name for leaf, name in names.items()}
+    seen: dict[tuple[int, ...], list[list[list[int]]]] = {}
+
+    def paths(axes: Iterable[Axis]) -> list[list[list[int]]]:
+        key = tuple(id(axis.find()) for axis in axes)
+        if key not in seen:
+            seen[key] = [[[n for n in path if n in free] for path in _paths(axis)] for axis in axes]
+        return seen[key]
+
+    candidates: set[tuple[int, int]] = set()
+    for axes in labelled.values():
+        flat = {n for axis in paths(axes) for path in axis for n in path}
+        candidates |= {(d, h) for d in flat for h in flat if d != h}
+    tensors: dict[tuple[int, ...], tuple[Axis, ...]] = {}
+    for axes in events.tensors:
+        tensors.setdefault(tuple(id(axis.find()) for axis in axes), axes)
+    for axes in tensors.values():
+        own = paths(axes)
+        flat = {n for axis in own for path in axis for n in path}
+        candidates -= {(d, h) for d, h in candidates if d in flat and not _indexed(d, h, own)}
+    for along, axes in events.mixed:
+        mixed = {n for axis in paths(along) for path in axis for n in path}
+        stays = {n for axis in paths(axes) for path in axis for n in path} - mixed
+        candidates -= {(d, h) for d, h in candidates if h in mixed and d in stays}
+    for axis, result in events.contracted:
+        gone = {n for path in paths([axis])[0] for n in path}
+        left = [n for own in paths(result) for n in {n for path in own for n in path}]
+        candidates -= {(d, h) for d, h in candidates if d in gone and left.count(h) > 1}
+    candidates -= {(d, h) for d, h in candidates if (h, d) in candidates and _first(free, d, h)}
+    found: dict[str, tuple[str, ...]] = {}
+    for d, name in free.items():
+        found[name] = tuple(free[h] for h in free if (d, h) in candidates)
+    while True:  # what a parent depends on, its children must be able to depend on
+        kept = {d: tuple(h for h in hs if set(found[h]) <= set(hs)) for d, hs in found.items()}
+        if kept == found:
+            return found
+        found = kept
+
+
+def _first(free: Mapping[int, str], d: int, h: int) -> bool:
+    """Of two groups that could each depend on the other, the earlier one is the outer one."""
+    order = list(free)
+    return order.index(d) < order.index(h)
+
+
+def _indexed(d: int, h: int, axes: list[list[list[int]]]) -> bool:
+    holders = [(i, path) for i, axis in enumerate(axes) for path in axis if d in path]
+    if all(path.count(h) == 1 and path.count(d) == 1 for _, path in holders):
+        return True
+    others = [i for i, axis in enumerate(axes) if any(h in path for path in axis)]
+    return (
+        len(holders) == 1
+        and all(len(axis) == 1 for axis in axes)
+        and len(others) == 1
+        and others[0] != holders[0][0]
+        and axes[others[0]][0].count(h) == 1
+    )

@@ -1,0 +1,194 @@
+"""Rules of operators that look up positions: embeddings, gathers and scatters, windows."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from torch import fx
+
+from ._axes import Axis, Invariant, product
+from ._lookahead import constant_of, run_of, stretch_of
+from ._rules_reshaping import cut, plain, side_by_side
+from ._walk import Labels, Op, Stacked, fixed, rule
+
+
+@rule("embedding")
+def embedding(op: Op) -> Any:
+    """Rows looked up by position."""
+    rows, *rest = op.axes("weight")
+    value = plain(op, "indices")
+    _look_up(op, rows, value)
+    return [*value.axes, *rest]
+
+
+def _look_up(op: Op, axis: Axis, index: Labels) -> None:
+    """Integers choose along an axis: it moves with what they are positions of, or not at all."""
+    op.mix(axis)
+    if index.points_to is None:
+        op.freeze(axis)
+    else:
+        op.tie(axis, index.points_to)
+
+
+@rule("index_select")
+def index_select(op: Op) -> Any:
+    """Entries of one axis by position."""
+    axes, index = op.axes("self"), plain(op, "index")
+    dim = op["dim"] % len(axes)
+    _look_up(op, axes[dim], index)
+    axes[dim] = index.axes[0] if index.axes else Invariant(1)
+    return axes
+
+
+@rule("index", "_unsafe_index")
+def index(op: Op) -> Any:
+    """Entries by tensors of positions, one for each indexed axis."""
+    given = op.value("self")
+    taken = [i for i, n in enumerate(op["indices"]) if n is not None]
+    if len(taken) == 1 and op["self"] is not None:
+        size = op["self"].meta["val"].shape[taken[0]]
+        if (stretch := run_of(constant_of(op["indices"][taken[0]]), size)) is not None:
+            if isinstance(given, Stacked) and given.position == taken[0]:
+                own = given.part(stretch[0], stretch[1] - stretch[0])
+                if own is not None:
+                    return list(own)
+            axes = op.axes("self")
+            pieces = [stretch[0], stretch[1] - stretch[0], size - stretch[1]]
+            axes[taken[0]] = cut(op, axes[taken[0]], pieces)[1]
+            return axes
+    axes = op.axes("self")
+    chosen = [n if isinstance(n, fx.Node) else None for n in op["indices"]]
+    if any(n is not None and not _integer(n) for n in chosen):
+        raise NotImplementedError
+    where = [i for i, n in enumerate(chosen) if n is not None]
+    values = {i: _labels_of(op, chosen[i]) for i in where}
+    for i in where:
+        _look_up(op, axes[i], values[i])
+    count = max(len(values[i].axes) for i in where)
+    adjacent = where == list(range(where[0], where[-1] + 1))
+    at = where[0] if adjacent else 0
+    block = op.spread([v.axes for v in values.values()], op.shape[at : at + count])
+    rest = [a for i, a in enumerate(axes) if i not in where]
+    return [*rest[:at], *block, *rest[at:]]
+
+
+def _labels_of(op: Op, node: fx.Node | None) -> Labels:
+    value = op.value(node) if node is not None else None
+    return value if isinstance(value, Labels) else Labels(())
+
+
+def _integer(node: fx.Node) -> bool:
+    dtype = node.meta["val"].dtype
+    return not dtype.is_floating_point and str(dtype) != "torch.bool"
+
+
+@rule("gather", "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy")
+def scatter(op: Op) -> Any:
+    """Entries read from, or written to, positions along one axis."""
+    axes = op.axes("self")
+    position, source = plain(op, "index"), op.axes("src") or op.axes("source")
+    dim = op["dim"] % len(axes)
+    if op.name in ("aten.index_add", "aten.index_copy"):
+        position = Labels(tuple(position.axes[0] if i == dim else Invariant(a.size) for i, a in enumerate(source)),
+                          position.points_to)  # fmt: skip
+    whole = axes[dim]
+    if isinstance(whole, Invariant) and position.points_to is not None:
+        whole = position.points_to
+        op.mix(whole)
+    else:
+        _look_up(op, whole, position)
+        whole = fixed(whole.size, op.reason) if isinstance(whole, Invariant) else whole
+    entries = position.axes[dim] if position.axes else Invariant(1)
+    if source:
+        op.tie(source[dim], entries)
+    result: list[Axis] = []
+    for i, axis in enumerate(axes):
+        if i == dim:
+            result.append(whole)
+            continue
+        own = [a for a in (axis, position.axes[i], *([source[i]] if source else [])) if a.size == axis.size]
+        if any(a.size not in (1, axis.size) for a in (position.axes[i], *([source[i]] if source else []))):
+            result.append(op.pin(axis))
+        else:
+            result.append(op.spread([[a] for a in own], [axis.size])[0])
+    if op.name == "aten.gather":
+        result[dim] = entries
+        if [a.size for a in result] != list(op.shape):
+            return [op.pin(a, n) for a, n in zip(result, op.shape, strict=True)]
+    return result
+
+
+@rule("slice_scatter", "select_scatter")
+def write_slice(op: Op) -> Any:
+    """A stretch of an axis, or one index of it, overwritten."""
+    axes, source = op.axes("self"), op.axes("src")
+    dim = (op["dim"] or 0) % len(axes)
+    if op.name == "aten.select_scatter":
+        source = [*source[:dim], Invariant(1), *source[dim:]]
+        start, step = op["index"] % axes[dim].size, 1
+    else:
+        step = op["step"] or 1
+        start, _ = stretch_of(op["start"], source[dim].size, axes[dim].size)
+    size = source[dim].size
+    result = op.spread([[a for i, a in enumerate(t) if i != dim] for t in (axes, source)],
+                       [n for i, n in enumerate(op.shape) if i != dim])  # fmt: skip
+    if step != 1:
+        op.freeze(source[dim])
+        result.insert(dim, op.pin(axes[dim]))
+    else:
+        before, _, after = cut(op, axes[dim], [start, size, axes[dim].size - start - size])
+        result.insert(dim, side_by_side([before, source[dim], after]))
+    return result
+
+
+@rule("one_hot")
+def one_hot(op: Op) -> Any:
+    """A new axis that the integers are positions of."""
+    value = plain(op)
+    return [*value.axes, value.points_to or fixed(op.shape[-1], op.reason)]
+
+
+@rule("pixel_shuffle", "pixel_unshuffle")
+def pixel_shuffle(op: Op) -> Any:
+    """Blocks of channels become pixels, or pixels blocks of channels."""
+    axes = op.axes("self")
+    up = op.name == "aten.pixel_shuffle"
+    factor = op["upscale_factor"] if up else op["downscale_factor"]
+    inner = [fixed(factor, op.reason), fixed(factor, op.reason)]
+    outer = Axis(op.shape[-3]) if up else axes[-3]
+    if up:
+        op.tie(axes[-3], product([outer, *inner]))
+    return [*axes[:-3], outer if up else product([outer, *inner]),
+            *[op.pin(a, n) for a, n in zip(axes[-2:], op.shape[-2:], strict=True)]]  # fmt: skip
+
+
+@rule("view_as_complex", "view_as_real")
+def complex_pairs(op: Op) -> Any:
+    """The last axis holds real and imaginary parts."""
+    axes = op.axes("self")
+    if op.name == "aten.view_as_complex":
+        op.freeze(axes[-1])
+        return axes[:-1]
+    return [*axes, fixed(2, op.reason)]
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+      "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+      "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "max_pool2d_with_indices", "lp_pool2d",
+      "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d", "upsample_linear1d",
+      "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
+      "_upsample_nearest_exact2d", "grid_sampler")  # fmt: skip
+def pool(op: Op) -> Any:
+    """Windows over the spatial axes; every channel by itself."""
+    axes = op.axes("self") or op.axes("input")
+    if op.name == "aten.grid_sampler":
+        for axis in op.axes("grid"):
+            op.freeze(axis)
+        count = len(axes) - 2
+    else:
+        count = next(int(c) for c in op.name if c.isdigit())
+    whole = "adaptive" in op.name and prod(op.shape[-count:]) == 1 and len(op.shapes) == 1
+    spatial = [Invariant(1) if whole else op.pin(a, n) for a, n in zip(axes[-count:], op.shape[-count:], strict=True)]
+    result = [*axes[:-count], *spatial]
+    return (result, result) if len(op.shapes) > 1 else result

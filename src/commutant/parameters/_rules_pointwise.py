@@ -1,0 +1,188 @@
+"""Rules of elementwise operators, reductions, normalisations and constants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._axes import Axis, Invariant, product
+from ._rules_reshaping import cut
+from ._walk import Labels, Op, rule
+
+UNARY = """
+    abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
+    clamp_min cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1 feature_dropout floor frac gelu
+    hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan leaky_relu lgamma log log10 log1p log2 log_sigmoid
+    logical_not logit mish nan_to_num neg negative pow positive reciprocal relu relu6 round rrelu rsqrt
+    selu sgn sigmoid sign silu sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan
+    tanh  threshold trunc
+"""
+SEVERAL = """
+    add addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor clip complex copysign div divide eq float_power
+    floor_divide fmax fmin fmod ge greater greater_equal gt hypot isclose le lerp less less_equal logaddexp logaddexp2
+    logical_and logical_or logical_xor lt masked_fill maximum minimum mul multiply ne not_equal polar remainder rsub
+    sub subtract true_divide where xlogy __and__ __or__ __xor__ bitwise_left_shift bitwise_right_shift
+"""
+
+
+@rule(*UNARY.split(), *SEVERAL.split())
+def elementwise(op: Op) -> Any:
+    """Axes that broadcast onto each other move alike."""
+    if (op.name == "aten.where" and op["self"] is None) or (op.name.endswith("dropout") and op["train"]):
+        raise NotImplementedError  # positions of what is true; or noise, which no permutation leaves as it was
+    axes = op.spread(op.operands(), op.shape)
+    return (axes,) * len(op.shapes) if len(op.shapes) > 1 else axes
+
+
+@rule("to", "_to_copy", "type_as", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "_to_dtype")
+def same(op: Op) -> Any:
+    """A copy, perhaps in another type."""
+    return op.value("self")
+
+
+@rule("copy")
+def copy(op: Op) -> Any:
+    """The second tensor, in the place of the first."""
+    return op.spread([op.axes("src")], op.shape)
+
+
+@rule("prelu", "_prelu_kernel")
+def prelu(op: Op) -> Any:
+    """A slope for each channel."""
+    axes, slope = op.axes("self"), op.axes("weight")
+    if op.name == "aten._prelu_kernel":
+        return op.spread([axes, slope], op.shape)
+    if slope and slope[0].size > 1:
+        op.tie(axes[1], slope[0])
+    return axes
+
+
+@rule("zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones",
+      "new_full", "new_empty", "scalar_tensor", "fill", "zero", "empty_permuted")  # fmt: skip
+def filled(op: Op) -> Any:
+    """All entries are equal: every permutation leaves them alone."""
+    return [Invariant(size) for size in op.shape]
+
+
+def dims_of(given: Any, ndim: int) -> list[int]:
+    """A dimension or several or none, which means all, as non-negative numbers."""
+    given = [given] if isinstance(given, int) else given
+    return [d % ndim for d in given] if given else list(range(ndim))
+
+
+@rule("sum", "mean", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "linalg_vector_norm",
+      "norm", "any", "all", "nansum", "nanmean", "count_nonzero", "aminmax")  # fmt: skip
+def reduction(op: Op) -> Any:
+    """A symmetric function of the entries along the reduced axes."""
+    axes = op.axes("self")
+    gone = dims_of(op["dim"], len(axes)) if axes else []
+    kept = [Invariant(1) if i in gone else axis for i, axis in enumerate(axes) if i not in gone or op["keepdim"]]
+    return (kept,) * len(op.shapes) if len(op.shapes) > 1 else kept
+
+
+@rule("max", "min", "argmax", "argmin", "sort", "argsort", "topk", "mode", "median", "kthvalue")
+def ordering(op: Op) -> Any:
+    """The largest entries, and where they stand: positions along the axis that they come from."""
+    if op.name in ("aten.max", "aten.min") and op["other"] is not None:
+        return elementwise(op)
+    axes = op.axes("self")
+    if not axes or (op["dim"] is None and op.name not in ("aten.sort", "aten.argsort", "aten.topk")):
+        for axis in axes if op.name.startswith("aten.arg") else []:
+            op.freeze(axis)
+        return [Invariant(1)] * len(op.shape)
+    dim = (-1 if op["dim"] is None else op["dim"]) % len(axes)
+    source, rest = axes[dim], list(axes)
+    op.mix(source)
+    if len(op.shape) < len(axes):
+        del rest[dim]
+    else:
+        rest[dim] = Axis(op.shape[dim], op.name) if op.shape[dim] != 1 else Invariant(1)
+    where = Labels(tuple(rest), points_to=source)
+    if op.name.startswith("aten.arg"):
+        return where
+    return (rest, where)
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "special_softmax", "softmin")
+def softmax(op: Op) -> Any:
+    """Equivariant along its axis."""
+    axes = op.axes("self")
+    op.mix(axes[op["dim"] % len(axes)])
+    return axes
+
+
+@rule("cumsum", "cumprod", "logcumsumexp", "flip", "roll", "tril", "triu", "cummax", "cummin", "rot90", "diff")
+def positional(op: Op) -> Any:
+    """The result depends on the order along some axes."""
+    axes = op.axes("self")
+    if op.name in ("aten.tril", "aten.triu"):
+        dims = [len(axes) - 2, len(axes) - 1]
+    else:
+        dims = dims_of(op["dim"] if op["dim"] is not None else op["dims"], len(axes))
+    result = [op.pin(axis, op.shape[i]) if i in dims else axis for i, axis in enumerate(axes)]
+    if op.name in ("aten.cummax", "aten.cummin"):
+        return result, [op.pin(axis) for axis in result]
+    return result
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+def layer_norm(op: Op) -> Any:
+    """The statistics are symmetric; scale and shift move with what they act on."""
+    axes = op.axes("input")
+    last = len(op["normalized_shape"])
+    for name in ("weight", "bias"):
+        for axis, own in zip(axes[-last:], op.axes(name), strict=False):
+            op.tie(axis, own)
+    op.mix(*axes[-last:])
+    axes = op.spread([axes, op.axes("weight"), op.axes("bias")], op.shape)
+    kept = [*axes[:-last], *[Invariant(1)] * last]
+    return (axes, *[kept] * (len(op.shapes) - 1)) if len(op.shapes) > 1 else axes
+
+
+@rule("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "native_batch_norm",
+      "_native_batch_norm_legit", "cudnn_batch_norm")  # fmt: skip
+def batch_norm(op: Op) -> Any:
+    """Each channel is normalised by itself: its statistics, scale and shift move with it."""
+    axes = op.axes("input")
+    own = [op.axes(name) for name in ("weight", "bias", "running_mean", "running_var")]
+    axes[1] = op.spread([[axes[1]], *own], [axes[1].size])[0]
+    others = [None if s is None else [axes[1]] if s == (axes[1].size,) else _fresh(op, s) for s in op.shapes[1:]]
+    return (axes, *others) if others else axes
+
+
+@rule("group_norm", "native_group_norm")
+def group_norm(op: Op) -> Any:
+    """Channels move within groups, and groups as wholes."""
+    axes = op.axes("input")
+    count = op["num_groups"] or op["group"]
+    groups, inner = Axis(count), Axis(axes[1].size // count)
+    axes[1] = op.spread([[axes[1]], op.axes("weight"), op.axes("bias")], [axes[1].size])[0]
+    if isinstance(axes[1], Invariant):
+        axes[1] = op.pin(axes[1])
+    op.tie(axes[1], product([groups, inner]))
+    op.mix(inner)
+    return (axes, *[[axes[0], groups]] * (len(op.shapes) - 1)) if len(op.shapes) > 1 else axes
+
+
+@rule("_weight_norm", "_weight_norm_interface")
+def weight_norm(op: Op) -> Any:
+    """A direction and a length for each index along one axis."""
+    axes = op.spread([op.axes("v"), op.axes("g")], op.shapes[0] or ())
+    op.mix(*[axis for i, axis in enumerate(axes) if i != op["dim"] % len(axes)])
+    others = [Invariant(1) if n == 1 else axis for n, axis in zip(op.shapes[-1] or (), axes, strict=False)]
+    return (axes, others) if len(op.shapes) > 1 else axes
+
+
+@rule("glu")
+def glu(op: Op) -> Any:
+    """One half gates the other."""
+    axes = op.axes("self")
+    dim = op["dim"] % len(axes)
+    half = axes[dim].size // 2
+    first, second = cut(op, axes[dim], [half, half])
+    op.tie(first, second)
+    axes[dim] = first
+    return axes
+
+
+def _fresh(op: Op, shape: tuple[int, ...]) -> list[Axis]:
+    return [Invariant(1) if n == 1 else Axis(n, op.reason) for n in shape]

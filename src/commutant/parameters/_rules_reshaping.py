@@ -1,0 +1,223 @@
+"""Rules of operators that rearrange axes: reshapes, transposes, concatenation, slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ._axes import Axis, Invariant, direct_sum, parts_of, product, reshape, runs, unify
+from ._lookahead import cuts, order_of, stretch_of
+from ._walk import Labels, Op, Stacked, collapse, fixed, rule
+
+
+def cut(op: Op, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
+    """Consecutive stretches of an axis."""
+    return parts_of(axis, sizes, op.reason)
+
+
+def plain(op: Op, name: str = "self") -> Labels:
+    """The value of a tensor argument, with what its integers point to."""
+    value = op.value(name)
+    if isinstance(value, Stacked):
+        value = collapse(value, op.reason)
+    return value if isinstance(value, Labels) else Labels(())
+
+
+@rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "ravel", "_reshape_alias",
+      "_reshape_copy", "view_copy")  # fmt: skip
+def view(op: Op) -> Any:
+    """Runs of axes that hold equally many entries are merged and split."""
+    if op["dtype"] is not None and op["size"] is None and op["shape"] is None:
+        raise NotImplementedError
+    value = plain(op)
+    for dim in range(len(op.shape)):
+        borders = cuts(op.node, dim) if op.shape[dim] > 1 else None
+        if borders and len(borders) <= 8 and (stacked := _stack(op, value, dim, borders)) is not None:
+            return stacked
+    return Labels(tuple(reshape(value.axes, op.shape, op.reason)), value.points_to, value.constant)
+
+
+def _stack(op: Op, value: Labels, dim: int, borders: Sequence[int]) -> Stacked | None:
+    """A new axis that is only ever cut, as the three of a fused query, key and value: let its parts differ."""
+    old = [axis.size for axis in value.axes]
+    for run, shape in runs(old, op.shape):
+        if dim in shape and len(shape) > 1 and not all(isinstance(value.axes[i], Invariant) for i in run):
+            break
+    else:
+        return None
+    before = [Axis(op.shape[j]) for j in shape if j < dim]
+    sizes = [high - low for low, high in zip([0, *borders], [*borders, op.shape[dim]], strict=True)]
+    own = [[Axis(n), *[Axis(op.shape[j]) for j in shape if j > dim]] for n in sizes]
+    unify(
+        product([value.axes[i] for i in run]), product([*before, direct_sum(product(axes) for axes in own)]), op.reason
+    )
+    parts = []
+    for after in own:
+        mine = iter([*before, *after])
+        axes: list[Axis] = []
+        for r, s in runs(old, op.shape):
+            axes += [next(mine) for _ in s] if s == shape else reshape(
+                [value.axes[i] for i in r], [op.shape[j] for j in s], op.reason)  # fmt: skip
+        parts.append(tuple(axes))
+    return Stacked(dim, tuple(parts))
+
+
+@rule("permute", "transpose", "unsqueeze", "squeeze", "movedim", "moveaxis", "t", "numpy_T", "mT", "adjoint",
+      "swapaxes", "swapdims")  # fmt: skip
+def move_axes(op: Op) -> Any:
+    """The axes in another order; axes of size one come and go."""
+    value = op.value("self")
+    args = [
+        op[n] for n in ("dims", "dim", "dim0", "dim1", "axis0", "axis1", "source", "destination") if op[n] is not None
+    ]
+    if isinstance(value, Stacked):
+        sizes = [axis.size for axis in value.parts[0]]
+        sizes[value.position] = sum(value.sizes)
+        order = order_of(op.name, args, sizes)
+        assert order is not None
+        parts = tuple(tuple(Invariant(1) if d is None else axes[d] for d in order) for axes in value.parts)
+        return Stacked(order.index(value.position), parts)
+    value = plain(op)
+    order = order_of(op.name, args, [axis.size for axis in value.axes])
+    assert order is not None
+    return Labels(tuple(Invariant(1) if d is None else value.axes[d] for d in order), value.points_to)
+
+
+@rule("expand", "expand_as", "broadcast_to", "expand_copy")
+def expand(op: Op) -> Any:
+    """All entries along a new axis are equal."""
+    value = plain(op)
+    lead = len(op.shape) - len(value.axes)
+    own = [Invariant(n) if a.size != n else a for n, a in zip(op.shape[lead:], value.axes, strict=True)]
+    return Labels((*[Invariant(n) for n in op.shape[:lead]], *own), value.points_to)
+
+
+@rule("repeat", "tile")
+def repeat(op: Op) -> Any:
+    """Copies of an axis side by side."""
+    axes = op.axes("self")
+    times = list(op["repeats"] or op["dims"])
+    times = [1] * (len(op.shape) - len(times)) + times
+    axes = [Invariant(1)] * (len(op.shape) - len(axes)) + axes
+    return [
+        axis
+        if k == 1
+        else Invariant(axis.size * k)
+        if isinstance(axis, Invariant) or axis.size == 1
+        else direct_sum([axis] * k)
+        for axis, k in zip(axes, times, strict=True)
+    ]
+
+
+@rule("repeat_interleave")
+def repeat_interleave(op: Op) -> Any:
+    """Copies of each entry side by side."""
+    axes = op.axes("self")
+    if not isinstance(op["repeats"], int) or op["dim"] is None:
+        raise NotImplementedError
+    dim = op["dim"] % len(axes)
+    axis, inner = axes[dim], Axis(op["repeats"])
+    axes[dim] = Invariant(op.shape[dim]) if isinstance(axis, Invariant) or axis.size == 1 else product([axis, inner])
+    return axes
+
+
+@rule("cat", "concat", "concatenate")
+def cat(op: Op) -> Any:
+    """The axes of the parts side by side."""
+    tensors = [axes for axes in op.tensors("tensors") if not (len(axes) == 1 and axes[0].size == 0)]
+    dim = (op["dim"] or 0) % len(op.shape)
+    others = [[axis for i, axis in enumerate(axes) if i != dim] for axes in tensors]
+    result = op.spread(others, [n for i, n in enumerate(op.shape) if i != dim])
+    parts = [axes[dim] for axes in tensors]
+    result.insert(dim, side_by_side(parts))
+    return result
+
+
+def side_by_side(parts: Sequence[Axis]) -> Axis:
+    """A stretch of equal entries may be permuted, but not against the other stretches."""
+    return direct_sum(Axis(part.size) if isinstance(part, Invariant) else part for part in parts)
+
+
+@rule("stack")
+def stack(op: Op) -> Any:
+    """A new axis, whose order is that of the list."""
+    dim = (op["dim"] or 0) % len(op.shape)
+    result = op.spread(op.tensors("tensors"), [n for i, n in enumerate(op.shape) if i != dim])
+    result.insert(dim, fixed(op.shape[dim], op.reason))
+    return result
+
+
+@rule("select", "unbind")
+def select(op: Op) -> Any:
+    """One index along an axis, or each in turn."""
+    value = op.value("self")
+    if isinstance(value, Stacked) and (op["dim"] or 0) % len(value.parts[0]) == value.position:
+        count = sum(value.sizes)
+        chosen = range(count) if op.name == "aten.unbind" else [op["index"] % count]
+        found = [value.part(i, 1) for i in chosen]
+        if all(axes is not None for axes in found):
+            labels = tuple(Labels(axes[: value.position] + axes[value.position + 1 :]) for axes in found if axes)
+            return labels if op.name == "aten.unbind" else labels[0]
+    value = plain(op)
+    dim = (op["dim"] or 0) % len(value.axes)
+    if not isinstance(value.axes[dim], Invariant):
+        op.freeze(value.axes[dim])
+    rest = Labels(tuple(a for i, a in enumerate(value.axes) if i != dim), value.points_to)
+    return (rest,) * value.axes[dim].size if op.name == "aten.unbind" else rest
+
+
+@rule("slice", "narrow")
+def slice_(op: Op) -> Any:
+    """A stretch of an axis."""
+    value = op.value("self")
+    if isinstance(value, Stacked):
+        size, count = op.shape[value.position], sum(value.sizes)
+        if (op["dim"] or 0) % len(value.parts[0]) != value.position:
+            if list(op.shape) == list(op["self"].meta["val"].shape):
+                return value
+        elif (op["step"] or 1) == 1 and (own := value.part(*stretch_of(op["start"], size, count))) is not None:
+            return list(own)
+    value = plain(op)
+    axes = list(value.axes)
+    dim = (op["dim"] or 0) % len(axes)
+    axis, size = axes[dim], op.shape[dim]
+    start, _ = stretch_of(op["start"], size, axis.size)
+    if size == axis.size:
+        return value
+    if (op["step"] or 1) != 1:
+        axes[dim] = Invariant(size) if isinstance(axis, Invariant) else op.pin(axis, size)
+    else:
+        axes[dim] = cut(op, axis, [start, size, axis.size - start - size])[1]
+    return Labels(tuple(axes), value.points_to)
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk", "hsplit")
+def split(op: Op) -> Any:
+    """The stretches of an axis."""
+    value = plain(op)
+    dim = (op["dim"] or 0) % len(value.axes)
+    sizes = [s[dim] for s in op.shapes if s is not None]
+    parts = cut(op, value.axes[dim], sizes)
+    return tuple(
+        Labels(tuple(part if i == dim else a for i, a in enumerate(value.axes)), value.points_to) for part in parts
+    )
+
+
+@rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
+      "reflection_pad3d", "replication_pad3d")  # fmt: skip
+def pad(op: Op) -> Any:
+    """Constants beside an axis are a part of their own; reflections read positions."""
+    axes = op.axes("self")
+    widths = list(op["pad"] or op["padding"] or ())
+    constant = op.name == "aten.constant_pad_nd" or (op.name == "aten.pad" and op["mode"] in (None, "constant"))
+    for i in range(len(widths) // 2):
+        low, high = widths[2 * i : 2 * i + 2]
+        axis = axes[-1 - i]
+        if low == high == 0:
+            continue
+        if not constant:
+            axes[-1 - i] = op.pin(axis, axis.size + low + high)
+            continue
+        kept = cut(op, axis, [max(-low, 0), axis.size - max(-low, 0) - max(-high, 0), max(-high, 0)])[1]
+        axes[-1 - i] = side_by_side([Axis(max(low, 0)), kept, Axis(max(high, 0))])
+    return axes

@@ -1,0 +1,180 @@
+"""Rules of operators that sum over products: linear maps, convolutions, attention, recurrences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._axes import Axis, Invariant, direct_sum, product
+from ._walk import Labels, Op, Stacked, rule
+
+
+@rule("linear")
+def linear(op: Op) -> Any:
+    """Sums over the last axis of the input and the last of the weight."""
+    x, weight = op.axes("input"), op.axes("weight")
+    op.contract(x[-1], weight[-1])
+    if len(weight) == 1:
+        return x[:-1]
+    (out,) = op.spread([[weight[0]], op.axes("bias")], [weight[0].size])
+    return [*x[:-1], out]
+
+
+@rule("matmul", "mm", "bmm", "mv", "dot", "vdot", "addmm", "baddbmm", "addmv", "inner")
+def matmul(op: Op) -> Any:
+    """Sums over the last axis of the first and the second to last of the second factor."""
+    first, second = next(pair for pair in (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec"), ("self", "vec"),
+                                           ("self", "mat2"), ("self", "tensor"), ("self", "other"))
+                         if op[pair[0]] is not None and op[pair[1]] is not None)  # fmt: skip
+    x, y = op.axes(first), op.axes(second)
+    if op.name == "aten.inner":
+        y = [*y[:-2], y[-1], y[-2]] if len(y) > 1 else y
+    op.contract(x[-1], y[-2] if len(y) > 1 else y[0])
+    lead = op.spread([x[:-2], y[:-2]], op.shape[: max(len(x), len(y)) - 2])
+    result = [*lead, *x[-2:-1], *(y[-1:] if len(y) > 1 else [])]
+    if op.name in ("aten.addmm", "aten.baddbmm", "aten.addmv"):
+        result = op.spread([result, op.axes("self")], op.shape)
+    return result
+
+
+@rule("outer", "ger")
+def outer(op: Op) -> Any:
+    """All products."""
+    return [*op.axes("self"), *(op.axes("vec2"))]
+
+
+@rule("einsum")
+def einsum(op: Op) -> Any:
+    """Letters that occur twice move alike; those that the result lacks are summed over."""
+    terms, _, result = op["equation"].replace(" ", "").partition("->")
+    if "." in op["equation"] or "->" not in op["equation"]:
+        raise NotImplementedError
+    found: dict[str, Axis] = {}
+    for term, axes in zip(terms.split(","), op.tensors("tensors"), strict=True):
+        for letter, axis in zip(term, axes, strict=True):
+            known = found.get(letter)
+            if known is None or isinstance(known, Invariant):
+                found[letter] = axis
+            elif known.size == axis.size:
+                op.tie(known, axis)
+            elif known.size == 1:
+                found[letter] = axis
+    for letter in set(found) - set(result):
+        op.contract(found[letter], found[letter])
+    return [found[letter] for letter in result]
+
+
+@rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution")
+def convolution(op: Op) -> Any:
+    """Sums over channels and a window; a grouped one within groups of channels."""
+    x, weight, bias = op.axes("input"), op.axes("weight"), op.axes("bias")
+    transposed = "transpose" in op.name or bool(op["transposed"])
+    inner, outer = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
+    count = len(weight) - 2
+    channel = len(x) - count - 1
+    groups = op["groups"]
+    if groups == 1:
+        op.contract(x[channel], inner)
+        out = outer
+    else:
+        group = Axis(groups)
+        into, out_of = Axis(x[channel].size // groups), Axis(op.shape[channel] // groups)
+        op.tie(x[channel], product([group, into]))
+        if transposed:
+            op.tie(weight[0], product([group, into]))
+            op.tie(weight[1], out_of)
+            out = product([group, out_of])
+            op.contract(into, into)
+        else:
+            op.contract(into, weight[1])
+            op.tie(weight[0], product([group, out_of]))
+            out = weight[0]
+    (out,) = op.spread([[out], bias], [op.shape[channel]])
+    spatial = []
+    for k in range(count):
+        axis = x[channel + 1 + k]
+        if weight[2 + k].size == 1 and axis.size == op.shape[channel + 1 + k] and not _moves(op, k):
+            spatial.append(axis)
+        else:
+            op.freeze(weight[2 + k])
+            spatial.append(op.pin(axis, op.shape[channel + 1 + k]))
+    return [*x[:channel], out, *spatial]
+
+
+def _moves(op: Op, k: int) -> bool:
+    """Whether a window of one entry still moves along its axis."""
+
+    def at(value: Any) -> Any:
+        return value[k if len(value) > 1 else 0] if isinstance(value, list | tuple) and value else value
+
+    return at(op["stride"]) not in (None, 1) or at(op["padding"]) not in (None, 0, "same", "valid")
+
+
+@rule("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
+      "_scaled_dot_product_attention_math",
+      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention")  # fmt: skip
+def attention(op: Op) -> Any:
+    """Scores sum over the channels of query and key; values are summed over the keys."""
+    q, k, v = op.axes("query"), op.axes("key"), op.axes("value")
+    op.contract(q[-1], k[-1])
+    op.mix(k[-2])
+    op.contract(k[-2], v[-2])
+    if len(q) > 2 and k[-3].size not in (1, q[-3].size):
+        shared = product([k[-3], Axis(q[-3].size // k[-3].size)])
+        op.tie(k[-3], v[-3])
+        op.tie(q[-3], shared)
+        lead = [*op.spread([q[:-3], k[:-3], v[:-3]], op.shape[:-3]), q[-3]]
+    else:
+        lead = op.spread([q[:-2], k[:-2], v[:-2]], op.shape[:-2])
+    mask = op.axes("attn_mask") or op.axes("attn_bias")
+    scores = op.spread([[*lead, q[-2], k[-2]], mask], [*op.shape[:-1], k[-2].size])
+    if op["is_causal"]:
+        op.freeze(scores[-2])
+        op.freeze(scores[-1])
+    result = [*scores[:-1], v[-1]]
+    return (result, *[_fixed_all(op, s) for s in op.shapes[1:]]) if len(op.shapes) > 1 else result
+
+
+def _fixed_all(op: Op, shape: tuple[int, ...] | None) -> Any:
+    return None if shape is None else [Axis(n, op.reason) if n != 1 else Invariant(1) for n in shape]
+
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+
+@rule(*GATES)
+def recurrent(op: Op) -> Any:
+    """Every gate of a layer has a copy of the hidden axis, and the state is read and written along it."""
+    if op["batch_sizes"] is not None or op["data"] is not None:
+        raise NotImplementedError
+    gates = GATES[op.name.removeprefix("aten.")]
+    x = op.axes("input")
+    states = op.tensors("hx") if isinstance(op["hx"], list | tuple) else [op.axes("hx")]
+    batch_first, ways = bool(op["batch_first"]), 2 if op["bidirectional"] else 1
+    time = (1 if batch_first else 0) if len(x) == 3 else 0
+    op.freeze(x[time])
+    weights = iter(op.tensors("params"))
+    feed, finals = x[-1], []
+    for _ in range(op["num_layers"]):
+        outputs = []
+        for _ in range(ways):
+            w_ih, w_hh = next(weights), next(weights)
+            biases = [next(weights), next(weights)] if op["has_biases"] else []
+            projection = next(weights) if gates == 4 and w_hh[1].size * gates != w_hh[0].size else None
+            hidden = Axis(w_hh[0].size // gates)
+            state = projection[0] if projection else hidden
+            stacked = direct_sum([hidden] * gates)
+            op.contract(feed, w_ih[1])
+            op.contract(state, w_hh[1])
+            for rows in (w_ih[0], w_hh[0], *[b[0] for b in biases]):
+                op.tie(rows, stacked)
+            if projection:
+                op.contract(projection[1], hidden)
+            outputs.append(state)
+            finals.append((state, hidden))
+            for held, own in zip(states, (state, hidden), strict=False):
+                op.tie(held[-1], own)
+        feed = direct_sum(outputs)
+    last = [[own[0] for own in finals], [own[1] for own in finals]][: len(op.shapes) - 1]
+    lead = [x[0]] if len(x) == 3 and batch_first else [x[1]] if len(x) == 3 else []
+    ends = [Stacked(0, tuple((Invariant(1), *lead, axis) for axis in axes)) for axes in last]
+    return (Labels((*x[:-1], feed)), *[end if len(end.parts) > 1 else Labels(end.parts[0]) for end in ends])

@@ -1,0 +1,243 @@
+"""The permutation symmetries of a network: derived from any module, verified, and readable."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import lgamma, log, prod
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._derive import Derived, derive
+from ._labels import AxisLabel, Factor
+from ._permutation import Permutation
+from ._trace import Trace, trace
+from ._verify import difference, generic, outputs
+
+TOLERANCE = 1e-9  # relative, in float64
+
+
+@dataclass(frozen=True)
+class PermutationSpec:
+    """Which axes of which parameters may be permuted together without changing what a network computes.
+
+    For every group g of size n and every permutation of n entries, permuting all axes that carry g leaves the function
+    alone: f(pi(theta), x) = f(theta, x). Where a group has parents (the channels of a head have the heads), its
+    permutation may differ for each index of the parents: a wreath product.
+
+    Attributes:
+        axes: for each entry of the state dict, what acts on each of its axes.
+        sizes: entries of each group, outer groups before those that depend on them.
+        parents: the groups on whose index each group's permutation may depend.
+        frozen: why an axis `(entry, number)` that carries no group can't move.
+        unknown_ops: operators without a rule, and the first node of each: they froze what they touched.
+        error: the largest relative change of an output when everything is permuted at random, in float64, with
+            parameters perturbed so that no zero or one hides a mistake; None where nothing was verified.
+        how: how the module was traced, and what that leaves out.
+    """
+
+    axes: dict[str, tuple[AxisLabel, ...]]
+    sizes: dict[str, int]
+    parents: dict[str, tuple[str, ...]]
+    frozen: dict[tuple[str, int], str]
+    unknown_ops: dict[str, str]
+    error: float | None = None
+    how: str = "by hand"
+
+    @classmethod
+    def from_module(
+        cls, model: nn.Module, example_inputs: Any, *, verify: bool = True, seed: int = 0, also: Sequence[Any] = ()
+    ) -> PermutationSpec:
+        """Derive the symmetries of a module by tracing it, and verify them.
+
+        Args:
+            model: any module that runs on the example; on the `meta` device too, where nothing can be verified.
+            example_inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments, such as the
+                output of a tokenizer. Use a batch of two or more.
+            verify: permute at random and compare outputs in float64; a group that fails is frozen, with a warning.
+            seed: of the permutations that verify.
+            also: further examples, for models that take another path through their code on other inputs.
+
+        Raises:
+            InputError: the module can't be traced on the example.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+            >>> spec = PermutationSpec.from_module(model, torch.randn(3, 4))
+            >>> spec.sizes
+            {'0': 8}
+            >>> [str(label) for label in spec.axes["2.weight"]]
+            ['2', '0']
+        """
+        traces = [trace(model, *_arguments(example)) for example in (example_inputs, *also)]
+        derived = derive(model, traces)
+        spec = cls(**_fields(derived), how="; ".join(dict.fromkeys(t.lost or t.how for t in traces)))
+        tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
+        if not verify or any(t.is_meta for t in tensors):
+            return spec
+        return spec._verified(model, traces, torch.Generator().manual_seed(seed))
+
+    @classmethod
+    def from_axes(cls, axes: Mapping[str, Sequence[str | None]], state: Mapping[str, Tensor]) -> PermutationSpec:
+        """A spec written by hand: for each entry of a state dict the group of each axis, or None.
+
+        Raises:
+            InputError: an entry that the state dict lacks, a wrong number of axes, or a group of two sizes.
+        """
+        sizes: dict[str, int] = {}
+        labels: dict[str, tuple[AxisLabel, ...]] = {}
+        if missing := sorted(set(axes) - set(state)):
+            raise InputError(f"the state dict has no {missing[0]!r}")
+        for key, value in state.items():
+            groups = axes.get(key, (None,) * value.ndim)
+            if len(groups) != value.ndim:
+                raise InputError(f"{key!r} has {value.ndim} axes, but {len(groups)} are labelled")
+            for group, size in zip(groups, value.shape, strict=True):
+                if group is not None and sizes.setdefault(group, size) != size:
+                    raise InputError(f"group {group!r} has {sizes[group]} entries, but {size} in {key!r}")
+            labels[key] = tuple(AxisLabel(((Factor(n, g),),)) for g, n in zip(groups, value.shape, strict=True))
+        return cls(labels, sizes, {g: () for g in sizes}, {}, {})
+
+    def _verified(self, model: nn.Module, traces: Sequence[Trace], generator: torch.Generator) -> PermutationSpec:
+        given = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+        states = [generic(given, generator) for _ in range(2)]
+        before = [[outputs(t, state) for t in traces] for state in states]
+
+        def error(spec: PermutationSpec, groups: Sequence[str]) -> float:
+            """The worst of several draws: any two groups are told apart by one that moves only one of them."""
+            worst = 0.0
+            for draw in range(len(groups).bit_length() + 1):
+                moving = [g for i, g in enumerate(groups, start=1) if draw == 0 or i >> (draw - 1) & 1]
+                tables = {g: _cycles(spec.shape(g), 1 + draw % 2, generator) for g in moving}
+                moved = Permutation(spec, tables).apply(states[draw % 2])
+                worst = max(
+                    worst,
+                    *(difference(b, outputs(t, moved)) for b, t in zip(before[draw % 2], traces, strict=True)),
+                )
+            return worst
+
+        if error(self, []) >= TOLERANCE:
+            warnings.warn("the model does not compute the same twice, so that nothing was verified", stacklevel=3)
+            return self
+        spec, worst = self, error(self, list(self.sizes))
+        if worst >= TOLERANCE:
+            wrong = [g for g in spec.sizes if error(spec, [g]) >= TOLERANCE]
+            wrong = wrong or list(spec.sizes)  # each alone is right but not all together: trust none
+            warnings.warn(f"the verification refuted the groups {', '.join(wrong)}; they are frozen", stacklevel=3)
+            spec = spec.without(wrong, "refuted by the verification")
+            worst = error(spec, list(spec.sizes))
+            if worst >= TOLERANCE:
+                spec = spec.without(list(spec.sizes), "refuted by the verification")
+                worst = error(spec, [])
+        return PermutationSpec(spec.axes, spec.sizes, spec.parents, spec.frozen, spec.unknown_ops, worst, spec.how)
+
+    def without(self, groups: Sequence[str], why: str = "frozen by hand") -> PermutationSpec:
+        """The spec with some groups frozen."""
+        gone = set(groups)
+
+        def strip(label: AxisLabel) -> AxisLabel:
+            return AxisLabel(tuple(tuple(
+                Factor(f.size, None if f.group in gone else f.group, strip(f.label) if f.label else None) for f in block
+            ) for block in label.blocks))  # fmt: skip
+
+        axes = {key: tuple(strip(label) for label in labels) for key, labels in self.axes.items()}
+        frozen = self.frozen | {
+            (key, i): why
+            for key, labels in self.axes.items()
+            for i, label in enumerate(labels)
+            if any(label.groups()) and not any(axes[key][i].groups())
+        }
+        sizes = {g: n for g, n in self.sizes.items() if g not in gone}
+        parents = {g: tuple(p for p in self.parents[g] if p not in gone) for g in sizes}
+        return PermutationSpec(axes, sizes, parents, frozen, self.unknown_ops, None, self.how)
+
+    def outermost_first(self) -> list[str]:
+        """The groups, each after those that it depends on."""
+        return sorted(self.sizes, key=lambda g: len(self.parents[g]))
+
+    def shape(self, group: str) -> tuple[int, ...]:
+        """Of the table of a group: the sizes of its parents, then its own."""
+        return (*(self.sizes[p] for p in self.parents[group]), self.sizes[group])
+
+    def identity_tables(self) -> dict[str, Int[Tensor, "..."]]:
+        """The identity of every group."""
+        return {g: torch.arange(n).expand(self.shape(g)).clone() for g, n in self.sizes.items()}
+
+    def uses(self, group: str) -> list[tuple[str, int]]:
+        """The axes `(entry of the state dict, number)` that carry a group."""
+        return [(k, i) for k, labels in self.axes.items() for i, label in enumerate(labels) if group in label.groups()]
+
+    def check(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse parameters that are not those of this network.
+
+        Raises:
+            InputError: names the first key or shape that differs.
+        """
+        if missing := sorted(set(self.axes) - set(state)):
+            raise InputError(f"the parameters lack {missing[0]!r} ({len(missing)} missing), which the spec has")
+        if extra := sorted(set(state) - set(self.axes)):
+            raise InputError(f"the parameters have {extra[0]!r} ({len(extra)} more), which the spec lacks")
+        for key, value in state.items():
+            wanted = tuple(label.size for label in self.axes[key])
+            if tuple(value.shape) != wanted:
+                raise InputError(f"{key!r} must have shape {wanted}, got {tuple(value.shape)}")
+
+    @property
+    def log_order(self) -> float:
+        """Decimal logarithm of the number of permutations."""
+        total = 0.0
+        for group, size in self.sizes.items():
+            copies = 1
+            for parent in self.parents[group]:
+                copies *= self.sizes[parent]
+            total += copies * lgamma(size + 1)
+        return total / log(10)
+
+    def summary(self) -> str:
+        """A table: each group, its size, the axes that carry it; then what keeps the other axes in place."""
+        lines = [f"{len(self.sizes)} permutation groups, 10^{self.log_order:.0f} permutations; traced with {self.how}"]
+        width = max((len(g) for g in self.sizes), default=5)
+        lines.append(f"{'group':<{width}}  {'size':>6}  carried by")
+        for group, size in self.sizes.items():
+            uses = [f"{key}:{axis}" for key, axis in self.uses(group)]
+            within = f"  (within each {', '.join(self.parents[group])})" if self.parents[group] else ""
+            shown = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more" if len(uses) > 4 else "")
+            lines.append(f"{group:<{width}}  {size:>6}  {shown}{within}")
+        reasons: dict[str, list[str]] = {}
+        for (key, axis), why in self.frozen.items():
+            reasons.setdefault(why, []).append(f"{key}:{axis}")
+        for why, where in reasons.items():
+            lines.append(
+                f"fixed by {why}: {', '.join(where[:3])}" + (f" and {len(where) - 3} more" if len(where) > 3 else "")
+            )
+        for name, node in self.unknown_ops.items():
+            lines.append(f"no rule for {name} (node {node}): every axis that it reads is fixed")
+        lines.append(
+            "not verified" if self.error is None else f"verified in float64: largest relative change {self.error:.1e}"
+        )
+        return "\n".join(lines)
+
+
+def _cycles(shape: tuple[int, ...], every: int, generator: torch.Generator) -> Int[Tensor, "..."]:
+    """A table without fixed points; with `every=2` the identity at every other index of the parents."""
+    tables = torch.arange(shape[-1]).repeat(prod(shape[:-1]), 1)
+    for row in tables[::every]:
+        order = torch.randperm(shape[-1], generator=generator)
+        row[order] = order.roll(1)
+    return tables.view(shape)
+
+
+def _fields(derived: Derived) -> dict[str, Any]:
+    return {"axes": derived.axes, "sizes": derived.sizes, "parents": derived.parents, "frozen": derived.frozen,
+            "unknown_ops": derived.unknown}  # fmt: skip
+
+
+def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}

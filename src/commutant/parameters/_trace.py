@@ -1,0 +1,159 @@
+"""A module as a graph of ATen operators: by `torch.export`, else by `make_fx` along the path of the example."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.func import functional_call, functionalize
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from .._errors import InputError
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a placeholder of the graph comes from: a parameter, a persistent buffer, a constant or the user's input."""
+
+    kind: str
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A graph with where its placeholders come from, and what the way of tracing left out."""
+
+    module: fx.GraphModule
+    sources: tuple[Source, ...]
+    how: str
+    lost: str | None = None
+
+
+def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
+    """Trace a module in evaluation mode on example inputs."""
+    with _evaluating(model), _quietly():
+        try:
+            return _export(model, tuple(args), dict(kwargs))
+        except Exception as error:
+            first = error
+        try:
+            return _along_the_example(model, tuple(args), dict(kwargs), first)
+        except Exception as error:
+            raise InputError(
+                f"{type(model).__name__} could not be traced on the example inputs: torch.export says "
+                f"{_first_line(first)!r}, make_fx says {_first_line(error)!r}; check that model(*example_inputs) "
+                "runs, or give the symmetries by PermutationSpec.from_axes"
+            ) from error
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+    program = torch.export.export(model, args, kwargs, strict=False)
+    nodes = [n for m in program.graph_module.modules() if isinstance(m, fx.GraphModule) for n in m.graph.nodes]
+    if any(isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in nodes):
+        program = program.run_decompositions({})
+    kinds = torch.export.graph_signature.InputKind
+    sources = []
+    inputs = iter(pytree.tree_leaves((args, kwargs)))
+    for spec in program.graph_signature.input_specs:
+        target = str(spec.target)
+        if spec.kind is kinds.PARAMETER:
+            sources.append(Source("parameter", target, program.state_dict[target]))
+        elif spec.kind is kinds.BUFFER and spec.persistent:
+            sources.append(Source("buffer", target, program.state_dict[target]))
+        elif spec.kind is kinds.USER_INPUT:
+            sources.append(Source("input", str(getattr(spec.arg, "name", "")), next(inputs, None)))
+        else:
+            sources.append(Source("constant", target, program.constants.get(target)))
+    program.graph_module.graph.eliminate_dead_code()
+    return Trace(program.graph_module, tuple(sources), "torch.export")
+
+
+def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], why: Exception) -> Trace:
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    persistent = set(model.state_dict())
+    state = parameters | buffers
+    leaves, structure = pytree.tree_flatten((args, kwargs))
+
+    def run(state: dict[str, torch.Tensor], leaves: list[Any]) -> list[Any]:
+        own_args, own_kwargs = pytree.tree_unflatten(leaves, structure)
+        out = functional_call(model, state, own_args, own_kwargs, tie_weights=False)
+        return [x for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
+
+    detached = {name: value.detach() for name, value in state.items()}
+    with torch.no_grad(), _ReadingValues():
+        graph = make_fx(functionalize(run, remove="mutations"), tracing_mode="real")(detached, leaves)
+    graph.graph.eliminate_dead_code()
+    sources = [
+        Source("parameter" if n in parameters else "buffer" if n in persistent else "constant", n, value)
+        for n, value in state.items()
+    ]
+    sources += [Source("input", str(i), value) for i, value in enumerate(leaves)]
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    if len(placeholders) != len(sources):
+        raise RuntimeError("the placeholders of the graph are not those of the module")
+    return Trace(
+        graph,
+        tuple(sources),
+        "make_fx",
+        f"torch.export could not follow the module ({_first_line(why)}), so the symmetries hold on the path that the "
+        "example took: give examples for the other paths too",
+    )
+
+
+class _ReadingValues(TorchFunctionMode):
+    """Lets Python read the numbers that it branches on, as the example gives them."""
+
+    _READ = frozenset({torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__bool__, torch.Tensor.__float__,
+             torch.Tensor.__int__, torch.Tensor.__index__})  # fmt: skip
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._READ:
+            with disable_proxy_modes_tracing():
+                return func(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _first_line(error: Exception) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {text[:160]}"
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the warnings and log lines of a failed export: what matters of them is in the error."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    children = [logging.getLogger(n) for n in ("torch._subclasses.fake_tensor", "torch.export", "torch.fx")]
+    levels = [child.level for child in children]
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent):
+        warnings.simplefilter("ignore")
+        for child in (logger, *children):
+            child.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for child, own in zip((logger, *children), (level, *levels), strict=True):
+                child.setLevel(own)

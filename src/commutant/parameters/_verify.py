@@ -1,0 +1,90 @@
+"""A derived symmetry put to the test: the graph, in float64, on permuted parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from ._trace import Trace
+
+_FLOATS = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
+           torch.complex64: torch.complex128}  # fmt: skip
+
+
+class InDouble(fx.Interpreter):
+    """Runs a graph in float64, whatever types are written in it."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        if isinstance(n.target, torch._ops.HigherOrderOperator):
+            args = self.fetch_args_kwargs_from_env(n)[0]
+            for i, argument in enumerate(args):
+                if isinstance(argument, fx.GraphModule):
+                    return InDouble(argument).run(*args[i + 1 :])
+        return super().run_node(n)
+
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(_double, (args, kwargs))
+        return found
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if "_assert_tensor_metadata" in str(target):
+            return None
+        return super().call_function(target, args, kwargs)
+
+
+def _double(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(_FLOATS[value.dtype]) if value.dtype in _FLOATS else value
+    return _FLOATS.get(value, value) if isinstance(value, torch.dtype) else value
+
+
+def outputs(trace: Trace, state: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tensors that the traced graph returns for these parameters, in float64."""
+    given = [state.get(s.name, s.value) if s.kind in ("parameter", "buffer") else s.value for s in trace.sources]
+    with torch.no_grad():
+        found = InDouble(trace.module).run(*[_double(g) for g in given])
+    return [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+
+
+def generic(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """Parameters near the given ones, but without their zeros, ones and repetitions, which would hide a wrong group."""
+    result: dict[str, Tensor] = {}
+    shared: dict[tuple[Any, ...], Tensor] = {}
+    for key, value in state.items():
+        place = (value.data_ptr(), value.shape, value.stride())
+        if not value.is_floating_point() or value.numel() == 0:
+            result[key] = value
+        elif place in shared:
+            result[key] = shared[place]
+        else:
+            own = value.double().cpu()
+            moved = own * (0.7 + 0.6 * torch.rand(own.shape, generator=generator, dtype=torch.float64))
+            if not (own > 0).all():  # variances and the like stay positive
+                # so large that no signal dies out on its way through many layers
+                scale = own[0].numel() ** -0.5 if own.ndim > 1 else 0.15
+                moved += scale * torch.randn(own.shape, generator=generator, dtype=torch.float64)
+            result[key] = shared[place] = moved
+    return result
+
+
+def difference(first: list[Tensor], second: list[Tensor]) -> float:
+    """The largest difference of two lists of tensors, relative to the largest entry of each tensor."""
+    worst = 0.0
+    for x, y in zip(first, second, strict=True):
+        if x.numel() == 0:
+            continue
+        if not (x.is_floating_point() or x.is_complex()):
+            worst = max(worst, float((x != y).any()))
+            continue
+        same = (x == y) | (x.isnan() & y.isnan())
+        gap = (x - y).abs()[~same]
+        largest = x.abs()[x.isfinite()]
+        if gap.numel():
+            size = float(largest.max()) if largest.numel() else 0.0
+            worst = max(worst, float(gap.nan_to_num(nan=float("inf")).max()) / (size or 1.0))
+    return worst

@@ -1,0 +1,337 @@
+"""One pass over a traced graph: every axis of every tensor gets a label, every operation ties or freezes labels."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx
+
+from ._axes import Axis, Invariant, freeze, unify, use
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of the axes of a tensor; what its integers are positions along, if known; its values, if constant."""
+
+    axes: tuple[Axis, ...]
+    points_to: Axis | None = None
+    constant: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A tensor whose axis `position` is only ever cut into the same parts: each part has labels of its own."""
+
+    position: int
+    parts: tuple[tuple[Axis, ...], ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the parts, along the axis that is cut."""
+        return [axes[self.position].size for axes in self.parts]
+
+    def part(self, start: int, size: int) -> tuple[Axis, ...] | None:
+        """The labels of one part, if the stretch is one."""
+        sizes = self.sizes
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        where = [i for i, own in enumerate(starts) if own == start and sizes[i] == size]
+        return self.parts[where[0]] if where else None
+
+
+Value = Labels | Stacked | None | tuple["Value", ...]
+
+
+@dataclass
+class Events:
+    """What the walk saw, beside the labels: needed to tell which inner permutations may depend on an outer index."""
+
+    tensors: list[tuple[Axis, ...]] = field(default_factory=list)
+    mixed: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
+    contracted: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+
+class Op:
+    """One call of an ATen operator, as its rule sees it: arguments by name, labels, and what a rule may do."""
+
+    def __init__(self, node: fx.Node, arguments: dict[str, Any], lookup: Callable[[Any], Any], events: Events) -> None:
+        self.node = node
+        self.arguments = arguments
+        self.events = events
+        self._lookup = lookup
+        self._pending: list[Axis] = []
+        self.name = name_of(node.target)
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.arguments.get(argument)
+
+    def value(self, argument: str | fx.Node) -> Value:
+        """The label of a tensor argument as it is."""
+        found = self.arguments.get(argument) if isinstance(argument, str) else argument
+        return self._lookup(found) if isinstance(found, fx.Node) else None
+
+    def axes(self, argument: str | fx.Node) -> list[Axis]:
+        """The labels of the axes of a tensor argument whose values are used as numbers; empty for anything else."""
+        value = self.value(argument)
+        if isinstance(value, Stacked):
+            value = collapse(value, self.name)
+        if not isinstance(value, Labels):
+            return []
+        if value.points_to is not None:
+            self.freeze(value.points_to)
+        return list(value.axes)
+
+    def tensors(self, argument: str) -> list[list[Axis]]:
+        """The labels of a list of tensors."""
+        return [self.axes(node) for node in self.arguments.get(argument) or () if isinstance(node, fx.Node)]
+
+    def operands(self) -> list[list[Axis]]:
+        """The labels of every tensor among the arguments."""
+        found = [a for a in _flat(self.arguments.values()) if isinstance(a, fx.Node)]
+        return [self.axes(node) for node in found if isinstance(self._lookup(node), Labels | Stacked)]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the first tensor that the call returns."""
+        value = self.node.meta["val"]
+        return tuple(int(n) for n in (value[0] if isinstance(value, tuple | list) else value).shape)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...] | None]:
+        """Of every value that the call returns."""
+        value = self.node.meta["val"]
+        values = value if isinstance(value, tuple | list) else [value]
+        return [tuple(int(n) for n in v.shape) if isinstance(v, torch.Tensor) else None for v in values]
+
+    def tie(self, x: Axis, y: Axis) -> None:
+        """Both move alike."""
+        unify(x, y, self.reason)
+
+    def contract(self, x: Axis, y: Axis) -> None:
+        """A sum over both at once."""
+        self.tie(x, y)
+        self._pending += [x, y]
+
+    def freeze(self, axis: Axis) -> None:
+        """The operation reads positions along the axis: only the identity is left."""
+        freeze(axis, self.reason)
+        self.mix(axis)
+
+    def pin(self, axis: Axis, size: int | None = None) -> Axis:
+        """Freeze an axis; the axis of the result, which has `size` entries where that differs."""
+        self.freeze(axis)
+        size = axis.size if size is None else size
+        return fixed(size, self.reason) if isinstance(axis, Invariant) or size != axis.size else axis
+
+    def mix(self, *axes: Axis) -> None:
+        """The operation carries values from one position of these axes to another, taken together."""
+        self.events.mixed.append((axes, tuple(a for own in self._own() for a in own)))
+
+    def spread(self, operands: Sequence[Sequence[Axis]], shape: Sequence[int]) -> list[Axis]:
+        """Tie the operands of an elementwise operation where they broadcast to `shape`; the axes of the result."""
+        result: list[Axis] = []
+        for k, size in enumerate(reversed(shape), start=1):
+            label: Axis = Invariant(size)
+            for axes in operands:
+                if len(axes) >= k and axes[-k].size == size and not isinstance(axes[-k], Invariant):
+                    if isinstance(label, Invariant):
+                        label = axes[-k]
+                    else:
+                        self.tie(label, axes[-k])
+            result.append(label)
+        return result[::-1]
+
+    def _own(self) -> list[tuple[Axis, ...]]:
+        found = [self._lookup(a) for a in _flat(self.arguments.values()) if isinstance(a, fx.Node)]
+        return [v.axes for v in found if isinstance(v, Labels) and v.axes]
+
+    @property
+    def reason(self) -> str:
+        """What to say of an axis that this call freezes."""
+        return self.name
+
+    def close(self, result: Value) -> None:
+        """Note the result of the call."""
+        for axes in _all_axes(result):
+            self.events.tensors.append(axes)
+            for axis in self._pending:
+                self.events.contracted.append((axis, axes))
+
+
+Rule = Callable[[Op], Any]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register the rule of the ATen operators of these names."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update({f"aten.{name}": function for name in names})
+        return function
+
+    return register
+
+
+def name_of(target: Any) -> str:
+    """The operator's name without its overload: `aten.add`."""
+    if isinstance(target, torch._ops.OpOverload):
+        name = str(target.overloadpacket)
+        return name.removesuffix("_") if target._schema.is_mutable else name
+    return getattr(target, "__name__", None) or str(target)
+
+
+def walk(graph: fx.Graph, inputs: Sequence[Value], events: Events) -> Value:
+    """Label every node of a graph whose placeholders have the given labels; the labels of its output."""
+    env: dict[fx.Node, Value] = {}
+    given = iter(inputs)
+
+    def lookup(node: fx.Node) -> Value:
+        return env.get(node)
+
+    for node in graph.nodes:
+        if node.op in ("placeholder", "get_attr"):
+            found = next(given) if node.op == "placeholder" else _constant(node)
+            env[node] = found
+            node.meta["constant"] = found.constant if isinstance(found, Labels) else None
+        elif node.op == "output":
+            outputs = [lookup(n) if isinstance(n, fx.Node) else None for n in _flat(node.args)]
+            return tuple(outputs)
+        elif node.target is operator.getitem:
+            parent = lookup(node.args[0])
+            env[node] = parent[node.args[1]] if isinstance(parent, tuple) else None
+        elif isinstance(node.target, torch._ops.HigherOrderOperator):
+            env[node] = _nested(node, lookup, events)
+        else:
+            env[node] = _call(node, lookup, events)
+    return None
+
+
+def _call(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Value:
+    op = Op(node, _arguments(node), lookup, events)
+    apply = RULES.get(op.name)
+    if node.meta.get("val") is None and (apply is None):
+        if not op.name.removeprefix("aten.").startswith(("_assert", "sym_", "_local_scalar", "item")):
+            _unknown(op)
+        return None
+    result = _ruled(op, apply)
+    op.close(result)
+    if op.name not in _MOVES:
+        for node_in in node.all_input_nodes:
+            for axes in _all_axes(lookup(node_in)):
+                for axis in axes:
+                    use(axis)
+    return result
+
+
+# Operators that only pass on a stretch of an axis: what they leave out has not been read.
+_MOVES = {"aten.slice", "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split", "aten.narrow"}
+
+
+def _ruled(op: Op, apply: Rule | None) -> Value:
+    """What the rule says; where it can't say, or what it says does not fit the shapes, that nothing moves."""
+    if apply is None:
+        return as_value(_unknown(op))
+    try:
+        result = as_value(apply(op))
+    except (NotImplementedError, LookupError, ValueError, TypeError, StopIteration, AssertionError):
+        return as_value(_unknown(op))
+    given = result if isinstance(result, tuple) else (result,)
+    for value, shape in zip(given, op.shapes, strict=False):
+        if isinstance(value, Labels) and shape is not None and tuple(a.size for a in value.axes) != shape:
+            return as_value(_unknown(op))
+    return result
+
+
+def as_value(result: Any) -> Value:
+    """The labels of what a rule returned: a list of axes for a tensor, a tuple of them for several."""
+    if isinstance(result, tuple):
+        return tuple(as_value(r) for r in result)
+    return Labels(tuple(result)) if isinstance(result, list) else result
+
+
+def _unknown(op: Op) -> Any:
+    """No rule: freeze every axis of every input; what comes out doesn't move."""
+    for axes in op.operands():
+        for axis in axes:
+            op.freeze(axis)
+    if op.node.meta.get("val") is None:
+        return None
+    if op.operands():
+        op.events.unknown.setdefault(op.name, op.node.name)
+    values = tuple(None if s is None else Labels(tuple(fixed(n, op.reason) for n in s)) for s in op.shapes)
+    return values if isinstance(op.node.meta["val"], tuple | list) else values[0]
+
+
+def fixed(size: int, why: str) -> Axis:
+    """An axis that can't move."""
+    return Axis(size, why) if size != 1 else Invariant(1)
+
+
+def collapse(value: Stacked, why: str) -> Labels:
+    """A stacked tensor as a plain one: its parts move alike and the axis that is cut does not move."""
+    first, *others = value.parts
+    for other in others:
+        for i, (x, y) in enumerate(zip(first, other, strict=True)):
+            if i != value.position:
+                unify(x, y, why)
+    axes = list(first)
+    axes[value.position] = fixed(sum(value.sizes), why)
+    return Labels(tuple(axes))
+
+
+_CALLED_ONCE = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+
+
+def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Value:
+    """A higher-order operator that calls a subgraph once, such as a switch of autograd or autocast."""
+    own = node.graph.owning_module
+    for i, argument in enumerate(node.args):
+        called = getattr(own, str(argument.target), None) if isinstance(argument, fx.Node) else None
+        if isinstance(called, fx.GraphModule) and str(node.target) in _CALLED_ONCE:
+            return walk(called.graph, [lookup(a) for a in node.args[i + 1 :]], events)
+    op = Op(node, dict(enumerate(node.args)), lookup, events)  # type: ignore[arg-type]
+    return _unknown(op)  # type: ignore[no-any-return]
+
+
+def _constant(node: fx.Node) -> Value:
+    owner: Any = node.graph.owning_module
+    for part in str(node.target).split("."):
+        owner = getattr(owner, part)
+    return constant(owner) if isinstance(owner, torch.Tensor) else None
+
+
+def constant(value: torch.Tensor) -> Labels:
+    """Labels of a tensor that is written into the graph."""
+    known = value if value.numel() <= 64 and type(value) is torch.Tensor and not value.is_meta else None
+    return Labels(tuple(fixed(n, "a constant of the graph") for n in value.shape), constant=known)
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
+    schema = node.target._schema.arguments
+    found = {a.name: a.default_value for a in schema if a.has_default_value()}
+    found |= {a.name: value for a, value in zip(schema, node.args, strict=False)}
+    return found | dict(node.kwargs)
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, dict):
+            found += _flat(value.values())
+        else:
+            found += _flat(value) if isinstance(value, list | tuple) else [value]
+    return found
+
+
+def _all_axes(value: Value) -> list[tuple[Axis, ...]]:
+    if isinstance(value, Labels):
+        return [value.axes]
+    if isinstance(value, Stacked):
+        return list(value.parts)
+    return [axes for v in value or () for axes in _all_axes(v)]

@@ -1,0 +1,219 @@
+"""The group and its action on parameters."""
+
+import networks
+import pytest
+import torch
+from torch import nn
+
+from commutant import InputError
+from commutant.parameters import Permutation, PermutationSpec
+from commutant.parameters._permutation import crossing
+
+NAMES = ["mlp", "gpt_tied", "grouped_and_depthwise", "grouped_query_attention", "lstm_two_layers_two_ways", "resnet"]
+
+
+@pytest.fixture(params=NAMES)
+def network(request):
+    model, inputs = networks.CASES[request.param].build()
+    return model, inputs, PermutationSpec.from_module(model, inputs, verify=False)
+
+
+def draw(spec, seed):
+    return Permutation.random(spec, torch.Generator().manual_seed(seed))
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_composition_is_one_after_the_other(network):
+    model, _, spec = network
+    p, q, r, state = draw(spec, 1), draw(spec, 2), draw(spec, 3), model.state_dict()
+    assert equal(p.compose(q).apply(state), q.apply(p.apply(state)))
+    assert p.compose(q).compose(r) == p.compose(q.compose(r))
+    if spec.sizes:
+        assert p.compose(q) != q.compose(p)
+
+
+def test_the_inverse_undoes_to_the_last_bit(network):
+    model, _, spec = network
+    p, identity = draw(spec, 1), Permutation(spec)
+    assert p.compose(p.inverse()) == identity == p.inverse().compose(p)
+    assert equal(p.inverse().apply(p.apply(model.state_dict())), model.state_dict())
+    assert equal(identity.apply(model.state_dict()), model.state_dict())
+
+
+def test_singular_values_stay(network):
+    model, _, spec = network
+    moved = draw(spec, 1).apply(model.state_dict())
+    for key, value in model.state_dict().items():
+        if value.ndim >= 2 and not crossing(spec.axes[key], spec.parents):  # grouped: each group of rows by itself
+            before = torch.linalg.svdvals(value.flatten(1).double())
+            torch.testing.assert_close(torch.linalg.svdvals(moved[key].flatten(1).double()), before)
+
+
+def test_tied_entries_stay_tied():
+    model, inputs = networks.CASES["gpt_tied"].build()
+    spec = PermutationSpec.from_module(model, inputs)
+    moved = draw(spec, 1).apply(model.state_dict())
+    assert moved["embed.weight"].data_ptr() == moved["head.weight"].data_ptr()
+    again = draw(spec, 1).apply(model)
+    assert again.head.weight is again.embed.weight
+    assert model.head.weight is model.embed.weight
+
+
+def test_saving_and_loading(network, tmp_path):
+    _, _, spec = network
+    p = draw(spec, 1)
+    p.save(tmp_path / "p.safetensors")
+    assert Permutation.load(spec, tmp_path / "p.safetensors") == p
+    (tmp_path / "broken.safetensors").write_bytes((tmp_path / "p.safetensors").read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"broken.safetensors can't be read"):
+        Permutation.load(spec, tmp_path / "broken.safetensors")
+
+
+def test_what_must_not_hold():
+    """Statistics left behind, half of a network, time steps of a causal block, channels across groups."""
+    model, inputs = networks.CASES["resnet"].build()
+    model.load_state_dict(
+        {k: torch.rand_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    )
+    spec = PermutationSpec.from_module(model.eval(), inputs)
+    state, p = model.state_dict(), draw(spec, 1)
+    moved = p.apply(state)
+
+    def out(s):
+        return torch.func.functional_call(model, s, inputs)
+
+    torch.testing.assert_close(out(moved), out(state))
+    stale = moved | {k: v for k, v in state.items() if "running" in k}
+    assert not torch.allclose(out(stale), out(state), rtol=1e-2)
+    halfway = {k: (v + moved[k]) / 2 if v.is_floating_point() else v for k, v in state.items()}
+    assert not torch.allclose(out(halfway), out(state), rtol=1e-2)
+
+
+def test_a_spec_by_hand():
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    by_hand = PermutationSpec.from_axes({"0.weight": ("h", None), "0.bias": ("h",), "2.weight": (None, "h")},
+                                        model.state_dict())  # fmt: skip
+    found = PermutationSpec.from_module(model, torch.randn(2, 3))
+    p = draw(by_hand, 1)
+    moved = p.apply(model.state_dict())
+    assert equal(moved, Permutation(found, {"0": p.tables["h"]}).apply(model.state_dict()))
+
+
+def test_examples_of_several_paths_meet():
+    """On the second path the first hidden axis is read in order: what holds on both is the other one."""
+
+    def forward(m, a):
+        h = m.a(a).relu()
+        return m.c(m.b(h if bool(a.sum() > 0) else h.cumsum(-1)).relu())
+
+    model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 5), c=nn.Linear(5, 2))
+    one = PermutationSpec.from_module(model, torch.ones(2, 3))
+    assert one.sizes == {"a": 6, "b": 5}
+    assert "torch.export could not follow" in one.summary()
+    both = PermutationSpec.from_module(model, torch.ones(2, 3), also=[-torch.ones(2, 3)])
+    assert both.sizes == {"b": 5}
+
+
+def test_groups_may_be_frozen_by_hand():
+    model, inputs = networks.CASES["grouped_and_depthwise"].build()
+    spec = PermutationSpec.from_module(model, inputs)
+    outer = next(g for g in spec.sizes if any(g in p for p in spec.parents.values()))
+    less = spec.without([outer])
+    assert outer not in less.sizes
+    assert all(outer not in p for p in less.parents.values())
+    assert less.log_order < spec.log_order
+
+
+def test_unused_entries_are_not_groups():
+    """Places beyond the example's length, and a layer that is never called."""
+
+    def forward(m, a):
+        return m.b((m.a(a) + m.place[: a.shape[0]]).relu())
+
+    model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2), place=networks.p(9, 6), idle=nn.Linear(4, 4))
+    spec = PermutationSpec.from_module(model, torch.randn(4, 3))
+    assert spec.sizes == {"a": 6}
+    assert spec.frozen["place", 0] == "an axis of the input"
+    assert spec.frozen["idle.weight", 0] == "not used by the example"
+
+
+def test_training_mode_is_given_back():
+    model = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5), nn.Linear(5, 2))
+    model[1].eval()
+    PermutationSpec.from_module(model, torch.randn(2, 3))
+    assert model.training
+    assert not model[1].training
+
+
+def test_a_model_on_meta_is_derived_but_not_verified():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+        example = torch.randn(2, 3)
+    spec = PermutationSpec.from_module(model, example)
+    assert spec.sizes == {"0": 5}
+    assert spec.error is None
+    assert "not verified" in spec.summary()
+
+
+def test_noise_is_no_symmetry():
+    def forward(m, a):
+        return m.b(torch.dropout(m.a(a), 0.5, True))
+
+    with pytest.warns(UserWarning, match="does not compute the same twice"):
+        spec = PermutationSpec.from_module(
+            networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2)), torch.ones(2, 3)
+        )
+    assert spec.sizes == {}
+    assert "no rule for aten.dropout" in spec.summary()
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"x": torch.arange(7)}, "the spec has no group 'x'; its groups are 0, 3"),
+        ({"0": torch.arange(6)}, r"the table of group '0' must be integers of shape \(7,\), got"),
+        ({"0": torch.arange(7.0)}, r"must be integers of shape \(7,\), got torch.float32"),
+        ({"0": torch.zeros(7, dtype=torch.long)}, "the table of group '0' is no permutation of 0 to 6"),
+    ],
+)
+def test_wrong_tables(unchecked, tables, message):
+    model, inputs = networks.CASES["mlp"].build()
+    with pytest.raises(InputError, match=message):
+        Permutation(PermutationSpec.from_module(model, inputs), tables)
+
+
+def test_wrong_parameters():
+    model, inputs = networks.CASES["mlp"].build()
+    spec = PermutationSpec.from_module(model, inputs)
+    state = model.state_dict()
+    short = {k: v for k, v in state.items() if k != "0.bias"}
+    with pytest.raises(InputError, match=r"lack '0.bias' \(1 missing\)"):
+        Permutation(spec).apply(short)
+    with pytest.raises(InputError, match="have 'more' "):
+        Permutation(spec).apply(state | {"more": torch.ones(1)})
+    with pytest.raises(InputError, match=r"'0.bias' must have shape \(7,\), got \(8,\)"):
+        Permutation(spec).apply(state | {"0.bias": torch.ones(8)})
+    other = PermutationSpec.from_module(*networks.CASES["resnet"].build())
+    with pytest.raises(InputError, match="different specs"):
+        Permutation(spec).compose(Permutation(other))
+
+
+def test_a_model_that_does_not_run_on_the_example():
+    with pytest.raises(InputError, match="Linear could not be traced on the example inputs"):
+        PermutationSpec.from_module(nn.Linear(3, 2), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"nothing": ("h",)}, "no 'nothing'"),
+        ({"weight": ("h",)}, "'weight' has 2 axes, but 1 are labelled"),
+        ({"weight": ("h", "h")}, "group 'h' has 2 entries, but 3 in 'weight'"),
+    ],
+)
+def test_wrong_specs_by_hand(axes, message):
+    with pytest.raises(InputError, match=message):
+        PermutationSpec.from_axes(axes, nn.Linear(3, 2).state_dict())
