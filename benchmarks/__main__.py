@@ -11,13 +11,19 @@ from rich.table import Table
 
 from commutant.evidence import environment, write_json
 
-from . import aggregations, recurrence_policy, recurrences, sparse_recurrences
+from . import aggregations, recurrence_policy, recurrences, sparse_recurrences, symmetries
 
 
 def main() -> None:
     names = [a for a in sys.argv[1:] if not a.startswith("--")]
     console = Console()
-    for bench in (*aggregations.ALL, *recurrences.ALL, *recurrence_policy.ALL, *sparse_recurrences.ALL):
+    for bench in (
+        *aggregations.ALL,
+        *recurrences.ALL,
+        *recurrence_policy.ALL,
+        *sparse_recurrences.ALL,
+        *symmetries.ALL,
+    ):
         if names and bench.__name__.replace("_", "-") not in names:
             continue
         torch.manual_seed(0)

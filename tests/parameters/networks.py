@@ -177,6 +177,13 @@ def grouped_and_depthwise():
     ), (x(2, 4, 9),)  # fmt: skip
 
 
+@case(4, 3)
+def grouped_convolution_beside_a_stream():
+    """Both sides of the convolution are the stream, so that its groups may move but not channel by channel."""
+    return Net(lambda m, a: m.c(m.a(a) + m.b(m.a(a)).tanh()), a=nn.Conv1d(2, 12, 1),
+               b=nn.Conv1d(12, 12, 3, padding=1, groups=4), c=nn.Conv1d(12, 2, 1)), (x(2, 2, 9),)  # fmt: skip
+
+
 @case(8, 3)
 def squeeze_excite():
     def forward(m, a):
@@ -236,6 +243,16 @@ def gru_and_rnn():
 @case(4, 7)
 def lstm_with_projection():
     return Net(lambda m, a: m.head(m.rnn(a)[0]), rnn=nn.LSTM(3, 7, proj_size=4), head=nn.Linear(4, 2)), (x(6, 2, 3),)
+
+
+@case(8, 6)
+def parallel_recurrences():
+    from commutant.sequences import ParaGRU, ParaLSTM
+
+    def forward(m, a):
+        return m.head(m.lstm(m.gru(a)[0])[0])
+
+    return Net(forward, gru=ParaGRU(5, 8), lstm=ParaLSTM(8, 6), head=nn.Linear(6, 3)), (x(7, 2, 5),)
 
 
 @case(9)

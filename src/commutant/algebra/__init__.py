@@ -1,7 +1,11 @@
-"""Maths on plain tensors: monoids, their reductions and scans."""
+"""Maths on plain tensors: monoids, their reductions and scans; permutations and assignment."""
 
 from ._affine import DiagonalAffine as DiagonalAffine
 from ._affine import MatrixAffine as MatrixAffine
+from ._assignment import assignment_duals as assignment_duals
+from ._assignment import birkhoff_ascent as birkhoff_ascent
+from ._assignment import birkhoff_decomposition as birkhoff_decomposition
+from ._assignment import linear_assignment as linear_assignment
 from ._elements import Element as Element
 from ._kalman import ScalarKalman as ScalarKalman
 from ._library import Adjoin as Adjoin
@@ -14,7 +18,23 @@ from ._library import Sum as Sum
 from ._linear_scan import Structure as Structure
 from ._linear_scan import linear_scan as linear_scan
 from ._monoid import Monoid as Monoid
+from ._paths import path_length as path_length
+from ._paths import shortest_hamiltonian_path as shortest_hamiltonian_path
+from ._permutations import compose as compose
+from ._permutations import cycle_count as cycle_count
+from ._permutations import cycle_lengths as cycle_lengths
+from ._permutations import inverse as inverse
+from ._permutations import is_permutation as is_permutation
+from ._permutations import parity as parity
+from ._permutations import permutation_distance as permutation_distance
+from ._permutations import permutation_matrix as permutation_matrix
+from ._permutations import power as power
 from ._plan import Bracketing as Bracketing
 from ._plan import ReductionPlan as ReductionPlan
 from ._plan import reduction_plan as reduction_plan
 from ._segment_tree import SegmentTree as SegmentTree
+from ._sinkhorn import sinkhorn as sinkhorn
+from ._soft_sort import neural_sort_matrix as neural_sort_matrix
+from ._soft_sort import soft_rank as soft_rank
+from ._soft_sort import soft_sort as soft_sort
+from ._soft_sort import soft_sort_matrix as soft_sort_matrix

@@ -30,6 +30,17 @@ def register_reference(name: str, loop: Callable[[Tensor, Tensor, Tensor], Tenso
     _REFERENCES[name] = loop
 
 
+def reference(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The plain loop `(pre, weights, h0) -> states` of a recurrence, in PyTorch's own operators and any precision.
+
+    Raises:
+        InputError: no loop was given for it; `commutant.sequences` gives its own when it is imported.
+    """
+    if name not in _REFERENCES:
+        raise InputError(f"no plain loop for {name!r} is registered; there are {', '.join(_REFERENCES) or 'none'}")
+    return _REFERENCES[name]
+
+
 @dataclass(frozen=True)
 class Fused:
     """What a fused solve reports, on its device: reading it waits for the device.

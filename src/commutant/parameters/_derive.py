@@ -172,8 +172,8 @@ def _parents(
 ) -> dict[str, tuple[str, ...]]:
     """For each group the groups on whose index its permutation may depend: d in S_d wr S_H.
 
-    It may where in every tensor an entry along d has one index along H, and no operation carries values along H while d
-    stays, nor sums over d and leaves two axes H.
+    It may where in every tensor an entry along d has one index along H, and no operation carries values along H, or
+    sums over H, while d stays, nor sums over d and leaves two axes H.
     """
     free = {id(leaf): name for leaf, name in names.items()}
     seen: dict[tuple[int, ...], list[list[list[int]]]] = {}
@@ -202,7 +202,11 @@ def _parents(
     for axis, result in events.contracted:
         gone = {n for path in paths([axis])[0] for n in path}
         left = [n for own in paths(result) for n in {n for path in own for n in path}]
-        candidates -= {(d, h) for d, h in candidates if d in gone and left.count(h) > 1}
+        candidates -= {
+            (d, h)
+            for d, h in candidates
+            if (d in gone and left.count(h) > 1) or (h in gone and d not in gone and d in left)
+        }
     candidates -= {(d, h) for d, h in candidates if (h, d) in candidates and _first(free, d, h)}
     found: dict[str, tuple[str, ...]] = {}
     for d, name in free.items():

@@ -138,6 +138,19 @@ def _fixed_all(op: Op, shape: tuple[int, ...] | None) -> Any:
     return None if shape is None else [Axis(n, op.reason) if n != 1 else Invariant(1) for n in shape]
 
 
+@rule("commutant.recurrence")
+def diagonal_recurrence(op: Op) -> Any:
+    """Every channel by itself, over time in order."""
+    pre, weights, state = op.axes("pre"), op.axes("weights"), op.axes("h0")
+    channel = op.spread([pre[-1:], weights[-1:], state[-1:]], op.shape[-1:])
+    time, batch, slots = op.pin(pre[0]), op.spread([pre[1:2], state[:1]], op.shape[1:2]), op.shape[2:-1]
+    for axis in (pre[2], weights[0], *state[1:-1]):
+        op.freeze(axis)
+    return [time, *batch, *[Axis(n, op.reason) for n in slots], *channel], [
+        Axis(n, op.reason) for n in op.shapes[1] or ()
+    ]
+
+
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import lgamma, log, prod
 from typing import Any
@@ -51,7 +52,14 @@ class PermutationSpec:
 
     @classmethod
     def from_module(
-        cls, model: nn.Module, example_inputs: Any, *, verify: bool = True, seed: int = 0, also: Sequence[Any] = ()
+        cls,
+        model: nn.Module,
+        example_inputs: Any,
+        *,
+        outputs: Callable[[Any], Any] | None = None,
+        verify: bool = True,
+        seed: int = 0,
+        also: Sequence[Any] = (),
     ) -> PermutationSpec:
         """Derive the symmetries of a module by tracing it, and verify them.
 
@@ -59,6 +67,8 @@ class PermutationSpec:
             model: any module that runs on the example; on the `meta` device too, where nothing can be verified.
             example_inputs: a tensor, a tuple of positional arguments, or a mapping of keyword arguments, such as the
                 output of a tokenizer. Use a batch of two or more.
+            outputs: what of the model's output must stay as it is, such as `lambda out: out.logits`; by default all of
+                it, hidden states and caches included.
             verify: permute at random and compare outputs in float64; a group that fails is frozen, with a warning.
             seed: of the permutations that verify.
             also: further examples, for models that take another path through their code on other inputs.
@@ -74,7 +84,8 @@ class PermutationSpec:
             >>> [str(label) for label in spec.axes["2.weight"]]
             ['2', '0']
         """
-        traces = [trace(model, *_arguments(example)) for example in (example_inputs, *also)]
+        with _selecting(model, outputs):
+            traces = [trace(model, *_arguments(example)) for example in (example_inputs, *also)]
         derived = derive(model, traces)
         spec = cls(**_fields(derived), how="; ".join(dict.fromkeys(t.lost or t.how for t in traces)))
         tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
@@ -230,6 +241,19 @@ def _cycles(shape: tuple[int, ...], every: int, generator: torch.Generator) -> I
         order = torch.randperm(shape[-1], generator=generator)
         row[order] = order.roll(1)
     return tables.view(shape)
+
+
+@contextlib.contextmanager
+def _selecting(model: nn.Module, outputs: Callable[[Any], Any] | None) -> Iterator[None]:
+    """With a hook that keeps a part of the output."""
+    if outputs is None:
+        yield
+        return
+    handle = model.register_forward_hook(lambda module, args, found: outputs(found))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _fields(derived: Derived) -> dict[str, Any]:

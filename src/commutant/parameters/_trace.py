@@ -59,8 +59,10 @@ def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> T
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
     program = torch.export.export(model, args, kwargs, strict=False)
     nodes = [n for m in program.graph_module.modules() if isinstance(m, fx.GraphModule) for n in m.graph.nodes]
-    if any(isinstance(n.target, torch._ops.OpOverload) and n.target._schema.is_mutable for n in nodes):
+    if any(_mutates(n.target) for n in nodes):
         program = program.run_decompositions({})
+    if any(_symbolic(n.meta.get("val")) for n in nodes):
+        raise RuntimeError("the sizes of some tensors depend on data")
     kinds = torch.export.graph_signature.InputKind
     sources = []
     inputs = iter(pytree.tree_leaves((args, kwargs)))
@@ -92,7 +94,9 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
 
     detached = {name: value.detach() for name, value in state.items()}
     with torch.no_grad(), _ReadingValues():
-        graph = make_fx(functionalize(run, remove="mutations"), tracing_mode="real")(detached, leaves)
+        graph = make_fx(run, tracing_mode="real")(detached, leaves)
+        if any(_mutates(node.target) for node in graph.graph.nodes):
+            graph = make_fx(functionalize(graph, remove="mutations"), tracing_mode="real")(detached, leaves)
     graph.graph.eliminate_dead_code()
     sources = [
         Source("parameter" if n in parameters else "buffer" if n in persistent else "constant", n, value)
@@ -109,6 +113,15 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
         f"torch.export could not follow the module ({_first_line(why)}), so the symmetries hold on the path that the "
         "example took: give examples for the other paths too",
     )
+
+
+def _mutates(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
+def _symbolic(value: Any) -> bool:
+    return any(isinstance(x, torch.Tensor) and any(isinstance(n, torch.SymInt) for n in x.shape)
+               for x in pytree.tree_leaves(value))  # fmt: skip
 
 
 class _ReadingValues(TorchFunctionMode):

@@ -167,10 +167,10 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of the ATen operators of these names."""
+    """Register the rule of the operators of these names, ATen's where they name no namespace."""
 
     def register(function: Rule) -> Rule:
-        RULES.update({f"aten.{name}": function for name in names})
+        RULES.update({name if "." in name else f"aten.{name}": function for name in names})
         return function
 
     return register
