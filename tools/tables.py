@@ -21,6 +21,7 @@ ROOMS = (
     "sets",
     "sequences",
     "sequences.huggingface",
+    "weights",
     "data",
     "training",
     "evidence",

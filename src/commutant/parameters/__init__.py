@@ -2,5 +2,6 @@
 
 from ._labels import AxisLabel as AxisLabel
 from ._labels import Factor as Factor
+from ._labels import positions_by_group as positions_by_group
 from ._permutation import Permutation as Permutation
 from ._spec import PermutationSpec as PermutationSpec

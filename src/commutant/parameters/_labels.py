@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import torch
@@ -39,6 +40,26 @@ class AxisLabel:
                     yield factor.group
                 elif factor.label is not None:
                     yield from factor.label.groups()
+
+    def stretches(self) -> list[AxisLabel]:
+        """The blocks, those of inner sums too, as labels of their own."""
+        found = []
+        for block in self.blocks:
+            inner = [f.label.stretches() if f.label else [AxisLabel(((f,),))] for f in block]
+            found += [AxisLabel((tuple(f for part in chosen for f in part.blocks[0]),)) for chosen in product(*inner)]
+        return found
+
+    def without(self, groups: Collection[str]) -> AxisLabel:
+        """The label with some groups held in place."""
+        return AxisLabel(
+            tuple(
+                tuple(
+                    Factor(f.size, None if f.group in groups else f.group, f.label.without(groups) if f.label else None)
+                    for f in block
+                )
+                for block in self.blocks
+            )
+        )
 
     def __str__(self) -> str:
         return " + ".join(" x ".join(_show(factor) for factor in block) for block in self.blocks)
@@ -88,6 +109,47 @@ def old_positions(
                 index = tables[factor.group][(*(around[p] for p in parents.get(factor.group, ())), index)]
             old = old * factor.size + index
         result[here] = old + offset
+        offset += size
+    return result
+
+
+def positions_by_group(
+    label: AxisLabel, groups: Sequence[str], without: Sequence[str] = ()
+) -> Int[Tensor, "*sizes rest"]:
+    """The positions of an axis by their index in some of its groups; what else they differ in comes last.
+
+    Positions that lack one of the groups, or carry one of `without`, are left out.
+    """
+    position = torch.arange(label.size)
+    found = [_coordinate(label, position, group) for group in groups]
+    inside = torch.ones_like(position, dtype=torch.bool)
+    for coordinate in found:
+        inside &= coordinate >= 0
+    for group in without:
+        inside &= _coordinate(label, position, group) < 0
+    position, found = position[inside], [c[inside] for c in found]
+    sizes = [int(c.max()) + 1 if c.numel() else 0 for c in found]
+    flat = torch.zeros_like(position)
+    for size, coordinate in zip(sizes, found, strict=True):
+        flat = flat * size + coordinate
+    return position[flat.argsort(stable=True)].view(*sizes, -1)
+
+
+def _coordinate(label: AxisLabel, position: Int[Tensor, " entries"], group: str) -> Int[Tensor, " entries"]:
+    """The index of each position in a group, or -1."""
+    result = torch.full_like(position, -1)
+    offset = 0
+    for block in label.blocks:
+        size = prod(factor.size for factor in block)
+        here = (position >= offset) & (position < offset + size)
+        inside, stride = position[here] - offset, size
+        for factor in block:
+            stride //= factor.size
+            index = inside // stride % factor.size
+            if factor.group == group:
+                result[here] = index
+            elif factor.label is not None and group in factor.label.groups():
+                result[here] = _coordinate(factor.label, index, group)
         offset += size
     return result
 

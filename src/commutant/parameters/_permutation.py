@@ -80,7 +80,10 @@ class Permutation:
 
     def apply_to(self, key: str, value: Tensor) -> Tensor:
         """One tensor of the state dict, permuted."""
-        labels = self.spec.axes[key]
+        return self.apply_to_labels(self.spec.axes[key], value)
+
+    def apply_to_labels(self, labels: tuple[AxisLabel, ...], value: Tensor) -> Tensor:
+        """A tensor whose axes have the given labels, permuted."""
         parents = self.spec.parents
         if crossing(labels, parents):
             return self._apply_jointly(labels, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lgamma, log, prod
 from typing import Any
 
@@ -40,6 +40,7 @@ class PermutationSpec:
         error: the largest relative change of an output when everything is permuted at random, in float64, with
             parameters perturbed so that no zero or one hides a mistake; None where nothing was verified.
         how: how the module was traced, and what that leaves out.
+        buffers: the entries that are buffers, such as running statistics: they are permuted, but are no weights.
     """
 
     axes: dict[str, tuple[AxisLabel, ...]]
@@ -49,6 +50,7 @@ class PermutationSpec:
     unknown_ops: dict[str, str]
     error: float | None = None
     how: str = "by hand"
+    buffers: frozenset[str] = frozenset()
 
     @classmethod
     def from_module(
@@ -87,7 +89,9 @@ class PermutationSpec:
         with _selecting(model, outputs):
             traces = [trace(model, *_arguments(example)) for example in (example_inputs, *also)]
         derived = derive(model, traces)
-        spec = cls(**_fields(derived), how="; ".join(dict.fromkeys(t.lost or t.how for t in traces)))
+        how = "; ".join(dict.fromkeys(t.lost or t.how for t in traces))
+        weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights))
         tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
         if not verify or any(t.is_meta for t in tensors):
             return spec
@@ -145,18 +149,12 @@ class PermutationSpec:
             if worst >= TOLERANCE:
                 spec = spec.without(list(spec.sizes), "refuted by the verification")
                 worst = error(spec, [])
-        return PermutationSpec(spec.axes, spec.sizes, spec.parents, spec.frozen, spec.unknown_ops, worst, spec.how)
+        return replace(spec, error=worst)
 
     def without(self, groups: Sequence[str], why: str = "frozen by hand") -> PermutationSpec:
         """The spec with some groups frozen."""
         gone = set(groups)
-
-        def strip(label: AxisLabel) -> AxisLabel:
-            return AxisLabel(tuple(tuple(
-                Factor(f.size, None if f.group in gone else f.group, strip(f.label) if f.label else None) for f in block
-            ) for block in label.blocks))  # fmt: skip
-
-        axes = {key: tuple(strip(label) for label in labels) for key, labels in self.axes.items()}
+        axes = {key: tuple(label.without(gone) for label in labels) for key, labels in self.axes.items()}
         frozen = self.frozen | {
             (key, i): why
             for key, labels in self.axes.items()
@@ -165,7 +163,7 @@ class PermutationSpec:
         }
         sizes = {g: n for g, n in self.sizes.items() if g not in gone}
         parents = {g: tuple(p for p in self.parents[g] if p not in gone) for g in sizes}
-        return PermutationSpec(axes, sizes, parents, frozen, self.unknown_ops, None, self.how)
+        return replace(self, axes=axes, sizes=sizes, parents=parents, frozen=frozen, error=None)
 
     def outermost_first(self) -> list[str]:
         """The groups, each after those that it depends on."""

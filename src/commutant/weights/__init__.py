@@ -1,0 +1,13 @@
+"""Networks that were trained apart: matched by the symmetries of their weights, interpolated and merged."""
+
+from ._alignment import Alignment as Alignment
+from ._alignment import singular_alignment as singular_alignment
+from ._barrier import Barrier as Barrier
+from ._barrier import distance as distance
+from ._barrier import loss_barrier as loss_barrier
+from ._barrier import taylor_barrier as taylor_barrier
+from ._matching import weight_matching as weight_matching
+from ._merging import interpolate as interpolate
+from ._merging import match_many as match_many
+from ._statistics import repair as repair
+from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats

@@ -1,0 +1,358 @@
+"""Weight matching: the permutation of one network that brings its weights closest to another's.
+
+`argmin_pi ||A - pi(B)||^2 = argmax_pi sum_k <A_k, pi(B)_k>` by coordinate descent: with all groups but one fixed, the
+best permutation of that one solves a linear assignment (Ainsworth, Hayase and Srinivasa, "Git Re-Basin", 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product as pairs_of
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..algebra import birkhoff_ascent, linear_assignment
+from ..parameters import AxisLabel, Permutation, PermutationSpec, positions_by_group
+
+TOLERANCE = 1e-9  # relative gain below which a change is noise
+_FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
+State = Mapping[str, Tensor]
+
+
+def weight_matching(
+    spec: PermutationSpec,
+    target: nn.Module | State,
+    source: nn.Module | State,
+    *,
+    init: str | Permutation = "anchored",
+    restarts: int = 0,
+    max_sweeps: int = 100,
+    generator: torch.Generator | None = None,
+) -> Permutation:
+    """The permutation of `source` with the largest inner product with `target` that coordinate descent finds.
+
+    Exact where the network has one group. Groups whose permutation may differ by the index of another (channels within
+    heads) are solved with it: for every pair of heads the best permutation of their channels, then the best pairing of
+    heads. A group that stands on both sides of one weight (recurrent weights) is a quadratic assignment: it takes
+    Frank-Wolfe steps. Running statistics and other buffers do not count, but are permuted by the result. Ties go to the
+    identity.
+
+    Args:
+        spec: of the network that both are parameters of.
+        target: module or state dict; stays as it is.
+        source: module or state dict; stays as it is.
+        init: `"anchored"` resolves groups one after the other, those first whose weights lead to axes that are known
+            already (the input and output of the network are); `"identity"`; or a permutation to go on from.
+        restarts: further runs from random permutations; the best result is returned.
+        max_sweeps: over all groups.
+        generator: of the random starts.
+
+    Raises:
+        InputError: parameters that are not those of the spec, or that hold NaN or infinities; names the entry.
+    """
+    problem = _Problem(spec, state_of(target), state_of(source))
+    if isinstance(init, Permutation):
+        problem.tables = {k: v.clone() for k, v in init.tables.items()}
+    elif init == "anchored":
+        problem.anchor()
+    elif init != "identity":
+        raise InputError(f'init must be "anchored", "identity" or a Permutation, got {init!r}')
+    best_value, best = problem.descend(max_sweeps)
+    identity = spec.identity_tables()
+    if (value := problem.value(identity)) >= best_value - TOLERANCE * abs(best_value):
+        best_value, best = value, identity
+    for _ in range(restarts):
+        problem.tables = Permutation.random(spec, generator).tables
+        value, tables = problem.descend(max_sweeps)
+        if value > best_value + TOLERANCE * abs(best_value):
+            best_value, best = value, tables
+    return Permutation(spec, best)
+
+
+def state_of(parameters: nn.Module | State) -> dict[str, Tensor]:
+    """The state dict of a module, or the mapping itself."""
+    found = parameters.state_dict() if isinstance(parameters, nn.Module) else parameters
+    return {k: v for k, v in found.items() if isinstance(v, Tensor)}
+
+
+class _Problem:
+    """The tensors of both networks, the current permutation, and the scores of each group given the others."""
+
+    def __init__(self, spec: PermutationSpec, target: State, source: State) -> None:
+        spec.check(target)
+        spec.check(source)
+        self.spec = spec
+        self.target, self.source = _weights(spec, target, "target"), _weights(spec, source, "source")
+        self.tables = spec.identity_tables()
+        self.uses: dict[str, list[str]] = {g: [] for g in spec.sizes}
+        for key in self.target:
+            for group in dict.fromkeys(g for label in spec.axes[key] for g in label.groups()):
+                self.uses[group].append(key)
+        self.children = {g: [c for c in spec.sizes if g in spec.parents[c]] for g in spec.sizes}
+
+    def value(self, tables: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> float:
+        """The inner product of the target and the permuted source, over some entries or all, in float64."""
+        permutation = Permutation(self.spec, tables)
+        found = 0.0
+        for key in self.target if keys is None else keys:
+            found += _dot(self.target[key], permutation.apply_to(key, self.source[key]))
+        return found
+
+    def descend(self, max_sweeps: int) -> tuple[float, dict[str, Tensor]]:
+        """Solve group after group until none gains; a group is visited again only after a neighbour has moved."""
+        stale = set(self.spec.sizes)
+        order = self.spec.outermost_first()
+        for _ in range(max_sweeps):
+            if not stale:
+                break
+            for group in order:
+                if group not in stale:
+                    continue
+                stale.discard(group)
+                if self._improve(group):
+                    stale |= {
+                        g for key in self.uses[group] for label in self.spec.axes[key] for g in label.groups()
+                    } - {group}
+        return self.value(self.tables), {k: v.clone() for k, v in self.tables.items()}
+
+    def anchor(self) -> None:
+        """A start: the group whose weights lead mostly to known axes first, matched on those weights alone."""
+        energy = {key: float(value.double().square().sum()) for key, value in self.target.items()}
+        groups = {key: {g for label in self.spec.axes[key] for g in label.groups()} for key in self.target}
+        known: set[str] = set()
+        top = [g for g in self.spec.sizes if not self.spec.parents[g]]
+        while top:
+            shares = {}
+            for group in top:
+                family = {group, *self.children[group]}
+                anchored = [key for key in self.uses[group] if groups[key] - family <= known]
+                total = sum(energy[key] for key in self.uses[group])
+                shares[group] = (sum(energy[key] for key in anchored) / total if total else 0.0, anchored)
+            group = max(top, key=lambda g: shares[g][0])
+            self._improve(group, shares[group][1] or self.uses[group])
+            known |= {group, *self.children[group]}
+            top.remove(group)
+
+    def _improve(self, group: str, keys: Sequence[str] | None = None) -> bool:
+        """Solve one group given the others; whether the inner product rose."""
+        family = [group, *self.children[group]]
+        touched = list(dict.fromkeys(key for g in family for key in self.uses[g])) if keys is None else list(keys)
+        if not self.children[group] and not self._twice(group, touched):
+            scores = self._scores(group, touched)
+            new = _assign(scores, self.tables[group])
+            gain = float((_picked(scores, new) - _picked(scores, self.tables[group])).sum())
+            if gain <= TOLERANCE * float(scores.abs().amax()) * scores.shape[-1]:
+                return False
+            self.tables[group] = new
+            return True
+        before = self.value(self.tables, touched)
+        proposed = self._paired(group, touched) if self.children[group] else self._quadratic(group, touched)
+        tables = {**self.tables, **proposed}
+        if self.value(tables, touched) <= before + TOLERANCE * abs(before):
+            return False
+        self.tables = tables
+        return True
+
+    def _twice(self, group: str, keys: Sequence[str]) -> bool:
+        return any(sum(group in label.groups() for label in self.spec.axes[key]) > 1 for key in keys)
+
+    def _scores(self, group: str, keys: Sequence[str]) -> Float[Tensor, "*outer n n"]:
+        """`C[..., i, j]`: what it adds to the inner product to put the source's entry j in place i."""
+        parents = self.spec.parents[group]
+        shape = self.spec.shape(group)
+        found = torch.zeros(*shape, shape[-1], dtype=torch.float64)
+        permutation = Permutation(self.spec, self.tables)
+        for key in keys:
+            labels = self.spec.axes[key]
+            for axis, label in enumerate(labels):
+                if group not in label.groups():
+                    continue
+                held = tuple(x.without({group}) if i == axis else x for i, x in enumerate(labels))
+                moved = permutation.apply_to_labels(held, self.source[key])
+                x = exposed(self.target[key], labels, (*parents, group), axis)
+                y = exposed(moved, labels, (*parents, group), axis)
+                found += gram(x, y)
+        return found
+
+    def _quadratic(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
+        """The better of one step from the current permutation and, for groups of moderate size, Frank-Wolfe from the
+        centre of all permutations."""
+        proposals = [_assign(self._scores(group, keys), self.tables[group])]
+        size = self.spec.sizes[group]
+        if not self.spec.parents[group] and size <= _FRANK_WOLFE:
+            start = torch.full((size, size), 1 / size, dtype=torch.float64)
+            (found,), _ = birkhoff_ascent(self._softly(group, keys), [start])
+            proposals.append(found)
+        return {group: max(proposals, key=lambda t: self.value({**self.tables, group: t}, keys))}
+
+    def _softly(self, group: str, keys: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """The inner product as a function of a matrix in the place of the group's permutation."""
+        permutation = Permutation(self.spec, self.tables)
+        parts = []
+        for key in keys:
+            labels = self.spec.axes[key]
+            moved = permutation.apply_to_labels(tuple(label.without({group}) for label in labels), self.source[key])
+            for x, y in zip(*(stretches(t, labels, group) for t in (self.target[key], moved)), strict=True):
+                parts.append((x.double(), y.double()))
+
+        def value(p: Tensor) -> Tensor:
+            total = p.new_zeros(())
+            for x, y in parts:
+                for axis in range(x.dim() - 1):
+                    y = torch.tensordot(p, y, ([1], [axis])).movedim(0, axis)
+                total = total + (x * y).sum()
+            return total
+
+        return value
+
+    def _paired(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
+        """The best pairing of outer indices, each pair with its own best inner permutations."""
+        children = [c for c in self.children[group] if self.spec.parents[c] == (group,)]
+        inner = {group, *self.children[group]}
+        permutation, size = Permutation(self.spec, self.tables), self.spec.sizes[group]
+        tensors = []
+        for key in keys:
+            labels = self.spec.axes[key]
+            moved = permutation.apply_to_labels(tuple(label.without(inner) for label in labels), self.source[key])
+            both = zip(*(pieces(t, labels, (group, *children)) for t in (self.target[key], moved)), strict=True)
+            tensors += [(own[1:], x, y) for (own, x), (_, y) in both if own and own[0] == group]
+        # first those that stand alone in some weight: they can be told without the others
+        children.sort(key=lambda c: all(len(own) > 1 for own, _, _ in tensors if c in own))
+        scores = torch.zeros(size, size, dtype=torch.float64)
+        tables = {c: torch.arange(self.spec.sizes[c]).repeat(size, size, 1) for c in children}
+        coupled = any(len(own) > 1 for own, _, _ in tensors)
+        for new, old in pairs_of(range(size), repeat=2):
+            chosen = {c: tables[c][new, old] for c in children}
+            for sweep in range(3 if coupled else 1):
+                for i, child in enumerate(children):
+                    known = set(children[: i + 1]) if sweep == 0 else set(children)
+                    mine = [t for t in tensors if child in t[0] and set(t[0]) <= known]
+                    total = torch.zeros(2 * (self.spec.sizes[child],), dtype=torch.float64)
+                    for own, x, y in mine or [t for t in tensors if child in t[0]]:
+                        total += _inner_scores(x[new], y[old], own, child, chosen)
+                    chosen[child] = _assign(total, chosen[child])
+            for own, x, y in tensors:
+                part = y[old]
+                for axis, child in enumerate(own):
+                    part = part.index_select(axis, chosen[child])
+                scores[new, old] += _dot(x[new], part)
+            for child in children:
+                tables[child][new, old] = chosen[child]
+        outer = _assign(scores, self.tables[group])
+        return {group: outer} | {c: tables[c][torch.arange(size), outer] for c in children}
+
+
+def exposed(
+    value: Tensor, labels: Sequence[AxisLabel], groups: Sequence[str], at: int | None = None
+) -> Float[Tensor, "*sizes rest"]:
+    """A tensor with the indices of some groups as its leading axes, and all else flattened behind them.
+
+    A group that stands on several axes is read off axis `at` if it is there, else off the first that carries it.
+    """
+    carriers = {g: [i for i, label in enumerate(labels) if g in label.groups()] for g in groups}
+    place = {g: at if at in found else found[0] for g, found in carriers.items()}
+    tags: list[str | None] = []
+    for axis in reversed(range(value.dim())):
+        here = [g for g in groups if place[g] == axis]
+        if here:
+            index = positions_by_group(labels[axis], here)
+            value = value.index_select(axis, index.flatten()).unflatten(axis, index.shape)
+        tags = [*here, None, *tags]
+    order = [*(tags.index(g) for g in groups), *(i for i, tag in enumerate(tags) if tag is None)]
+    value = value.permute(order)
+    return value.reshape(*value.shape[: len(groups)], -1)
+
+
+def stretches(value: Tensor, labels: Sequence[AxisLabel], group: str) -> list[Float[Tensor, "*sizes rest"]]:
+    """The parts of a tensor along which a group stands on the same axes, with its index on each as a leading axis."""
+    cuts = []
+    for label in labels:
+        sets = {(group,) if group in block.groups() else () for block in label.stretches()}
+        cuts.append([(here, positions_by_group(label, here, () if here else (group,))) for here in sorted(sets)])
+    found = []
+    for chosen in pairs_of(*cuts):
+        part, lead = value, list[int]()
+        for axis in reversed(range(value.dim())):
+            here, index = chosen[axis]
+            part = part.index_select(axis, index.flatten()).unflatten(axis, index.shape)
+            lead = ([axis] if here else []) + [a + len(here) for a in lead]
+        if lead and part.numel():
+            part = part.movedim(lead, list(range(len(lead))))
+            found.append(part.reshape(*part.shape[: len(lead)], -1))
+    return found
+
+
+def pieces(
+    value: Tensor, labels: Sequence[AxisLabel], family: Sequence[str]
+) -> list[tuple[list[str], Float[Tensor, "*sizes rest"]]]:
+    """A tensor cut into parts along each of which the same groups of a family stand, as query, key and value of one
+    weight: for each part its groups, in the family's order, and the part with their indices as leading axes.
+    """
+    cuts = []
+    for label in labels:
+        sets = {tuple(g for g in family if g in block.groups()) for block in label.stretches()}
+        cuts.append([(here, positions_by_group(label, here, [g for g in family if g not in here])) for here in sets])
+    found = []
+    for chosen in pairs_of(*cuts):
+        part, tags = value, []  # type: ignore[var-annotated]
+        for axis in reversed(range(value.dim())):
+            here, index = chosen[axis]
+            part = part.index_select(axis, index.flatten()).unflatten(axis, index.shape)
+            tags = [*here, None, *tags]
+        own = [g for g in family if g in tags]
+        order = [*(tags.index(g) for g in own), *(i for i, tag in enumerate(tags) if tag is None or tag in tags[:i])]
+        part = part.permute(order)
+        found.append((own, part.reshape(*part.shape[: len(own)], -1)))
+    return sorted(found, key=lambda piece: piece[0])
+
+
+def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer n rest"]) -> Float[Tensor, "*outer n n"]:
+    """All inner products of rows, by stretches of the last axis, summed in float64."""
+    found = torch.zeros(*x.shape[:-1], y.shape[-2], dtype=torch.float64)
+    step = max(1, 2**22 // max(1, x.shape[-2]))
+    for start in range(0, x.shape[-1], step):
+        a, b = (t[..., start : start + step] for t in (x, y))
+        a, b = (t if t.dtype == torch.float64 else t.float() for t in (a, b))
+        found += (a @ b.mT).double()
+    return found
+
+
+def _inner_scores(x: Tensor, y: Tensor, own: Sequence[str], child: str, chosen: Mapping[str, Tensor]) -> Tensor:
+    """For one pair of outer indices: the scores of a child, the other children in place."""
+    for axis, other in enumerate(own):
+        if other != child:
+            y = y.index_select(axis, chosen[other])
+    at = list(own).index(child)
+    return gram(x.movedim(at, 0).flatten(1), y.movedim(at, 0).flatten(1))
+
+
+def _assign(scores: Float[Tensor, "*outer n n"], current: Int[Tensor, "*outer n"]) -> Int[Tensor, "*outer n"]:
+    """The best assignment of each matrix; the current one where no other is better."""
+    best = linear_assignment(scores, maximize=True)
+    gain = (_picked(scores, best) - _picked(scores, current)).sum(-1)
+    noise = TOLERANCE * scores.abs().amax((-1, -2)) * scores.shape[-1]
+    return torch.where((gain > noise).unsqueeze(-1), best, current)
+
+
+def _picked(scores: Float[Tensor, "*outer n n"], table: Int[Tensor, "*outer n"]) -> Float[Tensor, "*outer n"]:
+    return scores.gather(-1, table.unsqueeze(-1)).squeeze(-1)
+
+
+def _dot(x: Tensor, y: Tensor) -> float:
+    return float((x.flatten().double() * y.flatten().double()).sum())
+
+
+def _weights(spec: PermutationSpec, state: State, name: str) -> dict[str, Tensor]:
+    """The entries that count: floating-point, moved by some group, no buffers."""
+    found = {}
+    for key, value in state.items():
+        if not value.is_floating_point() or key in spec.buffers:
+            continue
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{key!r} of the {name} holds NaN or infinities")
+        if any(any(label.groups()) for label in spec.axes[key]):
+            found[key] = value.detach().cpu()
+    return found
