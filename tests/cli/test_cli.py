@@ -52,7 +52,18 @@ def test_help_answers_at_once_and_loads_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 5  # generous for a busy machine; about 0.2 s on an idle one
-    for command in ("papers", "reproduce", "report", "record", "check", "doctor"):
+    for command in (
+        "papers",
+        "reproduce",
+        "report",
+        "record",
+        "check",
+        "symmetries",
+        "align",
+        "merge",
+        "barrier",
+        "doctor",
+    ):
         assert command in done.stdout
 
 

@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import commutant.algebra
+import commutant.parameters
 import commutant.sequences
 import commutant.sets
+import commutant.weights
 from commutant.laws import Draw, stated_laws
 
 LAWS = {law.id: law for law in stated_laws()}

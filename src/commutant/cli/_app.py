@@ -135,6 +135,73 @@ def check(
     )
 
 
+Model = Annotated[str, typer.Option(help="package.module:factory(arguments), or hf:FOLDER with a config.json")]
+Example = Annotated[
+    list[str] | None, typer.Option(help="example of an input, such as 2x3x32x32 or ids:100:2x8; once for each argument")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="file, or folder where the checkpoint has shards")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there")]
+
+
+@app.command()
+def symmetries(model: Annotated[str, typer.Argument(help="as --model of align")], input: Example = None) -> None:
+    """Print the permutation symmetries of your own model, and what keeps the other axes in place."""
+    from ._weights import show_symmetries
+
+    show_symmetries(model, input or [])
+
+
+@app.command()
+def align(
+    a: Annotated[Path, typer.Argument(help="safetensors file, index or folder; stays as it is")],
+    b: Annotated[Path, typer.Argument(help="of the same architecture")],
+    model: Model,
+    output: Output,
+    input: Example = None,
+    overwrite: Overwrite = False,
+    restarts: Annotated[int, typer.Option(min=0, help="further tries from random permutations")] = 0,
+) -> None:
+    """Permute the units of checkpoint B so that its weights lie close to those of A; it computes the same as before."""
+    from ._weights import align as run
+
+    run(a, b, model, input or [], output, overwrite=overwrite, restarts=restarts)
+
+
+@app.command()
+def merge(
+    checkpoints: Annotated[list[Path], typer.Argument(help="two or more")],
+    model: Model,
+    output: Output,
+    input: Example = None,
+    weights: Annotated[str | None, typer.Option(help="one number for each, such as 0.5,0.5; equal by default")] = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="they are aligned already")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Align checkpoints with each other and write their mean."""
+    from .._errors import InputError
+    from ._weights import merge as run
+
+    try:
+        shares = None if weights is None else [float(w) for w in weights.split(",")]
+    except ValueError:
+        raise InputError(f"--weights must be numbers with commas between, got {weights!r}") from None
+    run(checkpoints, model, input or [], output, shares, overwrite=overwrite, aligned=aligned)
+
+
+@app.command()
+def barrier(
+    a: Annotated[Path, typer.Argument(help="safetensors file, index or folder")],
+    b: Annotated[Path, typer.Argument(help="of the same architecture, usually aligned with A")],
+    model: Model,
+    evaluate: Annotated[str, typer.Option(help="package.module:function from a module to its loss")],
+    points: Annotated[int, typer.Option(help="on the line, odd")] = 11,
+) -> None:
+    """Print the loss along the straight line between two checkpoints."""
+    from ._weights import barrier as run
+
+    run(a, b, model, evaluate, points)
+
+
 @app.command()
 def doctor() -> None:
     """Say what this installation can do: versions, devices, extras, data."""

@@ -1,5 +1,7 @@
 """A network's parameters as data: their permutation symmetries, derived from any module."""
 
+from ._action import WeightPermutation as WeightPermutation
+from ._checkpoint import Checkpoint as Checkpoint
 from ._labels import AxisLabel as AxisLabel
 from ._labels import Factor as Factor
 from ._labels import positions_by_group as positions_by_group

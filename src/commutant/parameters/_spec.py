@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import lgamma, log, prod
 from typing import Any
 
@@ -14,6 +14,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._checkpoint import Checkpoint
 from ._derive import Derived, derive
 from ._labels import AxisLabel, Factor
 from ._permutation import Permutation
@@ -41,6 +42,7 @@ class PermutationSpec:
             parameters perturbed so that no zero or one hides a mistake; None where nothing was verified.
         how: how the module was traced, and what that leaves out.
         buffers: the entries that are buffers, such as running statistics: they are permuted, but are no weights.
+        ties: entries that are the same tensor as an earlier one; a checkpoint may leave them out.
     """
 
     axes: dict[str, tuple[AxisLabel, ...]]
@@ -51,6 +53,7 @@ class PermutationSpec:
     error: float | None = None
     how: str = "by hand"
     buffers: frozenset[str] = frozenset()
+    ties: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_module(
@@ -91,7 +94,7 @@ class PermutationSpec:
         derived = derive(model, traces)
         how = "; ".join(dict.fromkeys(t.lost or t.how for t in traces))
         weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights))
+        spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights), ties=_ties(model))
         tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
         if not verify or any(t.is_meta for t in tensors):
             return spec
@@ -187,14 +190,16 @@ class PermutationSpec:
         Raises:
             InputError: names the first key or shape that differs.
         """
-        if missing := sorted(set(self.axes) - set(state)):
+        missing = sorted(k for k in self.axes if k not in state and self.ties.get(k) not in state)
+        if missing:
             raise InputError(f"the parameters lack {missing[0]!r} ({len(missing)} missing), which the spec has")
         if extra := sorted(set(state) - set(self.axes)):
             raise InputError(f"the parameters have {extra[0]!r} ({len(extra)} more), which the spec lacks")
-        for key, value in state.items():
+        shapes = state.shapes if isinstance(state, Checkpoint) else {k: tuple(v.shape) for k, v in state.items()}
+        for key, shape in shapes.items():
             wanted = tuple(label.size for label in self.axes[key])
-            if tuple(value.shape) != wanted:
-                raise InputError(f"{key!r} must have shape {wanted}, got {tuple(value.shape)}")
+            if shape != wanted:
+                raise InputError(f"{key!r} must have shape {wanted}, got {shape}")
 
     @property
     def log_order(self) -> float:
@@ -239,6 +244,15 @@ def _cycles(shape: tuple[int, ...], every: int, generator: torch.Generator) -> I
         order = torch.randperm(shape[-1], generator=generator)
         row[order] = order.roll(1)
     return tables.view(shape)
+
+
+def _ties(model: nn.Module) -> dict[str, str]:
+    first: dict[int, str] = {}
+    found = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            found[name] = first[id(parameter)]
+    return found
 
 
 @contextlib.contextmanager

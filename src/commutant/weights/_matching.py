@@ -6,7 +6,7 @@ best permutation of that one solves a linear assignment (Ainsworth, Hayase and S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product as pairs_of
 
 import torch
@@ -15,13 +15,25 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import birkhoff_ascent, linear_assignment
-from ..parameters import AxisLabel, Permutation, PermutationSpec, positions_by_group
+from ..laws import Draw, Invariance, obeys
+from ..parameters import AxisLabel, Permutation, PermutationSpec, WeightPermutation, positions_by_group
 
 TOLERANCE = 1e-9  # relative gain below which a change is noise
 _FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
 State = Mapping[str, Tensor]
 
 
+def _alignment_case(draw: Draw):  # type: ignore[no-untyped-def]
+    target, source = (
+        draw.module(lambda: nn.Sequential(nn.Linear(3, draw.size + 1), nn.Tanh(), nn.Linear(draw.size + 1, draw.width)))
+        for _ in range(2)
+    )
+    spec = PermutationSpec.from_module(target, draw.normal(2, 3), verify=False)
+    state = {k: v.detach() for k, v in source.state_dict().items()}
+    return Invariance(WeightPermutation(spec)), lambda **s: weight_matching(spec, target, s).apply(s), lambda _: state
+
+
+@obeys("what is aligned does not depend on how the source was permuted", _alignment_case)
 def weight_matching(
     spec: PermutationSpec,
     target: nn.Module | State,
@@ -72,10 +84,11 @@ def weight_matching(
     return Permutation(spec, best)
 
 
-def state_of(parameters: nn.Module | State) -> dict[str, Tensor]:
+def state_of(parameters: nn.Module | State) -> State:
     """The state dict of a module, or the mapping itself."""
-    found = parameters.state_dict() if isinstance(parameters, nn.Module) else parameters
-    return {k: v for k, v in found.items() if isinstance(v, Tensor)}
+    if isinstance(parameters, nn.Module):
+        return {k: v for k, v in parameters.state_dict().items() if isinstance(v, Tensor)}
+    return parameters
 
 
 class _Problem:
@@ -85,7 +98,7 @@ class _Problem:
         spec.check(target)
         spec.check(source)
         self.spec = spec
-        self.target, self.source = _weights(spec, target, "target"), _weights(spec, source, "source")
+        self.target, self.source = _Weights(spec, target, "target"), _Weights(spec, source, "source")
         self.tables = spec.identity_tables()
         self.uses: dict[str, list[str]] = {g: [] for g in spec.sizes}
         for key in self.target:
@@ -345,14 +358,27 @@ def _dot(x: Tensor, y: Tensor) -> float:
     return float((x.flatten().double() * y.flatten().double()).sum())
 
 
-def _weights(spec: PermutationSpec, state: State, name: str) -> dict[str, Tensor]:
-    """The entries that count: floating-point, moved by some group, no buffers."""
-    found = {}
-    for key, value in state.items():
-        if not value.is_floating_point() or key in spec.buffers:
-            continue
-        if not bool(value.isfinite().all()):
-            raise InputError(f"{key!r} of the {name} holds NaN or infinities")
-        if any(any(label.groups()) for label in spec.axes[key]):
-            found[key] = value.detach().cpu()
-    return found
+class _Weights(Mapping[str, Tensor]):
+    """The entries that count: floating-point, moved by some group, no buffers, tied ones once; read when asked for."""
+
+    def __init__(self, spec: PermutationSpec, state: State, name: str) -> None:
+        self.state, self.name = state, name
+        moved = [k for k, labels in spec.axes.items() if any(any(label.groups()) for label in labels)]
+        self.keys_that_count = [
+            k for k in moved if k in state and k not in spec.buffers and spec.ties.get(k) not in state
+        ]
+        self.finite: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self.state[key].detach().cpu()
+        if key not in self.finite:
+            if not bool(value.isfinite().all()):
+                raise InputError(f"{key!r} of the {self.name} holds NaN or infinities")
+            self.finite.add(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_that_count)
+
+    def __len__(self) -> int:
+        return len(self.keys_that_count)

@@ -1,0 +1,156 @@
+"""`commutant symmetries | align | merge | barrier`: the weights of networks that users trained themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .._errors import InputError, require
+from ..laws import parse_input
+from ..parameters import Checkpoint, Permutation, PermutationSpec
+from ..weights import interpolate, loss_barrier, match_many, weight_matching
+from ._check import load_model
+
+
+def show_symmetries(model: str, inputs: list[str]) -> None:
+    """Print the groups of a model, with what keeps the rest in place."""
+    print(_spec(model, inputs)[1].summary())
+
+
+def align(a: Path, b: Path, model: str, inputs: list[str], output: Path, *, overwrite: bool, restarts: int) -> None:
+    """Write the second checkpoint, permuted to lie close to the first."""
+    first, second = Checkpoint(a), Checkpoint(b)
+    _free(output, overwrite, [a, b])
+    _, spec = _spec(model, inputs)
+    found = weight_matching(spec, first, second, restarts=restarts, generator=torch.Generator().manual_seed(0))
+    before, after = (_distance(spec, first, second, p) for p in (Permutation(spec), found))
+    written = second.rewrite(output, found.apply_to)
+    fewer = 0.0 if before == 0 else 1 - after / before
+    print(f"distance of the weights: {before:.6g} before, {after:.6g} after ({fewer:.1%} less); {found!r}")
+    print(f"wrote {', '.join(str(f) for f in written)}")
+
+
+def merge(
+    checkpoints: Sequence[Path],
+    model: str,
+    inputs: list[str],
+    output: Path,
+    weights: list[float] | None,
+    *,
+    overwrite: bool,
+    aligned: bool,
+) -> None:
+    """Write the weighted mean of several checkpoints, aligned with the first."""
+    if len(checkpoints) < 2:
+        raise InputError(f"two checkpoints or more are needed, got {len(checkpoints)}")
+    states = [Checkpoint(path) for path in checkpoints]
+    shares = weights or [1 / len(states)] * len(states)
+    if len(shares) != len(states) or abs(sum(shares) - 1) > 1e-6:
+        raise InputError(f"--weights must be {len(states)} numbers that sum to one, got {shares}")
+    _free(output, overwrite, checkpoints)
+    network, spec = _spec(model, inputs)
+    if aligned:
+        found = [Permutation(spec) for _ in states]
+        for state in states:
+            spec.check(state)
+    elif len(states) == 2:
+        found = [Permutation(spec), weight_matching(spec, states[0], states[1])]
+    else:
+        found = match_many(spec, states, generator=torch.Generator().manual_seed(0))
+
+    def mean(key: str, value: torch.Tensor) -> torch.Tensor:
+        parts = [{key: p.apply_to(key, s[key])} for p, s in zip(found, states, strict=True)]
+        return interpolate(parts, shares)[key]
+
+    written = states[0].rewrite(output, mean)
+    print(f"merged {len(states)} checkpoints with weights {', '.join(f'{w:g}' for w in shares)}")
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        print(
+            "the model has batch norm: run commutant.weights.reset_batchnorm_stats on training data before you use it"
+        )
+    print(f"wrote {', '.join(str(f) for f in written)}")
+
+
+def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
+    """Print the loss along the line between two checkpoints."""
+    networks = [_loaded(model, path) for path in (a, b)]
+    measure: Any = load_model(evaluate)
+    if not callable(measure):
+        raise InputError(f"{evaluate} must be a function from a module to its loss")
+    found = loss_barrier(networks[0], networks[1], measure, points=points)
+    for t, loss, above in zip(found.weights, found.losses, found.curve, strict=True):
+        print(f"{t:6.3f}  loss {loss:10.5f}  above the chord {above:10.5f}")
+    print(f"barrier {found.sup:.5f}, half way {found.midpoint:.5f}")
+
+
+def _loaded(model: str, path: Path) -> nn.Module:
+    """The model with a checkpoint's parameters; entries tied to one that is there may be missing."""
+    network, state = build_model(model), Checkpoint(path)
+    own = network.state_dict(keep_vars=True)
+    there = {id(value) for key, value in own.items() if key in state}
+    lacking = [key for key, value in own.items() if key not in state and id(value) not in there]
+    if odd := sorted([*lacking, *(key for key in state if key not in own)]):
+        raise InputError(f"{path} does not fit {model}: {odd[0]!r} is in one of them only")
+    for key, value in own.items():
+        if key in state and tuple(value.shape) != state.shapes[key]:
+            raise InputError(
+                f"{path} does not fit {model}: {key!r} has shape {state.shapes[key]}, and {tuple(value.shape)} there"
+            )
+    network.load_state_dict(dict(state), strict=False)
+    return network
+
+
+def build_model(model: str) -> nn.Module:
+    """A module from `package.module:factory(arguments)`, or `hf:FOLDER` with a configuration of transformers."""
+    if model.startswith("hf:"):
+        transformers = require("transformers", "hf")
+        folder = Path(model.removeprefix("hf:"))
+        if not (folder / "config.json").is_file():
+            raise InputError(f"{folder} holds no config.json")
+        config = transformers.AutoConfig.from_pretrained(folder)
+        name = (getattr(config, "architectures", None) or [None])[0]
+        kind = getattr(transformers, name, None) if name else None
+        if hasattr(config, "use_cache"):
+            config.use_cache = False
+        made = kind(config) if kind else transformers.AutoModel.from_config(config)
+        return made.eval()  # type: ignore[no-any-return]
+    found = load_model(model)
+    if not isinstance(found, nn.Module):
+        raise InputError(
+            f"{model} must give a torch.nn.Module, got {type(found).__name__}; call a factory as {model}()"
+        )
+    return found.eval()
+
+
+def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:
+    network = build_model(model)
+    generator = torch.Generator().manual_seed(0)
+    example: Any
+    select: Callable[[Any], Any] | None = None
+    if model.startswith("hf:"):
+        example = {"input_ids": parse_input((inputs or ["ids:100:2x8"])[0])(generator)}
+        select = lambda out: out.logits if "logits" in out else out  # noqa: E731
+    elif not inputs:
+        raise InputError("give an example of the model's input: --input 2x3x32x32, or --input ids:100:2x8")
+    else:
+        example = tuple(parse_input(spec)(generator) for spec in inputs)
+    return network, PermutationSpec.from_module(network, example, outputs=select)
+
+
+def _free(output: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
+    if any(output.resolve() == path.resolve() for path in inputs):
+        raise InputError(f"{output} is one of the inputs; give another --output")
+    if output.exists() and not overwrite and (output.is_file() or any(output.iterdir())):
+        raise InputError(f"{output} exists; give --overwrite to replace it")
+
+
+def _distance(spec: PermutationSpec, a: Checkpoint, b: Checkpoint, permutation: Permutation) -> float:
+    total = 0.0
+    for key in a:
+        if key in b and key not in spec.buffers:
+            total += float((a[key].double() - permutation.apply_to(key, b[key]).double()).square().sum())
+    return total**0.5

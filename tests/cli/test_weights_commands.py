@@ -1,0 +1,203 @@
+"""`commutant symmetries | align | merge | barrier` on checkpoints that the test trains, in real processes."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from test_cli import commutant
+from torch import nn
+
+MODELS = """
+import torch
+from torch import nn
+
+def mlp(width=64):
+    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+
+def normed():
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+
+def tied():
+    net = nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6), nn.Linear(6, 9, bias=False))
+    net[4].weight = net[0].weight
+    return net
+
+def loss(model):
+    from sklearn.datasets import load_digits
+    x, y = load_digits(return_X_y=True)
+    with torch.no_grad():
+        return nn.functional.cross_entropy(model(torch.tensor(x / 16, dtype=torch.float32)), torch.tensor(y))
+
+number = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    datasets = pytest.importorskip("sklearn.datasets")
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "nets.py").write_text(MODELS)
+    x, y = datasets.load_digits(return_X_y=True)
+    x, y = torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y)
+    for name, seed in (("a", 0), ("b", 1), ("c", 2)):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        for _ in range(15):
+            for batch in torch.randperm(len(x)).split(128):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x[batch]), y[batch]).backward()
+                optimizer.step()
+        save_file(net.state_dict(), str(folder / f"{name}.safetensors"), {"format": "pt"})
+    return folder
+
+
+NET = ("--model", "nets:mlp()", "--input", "4x64")
+
+
+def refused(message, *arguments, cwd):
+    done = commutant(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_align_then_barrier(folder):
+    done = commutant("align", "a.safetensors", "b.safetensors", *NET, "-o", "b2.safetensors", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "distance of the weights" in done.stdout
+    before, after = load_file(folder / "b.safetensors"), load_file(folder / "b2.safetensors")
+    assert before.keys() == after.keys()
+    x = torch.randn(5, 64)
+    nets = [nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)) for _ in "ab"]
+    for net, state in zip(nets, (before, after), strict=True):
+        net.load_state_dict(state)
+    torch.testing.assert_close(nets[0](x), nets[1](x))
+    assert not torch.equal(before["0.weight"], after["0.weight"])
+    found = []
+    for second in ("b", "b2"):
+        done = commutant("barrier", "a.safetensors", f"{second}.safetensors", "--model", "nets:mlp()", "--evaluate",
+                         "nets:loss", "--points", 5, cwd=folder)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(float(done.stdout.split("barrier ")[1].split(",")[0]))
+    assert found[1] < found[0] / 3
+
+
+def test_merge_two_and_three(folder):
+    for names in (("a", "b"), ("a", "b", "c")):
+        files = [f"{n}.safetensors" for n in names]
+        out = f"merged{len(names)}.safetensors"
+        done = commutant("merge", *files, *NET, "-o", out, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        merged = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        merged.load_state_dict(load_file(folder / out))
+        from sklearn.datasets import load_digits
+
+        x, y = load_digits(return_X_y=True)
+        x = torch.tensor(x / 16, dtype=torch.float32)
+        assert float((merged(x).argmax(1) == torch.tensor(y)).float().mean()) > 0.8
+    done = commutant("merge", "a.safetensors", "b.safetensors", *NET, "-o", "end.safetensors", "--weights", "0,1",
+                     "--aligned", cwd=folder)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    end, b = load_file(folder / "end.safetensors"), load_file(folder / "b.safetensors")
+    assert all(torch.equal(end[k], v) for k, v in b.items())
+
+
+def test_symmetries_reads_like_a_table(folder):
+    done = commutant("symmetries", "nets:mlp()", "--input", "4x64", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 permutation groups, 10^178 permutations" in done.stdout
+    assert "0.weight:0, 0.bias:0, 2.weight:1" in done.stdout
+    assert "fixed by an axis of the input: 0.weight:1" in done.stdout
+    assert "verified in float64" in done.stdout
+
+
+def test_a_hugging_face_folder_with_shards(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=120, n_embd=24, n_layer=2, n_head=4, n_positions=32)
+    for name, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        model = transformers.GPT2LMHeadModel(config)
+        model.save_pretrained(tmp_path / name, max_shard_size="40KB")
+    assert (tmp_path / "a" / "model.safetensors.index.json").is_file()
+    done = commutant("align", "a", "b", "--model", "hf:a", "-o", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "out" / "config.json").write_text((tmp_path / "b" / "config.json").read_text())
+    before, after = (transformers.GPT2LMHeadModel.from_pretrained(tmp_path / n) for n in ("b", "out"))
+    ids = torch.randint(0, 120, (2, 9))
+    torch.testing.assert_close(after(ids).logits, before(ids).logits, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(after.transformer.wte.weight, before.transformer.wte.weight)
+    done = commutant("symmetries", "hf:a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "9 permutation groups" in done.stdout
+
+
+def test_tied_entries_may_be_left_out(folder):
+    torch.manual_seed(0)
+    import sys
+
+    sys.path.insert(0, str(folder))
+    import nets
+
+    a, b = nets.tied(), nets.tied()
+    for name, net in (("ta", a), ("tb", b)):
+        state = {k: v for k, v in net.state_dict().items() if k != "4.weight"}
+        save_file(state, str(folder / f"{name}.safetensors"))
+    tied = ("--model", "nets:tied()", "--input", "ids:9:2x5")
+    done = commutant("align", "ta.safetensors", "tb.safetensors", *tied, "-o", "tb2.safetensors", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    moved = load_file(folder / "tb2.safetensors")
+    assert "4.weight" not in moved
+    again = nets.tied()
+    again.load_state_dict(moved, strict=False)
+    ids = torch.randint(0, 9, (3, 5))
+    torch.testing.assert_close(again(ids), b(ids), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_wrong_is_said_in_a_sentence(folder):
+    ab = ("a.safetensors", "b.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "a.safetensors").read_bytes()[:-100])
+    (folder / "text.safetensors").write_text("hello")
+    torch.save({"w": torch.ones(1)}, folder / "pickle.pt")
+    (folder / "old.safetensors").write_text("mine")
+    broken = load_file(folder / "a.safetensors")
+    broken["0.bias"][0] = torch.nan
+    save_file(broken, str(folder / "nan.safetensors"))
+    half = {k: v.half() for k, v in load_file(folder / "a.safetensors").items()}
+    save_file(half, str(folder / "half.safetensors"))
+    out = ("-o", "x.safetensors")
+    refused("there is no file none", "align", "none", "b.safetensors", *NET, *out, cwd=folder)
+    refused("cut short or no safetensors file", "align", "cut.safetensors", ab[1], *NET, *out, cwd=folder)
+    refused("cut short or no safetensors file", "align", "text.safetensors", ab[1], *NET, *out, cwd=folder)
+    refused("is a pickle, which can run code", "align", "pickle.pt", ab[1], *NET, *out, cwd=folder)
+    refused("'0.bias' of the target holds NaN", "align", "nan.safetensors", ab[1], *NET, *out, cwd=folder)
+    refused("old.safetensors exists; give --overwrite", "align", *ab, *NET, "-o", "old.safetensors", cwd=folder)
+    assert (folder / "old.safetensors").read_text() == "mine"
+    refused("is one of the inputs", "align", *ab, *NET, "-o", "b.safetensors", "--overwrite", cwd=folder)
+    refused("must have shape (65,), got (64,)", "align", *ab, "--model", "nets:mlp(65)", "--input", "4x64", *out,
+            cwd=folder)  # fmt: skip
+    refused("give an example of the model's input", "align", *ab, "--model", "nets:mlp()", *out, cwd=folder)
+    refused("must give a torch.nn.Module, got int", "symmetries", "nets:number", "--input", "4x64", cwd=folder)
+    refused("holds no config.json", "symmetries", "hf:nowhere", cwd=folder)
+    refused("two checkpoints or more", "merge", "a.safetensors", *NET, *out, cwd=folder)
+    refused("--weights must be 2 numbers that sum to one", "merge", *ab, *NET, *out, "--weights", "1,1", cwd=folder)
+    refused("--weights must be numbers with commas", "merge", *ab, *NET, *out, "--weights", "a,b", cwd=folder)
+    refused("torch.float16 of shape", "merge", "a.safetensors", "half.safetensors", *NET, *out, cwd=folder)
+    refused("points must be odd", "barrier", *ab, "--model", "nets:mlp()", "--evaluate", "nets:loss", "--points", 4,
+            cwd=folder)  # fmt: skip
+    refused("does not fit nets:normed()", "barrier", *ab, "--model", "nets:normed()", "--evaluate", "nets:loss",
+            cwd=folder)  # fmt: skip
+    assert not (folder / "x.safetensors").exists()
+    assert not list(folder.glob("*.partial"))
+
+
+def test_an_index_that_names_a_missing_shard(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "one.safetensors"}}))
+    refused("names the shard one.safetensors, which is not there", "merge", tmp_path, tmp_path, "--model", "m:f", "-o",
+            tmp_path / "out", cwd=tmp_path)  # fmt: skip
+    (tmp_path / "model.safetensors.index.json").write_text("[]")
+    refused("is no index of safetensors shards", "merge", tmp_path, tmp_path, "--model", "m:f", "-o", tmp_path / "o",
+            cwd=tmp_path)  # fmt: skip
