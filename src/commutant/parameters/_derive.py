@@ -24,6 +24,7 @@ class Derived:
     parents: dict[str, tuple[str, ...]]
     frozen: dict[tuple[str, int], str]
     unknown: dict[str, str] = field(default_factory=dict)
+    reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict)
 
 
 def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
@@ -68,7 +69,11 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
         for i, axis in enumerate(labels)
         if not any(acts[key][i].groups())
     }
-    return Derived(acts, {name: leaf.size for leaf, name in names.items()}, parents, frozen, dict(events.unknown))
+    own_nodes = {node.name for node in traces[0].module.graph.nodes}
+    reads = {node: tuple(_label(a, names) for a in axes) for node, axes in events.read.items() if node in own_nodes}
+    reads = {node: labels for node, labels in reads.items() if any(any(label.groups()) for label in labels)}
+    sizes = {name: leaf.size for leaf, name in names.items()}
+    return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads)
 
 
 def _start(source: Source, of: object) -> Value:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import prod
 
@@ -120,6 +121,11 @@ def positions_by_group(
 
     Positions that lack one of the groups, or carry one of `without`, are left out.
     """
+    return _positions(label, tuple(groups), tuple(without))
+
+
+@lru_cache(maxsize=4096)
+def _positions(label: AxisLabel, groups: tuple[str, ...], without: tuple[str, ...]) -> Int[Tensor, "*sizes rest"]:
     position = torch.arange(label.size)
     found = [_coordinate(label, position, group) for group in groups]
     inside = torch.ones_like(position, dtype=torch.bool)

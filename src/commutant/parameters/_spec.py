@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from .._errors import InputError
 from ._checkpoint import Checkpoint
@@ -19,7 +20,7 @@ from ._derive import Derived, derive
 from ._labels import AxisLabel, Factor
 from ._permutation import Permutation
 from ._trace import Trace, trace
-from ._verify import difference, generic, outputs
+from ._verify import captured, difference, generic, outputs
 
 TOLERANCE = 1e-9  # relative, in float64
 
@@ -43,6 +44,8 @@ class PermutationSpec:
         how: how the module was traced, and what that leaves out.
         buffers: the entries that are buffers, such as running statistics: they are permuted, but are no weights.
         ties: entries that are the same tensor as an earlier one; a checkpoint may leave them out.
+        reads: the activations that layers sum over, by node of the graph, and what acts on their axes.
+        graph: the traced module, for `activations`.
     """
 
     axes: dict[str, tuple[AxisLabel, ...]]
@@ -54,6 +57,8 @@ class PermutationSpec:
     how: str = "by hand"
     buffers: frozenset[str] = frozenset()
     ties: dict[str, str] = field(default_factory=dict)
+    reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict, repr=False)
+    graph: Trace | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_module(
@@ -94,7 +99,8 @@ class PermutationSpec:
         derived = derive(model, traces)
         how = "; ".join(dict.fromkeys(t.lost or t.how for t in traces))
         weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights), ties=_ties(model))
+        spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights), ties=_ties(model),
+                   graph=traces[0])  # fmt: skip
         tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
         if not verify or any(t.is_meta for t in tensors):
             return spec
@@ -157,7 +163,10 @@ class PermutationSpec:
     def without(self, groups: Sequence[str], why: str = "frozen by hand") -> PermutationSpec:
         """The spec with some groups frozen."""
         gone = set(groups)
-        axes = {key: tuple(label.without(gone) for label in labels) for key, labels in self.axes.items()}
+        axes, reads = (
+            {key: tuple(label.without(gone) for label in labels) for key, labels in found.items()}
+            for found in (self.axes, self.reads)
+        )
         frozen = self.frozen | {
             (key, i): why
             for key, labels in self.axes.items()
@@ -166,7 +175,17 @@ class PermutationSpec:
         }
         sizes = {g: n for g, n in self.sizes.items() if g not in gone}
         parents = {g: tuple(p for p in self.parents[g] if p not in gone) for g in sizes}
-        return replace(self, axes=axes, sizes=sizes, parents=parents, frozen=frozen, error=None)
+        return replace(self, axes=axes, sizes=sizes, parents=parents, frozen=frozen, error=None, reads=reads)
+
+    def activations(self, state: Mapping[str, Tensor], example: Any) -> dict[str, Tensor]:
+        """What the layers of the network read, by the names of `reads`, for an input of the example's shapes.
+
+        Raises:
+            InputError: the spec was written by hand, or the input has other shapes than the example.
+        """
+        if self.graph is None:
+            raise InputError("activations need a spec that PermutationSpec.from_module derived")
+        return captured(self.graph, state, pytree.tree_leaves(_arguments(example)), self.reads)
 
     def outermost_first(self) -> list[str]:
         """The groups, each after those that it depends on."""
@@ -270,7 +289,7 @@ def _selecting(model: nn.Module, outputs: Callable[[Any], Any] | None) -> Iterat
 
 def _fields(derived: Derived) -> dict[str, Any]:
     return {"axes": derived.axes, "sizes": derived.sizes, "parents": derived.parents, "frozen": derived.frozen,
-            "unknown_ops": derived.unknown}  # fmt: skip
+            "unknown_ops": derived.unknown, "reads": derived.reads}  # fmt: skip
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from .._errors import InputError
 from ..kernels import reference
 from ._trace import Trace
 
@@ -52,6 +53,37 @@ def outputs(trace: Trace, state: Mapping[str, Tensor]) -> list[Tensor]:
     with torch.no_grad():
         found = InDouble(trace.module).run(*[_double(g) for g in given])
     return [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+
+
+def captured(
+    trace: Trace, state: Mapping[str, Tensor], inputs: Sequence[Any], names: Collection[str]
+) -> dict[str, Tensor]:
+    """The values of some nodes of the graph, for parameters and inputs in their own precision."""
+    given: list[Any] = []
+    left = iter(inputs)
+    for source in trace.sources:
+        if source.kind == "input":
+            value = next(left, None)
+            if isinstance(source.value, Tensor) and (
+                not isinstance(value, Tensor) or value.shape != source.value.shape
+            ):
+                got = tuple(value.shape) if isinstance(value, Tensor) else value
+                raise InputError(f"inputs must have the shapes of the example, {tuple(source.value.shape)}, got {got}")
+            given.append(value)
+        else:
+            given.append(state[source.name] if source.kind in ("parameter", "buffer") else source.value)
+    found: dict[str, Tensor] = {}
+
+    class Reader(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if n.name in names:
+                found[n.name] = value
+            return value
+
+    with torch.no_grad():
+        Reader(trace.module).run(*given)
+    return found
 
 
 def generic(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:

@@ -53,6 +53,7 @@ class Events:
     mixed: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
     contracted: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
+    read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
 
 
 class Op:
@@ -112,7 +113,11 @@ class Op:
         unify(x, y, self.reason)
 
     def contract(self, x: Axis, y: Axis) -> None:
-        """A sum over both at once."""
+        """A sum over both at once: what the next layer reads."""
+        for argument in self.node.all_input_nodes:
+            value = self._lookup(argument)
+            if argument.op == "call_function" and isinstance(value, Labels):
+                self.events.read[argument.name] = value.axes
         self.tie(x, y)
         self._pending += [x, y]
 

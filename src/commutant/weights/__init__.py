@@ -1,5 +1,6 @@
 """Networks that were trained apart: matched by the symmetries of their weights, interpolated and merged."""
 
+from ._activations import activation_matching as activation_matching
 from ._alignment import Alignment as Alignment
 from ._alignment import singular_alignment as singular_alignment
 from ._barrier import Barrier as Barrier
