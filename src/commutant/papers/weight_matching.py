@@ -1,0 +1,147 @@
+"""Linear mode connectivity by weight matching: its claims."""
+
+from __future__ import annotations
+
+from ..evidence import Claim, Experiment, Measurement, Paper
+from ..parameters import PermutationSpec
+from ..weights import weight_matching
+from . import _matching_figures as draw_figure
+from ._matching_measures import measure_matching
+
+_DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
+
+MATCHING = Experiment(
+    name="matching",
+    measure=measure_matching,
+    settings={
+        "small": {"widths": [32, 128, 512], "steps": 440},
+        "full": {"widths": [32, 128, 512, 2048], "steps": 2200},
+    },
+    changes={
+        "small": "MLPs with three hidden layers of 32 to 512 units on 8 x 8 digits, 440 steps; the paper trains MLPs "
+        "of 512 units, VGG11 and ResNet20 on MNIST, Fashion-MNIST and CIFAR-10.",
+        "full": "The same up to 2048 units a layer, 2200 steps.",
+    },
+    data={"small": _DATA, "full": _DATA},
+    seeds={"small": 5, "full": 10},
+    figure=draw_figure.matching,
+    figure_caption="Medians over seeds. Left: test loss on the line from one network to another of its seed, above the "
+    "straight line between their losses. Right: how far singular directions point the same way, those above a share of "
+    "the largest singular value.",
+)
+
+
+def _ratio(m: Measurement, arm: str, what: str = "barrier", width: int = 128) -> float:
+    return m[f"w{width}-none@{what}"] / max(m[f"w{width}-{arm}@{what}"], 1e-3)
+
+
+PAPER = Paper(
+    slug="weight-matching",
+    title="Analysis of Linear Mode Connectivity via Permutation-Based Weight Matching",
+    authors="Akira Ito, Masanori Yamada, Atsutoshi Kumagai",
+    year=2025,
+    venue="ICLR",
+    link="https://arxiv.org/abs/2402.04051",
+    room="weights",
+    idea="Networks trained from different seeds can be joined by a line of low loss once the units of one are "
+    "permuted. The permutation hardly brings the weights closer: what it does is to turn the large singular "
+    "directions of each layer, which carry the function, towards each other.",
+    usage="""import torch
+from torch import nn
+from commutant.parameters import PermutationSpec
+from commutant.weights import interpolate, weight_matching
+
+a, b = (nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)) for _ in range(2))
+spec = PermutationSpec.from_module(a, torch.randn(4, 64))   # any module; verified
+b2 = weight_matching(spec, a, b).apply(b)                   # computes what b computes
+merged = interpolate([a, b2])
+print(spec.summary())""",
+    subjects=(PermutationSpec, weight_matching),
+    claims=(
+        Claim(
+            name="barrier",
+            statement="Weight matching lowers the loss barrier between two networks more than fivefold (128 units a "
+            "layer).",
+            source="Figures 1 to 3, Table 1",
+            reported={},
+            experiment=MATCHING,
+            effect=lambda m: _ratio(m, "wm"),
+            effect_label="barrier as trained over barrier after weight matching",
+            at_least=5.0,
+            controls={
+                "a random permutation": lambda m: _ratio(m, "random"),
+                "no permutation, the merge's logits at the best temperature": lambda m: (
+                    m["w128-none@barrier"] / max(m["w128-none@cooled"], 1e-3)
+                ),
+                "no permutation, four times as wide": lambda m: m["w128-none@barrier"] / m["w512-none@barrier"],
+            },
+        ),
+        Claim(
+            name="distance",
+            statement="It does so although the weights come less than 35 % closer.",
+            source="Table 1 (6 to 20 % closer)",
+            reported={},
+            experiment=MATCHING,
+            effect=lambda m: 0.35 - m["w128-wm@nearer"],
+            effect_label="0.35 minus the share by which the distance of the weights falls",
+            at_least=0.0,
+            reported_effect=0.22,
+        ),
+        Claim(
+            name="singular-directions",
+            statement="It aligns large singular directions more than small ones: the alignment R rises by 0.1 when "
+            "only singular values above 0.3 of the largest count.",
+            source="Figure 2",
+            reported={"wm@R-0.3": 0.8, "none@R-0.3": 0.0},
+            experiment=MATCHING,
+            effect=lambda m: m["w128-wm@R-0.3"] - m["w128-wm@R-0"],
+            effect_label="R above the threshold minus R of all",
+            at_least=0.1,
+            controls={"no permutation": lambda m: m["w128-none@R-0.3"] - m["w128-none@R-0"]},
+        ),
+        Claim(
+            name="taylor",
+            statement="A second-order Taylor estimate at both ends misses the barrier half way by more than 30 %.",
+            source="Table 1",
+            reported={},
+            experiment=MATCHING,
+            effect=lambda m: abs(m["w128-wm@taylor"] / m["w128-wm@train-midpoint"] - 1),
+            effect_label="relative error of the estimate after matching",
+            at_least=0.3,
+        ),
+        Claim(
+            name="activations",
+            statement="Matching activations lowers the barrier more than fivefold too.",
+            source="Section 5 (activation matching)",
+            reported={},
+            experiment=MATCHING,
+            effect=lambda m: _ratio(m, "am"),
+            effect_label="barrier as trained over barrier after activation matching",
+            at_least=5.0,
+            controls={"a random permutation": lambda m: _ratio(m, "random")},
+        ),
+        Claim(
+            name="three-models",
+            statement="Two networks that were each matched with a third have a barrier five times lower between them.",
+            source="Table 3 (-0.098 for weight matching)",
+            reported={},
+            experiment=MATCHING,
+            effect=lambda m: _ratio(m, "wm", "pair"),
+            effect_label="barrier between the second and third network as trained over that after matching",
+            at_least=5.0,
+            controls={"random permutations": lambda m: _ratio(m, "random", "pair")},
+        ),
+        Claim(
+            name="width",
+            statement="Wider networks match better: at 512 units a layer the barrier left is less than a third of that "
+            "at 128.",
+            source="Git Re-Basin, Figure 4",
+            reported={},
+            experiment=MATCHING,
+            effect=lambda m: m["w128-wm@barrier"] / max(m["w512-wm@barrier"], 1e-3),
+            effect_label="barrier after matching at 128 units over that at 512",
+            at_least=3.0,
+            controls={"no permutation": lambda m: m["w128-none@barrier"] / m["w512-none@barrier"]},
+        ),
+    ),
+)
