@@ -11,7 +11,7 @@ from rich.table import Table
 
 from commutant.evidence import environment, write_json
 
-from . import aggregations, recurrence_policy, recurrences, sparse_recurrences, symmetries
+from . import aggregations, matching, recurrence_policy, recurrences, sparse_recurrences, symmetries
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
         *recurrence_policy.ALL,
         *sparse_recurrences.ALL,
         *symmetries.ALL,
+        *matching.ALL,
     ):
         if names and bench.__name__.replace("_", "-") not in names:
             continue

@@ -30,18 +30,19 @@ def _mlp() -> nn.Module:
                          nn.Linear(512, 10))  # fmt: skip
 
 
-def _residual(width: int = 64, inner: int = 128) -> nn.Module:
+def _residual(width: int = 256, inner: int = 512) -> nn.Module:
     return nn.Sequential(nn.Linear(32, width), *[_Block(width, inner) for _ in range(4)], nn.Linear(width, 10))
 
 
 def _transformer() -> nn.Module:
-    return nn.Sequential(nn.Linear(32, 64), nn.TransformerEncoderLayer(64, 4, 256, batch_first=True), nn.Linear(64, 10))
+    layer = nn.TransformerEncoderLayer(256, 8, 1024, batch_first=True)
+    return nn.Sequential(nn.Linear(32, 256), layer, nn.Linear(256, 10))
 
 
 SUBJECTS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "MLP 784-512-512-512-10": (_mlp, (4, 784), 100),
-    "residual MLP, 4 blocks of 64-128-64": (_residual, (4, 32), 100),
-    "transformer layer, 64 wide, 4 heads": (_transformer, (4, 8, 32), 100),
+    "residual MLP, 4 blocks of 256-512-256": (_residual, (4, 32), 100),
+    "transformer layer, 256 wide, 8 heads": (_transformer, (4, 8, 32), 100),
 }
 
 

@@ -40,6 +40,7 @@ def matching(measurements: list[Measurement]) -> Any:
     right.set(
         xlabel="threshold on singular values", ylabel="alignment R", title="singular directions", ylim=(-0.05, 0.75)
     )
+    left.set_ylim(top=1.5 * left.get_ylim()[1])  # room for the legend
     left.legend(frameon=False, fontsize=8.5, loc="upper left")
     for axes in (left, right):
         axes.title.set_fontsize(9.5)

@@ -104,6 +104,7 @@ class _Problem:
         for key in self.target:
             for group in dict.fromkeys(g for label in spec.axes[key] for g in label.groups()):
                 self.uses[group].append(key)
+        self.solved: set[str] = set()
         self.children = {g: [c for c in spec.sizes if g in spec.parents[c]] for g in spec.sizes}
 
     def value(self, tables: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> float:
@@ -116,7 +117,8 @@ class _Problem:
 
     def descend(self, max_sweeps: int) -> tuple[float, dict[str, Tensor]]:
         """Solve group after group until none gains; a group is visited again only after a neighbour has moved."""
-        stale = set(self.spec.sizes)
+        stale = set(self.spec.sizes) - self.solved
+        self.solved = set()
         order = self.spec.outermost_first()
         for _ in range(max_sweeps):
             if not stale:
@@ -136,6 +138,7 @@ class _Problem:
         energy = {key: float(value.double().square().sum()) for key, value in self.target.items()}
         groups = {key: {g for label in self.spec.axes[key] for g in label.groups()} for key in self.target}
         known: set[str] = set()
+        self.solved = set()
         top = [g for g in self.spec.sizes if not self.spec.parents[g]]
         while top:
             shares = {}
@@ -147,6 +150,9 @@ class _Problem:
             group = max(top, key=lambda g: shares[g][0])
             self._improve(group, shares[group][1] or self.uses[group])
             known |= {group, *self.children[group]}
+            exact = not self.children[group] and not self._twice(group, self.uses[group])
+            if exact and len(shares[group][1]) == len(self.uses[group]):  # nothing that it depends on is open
+                self.solved.add(group)
             top.remove(group)
 
     def _improve(self, group: str, keys: Sequence[str] | None = None) -> bool:
