@@ -352,3 +352,50 @@ def test_paths_say_what_is_wrong():
     with pytest.raises(InputError, match="finite and symmetric"):
         a.shortest_hamiltonian_path(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
     assert a.shortest_hamiltonian_path(torch.zeros(1, 1)).tolist() == [0]
+
+
+# --- corners that once gave wrong answers
+
+
+def test_soft_ranks_are_exact_at_any_small_strength():
+    x = torch.tensor([1000.0, 3000, 2000, 4000])
+    for strength in (1e-2, 1e-5, 1e-9):
+        assert a.soft_rank(x, strength).tolist() == [1, 3, 2, 4]
+        assert a.soft_sort(x / 1000, strength).tolist() == [1, 2, 3, 4]
+    assert a.soft_rank(torch.tensor([1.0, 3, 2, 4]).bfloat16(), 1e-2).tolist() == [1, 3, 2, 4]
+    with pytest.raises(InputError, match="NaN or infinities"):
+        a.soft_rank(torch.tensor([1.0, torch.inf]))
+
+
+def test_the_gradient_of_sinkhorn_where_the_matrix_falls_apart():
+    g = generator(4)
+    x = torch.randn(6, 6, generator=g, dtype=torch.float64) * 2
+    x[:3, 3:] = x[3:, :3] = -40
+    w = torch.randn(6, 6, generator=g, dtype=torch.float64)
+    found = []
+    for tolerance in (1e-6, 1e-13):
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((a.sinkhorn(leaf, tolerance=tolerance, max_sweeps=50_000) * w).sum(), leaf)
+        found.append(gradient)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+def test_more_that_is_refused(unchecked):
+    with pytest.raises(InputError, match="real square matrices"):
+        a.sinkhorn(torch.tensor([[2, 0], [0, 1]]))
+    with pytest.raises(InputError, match="real square matrices"):
+        a.sinkhorn(torch.randn(2, 3))
+    with pytest.raises(InputError, match="minus infinity throughout"):
+        a.sinkhorn(torch.tensor([[-torch.inf, -torch.inf], [0.0, 1.0]]))
+    small = 1e-10 * torch.tensor([[4.0, 1.0], [2.0, 3.0]])
+    with pytest.raises(InputError, match="not optimal"):
+        a.assignment_duals(small, torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="each of 0 to n - 1 once"):
+        a.assignment_duals(small, torch.tensor([0, 0]))
+    with pytest.raises(InputError, match="finite square"):
+        a.assignment_duals(small * torch.nan, torch.tensor([0, 1]))
+    with pytest.raises(InputError, match="finite square matrix"):
+        a.birkhoff_decomposition(torch.tensor([[torch.nan, 0.5], [0.5, 0.5]]))
+    with pytest.raises(InputError, match="square matrix, finite and symmetric"):
+        a.shortest_hamiltonian_path(torch.zeros(2, 3))
+    assert a.is_permutation(a.shortest_hamiltonian_path(torch.full((6, 6), -2.0), closed=True, exact=False))

@@ -185,7 +185,7 @@ def test_what_is_wrong_is_said_in_a_sentence(folder):
     refused("two checkpoints or more", "merge", "a.safetensors", *NET, *out, cwd=folder)
     refused("--weights must be 2 numbers that sum to one", "merge", *ab, *NET, *out, "--weights", "1,1", cwd=folder)
     refused("--weights must be numbers with commas", "merge", *ab, *NET, *out, "--weights", "a,b", cwd=folder)
-    refused("torch.float16 of shape", "merge", "a.safetensors", "half.safetensors", *NET, *out, cwd=folder)
+    refused("torch.float16 in half.safetensors", "merge", "a.safetensors", "half.safetensors", *NET, *out, cwd=folder)
     refused("points must be odd", "barrier", *ab, "--model", "nets:mlp()", "--evaluate", "nets:loss", "--points", 4,
             cwd=folder)  # fmt: skip
     refused("does not fit nets:normed()", "barrier", *ab, "--model", "nets:normed()", "--evaluate", "nets:loss",
@@ -201,3 +201,39 @@ def test_an_index_that_names_a_missing_shard(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("[]")
     refused("is no index of safetensors shards", "merge", tmp_path, tmp_path, "--model", "m:f", "-o", tmp_path / "o",
             cwd=tmp_path)  # fmt: skip
+
+
+def test_no_input_is_written_over(folder, tmp_path):
+    """Whatever way the output is spelled: as a folder, by a shard's name, through the index."""
+    for name in "ab":
+        (tmp_path / f"s{name}").mkdir()
+        state = load_file(folder / f"{name}.safetensors")
+        save_file(state, str(tmp_path / f"s{name}" / "model.safetensors"))
+        save_file(state, str(tmp_path / f"{name}.safetensors"))
+        (tmp_path / f"d{name}").mkdir()
+        halves = [dict(list(state.items())[:3]), dict(list(state.items())[3:])]
+        index = {k: f"m{i}.safetensors" for i, half in enumerate(halves) for k in half}
+        for i, half in enumerate(halves):
+            save_file(half, str(tmp_path / f"d{name}" / f"m{i}.safetensors"))
+        (tmp_path / f"d{name}" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (tmp_path / "nets.py").write_text(MODELS)
+    before = {f: f.read_bytes() for f in tmp_path.rglob("*.safetensors")}
+    for first, second, out in (
+        ("a.safetensors", "b.safetensors", "."),
+        ("sa", "sb", "sb/model.safetensors"),
+        ("sa", "sb", "sa/model.safetensors"),
+        ("da", "db/model.safetensors.index.json", "db"),
+        ("da/model.safetensors.index.json", "db", "da"),
+    ):
+        refused("is one of the inputs", "align", first, second, *NET, "-o", out, "--overwrite", cwd=tmp_path)
+    refused("has shards: the output must be a folder", "align", "da", "db", *NET, "-o", "o.safetensors", cwd=tmp_path)
+    refused("must be a folder that is there, or end in", "align", "sa", "sb", *NET, "-o", "o", cwd=tmp_path)
+    nan = ("-o", "o.safetensors", "--weights", "nan,nan")
+    refused("--weights must be 2 numbers that sum to one", "merge", "sa", "sb", *NET, *nan, cwd=tmp_path)
+    half = {k: v.half() for k, v in load_file(tmp_path / "db" / "m1.safetensors").items()}
+    save_file(half, str(tmp_path / "db" / "m1.safetensors"))
+    refused("torch.float16 in db", "merge", "da", "db", *NET, "-o", "out", cwd=tmp_path)
+    assert not (tmp_path / "out").exists()
+    for file, content in before.items():
+        if file.name != "m1.safetensors":
+            assert file.read_bytes() == content

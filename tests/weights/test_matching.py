@@ -197,3 +197,26 @@ def test_half_precision_networks_are_matched():
     planted = Permutation.random(spec, torch.Generator().manual_seed(0))
     half = {k: v.bfloat16() for k, v in model.state_dict().items()}
     assert weight_matching(spec, half, planted.apply(half)) == planted.inverse()
+
+
+def test_large_rows_do_not_hide_small_ones():
+    torch.manual_seed(0)
+    a = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        a[0].weight[0] *= 1e5
+    spec = PermutationSpec.from_module(a, torch.randn(4, 3), verify=False)
+    planted = Permutation(spec, {"0": torch.tensor([0, 2, 3, 4, 5, 1])})
+    assert weight_matching(spec, a, planted.apply(a)) == planted.inverse()
+
+
+def test_networks_of_two_precisions_and_starts_of_another_spec():
+    model, inputs = build("mlp")
+    spec = PermutationSpec.from_module(model, inputs)
+    planted = Permutation.random(spec, torch.Generator().manual_seed(0))
+    wide = {k: v.double() for k, v in model.state_dict().items()}
+    assert weight_matching(spec, wide, planted.apply(model)) == planted.inverse()
+    other = PermutationSpec.from_module(*build("resnet"))
+    with pytest.raises(InputError, match="different specs"):
+        weight_matching(spec, model, model, init=Permutation(other))
+    with pytest.raises(InputError, match="complex64"):
+        weight_matching(spec, {k: v.to(torch.complex64) for k, v in model.state_dict().items()}, model)

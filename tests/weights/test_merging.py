@@ -175,7 +175,7 @@ def test_repair_adds_a_bias_where_there_is_none():
     assert a[0].bias is None
     with pytest.raises(InputError, match="as many weights as parents"):
         repair(a, [a, b], [torch.randn(2, 3)], [1.0])
-    with pytest.raises(InputError, match="the data never reached '0'"):
+    with pytest.raises(InputError, match="no batch was given"):
         repair(a, [a, b], [])
 
 
@@ -210,3 +210,57 @@ def test_alignment_says_what_is_wrong():
         singular_alignment(mlp(4), mlp(5))
     with pytest.raises(InputError, match="no weight with two axes"):
         singular_alignment({"b": torch.ones(2)}, {"b": torch.ones(2)})
+
+
+def test_numbers_that_are_none_do_not_pass():
+    a, b = mlp(), mlp()
+    with pytest.raises(InputError, match="2 weights that sum to one"):
+        interpolate([a, b], [float("nan"), float("nan")])
+    values = iter([1.0, float("nan"), 1.0])
+    with pytest.raises(InputError, match=r"evaluate gave nan at t = 0\.5"):
+        loss_barrier(a, b, lambda m: next(values), points=3)
+    assert interpolate([{"w": torch.tensor([0j])}, {"w": torch.tensor([2 + 2j])}])["w"].tolist() == [1 + 1j]
+
+
+def test_alignment_of_empty_directions():
+    zero, one = {"w": torch.zeros(3, 3)}, {"w": torch.eye(3)}
+    assert singular_alignment(zero, one).total == 0
+    with pytest.raises(InputError, match="holds NaN or infinities"):
+        singular_alignment(one, {"w": torch.full((3, 3), torch.inf)})
+    with pytest.raises(InputError, match="'v' is in one of the networks only"):
+        singular_alignment(one, {**one, "v": torch.eye(2)})
+
+
+def test_a_batch_that_fails_leaves_the_statistics():
+    model = normed()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(RuntimeError):
+        reset_batchnorm_stats(model, [torch.randn(4, 2, 6), torch.randn(4, 3, 6)])
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert model[1].momentum == 0.1
+    assert model.training
+
+
+def test_repair_refuses_what_it_can_not_scale():
+    from torch.nn.utils.parametrizations import weight_norm
+
+    wrapped = nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(InputError, match="'0' is parametrized: fold its weight first"):
+        repair(wrapped, [wrapped], [torch.randn(5, 3)])
+    shared = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    shared[2].weight = shared[0].weight
+    with pytest.raises(InputError, match="'0' and '2' share a weight"):
+        repair(shared, [shared], [torch.randn(5, 3)])
+    with pytest.raises(InputError, match="at least one parent"):
+        repair(mlp(), [], [torch.randn(5, 4)])
+
+
+def test_taylor_of_a_linear_loss_and_of_batch_norm():
+    a, b = nn.Linear(3, 2), nn.Linear(3, 2)
+    assert taylor_barrier(a, b, lambda m: m(torch.ones(4, 3)).sum()) == pytest.approx(0)
+    c, d = normed(), normed()
+    before = c[1].running_mean.clone()
+    taylor_barrier(c, d, lambda m: m(torch.randn(8, 2, 6)).square().mean())
+    assert torch.equal(c[1].running_mean, before)
+    with pytest.raises(InputError, match="in the first network"):
+        distance(nn.Linear(3, 1), nn.Linear(3, 4))

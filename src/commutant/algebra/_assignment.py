@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 from torch import Tensor
 
 from .._errors import InputError
+from ._permutations import is_permutation
 
 
 def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = False) -> Int[Tensor, "*batch n"]:
@@ -62,6 +63,12 @@ def assignment_duals(
     """
     matrix = cost.detach().double()
     n = matrix.shape[0]
+    if matrix.shape != (n, n) or columns.shape != (n,) or not bool(matrix.isfinite().all()):
+        raise InputError(f"a finite square cost and a column for each row are needed, got {tuple(cost.shape)}")
+    if not is_permutation(columns):
+        raise InputError("the columns must be each of 0 to n - 1 once")
+    if n == 0:
+        return matrix.new_zeros(0), matrix.new_zeros(0)
     steps = matrix - matrix.gather(1, columns[:, None])  # from the column of row i to column j
     v = torch.zeros(n, dtype=torch.float64, device=cost.device)
     for _ in range(n + 1):
@@ -70,7 +77,7 @@ def assignment_duals(
             break
         moved, v = float((v - shorter).max()), shorter
     else:
-        if moved > 1e-9 * (1 + float(matrix.abs().max())):
+        if moved > 1e-9 * float(matrix.abs().max()):
             raise InputError("the assignment is not optimal: exchanging some pairs lowers its cost")
     return matrix.gather(1, columns[:, None])[:, 0] - v[columns], v
 
@@ -153,7 +160,11 @@ def birkhoff_decomposition(
     Raises:
         InputError: the matrix is not doubly stochastic.
     """
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
+        raise InputError(f"a finite square matrix is needed, got shape {tuple(matrix.shape)}")
     left = matrix.detach().double().clone()
+    if not len(left):
+        return left.new_ones(1), torch.zeros(1, 0, dtype=torch.long)
     ones = torch.ones(left.shape[0], dtype=torch.float64, device=left.device)
     slack = max(tolerance, 1e-12) * max(1, left.shape[0])
     off = max(float((left.sum(k) - ones).abs().max()) for k in (0, 1))
@@ -172,5 +183,7 @@ def birkhoff_decomposition(
         left[torch.arange(left.shape[0]), columns] -= weight
         if float(left.max()) <= tolerance:
             break
+    if not weights:
+        raise InputError(f"no permutation has all its entries above the tolerance of {tolerance}")
     total = torch.stack(weights)
     return total / total.sum(), torch.stack(permutations)

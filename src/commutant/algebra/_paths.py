@@ -39,8 +39,8 @@ def shortest_hamiltonian_path(
         tensor([0, 2, 3, 1])
     """
     d = distance.detach().double().cpu().numpy()
-    if not np.isfinite(d).all() or not np.allclose(d, d.T):
-        raise InputError("distances must be finite and symmetric")
+    if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.isfinite(d).all() or not np.allclose(d, d.T):
+        raise InputError("distances must be a square matrix, finite and symmetric")
     n, d = len(d), (d + d.T) / 2
     if n <= 2:
         return torch.arange(n, device=distance.device)
@@ -130,7 +130,7 @@ def _two_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
     )
     gain = np.triu(gain, 1)
     i, j = np.unravel_index(gain.argmax(), (n, n))
-    if gain[i, j] <= 1e-12 * (1 + d.max()):
+    if gain[i, j] <= 1e-12 * (1 + np.abs(d).max()):
         return None
     better = order.copy()
     better[i + 1 : j + 1] = better[i + 1 : j + 1][::-1]
@@ -149,6 +149,6 @@ def _or_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
             for ends in (piece, piece[::-1]):
                 added = d[rest, ends[0]] + d[ends[-1], following] - d[rest, following]
                 k = int(added.argmin())
-                if added[k] < removed - 1e-12 * (1 + d.max()):
+                if added[k] < removed - 1e-12 * (1 + np.abs(d).max()):
                     return np.concatenate([rest[: k + 1], ends, rest[k + 1 :]])
     return None

@@ -42,8 +42,12 @@ def sinkhorn(
     """
     if not temperature > 0:
         raise InputError(f"temperature must be positive, got {temperature}")
-    if scores.isnan().any():
-        raise InputError("scores hold NaN")
+    if scores.dim() < 2 or scores.shape[-1] != scores.shape[-2] or not scores.is_floating_point():
+        raise InputError(f"scores must be real square matrices, got {scores.dtype} of shape {tuple(scores.shape)}")
+    if scores.isnan().any() or (scores == torch.inf).any():
+        raise InputError("scores hold NaN or plus infinity")
+    if scores.numel() and bool((scores.amax(-1) == -torch.inf).any() | (scores.amax(-2) == -torch.inf).any()):
+        raise InputError("a row or column of the scores is minus infinity throughout")
     working = scores if scores.dtype == torch.float64 else scores.float()
     return _Sinkhorn.apply(working / temperature, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
 
@@ -73,9 +77,12 @@ class _Sinkhorn(torch.autograd.Function):
         (s,) = ctx.saved_tensors
         weighted = (s * gradient).double()
         s = s.double()
-        rows, columns = weighted.sum(-1), weighted.sum(-2)
-        n = s.shape[-1]
-        system = torch.eye(n, dtype=s.dtype, device=s.device) * (1 + 1e-12) - s.mT @ s + 1 / n
-        y = torch.linalg.solve(system, columns - (s.mT @ rows.unsqueeze(-1)).squeeze(-1))
-        x = rows - (s @ y.unsqueeze(-1)).squeeze(-1)
+        sums, rows, columns = s.sum(-1, keepdim=True), weighted.sum(-1), weighted.sum(-2)
+        # singular along each block of a matrix that falls apart: there nothing is to be projected
+        system = torch.diag_embed(s.sum(-2)) - s.mT @ (s / sums)
+        values, vectors = torch.linalg.eigh(system)
+        inverse = torch.where(values > 1e-10, 1 / values.clamp(min=1e-10), torch.zeros_like(values))
+        goal = columns - (s.mT @ (rows.unsqueeze(-1) / sums)).squeeze(-1)
+        y = (vectors @ (inverse.unsqueeze(-1) * (vectors.mT @ goal.unsqueeze(-1)))).squeeze(-1)
+        x = (rows - (s @ y.unsqueeze(-1)).squeeze(-1)) / sums.squeeze(-1)
         return (weighted - s * (x.unsqueeze(-1) + y.unsqueeze(-2))).to(gradient.dtype), None, None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.optimize import isotonic_regression
 from torch import Tensor
 
@@ -51,10 +50,11 @@ def soft_rank(scores: Float[Tensor, "*batch n"], strength: float = 1.0) -> Float
         tensor([8., 1., 5., 4., 3., 2., 6., 7., 9.])
     """
     _check(scores, strength)
-    z = scores / strength
+    z = scores.double() / strength
     s, order = z.sort(dim=-1, descending=True, stable=True)
-    w = torch.arange(scores.shape[-1], 0, -1, device=scores.device, dtype=scores.dtype).expand_as(s)
-    projected = s - _Isotonic.apply(s - w)[0]
+    w = torch.arange(scores.shape[-1], 0, -1, device=scores.device, dtype=torch.float64).expand_as(s)
+    blocks = _pooled(s - w)
+    projected = (_mean(w.double(), blocks) + s.double() - _mean(s.double(), blocks)).to(scores.dtype)
     return torch.empty_like(projected).scatter(-1, order, projected)
 
 
@@ -62,40 +62,31 @@ def soft_sort(scores: Float[Tensor, "*batch n"], strength: float = 1.0) -> Float
     """The scores in ascending order, as a projection onto the permutahedron of the scores (Blondel et al., 2020)."""
     _check(scores, strength)
     s = (-scores).sort(dim=-1, descending=True, stable=True).values
-    w = torch.arange(scores.shape[-1], 0, -1, device=scores.device, dtype=scores.dtype).expand_as(s) / strength
-    return _Isotonic.apply(w - s)[0] - w  # type: ignore[no-any-return]
+    w = torch.arange(scores.shape[-1], 0, -1, device=scores.device, dtype=torch.float64).expand_as(s) / strength
+    blocks = _pooled(w - s)
+    return (_mean(w, blocks) - w - _mean(s.double(), blocks)).to(scores.dtype)
 
 
-class _Isotonic(torch.autograd.Function):
-    """The closest non-increasing sequence; its derivative averages over the blocks that were pooled."""
+def _pooled(y: Float[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
+    """The block of each entry in the closest non-increasing sequence: entries of a block take their mean."""
+    flat = y.detach().double().cpu().reshape(prod(y.shape[:-1]), y.shape[-1]).numpy()
+    block = np.zeros(flat.shape, dtype=np.int64)
+    for i, row in enumerate(flat):
+        if len(row):
+            found = isotonic_regression(row, increasing=False)
+            block[i] = np.repeat(np.arange(len(found.weights)), np.diff(found.blocks))
+    return torch.from_numpy(block).reshape(y.shape).to(y.device)
 
-    @staticmethod
-    def forward(y: Tensor) -> tuple[Tensor, Tensor]:
-        flat = y.detach().double().cpu().reshape(prod(y.shape[:-1]), y.shape[-1]).numpy()
-        fitted, block = np.empty_like(flat), np.zeros(flat.shape, dtype=np.int64)
-        for i, row in enumerate(flat):
-            if len(row):
-                found = isotonic_regression(row, increasing=False)
-                fitted[i] = found.x
-                block[i] = np.repeat(np.arange(len(found.weights)), np.diff(found.blocks))
-        blocks = torch.from_numpy(block).reshape(y.shape).to(y.device)
-        return torch.from_numpy(fitted).reshape(y.shape).to(y), blocks
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(output[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Any) -> Tensor:
-        (block,) = ctx.saved_tensors
-        total = torch.zeros_like(gradient).scatter_add(-1, block, gradient)
-        count = torch.zeros_like(gradient).scatter_add(-1, block, torch.ones_like(gradient))
-        return (total / count.clamp(min=1)).gather(-1, block)
+def _mean(values: Float[Tensor, "*batch n"], block: Int[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
+    """The mean over the block of each entry; of a block of one the entry, exactly."""
+    total = torch.zeros_like(values).scatter_add(-1, block, values)
+    count = torch.zeros_like(values).scatter_add(-1, block, torch.ones_like(values))
+    return (total / count.clamp(min=1)).gather(-1, block)
 
 
 def _check(scores: Tensor, temperature: float) -> None:
-    if scores.isnan().any():
-        raise InputError("scores hold NaN")
+    if not scores.isfinite().all():
+        raise InputError("scores hold NaN or infinities")
     if not temperature > 0:
         raise InputError(f"the temperature or strength must be positive, got {temperature}")

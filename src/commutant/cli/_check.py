@@ -74,7 +74,7 @@ def load_model(target: str) -> Callable[..., Any]:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise InputError(f"can't import {module_name}: {error}") from None
     finally:
         sys.path.pop(0)
@@ -97,6 +97,8 @@ def load_model(target: str) -> Callable[..., Any]:
         return found(*arguments, **keywords)  # type: ignore[no-any-return]
     except TypeError as error:
         raise InputError(f"{path} could not be built: {error}; give its arguments as {path}(...)") from None
+    except Exception as error:
+        raise InputError(f"{path} could not be built: {type(error).__name__}: {error}") from error
 
 
 def make_law(law: str, action: str | None, output_action: str | None, inputs: list[str]) -> Law:

@@ -24,7 +24,7 @@ def show_symmetries(model: str, inputs: list[str]) -> None:
 def align(a: Path, b: Path, model: str, inputs: list[str], output: Path, *, overwrite: bool, restarts: int) -> None:
     """Write the second checkpoint, permuted to lie close to the first."""
     first, second = Checkpoint(a), Checkpoint(b)
-    _free(output, overwrite, [a, b])
+    _free(output, overwrite, second, [first, second])
     _, spec = _spec(model, inputs)
     found = weight_matching(spec, first, second, restarts=restarts, generator=torch.Generator().manual_seed(0))
     before, after = (_distance(spec, first, second, p) for p in (Permutation(spec), found))
@@ -49,21 +49,29 @@ def merge(
         raise InputError(f"two checkpoints or more are needed, got {len(checkpoints)}")
     states = [Checkpoint(path) for path in checkpoints]
     shares = weights or [1 / len(states)] * len(states)
-    if len(shares) != len(states) or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
         raise InputError(f"--weights must be {len(states)} numbers that sum to one, got {shares}")
-    _free(output, overwrite, checkpoints)
+    _free(output, overwrite, states[0], states)
     network, spec = _spec(model, inputs)
+    for number, state in enumerate(states):
+        spec.check(state)
+        for key in states[0]:
+            own, other = states[0][key], state[spec.name_in(state, key)]
+            if own.dtype != other.dtype:
+                raise InputError(
+                    f"{key!r} is {own.dtype} in {checkpoints[0]} and {other.dtype} in {checkpoints[number]}"
+                )
     if aligned:
         found = [Permutation(spec) for _ in states]
-        for state in states:
-            spec.check(state)
     elif len(states) == 2:
         found = [Permutation(spec), weight_matching(spec, states[0], states[1])]
     else:
         found = match_many(spec, states, generator=torch.Generator().manual_seed(0))
+        back = found[0].inverse()  # the first stays as it is
+        found = [p.compose(back) for p in found]
 
     def mean(key: str, value: torch.Tensor) -> torch.Tensor:
-        parts = [{key: p.apply_to(key, s[key])} for p, s in zip(found, states, strict=True)]
+        parts = [{key: p.apply_to(key, s[spec.name_in(s, key)])} for p, s in zip(found, states, strict=True)]
         return interpolate(parts, shares)[key]
 
     written = states[0].rewrite(output, mean)
@@ -81,9 +89,16 @@ def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
     measure: Any = load_model(evaluate)
     if not callable(measure):
         raise InputError(f"{evaluate} must be a function from a module to its loss")
-    found = loss_barrier(networks[0], networks[1], measure, points=points)
-    for t, loss, above in zip(found.weights, found.losses, found.curve, strict=True):
-        print(f"{t:6.3f}  loss {loss:10.5f}  above the chord {above:10.5f}")
+
+    def loss(network: nn.Module) -> float:
+        try:
+            return float(measure(network))
+        except Exception as error:
+            raise InputError(f"{evaluate} failed to give a number: {type(error).__name__}: {error}") from error
+
+    found = loss_barrier(networks[0], networks[1], loss, points=points)
+    for t, value, above in zip(found.weights, found.losses, found.curve, strict=True):
+        print(f"{t:6.3f}  loss {value:10.5f}  above the chord {above:10.5f}")
     print(f"barrier {found.sup:.5f}, half way {found.midpoint:.5f}")
 
 
@@ -111,12 +126,17 @@ def build_model(model: str) -> nn.Module:
         folder = Path(model.removeprefix("hf:"))
         if not (folder / "config.json").is_file():
             raise InputError(f"{folder} holds no config.json")
-        config = transformers.AutoConfig.from_pretrained(folder)
-        name = (getattr(config, "architectures", None) or [None])[0]
-        kind = getattr(transformers, name, None) if name else None
-        if hasattr(config, "use_cache"):
-            config.use_cache = False
-        made = kind(config) if kind else transformers.AutoModel.from_config(config)
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder)
+            name = (getattr(config, "architectures", None) or [None])[0]
+            kind = getattr(transformers, name, None) if name else None
+            if hasattr(config, "use_cache"):
+                config.use_cache = False
+            made = kind(config) if kind else transformers.AutoModel.from_config(config)
+        except Exception as error:
+            raise InputError(
+                f"{folder} gives no model: {type(error).__name__}: {str(error).splitlines()[0]}"
+            ) from error
         return made.eval()  # type: ignore[no-any-return]
     found = load_model(model)
     if not isinstance(found, nn.Module):
@@ -132,7 +152,13 @@ def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:
     example: Any
     select: Callable[[Any], Any] | None = None
     if model.startswith("hf:"):
-        example = {"input_ids": parse_input((inputs or ["ids:100:2x8"])[0])(generator)}
+        name = getattr(network, "main_input_name", "input_ids")
+        if name != "input_ids" and not inputs:
+            raise InputError(f"{model} reads {name}: give an example, such as --input 2x3x224x224")
+        words = getattr(network.config, "vocab_size", 100)
+        example = {name: parse_input((inputs or [f"ids:{words}:2x8"])[0])(generator)}
+        if getattr(network.config, "is_encoder_decoder", False):
+            example["decoder_input_ids"] = parse_input((inputs or ["", f"ids:{words}:2x5"])[-1])(generator)
         select = lambda out: out.logits if "logits" in out else out  # noqa: E731
     elif not inputs:
         raise InputError("give an example of the model's input: --input 2x3x32x32, or --input ids:100:2x8")
@@ -141,11 +167,15 @@ def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:
     return network, PermutationSpec.from_module(network, example, outputs=select)
 
 
-def _free(output: Path, overwrite: bool, inputs: Sequence[Path]) -> None:
-    if any(output.resolve() == path.resolve() for path in inputs):
-        raise InputError(f"{output} is one of the inputs; give another --output")
-    if output.exists() and not overwrite and (output.is_file() or any(output.iterdir())):
-        raise InputError(f"{output} exists; give --overwrite to replace it")
+def _free(output: Path, overwrite: bool, layout: Checkpoint, inputs: Sequence[Checkpoint]) -> None:
+    """Refuse to write over an input, or over anything at all that was not offered."""
+    places = {place.resolve() for place in layout.places(output).values()}
+    read = {file.resolve() for one in inputs for file in (*one.files, *([one.index] if one.index else []))}
+    if places & read:
+        raise InputError(f"{output} would write over {sorted(places & read)[0]}, which is one of the inputs")
+    there = sorted(place for place in places if place.exists())
+    if there and not overwrite:
+        raise InputError(f"{there[0]} exists; give --overwrite to replace it")
 
 
 def _distance(spec: PermutationSpec, a: Checkpoint, b: Checkpoint, permutation: Permutation) -> float:

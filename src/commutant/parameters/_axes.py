@@ -96,6 +96,9 @@ def use(axis: Axis) -> None:
 def unify(x: Axis, y: Axis, why: str) -> None:
     """Make two axes of equal size move alike; freeze both where their structures can't be made to meet."""
     x, y = x.find(), y.find()
+    if x.size != y.size:
+        _freeze_all([[x, y]], why)
+        return
     if x is y or x.size <= 1 or isinstance(x, Invariant) or isinstance(y, Invariant):
         return
     if x.join is not None and y.join is None:
@@ -124,6 +127,9 @@ def parts_of(axis: Axis, sizes: Sequence[int], why: str) -> list[Axis]:
 def reshape(axes: Sequence[Axis], sizes: Sequence[int], why: str) -> list[Axis]:
     """The axes of a row-major reshape: runs of equal product are merged, then split."""
     result: list[Axis] = []
+    if 0 in sizes:
+        _freeze_all([axes], why)
+        return [Axis(size, why) for size in sizes]
     for run, shape in runs([axis.size for axis in axes], sizes):
         old = [axes[i] for i in run]
         if len(old) == len(shape) == 1:
@@ -193,7 +199,8 @@ def _first(blocks: list[list[Axis]]) -> list[Axis]:
 
 def _cut(block: list[Axis], size: int) -> bool:
     """Cut a block after `size` entries, along its outermost factor; False where it has no border there."""
-    count, left = divmod(size, _size(block[1:]))
+    inner = _size(block[1:])
+    count, left = divmod(size, inner) if inner else (0, 0)
     if left or not count:
         return False
     block[0]._become("sum", [Axis(count), Axis(block[0].size - count)])

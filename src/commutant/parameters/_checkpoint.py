@@ -28,7 +28,10 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.files = _files(self.path)
+        try:
+            self.files, self.index = _files(self.path)
+        except OSError as error:
+            raise InputError(f"{path} can't be read: {error}") from None
         self._where: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         for file in self.files:
@@ -47,36 +50,60 @@ class Checkpoint(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._where)
 
+    def places(self, target: str | Path) -> dict[Path, Path]:
+        """Where `rewrite` would write each file of this checkpoint, the index of shards included.
+
+        Raises:
+            InputError: a file for a sharded checkpoint, or a folder's name for a single file.
+        """
+        target = Path(target)
+        if self.index is None:
+            if target.is_dir():
+                return {self.files[0]: target / self.files[0].name}
+            if target.suffix != ".safetensors":
+                raise InputError(f"{target} must be a folder that is there, or end in .safetensors")
+            return {self.files[0]: target}
+        if target.suffix == ".safetensors" or target.is_file():
+            raise InputError(f"{self.path} has shards: the output must be a folder, got {target}")
+        return {file: target / file.relative_to(self.index.parent) for file in (*self.files, self.index)}
+
     def rewrite(self, target: str | Path, change: Callable[[str, Tensor], Tensor]) -> list[Path]:
         """Write a checkpoint of the same layout with every tensor changed, one shard in memory at a time.
 
-        Each file is written beside its place and then renamed, so that a stop leaves no half a file.
+        All files are written beside their places first and renamed together at the end, so that a failure leaves what
+        was there.
 
         Returns:
             The files written.
+
+        Raises:
+            InputError: the output can't be written.
         """
-        target = Path(target)
-        single = len(self.files) == 1 and target.suffix == ".safetensors"
-        folder = target.parent if single else target
-        folder.mkdir(parents=True, exist_ok=True)
-        written = []
-        for file in self.files:
-            with _opened(file) as handle:
-                metadata = handle.metadata()
-                keys = list(handle.keys())
-                tensors = {key: change(key, handle.get_tensor(key)).contiguous() for key in keys}
-            place = target if single else folder / file.name
-            partial = place.with_name(place.name + ".partial")
-            save_file(tensors, str(partial), metadata)
-            partial.replace(place)
-            written.append(place)
-        index = self.path if self.path.suffix == ".json" else self.path / _INDEX
-        if not single and index.is_file():
-            (folder / index.name).write_text(index.read_text())
-        return written
+        places = self.places(target)
+        partial = {place: place.with_name(place.name + ".partial") for place in places.values()}
+        try:
+            for file, place in places.items():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if file == self.index:
+                    partial[place].write_text(file.read_text())
+                    continue
+                with _opened(file) as handle:
+                    metadata, keys = handle.metadata(), list(handle.keys())
+                    tensors = {key: change(key, handle.get_tensor(key)).contiguous() for key in keys}
+                save_file(tensors, str(partial[place]), metadata)
+            for place, written in partial.items():
+                written.replace(place)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{target} can't be written: {error}") from None
+        finally:
+            for written in partial.values():
+                with contextlib.suppress(OSError):
+                    written.unlink()
+        return list(partial)
 
 
-def _files(path: Path) -> list[Path]:
+def _files(path: Path) -> tuple[list[Path], Path | None]:
+    """The files of a checkpoint, and the index that names them where there are shards."""
     if path.is_dir():
         if (path / _INDEX).is_file():
             path = path / _INDEX
@@ -88,13 +115,15 @@ def _files(path: Path) -> list[Path]:
         raise InputError(f"there is no file {path}")
     if path.suffix == ".json":
         try:
-            names = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+            names = sorted({Path(str(name)) for name in json.loads(path.read_text())["weight_map"].values()})
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"{path} is no index of safetensors shards") from None
+        if odd := [name for name in names if name.is_absolute() or ".." in name.parts]:
+            raise InputError(f"{path} names the shard {odd[0]}, which lies outside its folder")
         files = [path.parent / name for name in names]
         if missing := [f for f in files if not f.is_file()]:
-            raise InputError(f"{path} names the shard {missing[0].name}, which is not there")
-        return files
+            raise InputError(f"{path} names the shard {missing[0].relative_to(path.parent)}, which is not there")
+        return files, path
     with path.open("rb") as stream:
         head = stream.read(8)
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
@@ -102,7 +131,7 @@ def _files(path: Path) -> list[Path]:
             f"{path} is a pickle, which can run code when it is read; convert it where you trust it: "
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
         )
-    return [path]
+    return [path], None
 
 
 @contextlib.contextmanager

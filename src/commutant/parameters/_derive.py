@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from . import _rules_indexing, _rules_pointwise, _rules_reshaping, _rules_sums  # noqa: F401  (they register the rules)
 from ._axes import Axis, freeze
 from ._labels import AxisLabel, Factor
+from ._permutation import storage_of
 from ._trace import Source, Trace
 from ._walk import Events, Labels, Stacked, Value, collapse, constant, fixed, walk
 
@@ -31,17 +32,16 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
     """The permutation symmetries that every trace allows."""
     state = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    atoms: dict[int, tuple[Axis, ...]] = {}
+    atoms: dict[tuple[object, ...], tuple[Axis, ...]] = {}
 
     def of(name: str) -> tuple[Axis, ...]:
         """The axes of a tensor of the module; names of the same tensor share them."""
         tensor = own[name]
-        if id(tensor) not in atoms:
+        place = storage_of(tensor)
+        if place not in atoms:
             whole = not (tensor.is_floating_point() or tensor.is_complex())
-            atoms[id(tensor)] = tuple(
-                fixed(n, "integers") if whole or name not in state else Axis(n) for n in tensor.shape
-            )
-        return atoms[id(tensor)]
+            atoms[place] = tuple(fixed(n, "integers") if whole or name not in state else Axis(n) for n in tensor.shape)
+        return atoms[place]
 
     events = Events()
     for key in state:
@@ -212,6 +212,10 @@ def _parents(
             for d, h in candidates
             if (d in gone and left.count(h) > 1) or (h in gone and d not in gone and d in left)
         }
+    for axis, letters in events.beside:  # summed over d while two axes H stand side by side
+        gone = {n for path in paths([axis])[0] for n in path}
+        there = [n for own in paths(letters) for n in {n for path in own for n in path}]
+        candidates -= {(d, h) for d, h in candidates if d in gone and there.count(h) > 1}
     candidates -= {(d, h) for d, h in candidates if (h, d) in candidates and _first(free, d, h)}
     found: dict[str, tuple[str, ...]] = {}
     for d, name in free.items():

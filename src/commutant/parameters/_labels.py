@@ -100,7 +100,7 @@ def old_positions(
             stride //= factor.size
             indices.append(inside // stride % factor.size)
         around = {name: index[here] for name, index in outer.items()}
-        around |= {f.group: i for f, i in zip(block, indices, strict=True) if f.group is not None}
+        around |= _inside(block, indices)
         old = torch.zeros_like(inside)
         for factor, index in zip(block, indices, strict=True):
             if factor.label is not None:
@@ -112,6 +112,18 @@ def old_positions(
         result[here] = old + offset
         offset += size
     return result
+
+
+def _inside(block: Sequence[Factor], indices: Sequence[Int[Tensor, " entries"]]) -> dict[str, Tensor]:
+    """The index of each group of a block, those of inner sums too; where a group is not, zero stands for it."""
+    found: dict[str, Tensor] = {}
+    for factor, index in zip(block, indices, strict=True):
+        if factor.group is not None:
+            found[factor.group] = index
+        elif factor.label is not None:
+            for group in set(factor.label.groups()):
+                found[group] = _coordinate(factor.label, index, group).clamp(min=0)
+    return found
 
 
 def positions_by_group(
@@ -168,6 +180,5 @@ def indices_of(label: AxisLabel, position: Int[Tensor, " entries"]) -> dict[str,
     stride = label.size
     for factor in label.blocks[0]:
         stride //= factor.size
-        if factor.group is not None:
-            found[factor.group] = position // stride % factor.size
+        found |= _inside((factor,), [position // stride % factor.size])
     return found

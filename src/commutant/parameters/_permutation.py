@@ -66,14 +66,15 @@ class Permutation:
         """
         if isinstance(parameters, nn.Module):
             moved = copy.deepcopy(parameters)
-            moved.load_state_dict(self.apply(parameters.state_dict()), strict=False)
+            state = {k: v for k, v in parameters.state_dict().items() if isinstance(v, Tensor)}
+            moved.load_state_dict(self.apply(state), strict=False)
             return moved
         self.spec.check(parameters)
         shared: dict[tuple[object, ...], Tensor] = {}
         result = {}
         for key, value in parameters.items():
-            place = (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
-            if value.numel() == 0 or place not in shared:
+            place = storage_of(value)
+            if place not in shared:
                 shared[place] = self.apply_to(key, value)
             result[key] = shared[place]
         return result
@@ -159,6 +160,13 @@ class Permutation:
             return cls(spec, load_file(str(path)))
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} can't be read as a permutation: {error}") from None
+
+
+def storage_of(value: Tensor) -> tuple[object, ...]:
+    """What tells whether two names are the same tensor: the object, or the place in memory and how it is read."""
+    if value.numel() == 0 or value.is_meta:
+        return (id(value),)
+    return (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
 
 
 def crossing(labels: tuple[AxisLabel, ...], parents: Mapping[str, tuple[str, ...]]) -> bool:

@@ -100,7 +100,10 @@ def scatter(op: Op) -> Any:
         _look_up(op, whole, position)
         whole = fixed(whole.size, op.reason) if isinstance(whole, Invariant) else whole
     entries = position.axes[dim] if position.axes else Invariant(1)
-    if source:
+    if source and (source[dim].size != entries.size or op.name in ("aten.scatter", "aten.index_copy")):
+        op.freeze(source[dim])  # of two writes to one place the last stays
+        op.freeze(entries)
+    elif source:
         op.tie(source[dim], entries)
     result: list[Axis] = []
     for i, axis in enumerate(axes):
@@ -108,7 +111,9 @@ def scatter(op: Op) -> Any:
             result.append(whole)
             continue
         own = [a for a in (axis, position.axes[i], *([source[i]] if source else [])) if a.size == axis.size]
-        if any(a.size not in (1, axis.size) for a in (position.axes[i], *([source[i]] if source else []))):
+        if any(a.size != axis.size for a in (position.axes[i], *([source[i]] if source else []))):
+            for other in (position.axes[i], *([source[i]] if source else [])):
+                op.freeze(other)
             result.append(op.pin(axis))
         else:
             result.append(op.spread([[a] for a in own], [axis.size])[0])

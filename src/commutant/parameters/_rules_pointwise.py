@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
+
+from torch import Tensor, fx
 
 from ._axes import Axis, Invariant, product
 from ._rules_reshaping import cut
-from ._walk import Labels, Op, rule
+from ._walk import Labels, Op, name_of, rule
 
 UNARY = """
     abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
@@ -52,7 +55,7 @@ def prelu(op: Op) -> Any:
     if op.name == "aten._prelu_kernel":
         return op.spread([axes, slope], op.shape)
     if slope and slope[0].size > 1:
-        op.tie(axes[1], slope[0])
+        axes[1] = op.spread([[axes[1]], slope], [axes[1].size])[0]
     return axes
 
 
@@ -96,10 +99,37 @@ def ordering(op: Op) -> Any:
         del rest[dim]
     else:
         rest[dim] = Axis(op.shape[dim], op.name) if op.shape[dim] != 1 else Invariant(1)
-    where = Labels(tuple(rest), points_to=source)
+    if isinstance(source, Invariant) or not without_plateaus(op["self"]):
+        if not isinstance(source, Invariant):
+            op.freeze(source)  # among equal values the first is taken
+        where = Labels(tuple(rest))
+    else:
+        where = Labels(tuple(rest), points_to=source)
     if op.name.startswith("aten.arg"):
         return where
     return (rest, where)
+
+
+_SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d", "convolution"}
+_STRICT = {"softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid", "tanh", "exp", "log", "neg", "add", "sub",
+           "mul", "div", "to", "_to_copy", "view", "reshape", "_unsafe_view", "transpose", "permute", "squeeze",
+           "unsqueeze", "select", "slice", "clone", "contiguous", "detach", "flatten", "unflatten",
+           "unbind"}  # fmt: skip
+
+
+def without_plateaus(node: Any) -> bool:
+    """Whether a tensor's entries are different almost surely: sums over weights, under strictly monotone functions."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        return without_plateaus(node.args[0])
+    name = name_of(node.target).removeprefix("aten.")
+    if name in _SUMS:
+        return True
+    tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
+    if name in ("add", "sub"):
+        return any(without_plateaus(n) for n in tensors)
+    return name in _STRICT and bool(tensors) and all(without_plateaus(n) for n in tensors)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "special_softmax", "softmin")
@@ -113,6 +143,8 @@ def softmax(op: Op) -> Any:
 @rule("cumsum", "cumprod", "logcumsumexp", "flip", "roll", "tril", "triu", "cummax", "cummin", "rot90", "diff")
 def positional(op: Op) -> Any:
     """The result depends on the order along some axes."""
+    if op["prepend"] is not None or op["append"] is not None:
+        raise NotImplementedError
     axes = op.axes("self")
     if op.name in ("aten.tril", "aten.triu"):
         dims = [len(axes) - 2, len(axes) - 1]
@@ -145,6 +177,10 @@ def batch_norm(op: Op) -> Any:
     axes = op.axes("input")
     own = [op.axes(name) for name in ("weight", "bias", "running_mean", "running_var")]
     axes[1] = op.spread([[axes[1]], *own], [axes[1].size])[0]
+    if op.name == "aten.instance_norm":
+        op.mix(*axes[2:])
+    elif not own[2] or op["training"] or op["train"]:
+        op.mix(axes[0], *axes[2:])
     others = [None if s is None else [axes[1]] if s == (axes[1].size,) else _fresh(op, s) for s in op.shapes[1:]]
     return (axes, *others) if others else axes
 
@@ -159,7 +195,7 @@ def group_norm(op: Op) -> Any:
     if isinstance(axes[1], Invariant):
         axes[1] = op.pin(axes[1])
     op.tie(axes[1], product([groups, inner]))
-    op.mix(inner)
+    op.mix(inner, *axes[2:])
     return (axes, *[[axes[0], groups]] * (len(op.shapes) - 1)) if len(op.shapes) > 1 else axes
 
 

@@ -31,7 +31,7 @@ def view(op: Op) -> Any:
         raise NotImplementedError
     value = plain(op)
     for dim in range(len(op.shape)):
-        borders = cuts(op.node, dim) if op.shape[dim] > 1 else None
+        borders = cuts(op.node, dim) if op.shape[dim] > 1 and value.points_to is None else None
         if borders and len(borders) <= 8 and (stacked := _stack(op, value, dim, borders)) is not None:
             return stacked
     return Labels(tuple(reshape(value.axes, op.shape, op.reason)), value.points_to, value.constant)
@@ -197,6 +197,8 @@ def split(op: Op) -> Any:
     value = plain(op)
     dim = (op["dim"] or 0) % len(value.axes)
     sizes = [s[dim] for s in op.shapes if s is not None]
+    if sum(sizes) != value.axes[dim].size:
+        raise NotImplementedError
     parts = cut(op, value.axes[dim], sizes)
     return tuple(
         Labels(tuple(part if i == dim else a for i, a in enumerate(value.axes)), value.points_to) for part in parts

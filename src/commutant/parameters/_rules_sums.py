@@ -60,6 +60,7 @@ def einsum(op: Op) -> Any:
                 found[letter] = axis
     for letter in set(found) - set(result):
         op.contract(found[letter], found[letter])
+        op.events.beside.append((found[letter], tuple(found.values())))
     return [found[letter] for letter in result]
 
 
@@ -119,17 +120,19 @@ def attention(op: Op) -> Any:
     op.mix(k[-2])
     op.contract(k[-2], v[-2])
     if len(q) > 2 and k[-3].size not in (1, q[-3].size):
-        shared = product([k[-3], Axis(q[-3].size // k[-3].size)])
-        op.tie(k[-3], v[-3])
-        op.tie(q[-3], shared)
-        lead = [*op.spread([q[:-3], k[:-3], v[:-3]], op.shape[:-3]), q[-3]]
+        (shared,) = op.spread([[k[-3]], [v[-3]]], [k[-3].size])
+        shared = Axis(shared.size) if isinstance(shared, Invariant) else shared
+        each = product([shared, Axis(q[-3].size // k[-3].size)])
+        heads = op.spread([[q[-3]], [each]], [q[-3].size])
+        lead = [*op.spread([q[:-3], k[:-3], v[:-3]], op.shape[:-3]), *heads]
     else:
         lead = op.spread([q[:-2], k[:-2], v[:-2]], op.shape[:-2])
     mask = op.axes("attn_mask") or op.axes("attn_bias")
     scores = op.spread([[*lead, q[-2], k[-2]], mask], [*op.shape[:-1], k[-2].size])
     if op["is_causal"]:
-        op.freeze(scores[-2])
-        op.freeze(scores[-1])
+        for axis in (q[-2], k[-2], v[-2], scores[-1]):
+            op.freeze(axis)
+        scores[-2] = op.pin(scores[-2])
     result = [*scores[:-1], v[-1]]
     return (result, *[_fixed_all(op, s) for s in op.shapes[1:]]) if len(op.shapes) > 1 else result
 
@@ -164,7 +167,12 @@ def recurrent(op: Op) -> Any:
     states = op.tensors("hx") if isinstance(op["hx"], list | tuple) else [op.axes("hx")]
     batch_first, ways = bool(op["batch_first"]), 2 if op["bidirectional"] else 1
     time = (1 if batch_first else 0) if len(x) == 3 else 0
-    op.freeze(x[time])
+    x[time] = op.pin(x[time])
+    batch = 1 - time
+    if len(x) == 3:
+        (x[batch],) = op.spread([[x[batch]], *[[held[1]] for held in states]], [x[batch].size])
+    for held in states:
+        op.freeze(held[0])  # layers and directions in their order
     weights = iter(op.tensors("params"))
     feed, finals = x[-1], []
     for _ in range(op["num_layers"]):

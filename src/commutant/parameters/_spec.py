@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lgamma, log, prod
 from typing import Any
@@ -18,7 +18,7 @@ from .._errors import InputError
 from ._checkpoint import Checkpoint
 from ._derive import Derived, derive
 from ._labels import AxisLabel, Factor
-from ._permutation import Permutation
+from ._permutation import Permutation, storage_of
 from ._trace import Trace, trace
 from ._verify import captured, difference, generic, outputs
 
@@ -130,7 +130,14 @@ class PermutationSpec:
     def _verified(self, model: nn.Module, traces: Sequence[Trace], generator: torch.Generator) -> PermutationSpec:
         given = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
         states = [generic(given, generator) for _ in range(2)]
-        before = [[outputs(t, state) for t in traces] for state in states]
+        try:
+            before = [[outputs(t, state) for t in traces] for state in states]
+        except Exception as failure:  # an operator that knows no float64
+            warnings.warn(f"nothing was verified: {type(failure).__name__}: {str(failure)[:200]}", stacklevel=3)
+            return self
+        if not any(bool(x.isfinite().any()) for found in before for one in found for x in one if x.is_floating_point()):
+            warnings.warn("nothing was verified: the model returns no finite number on the example", stacklevel=3)
+            return self
 
         def error(spec: PermutationSpec, groups: Sequence[str]) -> float:
             """The worst of several draws: any two groups are told apart by one that moves only one of them."""
@@ -203,13 +210,20 @@ class PermutationSpec:
         """The axes `(entry of the state dict, number)` that carry a group."""
         return [(k, i) for k, labels in self.axes.items() for i, label in enumerate(labels) if group in label.groups()]
 
+    def name_in(self, state: Collection[str], key: str) -> str:
+        """The name under which a checkpoint holds an entry: its own, or that of one that it is tied to."""
+        if key in state:
+            return key
+        first = self.ties.get(key, key)
+        return next((k for k in (first, *(k for k, v in self.ties.items() if v == first)) if k in state), key)
+
     def check(self, state: Mapping[str, Tensor]) -> None:
         """Refuse parameters that are not those of this network.
 
         Raises:
             InputError: names the first key or shape that differs.
         """
-        missing = sorted(k for k in self.axes if k not in state and self.ties.get(k) not in state)
+        missing = sorted(k for k in self.axes if self.name_in(state, k) not in state)
         if missing:
             raise InputError(f"the parameters lack {missing[0]!r} ({len(missing)} missing), which the spec has")
         if extra := sorted(set(state) - set(self.axes)):
@@ -266,11 +280,11 @@ def _cycles(shape: tuple[int, ...], every: int, generator: torch.Generator) -> I
 
 
 def _ties(model: nn.Module) -> dict[str, str]:
-    first: dict[int, str] = {}
+    first: dict[tuple[object, ...], str] = {}
     found = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
-        if first.setdefault(id(parameter), name) != name:
-            found[name] = first[id(parameter)]
+        if first.setdefault(storage_of(parameter), name) != name:
+            found[name] = first[storage_of(parameter)]
     return found
 
 

@@ -41,7 +41,7 @@ class Trace:
 
 def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
     """Trace a module in evaluation mode on example inputs."""
-    with _evaluating(model), _quietly():
+    with _quietly(), _evaluating(model):
         try:
             return _export(model, tuple(args), dict(kwargs))
         except Exception as error:
@@ -86,14 +86,22 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
     persistent = set(model.state_dict())
     state = parameters | buffers
     leaves, structure = pytree.tree_flatten((args, kwargs))
+    reading = _ReadingValues()
 
     def run(state: dict[str, torch.Tensor], leaves: list[Any]) -> list[Any]:
+        reading.read.clear()
         own_args, own_kwargs = pytree.tree_unflatten(leaves, structure)
-        out = functional_call(model, state, own_args, own_kwargs, tie_weights=False)
-        return [x for x in pytree.tree_leaves(out) if isinstance(x, torch.Tensor)]
+        found = pytree.tree_leaves(functional_call(model, state, own_args, own_kwargs, tie_weights=False))
+        for x in found:
+            if not isinstance(x, torch.Tensor | int | float | complex | str | None):
+                raise RuntimeError(f"the output holds a {type(x).__name__}, and what is in it can't be seen")
+        # what Python reads may shape what it does, so it must stay as it is, like an output
+        return [x for x in (*found, *reading.read) if isinstance(x, torch.Tensor)]
 
-    detached = {name: value.detach() for name, value in state.items()}
-    with torch.no_grad(), _ReadingValues():
+    copies: dict[int, torch.Tensor] = {}  # the module may write into its buffers and inputs
+    detached = {n: copies.setdefault(id(v), v.detach().clone()) for n, v in state.items()}
+    leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
+    with torch.no_grad(), reading:
         graph = make_fx(run, tracing_mode="real")(detached, leaves)
         if any(_mutates(node.target) for node in graph.graph.nodes):
             graph = make_fx(functionalize(graph, remove="mutations"), tracing_mode="real")(detached, leaves)
@@ -130,8 +138,15 @@ class _ReadingValues(TorchFunctionMode):
     _READ = frozenset({torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__bool__, torch.Tensor.__float__,
              torch.Tensor.__int__, torch.Tensor.__index__})  # fmt: skip
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[torch.Tensor] = []
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.numpy, torch.Tensor.__array__):
+            raise RuntimeError("the module hands tensors to NumPy, where they can't be followed")
         if func in self._READ:
+            self.read.append(args[0])
             with disable_proxy_modes_tracing():
                 return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -145,8 +160,8 @@ def _first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
         for module, mode in modes:

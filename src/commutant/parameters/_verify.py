@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from .._errors import InputError
 from ..kernels import reference
 from ._trace import Trace
+from ._walk import CALLED_ONCE
 
 _FLOATS = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
            torch.complex64: torch.complex128}  # fmt: skip
@@ -21,7 +22,7 @@ class InDouble(fx.Interpreter):
     """Runs a graph in float64, whatever types are written in it."""
 
     def run_node(self, n: fx.Node) -> Any:
-        if isinstance(n.target, torch._ops.HigherOrderOperator):
+        if str(n.target) in CALLED_ONCE:
             args = self.fetch_args_kwargs_from_env(n)[0]
             for i, argument in enumerate(args):
                 if isinstance(argument, fx.GraphModule):

@@ -52,6 +52,7 @@ class Events:
     tensors: list[tuple[Axis, ...]] = field(default_factory=list)
     mixed: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
     contracted: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
+    beside: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
 
@@ -242,7 +243,7 @@ def _ruled(op: Op, apply: Rule | None) -> Value:
         return as_value(_unknown(op))
     try:
         result = as_value(apply(op))
-    except (NotImplementedError, LookupError, ValueError, TypeError, StopIteration, AssertionError):
+    except (NotImplementedError, ArithmeticError, LookupError, ValueError, TypeError, StopIteration, AssertionError):
         return as_value(_unknown(op))
     given = result if isinstance(result, tuple) else (result,)
     for value, shape in zip(given, op.shapes, strict=False):
@@ -288,7 +289,7 @@ def collapse(value: Stacked, why: str) -> Labels:
     return Labels(tuple(axes))
 
 
-_CALLED_ONCE = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
+CALLED_ONCE = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
 def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Value:
@@ -296,9 +297,9 @@ def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Valu
     own = node.graph.owning_module
     for i, argument in enumerate(node.args):
         called = getattr(own, str(argument.target), None) if isinstance(argument, fx.Node) else None
-        if isinstance(called, fx.GraphModule) and str(node.target) in _CALLED_ONCE:
+        if isinstance(called, fx.GraphModule) and str(node.target) in CALLED_ONCE:
             return walk(called.graph, [lookup(a) for a in node.args[i + 1 :]], events)
-    op = Op(node, dict(enumerate(node.args)), lookup, events)  # type: ignore[arg-type]
+    op = Op(node, {str(i): a for i, a in enumerate(node.args)}, lookup, events)
     return _unknown(op)  # type: ignore[no-any-return]
 
 

@@ -40,26 +40,30 @@ def singular_alignment(a: nn.Module | State, b: nn.Module | State, threshold: fl
         raise InputError(f"threshold must be from 0 to 1, got {threshold}")
     first, second = state_of(a), state_of(b)
     layers, total, count = {}, 0.0, 0
+    if odd := sorted(set(first) ^ set(second)):
+        raise InputError(f"{odd[0]!r} is in one of the networks only")
     for key, x in first.items():
-        if not x.is_floating_point() or x.dim() < 2:
+        if not x.is_floating_point() or x.dim() < 2 or x.numel() == 0:
             continue
         y = second.get(key)
         if y is None or y.shape != x.shape:
             other = "is not there" if y is None else f"has shape {tuple(y.shape)}"
             raise InputError(f"{key!r} has shape {tuple(x.shape)} in the first network; in the second it {other}")
+        if not (x.isfinite().all() and y.isfinite().all()):
+            raise InputError(f"{key!r} holds NaN or infinities")
         (p, k), (q, m) = (_polar(w.flatten(1).double(), threshold) for w in (x, y))
         found = float((p * q).sum())
-        kept = max(1, min(k, m))
-        layers[key] = found / kept
+        kept = min(k, m)
+        layers[key] = found / kept if kept else 0.0
         total, count = total + found, count + kept
     if not layers:
         raise InputError("the networks have no weight with two axes")
-    return Alignment(total / count, layers)
+    return Alignment(total / max(1, count), layers)
 
 
 def _polar(weight: Float[Tensor, "rows columns"], threshold: float) -> tuple[Float[Tensor, "rows columns"], int]:
     """`U V^T` over the singular values that are kept, and how many they are."""
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     noise = s[0] * max(weight.shape) * torch.finfo(s.dtype).eps
-    kept = s >= max(float(threshold * s[0]), float(noise))
+    kept = (s > noise) & (s >= threshold * s[0])
     return u[:, kept] @ vh[kept], int(kept.sum())

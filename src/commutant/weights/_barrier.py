@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._matching import state_of
-from ._merging import interpolate
+from ._merging import interpolate, same_entries
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def loss_barrier(a: nn.Module, b: nn.Module, evaluate: Callable[[nn.Module], flo
     for t in grid:
         network.load_state_dict(interpolate([a, b], [1 - t, t]))
         losses.append(float(evaluate(network)))
+        if not math.isfinite(losses[-1]):
+            raise InputError(f"evaluate gave {losses[-1]} at t = {t:g}")
     curve = [loss - (1 - t) * losses[0] - t * losses[-1] for t, loss in zip(grid, losses, strict=True)]
     return Barrier(tuple(grid), tuple(losses), tuple(curve))
 
@@ -75,6 +78,8 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
         b: of the same architecture.
         loss: differentiable, of a module.
     """
+    same_entries(state_of(a), state_of(b), 1)
+    a, b = copy.deepcopy(a), copy.deepcopy(b)  # a loss in training mode moves running statistics
     ends, slopes, curvatures = [dict(m.named_parameters()) for m in (a, b)], [], []
     direction = {k: (ends[1][k] - ends[0][k]).detach() for k in ends[0]}
     for network, parameters in zip((a, b), ends, strict=True):
@@ -84,8 +89,10 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
         slope = sum(
             ((g * direction[k]).sum() for k, g in zip(names, gradients, strict=True) if g is not None), torch.zeros(())
         )
-        again = torch.autograd.grad(slope, leaves, allow_unused=True)
         slopes.append(float(slope.detach()))
+        if not slope.requires_grad:  # linear in the parameters
+            continue
+        again = torch.autograd.grad(slope, leaves, allow_unused=True)
         curvatures.append(
             sum(float((h * direction[k]).sum()) for k, h in zip(names, again, strict=True) if h is not None)
         )
@@ -95,5 +102,6 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
 def distance(a: nn.Module, b: nn.Module) -> float:
     """The Euclidean distance of two networks' parameters, buffers left out."""
     first, second = state_of(a), state_of(b)
+    same_entries(first, second, 1)
     names = [name for name, _ in a.named_parameters()]
     return float(sum((first[k].double() - second[k].double()).square().sum() for k in names)) ** 0.5

@@ -67,15 +67,13 @@ def weight_matching(
     """
     problem = _Problem(spec, state_of(target), state_of(source))
     if isinstance(init, Permutation):
+        Permutation(spec).compose(init)  # refuses one of another spec
         problem.tables = {k: v.clone() for k, v in init.tables.items()}
     elif init == "anchored":
         problem.anchor()
     elif init != "identity":
         raise InputError(f'init must be "anchored", "identity" or a Permutation, got {init!r}')
     best_value, best = problem.descend(max_sweeps)
-    identity = spec.identity_tables()
-    if (value := problem.value(identity)) >= best_value - TOLERANCE * abs(best_value):
-        best_value, best = value, identity
     for _ in range(restarts):
         problem.tables = Permutation.random(spec, generator).tables
         value, tables = problem.descend(max_sweeps)
@@ -163,7 +161,7 @@ class _Problem:
             scores = self._scores(group, touched)
             new = _assign(scores, self.tables[group])
             gain = float((_picked(scores, new) - _picked(scores, self.tables[group])).sum())
-            if gain <= TOLERANCE * float(scores.abs().amax()) * scores.shape[-1]:
+            if gain <= 0:
                 return False
             self.tables[group] = new
             return True
@@ -334,7 +332,8 @@ def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer n rest"]) -
     step = max(1, 2**22 // max(1, x.shape[-2]))
     for start in range(0, x.shape[-1], step):
         a, b = (t[..., start : start + step] for t in (x, y))
-        a, b = (t if t.dtype == torch.float64 else t.float() for t in (a, b))
+        wide = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
+        a, b = a.to(wide), b.to(wide)
         found += (a @ b.mT).double()
     return found
 
@@ -352,7 +351,8 @@ def _assign(scores: Float[Tensor, "*outer n n"], current: Int[Tensor, "*outer n"
     """The best assignment of each matrix; the current one where no other is better."""
     best = linear_assignment(scores, maximize=True)
     gain = (_picked(scores, best) - _picked(scores, current)).sum(-1)
-    noise = TOLERANCE * scores.abs().amax((-1, -2)) * scores.shape[-1]
+    moved = best != current  # rows that stay may be large: they say nothing of how exact the others are
+    noise = TOLERANCE * ((_picked(scores, best).abs() + _picked(scores, current).abs()) * moved).sum(-1)
     return torch.where((gain > noise).unsqueeze(-1), best, current)
 
 
@@ -370,13 +370,16 @@ class _Weights(Mapping[str, Tensor]):
     def __init__(self, spec: PermutationSpec, state: State, name: str) -> None:
         self.state, self.name = state, name
         moved = [k for k, labels in spec.axes.items() if any(any(label.groups()) for label in labels)]
-        self.keys_that_count = [
-            k for k in moved if k in state and k not in spec.buffers and spec.ties.get(k) not in state
-        ]
+        self.names = {k: spec.name_in(state, k) for k in moved if k not in spec.buffers and k not in spec.ties}
         self.finite: set[str] = set()
 
     def __getitem__(self, key: str) -> Tensor:
-        value = self.state[key].detach().cpu()
+        value = self.state[self.names[key]].detach().cpu()
+        if value.is_meta or not (value.is_floating_point() and value.element_size() > 1):
+            raise InputError(
+                f"{key!r} of the {self.name} is {value.dtype} on {self.state[self.names[key]].device}; weights "
+                "must be real numbers of 16 bits or more, with values"
+            )
         if key not in self.finite:
             if not bool(value.isfinite().all()):
                 raise InputError(f"{key!r} of the {self.name} holds NaN or infinities")
@@ -384,7 +387,7 @@ class _Weights(Mapping[str, Tensor]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys_that_count)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self.keys_that_count)
+        return len(self.names)

@@ -36,19 +36,20 @@ def interpolate(
     if not states:
         raise InputError("at least one network is needed")
     shares = [1 / len(states)] * len(states) if weights is None else [float(w) for w in weights]
-    if len(shares) != len(states) or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
         raise InputError(f"{len(states)} weights that sum to one are needed, got {shares}")
     for i, state in enumerate(states[1:], start=1):
-        _same_entries(states[0], state, i)
+        same_entries(states[0], state, i)
     alone = [i for i, share in enumerate(shares) if share != 0]
     if len(alone) == 1 and shares[alone[0]] == 1:
         return {key: value.clone() for key, value in states[alone[0]].items()}
     result = {}
     for key, first in states[0].items():
-        if not first.is_floating_point():
+        if not (first.is_floating_point() or first.is_complex()):
             result[key] = first.clone()
             continue
-        total = torch.zeros(first.shape, dtype=torch.float64, device=first.device)
+        wide = torch.complex128 if first.is_complex() else torch.float64
+        total = torch.zeros(first.shape, dtype=wide, device=first.device)
         for share, state in zip(shares, states, strict=True):
             total += share * state[key].to(total)
         result[key] = total.to(first.dtype)
@@ -96,7 +97,7 @@ def match_many(
     return found
 
 
-def _same_entries(first: State, other: State, number: int) -> None:
+def same_entries(first: State, other: State, number: int) -> None:
     if missing := sorted(set(first) ^ set(other)):
         where = "the first" if missing[0] in first else f"network {number}"
         raise InputError(f"{missing[0]!r} is in {where} only ({len(missing)} entries differ)")

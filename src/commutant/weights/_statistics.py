@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from .._errors import InputError
+from ._matching import state_of
+from ._merging import same_entries
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -25,26 +27,34 @@ def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module
         model: with batch norm; without any it is returned as it is.
         batches: of training data: tensors, tuples of arguments (the first is the input) or mappings of keywords.
     """
-    norms = [m for m in model.modules() if isinstance(m, _NORMS) and m.track_running_stats]
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
         return model
     modes, momenta = [(m, m.training) for m in model.modules()], [m.momentum for m in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
+    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     seen = 0
-    with torch.no_grad():
-        for batch in batches:
-            call(model, batch)
-            seen += 1
-    for module, mode in modes:
-        module.training = mode
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    if not seen:
-        raise InputError("no batch was given to estimate statistics from")
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        with torch.no_grad():
+            for batch in batches:
+                call(model, batch)
+                seen += 1
+        if not seen:
+            raise InputError("no batch was given to estimate statistics from")
+    except BaseException:
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, buffer in buffers.items():
+                norm.get_buffer(name).copy_(buffer)
+        raise
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
     return model
 
 
@@ -59,7 +69,7 @@ def repair(
     The mean of two units that are not quite alike varies less than either; deep networks lose their signal that way.
     For each layer, from the input on, the merged unit's output is scaled and shifted so that its mean and standard
     deviation over the data are the weighted means of those of the parents; the scale is folded into the layer.
-    Networks with batch norm are better served by `reset_batchnorm_stats`.
+    Networks with batch norm are better served by `reset_batchnorm_stats`. Transposed convolutions are left as they are.
 
     Args:
         merged: of the architecture of the parents; stays as it is.
@@ -70,11 +80,21 @@ def repair(
     Returns:
         A repaired copy. Units that do not vary keep their scale.
     """
-    shares = [1 / len(parents)] * len(parents) if weights is None else list(weights)
-    if len(shares) != len(parents) or not parents:
-        raise InputError(f"as many weights as parents are needed, got {len(shares)} and {len(parents)}")
+    if not parents:
+        raise InputError("at least one parent is needed")
+    shares = [1 / len(parents)] * len(parents) if weights is None else [float(w) for w in weights]
+    if len(shares) != len(parents) or not abs(sum(shares) - 1) <= 1e-6:
+        raise InputError(
+            f"as many weights as parents are needed, that sum to one, got {shares} for {len(parents)} parents"
+        )
+    for parent in parents:
+        same_entries(state_of(merged), state_of(parent), 1)
+    batches = list(batches)
+    if not batches:
+        raise InputError("no batch was given to estimate statistics from")
     network = copy.deepcopy(merged)
     names = [name for name, module in network.named_modules() if isinstance(module, _LAYERS)]
+    _simple(network, names)
     goals = [_moments(parent, names, batches) for parent in parents]
     for name in names:
         mean, spread = _moments(network, [name], batches)[name]
@@ -93,13 +113,26 @@ def repair(
     return network
 
 
+def _simple(network: nn.Module, names: Sequence[str]) -> None:
+    """Refuse layers whose weight can't be scaled by itself."""
+    owner: dict[int, str] = {}
+    for name in names:
+        layer = network.get_submodule(name)
+        if parametrize.is_parametrized(layer) or not isinstance(layer.weight, nn.Parameter):
+            raise InputError(f"the layer {name!r} is parametrized: fold its weight first (remove_parametrizations)")
+        if owner.setdefault(id(layer.weight), name) != name:
+            raise InputError(
+                f"the layers {owner[id(layer.weight)]!r} and {name!r} share a weight, which can't serve both"
+            )
+
+
 def _moments(model: nn.Module, names: Sequence[str], batches: Iterable[Any]) -> dict[str, tuple[Tensor, Tensor]]:
     """Mean and standard deviation of each unit's output, over samples and positions, in float64."""
     sums: dict[str, tuple[Tensor, Tensor, int]] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def record(module: nn.Module, args: Any, out: Tensor) -> None:
-            axis = -1 if isinstance(module, nn.Linear) else 1
+            axis = -1 if isinstance(module, nn.Linear) else -len(module.kernel_size) - 1  # type: ignore[arg-type]
             values = out.detach().double().movedim(axis, 0).flatten(1)
             total, squares, count = sums.get(name, (0, 0, 0))
             sums[name] = (total + values.sum(1), squares + values.square().sum(1), count + values.shape[1])
@@ -128,6 +161,6 @@ def _moments(model: nn.Module, names: Sequence[str], batches: Iterable[Any]) -> 
 
 def call(model: nn.Module, batch: Any) -> Any:
     """Run a model on a batch: a tensor, the input among a tuple's entries, or keywords."""
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return model(**batch)
     return model(batch[0] if isinstance(batch, tuple | list) else batch)
