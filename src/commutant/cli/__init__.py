@@ -1,4 +1,4 @@
-"""The command line: `commutant papers | reproduce | report | record | check | doctor`."""
+"""The command line: `commutant check | symmetries | align | merge | barrier | papers | reproduce | report | record | doctor`."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import _rules_indexing, _rules_pointwise, _rules_reshaping, _rules_sums  # noqa: F401  (they register the rules)
 from ._axes import Axis, freeze
 from ._labels import AxisLabel, Factor
-from ._permutation import storage_of
+from ._storage import storage_of
 from ._trace import Source, Trace
 from ._walk import Events, Labels, Stacked, Value, collapse, constant, fixed, walk
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._labels import AxisLabel, indices_of, old_positions
+from ._storage import storage_of
 
 if TYPE_CHECKING:
     from ._spec import PermutationSpec
@@ -160,13 +161,6 @@ class Permutation:
             return cls(spec, load_file(str(path)))
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} can't be read as a permutation: {error}") from None
-
-
-def storage_of(value: Tensor) -> tuple[object, ...]:
-    """What tells whether two names are the same tensor: the object, or the place in memory and how it is read."""
-    if value.numel() == 0 or value.is_meta:
-        return (id(value),)
-    return (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)
 
 
 def crossing(labels: tuple[AxisLabel, ...], parents: Mapping[str, tuple[str, ...]]) -> bool:

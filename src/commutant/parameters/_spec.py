@@ -18,7 +18,8 @@ from .._errors import InputError
 from ._checkpoint import Checkpoint
 from ._derive import Derived, derive
 from ._labels import AxisLabel, Factor
-from ._permutation import Permutation, storage_of
+from ._permutation import Permutation
+from ._storage import storage_of
 from ._trace import Trace, trace
 from ._verify import captured, difference, generic, outputs
 
