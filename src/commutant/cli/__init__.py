@@ -1,4 +1,4 @@
-"""The command line: `commutant check | symmetries | align | merge | barrier | papers | reproduce | report | record | doctor`."""
+"""The command line: laws of your own model, weights of your own networks, claims of papers."""
 
 from __future__ import annotations
 
