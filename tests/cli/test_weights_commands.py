@@ -185,7 +185,7 @@ def test_what_is_wrong_is_said_in_a_sentence(folder):
     refused("two checkpoints or more", "merge", "a.safetensors", *NET, *out, cwd=folder)
     refused("--weights must be 2 numbers that sum to one", "merge", *ab, *NET, *out, "--weights", "1,1", cwd=folder)
     refused("--weights must be numbers with commas", "merge", *ab, *NET, *out, "--weights", "a,b", cwd=folder)
-    refused("torch.float16 in half.safetensors", "merge", "a.safetensors", "half.safetensors", *NET, *out, cwd=folder)
+    refused("F16 in half.safetensors", "merge", "a.safetensors", "half.safetensors", *NET, *out, cwd=folder)
     refused("points must be odd", "barrier", *ab, "--model", "nets:mlp()", "--evaluate", "nets:loss", "--points", 4,
             cwd=folder)  # fmt: skip
     refused("does not fit nets:normed()", "barrier", *ab, "--model", "nets:normed()", "--evaluate", "nets:loss",
@@ -232,7 +232,7 @@ def test_no_input_is_written_over(folder, tmp_path):
     refused("--weights must be 2 numbers that sum to one", "merge", "sa", "sb", *NET, *nan, cwd=tmp_path)
     half = {k: v.half() for k, v in load_file(tmp_path / "db" / "m1.safetensors").items()}
     save_file(half, str(tmp_path / "db" / "m1.safetensors"))
-    refused("torch.float16 in db", "merge", "da", "db", *NET, "-o", "out", cwd=tmp_path)
+    refused("F16 in db", "merge", "da", "db", *NET, "-o", "out", cwd=tmp_path)
     assert not (tmp_path / "out").exists()
     for file, content in before.items():
         if file.name != "m1.safetensors":

@@ -56,11 +56,9 @@ def merge(
     for number, state in enumerate(states):
         spec.check(state)
         for key in states[0]:
-            own, other = states[0][key], state[spec.name_in(state, key)]
-            if own.dtype != other.dtype:
-                raise InputError(
-                    f"{key!r} is {own.dtype} in {checkpoints[0]} and {other.dtype} in {checkpoints[number]}"
-                )
+            own, other = states[0].dtypes[key], state.dtypes[spec.name_in(state, key)]
+            if own != other:
+                raise InputError(f"{key!r} is {own} in {checkpoints[0]} and {other} in {checkpoints[number]}")
     if aligned:
         found = [Permutation(spec) for _ in states]
     elif len(states) == 2:

@@ -34,11 +34,13 @@ class Checkpoint(Mapping[str, Tensor]):
             raise InputError(f"{path} can't be read: {error}") from None
         self._where: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.dtypes: dict[str, str] = {}
         for file in self.files:
             with _opened(file) as handle:
                 for key in handle.keys():  # noqa: SIM118  (not a mapping)
                     self._where[key] = file
-                    self.shapes[key] = tuple(handle.get_slice(key).get_shape())
+                    entry = handle.get_slice(key)
+                    self.shapes[key], self.dtypes[key] = tuple(entry.get_shape()), str(entry.get_dtype())
 
     def __getitem__(self, key: str) -> Tensor:
         with _opened(self._where[key]) as handle:

@@ -98,7 +98,7 @@ def scatter(op: Op) -> Any:
         op.mix(whole)
     else:
         _look_up(op, whole, position)
-        whole = fixed(whole.size, op.reason) if isinstance(whole, Invariant) else whole
+        whole = fixed(whole.size, op.name) if isinstance(whole, Invariant) else whole
     entries = position.axes[dim] if position.axes else Invariant(1)
     if source and (source[dim].size != entries.size or op.name in ("aten.scatter", "aten.index_copy")):
         op.freeze(source[dim])  # of two writes to one place the last stays
@@ -151,7 +151,7 @@ def write_slice(op: Op) -> Any:
 def one_hot(op: Op) -> Any:
     """A new axis that the integers are positions of."""
     value = plain(op)
-    return [*value.axes, value.points_to or fixed(op.shape[-1], op.reason)]
+    return [*value.axes, value.points_to or fixed(op.shape[-1], op.name)]
 
 
 @rule("pixel_shuffle", "pixel_unshuffle")
@@ -160,7 +160,7 @@ def pixel_shuffle(op: Op) -> Any:
     axes = op.axes("self")
     up = op.name == "aten.pixel_shuffle"
     factor = op["upscale_factor"] if up else op["downscale_factor"]
-    inner = [fixed(factor, op.reason), fixed(factor, op.reason)]
+    inner = [fixed(factor, op.name), fixed(factor, op.name)]
     outer = Axis(op.shape[-3]) if up else axes[-3]
     if up:
         op.tie(axes[-3], product([outer, *inner]))
@@ -175,7 +175,7 @@ def complex_pairs(op: Op) -> Any:
     if op.name == "aten.view_as_complex":
         op.freeze(axes[-1])
         return axes[:-1]
-    return [*axes, fixed(2, op.reason)]
+    return [*axes, fixed(2, op.name)]
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",

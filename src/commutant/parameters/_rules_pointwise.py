@@ -9,7 +9,7 @@ from torch import Tensor, fx
 
 from ._axes import Axis, Invariant, product
 from ._rules_reshaping import cut
-from ._walk import Labels, Op, name_of, rule
+from ._walk import Labels, Op, fixed, name_of, rule
 
 UNARY = """
     abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
@@ -17,7 +17,7 @@ UNARY = """
     hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan leaky_relu lgamma log log10 log1p log2 log_sigmoid
     logical_not logit mish nan_to_num neg negative pow positive reciprocal relu relu6 round rrelu rsqrt
     selu sgn sigmoid sign silu sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan
-    tanh  threshold trunc
+    tanh threshold trunc
 """
 SEVERAL = """
     add addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor clip complex copysign div divide eq float_power
@@ -98,7 +98,7 @@ def ordering(op: Op) -> Any:
     if len(op.shape) < len(axes):
         del rest[dim]
     else:
-        rest[dim] = Axis(op.shape[dim], op.name) if op.shape[dim] != 1 else Invariant(1)
+        rest[dim] = fixed(op.shape[dim], op.name)
     if isinstance(source, Invariant) or not without_plateaus(op["self"]):
         if not isinstance(source, Invariant):
             op.freeze(source)  # among equal values the first is taken
@@ -181,7 +181,10 @@ def batch_norm(op: Op) -> Any:
         op.mix(*axes[2:])
     elif not own[2] or op["training"] or op["train"]:
         op.mix(axes[0], *axes[2:])
-    others = [None if s is None else [axes[1]] if s == (axes[1].size,) else _fresh(op, s) for s in op.shapes[1:]]
+    others = [
+        None if s is None else [axes[1]] if s == (axes[1].size,) else [fixed(n, op.name) for n in s]
+        for s in op.shapes[1:]
+    ]
     return (axes, *others) if others else axes
 
 
@@ -218,7 +221,3 @@ def glu(op: Op) -> Any:
     op.tie(first, second)
     axes[dim] = first
     return axes
-
-
-def _fresh(op: Op, shape: tuple[int, ...]) -> list[Axis]:
-    return [Invariant(1) if n == 1 else Axis(n, op.reason) for n in shape]

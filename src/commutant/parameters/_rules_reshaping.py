@@ -12,14 +12,14 @@ from ._walk import Labels, Op, Stacked, collapse, fixed, rule
 
 def cut(op: Op, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     """Consecutive stretches of an axis."""
-    return parts_of(axis, sizes, op.reason)
+    return parts_of(axis, sizes, op.name)
 
 
 def plain(op: Op, name: str = "self") -> Labels:
     """The value of a tensor argument, with what its integers point to."""
     value = op.value(name)
     if isinstance(value, Stacked):
-        value = collapse(value, op.reason)
+        value = collapse(value, op.name)
     return value if isinstance(value, Labels) else Labels(())
 
 
@@ -34,7 +34,7 @@ def view(op: Op) -> Any:
         borders = cuts(op.node, dim) if op.shape[dim] > 1 and value.points_to is None else None
         if borders and len(borders) <= 8 and (stacked := _stack(op, value, dim, borders)) is not None:
             return stacked
-    return Labels(tuple(reshape(value.axes, op.shape, op.reason)), value.points_to, value.constant)
+    return Labels(tuple(reshape(value.axes, op.shape, op.name)), value.points_to, value.constant)
 
 
 def _stack(op: Op, value: Labels, dim: int, borders: Sequence[int]) -> Stacked | None:
@@ -48,16 +48,14 @@ def _stack(op: Op, value: Labels, dim: int, borders: Sequence[int]) -> Stacked |
     before = [Axis(op.shape[j]) for j in shape if j < dim]
     sizes = [high - low for low, high in zip([0, *borders], [*borders, op.shape[dim]], strict=True)]
     own = [[Axis(n), *[Axis(op.shape[j]) for j in shape if j > dim]] for n in sizes]
-    unify(
-        product([value.axes[i] for i in run]), product([*before, direct_sum(product(axes) for axes in own)]), op.reason
-    )
+    unify(product([value.axes[i] for i in run]), product([*before, direct_sum(product(axes) for axes in own)]), op.name)
     parts = []
     for after in own:
         mine = iter([*before, *after])
         axes: list[Axis] = []
         for r, s in runs(old, op.shape):
             axes += [next(mine) for _ in s] if s == shape else reshape(
-                [value.axes[i] for i in r], [op.shape[j] for j in s], op.reason)  # fmt: skip
+                [value.axes[i] for i in r], [op.shape[j] for j in s], op.name)  # fmt: skip
         parts.append(tuple(axes))
     return Stacked(dim, tuple(parts))
 
@@ -143,7 +141,7 @@ def stack(op: Op) -> Any:
     """A new axis, whose order is that of the list."""
     dim = (op["dim"] or 0) % len(op.shape)
     result = op.spread(op.tensors("tensors"), [n for i, n in enumerate(op.shape) if i != dim])
-    result.insert(dim, fixed(op.shape[dim], op.reason))
+    result.insert(dim, fixed(op.shape[dim], op.name))
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._axes import Axis, Invariant, direct_sum, product
-from ._walk import Labels, Op, Stacked, rule
+from ._walk import Labels, Op, Stacked, fixed, rule
 
 
 @rule("linear")
@@ -134,11 +134,8 @@ def attention(op: Op) -> Any:
             op.freeze(axis)
         scores[-2] = op.pin(scores[-2])
     result = [*scores[:-1], v[-1]]
-    return (result, *[_fixed_all(op, s) for s in op.shapes[1:]]) if len(op.shapes) > 1 else result
-
-
-def _fixed_all(op: Op, shape: tuple[int, ...] | None) -> Any:
-    return None if shape is None else [Axis(n, op.reason) if n != 1 else Invariant(1) for n in shape]
+    others = [None if s is None else [fixed(n, op.name) for n in s] for s in op.shapes[1:]]
+    return (result, *others) if others else result
 
 
 @rule("commutant.recurrence")
@@ -149,9 +146,8 @@ def diagonal_recurrence(op: Op) -> Any:
     time, batch, slots = op.pin(pre[0]), op.spread([pre[1:2], state[:1]], op.shape[1:2]), op.shape[2:-1]
     for axis in (pre[2], weights[0], *state[1:-1]):
         op.freeze(axis)
-    return [time, *batch, *[Axis(n, op.reason) for n in slots], *channel], [
-        Axis(n, op.reason) for n in op.shapes[1] or ()
-    ]
+    certificate = [fixed(n, op.name) for n in op.shapes[1] or ()]
+    return [time, *batch, *[fixed(n, op.name) for n in slots], *channel], certificate
 
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}

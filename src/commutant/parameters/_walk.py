@@ -111,7 +111,7 @@ class Op:
 
     def tie(self, x: Axis, y: Axis) -> None:
         """Both move alike."""
-        unify(x, y, self.reason)
+        unify(x, y, self.name)
 
     def contract(self, x: Axis, y: Axis) -> None:
         """A sum over both at once: what the next layer reads."""
@@ -124,14 +124,14 @@ class Op:
 
     def freeze(self, axis: Axis) -> None:
         """The operation reads positions along the axis: only the identity is left."""
-        freeze(axis, self.reason)
+        freeze(axis, self.name)
         self.mix(axis)
 
     def pin(self, axis: Axis, size: int | None = None) -> Axis:
         """Freeze an axis; the axis of the result, which has `size` entries where that differs."""
         self.freeze(axis)
         size = axis.size if size is None else size
-        return fixed(size, self.reason) if isinstance(axis, Invariant) or size != axis.size else axis
+        return fixed(size, self.name) if isinstance(axis, Invariant) or size != axis.size else axis
 
     def mix(self, *axes: Axis) -> None:
         """The operation carries values from one position of these axes to another, taken together."""
@@ -154,11 +154,6 @@ class Op:
     def _own(self) -> list[tuple[Axis, ...]]:
         found = [self._lookup(a) for a in _flat(self.arguments.values()) if isinstance(a, fx.Node)]
         return [v.axes for v in found if isinstance(v, Labels) and v.axes]
-
-    @property
-    def reason(self) -> str:
-        """What to say of an axis that this call freezes."""
-        return self.name
 
     def close(self, result: Value) -> None:
         """Note the result of the call."""
@@ -268,7 +263,7 @@ def _unknown(op: Op) -> Any:
         return None
     if op.operands():
         op.events.unknown.setdefault(op.name, op.node.name)
-    values = tuple(None if s is None else Labels(tuple(fixed(n, op.reason) for n in s)) for s in op.shapes)
+    values = tuple(None if s is None else Labels(tuple(fixed(n, op.name) for n in s)) for s in op.shapes)
     return values if isinstance(op.node.meta["val"], tuple | list) else values[0]
 
 
