@@ -7,3 +7,5 @@ from ._labels import Factor as Factor
 from ._labels import positions_by_group as positions_by_group
 from ._permutation import Permutation as Permutation
 from ._spec import PermutationSpec as PermutationSpec
+from ._trace import as_arguments as as_arguments
+from ._verify import generic as generic

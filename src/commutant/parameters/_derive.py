@@ -13,7 +13,7 @@ from ._axes import Axis, freeze
 from ._labels import AxisLabel, Factor
 from ._storage import storage_of
 from ._trace import Source, Trace
-from ._walk import Events, Labels, Stacked, Value, collapse, constant, fixed, walk
+from ._walk import WEIGHTS, Events, Labels, Stacked, Value, collapse, constant, fixed, walk
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Derived:
     frozen: dict[tuple[str, int], str]
     unknown: dict[str, str] = field(default_factory=dict)
     reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict)
+    summed: frozenset[tuple[str, int]] = frozenset()
 
 
 def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
@@ -47,6 +48,9 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
     for key in state:
         events.tensors.append(of(key) if key in own else ())
     for traced in traces:
+        placeholders = [node for node in traced.module.graph.nodes if node.op == "placeholder"]
+        for node, source in zip(placeholders, traced.sources, strict=True):
+            node.meta[WEIGHTS] = source.kind in ("parameter", "buffer")
         outputs = walk(traced.module.graph, [_start(source, of) for source in traced.sources], events)
         for axes in _visible(outputs):
             for axis in axes:
@@ -73,7 +77,9 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
     reads = {node: tuple(_label(a, names) for a in axes) for node, axes in events.read.items() if node in own_nodes}
     reads = {node: labels for node, labels in reads.items() if any(any(label.groups()) for label in labels)}
     sizes = {name: leaf.size for leaf, name in names.items()}
-    return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads)
+    summed = {id(axis) for axis in events.summed}
+    over = frozenset((key, i) for key, axes in labelled.items() for i, axis in enumerate(axes) if id(axis) in summed)
+    return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads, over)
 
 
 def _start(source: Source, of: object) -> Value:

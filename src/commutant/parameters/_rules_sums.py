@@ -49,9 +49,11 @@ def einsum(op: Op) -> Any:
     if "." in op["equation"] or "->" not in op["equation"]:
         raise NotImplementedError
     found: dict[str, Axis] = {}
+    own: dict[str, list[Axis]] = {}
     for term, axes in zip(terms.split(","), op.tensors("tensors"), strict=True):
         for letter, axis in zip(term, axes, strict=True):
             known = found.get(letter)
+            own.setdefault(letter, []).append(axis)
             if known is None or isinstance(known, Invariant):
                 found[letter] = axis
             elif known.size == axis.size:
@@ -59,7 +61,9 @@ def einsum(op: Op) -> Any:
             elif known.size == 1:
                 found[letter] = axis
     for letter in set(found) - set(result):
-        op.contract(found[letter], found[letter])
+        for axis in own[letter]:
+            if axis.size == found[letter].size:
+                op.contract(found[letter], axis)
         op.events.beside.append((found[letter], tuple(found.values())))
     return [found[letter] for letter in result]
 

@@ -20,7 +20,8 @@ from ._derive import Derived, derive
 from ._labels import AxisLabel, Factor
 from ._permutation import Permutation
 from ._storage import storage_of
-from ._trace import Trace, trace
+from ._norms import batch_norm_pairs
+from ._trace import Trace, as_arguments, trace
 from ._verify import captured, difference, generic, outputs
 
 TOLERANCE = 1e-9  # relative, in float64
@@ -46,6 +47,7 @@ class PermutationSpec:
         buffers: the entries that are buffers, such as running statistics: they are permuted, but are no weights.
         ties: entries that are the same tensor as an earlier one; a checkpoint may leave them out.
         reads: the activations that layers sum over, by node of the graph, and what acts on their axes.
+        summed: the axes `(entry, number)` of weights that layers sum over: the others are filled by what comes before.
         graph: the traced module, for `activations`.
     """
 
@@ -59,6 +61,7 @@ class PermutationSpec:
     buffers: frozenset[str] = frozenset()
     ties: dict[str, str] = field(default_factory=dict)
     reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict, repr=False)
+    summed: frozenset[tuple[str, int]] = frozenset()
     graph: Trace | None = field(default=None, repr=False, compare=False)
 
     @classmethod
@@ -96,7 +99,7 @@ class PermutationSpec:
             ['2', '0']
         """
         with _selecting(model, outputs):
-            traces = [trace(model, *_arguments(example)) for example in (example_inputs, *also)]
+            traces = [trace(model, *as_arguments(example)) for example in (example_inputs, *also)]
         derived = derive(model, traces)
         how = "; ".join(dict.fromkeys(t.lost or t.how for t in traces))
         weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -193,7 +196,18 @@ class PermutationSpec:
         """
         if self.graph is None:
             raise InputError("activations need a spec that PermutationSpec.from_module derived")
-        return captured(self.graph, state, pytree.tree_leaves(_arguments(example)), self.reads)
+        return captured(self.graph, state, pytree.tree_leaves(as_arguments(example)), self.reads)
+
+    def changes(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+        """How much the outputs of the traced module differ on the example between two sets of parameters, in float64:
+        relative to the largest entry of each output.
+        """
+        assert self.graph is not None
+        return difference(outputs(self.graph, first), outputs(self.graph, second))
+
+    def batch_norms(self) -> list[tuple[str, str]]:
+        """`(norm, layer)`, by the names of the modules, where a batch norm alone reads what a layer makes."""
+        return [] if self.graph is None else list(batch_norm_pairs(self.graph))
 
     def outermost_first(self) -> list[str]:
         """The groups, each after those that it depends on."""
@@ -304,10 +318,4 @@ def _selecting(model: nn.Module, outputs: Callable[[Any], Any] | None) -> Iterat
 
 def _fields(derived: Derived) -> dict[str, Any]:
     return {"axes": derived.axes, "sizes": derived.sizes, "parents": derived.parents, "frozen": derived.frozen,
-            "unknown_ops": derived.unknown, "reads": derived.reads}  # fmt: skip
-
-
-def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    if isinstance(example, Mapping):
-        return (), dict(example)
-    return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
+            "unknown_ops": derived.unknown, "reads": derived.reads, "summed": derived.summed}  # fmt: skip

@@ -39,6 +39,13 @@ class Trace:
     lost: str | None = None
 
 
+def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments from an example: a tensor, a sequence of arguments or a mapping of keywords."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
+
+
 def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
     """Trace a module in evaluation mode on example inputs."""
     with _quietly(), _evaluating(model):

@@ -42,6 +42,7 @@ class Stacked:
         return self.parts[where[0]] if where else None
 
 
+WEIGHTS = "commutant_weights"  # marks nodes of a graph that parameters alone determine
 Value = Labels | Stacked | None | tuple["Value", ...]
 
 
@@ -55,6 +56,7 @@ class Events:
     beside: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
+    summed: list[Axis] = field(default_factory=list)
 
 
 class Op:
@@ -117,7 +119,9 @@ class Op:
         """A sum over both at once: what the next layer reads."""
         for argument in self.node.all_input_nodes:
             value = self._lookup(argument)
-            if argument.op == "call_function" and isinstance(value, Labels):
+            if argument.meta.get(WEIGHTS) and isinstance(value, Labels):
+                self.events.summed += [axis for axis in value.axes if axis is x or axis is y]
+            elif argument.op == "call_function" and isinstance(value, Labels):
                 self.events.read[argument.name] = value.axes
         self.tie(x, y)
         self._pending += [x, y]
@@ -208,11 +212,13 @@ def walk(graph: fx.Graph, inputs: Sequence[Value], events: Events) -> Value:
             env[node] = _nested(node, lookup, events)
         else:
             env[node] = _call(node, lookup, events)
+        if node.op != "placeholder":
+            node.meta[WEIGHTS] = all(given.meta.get(WEIGHTS) for given in node.all_input_nodes)
     return None
 
 
 def _call(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Value:
-    op = Op(node, _arguments(node), lookup, events)
+    op = Op(node, arguments_of(node), lookup, events)
     apply = RULES.get(op.name)
     if node.meta.get("val") is None and (apply is None):
         if not op.name.removeprefix("aten.").startswith(("_assert", "sym_", "_local_scalar", "item")):
@@ -293,6 +299,9 @@ def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Valu
     for i, argument in enumerate(node.args):
         called = getattr(own, str(argument.target), None) if isinstance(argument, fx.Node) else None
         if isinstance(called, fx.GraphModule) and str(node.target) in CALLED_ONCE:
+            inner = [n for n in called.graph.nodes if n.op == "placeholder"]
+            for own_input, outer in zip(inner, node.args[i + 1 :], strict=False):
+                own_input.meta[WEIGHTS] = isinstance(outer, fx.Node) and outer.meta.get(WEIGHTS, False)
             return walk(called.graph, [lookup(a) for a in node.args[i + 1 :]], events)
     op = Op(node, {str(i): a for i, a in enumerate(node.args)}, lookup, events)
     return _unknown(op)  # type: ignore[no-any-return]
@@ -311,7 +320,7 @@ def constant(value: torch.Tensor) -> Labels:
     return Labels(tuple(fixed(n, "a constant of the graph") for n in value.shape), constant=known)
 
 
-def _arguments(node: fx.Node) -> dict[str, Any]:
+def arguments_of(node: fx.Node) -> dict[str, Any]:
     if not isinstance(node.target, torch._ops.OpOverload):
         return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
     schema = node.target._schema.arguments

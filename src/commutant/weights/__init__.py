@@ -7,8 +7,11 @@ from ._barrier import Barrier as Barrier
 from ._barrier import distance as distance
 from ._barrier import loss_barrier as loss_barrier
 from ._barrier import taylor_barrier as taylor_barrier
+from ._feature_merging import FeatureMerger as FeatureMerger
+from ._feature_merging import Shrunk as Shrunk
 from ._matching import weight_matching as weight_matching
 from ._merging import interpolate as interpolate
 from ._merging import match_many as match_many
+from ._resizing import resize as resize
 from ._statistics import repair as repair
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats

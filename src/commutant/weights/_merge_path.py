@@ -1,0 +1,229 @@
+"""Iterative feature merging: the two closest channels of a layer become one, again and again.
+
+Chen, Zhou and Yan, "Going Beyond Neural Network Feature Similarity", ICLR 2024. The whole sequence of merges is computed
+once; a threshold or a budget is a place in it. The matrices of inner products that distances come from are updated by
+each merge, those of the layers on the other side of a weight too, and never built twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+Rule = Literal["fold", "ifm"]
+Criterion = Literal["inout", "saliency", "activations"]
+Reference = Literal["initial", "current"]
+_NOISE = 1e-13  # of the squared norms: a squared distance below is rounding, the channels are equal
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One axis of one tensor along which the channels of a group stand: `index[c]` are the positions of channel c.
+
+    Where a layer sums over the axis its weights read the channels; elsewhere they make them.
+    """
+
+    key: str
+    axis: int
+    index: Int[Tensor, "channels copies"]
+    reads: bool
+
+    def rows(self, value: Tensor) -> Float[Tensor, "channels rest"]:
+        """The entries that belong to each channel."""
+        return value.movedim(self.axis, 0)[self.index].flatten(1)
+
+    def gram(self, value: Tensor) -> NDArray[np.float64]:
+        rows = self.rows(value)
+        return (rows @ rows.T).numpy()  # type: ignore[no-any-return]
+
+
+class Merge(NamedTuple):
+    """One step: channel `gone` of a group goes into channel `kept`, whose weight in the mean of the two is `share`.
+
+    `level` is the squared distance as a share of the reference; `bound` is what it adds to the error bound.
+    """
+
+    group: str
+    kept: int
+    gone: int
+    share: float
+    level: float
+    bound: float
+
+
+class _Group:
+    """The channels of one group: inner products of what makes them and of what reads them, and the closest pair."""
+
+    def __init__(self, sites: Sequence[Site], criterion: Criterion, moments: Tensor | None) -> None:
+        self.sites, self.criterion = sites, criterion
+        self.size = len(sites[0].index)
+        self.alive = np.ones(self.size, dtype=bool)
+        self.counts = np.ones(self.size)
+        self.moments = None if moments is None else moments.double().clone().numpy()
+        self.reference: float | None = None
+
+    def build(self, tensors: Mapping[str, Tensor], buffers: frozenset[str]) -> None:
+        """All inner products, from the tensors."""
+        self.made, self.offsets, self.read = (np.zeros((self.size, self.size)) for _ in range(3))
+        for site in self.sites:
+            value = tensors[site.key]
+            if value.dim() >= 2:
+                into = self.read if site.reads else self.made
+                into += site.gram(value)
+            elif not site.reads and site.key not in buffers:
+                self.offsets += site.gram(value)
+        if self.moments is not None:
+            self.made, self.offsets = self.moments, np.zeros_like(self.offsets)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """The distances of all pairs, from the inner products."""
+        self.scores = self._scores(slice(None))
+        self.scores[~self.alive] = np.inf
+        self.scores[:, ~self.alive] = np.inf
+        np.fill_diagonal(self.scores, np.inf)
+        self.nearest = self.scores.argmin(1)
+        self.least = self.scores[np.arange(self.size), self.nearest]
+
+    def spread(self) -> float:
+        """The largest distance of two channels that are left."""
+        return float(np.max(self.scores, initial=0.0, where=np.isfinite(self.scores)))
+
+    def _scores(self, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
+        norms = np.sqrt(np.maximum(np.diagonal(self.read), 0))
+        if self.criterion == "inout":
+            return _squares(self.made, rows) + _squares(self.read, rows)
+        own, total = norms[rows][:, None], norms[rows][:, None] + norms
+        weight = np.divide(own * norms, total, out=np.zeros_like(total), where=total > 0)
+        return weight**2 * _squares(self.made + self.offsets, rows)  # type: ignore[no-any-return]
+
+    def share(self, i: int, j: int, rule: Rule) -> float:
+        """The weight of channel i in the mean of i and j: by what reads them where the bound says so, else by number."""
+        a, b = self.counts[i], self.counts[j]
+        if self.criterion != "inout" and rule == "fold":
+            norms = np.sqrt(np.maximum(self.read[[i, j], [i, j]], 0))
+            if norms.sum() > 0:
+                a, b = norms
+        return float(a / (a + b))
+
+    def bound(self, i: int, j: int, share: float) -> float:
+        """How much a merge by folding may change what is read, for each unit of the norm of what makes the channels."""
+        norms = np.sqrt(np.maximum(self.read[[i, j], [i, j]], 0))
+        gap = _squares(self.made, np.array([i]))[0, j] + _squares(self.offsets, np.array([i]))[0, j]
+        return float((norms[0] * (1 - share) + norms[1] * share) * np.sqrt(gap))
+
+    def merge(self, i: int, j: int, made: tuple[float, float], read: tuple[float, float]) -> None:
+        """Put channel j into channel i; all distances stay as they are but those to i."""
+        for gram, (a, b) in ((self.made, made), (self.offsets, made), (self.read, read)):
+            gram[i] = a * gram[i] + b * gram[j]
+            gram[:, i] = a * gram[:, i] + b * gram[:, j]
+            gram[j] = gram[:, j] = 0
+        self.alive[j] = False
+        self.counts[i] += self.counts[j]
+        row = self._scores(np.array([i]))[0]
+        row[~self.alive] = row[i] = np.inf
+        self.scores[i] = self.scores[:, i] = row
+        self.scores[j] = self.scores[:, j] = np.inf
+        closer = (row < self.least) | ((row == self.least) & (i < self.nearest))
+        self.nearest[closer], self.least[closer] = i, row[closer]
+        again = np.flatnonzero(((self.nearest == i) | (self.nearest == j)) & ~closer | (np.arange(self.size) == i))
+        self.nearest[again] = self.scores[again].argmin(1)
+        self.least[again] = self.scores[again, self.nearest[again]]
+
+
+def merge_path(
+    tensors: Mapping[str, Tensor],
+    groups: Mapping[str, Sequence[Site]],
+    *,
+    rule: Rule,
+    criterion: Criterion,
+    reference: Reference,
+    buffers: frozenset[str] = frozenset(),
+    moments: Mapping[str, Tensor] | None = None,
+) -> list[Merge]:
+    """Merge channels until one is left in every group, always the pair that is closest by the measure of its group.
+
+    With `rule="fold"` the weights that make two channels are averaged, and those that read them are added. With `"ifm"`
+    it is the other way round (Eqs. 9 to 11 of the paper). Ties go to the first pair.
+    """
+    tensors = {site.key: tensors[site.key].detach().double().clone() for sites in groups.values() for site in sites}
+    found = {name: _Group(sites, criterion, (moments or {}).get(name)) for name, sites in groups.items()}
+    for group in found.values():
+        group.build(tensors, buffers)
+        group.reference = group.spread()
+    path: list[Merge] = []
+    while True:
+        levels = {name: _level(group, reference) for name, group in found.items() if group.alive.sum() > 1}
+        if not levels:
+            return path
+        name = min(levels, key=levels.__getitem__)
+        group = found[name]
+        i = int(group.least.argmin())
+        j = int(group.nearest[i])
+        i, j = min(i, j), max(i, j)
+        share = group.share(i, j, rule)
+        mean, both = (share, 1 - share), (1.0, 1.0)
+        made, read = (mean, both) if rule == "fold" else (both, mean)
+        path.append(Merge(name, i, j, share, levels[name], group.bound(i, j, share)))
+        stale: set[str] = set()
+        moved: set[str] = set()
+        for site in group.sites:
+            _merge_slices(site, i, j, read if site.reads else made, tensors[site.key], found, stale, moved)
+        group.merge(i, j, made, read)
+        for other in stale:
+            found[other].build(tensors, buffers)
+        for other in moved - stale:
+            found[other].refresh()
+
+
+def _level(group: _Group, reference: Reference) -> float:
+    against = group.reference if reference == "initial" else group.spread()
+    least = float(group.least.min())
+    return least / against if against else 0.0
+
+
+def _merge_slices(
+    site: Site,
+    i: int,
+    j: int,
+    weights: tuple[float, float],
+    value: Tensor,
+    groups: Mapping[str, _Group],
+    stale: set[str],
+    moved: set[str],
+) -> None:
+    """Merge along one axis of one tensor; the inner products of groups on its other axes follow.
+
+    Notes the groups whose distances have `moved`, and those whose inner products are `stale` and must be built anew.
+    """
+    cells = site.index[[i, j]].flatten()
+    sides = [(n, g, s) for n, g in groups.items() for s in g.sites if s.key == site.key and s is not site]
+    stale |= {n for n, g, s in sides if site in g.sites or s.axis == site.axis}
+    sides = [(n, g, s) for n, g, s in sides if n not in stale and (g.moments is None or s.reads)]
+    before = [s.gram(value.index_select(site.axis, cells)) for _, _, s in sides]
+    kept, gone = (value.index_select(site.axis, site.index[k]) for k in (i, j))
+    value.index_copy_(site.axis, site.index[i], weights[0] * kept + weights[1] * gone)
+    value.index_fill_(site.axis, site.index[j], 0.0)
+    for (name, group, other), old in zip(sides, before, strict=True):
+        change = other.gram(value.index_select(site.axis, cells)) - old
+        if other.reads:
+            group.read += change
+        else:
+            group.made += change
+        moved.add(name)
+
+
+def _squares(gram: NDArray[np.float64], rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
+    """Squared distances from inner products; what is within rounding of zero is zero."""
+    norms = np.diagonal(gram)
+    total = norms[rows][:, None] + norms
+    found = total - 2 * gram[rows]
+    found[found <= _NOISE * total] = 0.0
+    return found  # type: ignore[no-any-return]
