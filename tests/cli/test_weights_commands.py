@@ -1,4 +1,4 @@
-"""`commutant symmetries | align | merge | barrier` on checkpoints that the test trains, in real processes."""
+"""`commutant symmetries | align | merge | barrier | shrink` on checkpoints that the test trains, in real processes."""
 
 import json
 
@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from test_cli import commutant
 from torch import nn
+
+from commutant.weights import resize
 
 MODELS = """
 import torch
@@ -237,3 +239,25 @@ def test_no_input_is_written_over(folder, tmp_path):
     for file, content in before.items():
         if file.name != "m1.safetensors":
             assert file.read_bytes() == content
+
+
+def test_shrink(folder):
+    out = folder / "small.safetensors"
+    done = commutant("shrink", "a.safetensors", *NET, "-o", out.name, "--parameters", "0.6", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "parameters are left" in done.stdout
+    state = load_file(out)
+    assert state["0.weight"].shape[0] < 64
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    small = resize(net, state)
+    assert sum(p.numel() for p in small.parameters()) <= 0.6 * sum(p.numel() for p in net.parameters())
+    x, y = (torch.tensor(t) for t in pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True))
+    assert (small(x.float() / 16).argmax(1) == y).float().mean() > 0.7
+    again = ("shrink", "a.safetensors", *NET, "-o", out.name)
+    refused("exists; give --overwrite", *again, "--beta", "0.1", cwd=folder)
+    refused("give one of --parameters and --beta", *again, "--overwrite", cwd=folder)
+    refused("beta must be at least 0", *again, "--overwrite", "--beta", "2", cwd=folder)
+    refused("merging leaves at least", *again, "--overwrite", "--parameters", "0.0001", cwd=folder)
+    refused("--criterion must be", *again, "--overwrite", "--beta", "0", "--criterion", "size", cwd=folder)
+    refused("does not fit", "shrink", "small.safetensors", *NET, "-o", "x.safetensors", "--beta", "0", cwd=folder)
+    assert load_file(out)["0.weight"].shape == state["0.weight"].shape

@@ -203,6 +203,25 @@ def barrier(
 
 
 @app.command()
+def shrink(
+    checkpoint: Annotated[Path, typer.Argument(help="safetensors file, index or folder; stays as it is")],
+    model: Model,
+    output: Output,
+    input: Example = None,
+    parameters: Annotated[float | None, typer.Option(help="share of the parameters to keep at most")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="merge pairs closer than this share of the largest distance")
+    ] = None,
+    criterion: Annotated[str, typer.Option(help="what counts as close: saliency or inout")] = "saliency",
+    overwrite: Overwrite = False,
+) -> None:
+    """Merge the channels of your own model that do nearly the same, without data, and write the smaller checkpoint."""
+    from ._weights import shrink as run
+
+    run(checkpoint, model, input or [], output, (parameters, beta), criterion=criterion, overwrite=overwrite)
+
+
+@app.command()
 def doctor() -> None:
     """Say what this installation can do: versions, devices, extras, data."""
     from ._show import show_doctor

@@ -1,4 +1,4 @@
-"""`commutant symmetries | align | merge | barrier`: the weights of networks that users trained themselves."""
+"""`commutant symmetries | align | merge | barrier | shrink`: the weights of networks that users trained themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from .._errors import InputError, require
 from ..laws import parse_input
 from ..parameters import Checkpoint, Permutation, PermutationSpec
-from ..weights import interpolate, loss_barrier, match_many, weight_matching
+from ..weights import FeatureMerger, interpolate, loss_barrier, match_many, weight_matching
 from ._check import load_model
 
 
@@ -144,8 +144,43 @@ def build_model(model: str) -> nn.Module:
     return found.eval()
 
 
+def shrink(
+    checkpoint: Path,
+    model: str,
+    inputs: list[str],
+    output: Path,
+    cut: tuple[float | None, float | None],
+    *,
+    criterion: str,
+    overwrite: bool,
+) -> None:
+    """Write a smaller checkpoint: channels that are alike become one."""
+    parameters, beta = cut
+    if (parameters is None) == (beta is None):
+        raise InputError("give one of --parameters and --beta")
+    if criterion not in ("saliency", "inout"):
+        raise InputError(f"--criterion must be saliency or inout, got {criterion!r}")
+    given = Checkpoint(checkpoint)
+    _free(output, overwrite, given, [given])
+    network = _loaded(model, checkpoint)
+    example, outputs = _example(model, network, inputs)
+    merger = FeatureMerger(network, example, criterion=criterion, outputs=outputs)  # type: ignore[arg-type]
+    small = merger.shrink(parameters=parameters, beta=beta)
+    state = small.module.state_dict()
+    written = given.rewrite(output, lambda key, value: state[key].to(value.dtype))
+    print(small.summary())
+    print(f"wrote {', '.join(str(f) for f in written)}")
+    print("load it with commutant.weights.resize(model, safetensors.torch.load_file(path)); retrain for more accuracy")
+
+
 def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:
     network = build_model(model)
+    example, outputs = _example(model, network, inputs)
+    return network, PermutationSpec.from_module(network, example, outputs=outputs)
+
+
+def _example(model: str, network: Any, inputs: list[str]) -> tuple[Any, Callable[[Any], Any] | None]:
+    """An input for a model, and what of its output counts."""
     generator = torch.Generator().manual_seed(0)
     example: Any
     select: Callable[[Any], Any] | None = None
@@ -162,7 +197,7 @@ def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:
         raise InputError("give an example of the model's input: --input 2x3x32x32, or --input ids:100:2x8")
     else:
         example = tuple(parse_input(spec)(generator) for spec in inputs)
-    return network, PermutationSpec.from_module(network, example, outputs=select)
+    return example, select
 
 
 def _free(output: Path, overwrite: bool, layout: Checkpoint, inputs: Sequence[Checkpoint]) -> None:

@@ -18,9 +18,9 @@ from .._errors import InputError
 from ._checkpoint import Checkpoint
 from ._derive import Derived, derive
 from ._labels import AxisLabel, Factor
+from ._norms import batch_norm_pairs
 from ._permutation import Permutation
 from ._storage import storage_of
-from ._norms import batch_norm_pairs
 from ._trace import Trace, as_arguments, trace
 from ._verify import captured, difference, generic, outputs
 

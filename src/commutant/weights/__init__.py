@@ -7,8 +7,11 @@ from ._barrier import Barrier as Barrier
 from ._barrier import distance as distance
 from ._barrier import loss_barrier as loss_barrier
 from ._barrier import taylor_barrier as taylor_barrier
+from ._equivalence import Equivalence as Equivalence
+from ._equivalence import functionally_equivalent as functionally_equivalent
 from ._feature_merging import FeatureMerger as FeatureMerger
 from ._feature_merging import Shrunk as Shrunk
+from ._feature_merging import feature_complexity as feature_complexity
 from ._matching import weight_matching as weight_matching
 from ._merging import interpolate as interpolate
 from ._merging import match_many as match_many

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +9,15 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from .._errors import InputError
-from ..parameters import PermutationSpec, as_arguments, generic, positions_by_group
+from ..laws import Draw, Invariance, obeys
+from ..parameters import PermutationSpec, WeightPermutation
 from ._matching import exposed, state_of
-from ._merge_path import Criterion, Merge, Reference, Rule, Site, merge_path
-from ._normalised import Normalised
+from ._merge_path import Criterion, Merge, Reference, Rule, merge_path
+from ._mergeable import Cells, Mergeable
 from ._resizing import resize
 
 TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that compute in float32 inside are that exact
@@ -62,13 +61,33 @@ class Shrunk:
         return "\n".join([*lines, f"{small} of {large} parameters are left ({self.kept:.1%})"])
 
 
+def _law(draw: Draw):  # type: ignore[no-untyped-def]
+    """The order of the channels does not matter, whichever rule and measure; widths at most those that there are."""
+    wide, width = draw.size + 2, draw.width + 1
+    model = draw.module(
+        lambda: nn.Sequential(
+            nn.Linear(3, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Linear(wide, width), nn.ReLU(), nn.Linear(width, 2)
+        )
+    )
+    x = draw.normal(4, 3)
+    spec = PermutationSpec.from_module(model, x, verify=False)
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+
+    def shrunk(**state: Tensor) -> Tensor:
+        merger = FeatureMerger(resize(model, state), x, spec=spec, rule="ifm" if draw.size % 2 else "fold")
+        return merger.shrink(beta=0.5).module.eval()(x)  # type: ignore[no-any-return]
+
+    return Invariance(WeightPermutation(spec)), shrunk, lambda _: state
+
+
+@obeys("what is merged does not depend on the order of the channels", _law)
 class FeatureMerger:
     """Iterative feature merging of any module: find channels that do the same, and put each set of them into one.
 
     Groups come from the module's `PermutationSpec`. A group takes part if its equal channels can be merged without
     changing the function and if the module runs with fewer channels; both are tried out in float64 before anything
-    else. Streams that pass a layer norm, and whatever a module's own code gives a fixed size (as heads often have), stay
-    as they are; `refused` says why.
+    else. Streams that pass a layer norm stay as they are, and so does whatever a module's own code gives a fixed size,
+    as it often does with heads; `refused` says why.
 
     Channels in front of a batch norm of their own are measured and merged at the scale that the norm gives them, and
     standard deviations are merged in place of variances, so that merging equal channels is exact there too.
@@ -77,8 +96,8 @@ class FeatureMerger:
         model: stays as it is.
         example_inputs: as for `PermutationSpec.from_module`.
         rule: `"fold"` averages what makes the channels and adds what reads them: exact for equal channels under any
-            activation. `"ifm"` is the paper's rule (Eqs. 9 to 11), the other way round: exact for positively homogeneous
-            activations only, and refused for groups where it is not.
+            activation. `"ifm"` is the paper's rule (Eqs. 9 to 11), the other way round: exact for positively
+            homogeneous activations only, and refused for groups where it is not.
         criterion: what "alike" means, squared: `"inout"`, the distance of all weights that make or read two channels
             (the paper's); `"saliency"`, a bound on what merging them changes in the next layer,
             |v_m| |v_n| / (|v_m| + |v_n|) |w_m - w_n|; `"activations"`, the same with the root mean square difference
@@ -119,14 +138,13 @@ class FeatureMerger:
         outputs: Callable[[Any], Any] | None = None,
         spec: PermutationSpec | None = None,
     ) -> None:
-        for name, value, known in (("rule", rule, ("fold", "ifm")), ("reference", reference, ("initial", "current")),
+        for name, given, known in (("rule", rule, ("fold", "ifm")), ("reference", reference, ("initial", "current")),
                                    ("criterion", criterion, ("inout", "saliency", "activations"))):  # fmt: skip
-            if value not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+            if given not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, got {given!r}")
         if (batches is None) == (criterion == "activations"):
             raise InputError('the criterion "activations" needs batches, and the others take none')
         self.model, self.rule, self.criterion, self.reference = model, rule, criterion, reference
-        self._example, self._outputs = example_inputs, outputs
         state = state_of(model)
         for key, value in state.items():
             if value.is_meta:
@@ -137,105 +155,13 @@ class FeatureMerger:
         self.spec.check(state)
         if self.spec.graph is None:
             raise InputError("features can be merged with a spec that PermutationSpec.from_module derived")
-        self._norms = Normalised(model, self.spec)
-        self.refused: dict[str, str] = {}
-        self._sites = self._candidates(state)
-        self._try(list(self._sites))
+        self._channels = Mergeable(model, example_inputs, self.spec, rule, outputs)
+        self._norms, self._sites = self._channels.norms, self._channels.sites
+        self.refused = self._channels.refused
         self.groups = {g: len(sites[0].index) for g, sites in self._sites.items()}
         if not self.groups:
             warnings.warn(f"no group of channels can be merged: {self.refused or 'the network has none'}", stacklevel=2)
         self._moments = None if batches is None else self._seen(state, batches)
-
-    def _candidates(self, state: Mapping[str, Tensor]) -> dict[str, list[Site]]:
-        found = {}
-        for group in self.spec.sizes:
-            uses = [(key, axis) for key, axis in self.spec.uses(group) if self.spec.name_in(state, key) in state]
-            reads: dict[tuple[str, int], set[bool]] = {}
-            for key, axis in uses:
-                reads.setdefault((self.spec.ties.get(key, key), axis), set()).add((key, axis) in self.spec.summed)
-            if self.spec.parents[group]:
-                why = f"its channels differ by the index in {', '.join(self.spec.parents[group])}"
-            elif any(len(kinds) > 1 for kinds in reads.values()):
-                why = "one tensor both makes its channels and reads them"
-            elif {next(iter(kinds)) for kinds in reads.values()} != {True, False}:
-                why = "no weight is summed over its channels" if reads else "no weight carries it"
-            else:
-                found[group] = [
-                    Site(key, axis, positions_by_group(self.spec.axes[key][axis], [group]), next(iter(kinds)))
-                    for (key, axis), kinds in reads.items()
-                ]
-                continue
-            self.refused[group] = why
-        return found
-
-    def _try(self, groups: list[str]) -> None:
-        """Keep the groups that pass: all at once if they do, else each by itself."""
-        if not groups or self._refutation(groups) is None:
-            return
-        for group in groups:
-            if (why := self._refutation([group])) is not None:
-                self.refused[group] = why
-                del self._sites[group]
-        if self._sites and self._refutation(list(self._sites)) is not None:
-            self.refused |= dict.fromkeys(self._sites, "it can be merged by itself only")
-            self._sites.clear()
-
-    def _refutation(self, groups: Sequence[str]) -> str | None:
-        """What goes wrong when a pair of equal channels of each group is merged, with generic parameters."""
-        generator = torch.Generator().manual_seed(0)
-        twins = self._norms.split(generic(state_of(self.model), generator))
-        pairs = {g: torch.randperm(len(self._sites[g][0].index), generator=generator)[:2].sort().values.tolist()
-                 for g in groups}  # fmt: skip
-        gone: dict[str, list[int]] = {}
-        garbage: dict[tuple[str, str, int], Tensor] = {}
-        for group in groups:
-            i, j = pairs[group]
-            for site in self._sites[group]:
-                if not site.reads:
-                    value = twins[site.key]
-                    garbage[group, site.key, site.axis] = value.index_select(site.axis, site.index[j])
-                    value.index_copy_(site.axis, site.index[j], value.index_select(site.axis, site.index[i]))
-        merged = {key: value.clone() for key, value in twins.items()}
-        for group in groups:
-            i, j = pairs[group]
-            clusters = [[c] if c != i else [i, j] for c in range(len(self._sites[group][0].index)) if c != j]
-            cells = _Cells(clusters, torch.tensor([0.5 if c in (i, j) else 1.0 for c in range(len(clusters) + 1)]))
-            for site in self._sites[group]:
-                merged[site.key] = cells.gather(site, merged[site.key], self.rule)
-                left = site.index[j]
-                if site.reads:
-                    merged[site.key].index_fill_(site.axis, left, 0.0)
-                else:
-                    merged[site.key].index_copy_(site.axis, left, garbage[group, site.key, site.axis])
-            gone[group] = [j]
-        for key, first in self.spec.ties.items():
-            twins[key], merged[key] = twins[first], merged[first]
-        before, after = (self._norms.join(s) for s in (twins, merged))
-        if self.spec.changes(before, after) > 1e-9:
-            if self.rule == "ifm":
-                return "the paper's rule is not exact for equal channels: the activation is not positively homogeneous, "\
-                       "or a norm or a sum runs over the channels"  # fmt: skip
-            return "merging equal channels changes the function: a norm or a sum runs over them"
-        small = resize(copy.deepcopy(self.model).double(), self._dropped(after, gone))
-        large = copy.deepcopy(self.model).double()
-        large.load_state_dict(before, strict=False)
-        try:
-            error = _gap(*(self._run(module) for module in (large, small)))
-        except Exception as failure:
-            return f"the module does not run with fewer: {type(failure).__name__}: {str(failure).splitlines()[0][:120]}"
-        return None if error < TOLERANCE else f"the module computes something else with fewer (by {error:.1e})"
-
-    def _run(self, module: nn.Module) -> list[Tensor]:
-        """The outputs on the example, in evaluation mode."""
-        double = next((p.dtype == torch.float64 for p in module.parameters()), False)
-        args, kwargs = as_arguments(self._example)
-        if double:
-            args, kwargs = pytree.tree_map(
-                lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, (args, kwargs)
-            )
-        with torch.no_grad():
-            found = module.eval()(*args, **kwargs)
-        return [x for x in pytree.tree_leaves(self._outputs(found) if self._outputs else found) if isinstance(x, Tensor)]
 
     def _seen(self, state: Mapping[str, Tensor], batches: Iterable[Any]) -> dict[str, Float[Tensor, "n n"]]:
         """The second moments of the activations that layers read, for each group."""
@@ -326,6 +252,10 @@ class FeatureMerger:
                 low = middle + 1
         return self._clusters(self.path[:low])
 
+    def complexity(self, betas: Sequence[float]) -> dict[str, list[int]]:
+        """Feature complexity: how many channels of each group are left at each threshold."""
+        return {g: [len(self.clusters(beta=beta)[g]) for beta in betas] for g in self.groups}
+
     def _clusters(self, steps: Sequence[Merge]) -> dict[str, list[list[int]]]:
         found = {g: {c: [c] for c in range(n)} for g, n in self.groups.items()}
         for step in steps:
@@ -355,14 +285,14 @@ class FeatureMerger:
         """The smaller network; arguments as for `clusters`.
 
         Raises:
-            InputError: none or several of the arguments, one out of range, or widths that the module's own code refuses.
+            InputError: none or several of the arguments, one out of range, or widths that the module's code refuses.
         """
         clusters = self.clusters(beta=beta, parameters=parameters, widths=widths)
         state = self._merged(clusters)
         small = resize(self.model, state)
         mode = small.training
         try:
-            self._run(small)
+            self._channels.run(small)
         except Exception as failure:
             raise InputError(
                 f"{type(self.model).__name__} does not run with these widths: {type(failure).__name__}: {failure}"
@@ -377,10 +307,10 @@ class FeatureMerger:
             state = self._norms.rescaled(state, several)
         shares = self._shares(clusters)
         for group, sites in self._sites.items():
-            cells = _Cells(clusters[group], shares[group])
+            cells = Cells(clusters[group], shares[group])
             for site in sites:
                 state[site.key] = cells.gather(site, state[site.key], self.rule)
-        return self._dropped(self._norms.join(state), {g: _gone(found) for g, found in clusters.items()})
+        return self._channels.dropped(self._norms.join(state), {g: _gone(found) for g, found in clusters.items()})
 
     def _shares(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Float[Tensor, " n"]]:
         """The weight of each channel in the mean of its cluster: the path replayed."""
@@ -413,51 +343,32 @@ class FeatureMerger:
         made = [dim for site, dim in sites if not site.reads]
         return made.count(1) <= 1 and len(made) - made.count(1) == 1 and len(sites) - len(made) == 1
 
-    def _dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        """The state without the channels that went into others."""
-        result = dict(state)
-        away: dict[tuple[str, int], list[Tensor]] = {}
-        for group, channels in gone.items():
-            for site in self._sites[group]:
-                away.setdefault((site.key, site.axis), []).append(site.index[list(channels)].flatten())
-        for (key, axis), positions in away.items():
-            keep = torch.ones(result[key].shape[axis], dtype=torch.bool)
-            keep[torch.cat(positions)] = False
-            result[key] = result[key].index_select(axis, keep.nonzero().flatten())
-        return {key: value for key, value in result.items() if key not in self.spec.ties}
 
+def feature_complexity(
+    model: nn.Module, example_inputs: Any, betas: Sequence[float], **options: Any
+) -> dict[str, list[int]]:
+    """How many channels of each group are left when those closer than each threshold are merged.
 
-class _Cells:
-    """Clusters as an index: which cluster each channel is in, and its weight in the mean."""
+    An estimate of the number of functions that a layer computes. It says that channels have close weights, not that
+    they are equal as functions (Definition 3.3 of the paper), and it depends strongly on the threshold: read the whole
+    curve, and do not compare thresholds between networks of different width or depth.
 
-    def __init__(self, clusters: Sequence[Sequence[int]], shares: Float[Tensor, " n"]) -> None:
-        self.first = torch.tensor([own[0] for own in clusters])
-        self.of: Int[Tensor, " n"] = torch.zeros(len(shares), dtype=torch.long)
-        for i, own in enumerate(clusters):
-            self.of[list(own)] = i
-        self.shares = shares.double()
+    Args:
+        model: stays as it is.
+        example_inputs: as for `PermutationSpec.from_module`.
+        betas: at least 0 and below 1.
+        options: of `FeatureMerger`.
 
-    def gather(self, site: Site, value: Tensor, rule: Rule) -> Tensor:
-        """The tensor with the sum or mean of each cluster at the place of its first channel."""
-        averaged = site.reads != (rule == "fold")
-        rows = value.movedim(site.axis, 0)[site.index]
-        if averaged:
-            rows = rows * self.shares.view(-1, *[1] * (rows.dim() - 1)).to(rows)
-        merged = torch.zeros(len(self.first), *rows.shape[1:], dtype=rows.dtype).index_add_(0, self.of, rows)
-        result = value.movedim(site.axis, 0).clone()
-        result[site.index[self.first]] = merged
-        return result.movedim(0, site.axis).contiguous()
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+        >>> twins = model[0].weight.data, model[0].bias.data
+        >>> for value in twins:
+        ...     value[8:] = value[:8]
+        >>> feature_complexity(model, torch.randn(3, 4), [0.0], criterion="saliency")
+        {'0': [8]}
+    """
+    return FeatureMerger(model, example_inputs, **options).complexity(betas)
 
 
 def _gone(clusters: Sequence[Sequence[int]]) -> list[int]:
     return [c for own in clusters for c in own[1:]]
-
-
-def _gap(first: list[Tensor], second: list[Tensor]) -> float:
-    worst = 0.0
-    for x, y in zip(first, second, strict=True):
-        if x.shape != y.shape:
-            return float("inf")
-        size = float(x.abs().max()) if x.numel() else 0.0
-        worst = max(worst, float((x.double() - y.double()).abs().max()) / (size or 1.0)) if x.numel() else worst
-    return worst

@@ -1,8 +1,8 @@
 """Iterative feature merging: the two closest channels of a layer become one, again and again.
 
-Chen, Zhou and Yan, "Going Beyond Neural Network Feature Similarity", ICLR 2024. The whole sequence of merges is computed
-once; a threshold or a budget is a place in it. The matrices of inner products that distances come from are updated by
-each merge, those of the layers on the other side of a weight too, and never built twice.
+Chen, Zhou and Yan, "Going Beyond Neural Network Feature Similarity", ICLR 2024. The whole sequence of merges is
+computed once; a threshold or a budget is a place in it. The matrices of inner products that distances come from are
+updated by each merge, those of the layers on the other side of a weight too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -105,7 +104,7 @@ class _Group:
         return weight**2 * _squares(self.made + self.offsets, rows)  # type: ignore[no-any-return]
 
     def share(self, i: int, j: int, rule: Rule) -> float:
-        """The weight of channel i in the mean of i and j: by what reads them where the bound says so, else by number."""
+        """The weight of channel i in the mean of i and j: by the norms of what reads them, or by number."""
         a, b = self.counts[i], self.counts[j]
         if self.criterion != "inout" and rule == "fold":
             norms = np.sqrt(np.maximum(self.read[[i, j], [i, j]], 0))

@@ -14,7 +14,7 @@ from ..parameters import PermutationSpec, positions_by_group
 class Normalised:
     """The batch norms of a network, and those of them that alone read what one layer makes.
 
-    A channel z in front of a batch norm may be rescaled at will, gamma (z - mu) / sigma = gamma (c z - c mu) / (c sigma).
+    A channel z in front of a batch norm may be rescaled: gamma (z - mu) / sigma = gamma (c z - c mu) / (c sigma).
     At the scale c = gamma / sigma the norm only shifts, so that distances between the weights of two channels are
     distances of what they hand on.
     """

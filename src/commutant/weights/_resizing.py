@@ -27,9 +27,13 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
     """
     own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     there = {id(v) for k, v in own.items() if k in state}
-    odd = sorted({k for k in state if k not in own} | {k for k, v in own.items() if k not in state and id(v) not in there})
+    odd = sorted(
+        {k for k in state if k not in own} | {k for k, v in own.items() if k not in state and id(v) not in there}
+    )
     if odd:
-        raise InputError(f"{odd[0]!r} is in the {'parameters' if odd[0] in state else 'module'} only ({len(odd)} differ)")
+        raise InputError(
+            f"{odd[0]!r} is in the {'parameters' if odd[0] in state else 'module'} only ({len(odd)} differ)"
+        )
     small = copy.deepcopy(model)
     placed: dict[int, Tensor] = {}  # by the old tensor: what is tied stays tied
     for key, old in own.items():
@@ -51,15 +55,15 @@ def _declare(module: Any) -> None:
     """Make the sizes that a module of a known class states of itself those of its parameters."""
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
-        gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-        module.input_size = module.weight_ih_l0.shape[1]
-        module.hidden_size = module.weight_hh_l0.shape[0] // gates
-        module.proj_size = module.weight_hr_l0.shape[0] if module.proj_size else 0
+        sizes = {name: value.shape for name, value in module.named_parameters()}
+        module.input_size = sizes["weight_ih_l0"][1]
+        module.hidden_size = sizes["weight_hh_l0"][0] // {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
+        module.proj_size = sizes["weight_hr_l0"][0] if module.proj_size else 0
         return
     if isinstance(module, nn.RNNCellBase):
         module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
         return
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return
     shape = weight.shape

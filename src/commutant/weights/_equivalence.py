@@ -1,0 +1,95 @@
+"""Whether two networks are the same up to the order of their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..parameters import Permutation, PermutationSpec
+from ._matching import State, state_of, weight_matching
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The permutation that makes two networks most alike, and what still differs.
+
+    Attributes:
+        permutation: of the second network.
+        residuals: for each entry of the state dict, the distance that is left, relative to the norm of the first
+            network's entry.
+        activations: for each activation that a layer reads, the same on data: |tau f_b - f_a| / |f_a|.
+        tolerance: up to which a residual counts as rounding.
+    """
+
+    permutation: Permutation
+    residuals: dict[str, float] = field(repr=False)
+    activations: dict[str, float] = field(repr=False)
+    tolerance: float
+
+    @property
+    def worst(self) -> float:
+        """The largest residual of all."""
+        return max((*self.residuals.values(), *self.activations.values()), default=0.0)
+
+    def __bool__(self) -> bool:
+        return self.worst <= self.tolerance
+
+
+def functionally_equivalent(
+    spec: PermutationSpec,
+    a: nn.Module | State,
+    b: nn.Module | State,
+    *,
+    tolerance: float = 1e-4,
+    restarts: int = 3,
+    batches: Iterable[Any] = (),
+) -> Equivalence:
+    """Whether a permutation of channels turns one network into another, layer by layer: a natural isomorphism between
+    them, with permutations for its components (Chen, Zhou and Yan, ICLR 2024, Definition 3.1).
+
+    The permutation is the one that weight matching finds. A yes is certain, to the tolerance; a no is not for networks
+    of several groups, where matching may miss the best permutation, nor for networks that differ by the scale of their
+    channels or by copies of them: merge those first.
+
+    Args:
+        spec: of the network that both are parameters of.
+        a: module or state dict.
+        b: module or state dict.
+        tolerance: of residuals, relative.
+        restarts: of the matching.
+        batches: inputs of the example's shapes, on which activations are compared too.
+
+    Returns:
+        True in a condition if the two are equivalent.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+        >>> spec = PermutationSpec.from_module(model, torch.randn(3, 4))
+        >>> bool(functionally_equivalent(spec, model, Permutation.random(spec).apply(model)))
+        True
+    """
+    states = state_of(a), state_of(b)
+    permutation = weight_matching(spec, *states, restarts=restarts, generator=torch.Generator().manual_seed(0))
+    residuals = {
+        key: _relative(value, permutation.apply_to(key, states[1][spec.name_in(states[1], key)]))
+        for key, value in states[0].items()
+    }
+    activations: dict[str, float] = {}
+    for batch in batches:
+        first, second = (spec.activations(state, batch) for state in states)
+        for node, labels in spec.reads.items():
+            gap = _relative(first[node], permutation.apply_to_labels(labels, second[node]))
+            activations[node] = max(gap, activations.get(node, 0.0))
+    return Equivalence(permutation, residuals, activations, tolerance)
+
+
+def _relative(first: Tensor, second: Tensor) -> float:
+    if first.shape != second.shape:
+        raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} can't be compared")
+    x, y = (t.detach().cpu().to(torch.complex128 if t.is_complex() else torch.float64) for t in (first, second))
+    return float((x - y).norm() / x.norm().clamp(min=1e-300)) if bool((x != y).any()) else 0.0

@@ -1,0 +1,63 @@
+"""Whether two networks are the same up to the order of their channels."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from commutant import InputError
+from commutant.parameters import Permutation, PermutationSpec
+from commutant.weights import FeatureMerger, functionally_equivalent
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv1d(2, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.Flatten(), nn.Linear(48, 12), nn.Tanh(), nn.Linear(12, 3)
+    ).eval()
+
+
+X = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_permuted_network_is_the_same_and_another_is_not():
+    model = network()
+    model[1].running_mean.normal_()
+    spec = PermutationSpec.from_module(model, X)
+    permuted = Permutation.random(spec, torch.Generator().manual_seed(1)).apply(model)
+    same = functionally_equivalent(spec, model, permuted, batches=[X])
+    assert same
+    assert same.worst < 1e-6
+    assert len(same.activations) == 2
+    torch.testing.assert_close(same.permutation.apply(permuted).state_dict(), model.state_dict())
+    other = functionally_equivalent(spec, model, network(1), batches=[X])
+    assert not other
+    assert other.worst > 0.3
+
+
+def test_one_changed_entry_is_seen_and_named():
+    model = network()
+    spec = PermutationSpec.from_module(model, X)
+    changed = copy.deepcopy(model)
+    changed[1].running_var[3] *= 1.5  # no weight, but part of the function
+    found = functionally_equivalent(spec, model, changed)
+    assert not found
+    assert max(found.residuals, key=found.residuals.get) == "1.running_var"
+    assert functionally_equivalent(spec, model, model).worst == 0
+
+
+def test_copies_of_channels_are_merged_first():
+    wide = nn.Sequential(nn.Linear(4, 9), nn.Tanh(), nn.Linear(9, 2))
+    narrow = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        copies = torch.tensor([0, 1, 2, 3, 4, 5, 0, 0, 3])
+        wide[0].weight.copy_(narrow[0].weight[copies])
+        wide[0].bias.copy_(narrow[0].bias[copies])
+        wide[2].weight.copy_(narrow[2].weight[:, copies] / torch.bincount(copies)[copies])
+        wide[2].bias.copy_(narrow[2].bias)
+    spec = PermutationSpec.from_module(narrow, x)
+    with pytest.raises(InputError, match="must have shape"):
+        functionally_equivalent(spec, narrow, wide)
+    assert functionally_equivalent(spec, narrow, FeatureMerger(wide, x, criterion="saliency").shrink(beta=0.0).module)

@@ -1,0 +1,421 @@
+"""Merging features: exact on equal channels, the path against a plain loop, bounds, budgets, refusals."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from commutant import InputError
+from commutant.parameters import Permutation, PermutationSpec
+from commutant.weights import FeatureMerger, feature_complexity, resize
+from commutant.weights import _mergeable as mergeable
+from commutant.weights._merge_path import merge_path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "parameters"))
+from networks import CASES
+
+
+def merger(model, x, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of networks without a group
+        return FeatureMerger(model, x, **options)
+
+
+def twin(found, group, first, second):
+    """Make the second channel of a group do what the first does."""
+    state = found.model.state_dict()
+    for site in found._sites[group]:
+        if not site.reads:
+            value = state[site.key]
+            value.index_copy_(site.axis, site.index[second], value.index_select(site.axis, site.index[first]))
+
+
+def gap(x, y):
+    return float((x - y).detach().abs().max() / y.detach().abs().max())
+
+
+def normed(activation, *, bias=True):
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=bias), nn.BatchNorm2d(8), activation, nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6), activation,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4),
+    )  # fmt: skip
+    for norm in (model[1], model[4]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.2, 3)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return model.double().eval()
+
+
+ACTIVATIONS = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.LeakyReLU(0.2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equal_channels_merge_exactly_in_every_network(name):
+    torch.manual_seed(0)
+    model, inputs = CASES[name].build()
+    model = model.double().eval()
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+    found = merger(model, inputs, criterion="saliency")
+    for group, size in found.groups.items():
+        twin(found, group, 0, size - 1)
+    before = model(*inputs)
+    small = found.shrink(beta=0.0)
+    assert all(after == before - 1 for after, before in small.widths.values())
+    assert all([0, size - 1] in small.clusters[g] for g, size in found.groups.items())
+    torch.testing.assert_close(small.module(*inputs), before, rtol=1e-8, atol=1e-10)
+    assert small.parameters == tuple(sum(p.numel() for p in m.parameters()) for m in (small.module, model))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_batch_norm_is_exact_under_every_activation(activation, bias):
+    model, x = normed(activation, bias=bias), torch.randn(4, 3, 12, 12).double()
+    found = merger(model, x, criterion="saliency")
+    for group, size in found.groups.items():
+        twin(found, group, 0, size - 1)
+        twin(found, group, 0, 2)
+        twin(found, group, 1, size - 2)
+    before = model(x)
+    small = found.shrink(beta=0.0)
+    assert [w for w, _ in small.widths.values()] == [5, 3]
+    assert gap(small.module(x), before) < 1e-12
+    small.module.train(), model.train()  # the running statistics belong to the merged channels too
+    assert gap(small.module(x), model(x)) < 5e-3  # eps weighs otherwise at another scale
+
+
+def test_the_papers_rule_is_exact_for_homogeneous_activations_alone(monkeypatch):
+    x = torch.randn(4, 3, 12, 12).double()
+    for activation in ACTIVATIONS:
+        model = normed(activation)
+        found = merger(model, x, rule="ifm", criterion="saliency")
+        homogeneous = isinstance(activation, nn.ReLU | nn.LeakyReLU)
+        assert set(found.groups) == ({"0", "3"} if homogeneous else set())
+        if homogeneous:
+            twin(found, "0", 1, 7)
+            before = model(x)
+            small = found.shrink(beta=0.0)
+            assert small.widths["0"] == (7, 8)
+            assert gap(small.module(x), before) < 1e-12
+        else:
+            assert "not homogeneous" in found.refused["0"]
+    monkeypatch.setattr(mergeable.Mergeable, "_try", lambda self, groups: None)  # as the paper would
+    model = normed(nn.Tanh())
+    found = merger(model, x, rule="ifm", criterion="saliency")
+    twin(found, "0", 1, 7)
+    before = model(x)
+    assert gap(found.shrink(beta=0.0).module(x), before) > 0.01
+
+
+def test_adding_variances_as_the_reference_does_is_not_exact():
+    model, x = normed(nn.ReLU()), torch.randn(4, 3, 12, 12).double()
+    found = merger(model, x, rule="ifm", criterion="saliency")
+    twin(found, "0", 1, 7)
+    before = model(x)
+    small = found.shrink(widths={"0": 7})
+    assert gap(small.module(x), before) < 1e-12
+    small.module[1].running_var[1] *= 0.5  # a sum of two equal variances is half of what two deviations add up to
+    assert gap(small.module(x), before) > 0.002
+
+
+def plain_path(tensors, groups, rule, criterion, reference):
+    """The same algorithm with everything recomputed at every step."""
+    tensors = {k: v.clone() for k, v in tensors.items()}
+    alive = {g: list(range(len(sites[0].index))) for g, sites in groups.items()}
+    counts = {g: dict.fromkeys(own, 1) for g, own in alive.items()}
+    path, first = [], {}
+
+    def distances(group):
+        made, read, offsets = ([], [], [])
+        for site in groups[group]:
+            rows = site.rows(tensors[site.key])
+            (read if site.reads else made if tensors[site.key].dim() > 1 else offsets).append(rows)
+        found = {}
+        for a, i in enumerate(alive[group]):
+            for j in alive[group][a + 1 :]:
+                d = [sum(float((r[i] - r[j]).square().sum()) for r in kind) for kind in (made, offsets, read)]
+                n = [float(sum(r[k].square().sum() for r in read)) ** 0.5 for k in (i, j)]
+                weight = n[0] * n[1] / (n[0] + n[1])
+                found[i, j] = d[0] + d[2] if criterion == "inout" else weight**2 * (d[0] + d[1])
+                found[i, j, "share"] = n[0] / (n[0] + n[1])
+        return found
+
+    while any(len(own) > 1 for own in alive.values()):
+        best = None
+        for group in groups:
+            if len(alive[group]) < 2:
+                continue
+            found = distances(group)
+            pairs = {k: v for k, v in found.items() if len(k) == 2}
+            first.setdefault(group, max(pairs.values()))
+            against = first[group] if reference == "initial" else max(pairs.values())
+            pair = min(pairs, key=pairs.get)
+            if best is None or pairs[pair] / against < best[0]:
+                best = (pairs[pair] / against, group, pair, found[*pair, "share"])
+        level, group, (i, j), share = best
+        if criterion == "inout" or rule == "ifm":
+            share = counts[group][i] / (counts[group][i] + counts[group][j])
+        path.append((group, i, j, share, level))
+        counts[group][i] += counts[group][j]
+        for site in groups[group]:
+            value = tensors[site.key].movedim(site.axis, 0)
+            mean = site.reads != (rule == "fold")
+            kept, gone = value[site.index[i]].clone(), value[site.index[j]].clone()
+            value[site.index[i]] = share * kept + (1 - share) * gone if mean else kept + gone
+            value[site.index[j]] = 0
+        alive[group].remove(j)
+    return path
+
+
+NETWORKS = ["resnet", "concatenated", "gru_and_rnn", "cnn_flattened", "squeeze_excite", "lstm_two_layers_two_ways"]
+
+
+@pytest.mark.parametrize("reference", ["initial", "current"])
+@pytest.mark.parametrize("criterion", ["inout", "saliency"])
+@pytest.mark.parametrize("rule", ["fold", "ifm"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_path_is_that_of_a_plain_loop(name, rule, criterion, reference):
+    torch.manual_seed(1)
+    model, inputs = CASES[name].build()
+    found = merger(model, inputs)
+    tensors = {k: v.double() for k, v in model.state_dict().items() if v.is_floating_point()}
+    options = {"rule": rule, "criterion": criterion, "reference": reference}
+    path = merge_path(tensors, found._sites, buffers=found.spec.buffers, **options)
+    sites = {g: [s for s in own if s.key not in found.spec.buffers or s.reads] for g, own in found._sites.items()}
+    plain = plain_path(tensors, sites, rule, criterion, reference)
+    assert [tuple(step[:3]) for step in path] == [step[:3] for step in plain]
+    for own, other in zip(path, plain, strict=True):
+        assert own[3:5] == pytest.approx(other[3:5], rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("rule", ["fold", "ifm"])
+def test_what_is_written_is_what_the_path_reached(rule):
+    """The whole cut at once gives what merging step by step gives."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 2)).double()
+    found = merger(model, torch.randn(3, 4).double(), rule=rule, criterion="saliency")
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    for step in found.path[:9]:
+        for site in found._sites[step.group]:
+            value = state[site.key].movedim(site.axis, 0)
+            mean = site.reads != (rule == "fold")
+            a, b = (step.share, 1 - step.share) if mean else (1, 1)
+            value[site.index[step.kept]] = a * value[site.index[step.kept]] + b * value[site.index[step.gone]]
+            value[site.index[step.gone]] = 0
+    clusters = found._clusters(found.path[:9])
+    small = found.shrink(widths={g: len(c) for g, c in clusters.items()})
+    assert small.clusters == clusters
+    x = torch.randn(20, 4).double()
+    torch.testing.assert_close(small.module(x), torch.func.functional_call(model, state, (x,)))
+
+
+@pytest.mark.parametrize("criterion", ["inout", "saliency"])
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh()])
+def test_the_error_never_exceeds_the_bound(activation, criterion):
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(5, 20), activation, nn.Linear(20, 3)).double()
+        x = torch.randn(500, 5, generator=generator).double()
+        found = merger(model, x, criterion=criterion)
+        for width in (19, 15, 8, 2, 1):
+            small = found.shrink(widths=width)
+            error = (small.module(x) - model(x)).detach().norm(dim=1)
+            size = torch.cat([x, torch.ones(500, 1)], 1).norm(dim=1)
+            assert float((error / size).max()) <= small.bounds["0"] * (1 + 1e-9)
+        assert error.max() > 0.01  # the bound is one on something
+
+
+def test_the_bound_on_data_holds_for_the_mean_square():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 20), nn.Tanh(), nn.Linear(20, 3)).double()
+    x = torch.randn(500, 5).double()
+    found = merger(model, x, criterion="activations", batches=[x])
+    small = found.shrink(widths=19)
+    assert float((small.module(x) - model(x)).detach().square().sum(1).mean().sqrt()) <= 2 * small.bounds["0"]
+    assert found.shrink(widths=20).bounds["0"] == 0
+
+
+def test_nothing_changes_without_equal_channels():
+    model, x = normed(nn.ReLU()).float(), torch.randn(2, 3, 12, 12)
+    small = merger(model, x).shrink(beta=0.0)
+    assert small.kept == 1
+    for key, value in model.state_dict().items():
+        assert torch.equal(small.module.state_dict()[key], value)
+
+
+@pytest.mark.parametrize("rule", ["fold", "ifm"])
+def test_the_order_of_channels_does_not_matter(rule):
+    torch.manual_seed(0)
+    model, x = normed(nn.ReLU()), torch.randn(4, 3, 12, 12).double()
+    found = merger(model, x, rule=rule)
+    moved = Permutation.random(found.spec, torch.Generator().manual_seed(1)).apply(model)
+    for beta in (0.1, 0.4, 0.8):
+        a, b = found.shrink(beta=beta), merger(moved, x, rule=rule).shrink(beta=beta)
+        assert a.widths == b.widths
+        torch.testing.assert_close(a.module(x), b.module(x))
+
+
+def test_widths_fall_with_the_threshold_and_clusters_are_partitions():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 25), nn.ReLU(), nn.Linear(25, 3))
+    found = merger(model, torch.randn(2, 6))
+    betas = [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 0.99]
+    for group, curve in found.complexity(betas).items():
+        assert curve == sorted(curve, reverse=True)
+        for beta in betas:
+            clusters = found.clusters(beta=beta)[group]
+            assert sorted(c for own in clusters for c in own) == list(range(found.groups[group]))
+
+
+def test_planted_features_are_counted():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Linear(40, 24), nn.ReLU(), nn.Linear(24, 3))
+    copies = torch.randint(0, 7, (40,)), torch.randint(0, 5, (24,))
+    distinct = [len(c.unique()) for c in copies]
+    for layer, own in zip((model[0], model[2]), copies, strict=True):
+        layer.weight.data, layer.bias.data = layer.weight.data[own], layer.bias.data[own]
+    betas = [0.0, 1e-9, 1e-6, 1e-4]
+    found = feature_complexity(model, torch.randn(2, 6), betas, criterion="saliency")
+    assert found == {"0": [distinct[0]] * 4, "2": [distinct[1]] * 4}
+    # the paper's distance counts what reads the channels too, which differs between copies
+    assert feature_complexity(model, torch.randn(2, 6), [1e-9])["0"] == [40]
+
+
+def test_a_budget_of_parameters_is_met_by_the_largest_cut():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 30), nn.ReLU(), nn.Linear(30, 25), nn.ReLU(), nn.Linear(25, 3))
+    found = merger(model, torch.randn(2, 6))
+    for share in (1.0, 0.7, 0.31, 0.1):
+        small = found.shrink(parameters=share)
+        assert small.kept <= share
+        steps = sum(before - after for after, before in small.widths.values())
+        if steps:
+            assert found.count(found._clusters(found.path[: steps - 1])) / small.parameters[1] > share
+    with pytest.raises(InputError, match="merging leaves at least"):
+        found.shrink(parameters=0.001)
+
+
+def test_shrunk_parameters_load_into_the_architecture_again(tmp_path):
+    model, x = normed(nn.ReLU()), torch.randn(4, 3, 12, 12).double()
+    small = merger(model, x).shrink(widths={"0": 5, "3": 2})
+    save_file(small.module.state_dict(), tmp_path / "small.safetensors")
+    again = resize(normed(nn.ReLU()), load_file(tmp_path / "small.safetensors")).eval()
+    assert torch.equal(again(x), small.module(x))
+    assert (again[0].out_channels, again[1].num_features, again[3].in_channels, again[8].in_features) == (5, 5, 5, 2)
+    optimizer = torch.optim.SGD(small.module.train().parameters(), 0.1)
+    small.module(x).square().mean().backward()
+    optimizer.step()  # a module like any other
+    with pytest.raises(InputError, match=r"'9.weight' is in the parameters only"):
+        resize(model, {**model.state_dict(), "9.weight": x})
+    with pytest.raises(InputError, match=r"'0.bias' is in the module only"):
+        resize(model, {k: v for k, v in model.state_dict().items() if k != "0.bias"})
+
+
+def test_a_language_model_shrinks_at_its_feed_forward_layers():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    for model in (
+        transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, n_embd=24, n_layer=2, n_head=4)),
+        transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, intermediate_size=40, **sizes)),
+    ):  # fmt: skip
+        model = model.eval()
+        ids = torch.randint(0, 50, (2, 8))
+        found = merger(
+            model, {"input_ids": ids, "use_cache": False}, outputs=lambda out: out.logits, criterion="saliency"
+        )
+        assert sum("mlp" in group for group in found.groups) == 2  # heads too, where the code leaves their number open
+        for group, size in found.groups.items():
+            twin(found, group, 0, size - 1)
+        small = found.shrink(beta=0.0)
+        torch.testing.assert_close(small.module(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+        assert small.kept < 1
+        assert small.module.get_output_embeddings().weight.shape == model.get_output_embeddings().weight.shape
+        small = found.shrink(widths={g: 10 for g in found.groups if "mlp" in g})
+        assert small.module(ids).logits.shape == (2, 8, 50)
+        assert small.parameters[0] == sum(p.numel() for p in small.module.parameters())
+
+
+def test_what_can_not_be_merged_says_why():
+    model, inputs = CASES["gpt_tied"].build()
+    found = merger(model, inputs)
+    assert "a norm or a sum runs over them" in found.refused["blocks.0.out"]
+    assert "differ by the index" in found.refused["blocks.0.qkv[1]"]
+    autoencoder = CASES["torch_encoder_layer"].build()
+    assert "does not run with fewer" in merger(*autoencoder).refused["self_attn[0]"]
+    with pytest.warns(UserWarning, match="no group of channels can be merged"):
+        nothing = FeatureMerger(nn.Linear(3, 2), torch.randn(2, 3))
+    assert nothing.shrink(beta=0.5).kept == 1
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 3))
+
+    def forward(self, x):
+        return torch.tanh(x @ self.weight.T) @ self.weight
+
+
+def test_a_weight_that_makes_and_reads_its_channels_is_left_alone():
+    found = merger(Tied(), torch.randn(4, 3))
+    assert not found.groups
+    assert found.refused
+
+
+def model():
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("rule must be one of fold, ifm, got 'mean'", {"rule": "mean"}),
+        ("criterion must be one of", {"criterion": "l1"}),
+        ("reference must be one of", {"reference": "last"}),
+        ('"activations" needs batches', {"criterion": "activations"}),
+        ("the others take none", {"batches": [torch.randn(2, 4)]}),
+        ("no batch was given", {"criterion": "activations", "batches": []}),
+        ("must have the shapes of the example", {"criterion": "activations", "batches": [torch.randn(3, 4)]}),
+        ("hold NaN", {"criterion": "activations", "batches": [torch.full((2, 4), torch.nan)]}),
+    ],
+)
+def test_bad_options_are_refused(message, options, unchecked):
+    with pytest.raises(InputError, match=message):
+        FeatureMerger(model(), torch.randn(2, 4), **options)
+
+
+@pytest.mark.parametrize(
+    ("message", "cut"),
+    [
+        ("one of beta, parameters and widths", {}),
+        ("one of beta, parameters and widths", {"beta": 0.1, "widths": 3}),
+        ("beta must be at least 0 and below 1, got 1.0", {"beta": 1.0}),
+        ("beta must be", {"beta": -0.1}),
+        ("beta must be", {"beta": float("nan")}),
+        ("parameters must be a share", {"parameters": 0.0}),
+        ("parameters must be a share", {"parameters": 1.5}),
+        ("at least one channel", {"widths": 0}),
+        ("'7' can't be merged: there is no such group", {"widths": {"7": 3}}),
+    ],
+)
+def test_bad_cuts_are_refused(message, cut):
+    with pytest.raises(InputError, match=message):
+        FeatureMerger(model(), torch.randn(2, 4)).shrink(**cut)
+
+
+def test_bad_weights_are_refused_by_name():
+    broken = model()
+    broken[0].weight.data[1, 1] = torch.inf
+    with pytest.raises(InputError, match=r"'0.weight' holds NaN or infinities"):
+        FeatureMerger(broken, torch.randn(2, 4))
+    with pytest.raises(InputError, match="meta device"):
+        FeatureMerger(model().to("meta"), torch.randn(2, 4, device="meta"))
+    by_hand = PermutationSpec.from_axes({"0.bias": ("h",)}, model().state_dict())
+    with pytest.raises(InputError, match="derived"):
+        FeatureMerger(model(), torch.randn(2, 4), spec=by_hand)
