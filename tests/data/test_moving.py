@@ -39,7 +39,7 @@ def test_mnist_is_read_from_its_own_files_and_damage_is_named(tmp_path):
         (tmp_path / "mnist" / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(raw, 1))
     glyphs = mnist_glyphs("test", str(tmp_path))
     assert torch.equal(glyphs.images, images.view(-1, 28, 28).float() / 255)
-    with pytest.raises(InputError, match="not the 47040016 of 60000 images"):
+    with pytest.raises(InputError, match="not the 47040016 of 60000 entries"):
         mnist_glyphs("train", str(tmp_path))
     (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").write_bytes(b"no archive")
     with pytest.raises(InputError, match="is damaged"):

@@ -4,6 +4,9 @@ from ._graphs import GraphData as GraphData
 from ._graphs import data_folder as data_folder
 from ._graphs import graphs_unavailable as graphs_unavailable
 from ._graphs import load_graphs as load_graphs
+from ._images import ImageClasses as ImageClasses
+from ._images import image_classes as image_classes
+from ._images import images_unavailable as images_unavailable
 from ._moving import Glyphs as Glyphs
 from ._moving import digit_glyphs as digit_glyphs
 from ._moving import flowing_glyphs as flowing_glyphs

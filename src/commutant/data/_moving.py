@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._errors import InputError, require
 from ._graphs import data_folder
+from ._images import read_idx
 
 _MNIST = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
 
@@ -61,13 +60,7 @@ def mnist_glyphs(part: str, data_dir: str | None = None) -> Glyphs:
         raise InputError(reason)
     prefix, count = _MNIST[part]
     path = Path(str(data_folder(data_dir))) / "mnist" / f"{prefix}-images-idx3-ubyte.gz"
-    try:
-        raw = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if raw.size != 16 + count * 784:
-        raise InputError(f"{path} holds {raw.size} bytes, not the {16 + count * 784} of {count} images of 28 x 28")
-    return Glyphs(torch.from_numpy(raw[16:].copy()).view(count, 28, 28).float() / 255, "MNIST")
+    return Glyphs(torch.from_numpy(read_idx(path, 16, (count, 28, 28))).float() / 255, "MNIST")
 
 
 def flowing_glyphs(

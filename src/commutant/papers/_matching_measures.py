@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from .._errors import require
+from ..data import image_classes
 from ..evidence import Context, Measurement
 from ..parameters import Permutation, PermutationSpec
 from ..weights import (
@@ -37,11 +37,10 @@ def measure_matching(context: Context) -> Measurement:
 
 
 def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """1297 images to train on, 500 to test on, the same for every seed."""
-    found = require("sklearn.datasets", "evidence").load_digits()
-    x, y = torch.from_numpy(found.data).float() / 16, torch.from_numpy(found.target).long()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return (x[order[:1297]], y[order[:1297]]), (x[order[1297:]], y[order[1297:]])
+    """Rows of pixels and classes: 1297 images to train on, 500 to test on, the same for every seed."""
+    data = image_classes("digits")
+    (x, y), (x_test, y_test) = data.train, data.test
+    return (x.flatten(1), y), (x_test.flatten(1), y_test)
 
 
 def _mlp(width: int, start: int) -> nn.Module:
