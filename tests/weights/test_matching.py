@@ -10,7 +10,7 @@ from torch import nn
 from commutant import InputError
 from commutant.parameters import Permutation, PermutationSpec
 from commutant.weights import distance, interpolate, match_many, weight_matching
-from commutant.weights._matching import _Problem, gram
+from commutant.weights._matching import Problem, gram
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parameters"))
 import networks
@@ -24,7 +24,7 @@ def build(name, seed=0):
 
 
 def inner(spec, a, b, permutation):
-    return _Problem(spec, a.state_dict(), b.state_dict()).value(permutation.tables)
+    return Problem(spec, a.state_dict(), b.state_dict()).value(permutation.tables)
 
 
 @pytest.mark.parametrize("name", HIDDEN)
@@ -55,7 +55,7 @@ def test_matching_never_lowers_the_inner_product(name):
 def test_the_inner_product_rises_with_every_accepted_step(monkeypatch):
     (a, inputs), (b, _) = build("gpt_tied", 0), build("gpt_tied", 1)
     spec = PermutationSpec.from_module(a, inputs, verify=False)
-    values, improve = [], _Problem._improve
+    values, improve = [], Problem._improve
 
     def recorded(problem, group, keys=None):
         before = problem.value(problem.tables)
@@ -64,7 +64,7 @@ def test_the_inner_product_rises_with_every_accepted_step(monkeypatch):
             values.append((before, problem.value(problem.tables), accepted))
         return accepted
 
-    monkeypatch.setattr(_Problem, "_improve", recorded)
+    monkeypatch.setattr(Problem, "_improve", recorded)
     weight_matching(spec, a, b, init="identity")
     assert any(accepted for *_, accepted in values)
     for before, after, accepted in values:

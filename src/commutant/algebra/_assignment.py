@@ -84,12 +84,12 @@ def assignment_duals(
 
 def birkhoff_ascent(
     value: Callable[..., Float[Tensor, ""]],
-    start: Sequence[Float[Tensor, "n n"]],
+    start: Sequence[Float[Tensor, "_ _"]],
     *,
     steps: int = 100,
     tolerance: float = 1e-6,
     patience: int = 5,
-) -> tuple[list[Int[Tensor, " n"]], list[Float[Tensor, "n n"]]]:
+) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "_ _"]]]:
     """Frank-Wolfe: climb a smooth function of doubly stochastic matrices, then round each to a permutation.
 
     Every step goes towards the permutation matrices that the gradient likes best (a linear assignment for each matrix),
@@ -97,7 +97,7 @@ def birkhoff_ascent(
 
     Args:
         value: of the matrices, one argument for each; differentiable.
-        start: doubly stochastic matrices, such as the centre `1/n`.
+        start: doubly stochastic matrices, each n x n for its own n, such as the centre `1/n`.
         steps: at most.
         tolerance: relative gain below which a step counts as idle.
         patience: idle steps before the search ends.

@@ -63,22 +63,24 @@ def image_classes(name: str = "digits", data_dir: str | None = None) -> ImageCla
         found = require("sklearn.datasets", "evidence").load_digits()
         x, y = torch.from_numpy(found.images).float().unsqueeze(1) / 16, torch.from_numpy(found.target).long()
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-        train, test = order[:1297], order[1297:]
-        return ImageClasses((x[train], y[train]), (x[test], y[test]), "scikit-learn digits")
+        first, rest = order[:1297], order[1297:]
+        return ImageClasses((x[first], y[first]), (x[rest], y[rest]), "scikit-learn digits")
     folder = Path(str(data_folder(data_dir)))
     if name == "cifar10-6k":
         try:
             with np.load(folder / _CIFAR) as stored:
-                parts = [(_pixels(stored[f"x_{p}"]), torch.from_numpy(stored[f"y_{p}"]).long()) for p in _PARTS]
+                train, test = ((_pixels(stored[f"x_{p}"]), torch.from_numpy(stored[f"y_{p}"]).long()) for p in _PARTS)
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(f"{folder / _CIFAR} is damaged: {error}") from error
-        return ImageClasses(*parts, "CIFAR-10, 500 and 100 images a class")
-    own = []
-    for prefix, count in _PARTS.values():
-        x = read_idx(folder / name / f"{prefix}-images-idx3-ubyte.gz", 16, (count, 1, 28, 28))
-        y = read_idx(folder / name / f"{prefix}-labels-idx1-ubyte.gz", 8, (count,))
-        own.append((_pixels(x), torch.from_numpy(y).long()))
-    return ImageClasses(*own, _IDX[name])
+        return ImageClasses(train, test, "CIFAR-10, 500 and 100 images a class")
+    train, test = (
+        (
+            _pixels(read_idx(folder / name / f"{prefix}-images-idx3-ubyte.gz", 16, (count, 1, 28, 28))),
+            torch.from_numpy(read_idx(folder / name / f"{prefix}-labels-idx1-ubyte.gz", 8, (count,))).long(),
+        )
+        for prefix, count in _PARTS.values()
+    )
+    return ImageClasses(train, test, _IDX[name])
 
 
 def read_idx(path: Path, header: int, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,9 +12,10 @@ from ._equivalence import functionally_equivalent as functionally_equivalent
 from ._feature_merging import FeatureMerger as FeatureMerger
 from ._feature_merging import Shrunk as Shrunk
 from ._feature_merging import feature_complexity as feature_complexity
+from ._many import match_many as match_many
 from ._matching import weight_matching as weight_matching
 from ._merging import interpolate as interpolate
-from ._merging import match_many as match_many
 from ._resizing import resize as resize
 from ._statistics import repair as repair
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats
+from ._straight_through import ste_matching as ste_matching

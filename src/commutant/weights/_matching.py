@@ -65,7 +65,7 @@ def weight_matching(
     Raises:
         InputError: parameters that are not those of the spec, or that hold NaN or infinities; names the entry.
     """
-    problem = _Problem(spec, state_of(target), state_of(source))
+    problem = Problem(spec, state_of(target), state_of(source))
     if isinstance(init, Permutation):
         Permutation(spec).compose(init)  # refuses one of another spec
         problem.tables = {k: v.clone() for k, v in init.tables.items()}
@@ -89,7 +89,7 @@ def state_of(parameters: nn.Module | State) -> State:
     return parameters
 
 
-class _Problem:
+class Problem:
     """The tensors of both networks, the current permutation, and the scores of each group given the others."""
 
     def __init__(self, spec: PermutationSpec, target: State, source: State) -> None:

@@ -1,4 +1,4 @@
-"""State dicts as vectors: interpolation, and several networks matched with each other."""
+"""State dicts as vectors: interpolation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..parameters import Permutation, PermutationSpec
-from ._matching import TOLERANCE, State, _Problem, state_of, weight_matching
+from ._matching import State, state_of
 
 
 def interpolate(
@@ -54,47 +53,6 @@ def interpolate(
             total += share * state[key].to(total)
         result[key] = total.to(first.dtype)
     return result
-
-
-def match_many(
-    spec: PermutationSpec,
-    networks: Sequence[nn.Module | State],
-    *,
-    max_sweeps: int = 100,
-    generator: torch.Generator | None = None,
-) -> list[Permutation]:
-    """Permutations of several networks that bring all of them close to each other.
-
-    Each network in turn is aligned with the mean of the others until none gains (MergeMany of Git Re-Basin): coordinate
-    ascent on the sum of all pairs' inner products. All land in one frame, so that going from a to b and on to c is the
-    same as going from a to c, which matching in pairs does not give.
-
-    Args:
-        spec: of the network that all are parameters of.
-        networks: two or more.
-        max_sweeps: over the networks.
-        generator: of the order in which they are visited.
-
-    Returns:
-        One permutation for each network, in its order.
-    """
-    states = [state_of(network) for network in networks]
-    if len(states) < 2:
-        raise InputError(f"two networks or more are needed, got {len(states)}")
-    found = [Permutation(spec), *(weight_matching(spec, states[0], state) for state in states[1:])]
-    moved = [p.apply(state) for p, state in zip(found, states, strict=True)]
-    for _ in range(max_sweeps):
-        progress = False
-        for i in torch.randperm(len(states), generator=generator).tolist():
-            centre = interpolate([m for j, m in enumerate(moved) if j != i])
-            problem = _Problem(spec, centre, states[i])
-            before = problem.value(found[i].tables)
-            better = weight_matching(spec, centre, states[i], init=found[i])
-            if problem.value(better.tables) > before + TOLERANCE * abs(before):
-                found[i], moved[i], progress = better, better.apply(states[i]), True
-        if not progress:
-            break
-    return found
 
 
 def same_entries(first: State, other: State, number: int) -> None:

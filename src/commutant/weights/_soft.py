@@ -1,0 +1,41 @@
+"""Parameters under matrices in the place of permutations: linear in each matrix, so that gradients reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ..parameters import AxisLabel, Permutation, PermutationSpec, positions_by_group
+
+Matrices = Mapping[str, Float[Tensor, "*outer n n"]]
+
+
+def matrices_of(permutation: Permutation) -> dict[str, Float[Tensor, "*outer n n"]]:
+    """The permutation of each group as a matrix: row i has its one in the column that entry i comes from."""
+    return {g: torch.nn.functional.one_hot(t, t.shape[-1]).double() for g, t in permutation.tables.items()}
+
+
+def apply_softly(spec: PermutationSpec, matrices: Matrices, labels: Sequence[AxisLabel], value: Tensor) -> Tensor:
+    """A tensor whose axes have the given labels, with `new[i] = sum_j P[i, j] old[j]` along every group of them.
+
+    Raises:
+        InputError: a group that depends on one which stands on another axis.
+    """
+    for axis, label in enumerate(labels):
+        here = set(label.groups())
+        for group in spec.outermost_first():
+            if group not in here or group not in matrices:
+                continue
+            outer = spec.parents[group]
+            if not set(outer) <= here:
+                raise InputError(f"group {group!r} depends on {outer[0]!r}, which stands on another axis of one weight")
+            index = positions_by_group(label, (*outer, group))
+            front = value.movedim(axis, 0)
+            rows = front[index]
+            moved = matrices[group].to(value) @ rows.flatten(len(outer) + 1)
+            value = front.index_put((index,), moved.view(rows.shape)).movedim(0, axis)
+    return value

@@ -1,0 +1,179 @@
+"""Matching by the loss of the merged network, through straight-through estimators."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .._errors import InputError
+from ..algebra import linear_assignment, sinkhorn
+from ..parameters import Permutation, PermutationSpec
+from ._matching import State, state_of, weight_matching
+from ._merging import same_entries
+from ._soft import apply_softly
+
+Loss = Callable[[nn.Module, Any], Tensor]
+
+
+def ste_matching(
+    spec: PermutationSpec,
+    target: nn.Module,
+    source: nn.Module | State,
+    batches: Iterable[Any],
+    loss: Loss,
+    *,
+    projection: Literal["lap", "sinkhorn"] = "lap",
+    learning_rate: float | None = None,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Permutation:
+    """The permutation of `source` under which the mean of it and `target` has the lowest loss that was seen.
+
+    `"lap"` (Git Re-Basin, 2023): a shadow network, at first the target, is trained; at each step the source is matched
+    to it by weights, and the loss of the mean of target and matched source moves the shadow as if it had been in the
+    mean itself. `"sinkhorn"` (Pena et al., CVPR 2023): free scores for each group, made doubly stochastic, are trained
+    the same way, and their best assignment is used; they start at random, far from what matching weights finds.
+
+    Args:
+        spec: of the network that both are parameters of.
+        target: stays as it is.
+        source: module or state dict; stays as it is.
+        batches: of training data; one step for each.
+        loss: from a module and a batch to a scalar.
+        projection: how permutations follow from what is trained.
+        learning_rate: of Adam; 0.001 for `"lap"` and 0.1 for `"sinkhorn"` by default.
+        temperature: of `"sinkhorn"`.
+        generator: of the random scores.
+
+    Raises:
+        InputError: no batch, or a loss that is no finite scalar.
+    """
+    (found,) = straight_through(
+        spec, target, [source], batches, loss,
+        projection=projection, learning_rate=learning_rate, temperature=temperature, generator=generator,
+    )  # fmt: skip
+    return found
+
+
+def straight_through(
+    spec: PermutationSpec,
+    target: nn.Module,
+    sources: Sequence[nn.Module | State],
+    batches: Iterable[Any],
+    loss: Loss,
+    *,
+    projection: Literal["lap", "sinkhorn"] = "lap",
+    learning_rate: float | None = None,
+    temperature: float = 1.0,
+    mixed: bool = False,
+    generator: torch.Generator | None = None,
+) -> list[Permutation]:
+    """`ste_matching` of several sources at once; with `mixed` the weights of the mean are drawn for each batch."""
+    if projection not in ("lap", "sinkhorn"):
+        raise InputError(f'projection must be "lap" or "sinkhorn", got {projection!r}')
+    base, states = state_of(target), [state_of(source) for source in sources]
+    for state in (base, *states):
+        spec.check(state)
+    for number, state in enumerate(states, start=1):
+        same_entries(base, state, number)
+    base = {key: value.detach() for key, value in base.items()}
+    guides = [_Shadow(spec, base, s) if projection == "lap" else _Scores(spec, s, temperature, generator)
+              for s in states]  # fmt: skip
+    rate = learning_rate or (1e-3 if projection == "lap" else 0.1)
+    optimizer = torch.optim.Adam([p for guide in guides for p in guide.trained], rate)
+    measured = _Measured(target, loss)
+    lowest, best = float("inf"), [Permutation(spec) for _ in states]
+    for batch in batches:
+        shares = torch.rand(len(states) + 1, generator=generator) if mixed else torch.ones(len(states) + 1)
+        weights = (shares / shares.sum()).tolist()
+        moved = [guide.moved() for guide in guides]
+        value = measured.at(_mean([base, *moved], weights), batch)
+        if (reached := float(value.detach())) < lowest:
+            lowest, best = reached, [guide.permutation for guide in guides]
+        optimizer.zero_grad()
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    if lowest == float("inf"):
+        raise InputError("no batch was given")
+    return best
+
+
+class _Shadow:
+    """A trained point in weight space, projected to the nearest permuted source."""
+
+    def __init__(self, spec: PermutationSpec, base: State, source: State) -> None:
+        self.spec, self.source = spec, source
+        weights = {k: v for k, v in base.items() if v.is_floating_point() and k not in spec.buffers}
+        self.point = {k: v.clone().requires_grad_() for k, v in weights.items()}
+        self.trained = list(self.point.values())
+        self.permutation = Permutation(spec)
+        self.started = False
+
+    def moved(self) -> dict[str, Tensor]:
+        with torch.no_grad():
+            point = {k: self.point.get(k, v) for k, v in self.source.items()}
+            init = self.permutation if self.started else "anchored"
+            self.permutation, self.started = weight_matching(self.spec, point, self.source, init=init), True
+            projected = self.permutation.apply(self.source)
+        return {k: v + (self.point[k] - self.point[k].detach()) if k in self.point else v for k, v in projected.items()}
+
+
+class _Scores:
+    """Trained scores, made doubly stochastic by Sinkhorn's iteration; forward their best assignment."""
+
+    def __init__(
+        self, spec: PermutationSpec, source: State, temperature: float, generator: torch.Generator | None
+    ) -> None:
+        self.spec, self.source, self.temperature = spec, source, temperature
+        self.scores = {
+            g: torch.randn(*spec.shape(g), n, generator=generator).requires_grad_() for g, n in spec.sizes.items()
+        }
+        self.trained = list(self.scores.values())
+        self.permutation = Permutation(spec)
+
+    def moved(self) -> dict[str, Tensor]:
+        soft = {g: sinkhorn(s, self.temperature, tolerance=1e-3) for g, s in self.scores.items()}
+        tables = {g: linear_assignment(s.detach(), maximize=True) for g, s in soft.items()}
+        self.permutation = Permutation(self.spec, tables)
+        hard = {g: torch.nn.functional.one_hot(t, t.shape[-1]).to(soft[g]) for g, t in tables.items()}
+        through = {g: hard[g] + soft[g] - soft[g].detach() for g in soft}
+        return {
+            k: self.permutation.apply_to(k, v)
+            if k in self.spec.buffers or not v.is_floating_point()
+            else apply_softly(self.spec, through, self.spec.axes[k], v)
+            for k, v in self.source.items()
+        }
+
+
+class _Measured(nn.Module):
+    """The loss of a network as a function of its parameters; batch norm uses the batch, dropout is off."""
+
+    def __init__(self, network: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.network, self.loss = copy.deepcopy(network).eval(), loss
+        for module in self.network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.train()
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(self.network, batch)
+
+    def at(self, state: State, batch: Any) -> Tensor:
+        found = functional_call(self, {f"network.{k}": v for k, v in state.items()}, (batch,))
+        if not (isinstance(found, Tensor) and found.dim() == 0 and bool(found.isfinite())):
+            raise InputError(f"the loss must be a finite scalar tensor, got {found}")
+        return found
+
+
+def _mean(states: Sequence[State], weights: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted mean, with gradients; what is no real number comes from the first, copied."""
+    found = {}
+    for key, first in states[0].items():
+        parts = [w * s[key] for w, s in zip(weights, states, strict=True)] if first.is_floating_point() else [first]
+        found[key] = torch.stack(parts).sum(0)
+    return found
