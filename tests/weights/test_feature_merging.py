@@ -28,7 +28,7 @@ def merger(model, x, **options):
 def twin(found, group, first, second):
     """Make the second channel of a group do what the first does."""
     state = found.model.state_dict()
-    for site in found._sites[group]:
+    for site in found.sites[group]:
         if not site.reads:
             value = state[site.key]
             value.index_copy_(site.axis, site.index[second], value.index_select(site.axis, site.index[first]))
@@ -184,8 +184,8 @@ def test_the_path_is_that_of_a_plain_loop(name, rule, criterion, reference):
     found = merger(model, inputs)
     tensors = {k: v.double() for k, v in model.state_dict().items() if v.is_floating_point()}
     options = {"rule": rule, "criterion": criterion, "reference": reference}
-    path = merge_path(tensors, found._sites, buffers=found.spec.buffers, **options)
-    sites = {g: [s for s in own if s.key not in found.spec.buffers or s.reads] for g, own in found._sites.items()}
+    path = merge_path(tensors, found.sites, buffers=found.spec.buffers, **options)
+    sites = {g: [s for s in own if s.key not in found.spec.buffers or s.reads] for g, own in found.sites.items()}
     plain = plain_path(tensors, sites, rule, criterion, reference)
     assert [tuple(step[:3]) for step in path] == [step[:3] for step in plain]
     for own, other in zip(path, plain, strict=True):
@@ -200,7 +200,7 @@ def test_what_is_written_is_what_the_path_reached(rule):
     found = merger(model, torch.randn(3, 4).double(), rule=rule, criterion="saliency")
     state = {k: v.clone() for k, v in model.state_dict().items()}
     for step in found.path[:9]:
-        for site in found._sites[step.group]:
+        for site in found.sites[step.group]:
             value = state[site.key].movedim(site.axis, 0)
             mean = site.reads != (rule == "fold")
             a, b = (step.share, 1 - step.share) if mean else (1, 1)
@@ -258,6 +258,32 @@ def test_the_order_of_channels_does_not_matter(rule):
         a, b = found.shrink(beta=beta), merger(moved, x, rule=rule).shrink(beta=beta)
         assert a.widths == b.widths
         torch.testing.assert_close(a.module(x), b.module(x))
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_channels_equal_up_to_a_positive_scale(norm):
+    torch.manual_seed(0)
+    hidden = [nn.BatchNorm1d(9)] if norm else []
+    model = nn.Sequential(nn.Linear(4, 9), *hidden, nn.ReLU(), nn.Linear(9, 2)).double().eval()
+    x = torch.randn(30, 4).double()
+    last = model[1] if norm else model[0]
+    with torch.no_grad():
+        if norm:
+            last.weight.uniform_(0.5, 2)
+            last.bias.normal_()
+            last.running_mean.normal_()
+            for value in (model[0].weight, model[0].bias, last.running_mean, last.running_var):
+                value[7] = value[2]
+        last.weight[7], last.bias[7] = 3 * last.weight[2], 3 * last.bias[2]
+    before = model(x)
+    found = merger(model, x, criterion="saliency", modulo_scale=True)
+    small = found.shrink(beta=1e-12)
+    assert [2, 7] in small.clusters["0"]
+    assert small.widths["0"] == (8, 9)
+    assert gap(small.module(x), before) < 1e-12
+    assert merger(model, x, criterion="saliency").shrink(beta=1e-12).kept == 1
+    tanh = nn.Sequential(*[nn.Tanh() if isinstance(m, nn.ReLU) else m for m in model])
+    assert merger(tanh, x, criterion="saliency", modulo_scale=True).shrink(beta=1e-12).kept == 1
 
 
 def test_widths_fall_with_the_threshold_and_clusters_are_partitions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 
@@ -17,13 +18,17 @@ from ..weights import (
     distance,
     interpolate,
     loss_barrier,
+    reset_batchnorm_stats,
     singular_alignment,
+    ste_matching,
     taylor_barrier,
     weight_matching,
 )
 
 POINTS = 11
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5)
+DIRECTIONS = 12
+Part = tuple[Tensor, Tensor]
 
 
 def measure_matching(context: Context) -> Measurement:
@@ -36,40 +41,69 @@ def measure_matching(context: Context) -> Measurement:
     return out
 
 
-def _digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Rows of pixels and classes: 1297 images to train on, 500 to test on, the same for every seed."""
-    data = image_classes("digits")
-    (x, y), (x_test, y_test) = data.train, data.test
-    return (x.flatten(1), y), (x_test.flatten(1), y_test)
+def _data(context: Context) -> tuple[Part, Part]:
+    """Images and classes to train on and to test on; rows of pixels for an MLP."""
+    data = image_classes(context.settings["data"], context.data_dir)
+    flat = context.settings["network"] == "mlp"
+    train, test = (((x.flatten(1) if flat else x).to(context.device), y.to(context.device))
+                   for x, y in (data.train, data.test))  # fmt: skip
+    return train, test
 
 
-def _mlp(width: int, start: int) -> nn.Module:
-    torch.manual_seed(start)
-    sizes = [64, width, width, width, 10]
+def _mlp(inputs: int, width: int) -> nn.Module:
+    sizes = [inputs, width, width, width, 10]
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(a, b), *([nn.ReLU()] if i < 3 else [])]
     return nn.Sequential(*layers)
 
 
-def _trained(context: Context, width: int, name: str) -> nn.Module:
-    (x, y), _ = _digits()
+class _Block(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        stride = 1 if before == after else 2
+        self.a, self.b = (
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.Conv2d(after, after, 3, 1, 1, bias=False),
+        )
+        self.norm_a, self.norm_b = nn.BatchNorm2d(after), nn.BatchNorm2d(after)
+        self.shortcut = nn.Identity() if before == after else nn.Conv2d(before, after, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.norm_a(self.a(x)))
+        return torch.relu(self.norm_b(self.b(h)) + self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def _resnet(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), _Block(width, width),
+        _Block(width, 2 * width), _Block(2 * width, 4 * width), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4 * width, 10),
+    )  # fmt: skip
+
+
+def _trained(context: Context, train: Part, width: int, name: str) -> nn.Module:
+    x, y = train
     number = "abc".index(name)
     order = torch.randperm(len(x), generator=context.generator(17 + number))
 
-    def draw(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
+    def make() -> nn.Module:
+        torch.manual_seed(context.seed * 7_919 + 101 + number)
+        return _mlp(x.shape[1], width) if context.settings["network"] == "mlp" else _resnet(width)
+
+    def draw(generator: torch.Generator, count: int) -> Part:
         rows = order[torch.randint(0, len(x), (count,), generator=generator)]  # batches of its own for each network
-        return x[rows].to(context.device), y[rows].to(context.device)
+        return x[rows.to(x.device)], y[rows.to(y.device)]
 
     return context.train(
         f"{name}-{width}",
-        partial(_mlp, width, context.seed * 7_919 + 101 + number),
+        make,
         draw,
         _loss,
         steps=context.settings["steps"],
         batch_size=128,
         learning_rate=1e-3,
-    )
+    ).eval()
 
 
 def _loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
@@ -77,20 +111,35 @@ def _loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
 
 def _at_width(context: Context, width: int) -> Measurement:
-    train, test = (tuple(t.to(context.device) for t in part) for part in _digits())
-    a, b, c = (_trained(context, width, name).eval() for name in "abc")
-    spec = PermutationSpec.from_module(a, train[0], verify=False)
+    train, test = _data(context)
+    a, b, c = (_trained(context, train, width, name) for name in "abc")
+    spec = PermutationSpec.from_module(a, train[0][:4], verify=False)
     generator = context.generator(5)
-    moved = {
-        "none": (b, c),
-        "random": tuple(Permutation.random(spec, generator).apply(m) for m in (b, c)),
-        "wm": tuple(weight_matching(spec, a, m).apply(m) for m in (b, c)),
-        "am": tuple(activation_matching(spec, a, m, [(train[0],)]).apply(m) for m in (b, c)),
-    }
+    calibration = [(train[0][i],) for i in torch.arange(min(len(train[0]), 4000), device=train[0].device).split(500)]
 
     def evaluate(model: nn.Module, temperature: float = 1.0) -> float:
+        reset_batchnorm_stats(model, calibration)
         with torch.no_grad():
-            return float(nn.functional.cross_entropy(model(test[0]) / temperature, test[1]))
+            parts = zip(test[0].split(1000), test[1].split(1000), strict=True)
+            lost = [nn.functional.cross_entropy(model(x) / temperature, y, reduction="sum") for x, y in parts]
+        return float(sum(lost)) / len(test[1])
+
+    def by_loss(model: nn.Module, projection: str) -> nn.Module:
+        steps = _batches(train, context.settings["search"], context.generator(7))
+        found = ste_matching(spec, a, model, steps, _loss, projection=projection, generator=context.generator(11))  # type: ignore[arg-type]
+        return found.apply(model)
+
+    arms: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "none": lambda m: m,
+        "random": lambda m: Permutation.random(spec, generator).apply(m),
+        "wm": lambda m: weight_matching(spec, a, m).apply(m),
+    }
+    if context.settings["network"] == "mlp":
+        spread = PermutationSpec.from_module(a, train[0][:1000], verify=False)
+        arms["am"] = lambda m: activation_matching(spread, a, m, [(train[0][:1000],)]).apply(m)
+    if width in context.settings["searched"]:
+        arms |= {"ste": lambda m: by_loss(m, "sinkhorn"), "shadow": lambda m: by_loss(m, "lap")}
+    moved = {arm: (make(b), make(c)) for arm, make in arms.items()}
 
     tag = f"w{width}"
     out: Measurement = {f"{tag}@accuracy": _accuracy(a, test), f"{tag}@distance": distance(a, b)}
@@ -102,18 +151,38 @@ def _at_width(context: Context, width: int) -> Measurement:
         out |= {f"{tag}-{arm}@curve-{i}": value for i, value in enumerate(barrier.curve)}
         for threshold in THRESHOLDS:
             out[f"{tag}-{arm}@R-{threshold:g}"] = singular_alignment(a, second, threshold).total
+    if context.settings["network"] != "mlp":
+        return out
     out[f"{tag}-none@cooled"] = _cooled_barrier(a, b, train, evaluate)
+    part = train[0][:1300], train[1][:1300]
     for arm in ("none", "wm"):
         second = moved[arm][0]
-        out[f"{tag}-{arm}@taylor"] = taylor_barrier(a, second, partial(_loss, batch=train))
-        real = loss_barrier(a, second, lambda m: float(_loss(m, train).detach()), points=3).midpoint
+        out[f"{tag}-{arm}@taylor"] = taylor_barrier(a, second, partial(_loss, batch=part))
+        real = loss_barrier(a, second, lambda m: float(_loss(m, part).detach()), points=3).midpoint
         out[f"{tag}-{arm}@train-midpoint"] = real
+    if "ste" in arms:
+        for arm in ("none", "wm", "ste"):
+            out |= _directions(f"{tag}-{arm}", a, moved[arm][0])
     return out
+
+
+def _batches(train: Part, steps: int, generator: torch.Generator) -> Iterator[Part]:
+    for _ in range(steps):
+        rows = torch.randint(0, len(train[0]), (256,), generator=generator).to(train[0].device)
+        yield train[0][rows], train[1][rows]
+
+
+def _directions(tag: str, a: nn.Module, b: nn.Module) -> Measurement:
+    """How alike the largest singular directions of the second layer are: (u_i . u_j)(v_i . v_j)."""
+    first, second = (torch.linalg.svd(m.state_dict()["2.weight"].double(), full_matrices=False) for m in (a, b))
+    alike = (first.U.T @ second.U) * (first.Vh @ second.Vh.T)
+    return {f"{tag}@D-{i}-{j}": float(alike[i, j]) for i in range(DIRECTIONS) for j in range(DIRECTIONS)}
 
 
 def _accuracy(model: nn.Module, part: tuple[Tensor, ...]) -> float:
     with torch.no_grad():
-        return float((model(part[0]).argmax(1) == part[1]).float().mean())
+        right = [(model(x).argmax(1) == y).sum() for x, y in zip(part[0].split(1000), part[1].split(1000), strict=True)]
+    return float(sum(right)) / len(part[1])
 
 
 def _cooled_barrier(a: nn.Module, b: nn.Module, train: tuple[Tensor, ...], evaluate: object) -> float:
@@ -122,8 +191,8 @@ def _cooled_barrier(a: nn.Module, b: nn.Module, train: tuple[Tensor, ...], evalu
     middle.load_state_dict(interpolate([a, b]))
     grid = torch.logspace(-2, 1, 61)
     with torch.no_grad():
-        logits = middle(train[0])
-        losses = [float(nn.functional.cross_entropy(logits / t, train[1])) for t in grid]
+        logits = middle(train[0][:1300])
+        losses = [float(nn.functional.cross_entropy(logits / t, train[1][:1300])) for t in grid]
     best = float(grid[int(torch.tensor(losses).argmin())])
     score = evaluate
     return score(middle, best) - (score(a) + score(b)) / 2  # type: ignore[operator,no-any-return]

@@ -2,9 +2,14 @@
 
 from ._action import WeightPermutation as WeightPermutation
 from ._checkpoint import Checkpoint as Checkpoint
+from ._kinds import Kind as Kind
 from ._labels import AxisLabel as AxisLabel
 from ._labels import Factor as Factor
+from ._labels import multiply_along as multiply_along
 from ._labels import positions_by_group as positions_by_group
+from ._linear_maps import Part as Part
+from ._linear_maps import act_linearly as act_linearly
+from ._linear_maps import part_rows as part_rows
 from ._permutation import Permutation as Permutation
 from ._spec import PermutationSpec as PermutationSpec
 from ._trace import as_arguments as as_arguments

@@ -9,7 +9,7 @@ from itertools import product
 from math import prod
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -169,6 +169,38 @@ def _coordinate(label: AxisLabel, position: Int[Tensor, " entries"], group: str)
             elif factor.label is not None and group in factor.label.groups():
                 result[here] = _coordinate(factor.label, index, group)
         offset += size
+    return result
+
+
+def multiply_along(
+    value: Tensor, axis: int, index: Int[Tensor, "*outer n copies"], matrix: Float[Tensor, "*outer n n"]
+) -> Tensor:
+    """A tensor with `new[i] = sum_j P[i, j] old[j]`, entry i being what is at positions `index[..., i, :]` of an axis.
+
+    Linear in the matrix and in the tensor, so that gradients reach both.
+    """
+    front = value.movedim(axis, 0)
+    rows = front[index]
+    moved = matrix @ rows.flatten(index.dim() - 1)
+    return front.index_put((index,), moved.view(rows.shape)).movedim(0, axis)
+
+
+def stretch_of(label: AxisLabel, position: Int[Tensor, " entries"]) -> Int[Tensor, " entries"]:
+    """Which of the label's stretches each position lies in, as a number."""
+    result = torch.zeros_like(position)
+    offset = first = 0
+    for block in label.blocks:
+        size = prod(factor.size for factor in block)
+        here = (position >= offset) & (position < offset + size)
+        inside, stride, number, count = position[here] - offset, size, torch.zeros_like(position[here]), 1
+        for factor in block:
+            stride //= factor.size
+            if factor.label is not None:
+                own = len(factor.label.stretches())
+                number = number * own + stretch_of(factor.label, inside // stride % factor.size)
+                count *= own
+        result[here] = first + number
+        offset, first = offset + size, first + count
     return result
 
 

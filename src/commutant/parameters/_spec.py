@@ -6,6 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import lgamma, log, prod
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils import _pytree as pytree
 from .._errors import InputError
 from ._checkpoint import Checkpoint
 from ._derive import Derived, derive
+from ._kinds import Kind, Kinds
 from ._labels import AxisLabel, Factor
 from ._norms import batch_norm_pairs
 from ._permutation import Permutation
@@ -205,6 +207,23 @@ class PermutationSpec:
         assert self.graph is not None
         return difference(outputs(self.graph, first), outputs(self.graph, second))
 
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """What may act on each group beside permutations, found at the parameters that the spec was derived from.
+
+        Signs, positive scales, orthogonal and general linear maps, each verified. Permutations alone where the spec was
+        written by hand, on the `meta` device, or where the model can't be differentiated.
+        """
+        plain = {group: Kind() for group in self.sizes}
+        if self.graph is None or self.error is None:
+            return plain
+        state = {s.name: s.value for s in self.graph.sources if s.kind in ("parameter", "buffer")}
+        try:
+            found = Kinds(self, state)
+        except Exception:  # no derivative: an operator has none, or does not know float64
+            return plain
+        return {group: found.kind(group) for group in self.sizes}
+
     def batch_norms(self) -> list[tuple[str, str]]:
         """`(norm, layer)`, by the names of the modules, where a batch norm alone reads what a layer makes."""
         return [] if self.graph is None else list(batch_norm_pairs(self.graph))
@@ -264,12 +283,14 @@ class PermutationSpec:
         """A table: each group, its size, the axes that carry it; then what keeps the other axes in place."""
         lines = [f"{len(self.sizes)} permutation groups, 10^{self.log_order:.0f} permutations; traced with {self.how}"]
         width = max((len(g) for g in self.sizes), default=5)
-        lines.append(f"{'group':<{width}}  {'size':>6}  carried by")
+        wide = max((len(kind.name) for kind in self.kinds.values()), default=4)
+        lines.append(f"{'group':<{width}}  {'size':>6}  {'kind':<{wide}}  carried by")
         for group, size in self.sizes.items():
+            kind = self.kinds[group].name
             uses = [f"{key}:{axis}" for key, axis in self.uses(group)]
             within = f"  (within each {', '.join(self.parents[group])})" if self.parents[group] else ""
             shown = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more" if len(uses) > 4 else "")
-            lines.append(f"{group:<{width}}  {size:>6}  {shown}{within}")
+            lines.append(f"{group:<{width}}  {size:>6}  {kind:<{wide}}  {shown}{within}")
         reasons: dict[str, list[str]] = {}
         for (key, axis), why in self.frozen.items():
             reasons.setdefault(why, []).append(f"{key}:{axis}")

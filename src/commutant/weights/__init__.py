@@ -15,6 +15,9 @@ from ._feature_merging import feature_complexity as feature_complexity
 from ._many import match_many as match_many
 from ._matching import weight_matching as weight_matching
 from ._merging import interpolate as interpolate
+from ._procrustes import LinearMatching as LinearMatching
+from ._procrustes import fold_gains as fold_gains
+from ._procrustes import procrustes_matching as procrustes_matching
 from ._resizing import resize as resize
 from ._statistics import repair as repair
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats

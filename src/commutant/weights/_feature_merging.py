@@ -104,6 +104,8 @@ class FeatureMerger:
             of the channels on data in the place of |w_m - w_n|.
         reference: thresholds are shares of the largest distance in the group: the `"initial"` one, or the `"current"`
             one (the paper's), which grows as the paper's rule adds weights up.
+        modulo_scale: channels that differ by a positive factor count as equal where the activation between lets the
+            factor through, as ReLU does: all are brought to the same norm before they are compared or merged.
         batches: of data, of the example's shapes, for `"activations"`.
         outputs: what of the model's output must stay as it is, as for `PermutationSpec.from_module`.
         spec: derived from this model before.
@@ -111,6 +113,7 @@ class FeatureMerger:
     Attributes:
         groups: the channels that can be merged, and how many there are.
         refused: why the other groups can't be.
+        sites: for each group, the axes of the parameters that carry its channels.
 
     Raises:
         InputError: an unknown rule, criterion or reference; data missing; weights that are not finite (named).
@@ -134,6 +137,7 @@ class FeatureMerger:
         rule: Rule = "fold",
         criterion: Criterion = "inout",
         reference: Reference = "initial",
+        modulo_scale: bool = False,
         batches: Iterable[Any] | None = None,
         outputs: Callable[[Any], Any] | None = None,
         spec: PermutationSpec | None = None,
@@ -156,11 +160,12 @@ class FeatureMerger:
         if self.spec.graph is None:
             raise InputError("features can be merged with a spec that PermutationSpec.from_module derived")
         self._channels = Mergeable(model, example_inputs, self.spec, rule, outputs)
-        self._norms, self._sites = self._channels.norms, self._channels.sites
+        self._norms, self.sites = self._channels.norms, self._channels.sites
         self.refused = self._channels.refused
-        self.groups = {g: len(sites[0].index) for g, sites in self._sites.items()}
+        self.groups = {g: len(sites[0].index) for g, sites in self.sites.items()}
         if not self.groups:
             warnings.warn(f"no group of channels can be merged: {self.refused or 'the network has none'}", stacklevel=2)
+        self._level = Level(self.spec, self.sites if modulo_scale else {})
         self._moments = None if batches is None else self._seen(state, batches)
 
     def _seen(self, state: Mapping[str, Tensor], batches: Iterable[Any]) -> dict[str, Float[Tensor, "n n"]]:
@@ -184,8 +189,8 @@ class FeatureMerger:
     def path(self) -> list[Merge]:
         """All merges, in order, down to one channel in every group."""
         return merge_path(
-            self._norms.rescaled(self._norms.split(self._state())),
-            self._sites,
+            self._norms.rescaled(self._level(self._norms.split(self._state()))),
+            self.sites,
             rule=self.rule,
             criterion=self.criterion,
             reference=self.reference,
@@ -268,7 +273,7 @@ class FeatureMerger:
         gone = {g: _gone(found) for g, found in clusters.items()}
         for key, value in self.model.named_parameters():
             sizes = list(value.shape)
-            for group, sites in self._sites.items():
+            for group, sites in self.sites.items():
                 for site in sites:
                     if site.key == key:
                         sizes[site.axis] -= len(gone[group]) * site.index.shape[1]
@@ -288,7 +293,7 @@ class FeatureMerger:
             InputError: none or several of the arguments, one out of range, or widths that the module's code refuses.
         """
         clusters = self.clusters(beta=beta, parameters=parameters, widths=widths)
-        state = self._merged(clusters)
+        state = self.merged(clusters, self._shares(clusters))
         small = resize(self.model, state)
         mode = small.training
         try:
@@ -300,17 +305,31 @@ class FeatureMerger:
         small.train(mode)
         return Shrunk(small, clusters, (self.count(clusters), self.count(self._clusters([]))), self._bounds(clusters))
 
-    def _merged(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Tensor]:
+    def dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+        """The parameters without some channels of each group, and nothing in their place: pruning."""
+        return self._channels.dropped(state, gone)
+
+    def merged(
+        self,
+        clusters: Mapping[str, list[list[int]]],
+        shares: Mapping[str, Float[Tensor, " channels"]] | None = None,
+    ) -> dict[str, Tensor]:
+        """The parameters with the channels of each cluster merged, whichever clusters these are.
+
+        Args:
+            clusters: for each group, a partition of its channels.
+            shares: the weight of each channel in the mean of its cluster; equal by default.
+        """
         several = {g: {c for own in found if len(own) > 1 for c in own} for g, found in clusters.items()}
         state = self._norms.split(self._state())
         if any(several.values()):
-            state = self._norms.rescaled(state, several)
-        shares = self._shares(clusters)
-        for group, sites in self._sites.items():
+            state = self._norms.rescaled(self._level(state, several), several)
+        shares = shares or {g: _equal(found) for g, found in clusters.items()}
+        for group, sites in self.sites.items():
             cells = Cells(clusters[group], shares[group])
             for site in sites:
                 state[site.key] = cells.gather(site, state[site.key], self.rule)
-        return self._channels.dropped(self._norms.join(state), {g: _gone(found) for g, found in clusters.items()})
+        return self.dropped(self._norms.join(state), {g: _gone(found) for g, found in clusters.items()})
 
     def _shares(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Float[Tensor, " n"]]:
         """The weight of each channel in the mean of its cluster: the path replayed."""
@@ -339,7 +358,7 @@ class FeatureMerger:
 
     def _plain(self, group: str) -> bool:
         """Whether one weight makes the channels, with a bias at most, and one reads them."""
-        sites = [(site, self.model.state_dict()[site.key].dim()) for site in self._sites[group]]
+        sites = [(site, self.model.state_dict()[site.key].dim()) for site in self.sites[group]]
         made = [dim for site, dim in sites if not site.reads]
         return made.count(1) <= 1 and len(made) - made.count(1) == 1 and len(sites) - len(made) == 1
 
@@ -368,6 +387,13 @@ def feature_complexity(
         {'0': [8]}
     """
     return FeatureMerger(model, example_inputs, **options).complexity(betas)
+
+
+def _equal(clusters: Sequence[Sequence[int]]) -> Float[Tensor, " channels"]:
+    shares = torch.ones(sum(map(len, clusters)), dtype=torch.float64)
+    for own in clusters:
+        shares[list(own)] = 1 / len(own)
+    return shares
 
 
 def _gone(clusters: Sequence[Sequence[int]]) -> list[int]:

@@ -1,14 +1,15 @@
-"""Batch norm and merging: standard deviations in the place of variances, and channels at the scale of their norm."""
+"""The scale of channels before they are merged: batch norm's own, and norm one where a factor passes through."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 
-from ..parameters import PermutationSpec, positions_by_group
+from ..parameters import Part, PermutationSpec, act_linearly, part_rows, positions_by_group
+from ._merge_path import Site
 
 
 class Normalised:
@@ -62,3 +63,45 @@ class Normalised:
 
     def _positions(self, norm: str, group: str) -> Tensor:
         return positions_by_group(self.spec.axes[f"{norm}.running_var"][0], [group])
+
+
+class Level:
+    """Channels at norm one: for groups that have one, a scaling that multiplies what makes the channels and divides all
+    that reads them.
+    """
+
+    def __init__(self, spec: PermutationSpec, sites: Mapping[str, Sequence[Site]]) -> None:
+        self.spec, self.scales = spec, _scales(spec, sites)
+
+    def __call__(
+        self, state: Mapping[str, Tensor], only: Mapping[str, Collection[int]] | None = None
+    ) -> dict[str, Tensor]:
+        """With what makes each channel at norm one, of all channels or of some, where a scaling allows it."""
+        state = dict(state)
+        for group, scale in self.scales.items():
+            made = [part_rows(self.spec, state[part[0]], part, group)[0] for part, power in scale.items() if power > 0]
+            size = torch.cat(made, 1).norm(dim=1)
+            chosen = torch.ones_like(size, dtype=torch.bool)
+            if only is not None:
+                chosen[:] = False
+                chosen[sorted(only[group])] = True
+            factor = torch.where(chosen & (size > 0), 1 / size.clamp(min=1e-300), 1.0)
+            maps = {part: (factor**power).diag_embed()[None] for part, power in scale.items()}
+            state = act_linearly(self.spec, state, group, maps)
+        return state
+
+
+def _scales(spec: PermutationSpec, sites: Mapping[str, Sequence[Site]]) -> dict[str, dict[Part, int]]:
+    """For groups that have one: a scaling that multiplies what makes the channels and divides all that reads them."""
+    found = {}
+    for group, own in sites.items():
+        reads = {(site.key, site.axis): site.reads for site in own}
+        for scale in sorted(spec.kinds[group].scales, key=len):  # behind a batch norm rather than in front of it
+            sign = next(iter(-power if reads[part[:2]] else power for part, power in scale.items()))
+            turned = {part: power * (1 if sign > 0 else -1) for part, power in scale.items()}
+            fits = all(power == (-1 if reads[part[:2]] else 1) for part, power in turned.items())
+            read = {part[:2] for part, power in turned.items() if power < 0}
+            if fits and read == {place for place, is_read in reads.items() if is_read}:
+                found[group] = turned
+                break
+    return found

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ..parameters import AxisLabel, Permutation, PermutationSpec, positions_by_group
+from ..parameters import AxisLabel, Permutation, PermutationSpec, multiply_along, positions_by_group
 
 Matrices = Mapping[str, Float[Tensor, "*outer n n"]]
 
@@ -34,8 +34,5 @@ def apply_softly(spec: PermutationSpec, matrices: Matrices, labels: Sequence[Axi
             if not set(outer) <= here:
                 raise InputError(f"group {group!r} depends on {outer[0]!r}, which stands on another axis of one weight")
             index = positions_by_group(label, (*outer, group))
-            front = value.movedim(axis, 0)
-            rows = front[index]
-            moved = matrices[group].to(value) @ rows.flatten(len(outer) + 1)
-            value = front.index_put((index,), moved.view(rows.shape)).movedim(0, axis)
+            value = multiply_along(value, axis, index, matrices[group].to(value))
     return value

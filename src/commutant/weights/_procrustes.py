@@ -1,0 +1,149 @@
+"""Streams that may be rotated: gains folded away, then an orthogonal matrix beside the permutations."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
+from ._matching import TOLERANCE, State, state_of, weight_matching
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def fold_gains(spec: PermutationSpec, model: M) -> M:
+    """A copy of a module whose gains in front of linear layers, such as those of RMS norms, are one.
+
+    A gain that only multiplies channels on their way to other weights can be multiplied into those: the scalings of
+    `spec.kinds` say which. Afterwards an RMS norm treats all channels alike, so that its stream may be rotated: derive
+    the spec of the result anew.
+
+    Args:
+        spec: derived from a module of this architecture, and verified.
+        model: stays as it is.
+
+    Raises:
+        InputError: a gain of zero (named), whose channel can't be told from the layers behind it.
+    """
+    state = dict(state_of(model))
+    spec.check(state)
+    for group, kind in spec.kinds.items():
+        for scale in kind.scales:
+            gains = [part for part in scale if state[part[0]].dim() == 1]
+            if len(gains) != 1 or abs(scale[gains[0]]) != 1:
+                continue
+            (gain,) = gains
+            value = part_rows(spec, state[gain[0]], gain, group).mean(2)
+            if bool((value == 0).any()):
+                raise InputError(f"{gain[0]!r} has a gain of zero, which can't be folded into the layers behind it")
+            factor = value.reciprocal()
+            power = scale[gain]
+            maps = {part: (factor if own == power else factor.reciprocal()).diag_embed() for part, own in scale.items()
+                    if abs(own) == 1}  # fmt: skip
+            if len(maps) == len(scale):
+                state = act_linearly(spec, state, group, maps)
+                own = state[gain[0]]
+                state[gain[0]] = torch.where((own - 1).abs() < 1e-6, torch.ones_like(own), own)  # without rounding
+    folded = copy.deepcopy(model)
+    folded.load_state_dict(state, strict=False)
+    return folded
+
+
+@dataclass(frozen=True)
+class LinearMatching:
+    """A permutation of some groups, and orthogonal matrices along others.
+
+    Attributes:
+        spec: of the network.
+        permutation: applied first.
+        rotations: for each group that may be rotated, `(1, n, n)`.
+    """
+
+    spec: PermutationSpec
+    permutation: Permutation
+    rotations: dict[str, Float[Tensor, "outer n n"]] = field(repr=False)
+
+    def apply(self, model: M) -> M:
+        """A copy of a module that computes the same, permuted and rotated."""
+        moved = self.permutation.apply(model)
+        moved.load_state_dict(self._turned(dict(state_of(moved))), strict=False)
+        return moved
+
+    def _turned(self, state: State) -> dict[str, Tensor]:
+        for group, matrix in self.rotations.items():
+            state = act_linearly(self.spec, state, group, dict.fromkeys(self.spec.kinds[group].rotations, matrix))
+        return dict(state)
+
+
+def procrustes_matching(
+    spec: PermutationSpec, target: nn.Module, source: nn.Module, *, max_sweeps: int = 50
+) -> LinearMatching:
+    """Weight matching in which streams that only RMS norms read are rotated too, not only permuted.
+
+    With all else fixed the best orthogonal matrix is the polar factor of the inner products of the channels of both
+    networks; it takes turns with the permutations of the other groups until neither gains (Theus et al., 2025, who do
+    it by hand for transformers).
+
+    Args:
+        spec: of modules whose gains are one (`fold_gains`), so that some kinds are `"orthogonal"`.
+        target: stays as it is.
+        source: stays as it is.
+        max_sweeps: at most.
+
+    Raises:
+        InputError: nothing can be rotated; parameters that are not those of the spec.
+    """
+    streams = [group for group, kind in spec.kinds.items() if kind.rotations]
+    if not streams:
+        raise InputError(
+            "no group of this spec may be rotated: RMS norms must be all that reads it, with equal gains (fold_gains)"
+        )
+    a, b = dict(state_of(target)), dict(state_of(source))
+    for name, state in (("target", a), ("source", b)):
+        spec.check(state)
+        gains = {key for group in streams for key in _left_out(spec, group)}
+        if uneven := [k for k in sorted(gains) if not bool((state[k] == state[k].flatten()[0]).all())]:
+            raise InputError(f"{uneven[0]!r} of the {name} differs between channels: fold it with fold_gains")
+    others = spec.without(streams, "rotated")
+    permutation = weight_matching(spec, a, b)
+    rotations = {g: torch.nn.functional.one_hot(permutation.tables[g]).double()[None] for g in streams}
+    permutation = Permutation(spec, {g: t for g, t in permutation.tables.items() if g not in streams})
+    best = -float("inf")
+    for _ in range(max_sweeps):
+        moved = permutation.apply(b)
+        for group in streams:
+            fixed = {g: m for g, m in rotations.items() if g != group}
+            turned = LinearMatching(spec, permutation, fixed)._turned(moved)
+            scores = sum(part_rows(spec, a[p[0]], p, group) @ part_rows(spec, turned[p[0]], p, group).mT
+                         for p in spec.kinds[group].rotations)  # fmt: skip
+            u, _, v = torch.linalg.svd(scores)
+            rotations[group] = u @ v
+        turned = LinearMatching(spec, permutation, rotations)._turned(b)
+        found = weight_matching(
+            others, a, turned, init=Permutation(others, {g: permutation.tables[g] for g in others.sizes})
+        )
+        permutation = Permutation(spec, found.tables)
+        value = _agreement(spec, a, found.apply(turned))
+        if value <= best + TOLERANCE * abs(best):
+            break
+        best = value
+    return LinearMatching(spec, permutation, rotations)
+
+
+def _left_out(spec: PermutationSpec, group: str) -> set[str]:
+    """Entries along whose axis a rotation does not act although they carry the group: gains."""
+    return {key for key, _ in spec.uses(group) if key not in spec.ties} - {p[0] for p in spec.kinds[group].rotations}
+
+
+def _agreement(spec: PermutationSpec, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    keys = [k for k, labels in spec.axes.items() if any(any(x.groups()) for x in labels) and k not in spec.buffers]
+    return sum(
+        float((a[k].detach().double() * b[k].detach().double()).sum()) for k in keys if k in a and k not in spec.ties
+    )

@@ -1,0 +1,139 @@
+"""What acts beside permutations: expected kinds, soundness, and networks that must not have them."""
+
+import pytest
+import torch
+from networks import CASES, Net
+from torch import nn
+
+from commutant.parameters import Permutation, PermutationSpec, act_linearly, part_rows
+
+X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+
+
+def kinds(model, *x):
+    return PermutationSpec.from_module(model, x or (X,)).kinds
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"),
+    [
+        (nn.ReLU(), "scaled permutation"),
+        (nn.LeakyReLU(0.1), "scaled permutation"),
+        (nn.Tanh(), "signed permutation"),
+        (nn.Softsign(), "signed permutation"),
+        (nn.GELU(), "permutation"),
+        (nn.Sigmoid(), "permutation"),
+        (nn.Softmax(-1), "permutation"),
+        (nn.Identity(), "general linear"),
+        (nn.RMSNorm(6), "orthogonal"),
+        (nn.LayerNorm(6), "monomial"),  # its gain and shift by any number, and what reads them
+    ],
+)
+def test_the_activation_decides(activation, kind):
+    torch.manual_seed(0)
+    assert kinds(nn.Sequential(nn.Linear(4, 6), activation, nn.Linear(6, 2)))["0"].name == kind
+
+
+def test_a_square_scales_with_its_square():
+    model = Net(lambda m, x: m.b(m.a(x).square()), a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+    (scale,) = kinds(model)["a"].scales
+    assert scale["a.weight", 0, 0] == scale["a.bias", 0, 0]
+    assert abs(scale["a.weight", 0, 0]) == 1
+    assert scale["b.weight", 1, 0] == -2 * scale["a.weight", 0, 0]
+
+
+def test_gates_scale_on_the_linear_side_alone():
+    model = Net(
+        lambda m, x: m.down(nn.functional.silu(m.gate(x)) * m.up(x)),
+        gate=nn.Linear(4, 6), up=nn.Linear(4, 6), down=nn.Linear(6, 2),
+    )  # fmt: skip
+    kind = kinds(model)["gate"]
+    (scale,) = kind.scales
+    assert {part[0] for part in scale} == {"up.weight", "up.bias", "down.weight"}
+    assert kind.name == "monomial"
+
+
+def test_attention_is_general_linear_inside_each_head():
+    model, inputs = CASES["gpt_tied"].build()
+    found = kinds(model, *inputs)
+    for group in ("blocks.0.qkv[1]", "blocks.0.qkv[2]"):
+        assert found[group].name == "general linear"
+        (frame,) = found[group].frames
+        assert sorted(set(frame.values())) == [-1, 1]
+
+
+def test_gains_that_differ_keep_a_stream_from_rotating():
+    model = nn.Sequential(nn.Linear(4, 6), nn.RMSNorm(6), nn.Linear(6, 2))
+    assert kinds(model)["0"].rotations
+    model[1].weight.data.uniform_(0.5, 2)
+    kind = kinds(model)["0"]
+    assert kind.name == "monomial"
+    assert not kind.rotations
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_found_leaves_every_network_alone(name):
+    """Not at the points where it was found, but at the model's own parameters and on another input."""
+    torch.manual_seed(2)
+    model, inputs = CASES[name].build()
+    model = model.double().eval()
+    inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+    spec = PermutationSpec.from_module(model, inputs)
+    generator = torch.Generator().manual_seed(5)
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+    other = tuple(x + 0.1 if x.is_floating_point() else x for x in inputs)
+    if name == "branches_on_data":  # the symmetries hold on the path of the example
+        other = inputs
+
+    def compute(state):
+        found = torch.func.functional_call(model, state, other, tie_weights=False)
+        return found if isinstance(found, torch.Tensor) else torch.cat([f.flatten() for f in found if f is not None])
+
+    before = compute(state)
+
+    def unchanged(group, maps):
+        torch.testing.assert_close(compute(act_linearly(spec, state, group, maps)), before, rtol=1e-7, atol=1e-8)
+
+    for group, kind in spec.kinds.items():
+        *parents, size = spec.shape(group)
+        outer = int(torch.Size(parents).numel())
+        for scale in kind.scales:
+            log = torch.randn(outer, size, generator=generator, dtype=torch.float64) * 0.3
+            unchanged(group, {part: (power * log).exp().diag_embed() for part, power in scale.items()})
+        for parts in kind.signs:
+            flips = 1 - 2 * torch.randint(0, 2, (outer, size), generator=generator).double()
+            unchanged(group, dict.fromkeys(parts, flips.diag_embed()))
+        for frame in kind.frames:
+            matrix = (torch.eye(size) + 0.1 * torch.randn(outer, size, size, generator=generator)).double()
+            unchanged(group, {p: matrix if power > 0 else torch.linalg.inv(matrix).mT for p, power in frame.items()})
+        if kind.rotations:
+            turn = torch.linalg.qr(torch.randn(outer, size, size, generator=generator, dtype=torch.float64)).Q
+            unchanged(group, dict.fromkeys(kind.rotations, turn))
+
+
+def test_matrices_of_permutations_act_as_the_permutation():
+    model, inputs = CASES["gpt_tied"].build()
+    spec = PermutationSpec.from_module(model, inputs)
+    group = "blocks.0.qkv[1]"
+    table = torch.rand(spec.shape(group)).argsort(-1)
+    moved = Permutation(spec, {group: table}).apply(model.state_dict())
+    parts = [p for frame in spec.kinds[group].frames for p in frame]
+    matrix = nn.functional.one_hot(table, table.shape[-1]).double()
+    acted = act_linearly(spec, model.state_dict(), group, dict.fromkeys(parts, matrix))
+    for part in parts:
+        torch.testing.assert_close(
+            part_rows(spec, acted[part[0]], part, group), part_rows(spec, moved[part[0]], part, group)
+        )
+    assert acted["head.weight"] is acted["embed.weight"]
+
+
+def test_nothing_is_claimed_without_values_or_by_hand():
+    def make():
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+
+    by_hand = PermutationSpec.from_axes({"0.bias": ("h",)}, make().state_dict())
+    unverified = PermutationSpec.from_module(make(), X, verify=False)
+    on_meta = PermutationSpec.from_module(make().to("meta"), X.to("meta"))
+    for spec in (by_hand, unverified, on_meta):
+        assert {kind.name for kind in spec.kinds.values()} == {"permutation"}
+    assert "scaled permutation" in PermutationSpec.from_module(make(), X).summary()

@@ -1,0 +1,105 @@
+"""Rotated streams: gains folded away, planted rotations found."""
+
+import pytest
+import torch
+from torch import nn
+
+from commutant import InputError
+from commutant.parameters import Permutation, PermutationSpec, act_linearly
+from commutant.weights import distance, fold_gains, procrustes_matching, weight_matching
+
+
+class Stream(nn.Module):
+    """A residual stream of width 10 that RMS norms read, with two layers of 16 units on it."""
+
+    def __init__(self, seed, tied=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed = nn.Embedding(20, 10)
+        self.norms = nn.ModuleList(nn.RMSNorm(10) for _ in range(3))
+        self.up = nn.ModuleList(nn.Linear(10, 16) for _ in range(2))
+        self.down = nn.ModuleList(nn.Linear(16, 10) for _ in range(2))
+        self.head = nn.Linear(10, 20, bias=False)
+        if tied:
+            self.head.weight = self.embed.weight
+        for norm in self.norms:
+            norm.weight.data.uniform_(0.5, 2)
+
+    def forward(self, words):
+        h = self.embed(words)
+        for norm, up, down in zip(self.norms, self.up, self.down, strict=False):
+            h = h + down(torch.nn.functional.gelu(up(norm(h))))
+        return self.head(self.norms[-1](h))
+
+
+WORDS = torch.randint(0, 20, (3, 7), generator=torch.Generator().manual_seed(0))
+
+
+def stream(spec):
+    return next(group for group, size in spec.sizes.items() if size == 10)
+
+
+def folded(seed):
+    model = Stream(seed).double()
+    return fold_gains(PermutationSpec.from_module(model, WORDS), model)
+
+
+def test_folding_keeps_the_function_and_lets_the_stream_rotate():
+    model = Stream(0).double()
+    spec = PermutationSpec.from_module(model, WORDS)
+    result = fold_gains(spec, model)
+    torch.testing.assert_close(result(WORDS), model(WORDS))
+    for norm in result.norms:
+        torch.testing.assert_close(norm.weight.detach(), torch.ones(10).double())
+    assert spec.kinds[stream(spec)].name == "monomial"
+    again = PermutationSpec.from_module(result, WORDS)
+    assert again.kinds[stream(again)].name == "orthogonal"
+    assert float(model.norms[0].weight.detach().min()) < 1
+
+
+def test_a_planted_rotation_is_undone_with_the_permutations():
+    model = folded(0)
+    spec = PermutationSpec.from_module(model, WORDS)
+    generator = torch.Generator().manual_seed(1)
+    moved = Permutation.random(spec, generator).apply(model)
+    turn = torch.linalg.qr(torch.randn(1, 10, 10, generator=generator, dtype=torch.float64)).Q
+    rotations = spec.kinds[stream(spec)].rotations
+    moved.load_state_dict(act_linearly(spec, moved.state_dict(), stream(spec), dict.fromkeys(rotations, turn)))
+    torch.testing.assert_close(moved(WORDS), model(WORDS))
+    found = procrustes_matching(spec, model, moved)
+    again = found.apply(moved)
+    assert distance(model, again) < 1e-8 * distance(model, moved)
+    assert distance(model, weight_matching(spec, model, moved).apply(moved)) > 0.3 * distance(model, moved)
+    (matrix,) = found.rotations.values()
+    torch.testing.assert_close(matrix @ matrix.mT, torch.eye(10).double()[None])
+
+
+def test_independent_networks_come_closer_than_by_permutations():
+    a, b = folded(0), folded(1)
+    spec = PermutationSpec.from_module(a, WORDS)
+    found = procrustes_matching(spec, a, b).apply(b)
+    torch.testing.assert_close(found(WORDS), b(WORDS))
+    assert distance(a, found) < distance(a, weight_matching(spec, a, b).apply(b)) < distance(a, b)
+
+
+def test_what_is_refused():
+    model = Stream(0).double()
+    spec = PermutationSpec.from_module(model, WORDS)
+    with pytest.raises(InputError, match="no group of this spec may be rotated"):
+        procrustes_matching(spec, model, model)
+    good = folded(0)
+    with pytest.raises(InputError, match=r"'norms.0.weight' of the source differs between channels"):
+        procrustes_matching(PermutationSpec.from_module(good, WORDS), good, model)
+    model.norms[1].weight.data[3] = 0
+    with pytest.raises(InputError, match=r"'norms.1.weight' has a gain of zero"):
+        fold_gains(spec, model)
+
+
+def test_a_gain_before_a_tied_weight_stays():
+    """The embedding would have to change with it."""
+    model = Stream(0, tied=True).double()
+    spec = PermutationSpec.from_module(model, WORDS)
+    result = fold_gains(spec, model)
+    torch.testing.assert_close(result(WORDS), model(WORDS))
+    assert result.head.weight is result.embed.weight
+    assert not torch.equal(result.norms[2].weight.detach(), torch.ones(10).double())
