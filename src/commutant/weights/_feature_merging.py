@@ -18,6 +18,7 @@ from ..parameters import PermutationSpec, WeightPermutation
 from ._matching import exposed, state_of
 from ._merge_path import Criterion, Merge, Reference, Rule, merge_path
 from ._mergeable import Cells, Mergeable
+from ._normalised import Level
 from ._resizing import resize
 
 TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that compute in float32 inside are that exact
