@@ -63,7 +63,6 @@ class Shrunk:
 
 
 def _law(draw: Draw):  # type: ignore[no-untyped-def]
-    """The order of the channels does not matter, whichever rule and measure; widths at most those that there are."""
     wide, width = draw.size + 2, draw.width + 1
     model = draw.module(
         lambda: nn.Sequential(
@@ -161,8 +160,7 @@ class FeatureMerger:
         if self.spec.graph is None:
             raise InputError("features can be merged with a spec that PermutationSpec.from_module derived")
         self._channels = Mergeable(model, example_inputs, self.spec, rule, outputs)
-        self._norms, self.sites = self._channels.norms, self._channels.sites
-        self.refused = self._channels.refused
+        self._norms, self.sites, self.refused = self._channels.norms, self._channels.sites, self._channels.refused
         self.groups = {g: len(sites[0].index) for g, sites in self.sites.items()}
         if not self.groups:
             warnings.warn(f"no group of channels can be merged: {self.refused or 'the network has none'}", stacklevel=2)
