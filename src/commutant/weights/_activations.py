@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec
-from ._matching import State, _assign, exposed, gram, state_of
+from ._matching import State, exposed, state_of
+from ._pairing import assign, gram, pair_by_scores
 
 
 def activation_matching(
@@ -64,9 +65,11 @@ def activation_matching(
     for group, size in spec.sizes.items():
         inner = [f for f in scores if len(f) == 2 and f[0] == group]
         if inner:
-            tables |= _paired(group, {f[1]: scores[f].unflatten(0, (size, -1)).unflatten(2, (size, -1)) for f in inner})
+            blocks = {f[1]: scores[f].unflatten(0, (size, -1)).unflatten(2, (size, -1)) for f in inner}
+            tables[group], own = pair_by_scores(blocks, torch.zeros(size, size).double(), tables[group])
+            tables |= own
         elif (group,) in scores:
-            tables[group] = _assign(scores[group,], tables[group])
+            tables[group] = assign(scores[group,], tables[group])
     return Permutation(spec, tables)
 
 
@@ -103,16 +106,3 @@ def _families(spec: PermutationSpec, groups: set[str]) -> Iterable[tuple[str, ..
             yield (group,)
         elif len(parents) == 1 and parents[0] in groups:
             yield (*parents, group)
-
-
-def _paired(group: str, scores: dict[str, Float[Tensor, "outer n outer n"]]) -> dict[str, Tensor]:
-    """The best pairing of outer indices, each pair with its own best inner permutations."""
-    size = next(iter(scores.values())).shape[0]
-    total = torch.zeros(size, size, dtype=torch.float64)
-    inner = {}
-    for child, table in scores.items():
-        blocks = table.permute(0, 2, 1, 3)  # (new outer, old outer, new inner, old inner)
-        inner[child] = _assign(blocks, torch.arange(blocks.shape[-1]).expand(blocks.shape[:-1]))
-        total += blocks.gather(-1, inner[child].unsqueeze(-1)).squeeze(-1).sum(-1)
-    outer = _assign(total, torch.arange(size))
-    return {group: outer} | {child: table[torch.arange(size), outer] for child, table in inner.items()}

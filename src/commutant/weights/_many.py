@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
-from ._matching import TOLERANCE, Problem, State, state_of, weight_matching
+from ._matching import Problem, State, state_of, weight_matching
 from ._merging import interpolate
+from ._pairing import TOLERANCE
 from ._soft import apply_softly, matrices_of
 from ._straight_through import Loss, straight_through
 

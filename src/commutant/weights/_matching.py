@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product as pairs_of
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import birkhoff_ascent, linear_assignment
+from ..algebra import birkhoff_ascent
 from ..laws import Draw, Invariance, obeys
 from ..parameters import AxisLabel, Permutation, PermutationSpec, WeightPermutation, positions_by_group
+from ._pairing import TOLERANCE, assign, dot, gram, pair_up, picked
 
-TOLERANCE = 1e-9  # relative gain below which a change is noise
 _FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
 State = Mapping[str, Tensor]
 
@@ -110,7 +110,7 @@ class Problem:
         permutation = Permutation(self.spec, tables)
         found = 0.0
         for key in self.target if keys is None else keys:
-            found += _dot(self.target[key], permutation.apply_to(key, self.source[key]))
+            found += dot(self.target[key], permutation.apply_to(key, self.source[key]))
         return found
 
     def descend(self, max_sweeps: int) -> tuple[float, dict[str, Tensor]]:
@@ -159,8 +159,8 @@ class Problem:
         touched = list(dict.fromkeys(key for g in family for key in self.uses[g])) if keys is None else list(keys)
         if not self.children[group] and not self._twice(group, touched):
             scores = self._scores(group, touched)
-            new = _assign(scores, self.tables[group])
-            gain = float((_picked(scores, new) - _picked(scores, self.tables[group])).sum())
+            new = assign(scores, self.tables[group])
+            gain = float((picked(scores, new) - picked(scores, self.tables[group])).sum())
             if gain <= 0:
                 return False
             self.tables[group] = new
@@ -197,7 +197,7 @@ class Problem:
     def _quadratic(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
         """The better of one step from the current permutation and, for groups of moderate size, Frank-Wolfe from the
         centre of all permutations."""
-        proposals = [_assign(self._scores(group, keys), self.tables[group])]
+        proposals = [assign(self._scores(group, keys), self.tables[group])]
         size = self.spec.sizes[group]
         if not self.spec.parents[group] and size <= _FRANK_WOLFE:
             start = torch.full((size, size), 1 / size, dtype=torch.float64)
@@ -229,37 +229,15 @@ class Problem:
         """The best pairing of outer indices, each pair with its own best inner permutations."""
         children = [c for c in self.children[group] if self.spec.parents[c] == (group,)]
         inner = {group, *self.children[group]}
-        permutation, size = Permutation(self.spec, self.tables), self.spec.sizes[group]
+        permutation = Permutation(self.spec, self.tables)
         tensors = []
         for key in keys:
             labels = self.spec.axes[key]
             moved = permutation.apply_to_labels(tuple(label.without(inner) for label in labels), self.source[key])
             both = zip(*(pieces(t, labels, (group, *children)) for t in (self.target[key], moved)), strict=True)
-            tensors += [(own[1:], x, y) for (own, x), (_, y) in both if own and own[0] == group]
-        # first those that stand alone in some weight: they can be told without the others
-        children.sort(key=lambda c: all(len(own) > 1 for own, _, _ in tensors if c in own))
-        scores = torch.zeros(size, size, dtype=torch.float64)
-        tables = {c: torch.arange(self.spec.sizes[c]).repeat(size, size, 1) for c in children}
-        coupled = any(len(own) > 1 for own, _, _ in tensors)
-        for new, old in pairs_of(range(size), repeat=2):
-            chosen = {c: tables[c][new, old] for c in children}
-            for sweep in range(3 if coupled else 1):
-                for i, child in enumerate(children):
-                    known = set(children[: i + 1]) if sweep == 0 else set(children)
-                    mine = [t for t in tensors if child in t[0] and set(t[0]) <= known]
-                    total = torch.zeros(2 * (self.spec.sizes[child],), dtype=torch.float64)
-                    for own, x, y in mine or [t for t in tensors if child in t[0]]:
-                        total += _inner_scores(x[new], y[old], own, child, chosen)
-                    chosen[child] = _assign(total, chosen[child])
-            for own, x, y in tensors:
-                part = y[old]
-                for axis, child in enumerate(own):
-                    part = part.index_select(axis, chosen[child])
-                scores[new, old] += _dot(x[new], part)
-            for child in children:
-                tables[child][new, old] = chosen[child]
-        outer = _assign(scores, self.tables[group])
-        return {group: outer} | {c: tables[c][torch.arange(size), outer] for c in children}
+            tensors += [(tuple(own[1:]), x, y) for (own, x), (_, y) in both if own and own[0] == group]
+        outer, tables = pair_up({c: self.spec.sizes[c] for c in children}, tensors, self.tables[group])
+        return {group: outer, **tables}
 
 
 def exposed(
@@ -324,44 +302,6 @@ def pieces(
         part = part.permute(order)
         found.append((own, part.reshape(*part.shape[: len(own)], -1)))
     return sorted(found, key=lambda piece: piece[0])
-
-
-def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer n rest"]) -> Float[Tensor, "*outer n n"]:
-    """All inner products of rows, by stretches of the last axis, summed in float64."""
-    found = torch.zeros(*x.shape[:-1], y.shape[-2], dtype=torch.float64)
-    step = max(1, 2**22 // max(1, x.shape[-2]))
-    for start in range(0, x.shape[-1], step):
-        a, b = (t[..., start : start + step] for t in (x, y))
-        wide = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
-        a, b = a.to(wide), b.to(wide)
-        found += (a @ b.mT).double()
-    return found
-
-
-def _inner_scores(x: Tensor, y: Tensor, own: Sequence[str], child: str, chosen: Mapping[str, Tensor]) -> Tensor:
-    """For one pair of outer indices: the scores of a child, the other children in place."""
-    for axis, other in enumerate(own):
-        if other != child:
-            y = y.index_select(axis, chosen[other])
-    at = list(own).index(child)
-    return gram(x.movedim(at, 0).flatten(1), y.movedim(at, 0).flatten(1))
-
-
-def _assign(scores: Float[Tensor, "*outer n n"], current: Int[Tensor, "*outer n"]) -> Int[Tensor, "*outer n"]:
-    """The best assignment of each matrix; the current one where no other is better."""
-    best = linear_assignment(scores, maximize=True)
-    gain = (_picked(scores, best) - _picked(scores, current)).sum(-1)
-    moved = best != current  # rows that stay may be large: they say nothing of how exact the others are
-    noise = TOLERANCE * ((_picked(scores, best).abs() + _picked(scores, current).abs()) * moved).sum(-1)
-    return torch.where((gain > noise).unsqueeze(-1), best, current)
-
-
-def _picked(scores: Float[Tensor, "*outer n n"], table: Int[Tensor, "*outer n"]) -> Float[Tensor, "*outer n"]:
-    return scores.gather(-1, table.unsqueeze(-1)).squeeze(-1)
-
-
-def _dot(x: Tensor, y: Tensor) -> float:
-    return float((x.flatten().double() * y.flatten().double()).sum())
 
 
 class _Weights(Mapping[str, Tensor]):

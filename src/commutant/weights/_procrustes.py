@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
-from ._matching import TOLERANCE, State, state_of, weight_matching
+from ._matching import State, state_of, weight_matching
+from ._pairing import TOLERANCE
 
 M = TypeVar("M", bound=nn.Module)
 
