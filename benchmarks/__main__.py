@@ -11,7 +11,7 @@ from rich.table import Table
 
 from commutant.evidence import environment, write_json
 
-from . import aggregations, matching, recurrence_policy, recurrences, sparse_recurrences, symmetries
+from . import aggregations, matching, recurrence_policy, recurrences, shrinking, sparse_recurrences, symmetries
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         *sparse_recurrences.ALL,
         *symmetries.ALL,
         *matching.ALL,
+        *shrinking.ALL,
     ):
         if names and bench.__name__.replace("_", "-") not in names:
             continue

@@ -137,3 +137,127 @@ def test_nothing_is_claimed_without_values_or_by_hand():
     for spec in (by_hand, unverified, on_meta):
         assert {kind.name for kind in spec.kinds.values()} == {"permutation"}
     assert "scaled permutation" in PermutationSpec.from_module(make(), X).summary()
+
+
+@pytest.mark.parametrize(
+    ("bend", "x"),
+    [
+        (nn.ReLU6(), X),
+        (lambda h: h.clamp(-50, 50), X),
+        (lambda h: torch.where(h > 50, torch.sigmoid(h), h), X),
+        (nn.GELU(), X * 1e4),
+        (nn.Hardswish(), X * 1e3),
+        (lambda h: torch.where(torch.arange(6) == 0, torch.full_like(h, -1e9), nn.functional.gelu(h)), X),
+    ],
+)
+def test_what_holds_in_the_range_of_the_example_only_is_not_claimed(bend, x):
+    model = Net(lambda m, x: m.b(bend(m.a(x))), a=nn.Linear(4, 6), b=nn.Linear(6, 3))
+    (kind,) = kinds(model, x).values()
+    assert not (kind.scales or kind.frames or kind.rotations)
+
+
+def test_a_constant_in_the_output_hides_nothing():
+    def masked(m, x):
+        y = m.b(nn.functional.gelu(m.a(x)))
+        return torch.where(torch.arange(3) == 0, torch.full_like(y, -1e9), y)
+
+    assert kinds(Net(masked, a=nn.Linear(4, 6), b=nn.Linear(6, 3)))["a"].name == "permutation"
+
+
+def test_what_hardly_matters_is_not_judged():
+    layers = [layer for _ in range(80) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    torch.manual_seed(0)
+    found = kinds(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), *layers, nn.Linear(16, 2)))
+    assert not any(kind.signs for kind in found.values())
+
+
+class Experts(nn.Module):
+    """Some experts are visited on an example, others are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.norm, self.router, self.head = nn.Linear(4, 8), nn.RMSNorm(8), nn.Linear(8, 6), nn.Linear(8, 3)
+        self.up, self.down = (nn.ModuleList(nn.Linear(8, 8) for _ in range(6)) for _ in range(2))
+
+    def forward(self, x):
+        h = self.norm(self.into(x))
+        scores = self.router(h).softmax(-1)
+        gates = torch.where(scores == scores.amax(-1, keepdim=True), scores, torch.zeros_like(scores))
+        for i, (up, down) in enumerate(zip(self.up, self.down, strict=True)):
+            h = h + gates[:, i : i + 1] * down(torch.relu(up(h)))
+        return self.head(h)
+
+
+def test_weights_that_the_example_leaves_idle_keep_their_group_at_permutations():
+    torch.manual_seed(0)
+    model = Experts()
+    few, many = X[:2], torch.randn(400, 4, generator=torch.Generator().manual_seed(1)) * 20
+    found = kinds(model, few)
+    with torch.no_grad():
+        visited = model.router(model.norm(model.into(few))).argmax(1).tolist()
+    assert len(set(visited)) < 6
+    stream = next(kind for group, kind in found.items() if PermutationSpec.from_module(model, few).sizes[group] == 8)
+    assert stream.name == "permutation"
+    state = {k: v.detach().double() for k, v in model.state_dict().items()}
+    spec = PermutationSpec.from_module(model, few)
+    for group, kind in spec.kinds.items():
+        for scale in kind.scales:
+            maps = {p: (power * torch.linspace(-1, 1, spec.sizes[group]).double()).exp().diag_embed()[None]
+                    for p, power in scale.items()}  # fmt: skip
+            moved = act_linearly(spec, state, group, maps)
+            before, after = (torch.func.functional_call(model.double(), s, (many.double(),)) for s in (state, moved))
+            torch.testing.assert_close(after, before)
+
+
+def test_every_example_counts():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = self.a(x)
+            return self.b(torch.sigmoid(h) if x.shape[0] > 4 else h)
+
+    assert PermutationSpec.from_module(Branches(), X[:3]).kinds["a"].name == "general linear"
+    both = PermutationSpec.from_module(Branches(), X[:3], also=[torch.randn(7, 4)])
+    assert both.kinds["a"].name == "permutation"
+
+
+def test_derivatives_are_taken_where_the_user_switched_them_off():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with torch.no_grad():
+        assert kinds(model)["0"].name == "scaled permutation"
+    with torch.inference_mode():
+        assert kinds(nn.Sequential(*model), X.clone())["0"].name == "scaled permutation"
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1])
+def test_biases_turn_with_their_stream(constant):
+    model = nn.Sequential(nn.Linear(4, 6), nn.RMSNorm(6), nn.Linear(6, 2))
+    nn.init.constant_(model[0].bias, constant)
+    assert {part[0] for part in kinds(model)["0"].rotations} == {"0.weight", "0.bias", "2.weight"}
+
+
+def test_one_gate_of_an_lstm_may_change_sign():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.head(self.rnn(x)[0])
+
+    kind = kinds(Last(), torch.randn(3, 6, 4))["rnn"]
+    assert kind.name == "signed permutation"
+    (parts,) = kind.signs
+    assert ("rnn.weight_ih_l0", 0, 2) in parts
+    assert ("rnn.weight_ih_l0", 0, 0) not in parts
+
+
+def test_running_variances_scale_almost_but_not_quite():
+    model = nn.Sequential(nn.Conv1d(2, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 2, 1)).eval()
+    model[1].running_var.fill_(1e4)
+    kind = kinds(model, torch.randn(3, 2, 9))["0"]
+    assert len(kind.scales) == 2
+    assert not any("running_var" in part[0] for scale in kind.scales for part in scale)

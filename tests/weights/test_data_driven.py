@@ -188,3 +188,57 @@ def test_what_is_refused(unchecked):
         match_many(spec, [a.state_dict(), b], method="ste", batches=[(X, Y)], loss=loss)
     with pytest.raises(InputError, match=r"'0.weight' must have shape \(12, 4\), got \(9, 4\)"):
         ste_matching(spec, a, mlp(9), [(X, Y)], loss)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.up, self.down = nn.Embedding(7, 6), nn.Linear(6, 9), nn.Linear(9, 6)
+        self.head = nn.Linear(6, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, words):
+        h = self.embed(words)
+        return self.head(h + self.down(torch.relu(self.up(h))))
+
+
+@pytest.mark.parametrize("projection", ["lap", "sinkhorn"])
+def test_tied_weights_stay_one(projection):
+    a, b = Tied(), Tied()
+    words = torch.randint(0, 7, (4, 5))
+    spec = PermutationSpec.from_module(a, words)
+    batches = [(words, words)] * 3
+
+    def word_loss(model, batch):
+        return F.cross_entropy(model(batch[0]).flatten(0, 1), batch[1].flatten())
+
+    found = ste_matching(spec, a, b, batches, word_loss, projection=projection)
+    torch.testing.assert_close(found.apply(b)(words), b(words))
+    lacking = {k: v for k, v in b.state_dict().items() if k != "head.weight"}
+    assert ste_matching(spec, a, lacking, batches, word_loss, projection=projection) == found
+
+
+@pytest.mark.parametrize("method", ["mean", "universe", "ste"])
+def test_recurrent_weights_without_gradients_around(method):
+    a, b = CASES["gru_and_rnn"].build()[0], CASES["gru_and_rnn"].build()[0]
+    x = CASES["gru_and_rnn"].build()[1]
+    spec = PermutationSpec.from_module(a, x)
+    options = {"batches": [x[0]] * 2, "loss": lambda m, x: m(x).square().mean()} if method == "ste" else {}
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        found = match_many(spec, [a, b], method=method, **options)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.testing.assert_close(found[1].apply(b)(*x), b(*x))
+
+
+def test_more_of_what_is_refused(unchecked):
+    a, b = mlp(), mlp()
+    spec = PermutationSpec.from_module(a, X[:4])
+    with pytest.raises(InputError, match="give a module, got OrderedDict"):
+        ste_matching(spec, a.state_dict(), b, [(X, Y)], loss)
+    with pytest.raises(InputError, match=r"must be positive, got 0\.0"):
+        ste_matching(spec, a, b, [(X, Y)], loss, learning_rate=0.0)
+    with pytest.raises(InputError, match="must be positive"):
+        ste_matching(spec, a, b, [(X, Y)], loss, temperature=0.0)
+    with pytest.raises(InputError, match="has no gradient"):
+        ste_matching(spec, a, b, [(X, Y)], lambda m, batch: loss(m, batch).detach())

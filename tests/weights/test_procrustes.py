@@ -103,3 +103,51 @@ def test_a_gain_before_a_tied_weight_stays():
     torch.testing.assert_close(result(WORDS), model(WORDS))
     assert result.head.weight is result.embed.weight
     assert not torch.equal(result.norms[2].weight.detach(), torch.ones(10).double())
+
+
+def test_a_bias_is_no_gain():
+    x = torch.randn(5, 4).double()
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    result = fold_gains(PermutationSpec.from_module(model, x), model)
+    assert torch.equal(result[0].bias, model[0].bias)
+    model[0].bias.data.zero_()
+    torch.testing.assert_close(fold_gains(PermutationSpec.from_module(model, x), model)(x), model(x))
+
+
+class Headed(nn.Module):
+    """A stream of width 12 with one attention layer of 3 heads."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed, self.norm, self.last, self.head = (
+            nn.Embedding(9, 12),
+            nn.RMSNorm(12),
+            nn.RMSNorm(12),
+            nn.Linear(12, 4),
+        )
+        self.q, self.k, self.v, self.o = (nn.Linear(12, 12) for _ in range(4))
+
+    def forward(self, words):
+        h = self.embed(words)
+        q, k, v = (f(self.norm(h)).unflatten(-1, (3, 4)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        mixed = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.head(self.last(h + self.o(mixed.transpose(1, 2).flatten(2))))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_heads_are_permuted_while_the_stream_turns(seed):
+    words = torch.randint(0, 9, (2, 5), generator=torch.Generator().manual_seed(0))
+    a, b = Headed(seed).double(), Headed(seed + 10).double()
+    spec = PermutationSpec.from_module(a, words)
+    stream = next(g for g, n in spec.sizes.items() if n == 12)
+    generator = torch.Generator().manual_seed(seed)
+    moved = Permutation.random(spec, generator).apply(a)
+    turn = torch.linalg.qr(torch.randn(1, 12, 12, generator=generator, dtype=torch.float64)).Q
+    parts = dict.fromkeys(spec.kinds[stream].rotations, turn)
+    moved.load_state_dict(act_linearly(spec, moved.state_dict(), stream, parts))
+    found = procrustes_matching(spec, a, moved)
+    torch.testing.assert_close(found.apply(moved)(words), a(words))
+    matched = procrustes_matching(spec, a, b).apply(b)
+    torch.testing.assert_close(matched(words), b(words))
+    assert distance(a, matched) <= distance(a, weight_matching(spec, a, b).apply(b)) + 1e-9

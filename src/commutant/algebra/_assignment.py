@@ -108,8 +108,9 @@ def birkhoff_ascent(
     current = [s.detach().double() for s in start]
     idle, best = 0, float(value(*current))
     for _ in range(steps):
-        leaves = [m.clone().requires_grad_() for m in current]
-        gradients = torch.autograd.grad(value(*leaves), leaves)
+        with torch.enable_grad():
+            leaves = [m.clone().requires_grad_() for m in current]
+            gradients = torch.autograd.grad(value(*leaves), leaves)
         corners = [_corner(g) for g in gradients]
         directions = [c - m for c, m in zip(corners, current, strict=True)]
 

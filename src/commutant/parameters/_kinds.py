@@ -9,7 +9,7 @@ which one backward pass fills for every channel of every group. What is found is
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import lcm
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,14 @@ from torch.utils import _pytree as pytree
 
 from ._linear_maps import Part, act_linearly, part_rows, parts_of_axis
 from ._trace import Trace
-from ._verify import InDouble, difference, generic, outputs
+from ._verify import InDouble, difference, generic
 from ._walk import name_of
 
 if TYPE_CHECKING:
     from ._spec import PermutationSpec
 
 TOLERANCE = 1e-8  # relative, in float64
+_INFLUENCE = 1e-5  # of a group on the output, relative: below it nothing can be told
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Kind:
     Attributes:
         name: `"permutation"`; `"signed permutation"` (odd activations); `"scaled permutation"`, by positive numbers
             (ReLU, or a weight that only multiplies); `"monomial"`, both; `"orthogonal"` (a stream that only RMS norms
-            read, their weights all equal); or `"general linear"` (nothing nonlinear in between).
+            read, their gains all equal); or `"general linear"` (nothing nonlinear in between).
         scales: independent scalings: for each part of a weight, the power of the channel's factor. A part is `(entry,
             axis, stretch)`: query, key and value in one weight are three stretches of one axis.
         signs: the parts that change sign together, one set for each independent change that was found.
+        gains: parts with one number a channel that only multiplies the channel on its way to other weights.
         rotations: the parts that an orthogonal matrix acts on.
         frames: for general linear groups, the parts that a matrix acts on (1) and those that its inverse transpose acts
             on (-1).
@@ -49,8 +51,33 @@ class Kind:
     name: str = "permutation"
     scales: tuple[dict[Part, int], ...] = ()
     signs: tuple[frozenset[Part], ...] = ()
+    gains: frozenset[Part] = frozenset()
     rotations: frozenset[Part] = frozenset()
-    frames: tuple[dict[Part, int], ...] = field(default=())
+    frames: tuple[dict[Part, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """A family of maps of one group, to be drawn from; how far apart scales are is up to who draws."""
+
+    group: str
+    attribute: str
+    value: Any
+    draw: Callable[[float], Mapping[Part, Tensor]] = field(repr=False)
+
+
+class _Point:
+    """Parameters and a factor on the inputs, and what the traced modules compute there."""
+
+    def __init__(self, traces: Sequence[Trace], state: Mapping[str, Tensor], factor: float, spread: float) -> None:
+        self.state = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
+        self.factor, self.spread = factor, spread
+        self.traces = traces
+        self.before = self.at(self.state)
+
+    def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:
+        with torch.no_grad():
+            return [x for traced in self.traces for x in _run(traced, state, self.factor)]
 
 
 class Kinds:
@@ -62,20 +89,31 @@ class Kinds:
     """
 
     def __init__(self, spec: PermutationSpec, state: Mapping[str, Tensor]) -> None:
-        assert spec.graph is not None
-        self.spec, self.traced = spec, spec.graph
-        self.given = {k: v.detach() for k, v in state.items()}
+        self.spec, self.traces = spec, spec.graphs
+        self.given = {k: v.detach().cpu() for k, v in state.items()}
         self.generator = torch.Generator().manual_seed(0)
-        used = {source.name for node, source in zip(_placeholders(spec.graph), spec.graph.sources, strict=True)
-                if node.users}  # fmt: skip
+        used = {source.name for traced in self.traces
+                for node, source in zip(_placeholders(traced), traced.sources, strict=True) if node.users}  # fmt: skip
         self.sites = {
             g: [part for key, axis in spec.uses(g) if self._counts(key, axis, g, used)
                 for part in parts_of_axis(spec, key, axis, g)]
             for g in spec.sizes
         }  # fmt: skip
-        self.points = [generic(self.given, self.generator) for _ in range(2)]
-        self.before = [outputs(self.traced, point) for point in self.points]
-        self.slopes = [self._gradients(point) for point in self.points]
+        states = [generic(self.given, self.generator) for _ in range(2)]
+        slopes = [self._gradients(s) for s in states]
+        found = {group: self._scales(group, states, slopes) for group in spec.sizes}
+        # streams turn only where gains are equal for all channels: such vectors stay as they are
+        self.equal = {k for k, v in self.given.items() if v.dim() == 1 and v.numel() > 1 and v.is_floating_point()
+                      and bool((v == v[0]).all() & (v[0] != 0))}  # fmt: skip
+        states = [s | {k: self.given[k].double() for k in self.equal} for s in states]
+        slope = self._gradients(states[0])
+        self.points = [_Point(self.traces, states[0], 1.0, 0.4), _Point(self.traces, states[1], 30.0, 5.0),
+                       _Point(self.traces, self.given, 0.1, 5.0)]  # fmt: skip
+        self.other = _Point(self.traces, generic(self.given, self.generator), 1.0, 0.0).before
+        proposals = [p for group in spec.sizes for p in self._proposals(group, *found[group], states[0], slope)]
+        self.kinds = {group: Kind() for group in spec.sizes}
+        for proposal in self._verified(proposals):
+            self._accept(proposal)
 
     def _counts(self, key: str, axis: int, group: str, used: set[str]) -> bool:
         here = set(self.spec.axes[key][axis].groups())
@@ -85,137 +123,186 @@ class Kinds:
             and bool(({key} | tied) & used)
             and self.given[key].is_floating_point()
             and set(self.spec.parents[group]) <= here
+            and not key.endswith("running_var")  # eps stands beside it: it scales almost, but not quite
         )
 
     def _gradients(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of a random projection of the outputs, by the parameters."""
+        """Of a random projection of the outputs, by the parameters; divided by its size."""
         keys = {key for sites in self.sites.values() for key, _, _ in sites}
         leaves = {k: point[k].double().clone().requires_grad_() for k in keys}
         state = {k: leaves.get(self.spec.ties.get(k, k), v) for k, v in point.items()}
-        given = [state.get(s.name, s.value) if s.kind in ("parameter", "buffer") else s.value
-                 for s in self.traced.sources]  # fmt: skip
-        found = _Differentiable(self.traced.module).run(*given)
-        total = torch.zeros((), dtype=torch.float64)
-        for x in pytree.tree_leaves(found):
-            if isinstance(x, Tensor) and x.is_floating_point() and x.requires_grad:
-                total = total + (x * torch.randn(x.shape, generator=self.generator, dtype=torch.float64)).sum()
+        total, size = torch.zeros((), dtype=torch.float64), 1e-300
+        for traced in self.traces:
+            for x in _run(traced, state, 1.0):
+                if x.is_floating_point() and x.requires_grad:
+                    weight = torch.randn(x.shape, generator=self.generator, dtype=torch.float64)
+                    total = total + (x * weight).sum()
+                    size += float(x.detach().square().sum())
         if not total.requires_grad:
             return {k: torch.zeros_like(v) for k, v in leaves.items()}
-        slopes = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        slopes = torch.autograd.grad(total / size**0.5, list(leaves.values()), allow_unused=True)
         return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), slopes, strict=True)}
 
-    def holds(self, group: str, draw: Callable[[int], Mapping[Part, Tensor]], number: int = 0) -> bool:
-        """Whether the function stays what it is under the maps that are drawn for this many outer indices."""
-        try:
-            moved = act_linearly(self.spec, self.points[number], group, draw(self._outer(group)))
-            return difference(self.before[number], outputs(self.traced, moved)) < TOLERANCE
-        except Exception:  # an operator refuses the values
-            return False
-
-    def _outer(self, group: str) -> int:
-        return int(torch.Size(self.spec.shape(group)[:-1]).numel())
-
-    def kind(self, group: str) -> Kind:
-        """What acts on one group."""
-        size, sites = self.spec.sizes[group], self.sites[group]
+    def _scales(
+        self, group: str, states: Sequence[Mapping[str, Tensor]], slopes: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[list[Part], list[dict[Part, int]]]:
+        """The parts that matter, and the exponents that the gradients allow; nothing where too little matters."""
+        sites = self.sites[group]
+        if not sites:
+            return [], []
         balance = torch.cat([
-            torch.stack([self._balance(point, slope, site, group) for site in sites], 1)
-            for point, slope in zip(self.points, self.slopes, strict=True)
-        ]) if sites else torch.zeros(1, 0)  # fmt: skip
-        weight = balance.abs().amax(0)  # a bias in front of a softmax has no part in anything: its slope is rounding
+            torch.stack([(part_rows(self.spec, state[s[0]], s, group) * part_rows(self.spec, slope[s[0]], s, group))
+                         .sum(2).flatten() for s in sites], 1)
+            for state, slope in zip(states, slopes, strict=True)
+        ])  # fmt: skip
+        weight = balance.abs().amax(0)
         live = [i for i in range(len(sites)) if float(weight[i]) > 1e-10 * float(weight.max())]
-        scales = tuple(
-            {sites[live[i]]: power for i, power in enumerate(powers) if power}
-            for powers in _null_space(balance[:, live])
-        )
-        if scales and not self._scaled(group, scales):
-            scales = tuple(scale for scale in scales if self._scaled(group, [scale]))
-        candidates = [frozenset(s for s, power in scale.items() if power % 2) for scale in scales]
-        candidates += [frozenset(sites[i] for i in live)]
-        signs = tuple(c for c in dict.fromkeys(candidates) if c and self._flipped(group, c))
-        frames = tuple(s for s in scales if set(s.values()) == {1, -1} and self._linear(group, s))
-        rotations = frozenset() if size < 2 else self._rotated(group, [sites[i] for i in live])
+        # a bias in front of a softmax has no part in anything; a weight without one was not exercised by the example
+        idle = any(self.given[s[0]].dim() > 1 for i, s in enumerate(sites) if i not in live)
+        if idle or not float(weight.max()) > _INFLUENCE:
+            return [], []
+        powers = _null_space(balance[:, live])
+        return [sites[i] for i in live], [{sites[live[i]]: p for i, p in enumerate(own) if p} for own in powers]
+
+    def _proposals(
+        self,
+        group: str,
+        live: list[Part],
+        scales: list[dict[Part, int]],
+        state: Mapping[str, Tensor],
+        slope: Mapping[str, Tensor],
+    ) -> list[_Proposal]:
+        *parents, size = self.spec.shape(group)
+        outer = int(torch.Size(parents).numel())
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=self.generator, dtype=torch.float64)
+
+        def scaled(scale: Mapping[Part, int]) -> Callable[[float], Mapping[Part, Tensor]]:
+            def draw(spread: float) -> dict[Part, Tensor]:
+                log = spread * normal(outer, size).clamp(-2, 2)
+                return {part: (power * log).exp().diag_embed() for part, power in scale.items()}
+
+            return draw
+
+        def flipped(parts: frozenset[Part]) -> Callable[[float], Mapping[Part, Tensor]]:
+            def draw(_: float) -> dict[Part, Tensor]:
+                bits = torch.randint(0, 2, (outer, size), generator=self.generator)
+                bits[:, 0] = 1  # at least one is flipped
+                return dict.fromkeys(parts, (1 - 2 * bits).double().diag_embed())
+
+            return draw
+
+        def mixed(frame: Mapping[Part, int]) -> Callable[[float], Mapping[Part, Tensor]]:
+            def draw(_: float) -> dict[Part, Tensor]:
+                matrix = torch.eye(size, dtype=torch.float64) + 0.2 * normal(outer, size, size) / size**0.5
+                inverse = torch.linalg.inv(matrix).mT
+                return {part: matrix if power > 0 else inverse for part, power in frame.items()}
+
+            return draw
+
+        def turned(parts: frozenset[Part]) -> Callable[[float], Mapping[Part, Tensor]]:
+            return lambda _: dict.fromkeys(parts, torch.linalg.qr(normal(outer, size, size)).Q)
+
+        found = [_Proposal(group, "scales", scale, scaled(scale)) for scale in scales]
+        found += [_Proposal(group, "signs", parts, flipped(parts)) for parts in self._flips(live, scales)]
+        forms = _Forms(self.spec, group, live, state, slope, normal)
+        for scale in scales:
+            if set(scale.values()) == {1, -1} and _vanishes([forms.linear(p, power) for p, power in scale.items()]):
+                found.append(_Proposal(group, "frames", scale, mixed(scale)))
+        turning = self._turning(live, forms) if size > 1 else frozenset()
+        if turning:
+            found.append(_Proposal(group, "rotations", turning, turned(turning)))
+        return found
+
+    def _turning(self, live: list[Part], forms: _Forms) -> frozenset[Part]:
+        """The parts that an orthogonal matrix may act on: all but some that are equal for all channels, gains."""
+        equal = [p for p in live if p[0] in self.equal]
+        terms = {p: forms.turn(p) for p in live}
+        chosen = [p for p in live if p not in equal]
+        if equal and chosen:  # which of them turn with the rest
+            columns = torch.stack([terms[p].flatten() for p in equal], 1)
+            rest = torch.stack([terms[p] for p in chosen]).sum(0).flatten()
+            share = torch.linalg.lstsq(columns, -rest[:, None], driver="gelsd").solution[:, 0]
+            chosen += [p for p, own in zip(equal, share.tolist(), strict=True) if own > 0.5]
+        return frozenset(chosen) if chosen and _vanishes([terms[p] for p in chosen]) else frozenset()
+
+    def _flips(self, live: list[Part], scales: list[dict[Part, int]]) -> list[frozenset[Part]]:
+        """Sets of parts that may change sign: odd powers of a scale; all; what makes the channels; one of the gates."""
+        axes = [p[:2] for p in live]
+        several = {axis for axis in axes if axes.count(axis) > 1}
+        found = [frozenset(p for p, power in scale.items() if power % 2) for scale in scales]
+        found += [frozenset(live), frozenset(p for p in live if p[:2] not in self.spec.summed)]
+        found += [frozenset(p for p in live if p[:2] not in several or p[2] == s) for s in {p[2] for p in live}]
+        return [parts for parts in dict.fromkeys(found) if parts]
+
+    def _verified(self, proposals: list[_Proposal]) -> list[_Proposal]:
+        """Those that leave the function alone: all at once if they do, else by halves."""
+        if not proposals or self._hold(proposals):
+            return proposals
+        if len(proposals) == 1:
+            return []
+        half = len(proposals) // 2
+        return self._verified(proposals[:half]) + self._verified(proposals[half:])
+
+    def _hold(self, proposals: Sequence[_Proposal]) -> bool:
+        for point in self.points:
+            state: Mapping[str, Tensor] = {
+                k: v.double() if v.is_floating_point() else v for k, v in point.state.items()
+            }
+            for proposal in proposals:
+                state = act_linearly(self.spec, state, proposal.group, proposal.draw(point.spread))
+            try:
+                if not difference(point.before, point.at(state), self.other) < TOLERANCE:
+                    return False
+            except Exception:  # an operator refuses the values
+                return False
+        return True
+
+    def _accept(self, proposal: _Proposal) -> None:
+        own, value = self.kinds[proposal.group], proposal.value
+        if proposal.attribute != "rotations":
+            value = (*getattr(own, proposal.attribute), value)
+        changed: dict[str, Any] = {proposal.attribute: value}
+        own = replace(own, **changed)
         name = (
-            "general linear" if frames
-            else "orthogonal" if rotations
-            else "monomial" if scales and signs
-            else "scaled permutation" if scales
-            else "signed permutation" if signs
+            "general linear" if own.frames
+            else "orthogonal" if own.rotations
+            else "monomial" if own.scales and own.signs
+            else "scaled permutation" if own.scales
+            else "signed permutation" if own.signs
             else "permutation"
         )  # fmt: skip
-        return Kind(name, scales, signs, rotations, frames)
+        self.kinds[proposal.group] = replace(own, name=name, gains=_gains(self.given, own.scales))
 
-    def _balance(self, point: Mapping[str, Tensor], slope: Mapping[str, Tensor], site: Part, group: str) -> Tensor:
-        """The change of the output, to first order, when each channel of a part is scaled."""
-        x, g = (part_rows(self.spec, t[site[0]], site, group) for t in (point, slope))
-        return (x * g).sum(2).flatten()
 
-    def _scaled(self, group: str, scales: Sequence[Mapping[Part, int]]) -> bool:
-        def draw(outer: int) -> dict[Part, Tensor]:
-            size = self.spec.sizes[group]
-            logs: dict[Part, Tensor] = {}
-            for scale in scales:
-                log = 0.4 * torch.randn(outer, size, generator=self.generator, dtype=torch.float64)
-                for site, power in scale.items():
-                    logs[site] = logs.get(site, 0) + power * log
-            return {site: log.exp().diag_embed() for site, log in logs.items()}
+class _Forms:
+    """What the gradient says of matrices that act on parts: `sum_ij u_i (g_i . x_j) v_j` for random directions u, v."""
 
-        return self.holds(group, draw)
+    def __init__(
+        self,
+        spec: PermutationSpec,
+        group: str,
+        parts: Sequence[Part],
+        state: Mapping[str, Tensor],
+        slope: Mapping[str, Tensor],
+        normal: Callable[..., Tensor],
+    ) -> None:
+        *parents, size = spec.shape(group)
+        u, v = (normal(int(torch.Size(parents).numel()), size, 24) for _ in range(2))
+        self.sides = {}
+        for part in parts:
+            x, g = (part_rows(spec, t[part[0]], part, group).mT for t in (state, slope))
+            self.sides[part] = x @ u, x @ v, g @ u, g @ v
 
-    def _flipped(self, group: str, sites: frozenset[Part]) -> bool:
-        def draw(outer: int) -> dict[Part, Tensor]:
-            bits = torch.randint(0, 2, (outer, self.spec.sizes[group]), generator=self.generator)
-            bits[:, 0] = 1  # at least one is flipped
-            return dict.fromkeys(sites, (1 - 2 * bits).double().diag_embed())
+    def linear(self, part: Part, power: int) -> Tensor:
+        """To first order, of a matrix, or of its inverse transpose."""
+        xu, xv, gu, gv = self.sides[part]
+        return (gu * xv).sum(1) if power > 0 else -(xu * gv).sum(1)
 
-        return self.holds(group, draw) and self.holds(group, draw)
-
-    def _linear(self, group: str, scale: Mapping[Part, int]) -> bool:
-        """Whether any invertible matrix may act where the exponent is 1, with its inverse transpose where it is -1."""
-        pairs = []
-        for point, slope in zip(self.points, self.slopes, strict=True):
-            for site, power in scale.items():
-                x, g = (part_rows(self.spec, t[site[0]], site, group) for t in (point, slope))
-                pairs.append(g @ x.mT if power > 0 else -(x @ g.mT))
-        count = len(scale)
-        if not all(_vanishes(pairs[i : i + count]) for i in range(0, len(pairs), count)):
-            return False
-
-        def draw(outer: int) -> dict[Part, Tensor]:
-            matrix = (
-                torch.eye(self.spec.sizes[group], dtype=torch.float64)
-                + 0.2
-                * torch.randn(outer, *2 * (self.spec.sizes[group],), generator=self.generator, dtype=torch.float64)
-                / self.spec.sizes[group] ** 0.5
-            )
-            inverse = torch.linalg.inv(matrix).mT
-            return {site: matrix if power > 0 else inverse for site, power in scale.items()}
-
-        return self.holds(group, draw)
-
-    def _rotated(self, group: str, sites: Sequence[Part]) -> frozenset[Part]:
-        """The parts on which any orthogonal matrix may act: all, or all but gains that are equal for every channel."""
-        given = self.given
-        equal = {s for s in sites if given[s[0]].dim() == 1 and bool((given[s[0]] == given[s[0]][0]).all())}
-        for left_out in (set(), equal):
-            chosen = [s for s in sites if s not in left_out]
-            held = {key for key, _, _ in left_out}
-            point = {k: given[k].double() if k in held else v for k, v in self.points[0].items()}
-            slope = self._gradients(point) if held else self.slopes[0]
-            pairs = []
-            for site in chosen:
-                x, g = (part_rows(self.spec, t[site[0]], site, group) for t in (point, slope))
-                pairs += [g @ x.mT, -(x @ g.mT)]
-            if not pairs or not _vanishes(pairs):
-                continue
-            size, before = self.spec.sizes[group], outputs(self.traced, point)
-            turn = torch.linalg.qr(
-                torch.randn(self._outer(group), size, size, generator=self.generator, dtype=torch.float64)
-            ).Q
-            moved = act_linearly(self.spec, point, group, dict.fromkeys(chosen, turn))
-            if difference(before, outputs(self.traced, moved)) < TOLERANCE:
-                return frozenset(chosen)
-        return frozenset()
+    def turn(self, part: Part) -> Tensor:
+        """To first order, of a rotation."""
+        return self.linear(part, 1) + self.linear(part, -1)
 
 
 class _Differentiable(InDouble):
@@ -225,6 +312,8 @@ class _Differentiable(InDouble):
         name = name_of(target).removeprefix("aten.")
         if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
             return args[0].reshape(args[1])
+        if name == "copy":
+            return args[1].to(args[0].dtype).expand_as(args[0])
         if not kwargs and (name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not args[5])):
             x, gain, shift, mean, variance = args[:5]
             shape = [1, -1, *[1] * (x.dim() - 2)]
@@ -234,6 +323,30 @@ class _Differentiable(InDouble):
             out = out if shift is None else out + shift.view(shape)
             return out if name == "batch_norm" else (out, mean, variance)
         return super().call_function(target, args, kwargs)
+
+
+def _run(traced: Trace, state: Mapping[str, Tensor], factor: float) -> list[Tensor]:
+    """The outputs for these parameters and the example's inputs times a factor, in float64."""
+    given = []
+    for source in traced.sources:
+        value = state.get(source.name, source.value) if source.kind in ("parameter", "buffer") else source.value
+        if isinstance(value, Tensor) and value.is_floating_point():
+            value = value.double() * (factor if source.kind == "input" else 1.0)
+        given.append(value)
+    return [x for x in pytree.tree_leaves(_Differentiable(traced.module).run(*given)) if isinstance(x, Tensor)]
+
+
+def _gains(given: Mapping[str, Tensor], scales: Sequence[Mapping[Part, int]]) -> frozenset[Part]:
+    """Parts with one number a channel that a scale multiplies while it divides all else."""
+    return frozenset(
+        part
+        for scale in scales
+        for part, power in scale.items()
+        if given[part[0]].dim() == 1
+        and abs(power) == 1
+        and len(scale) > 1
+        and all(other == -power for p, other in scale.items() if p != part)
+    )
 
 
 def _placeholders(traced: Trace) -> list[torch.fx.Node]:

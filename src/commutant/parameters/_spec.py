@@ -51,6 +51,7 @@ class PermutationSpec:
         reads: the activations that layers sum over, by node of the graph, and what acts on their axes.
         summed: the axes `(entry, number)` of weights that layers sum over: the others are filled by what comes before.
         graph: the traced module, for `activations`.
+        other_graphs: the traces of further examples.
     """
 
     axes: dict[str, tuple[AxisLabel, ...]]
@@ -65,6 +66,7 @@ class PermutationSpec:
     reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict, repr=False)
     summed: frozenset[tuple[str, int]] = frozenset()
     graph: Trace | None = field(default=None, repr=False, compare=False)
+    other_graphs: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
     def from_module(
@@ -106,7 +108,7 @@ class PermutationSpec:
         how = "; ".join(dict.fromkeys(t.lost or t.how for t in traces))
         weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights), ties=_ties(model),
-                   graph=traces[0])  # fmt: skip
+                   graph=traces[0], other_graphs=tuple(traces[1:]))  # fmt: skip
         tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
         if not verify or any(t.is_meta for t in tensors):
             return spec
@@ -141,7 +143,8 @@ class PermutationSpec:
         except Exception as failure:  # an operator that knows no float64
             warnings.warn(f"nothing was verified: {type(failure).__name__}: {str(failure)[:200]}", stacklevel=3)
             return self
-        if not any(bool(x.isfinite().any()) for found in before for one in found for x in one if x.is_floating_point()):
+        results = [x for found in before for one in found for x in one]
+        if not any(bool(x.isfinite().any()) for x in results):
             warnings.warn("nothing was verified: the model returns no finite number on the example", stacklevel=3)
             return self
 
@@ -154,7 +157,10 @@ class PermutationSpec:
                 moved = Permutation(spec, tables).apply(states[draw % 2])
                 worst = max(
                     worst,
-                    *(difference(b, outputs(t, moved)) for b, t in zip(before[draw % 2], traces, strict=True)),
+                    *(
+                        difference(b, outputs(t, moved), other)
+                        for b, other, t in zip(before[draw % 2], before[1 - draw % 2], traces, strict=True)
+                    ),
                 )
             return worst
 
@@ -204,25 +210,34 @@ class PermutationSpec:
         """How much the outputs of the traced module differ on the example between two sets of parameters, in float64:
         relative to the largest entry of each output.
         """
-        assert self.graph is not None
-        return difference(outputs(self.graph, first), outputs(self.graph, second))
+        return max(difference(outputs(traced, first), outputs(traced, second)) for traced in self.graphs)
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """What may act on each group beside permutations, found at the parameters that the spec was derived from.
 
-        Signs, positive scales, orthogonal and general linear maps, each verified. Permutations alone where the spec was
-        written by hand, on the `meta` device, or where the model can't be differentiated.
+        Signs, positive scales, orthogonal and general linear maps, each verified at several parameters and inputs, on
+        every example. Permutations alone where the spec was written by hand, on the `meta` device, where the example
+        leaves some weights of the group idle, or where the model can't be differentiated. Takes some forward passes for
+        each group that has none, which for large models is minutes.
         """
         plain = {group: Kind() for group in self.sizes}
         if self.graph is None or self.error is None:
             return plain
         state = {s.name: s.value for s in self.graph.sources if s.kind in ("parameter", "buffer")}
-        try:
-            found = Kinds(self, state)
-        except Exception:  # no derivative: an operator has none, or does not know float64
-            return plain
-        return {group: found.kind(group) for group in self.sizes}
+        with torch.inference_mode(False), torch.enable_grad():
+            try:
+                return Kinds(self, state).kinds
+            except Exception as error:  # no derivative: an operator has none, or does not know float64
+                warnings.warn(
+                    f"only permutations were looked for: {type(error).__name__}: {str(error)[:200]}", stacklevel=3
+                )
+                return plain
+
+    @property
+    def graphs(self) -> tuple[Trace, ...]:
+        """The traces of all examples."""
+        return () if self.graph is None else (self.graph, *self.other_graphs)
 
     def batch_norms(self) -> list[tuple[str, str]]:
         """`(norm, layer)`, by the names of the modules, where a batch norm alone reads what a layer makes."""

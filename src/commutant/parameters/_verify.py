@@ -108,10 +108,14 @@ def generic(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str
     return result
 
 
-def difference(first: list[Tensor], second: list[Tensor]) -> float:
-    """The largest difference of two lists of tensors, relative to the largest entry of each tensor."""
+def difference(first: list[Tensor], second: list[Tensor], elsewhere: list[Tensor] | None = None) -> float:
+    """The largest difference of two lists of tensors, relative to the largest entry of each tensor.
+
+    Entries that are the same `elsewhere`, for other parameters, are constants (a mask's -1e9): they are compared, but
+    they say nothing of the size of the others.
+    """
     worst = 0.0
-    for x, y in zip(first, second, strict=True):
+    for x, y, other in zip(first, second, elsewhere or second, strict=True):
         if x.numel() == 0:
             continue
         if not (x.is_floating_point() or x.is_complex()):
@@ -119,7 +123,8 @@ def difference(first: list[Tensor], second: list[Tensor]) -> float:
             continue
         same = (x == y) | (x.isnan() & y.isnan())
         gap = (x - y).abs()[~same]
-        largest = x.abs()[x.isfinite()]
+        counted = x.isfinite() if elsewhere is None else x.isfinite() & (x != other)
+        largest = x.abs()[counted if bool(counted.any()) else x.isfinite()]
         if gap.numel():
             size = float(largest.max()) if largest.numel() else 0.0
             worst = max(worst, float(gap.nan_to_num(nan=float("inf")).max()) / (size or 1.0))

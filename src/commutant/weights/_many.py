@@ -43,7 +43,8 @@ def match_many(
         max_sweeps: over the networks.
         batches: of training data, for `"ste"`; one step for each.
         loss: from a module and a batch to a scalar, for `"ste"`; the first network must be a module then.
-        generator: of the order in which networks are visited, and of the weights of the mean.
+        generator: of the order in which networks are visited, and of the weights of the mean; seeded with zero by
+            default.
 
     Returns:
         One permutation for each network, in its order.
@@ -51,6 +52,8 @@ def match_many(
     Raises:
         InputError: fewer than two networks, or data and loss missing or given where they have no use.
     """
+    networks = list(networks)
+    generator = generator or torch.Generator().manual_seed(0)
     if method not in ("mean", "universe", "ste"):
         raise InputError(f'method must be "mean", "universe" or "ste", got {method!r}')
     if len(networks) < 2:

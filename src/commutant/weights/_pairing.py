@@ -12,7 +12,7 @@ from torch import Tensor
 from ..algebra import linear_assignment
 
 TOLERANCE = 1e-9  # relative gain below which a change is noise
-Piece = tuple[tuple[str, ...], Float[Tensor, "outer *inner rest"], Float[Tensor, "outer *inner rest"]]
+Piece = tuple[tuple[str, ...], Float[Tensor, "outer ..."], Float[Tensor, "outer ..."]]
 
 
 def pair_up(
@@ -120,4 +120,6 @@ def picked(scores: Float[Tensor, "*outer n n"], table: Int[Tensor, "*outer n"]) 
 
 
 def dot(x: Tensor, y: Tensor) -> float:
-    return float((x.flatten().double() * y.flatten().double()).sum())
+    """The inner product, in float64; by stretches that stay in the cache."""
+    parts = zip(x.flatten().split(2**18), y.flatten().split(2**18), strict=True)
+    return sum(float(torch.dot(a.double(), b.double())) for a, b in parts)

@@ -22,9 +22,9 @@ M = TypeVar("M", bound=nn.Module)
 def fold_gains(spec: PermutationSpec, model: M) -> M:
     """A copy of a module whose gains in front of linear layers, such as those of RMS norms, are one.
 
-    A gain that only multiplies channels on their way to other weights can be multiplied into those: the scalings of
-    `spec.kinds` say which. Afterwards an RMS norm treats all channels alike, so that its stream may be rotated: derive
-    the spec of the result anew.
+    A gain that only multiplies channels on their way to other weights can be multiplied into those; `spec.kinds` names
+    such gains. (Those of the form 1 + w, as in Gemma, are none.) Afterwards an RMS norm treats all channels alike, so
+    that its stream may be rotated: derive the spec of the result anew.
 
     Args:
         spec: derived from a module of this architecture, and verified.
@@ -37,18 +37,13 @@ def fold_gains(spec: PermutationSpec, model: M) -> M:
     spec.check(state)
     for group, kind in spec.kinds.items():
         for scale in kind.scales:
-            gains = [part for part in scale if state[part[0]].dim() == 1]
-            if len(gains) != 1 or abs(scale[gains[0]]) != 1:
-                continue
-            (gain,) = gains
-            value = part_rows(spec, state[gain[0]], gain, group).mean(2)
-            if bool((value == 0).any()):
-                raise InputError(f"{gain[0]!r} has a gain of zero, which can't be folded into the layers behind it")
-            factor = value.reciprocal()
-            power = scale[gain]
-            maps = {part: (factor if own == power else factor.reciprocal()).diag_embed() for part, own in scale.items()
-                    if abs(own) == 1}  # fmt: skip
-            if len(maps) == len(scale):
+            for gain in kind.gains & set(scale):
+                value = part_rows(spec, state[gain[0]], gain, group).mean(2)
+                if bool((value == 0).any()):
+                    raise InputError(f"{gain[0]!r} has a gain of zero, which can't be folded into the layers behind it")
+                if bool((value < 0).any()) and frozenset(scale) not in kind.signs:
+                    continue  # only positive factors pass
+                maps = {p: (value.reciprocal() if p == gain else value).diag_embed() for p in scale}
                 state = act_linearly(spec, state, group, maps)
                 own = state[gain[0]]
                 state[gain[0]] = torch.where((own - 1).abs() < 1e-6, torch.ones_like(own), own)  # without rounding
@@ -64,7 +59,7 @@ class LinearMatching:
     Attributes:
         spec: of the network.
         permutation: applied first.
-        rotations: for each group that may be rotated, `(1, n, n)`.
+        rotations: for each stream that may be rotated, `(1, n, n)`.
     """
 
     spec: PermutationSpec
@@ -88,9 +83,9 @@ def procrustes_matching(
 ) -> LinearMatching:
     """Weight matching in which streams that only RMS norms read are rotated too, not only permuted.
 
-    With all else fixed the best orthogonal matrix is the polar factor of the inner products of the channels of both
-    networks; it takes turns with the permutations of the other groups until neither gains (Theus et al., 2025, who do
-    it by hand for transformers).
+    Heads and channels inside them are permuted. With all else fixed the best orthogonal matrix is the polar factor of
+    the inner products of the channels of both networks; it takes turns with the permutations of the other groups until
+    neither gains (Theus et al., 2025, who do it by hand for transformers).
 
     Args:
         spec: of modules whose gains are one (`fold_gains`), so that some kinds are `"orthogonal"`.
@@ -101,7 +96,7 @@ def procrustes_matching(
     Raises:
         InputError: nothing can be rotated; parameters that are not those of the spec.
     """
-    streams = [group for group, kind in spec.kinds.items() if kind.rotations]
+    streams = [group for group, kind in spec.kinds.items() if kind.rotations and not spec.parents[group]]
     if not streams:
         raise InputError(
             "no group of this spec may be rotated: RMS norms must be all that reads it, with equal gains (fold_gains)"
@@ -116,7 +111,7 @@ def procrustes_matching(
     permutation = weight_matching(spec, a, b)
     rotations = {g: torch.nn.functional.one_hot(permutation.tables[g]).double()[None] for g in streams}
     permutation = Permutation(spec, {g: t for g, t in permutation.tables.items() if g not in streams})
-    best = -float("inf")
+    best, value = LinearMatching(spec, permutation, dict(rotations)), -float("inf")
     for _ in range(max_sweeps):
         moved = permutation.apply(b)
         for group in streams:
@@ -126,16 +121,15 @@ def procrustes_matching(
                          for p in spec.kinds[group].rotations)  # fmt: skip
             u, _, v = torch.linalg.svd(scores)
             rotations[group] = u @ v
-        turned = LinearMatching(spec, permutation, rotations)._turned(b)
-        found = weight_matching(
-            others, a, turned, init=Permutation(others, {g: permutation.tables[g] for g in others.sizes})
-        )
-        permutation = Permutation(spec, found.tables)
-        value = _agreement(spec, a, found.apply(turned))
-        if value <= best + TOLERANCE * abs(best):
+        turned = LinearMatching(spec, permutation, rotations)._turned(b)  # no stream stands inside another group
+        start = Permutation(others, {g: permutation.tables[g] for g in others.sizes})
+        permutation = Permutation(spec, weight_matching(others, a, turned, init=start).tables)
+        found = LinearMatching(spec, permutation, dict(rotations))
+        reached = _agreement(spec, a, found._turned(permutation.apply(b)))
+        if reached <= value + TOLERANCE * abs(value):
             break
-        best = value
-    return LinearMatching(spec, permutation, rotations)
+        best, value = found, reached
+    return best
 
 
 def _left_out(spec: PermutationSpec, group: str) -> set[str]:

@@ -48,7 +48,7 @@ def ste_matching(
         projection: how permutations follow from what is trained.
         learning_rate: of Adam; 0.001 for `"lap"` and 0.1 for `"sinkhorn"` by default.
         temperature: of `"sinkhorn"`.
-        generator: of the random scores.
+        generator: of the random scores; seeded with zero by default.
 
     Raises:
         InputError: no batch, or a loss that is no finite scalar.
@@ -76,28 +76,37 @@ def straight_through(
     """`ste_matching` of several sources at once; with `mixed` the weights of the mean are drawn for each batch."""
     if projection not in ("lap", "sinkhorn"):
         raise InputError(f'projection must be "lap" or "sinkhorn", got {projection!r}')
-    base, states = state_of(target), [state_of(source) for source in sources]
-    for state in (base, *states):
+    if not isinstance(target, nn.Module):
+        raise InputError(f"the target is run on the batches: give a module, got {type(target).__name__}")
+    rate = learning_rate if learning_rate is not None else (1e-3 if projection == "lap" else 0.1)
+    if not rate > 0 or not temperature > 0:
+        raise InputError(f"learning rate and temperature must be positive, got {rate} and {temperature}")
+    given = [state_of(target), *(state_of(source) for source in sources)]
+    for state in given:
         spec.check(state)
+    base, *states = ({k: s[spec.name_in(s, k)] for k in spec.axes if k not in spec.ties} for s in given)
+    generator = generator or torch.Generator().manual_seed(0)
     for number, state in enumerate(states, start=1):
         same_entries(base, state, number)
     base = {key: value.detach() for key, value in base.items()}
     guides = [_Shadow(spec, base, s) if projection == "lap" else _Scores(spec, s, temperature, generator)
               for s in states]  # fmt: skip
-    rate = learning_rate or (1e-3 if projection == "lap" else 0.1)
     optimizer = torch.optim.Adam([p for guide in guides for p in guide.trained], rate)
     measured = _Measured(target, loss)
     lowest, best = float("inf"), [Permutation(spec) for _ in states]
-    for batch in batches:
-        shares = torch.rand(len(states) + 1, generator=generator) if mixed else torch.ones(len(states) + 1)
-        weights = (shares / shares.sum()).tolist()
-        moved = [guide.moved() for guide in guides]
-        value = measured.at(_mean([base, *moved], weights), batch)
-        if (reached := float(value.detach())) < lowest:
-            lowest, best = reached, [guide.permutation for guide in guides]
-        optimizer.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+    with torch.enable_grad():
+        for batch in batches:
+            shares = torch.rand(len(states) + 1, generator=generator) if mixed else torch.ones(len(states) + 1)
+            weights = (shares / shares.sum()).tolist()
+            moved = [guide.moved() for guide in guides]
+            value = measured.at(_mean([base, *moved], weights), batch)
+            if (reached := float(value.detach())) < lowest:
+                lowest, best = reached, [guide.permutation for guide in guides]
+            if not value.requires_grad:
+                raise InputError("the loss has no gradient: it must be a differentiable function of the module")
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
     if lowest == float("inf"):
         raise InputError("no batch was given")
     return best
