@@ -27,6 +27,7 @@ from ._trace import Trace, as_arguments, trace
 from ._verify import captured, difference, generic, outputs
 
 TOLERANCE = 1e-9  # relative, in float64
+_LARGE = 5_000_000  # parameters above which the summary does not look for kinds by itself
 
 
 @dataclass(frozen=True)
@@ -295,13 +296,19 @@ class PermutationSpec:
         return total / log(10)
 
     def summary(self) -> str:
-        """A table: each group, its size, the axes that carry it; then what keeps the other axes in place."""
+        """A table: each group, its size, its kind and the axes that carry it; then what keeps the other axes in place.
+
+        Kinds are looked for in models of up to five million parameters, or where `kinds` was asked for before.
+        """
         lines = [f"{len(self.sizes)} permutation groups, 10^{self.log_order:.0f} permutations; traced with {self.how}"]
         width = max((len(g) for g in self.sizes), default=5)
-        wide = max((len(kind.name) for kind in self.kinds.values()), default=4)
+        entries = sum(prod(label.size for label in labels) for key, labels in self.axes.items() if key not in self.ties)
+        known = "kinds" in self.__dict__ or entries <= _LARGE
+        kinds = {group: self.kinds[group].name if known else "not asked for" for group in self.sizes}
+        wide = max(map(len, kinds.values()), default=4)
         lines.append(f"{'group':<{width}}  {'size':>6}  {'kind':<{wide}}  carried by")
         for group, size in self.sizes.items():
-            kind = self.kinds[group].name
+            kind = kinds[group]
             uses = [f"{key}:{axis}" for key, axis in self.uses(group)]
             within = f"  (within each {', '.join(self.parents[group])})" if self.parents[group] else ""
             shown = ", ".join(uses[:4]) + (f" and {len(uses) - 4} more" if len(uses) > 4 else "")
