@@ -36,6 +36,12 @@ def test_a_permuted_network_is_the_same_and_another_is_not():
     assert other.worst > 0.3
 
 
+def test_nan_is_never_the_same():
+    model = network()
+    spec = PermutationSpec.from_module(model, X)
+    assert not functionally_equivalent(spec, model, model, batches=[X * torch.nan])
+
+
 def test_one_changed_entry_is_seen_and_named():
     model = network()
     spec = PermutationSpec.from_module(model, X)

@@ -163,6 +163,10 @@ def shrink(
     given = Checkpoint(checkpoint)
     _free(output, overwrite, given, [given])
     network = _loaded(model, checkpoint)
+    kinds = {value.dtype for value in given.values() if value.is_floating_point()}
+    if len(kinds) == 1:  # in the precision of the checkpoint
+        network = network.to(kinds.pop())
+        network.load_state_dict(dict(given), strict=False)
     example, outputs = _example(model, network, inputs)
     merger = FeatureMerger(network, example, criterion=criterion, outputs=outputs)  # type: ignore[arg-type]
     small = merger.shrink(parameters=parameters, beta=beta)

@@ -13,4 +13,5 @@ from ._linear_maps import part_rows as part_rows
 from ._permutation import Permutation as Permutation
 from ._spec import PermutationSpec as PermutationSpec
 from ._trace import as_arguments as as_arguments
+from ._verify import difference as difference
 from ._verify import generic as generic

@@ -207,6 +207,11 @@ class PermutationSpec:
             raise InputError("activations need a spec that PermutationSpec.from_module derived")
         return captured(self.graph, state, pytree.tree_leaves(as_arguments(example)), self.reads)
 
+    def computed(self, state: Mapping[str, Tensor]) -> list[Tensor]:
+        """The outputs of the traced module on its example for other parameters, in float64."""
+        assert self.graph is not None
+        return outputs(self.graph, state)
+
     def changes(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
         """How much the outputs of the traced module differ on the example between two sets of parameters, in float64:
         relative to the largest entry of each output.

@@ -10,7 +10,6 @@ from ._barrier import taylor_barrier as taylor_barrier
 from ._equivalence import Equivalence as Equivalence
 from ._equivalence import functionally_equivalent as functionally_equivalent
 from ._feature_merging import FeatureMerger as FeatureMerger
-from ._feature_merging import Shrunk as Shrunk
 from ._feature_merging import feature_complexity as feature_complexity
 from ._many import match_many as match_many
 from ._matching import weight_matching as weight_matching
@@ -19,6 +18,7 @@ from ._procrustes import LinearMatching as LinearMatching
 from ._procrustes import fold_gains as fold_gains
 from ._procrustes import procrustes_matching as procrustes_matching
 from ._resizing import resize as resize
+from ._shrunk import Shrunk as Shrunk
 from ._statistics import repair as repair
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats
 from ._straight_through import ste_matching as ste_matching

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf, isnan
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class Equivalence:
     @property
     def worst(self) -> float:
         """The largest residual of all."""
-        return max((*self.residuals.values(), *self.activations.values()), default=0.0)
+        found = (*self.residuals.values(), *self.activations.values())
+        return max((inf if isnan(x) else x for x in found), default=0.0)
 
     def __bool__(self) -> bool:
         return self.worst <= self.tolerance
@@ -92,4 +94,6 @@ def _relative(first: Tensor, second: Tensor) -> float:
     if first.shape != second.shape:
         raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} can't be compared")
     x, y = (t.detach().cpu().to(torch.complex128 if t.is_complex() else torch.float64) for t in (first, second))
-    return float((x - y).norm() / x.norm().clamp(min=1e-300)) if bool((x != y).any()) else 0.0
+    return (
+        float((x - y).norm() / x.norm().clamp(min=1e-300)) if bool((x != y).any()) else 0.0
+    )  # NaN differs from itself

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -20,46 +19,9 @@ from ._merge_path import Criterion, Merge, Reference, Rule, merge_path
 from ._mergeable import Cells, Mergeable
 from ._normalised import Level
 from ._resizing import resize
+from ._shrunk import Shrunk, folding_bounds
 
 TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that compute in float32 inside are that exact
-
-
-@dataclass(frozen=True)
-class Shrunk:
-    """A smaller network and how it was made.
-
-    Attributes:
-        module: of the class of the given one, with fewer channels.
-        clusters: for each group, the channels of the given network that each channel stands for.
-        parameters: of the smaller network and of the given one.
-        bounds: for groups with one weight that makes the channels and one that reads them, by folding: how much the
-            input of the next layer may change, as a multiple of the norm of the input (with a one appended for the
-            bias) of the weight that makes them, if the activation between has a slope of at most one. Under the
-            criterion `"activations"` the change is the root mean square over the data, and no multiple.
-    """
-
-    module: nn.Module = field(repr=False)
-    clusters: dict[str, list[list[int]]] = field(repr=False)
-    parameters: tuple[int, int]
-    bounds: dict[str, float]
-
-    @property
-    def widths(self) -> dict[str, tuple[int, int]]:
-        """Channels that are left and that there were, by group."""
-        return {g: (len(found), sum(map(len, found))) for g, found in self.clusters.items()}
-
-    @property
-    def kept(self) -> float:
-        """The share of the parameters that is left."""
-        return self.parameters[0] / self.parameters[1]
-
-    def summary(self) -> str:
-        """A table of widths, then the share of the parameters."""
-        wide = max((len(g) for g in self.clusters), default=5)
-        lines = [f"{'group':<{wide}}  {'before':>6}  {'after':>6}"]
-        lines += [f"{g:<{wide}}  {before:>6}  {after:>6}" for g, (after, before) in self.widths.items()]
-        small, large = self.parameters
-        return "\n".join([*lines, f"{small} of {large} parameters are left ({self.kept:.1%})"])
 
 
 def _law(draw: Draw):  # type: ignore[no-untyped-def]
@@ -146,6 +108,10 @@ class FeatureMerger:
                                    ("criterion", criterion, ("inout", "saliency", "activations"))):  # fmt: skip
             if given not in known:
                 raise InputError(f"{name} must be one of {', '.join(known)}, got {given!r}")
+        if rule == "ifm" and criterion != "inout":
+            raise InputError(
+                f'the rule "ifm" goes with the criterion "inout", got {criterion!r}: the others bound folding'
+            )
         if (batches is None) == (criterion == "activations"):
             raise InputError('the criterion "activations" needs batches, and the others take none')
         self.model, self.rule, self.criterion, self.reference = model, rule, criterion, reference
@@ -155,6 +121,7 @@ class FeatureMerger:
                 raise InputError(f"{key!r} is on the meta device: merging needs its values")
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise InputError(f"{key!r} holds NaN or infinities")
+        check_example(model, example_inputs, outputs)
         self.spec = spec or PermutationSpec.from_module(model, example_inputs, outputs=outputs)
         self.spec.check(state)
         if self.spec.graph is None:
@@ -188,12 +155,11 @@ class FeatureMerger:
     def path(self) -> list[Merge]:
         """All merges, in order, down to one channel in every group."""
         return merge_path(
-            self._norms.rescaled(self._level(self._norms.split(self._state()))),
+            self._norms.fused(self._level(self._norms.split(self._state()))),
             self.sites,
             rule=self.rule,
             criterion=self.criterion,
             reference=self.reference,
-            buffers=self.spec.buffers,
             moments=self._moments,
         )
 
@@ -223,12 +189,12 @@ class FeatureMerger:
         if sum(given is not None for given in (beta, parameters, widths)) != 1:
             raise InputError("give one of beta, parameters and widths")
         if widths is not None:
-            wanted = dict.fromkeys(self.groups, widths) if isinstance(widths, int) else dict(widths)
+            wanted = dict(widths) if isinstance(widths, Mapping) else dict.fromkeys(self.groups, widths)
             for group, width in wanted.items():
                 if group not in self.groups:
                     raise InputError(f"{group!r} can't be merged: {self.refused.get(group, 'there is no such group')}")
-                if width < 1:
-                    raise InputError(f"at least one channel of {group!r} must be left, got {width}")
+                if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+                    raise InputError(f"at least one channel of {group!r} must be left, a whole number, got {width!r}")
             left = {g: n - min(n, wanted.get(g, n)) for g, n in self.groups.items()}
             steps = []
             for step in self.path:
@@ -292,17 +258,27 @@ class FeatureMerger:
             InputError: none or several of the arguments, one out of range, or widths that the module's code refuses.
         """
         clusters = self.clusters(beta=beta, parameters=parameters, widths=widths)
-        state = self.merged(clusters, self._shares(clusters))
-        small = resize(self.model, state)
-        mode = small.training
+        shares = self._shares(clusters)
+        state = self._merged(clusters, shares)
+        small = resize(self.model, self.dropped(state, {g: _gone(found) for g, found in clusters.items()}))
+        for key, value in small.state_dict().items():
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                raise InputError(f"{key!r} would hold numbers beyond the range of {value.dtype}")
         try:
-            self._channels.run(small)
+            error = self._channels.agrees(small, state)
         except Exception as failure:
             raise InputError(
                 f"{type(self.model).__name__} does not run with these widths: {type(failure).__name__}: {failure}"
             ) from failure
-        small.train(mode)
-        return Shrunk(small, clusters, (self.count(clusters), self.count(self._clusters([]))), self._bounds(clusters))
+        rough = any(p.element_size() < 4 for p in self.model.parameters())
+        if not error < (0.3 if rough else 1e-2):
+            raise InputError(
+                f"{type(self.model).__name__} computes something else than the merged weights (by {error:.1e}): "
+                "its code depends on its width"
+            )
+        counts = self.count(clusters), self.count(self._clusters([]))
+        bounds = folding_bounds(self._state(), self.sites, clusters, shares) if self.rule == "fold" else {}
+        return Shrunk(small, clusters, counts, bounds)
 
     def dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The parameters without some channels of each group, and nothing in their place: pruning."""
@@ -319,16 +295,30 @@ class FeatureMerger:
             clusters: for each group, a partition of its channels.
             shares: the weight of each channel in the mean of its cluster; equal by default.
         """
+        for group, found in clusters.items():
+            if group not in self.groups or sorted(c for own in found for c in own) != list(range(self.groups[group])):
+                raise InputError(f"the clusters of {group!r} are no partition of the channels of a group")
+        state = self._merged(clusters, shares or {g: _equal(found) for g, found in clusters.items()})
+        return self.dropped(state, {g: _gone(found) for g, found in clusters.items()})
+
+    def _merged(
+        self, clusters: Mapping[str, list[list[int]]], shares: Mapping[str, Float[Tensor, " channels"]]
+    ) -> dict[str, Tensor]:
+        """At full size: each cluster in the place of its first channel, and nothing reads the others."""
         several = {g: {c for own in found if len(own) > 1 for c in own} for g, found in clusters.items()}
-        state = self._norms.split(self._state())
-        if any(several.values()):
-            state = self._norms.rescaled(self._level(state, several), several)
-        shares = shares or {g: _equal(found) for g, found in clusters.items()}
-        for group, sites in self.sites.items():
-            cells = Cells(clusters[group], shares[group])
-            for site in sites:
-                state[site.key] = cells.gather(site, state[site.key], self.rule)
-        return self.dropped(self._norms.join(state), {g: _gone(found) for g, found in clusters.items()})
+        given = self._norms.split(self._state())
+        if not any(several.values()):
+            return self._state() | {key: given[first] for key, first in self.spec.ties.items()}
+        rescaled = self._norms.rescaled(self._level(given, several), several)
+        state, cells = dict(rescaled), {g: Cells(found, shares[g]) for g, found in clusters.items()}
+        for group, own in cells.items():
+            gone = _gone(clusters[group])
+            for site in self.sites[group]:
+                state[site.key] = own.gather(site, state[site.key], self.rule)
+                if site.reads:
+                    state[site.key].index_fill_(site.axis, site.index[gone].flatten(), 0.0)
+        state = self._norms.join(self._norms.settled(state, given, rescaled, cells, self.rule))
+        return state | {key: state[first] for key, first in self.spec.ties.items()}
 
     def _shares(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Float[Tensor, " n"]]:
         """The weight of each channel in the mean of its cluster: the path replayed."""
@@ -344,22 +334,6 @@ class FeatureMerger:
             found[step.group][gone] *= 1 - step.share
             kept += gone
         return found
-
-    def _bounds(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, float]:
-        left = {g: n - len(clusters[g]) for g, n in self.groups.items()}
-        found = {g: 0.0 for g in self.groups if self.rule == "fold" and self._plain(g)}
-        for step in self.path:
-            if left[step.group]:
-                left[step.group] -= 1
-                if step.group in found:
-                    found[step.group] += step.bound
-        return found
-
-    def _plain(self, group: str) -> bool:
-        """Whether one weight makes the channels, with a bias at most, and one reads them."""
-        sites = [(site, self.model.state_dict()[site.key].dim()) for site in self.sites[group]]
-        made = [dim for site, dim in sites if not site.reads]
-        return made.count(1) <= 1 and len(made) - made.count(1) == 1 and len(sites) - len(made) == 1
 
 
 def feature_complexity(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -43,10 +44,32 @@ class Site:
         return (rows @ rows.T).numpy()  # type: ignore[no-any-return]
 
 
+class Cells:
+    """Clusters as an index: which cluster each channel is in, and its weight in the mean."""
+
+    def __init__(self, clusters: Sequence[Sequence[int]], shares: Float[Tensor, " n"]) -> None:
+        self.first = torch.tensor([own[0] for own in clusters])
+        self.of: Int[Tensor, " n"] = torch.zeros(len(shares), dtype=torch.long)
+        for i, own in enumerate(clusters):
+            self.of[list(own)] = i
+        self.shares = shares.double()
+
+    def gather(self, site: Site, value: Tensor, rule: Rule) -> Tensor:
+        """The tensor with the sum or mean of each cluster at the place of its first channel."""
+        averaged = site.reads != (rule == "fold")
+        rows = value.movedim(site.axis, 0)[site.index]
+        if averaged:
+            rows = rows * self.shares.view(-1, *[1] * (rows.dim() - 1)).to(rows)
+        merged = torch.zeros(len(self.first), *rows.shape[1:], dtype=rows.dtype).index_add_(0, self.of, rows)
+        result = value.movedim(site.axis, 0).clone()
+        result[site.index[self.first]] = merged
+        return result.movedim(0, site.axis).contiguous()
+
+
 class Merge(NamedTuple):
     """One step: channel `gone` of a group goes into channel `kept`, whose weight in the mean of the two is `share`.
 
-    `level` is the squared distance as a share of the reference; `bound` is what it adds to the error bound.
+    `level` is the squared distance as a share of the reference.
     """
 
     group: str
@@ -54,7 +77,6 @@ class Merge(NamedTuple):
     gone: int
     share: float
     level: float
-    bound: float
 
 
 class _Group:
@@ -66,9 +88,10 @@ class _Group:
         self.alive = np.ones(self.size, dtype=bool)
         self.counts = np.ones(self.size)
         self.moments = None if moments is None else moments.double().clone().numpy()
-        self.reference: float | None = None
+        self.patience = max(1, self.size // 64)
+        self.pending: list[tuple[bool, NDArray[np.float64], NDArray[np.float64]]] = []
 
-    def build(self, tensors: Mapping[str, Tensor], buffers: frozenset[str]) -> None:
+    def build(self, tensors: Mapping[str, Tensor]) -> None:
         """All inner products, from the tensors."""
         self.made, self.offsets, self.read = (np.zeros((self.size, self.size)) for _ in range(3))
         for site in self.sites:
@@ -76,13 +99,27 @@ class _Group:
             if value.dim() >= 2:
                 into = self.read if site.reads else self.made
                 into += site.gram(value)
-            elif not site.reads and site.key not in buffers:
+            elif not site.reads:
                 self.offsets += site.gram(value)
         if self.moments is not None:
             self.made, self.offsets = self.moments, np.zeros_like(self.offsets)
-        self.refresh()
+        self.pending.clear()
+        self._refresh()
 
-    def refresh(self) -> None:
+    def neighbour(self, reads: bool, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
+        """Some columns of a weight became others. Distances follow after each 64th of the channels has been merged."""
+        self.pending.append((reads, before, after))
+        if len(self.pending) < self.patience:
+            return
+        for kind, gram in ((True, self.read), (False, self.made)):
+            own = [(b, a) for r, b, a in self.pending if r == kind]
+            if own:
+                olds, news = (np.concatenate(m, 1) for m in zip(*own, strict=True))
+                gram += news @ news.T - olds @ olds.T
+        self.pending.clear()
+        self._refresh()
+
+    def _refresh(self) -> None:
         """The distances of all pairs, from the inner products."""
         self.scores = self._scores(slice(None))
         self.scores[~self.alive] = np.inf
@@ -96,27 +133,24 @@ class _Group:
         return float(np.max(self.scores, initial=0.0, where=np.isfinite(self.scores)))
 
     def _scores(self, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
-        norms = np.sqrt(np.maximum(np.diagonal(self.read), 0))
         if self.criterion == "inout":
-            return _squares(self.made, rows) + _squares(self.read, rows)
+            found = _squares(self.made, rows) + _squares(self.read, rows)
+            # biases and norms do not count, but channels that differ in them only are not equal
+            found[(found == 0) & (_squares(self.offsets, rows) > 0)] = np.finfo(float).tiny
+            return found  # type: ignore[no-any-return]
+        norms = np.sqrt(np.maximum(np.diagonal(self.read), 0))
         own, total = norms[rows][:, None], norms[rows][:, None] + norms
         weight = np.divide(own * norms, total, out=np.zeros_like(total), where=total > 0)
-        return weight**2 * _squares(self.made + self.offsets, rows)  # type: ignore[no-any-return]
+        return weight**2 * (_squares(self.made, rows) + _squares(self.offsets, rows))  # type: ignore[no-any-return]
 
-    def share(self, i: int, j: int, rule: Rule) -> float:
+    def share(self, i: int, j: int) -> float:
         """The weight of channel i in the mean of i and j: by the norms of what reads them, or by number."""
         a, b = self.counts[i], self.counts[j]
-        if self.criterion != "inout" and rule == "fold":
+        if self.criterion != "inout":
             norms = np.sqrt(np.maximum(self.read[[i, j], [i, j]], 0))
             if norms.sum() > 0:
                 a, b = norms
         return float(a / (a + b))
-
-    def bound(self, i: int, j: int, share: float) -> float:
-        """How much a merge by folding may change what is read, for each unit of the norm of what makes the channels."""
-        norms = np.sqrt(np.maximum(self.read[[i, j], [i, j]], 0))
-        gap = _squares(self.made, np.array([i]))[0, j] + _squares(self.offsets, np.array([i]))[0, j]
-        return float((norms[0] * (1 - share) + norms[1] * share) * np.sqrt(gap))
 
     def merge(self, i: int, j: int, made: tuple[float, float], read: tuple[float, float]) -> None:
         """Put channel j into channel i; all distances stay as they are but those to i."""
@@ -124,6 +158,11 @@ class _Group:
             gram[i] = a * gram[i] + b * gram[j]
             gram[:, i] = a * gram[:, i] + b * gram[:, j]
             gram[j] = gram[:, j] = 0
+        for reads, before, after in self.pending:
+            a, b = read if reads else made
+            for rows in (before, after):
+                rows[i] = a * rows[i] + b * rows[j]
+                rows[j] = 0
         self.alive[j] = False
         self.counts[i] += self.counts[j]
         row = self._scores(np.array([i]))[0]
@@ -144,7 +183,6 @@ def merge_path(
     rule: Rule,
     criterion: Criterion,
     reference: Reference,
-    buffers: frozenset[str] = frozenset(),
     moments: Mapping[str, Tensor] | None = None,
 ) -> list[Merge]:
     """Merge channels until one is left in every group, always the pair that is closest by the measure of its group.
@@ -155,11 +193,12 @@ def merge_path(
     tensors = {site.key: tensors[site.key].detach().double().clone() for sites in groups.values() for site in sites}
     found = {name: _Group(sites, criterion, (moments or {}).get(name)) for name, sites in groups.items()}
     for group in found.values():
-        group.build(tensors, buffers)
-        group.reference = group.spread()
+        group.build(tensors)
+    against = {name: group.spread() for name, group in found.items()}
     path: list[Merge] = []
     while True:
-        levels = {name: _level(group, reference) for name, group in found.items() if group.alive.sum() > 1}
+        levels = {name: float(group.least.min()) / (against[name] or 1.0)
+                  for name, group in found.items() if group.alive.sum() > 1}  # fmt: skip
         if not levels:
             return path
         name = min(levels, key=levels.__getitem__)
@@ -167,25 +206,19 @@ def merge_path(
         i = int(group.least.argmin())
         j = int(group.nearest[i])
         i, j = min(i, j), max(i, j)
-        share = group.share(i, j, rule)
+        share = group.share(i, j)
         mean, both = (share, 1 - share), (1.0, 1.0)
         made, read = (mean, both) if rule == "fold" else (both, mean)
-        path.append(Merge(name, i, j, share, levels[name], group.bound(i, j, share)))
+        path.append(Merge(name, i, j, share, levels[name]))
         stale: set[str] = set()
-        moved: set[str] = set()
+        touched = {name}
         for site in group.sites:
-            _merge_slices(site, i, j, read if site.reads else made, tensors[site.key], found, stale, moved)
+            _merge_slices(site, i, j, read if site.reads else made, tensors[site.key], found, stale, touched)
         group.merge(i, j, made, read)
         for other in stale:
-            found[other].build(tensors, buffers)
-        for other in moved - stale:
-            found[other].refresh()
-
-
-def _level(group: _Group, reference: Reference) -> float:
-    against = group.reference if reference == "initial" else group.spread()
-    least = float(group.least.min())
-    return least / against if against else 0.0
+            found[other].build(tensors)
+        if reference == "current":
+            against |= {other: found[other].spread() for other in touched | stale}
 
 
 def _merge_slices(
@@ -196,27 +229,23 @@ def _merge_slices(
     value: Tensor,
     groups: Mapping[str, _Group],
     stale: set[str],
-    moved: set[str],
+    touched: set[str],
 ) -> None:
-    """Merge along one axis of one tensor; the inner products of groups on its other axes follow.
+    """Merge along one axis of one tensor; groups on its other axes are told.
 
-    Notes the groups whose distances have `moved`, and those whose inner products are `stale` and must be built anew.
+    Notes the groups that are `touched`, and those whose inner products are `stale` and must be built anew.
     """
     cells = site.index[[i, j]].flatten()
     sides = [(n, g, s) for n, g in groups.items() for s in g.sites if s.key == site.key and s is not site]
     stale |= {n for n, g, s in sides if site in g.sites or s.axis == site.axis}
     sides = [(n, g, s) for n, g, s in sides if n not in stale and (g.moments is None or s.reads)]
-    before = [s.gram(value.index_select(site.axis, cells)) for _, _, s in sides]
+    before = [s.rows(value.index_select(site.axis, cells)).numpy() for _, _, s in sides]
     kept, gone = (value.index_select(site.axis, site.index[k]) for k in (i, j))
     value.index_copy_(site.axis, site.index[i], weights[0] * kept + weights[1] * gone)
     value.index_fill_(site.axis, site.index[j], 0.0)
     for (name, group, other), old in zip(sides, before, strict=True):
-        change = other.gram(value.index_select(site.axis, cells)) - old
-        if other.reads:
-            group.read += change
-        else:
-            group.made += change
-        moved.add(name)
+        group.neighbour(other.reads, old, other.rows(value.index_select(site.axis, cells)).numpy().copy())
+        touched.add(name)
 
 
 def _squares(gram: NDArray[np.float64], rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:

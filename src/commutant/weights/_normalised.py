@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ..parameters import Part, PermutationSpec, act_linearly, part_rows, positions_by_group
-from ._merge_path import Site
+from ._merge_path import Cells, Rule, Site
+
+_VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
 class Normalised:
@@ -45,7 +47,7 @@ class Normalised:
         result = dict(state)
         for norm, layer in self.pairs:
             gamma, deviation = (result[f"{norm}.{n}"] for n in ("weight", "running_var"))
-            floor = sqrt(2 * self.eps[f"{norm}.running_var"])  # keeps the variance, without eps, above zero
+            floor = max(1e-6, sqrt(2 * self.eps[f"{norm}.running_var"]))  # keeps the variance, without eps, above 0
             sign = torch.where(gamma < 0, -1.0, 1.0).to(gamma)
             scale = sign * gamma.abs().clamp(min=floor) / deviation
             if only is not None:
@@ -59,6 +61,61 @@ class Normalised:
                     factor = scale.abs() if key.endswith("running_var") else scale
                     result[key] = result[key] * factor.view(-1, *[1] * (result[key].dim() - 1))
             result[f"{norm}.weight"] = gamma * torch.where(scale < 0, -1.0, 1.0).to(gamma)
+        return result
+
+    def fused(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With each norm that has a layer of its own multiplied into it: what channels are compared by."""
+        result = dict(state)
+        for norm, layer in self.pairs:
+            gamma, beta, mean, deviation = (result[f"{norm}.{n}"] for n in _VECTORS)
+            scale = gamma / deviation.clamp(min=1e-12)
+            bias = result.get(f"{layer}.bias", torch.zeros_like(beta))
+            weight = result[f"{layer}.weight"]
+            result[f"{layer}.weight"] = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+            neutral = (
+                torch.ones_like(beta),
+                beta + (bias - mean) * scale,
+                torch.zeros_like(beta),
+                torch.ones_like(beta),
+            )
+            result |= {f"{norm}.{n}": value for n, value in zip(_VECTORS, neutral, strict=True)}
+            if f"{layer}.bias" in result:
+                result[f"{layer}.bias"] = torch.zeros_like(bias)
+        return result
+
+    def settled(
+        self,
+        state: Mapping[str, Tensor],
+        given: Mapping[str, Tensor],
+        rescaled: Mapping[str, Tensor],
+        cells: Mapping[str, Cells],
+        rule: Rule,
+    ) -> dict[str, Tensor]:
+        """Merged parameters with merged channels at the scale of the given ones, and with the spread that they have.
+
+        A mean of weights that are not quite alike makes a channel that varies less than they did: by as much, if inputs
+        are alike in all directions, as its norm falls short of the mean of their norms. Without that the norm behind it
+        would make it too small.
+        """
+        result = dict(state)
+        for norm, layer in self.pairs:
+            group = self.groups[norm]
+            if group is None or group not in cells:
+                continue
+            key = f"{norm}.running_var"
+            own, index = cells[group], self._positions(norm, group)
+            vector, rows = Site(key, 0, index, False), Site(f"{layer}.weight", 0, index, False)
+            weight = rescaled[rows.key]
+            norms = own.gather(vector, weight.flatten(1).norm(dim=1), rule)
+            shrunk = own.gather(rows, weight, rule).flatten(1).norm(dim=1) / norms
+            scale = own.gather(vector, given[key], rule) / result[key]
+            merged = torch.zeros(len(norms), dtype=torch.bool)
+            merged[index[own.first[own.of.bincount() > 1]].flatten()] = True
+            shrunk, scale = (torch.where(merged & t.isfinite() & (t > 0), t, 1.0) for t in (shrunk, scale))
+            for name, factor in ((rows.key, scale), (f"{layer}.bias", scale), (f"{norm}.running_mean", scale),
+                                 (key, scale * shrunk)):  # fmt: skip
+                if name in result:
+                    result[name] = result[name] * factor.view(-1, *[1] * (result[name].dim() - 1))
         return result
 
     def _positions(self, norm: str, group: str) -> Tensor:

@@ -23,7 +23,7 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
         state: the entries of the module's state dict; those tied to an entry that is there may be missing.
 
     Raises:
-        InputError: entries that the module lacks, or lacking ones.
+        InputError: entries that the module lacks, lacking ones, or tensors of another kind.
     """
     own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     there = {id(v) for k, v in own.items() if k in state}
@@ -38,6 +38,9 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
     placed: dict[int, Tensor] = {}  # by the old tensor: what is tied stays tied
     for key, old in own.items():
         if key in state:
+            if state[key].dim() != old.dim() or (state[key].is_complex() and not old.is_complex()):
+                got = f"{state[key].dtype} of shape {tuple(state[key].shape)}"
+                raise InputError(f"{key!r} is {got}, and {old.dtype} with {old.dim()} axes in the module")
             value = state[key].detach().to(old.device, old.dtype).clone()
             made = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
             placed.setdefault(id(old), made)
@@ -77,6 +80,10 @@ def _declare(module: Any) -> None:
         module.in_channels, module.out_channels = shape[1] * module.groups, shape[0]
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = shape[0]
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = shape[0]
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        module.normalized_shape = tuple(shape)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = shape[0]
     elif isinstance(module, nn.Embedding):
