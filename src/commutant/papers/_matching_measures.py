@@ -115,7 +115,7 @@ def _at_width(context: Context, width: int) -> Measurement:
     a, b, c = (_trained(context, train, width, name) for name in "abc")
     spec = PermutationSpec.from_module(a, train[0][:4], verify=False)
     generator = context.generator(5)
-    calibration = [(train[0][i],) for i in torch.arange(min(len(train[0]), 4000), device=train[0].device).split(500)]
+    calibration = [(train[0][i],) for i in torch.arange(min(len(train[0]), 1000), device=train[0].device).split(500)]
 
     def evaluate(model: nn.Module, temperature: float = 1.0) -> float:
         reset_batchnorm_stats(model, calibration)

@@ -15,8 +15,8 @@ from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import PermutationSpec, WeightPermutation
 from ._matching import exposed, state_of
-from ._merge_path import Criterion, Merge, Reference, Rule, merge_path
-from ._mergeable import Cells, Mergeable
+from ._merge_path import Cells, Criterion, Merge, Reference, Rule, merge_path
+from ._mergeable import Mergeable, check_example
 from ._normalised import Level
 from ._resizing import resize
 from ._shrunk import Shrunk, folding_bounds
