@@ -191,7 +191,10 @@ def pages() -> dict[Path, str]:
         "docs/recurrences.md": {"sequences-claims": claims_table("pararnn").split("\n\n")[0]},
         "docs/flows.md": {"flow-claims": claims_table("flow-equivariant-rnn").split("\n\n")[0]},
         "docs/sparse.md": {"sparsity-claims": claims_table("rnn-sparsity").split("\n\n")[0]},
-        "docs/weights.md": {"matching-claims": claims_table("weight-matching").split("\n\n")[0]},
+        "docs/weights.md": {
+            "matching-claims": claims_table("weight-matching").split("\n\n")[0],
+            "merging-claims": claims_table("iterative-feature-merging").split("\n\n")[0],
+        },
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }
     out = {}

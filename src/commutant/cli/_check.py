@@ -98,7 +98,8 @@ def load_model(target: str) -> Callable[..., Any]:
     except TypeError as error:
         raise InputError(f"{path} could not be built: {error}; give its arguments as {path}(...)") from None
     except Exception as error:
-        raise InputError(f"{path} could not be built: {type(error).__name__}: {error}") from error
+        first = next(iter(str(error).splitlines()), "")
+        raise InputError(f"{path} could not be built: {type(error).__name__}: {first}") from error
 
 
 def make_law(law: str, action: str | None, output_action: str | None, inputs: list[str]) -> Law:

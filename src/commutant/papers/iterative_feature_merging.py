@@ -113,8 +113,8 @@ print(small.module, small.summary())""",
         ),
         Claim(
             name="planted",
-            statement="Copies of channels are found exactly by the bound on what a merge changes: the widths before "
-            "copying come back.",
+            statement="Copies of channels, read with other weights than their originals, are found exactly by the "
+            "bound on what a merge changes: the widths before copying come back (a check of this implementation).",
             source="Theorem 3 (comparable features are equal functions)",
             reported={},
             experiment=MERGING,

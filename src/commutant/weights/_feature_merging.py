@@ -52,7 +52,11 @@ class FeatureMerger:
     as it often does with heads; `refused` says why.
 
     Channels in front of a batch norm of their own are measured and merged at the scale that the norm gives them, and
-    standard deviations are merged in place of variances, so that merging equal channels is exact there too.
+    standard deviations are merged in place of variances, so that merging equal channels is exact there too; those that
+    are not quite alike keep the spread that the norm expects. Layers wider than 64 learn of their neighbours' merges in
+    steps of a 64th.
+
+    A Hugging Face model keeps its configuration: load the smaller one with `resize`, not with `from_pretrained`.
 
     Args:
         model: stays as it is.
