@@ -137,8 +137,8 @@ def matching_large() -> dict[str, Any]:
         "permutation. *Peak*: the most memory that the process held beyond the two models, as a multiple of one of them.",
         "columns": ["parameters", "groups", "derive seconds", "match seconds", "peak"],
         "rows": rows,
-        "reading": "Products of weights are the work: for GPT-2 those of the embedding, 768 by 50257, with itself. The peak "
-        "is two copies of the largest weight in its reordered form and the graph's own values.",
+        "reading": f"Both are matched within {max(r['match seconds'] for r in rows):.0f} seconds on two cores; beyond the two "
+        f"models at most {max(r['peak'] for r in rows):.1f} times the size of one is held.",
     }
 
 
