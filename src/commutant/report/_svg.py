@@ -69,8 +69,10 @@ def interval_svg(judged: Judged) -> str:
         axes.plot([left, right], [row, row], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
         axes.plot([interval.mean], [row], "o", color=colour, markersize=6)
         axes.text(low - pad, row + 0.27, name, color=colour, fontsize=10, va="bottom", ha="left")
-    axes.axvline(verdict.bar, ymax=0.93, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
     top = len(rows) - 0.36
+    for row in range(len(rows)):  # not through the names of the rows below the first
+        upper = top if row == len(rows) - 1 else row + 0.24
+        axes.vlines(verdict.bar, row - 0.24, upper, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
     near_right = verdict.bar > (low + high) / 2
     axes.annotate("bar", (verdict.bar, top), xytext=(-4 if near_right else 4, 0), textcoords="offset points",
                   color=_INK, fontsize=8, va="bottom", ha="right" if near_right else "left")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Networks that were trained apart: matched by the symmetries of their weights, interpolated and merged."""
+"""Networks as points in weight space: matched by their symmetries, interpolated, merged and shrunk."""
 
 from ._activations import activation_matching as activation_matching
 from ._alignment import Alignment as Alignment
