@@ -44,4 +44,6 @@ def test_reasons_name_the_control():
 def test_a_record_holds_the_figures_that_every_seed_has():
     from commutant.evidence._record import figures
 
-    assert figures([{"a": 1.0, "b": 2.0}, {"a": 3.0}]) == {"a": {"mean": 2.0, "sd": 2.0**0.5}}
+    assert figures([{"a": 1.0, "b": 2.0, "_plot": 5.0}, {"a": 3.0, "_plot": 5.0}]) == {
+        "a": {"mean": 2.0, "sd": 2.0**0.5}
+    }

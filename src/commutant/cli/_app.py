@@ -218,7 +218,8 @@ def shrink(
     """Merge the channels of your own model that do nearly the same, without data, and write the smaller checkpoint."""
     from ._weights import shrink as run
 
-    run(checkpoint, model, input or [], output, (parameters, beta), criterion=criterion, overwrite=overwrite)
+    cut = {"parameters": parameters, "beta": beta}
+    run(checkpoint, model, input or [], output, **cut, criterion=criterion, overwrite=overwrite)
 
 
 @app.command()

@@ -100,6 +100,38 @@ def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
     print(f"barrier {found.sup:.5f}, half way {found.midpoint:.5f}")
 
 
+def shrink(
+    checkpoint: Path,
+    model: str,
+    inputs: list[str],
+    output: Path,
+    *,
+    parameters: float | None,
+    beta: float | None,
+    criterion: str,
+    overwrite: bool,
+) -> None:
+    """Write a smaller checkpoint: channels that are alike become one."""
+    if (parameters is None) == (beta is None):
+        raise InputError("give one of --parameters and --beta")
+    if criterion not in ("saliency", "inout"):
+        raise InputError(f"--criterion must be saliency or inout, got {criterion!r}")
+    given = Checkpoint(checkpoint)
+    _free(output, overwrite, given, [given])
+    network = _loaded(model, checkpoint)
+    if "F64" in given.dtypes.values():  # more than the model holds by itself
+        network = network.double()
+        network.load_state_dict(dict(given), strict=False)
+    example, outputs = _example(model, network, inputs)
+    merger = FeatureMerger(network, example, criterion=criterion, outputs=outputs)  # type: ignore[arg-type]
+    small = merger.shrink(parameters=parameters, beta=beta)
+    state = small.module.state_dict()
+    written = given.rewrite(output, lambda key, value: state[key].to(value.dtype))
+    print(small.summary())
+    print(f"wrote {', '.join(str(f) for f in written)}")
+    print("load it with commutant.weights.resize(model, safetensors.torch.load_file(path)); retrain for more accuracy")
+
+
 def _loaded(model: str, path: Path) -> nn.Module:
     """The model with a checkpoint's parameters; entries tied to one that is there may be missing."""
     network, state = build_model(model), Checkpoint(path)
@@ -142,39 +174,6 @@ def build_model(model: str) -> nn.Module:
             f"{model} must give a torch.nn.Module, got {type(found).__name__}; call a factory as {model}()"
         )
     return found.eval()
-
-
-def shrink(
-    checkpoint: Path,
-    model: str,
-    inputs: list[str],
-    output: Path,
-    cut: tuple[float | None, float | None],
-    *,
-    criterion: str,
-    overwrite: bool,
-) -> None:
-    """Write a smaller checkpoint: channels that are alike become one."""
-    parameters, beta = cut
-    if (parameters is None) == (beta is None):
-        raise InputError("give one of --parameters and --beta")
-    if criterion not in ("saliency", "inout"):
-        raise InputError(f"--criterion must be saliency or inout, got {criterion!r}")
-    given = Checkpoint(checkpoint)
-    _free(output, overwrite, given, [given])
-    network = _loaded(model, checkpoint)
-    kinds = {value.dtype for value in given.values() if value.is_floating_point()}
-    if len(kinds) == 1:  # in the precision of the checkpoint
-        network = network.to(kinds.pop())
-        network.load_state_dict(dict(given), strict=False)
-    example, outputs = _example(model, network, inputs)
-    merger = FeatureMerger(network, example, criterion=criterion, outputs=outputs)  # type: ignore[arg-type]
-    small = merger.shrink(parameters=parameters, beta=beta)
-    state = small.module.state_dict()
-    written = given.rewrite(output, lambda key, value: state[key].to(value.dtype))
-    print(small.summary())
-    print(f"wrote {', '.join(str(f) for f in written)}")
-    print("load it with commutant.weights.resize(model, safetensors.torch.load_file(path)); retrain for more accuracy")
 
 
 def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:

@@ -14,7 +14,7 @@ from ..training import Checkpoints, fit
 from ._folder import RunFolder
 
 Measurement: TypeAlias = dict[str, float]
-"""The figures of one seed at one scale."""
+"""The figures of one seed at one scale; those whose names start with `_` are for the plot and stay out of records."""
 
 
 @dataclass

@@ -52,14 +52,15 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
 
 
 def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over seeds of every figure."""
+    """Mean and standard deviation over seeds of every figure that is not for the plot alone."""
     return {
         key: {
             "mean": statistics.fmean(m[key] for m in measurements),
             "sd": statistics.stdev([m[key] for m in measurements]) if len(measurements) > 1 else 0.0,
         }
         for key in measurements[0]
-        if all(key in m for m in measurements)  # a seed measured by an older version may know others
+        if not key.startswith("_")
+        and all(key in m for m in measurements)  # a seed measured by an older version may know others
     }
 
 

@@ -62,7 +62,7 @@ def _directions(part: Any, first: Measurement, width: int) -> None:
         image = np.zeros((DIRECTIONS, DIRECTIONS, 4))
         for i in range(DIRECTIONS):
             for j in range(DIRECTIONS):
-                value = first.get(f"w{width}-{arm}@D-{i}-{j}", 0.0)
+                value = first.get(f"_w{width}-{arm}@D-{i}-{j}", 0.0)
                 image[i, j] = (*to_rgb(TEAL if value > 0 else CRIMSON), min(1.0, abs(value)))
         axes.imshow(image, extent=(0.5, DIRECTIONS + 0.5, DIRECTIONS + 0.5, 0.5), interpolation="nearest")
         axes.set(xlabel="direction of the second", xticks=(1, 6, 12), yticks=(1, 6, 12))

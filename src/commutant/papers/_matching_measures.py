@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from ..weights import (
     taylor_barrier,
     weight_matching,
 )
+from ._classifiers import accuracy, cross_entropy
 
 POINTS = 11
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5)
@@ -99,15 +101,11 @@ def _trained(context: Context, train: Part, width: int, name: str) -> nn.Module:
         f"{name}-{width}",
         make,
         draw,
-        _loss,
+        cross_entropy,
         steps=context.settings["steps"],
         batch_size=128,
         learning_rate=1e-3,
     ).eval()
-
-
-def _loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
 def _at_width(context: Context, width: int) -> Measurement:
@@ -124,10 +122,9 @@ def _at_width(context: Context, width: int) -> Measurement:
             lost = [nn.functional.cross_entropy(model(x) / temperature, y, reduction="sum") for x, y in parts]
         return float(sum(lost)) / len(test[1])
 
-    def by_loss(model: nn.Module, projection: str) -> nn.Module:
-        steps = _batches(train, context.settings["search"], context.generator(7))
-        found = ste_matching(spec, a, model, steps, _loss, projection=projection, generator=context.generator(11))  # type: ignore[arg-type]
-        return found.apply(model)
+    def by_loss(model: nn.Module, projection: Literal["lap", "sinkhorn"]) -> nn.Module:
+        steps, start = _batches(train, context.settings["search"], context.generator(7)), context.generator(11)
+        return ste_matching(spec, a, model, steps, cross_entropy, projection=projection, generator=start).apply(model)
 
     arms: dict[str, Callable[[nn.Module], nn.Module]] = {
         "none": lambda m: m,
@@ -142,7 +139,7 @@ def _at_width(context: Context, width: int) -> Measurement:
     moved = {arm: (make(b), make(c)) for arm, make in arms.items()}
 
     tag = f"w{width}"
-    out: Measurement = {f"{tag}@accuracy": _accuracy(a, test), f"{tag}@distance": distance(a, b)}
+    out: Measurement = {f"{tag}@accuracy": accuracy(a, test), f"{tag}@distance": distance(a, b)}
     for arm, (second, third) in moved.items():
         barrier = loss_barrier(a, second, evaluate, points=POINTS)
         out[f"{tag}-{arm}@barrier"] = barrier.sup
@@ -157,8 +154,8 @@ def _at_width(context: Context, width: int) -> Measurement:
     part = train[0][:1300], train[1][:1300]
     for arm in ("none", "wm"):
         second = moved[arm][0]
-        out[f"{tag}-{arm}@taylor"] = taylor_barrier(a, second, partial(_loss, batch=part))
-        real = loss_barrier(a, second, lambda m: float(_loss(m, part).detach()), points=3).midpoint
+        out[f"{tag}-{arm}@taylor"] = taylor_barrier(a, second, partial(cross_entropy, batch=part))
+        real = loss_barrier(a, second, lambda m: float(cross_entropy(m, part).detach()), points=3).midpoint
         out[f"{tag}-{arm}@train-midpoint"] = real
     if "ste" in arms:
         for arm in ("none", "wm", "ste"):
@@ -176,13 +173,7 @@ def _directions(tag: str, a: nn.Module, b: nn.Module) -> Measurement:
     """How alike the largest singular directions of the second layer are: (u_i . u_j)(v_i . v_j)."""
     first, second = (torch.linalg.svd(m.state_dict()["2.weight"].double(), full_matrices=False) for m in (a, b))
     alike = (first.U.T @ second.U) * (first.Vh @ second.Vh.T)
-    return {f"{tag}@D-{i}-{j}": float(alike[i, j]) for i in range(DIRECTIONS) for j in range(DIRECTIONS)}
-
-
-def _accuracy(model: nn.Module, part: tuple[Tensor, ...]) -> float:
-    with torch.no_grad():
-        right = [(model(x).argmax(1) == y).sum() for x, y in zip(part[0].split(1000), part[1].split(1000), strict=True)]
-    return float(sum(right)) / len(part[1])
+    return {f"_{tag}@D-{i}-{j}": float(alike[i, j]) for i in range(DIRECTIONS) for j in range(DIRECTIONS)}
 
 
 def _cooled_barrier(a: nn.Module, b: nn.Module, train: tuple[Tensor, ...], evaluate: object) -> float:

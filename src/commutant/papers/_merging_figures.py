@@ -54,11 +54,11 @@ def _tree(axes: Any, first: Measurement, width: int) -> None:
     """The merges of one layer, as a dendrogram."""
     from scipy.cluster.hierarchy import dendrogram
 
-    count = sum(key.startswith(f"w{width}@tree-") and key.endswith("-a") for key in first)
+    count = sum(key.startswith(f"_w{width}@tree-") and key.endswith("-a") for key in first)
     name, size = {c: c for c in range(count + 1)}, dict.fromkeys(range(count + 1), 1)
     rows, height = [], 0.0
     for i in range(count):
-        kept, gone, level = (first[f"w{width}@tree-{i}-{n}"] for n in "abl")
+        kept, gone, level = (first[f"_w{width}@tree-{i}-{n}"] for n in "abl")
         height = max(height, level)  # a sum of weights may come closer again: the tree shows the threshold it takes
         size[int(kept)] += size[int(gone)]
         rows.append([name[int(kept)], name[int(gone)], height, size[int(kept)]])

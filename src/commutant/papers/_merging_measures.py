@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..data import image_classes
 from ..evidence import Context, Measurement
 from ..weights import FeatureMerger, resize
+from ._classifiers import accuracy, cross_entropy
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)
 RULES: dict[str, dict[str, Any]] = {
@@ -61,10 +62,10 @@ def _at_width(context: Context, width: int) -> Measurement:
         return x[rows], y[rows]
 
     model = context.train(
-        f"net-{width}", make, draw, _loss, steps=context.settings["steps"], batch_size=128, learning_rate=1e-3
+        f"net-{width}", make, draw, cross_entropy, steps=context.settings["steps"], batch_size=128, learning_rate=1e-3
     ).eval()
     example, generator = x[:1000], context.generator(3)
-    base = _accuracy(model, test)
+    base = accuracy(model, test)
     tag = f"w{width}"
     out: Measurement = {f"{tag}@accuracy": base}
     mergers = {
@@ -75,13 +76,13 @@ def _at_width(context: Context, width: int) -> Measurement:
         curve = []
         for share in SHARES:
             small = merger.shrink(parameters=share)
-            curve.append((small.kept, _accuracy(small.module, test)))
+            curve.append((small.kept, accuracy(small.module, test)))
             out[f"{tag}-{arm}@at-{share:g}"] = curve[-1][1]
             if arm == "ifm":  # to the same widths by other means
                 left = {g: n for g, (n, _) in small.widths.items()}
-                out[f"{tag}-random@at-{share:g}"] = _accuracy(_pruned(merger, left, generator), test)
-                out[f"{tag}-magnitude@at-{share:g}"] = _accuracy(_pruned(merger, left, None), test)
-                out[f"{tag}-pairs@at-{share:g}"] = _accuracy(_paired(merger, left, generator), test)
+                out[f"{tag}-random@at-{share:g}"] = accuracy(_pruned(merger, left, generator), test)
+                out[f"{tag}-magnitude@at-{share:g}"] = accuracy(_pruned(merger, left, None), test)
+                out[f"{tag}-pairs@at-{share:g}"] = accuracy(_paired(merger, left, generator), test)
         out[f"{tag}-{arm}@kept"] = _kept(curve, base)
     for arm in ("random", "magnitude"):
         out[f"{tag}-{arm}@kept"] = _kept([(s, out[f"{tag}-{arm}@at-{s:g}"]) for s in SHARES], base)
@@ -90,25 +91,15 @@ def _at_width(context: Context, width: int) -> Measurement:
     steps = [step for step in mergers["ifm"].path if step.group == first]
     if width <= 64:
         for i, step in enumerate(steps):
-            out |= {f"{tag}@tree-{i}-{n}": v for n, v in zip("abl", (step.kept, step.gone, step.level), strict=True)}
+            out |= {f"_{tag}@tree-{i}-{n}": v for n, v in zip("abl", (step.kept, step.gone, step.level), strict=True)}
     return out
-
-
-def _loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
-
-def _accuracy(model: nn.Module, part: tuple[Tensor, ...]) -> float:
-    with torch.no_grad():
-        right = [(model(x).argmax(1) == y).sum() for x, y in zip(part[0].split(1000), part[1].split(1000), strict=True)]
-    return float(sum(right)) / len(part[1])
 
 
 def _kept(curve: Sequence[tuple[float, float]], base: float) -> float:
     """The smallest share of the parameters before the accuracy falls by more than one point."""
     kept = 1.0
-    for share, accuracy in curve:
-        if accuracy < base - 0.01:
+    for share, reached in curve:
+        if reached < base - 0.01:
             break
         kept = share
     return kept

@@ -118,9 +118,7 @@ print(small.module, small.summary())""",
             source="Theorem 3 (comparable features are equal functions)",
             reported={},
             experiment=MERGING,
-            effect=lambda m: min(
-                m[f"w{w}-saliency@planted"] - 1e3 * m[f"w{w}-saliency@planted-gap"] for w in (32, 256)
-            ),
+            effect=lambda m: min(_recovered(m, 32), _recovered(m, 256)),
             effect_label="share of layers brought back to their width, less a thousand times the change of the outputs",
             at_least=0.99,
             controls={"the paper's distance, which counts what reads the channels": lambda m: m["w256-ifm@planted"]},

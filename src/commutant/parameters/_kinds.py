@@ -17,12 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from ._linear_maps import Part, act_linearly, part_rows, parts_of_axis
 from ._trace import Trace
-from ._verify import InDouble, difference, generic
-from ._walk import name_of
+from ._verify import difference, generic, outputs
 
 if TYPE_CHECKING:
     from ._spec import PermutationSpec
@@ -76,8 +74,7 @@ class _Point:
         self.before = self.at(self.state)
 
     def at(self, state: Mapping[str, Tensor]) -> list[Tensor]:
-        with torch.no_grad():
-            return [x for traced in self.traces for x in _run(traced, state, self.factor)]
+        return [x for traced in self.traces for x in outputs(traced, state, self.factor)]
 
 
 class Kinds:
@@ -106,10 +103,9 @@ class Kinds:
         self.equal = {k for k, v in self.given.items() if v.dim() == 1 and v.numel() > 1 and v.is_floating_point()
                       and bool((v == v[0]).all() & (v[0] != 0))}  # fmt: skip
         states = [s | {k: self.given[k].double() for k in self.equal} for s in states]
-        slope = self._gradients(states[0])
+        slope = self._gradients(states[0]) if self.equal else slopes[0]
         self.points = [_Point(self.traces, states[0], 1.0, 0.4), _Point(self.traces, states[1], 30.0, 5.0),
                        _Point(self.traces, self.given, 0.1, 5.0)]  # fmt: skip
-        self.other = _Point(self.traces, generic(self.given, self.generator), 1.0, 0.0).before
         proposals = [p for group in spec.sizes for p in self._proposals(group, *found[group], states[0], slope)]
         self.kinds = {group: Kind() for group in spec.sizes}
         for proposal in self._verified(proposals):
@@ -133,7 +129,7 @@ class Kinds:
         state = {k: leaves.get(self.spec.ties.get(k, k), v) for k, v in point.items()}
         total, size = torch.zeros((), dtype=torch.float64), 1e-300
         for traced in self.traces:
-            for x in _run(traced, state, 1.0):
+            for x in outputs(traced, state):
                 if x.is_floating_point() and x.requires_grad:
                     weight = torch.randn(x.shape, generator=self.generator, dtype=torch.float64)
                     total = total + (x * weight).sum()
@@ -181,7 +177,7 @@ class Kinds:
         def scaled(scale: Mapping[Part, int]) -> Callable[[float], Mapping[Part, Tensor]]:
             def draw(spread: float) -> dict[Part, Tensor]:
                 log = spread * normal(outer, size).clamp(-2, 2)
-                return {part: (power * log).exp().diag_embed() for part, power in scale.items()}
+                return {part: (power * log).exp() for part, power in scale.items()}
 
             return draw
 
@@ -189,7 +185,7 @@ class Kinds:
             def draw(_: float) -> dict[Part, Tensor]:
                 bits = torch.randint(0, 2, (outer, size), generator=self.generator)
                 bits[:, 0] = 1  # at least one is flipped
-                return dict.fromkeys(parts, (1 - 2 * bits).double().diag_embed())
+                return dict.fromkeys(parts, (1 - 2 * bits).double())
 
             return draw
 
@@ -247,13 +243,12 @@ class Kinds:
 
     def _hold(self, proposals: Sequence[_Proposal]) -> bool:
         for point in self.points:
-            state: Mapping[str, Tensor] = {
-                k: v.double() if v.is_floating_point() else v for k, v in point.state.items()
-            }
+            state: Mapping[str, Tensor] = point.state
+            elsewhere = self.points[point is self.points[0]].before
             for proposal in proposals:
                 state = act_linearly(self.spec, state, proposal.group, proposal.draw(point.spread))
             try:
-                if not difference(point.before, point.at(state), self.other) < TOLERANCE:
+                if not difference(point.before, point.at(state), elsewhere) < TOLERANCE:
                     return False
             except Exception:  # an operator refuses the values
                 return False
@@ -303,37 +298,6 @@ class _Forms:
     def turn(self, part: Part) -> Tensor:
         """To first order, of a rotation."""
         return self.linear(part, 1) + self.linear(part, -1)
-
-
-class _Differentiable(InDouble):
-    """With gradients: batch norm in evaluation is plain arithmetic, so that running statistics have them too."""
-
-    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = name_of(target).removeprefix("aten.")
-        if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
-            return args[0].reshape(args[1])
-        if name == "copy":
-            return args[1].to(args[0].dtype).expand_as(args[0])
-        if not kwargs and (name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not args[5])):
-            x, gain, shift, mean, variance = args[:5]
-            shape = [1, -1, *[1] * (x.dim() - 2)]
-            scale = (variance + (args[6] if name != "batch_norm" else args[7])).rsqrt()
-            scale = scale if gain is None else gain * scale
-            out = (x - mean.view(shape)) * scale.view(shape)
-            out = out if shift is None else out + shift.view(shape)
-            return out if name == "batch_norm" else (out, mean, variance)
-        return super().call_function(target, args, kwargs)
-
-
-def _run(traced: Trace, state: Mapping[str, Tensor], factor: float) -> list[Tensor]:
-    """The outputs for these parameters and the example's inputs times a factor, in float64."""
-    given = []
-    for source in traced.sources:
-        value = state.get(source.name, source.value) if source.kind in ("parameter", "buffer") else source.value
-        if isinstance(value, Tensor) and value.is_floating_point():
-            value = value.double() * (factor if source.kind == "input" else 1.0)
-        given.append(value)
-    return [x for x in pytree.tree_leaves(_Differentiable(traced.module).run(*given)) if isinstance(x, Tensor)]
 
 
 def _gains(given: Mapping[str, Tensor], scales: Sequence[Mapping[Part, int]]) -> frozenset[Part]:

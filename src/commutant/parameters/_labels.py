@@ -173,15 +173,19 @@ def _coordinate(label: AxisLabel, position: Int[Tensor, " entries"], group: str)
 
 
 def multiply_along(
-    value: Tensor, axis: int, index: Int[Tensor, "*outer n copies"], matrix: Float[Tensor, "*outer n n"]
+    value: Tensor,
+    axis: int,
+    index: Int[Tensor, "*outer n copies"],
+    matrix: Float[Tensor, "*outer n n"] | Float[Tensor, "*outer n"],
 ) -> Tensor:
     """A tensor with `new[i] = sum_j P[i, j] old[j]`, entry i being what is at positions `index[..., i, :]` of an axis.
 
-    Linear in the matrix and in the tensor, so that gradients reach both.
+    Of a diagonal matrix the diagonal is enough. Linear in the matrix and in the tensor, so that gradients reach both.
     """
     front = value.movedim(axis, 0)
     rows = front[index]
-    moved = matrix @ rows.flatten(index.dim() - 1)
+    flat = rows.flatten(index.dim() - 1)
+    moved = matrix @ flat if matrix.dim() == index.dim() else matrix.unsqueeze(-1) * flat
     return front.index_put((index,), moved.view(rows.shape)).movedim(0, axis)
 
 

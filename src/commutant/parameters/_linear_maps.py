@@ -41,7 +41,7 @@ def act_linearly(
     spec: PermutationSpec,
     state: Mapping[str, Tensor],
     group: str,
-    maps: Mapping[Part, Float[Tensor, "outer channels channels"]],
+    maps: Mapping[Part, Float[Tensor, "outer channels channels"] | Float[Tensor, "outer channels"]],
 ) -> dict[str, Tensor]:
     """Parameters with a matrix applied along some parts that carry a group: `new[i] = sum_j P[i, j] old[j]`.
 
@@ -51,7 +51,8 @@ def act_linearly(
         spec: of the network.
         state: stays as it is.
         group: whose channels are mixed.
-        maps: for each part, a matrix for each index of the groups that this one depends on (one if it depends on none).
+        maps: for each part, a matrix, or the diagonal of one, for each index of the groups that this one depends on
+            (one if it depends on none).
     """
     result = dict(state)
     for part, matrix in maps.items():

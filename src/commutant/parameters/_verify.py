@@ -12,14 +12,17 @@ from torch.utils import _pytree as pytree
 from .._errors import InputError
 from ..kernels import reference
 from ._trace import Trace
-from ._walk import CALLED_ONCE
+from ._walk import CALLED_ONCE, name_of
 
 _FLOATS = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfloat16: torch.float64,
            torch.complex64: torch.complex128}  # fmt: skip
 
 
 class InDouble(fx.Interpreter):
-    """Runs a graph in float64, whatever types are written in it."""
+    """Runs a graph in float64, whatever types are written in it, by operators that have derivatives.
+
+    Batch norm in evaluation is plain arithmetic, so that running statistics have them too.
+    """
 
     def run_node(self, n: fx.Node) -> Any:
         if str(n.target) in CALLED_ONCE:
@@ -39,7 +42,25 @@ class InDouble(fx.Interpreter):
             return None
         if "commutant.recurrence" in str(target):  # the kernel knows no float64: its plain twin does
             return reference(args[3])(*args[:3]), torch.zeros(1, 2)
+        name = name_of(target).removeprefix("aten.")
+        if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
+            return args[0].reshape(args[1])
+        if name == "copy":
+            return args[1].to(args[0].dtype).expand_as(args[0])
+        if not kwargs and (name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not args[5])):
+            out = _batch_norm(*args[:5], eps=args[6] if name != "batch_norm" else args[7])
+            return out if name == "batch_norm" else (out, *args[3:5])
         return super().call_function(target, args, kwargs)
+
+
+def _batch_norm(
+    x: Tensor, gain: Tensor | None, shift: Tensor | None, mean: Tensor, variance: Tensor, *, eps: float
+) -> Tensor:
+    shape = [1, -1, *[1] * (x.dim() - 2)]
+    scale = (variance + eps).rsqrt()
+    scale = scale if gain is None else gain * scale
+    out = (x - mean.view(shape)) * scale.view(shape)
+    return out if shift is None else out + shift.view(shape)
 
 
 def _double(value: Any) -> Any:
@@ -48,11 +69,23 @@ def _double(value: Any) -> Any:
     return _FLOATS.get(value, value) if isinstance(value, torch.dtype) else value
 
 
-def outputs(trace: Trace, state: Mapping[str, Tensor]) -> list[Tensor]:
-    """The tensors that the traced graph returns for these parameters, in float64."""
-    given = [state.get(s.name, s.value) if s.kind in ("parameter", "buffer") else s.value for s in trace.sources]
-    with torch.no_grad():
-        found = InDouble(trace.module).run(*[_double(g) for g in given])
+def outputs(trace: Trace, state: Mapping[str, Tensor], factor: float = 1.0) -> list[Tensor]:
+    """The tensors that the traced graph returns for these parameters, in float64.
+
+    With gradients where they are switched on and some of the given parameters ask for them.
+
+    Args:
+        trace: whose example is the input.
+        state: parameters and buffers; others are those of the trace.
+        factor: on the real numbers among the inputs.
+    """
+    given = []
+    for source in trace.sources:
+        value = state.get(source.name, source.value) if source.kind in ("parameter", "buffer") else source.value
+        scaled = source.kind == "input" and isinstance(value, Tensor) and value.is_floating_point() and factor != 1
+        given.append(_double(value) * factor if scaled else _double(value))
+    with torch.set_grad_enabled(torch.is_grad_enabled() and any(v.requires_grad for v in state.values())):
+        found = InDouble(trace.module).run(*given)
     return [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
 
 

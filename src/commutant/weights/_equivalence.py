@@ -94,6 +94,5 @@ def _relative(first: Tensor, second: Tensor) -> float:
     if first.shape != second.shape:
         raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} can't be compared")
     x, y = (t.detach().cpu().to(torch.complex128 if t.is_complex() else torch.float64) for t in (first, second))
-    return (
-        float((x - y).norm() / x.norm().clamp(min=1e-300)) if bool((x != y).any()) else 0.0
-    )  # NaN differs from itself
+    differ = bool((x != y).any())  # NaN does from itself
+    return float((x - y).norm() / x.norm().clamp(min=1e-300)) if differ else 0.0

@@ -15,13 +15,11 @@ from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import PermutationSpec, WeightPermutation
 from ._matching import exposed, state_of
-from ._merge_path import Cells, Criterion, Merge, Reference, Rule, merge_path
+from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
 from ._normalised import Level
 from ._resizing import resize
 from ._shrunk import Shrunk, folding_bounds
-
-TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that compute in float32 inside are that exact
 
 
 def _law(draw: Draw):  # type: ignore[no-untyped-def]
@@ -288,21 +286,16 @@ class FeatureMerger:
         """The parameters without some channels of each group, and nothing in their place: pruning."""
         return self._channels.dropped(state, gone)
 
-    def merged(
-        self,
-        clusters: Mapping[str, list[list[int]]],
-        shares: Mapping[str, Float[Tensor, " channels"]] | None = None,
-    ) -> dict[str, Tensor]:
+    def merged(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Tensor]:
         """The parameters with the channels of each cluster merged, whichever clusters these are.
 
         Args:
-            clusters: for each group, a partition of its channels.
-            shares: the weight of each channel in the mean of its cluster; equal by default.
+            clusters: for each group, a partition of its channels; all count alike in the mean of their cluster.
         """
         for group, found in clusters.items():
             if group not in self.groups or sorted(c for own in found for c in own) != list(range(self.groups[group])):
                 raise InputError(f"the clusters of {group!r} are no partition of the channels of a group")
-        state = self._merged(clusters, shares or {g: _equal(found) for g, found in clusters.items()})
+        state = self._merged(clusters, {g: equal_shares(found) for g, found in clusters.items()})
         return self.dropped(state, {g: _gone(found) for g, found in clusters.items()})
 
     def _merged(
@@ -310,17 +303,14 @@ class FeatureMerger:
     ) -> dict[str, Tensor]:
         """At full size: each cluster in the place of its first channel, and nothing reads the others."""
         several = {g: {c for own in found if len(own) > 1 for c in own} for g, found in clusters.items()}
-        given = self._norms.split(self._state())
+        state = self._state()
         if not any(several.values()):
-            return self._state() | {key: given[first] for key, first in self.spec.ties.items()}
+            return state | {key: state[first] for key, first in self.spec.ties.items()}
+        given = self._norms.split(state)
         rescaled = self._norms.rescaled(self._level(given, several), several)
         state, cells = dict(rescaled), {g: Cells(found, shares[g]) for g, found in clusters.items()}
         for group, own in cells.items():
-            gone = _gone(clusters[group])
-            for site in self.sites[group]:
-                state[site.key] = own.gather(site, state[site.key], self.rule)
-                if site.reads:
-                    state[site.key].index_fill_(site.axis, site.index[gone].flatten(), 0.0)
+            own.merge(self.sites[group], state, self.rule)
         state = self._norms.join(self._norms.settled(state, given, rescaled, cells, self.rule))
         return state | {key: state[first] for key, first in self.spec.ties.items()}
 
@@ -364,13 +354,6 @@ def feature_complexity(
         {'0': [8]}
     """
     return FeatureMerger(model, example_inputs, **options).complexity(betas)
-
-
-def _equal(clusters: Sequence[Sequence[int]]) -> Float[Tensor, " channels"]:
-    shares = torch.ones(sum(map(len, clusters)), dtype=torch.float64)
-    for own in clusters:
-        shares[list(own)] = 1 / len(own)
-    return shares
 
 
 def _gone(clusters: Sequence[Sequence[int]]) -> list[int]:

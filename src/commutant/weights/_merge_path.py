@@ -52,7 +52,15 @@ class Cells:
         self.of: Int[Tensor, " n"] = torch.zeros(len(shares), dtype=torch.long)
         for i, own in enumerate(clusters):
             self.of[list(own)] = i
+        self.gone = torch.tensor([c for own in clusters for c in own[1:]], dtype=torch.long)
         self.shares = shares.double()
+
+    def merge(self, sites: Sequence[Site], state: dict[str, Tensor], rule: Rule) -> None:
+        """Each cluster in the place of its first channel, at every site; nothing reads the other channels any more."""
+        for site in sites:
+            state[site.key] = self.gather(site, state[site.key], rule)
+            if site.reads:
+                state[site.key].index_fill_(site.axis, site.index[self.gone].flatten(), 0.0)
 
     def gather(self, site: Site, value: Tensor, rule: Rule) -> Tensor:
         """The tensor with the sum or mean of each cluster at the place of its first channel."""
@@ -64,6 +72,14 @@ class Cells:
         result = value.movedim(site.axis, 0).clone()
         result[site.index[self.first]] = merged
         return result.movedim(0, site.axis).contiguous()
+
+
+def equal_shares(clusters: Sequence[Sequence[int]]) -> Float[Tensor, " channels"]:
+    """Of each channel in the mean of its cluster, by number."""
+    shares = torch.ones(sum(map(len, clusters)), dtype=torch.float64)
+    for own in clusters:
+        shares[list(own)] = 1 / len(own)
+    return shares
 
 
 class Merge(NamedTuple):

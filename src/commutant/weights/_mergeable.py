@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from .._errors import InputError
 from ..parameters import PermutationSpec, as_arguments, difference, generic, positions_by_group
 from ._matching import state_of
-from ._merge_path import Cells, Rule, Site
+from ._merge_path import Cells, Rule, Site, equal_shares
 from ._normalised import Normalised
 from ._resizing import resize
 
@@ -92,22 +92,17 @@ class Mergeable:
                 if not site.reads:
                     value, left = twins[site.key], site.index[others].flatten()
                     garbage[group, site.key, site.axis] = value.index_select(site.axis, left)
-                    value.index_copy_(
-                        site.axis, left, value.index_select(site.axis, site.index[first].repeat(len(others)))
-                    )
+                    copies = value.index_select(site.axis, site.index[first].repeat(len(others)))
+                    value.index_copy_(site.axis, left, copies)
         merged = {key: value.clone() for key, value in twins.items()}
         for group, (first, *others) in chosen.items():
             size = len(self.sites[group][0].index)
             clusters = [[first, *others] if c == first else [c] for c in range(size) if c not in others]
-            share = torch.ones(size, dtype=torch.float64).index_fill(
-                0, torch.tensor(chosen[group]), 1 / len(chosen[group])
-            )
-            cells = Cells(clusters, share)
+            cells = Cells(clusters, equal_shares(clusters))
+            cells.merge(self.sites[group], merged, self.rule)
             for site in self.sites[group]:
-                merged[site.key], left = cells.gather(site, merged[site.key], self.rule), site.index[others].flatten()
-                if site.reads:
-                    merged[site.key].index_fill_(site.axis, left, 0.0)
-                else:
+                if not site.reads:  # what is left there must not matter
+                    left = site.index[others].flatten()
                     merged[site.key].index_copy_(site.axis, left, garbage[group, site.key, site.axis])
         for key, origin in self.spec.ties.items():
             twins[key], merged[key] = twins[origin], merged[origin]

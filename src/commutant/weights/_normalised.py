@@ -40,22 +40,19 @@ class Normalised:
         """What `split` undoes."""
         return {k: (v.square() - self.eps[k]).clamp(min=0) if k in self.eps else v for k, v in state.items()}
 
-    def rescaled(
-        self, state: Mapping[str, Tensor], only: Mapping[str, Collection[int]] | None = None
-    ) -> dict[str, Tensor]:
-        """At the scale that the norms give the channels: all of them, or some channels of some groups."""
+    def rescaled(self, state: Mapping[str, Tensor], only: Mapping[str, Collection[int]]) -> dict[str, Tensor]:
+        """With some channels of each group at the scale that the norms give them."""
         result = dict(state)
         for norm, layer in self.pairs:
             gamma, deviation = (result[f"{norm}.{n}"] for n in ("weight", "running_var"))
             floor = max(1e-6, sqrt(2 * self.eps[f"{norm}.running_var"]))  # keeps the variance, without eps, above 0
             sign = torch.where(gamma < 0, -1.0, 1.0).to(gamma)
             scale = sign * gamma.abs().clamp(min=floor) / deviation
-            if only is not None:
-                group = self.groups[norm]
-                chosen = torch.zeros(len(scale), dtype=torch.bool)
-                if group is not None and only.get(group):
-                    chosen[self._positions(norm, group)[sorted(only[group])].flatten()] = True
-                scale = torch.where(chosen, scale, torch.ones_like(scale))
+            group = self.groups[norm]
+            chosen = torch.zeros(len(scale), dtype=torch.bool)
+            if group is not None and only.get(group):
+                chosen[self._positions(norm, group)[sorted(only[group])].flatten()] = True
+            scale = torch.where(chosen, scale, torch.ones_like(scale))
             for key in (f"{layer}.weight", f"{layer}.bias", f"{norm}.running_mean", f"{norm}.running_var"):
                 if key in result:
                     factor = scale.abs() if key.endswith("running_var") else scale
@@ -143,7 +140,7 @@ class Level:
                 chosen[:] = False
                 chosen[sorted(only[group])] = True
             factor = torch.where(chosen & (size > 0), 1 / size.clamp(min=1e-300), 1.0)
-            maps = {part: (factor**power).diag_embed()[None] for part, power in scale.items()}
+            maps = {part: (factor**power)[None] for part, power in scale.items()}
             state = act_linearly(self.spec, state, group, maps)
         return state
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
-from ._matching import State, state_of, weight_matching
+from ._matching import Problem, State, state_of, weight_matching
 from ._pairing import TOLERANCE
 
 M = TypeVar("M", bound=nn.Module)
@@ -43,7 +42,7 @@ def fold_gains(spec: PermutationSpec, model: M) -> M:
                     raise InputError(f"{gain[0]!r} has a gain of zero, which can't be folded into the layers behind it")
                 if bool((value < 0).any()) and frozenset(scale) not in kind.signs:
                     continue  # only positive factors pass
-                maps = {p: (value.reciprocal() if p == gain else value).diag_embed() for p in scale}
+                maps = {p: value.reciprocal() if p == gain else value for p in scale}
                 state = act_linearly(spec, state, group, maps)
                 own = state[gain[0]]
                 state[gain[0]] = torch.where((own - 1).abs() < 1e-6, torch.ones_like(own), own)  # without rounding
@@ -125,7 +124,7 @@ def procrustes_matching(
         start = Permutation(others, {g: permutation.tables[g] for g in others.sizes})
         permutation = Permutation(spec, weight_matching(others, a, turned, init=start).tables)
         found = LinearMatching(spec, permutation, dict(rotations))
-        reached = _agreement(spec, a, found._turned(permutation.apply(b)))
+        reached = Problem(spec, a, found._turned(permutation.apply(b))).value(spec.identity_tables())
         if reached <= value + TOLERANCE * abs(value):
             break
         best, value = found, reached
@@ -135,10 +134,3 @@ def procrustes_matching(
 def _left_out(spec: PermutationSpec, group: str) -> set[str]:
     """Entries along whose axis a rotation does not act although they carry the group: gains."""
     return {key for key, _ in spec.uses(group) if key not in spec.ties} - {p[0] for p in spec.kinds[group].rotations}
-
-
-def _agreement(spec: PermutationSpec, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    keys = [k for k, labels in spec.axes.items() if any(any(x.groups()) for x in labels) and k not in spec.buffers]
-    return sum(
-        float((a[k].detach().double() * b[k].detach().double()).sum()) for k in keys if k in a and k not in spec.ties
-    )

@@ -120,14 +120,12 @@ class _Shadow:
         weights = {k: v for k, v in base.items() if v.is_floating_point() and k not in spec.buffers}
         self.point = {k: v.clone().requires_grad_() for k, v in weights.items()}
         self.trained = list(self.point.values())
-        self.permutation = Permutation(spec)
-        self.started = False
+        self.permutation = weight_matching(spec, base, source)
 
     def moved(self) -> dict[str, Tensor]:
         with torch.no_grad():
             point = {k: self.point.get(k, v) for k, v in self.source.items()}
-            init = self.permutation if self.started else "anchored"
-            self.permutation, self.started = weight_matching(self.spec, point, self.source, init=init), True
+            self.permutation = weight_matching(self.spec, point, self.source, init=self.permutation)
             projected = self.permutation.apply(self.source)
         return {k: v + (self.point[k] - self.point[k].detach()) if k in self.point else v for k, v in projected.items()}
 
