@@ -73,10 +73,12 @@ def weight_matching(
         problem.anchor()
     elif init != "identity":
         raise InputError(f'init must be "anchored", "identity" or a Permutation, got {init!r}')
-    best_value, best = problem.descend(max_sweeps)
+    best = problem.descend(max_sweeps)
+    best_value = problem.value(best) if restarts else 0.0
     for _ in range(restarts):
         problem.tables = Permutation.random(spec, generator).tables
-        value, tables = problem.descend(max_sweeps)
+        tables = problem.descend(max_sweeps)
+        value = problem.value(tables)
         if value > best_value + TOLERANCE * abs(best_value):
             best_value, best = value, tables
     return Permutation(spec, best)
@@ -113,7 +115,7 @@ class Problem:
             found += dot(self.target[key], permutation.apply_to(key, self.source[key]))
         return found
 
-    def descend(self, max_sweeps: int) -> tuple[float, dict[str, Tensor]]:
+    def descend(self, max_sweeps: int) -> dict[str, Tensor]:
         """Solve group after group until none gains; a group is visited again only after a neighbour has moved."""
         stale = set(self.spec.sizes) - self.solved
         self.solved = set()
@@ -129,11 +131,11 @@ class Problem:
                     stale |= {
                         g for key in self.uses[group] for label in self.spec.axes[key] for g in label.groups()
                     } - {group}
-        return self.value(self.tables), {k: v.clone() for k, v in self.tables.items()}
+        return {k: v.clone() for k, v in self.tables.items()}
 
     def anchor(self) -> None:
         """A start: the group whose weights lead mostly to known axes first, matched on those weights alone."""
-        energy = {key: float(value.double().square().sum()) for key, value in self.target.items()}
+        energy = {key: float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2 for key, x in self.target.items()}
         groups = {key: {g for label in self.spec.axes[key] for g in label.groups()} for key in self.target}
         known: set[str] = set()
         self.solved = set()
