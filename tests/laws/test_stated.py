@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import commutant.algebra
+import commutant.geometry
 import commutant.parameters
 import commutant.sequences
 import commutant.sets

@@ -1,4 +1,4 @@
-"""Maths on plain tensors: monoids, their reductions and scans; permutations and assignment."""
+"""Maths on plain tensors: monoids, their reductions and scans; permutations and assignment; frames of clouds."""
 
 from ._affine import DiagonalAffine as DiagonalAffine
 from ._affine import MatrixAffine as MatrixAffine
@@ -6,7 +6,13 @@ from ._assignment import assignment_duals as assignment_duals
 from ._assignment import birkhoff_ascent as birkhoff_ascent
 from ._assignment import birkhoff_decomposition as birkhoff_decomposition
 from ._assignment import linear_assignment as linear_assignment
+from ._clouds import Clouds as Clouds
+from ._clouds import Copies as Copies
 from ._elements import Element as Element
+from ._euclidean_frames import pca_frame as pca_frame
+from ._euclidean_frames import weighted_frame as weighted_frame
+from ._frame import Frame as Frame
+from ._frame import Kind as Kind
 from ._kalman import ScalarKalman as ScalarKalman
 from ._library import Adjoin as Adjoin
 from ._library import KSmallest as KSmallest

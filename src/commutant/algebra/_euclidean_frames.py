@@ -1,0 +1,294 @@
+"""Frames of clouds of points under rotations, reflections, translations and scalings.
+
+The axes of a cloud are the eigenvectors of its covariance. Two things are arbitrary about them: the sign of each, and
+the basis where eigenvalues are equal. Signs are all taken (frame averaging), or chosen by a rule where a statistic
+tells them apart. Where a gap between eigenvalues closes, the axes on both sides become one block, and its basis comes
+from the points themselves: one frame for every tuple of them, weighted by its volume, which vanishes where the tuple
+stops to determine a frame. Between open and closed the weights slide, so that the average is continuous.
+"""
+
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise, permutations, product
+from math import perm
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..laws import Action, Draw, Euclidean, Invariance, Reflection, SetPermutation, breaks, obeys
+from ._axes import NOTHING, Axes, Spectrum, principal_axes, right_handed, vanishing
+from ._clouds import Clouds
+from ._frame import Frame
+
+Group: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
+SignRule: TypeAlias = Literal["all", "skew", "softskew", "maxabs"]
+Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
+
+_MOST = 4096  # tuples of points of one cloud, beyond which they are drawn
+
+
+_SINGLE = {torch.float32: 1e-2}  # axes turn by the rounding of points over the gap, which may be a thousandth
+
+
+def _seen_by(kind: str, action: Action | None = None, at_least: int = 1, **options: Any):  # type: ignore[no-untyped-def]
+    """A law about what a network of points sees through a kind of frames."""
+
+    def case(draw: Draw):  # type: ignore[no-untyped-def]
+        net = draw.module(lambda: nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 4)))
+
+        def average(x: Tensor) -> Tensor:
+            frame = {"pca": pca_frame, "weighted": weighted_frame}[kind](x, **options)
+            return frame.pool(net(frame.canonicalize(x)).mean(1).cumsum(-1).sin())
+
+        points = draw.normal(3, draw.size + at_least, 3)
+        return Invariance(action or Euclidean(3) * SetPermutation(1)), average, points
+
+    return case
+
+
+@obeys("invariance", _seen_by("pca"), tolerance=_SINGLE)
+@obeys("invariance of the proper group", _seen_by("pca", Euclidean(3, reflect=False), group="SE"), tolerance=_SINGLE)
+@obeys("invariance under a rule of signs", _seen_by("pca", signs="skew"), tolerance=_SINGLE)
+@breaks("mirror images of a proper group", _seen_by("pca", Reflection(3), at_least=4, group="SE"))
+def pca_frame(
+    x: Float[Tensor, "*lead n d"],
+    group: Group = "E",
+    *,
+    batch: Int[Tensor, " n"] | None = None,
+    mask: Shaped[Tensor, "*lead n"] | None = None,
+    clouds: Clouds | None = None,
+    signs: SignRule = "all",
+    degenerate: Degenerate = "weighted",
+    blend: tuple[float, float] = (1e-3, 1e-2),
+    directions: Float[Tensor, "*lead n k d"] | None = None,
+    scale: Literal["rms", "max"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Frame:
+    """The principal axes of clouds as frames: `2^d` for E(d) and O(d), half of them with determinant one for SE and SO.
+
+    Args:
+        x: points, `(*lead, n, d)`, or `(points, d)` with `batch`.
+        group: `"E"` and `"SE"` take the mean as origin, `"O"` and `"SO"` the given one; `"T"` only moves.
+        batch: the cloud of each point, sorted or not.
+        mask: True where a point is, or how much it counts.
+        clouds: the layout, where it is known already, in place of `batch` and `mask`.
+        signs: `"all"`, or a rule that picks one where it can: the sign of the third moment (`"skew"`), of
+            `sum h|h|` (`"softskew"`), or of the entry of largest size (`"maxabs"`). Where the statistic is too small to
+            tell, both are taken; the last axis of a proper group follows from the others.
+        degenerate: what happens where eigenvalues are close: slide over to weighted frames, raise, or warn and take
+            the axes as they come.
+        blend: gaps, as shares of the variance, at which axes are wholly merged and wholly apart; and the same for the
+            statistic of a sign.
+        directions: further rows that turn with the points and help to fix what the points leave open: velocities, say.
+        scale: also divide by the root mean square (`"rms"`) or the largest (`"max"`) distance from the origin.
+        generator: draws tuples of points where a degenerate cloud has too many; the frame is then no longer exact.
+
+    Raises:
+        InputError: unknown names, shapes that do not fit, NaN; degenerate clouds under `"error"`, by number.
+
+    Example:
+        >>> frame = pca_frame(torch.randn(10, 5, 3), "SE")
+        >>> len(frame), frame.canonicalize(torch.randn(10, 5, 3)).shape
+        (40, torch.Size([40, 5, 3]))
+    """
+    centred, proper = _properties(group)
+    if degenerate not in ("weighted", "error", "warn"):
+        raise InputError(f"degenerate must be weighted, error or warn, got {degenerate!r}")
+    if not 0 <= blend[0] < blend[1]:
+        raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
+    clouds = clouds or Clouds.of(x, batch, mask)
+    rows = _unit_rows(clouds, directions, x)
+    axes = principal_axes(clouds, x, centred, signs, proper, blend, rows is not None)
+    if group == "T":
+        d = x.shape[-1]
+        still = torch.eye(d, dtype=torch.float64, device=x.device).expand(clouds.number, d, d)
+        return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
+    if degenerate != "weighted":
+        doubtful = (axes.open < 1).any(-1).nonzero().flatten().tolist()
+        if doubtful and degenerate == "error":
+            more = f", nor those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+            raise InputError(
+                f"the principal axes of cloud {doubtful[0]} are not distinct (gap {float(axes.gap[doubtful[0]]):.2g} "
+                f'of its variance, {blend[1]:g} needed){more}; take degenerate="weighted"'
+            )
+        if doubtful:
+            text = f"the principal axes of {len(doubtful)} clouds are not distinct: their frames jump"
+            warnings.warn(text, stacklevel=2)
+        axes = Axes(**{**vars(axes), "open": torch.ones_like(axes.open)})
+    return _by_blocks(clouds, axes, rows, proper, scale, generator)
+
+
+@obeys("invariance", _seen_by("weighted"), tolerance=_SINGLE)
+def weighted_frame(
+    x: Float[Tensor, "*lead n d"],
+    group: Group = "E",
+    *,
+    batch: Int[Tensor, " n"] | None = None,
+    mask: Shaped[Tensor, "*lead n"] | None = None,
+    clouds: Clouds | None = None,
+    directions: Float[Tensor, "*lead n k d"] | None = None,
+    scale: Literal["rms", "max"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Frame:
+    """A frame that is continuous in the cloud: one for each tuple of d - 1 points, weighted by the volume it spans.
+
+    In three dimensions n (n - 1) elements of SE(3), twice as many of E(3). Arguments as for `pca_frame`, which takes
+    these frames only where it must. Dym, Lawrence and Siegel, ICML 2024.
+    """
+    centred, proper = _properties(group)
+    if group == "T":
+        raise InputError("the group T has one frame, the mean: take pca_frame")
+    clouds = clouds or Clouds.of(x, batch, mask)
+    rows = _unit_rows(clouds, directions, x)
+    axes = principal_axes(clouds, x, centred, "all", proper, (0.0, 1.0), rows is not None)
+    nothing = vanishing(axes.values) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
+    axes = Axes(**{**vars(axes), "open": nothing.to(axes.open)})
+    return _by_blocks(clouds, axes, rows, proper, scale, generator)
+
+
+def _properties(group: str) -> tuple[bool, bool]:
+    if group not in ("T", "O", "SO", "E", "SE"):
+        raise InputError(f"group must be T, O, SO, E or SE, got {group!r}")
+    return group in ("T", "E", "SE"), group in ("SO", "SE")
+
+
+def _all(clouds: Clouds, x: Tensor) -> Tensor:
+    return torch.arange(clouds.number, device=x.device)
+
+
+def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor | None:
+    """Further directions `(clouds, n, k, d)`, in units of their own root mean square."""
+    if directions is None:
+        return None
+    if directions.shape[:-2] != x.shape[:-1] or directions.shape[-1] != x.shape[-1]:
+        raise InputError(
+            f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k for each point, got {tuple(directions.shape)}"
+        )
+    rows = clouds.flat(directions).double()
+    size = clouds.total(rows.square().sum((-1, -2))) / clouds.count(rows).clamp(min=1e-300)
+    unit = clouds.spread(torch.where(size > 0, size, 1.0).sqrt())
+    return rows / unit.reshape(*unit.shape, 1, 1)
+
+
+def _by_blocks(
+    clouds: Clouds, axes: Axes, rows: Tensor | None, proper: bool, scale: str | None, generator: torch.Generator | None
+) -> Frame:
+    """For every way in which gaps may be open or closed, the frames of the clouds of which some weight lies there."""
+    found, exact = [], True
+    d = axes.values.shape[1]
+    state = axes.open.detach()
+    seen = [[w for w, there in ((True, (s > 0).any()), (False, (s < 1).any())) if there] for s in state.unbind(1)]
+    for way in product(*seen):
+        share = axes.open.new_ones(clouds.number)
+        for k, is_open in enumerate(way):
+            share = share * (axes.open[:, k] if is_open else 1 - axes.open[:, k])
+        whole = all(way) and bool((share > 0).all())
+        chosen = _all(clouds, share) if whole else (share > 0).nonzero().flatten()
+        if not len(chosen):
+            continue
+        cuts = [0, *(k + 1 for k, is_open in enumerate(way) if is_open), d]
+        blocks = []
+        for start, stop in pairwise(cuts):
+            basis = axes.vectors[chosen, :, start:stop]
+            if stop - start == 1:
+                up = axes.plus[chosen, start]
+                blocks.append(
+                    (torch.stack([basis, -basis], 1), torch.stack([up, 1 - up], 1), up.new_tensor([1.0, -1.0]))
+                )
+            else:
+                near = clouds.padded(axes.points, chosen)
+                if rows is not None:
+                    own = clouds.padded(rows, chosen).flatten(1, 2)
+                    near = torch.cat([near / axes.spread[chosen].clamp(min=1e-300)[:, None, None], own], 1)
+                matrices, weights, hands, all_of_them = _tuples(near @ basis, generator)
+                exact = exact and all_of_them
+                blocks.append((basis[:, None] @ matrices, weights, hands))
+        matrices, weights = _joined(blocks, proper)
+        found.append((matrices, weights * share[chosen][:, None], chosen))
+    pieces = []
+    for matrices, weights, chosen in found:
+        cloud = chosen[:, None].expand(weights.shape)
+        flat, weight, cloud = matrices.flatten(0, 1), weights.flatten(), cloud.flatten()
+        if len(found) > 1 or bool((weight == 0).any()):
+            kept = (weight.detach() > 0).nonzero().flatten()
+            flat, weight, cloud = flat[kept], weight[kept], cloud[kept]
+        pieces.append((flat, weight, cloud))
+    return _finished(clouds, axes, pieces, scale, exact)
+
+
+def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], proper: bool) -> tuple[Tensor, Tensor]:
+    """All combinations of the elements of blocks; for a proper group those that keep the hand."""
+    matrices, weights, hands = blocks[0]
+    for more, other, turns in blocks[1:]:
+        first = torch.arange(weights.shape[1], device=weights.device).repeat_interleave(other.shape[1])
+        second = torch.arange(other.shape[1], device=weights.device).repeat(weights.shape[1])
+        matrices = torch.cat([matrices[:, first], more[:, second]], -1)
+        weights, hands = weights[:, first] * other[:, second], hands[first] * turns[second]
+    if proper:
+        right = (hands > 0).nonzero().flatten()
+        matrices, weights = matrices[:, right], weights[:, right]
+    return matrices, weights / weights.sum(1, keepdim=True)
+
+
+def _tuples(
+    rows: Float[Tensor, "some n m"], generator: torch.Generator | None
+) -> tuple[Float[Tensor, "some frames m m"], Float[Tensor, "some frames"], Float[Tensor, " frames"], bool]:
+    """Orthonormal bases from ordered tuples of m - 1 rows by Gram-Schmidt, each with both hands, weighted by volume."""
+    some, n, m = rows.shape
+    total = perm(n, m - 1)
+    exact = total <= _MOST
+    if exact:
+        places = torch.tensor(list(permutations(range(n), m - 1)), device=rows.device).reshape(-1, m - 1)
+        picked = rows[:, places]
+    else:
+        device = rows.device if generator is None else generator.device
+        places = torch.randint(n, (some, _MOST, m - 1), generator=generator, device=device).to(rows.device)
+        picked = rows.gather(1, places.flatten(1)[..., None].expand(-1, -1, m)).unflatten(1, places.shape[1:])
+    volume = picked.new_ones(picked.shape[:2])
+    basis: list[Tensor] = []
+    for k in range(m - 1):
+        left = picked[:, :, k]
+        for q in basis:
+            left = left - (left * q).sum(-1, keepdim=True) * q
+        square = left.square().sum(-1)
+        length = torch.where(square > 0, square, 1.0).sqrt()
+        volume = volume * torch.where(square > 0, length, 0.0)
+        basis.append(left / length[..., None])
+    frame = torch.stack(basis, -1)
+    every = torch.arange(m, device=rows.device)
+    last = torch.stack([(-1) ** (k + m - 1) * torch.linalg.det(frame[:, :, every != k]) for k in range(m)], -1)
+    frame = torch.cat([frame, last[..., None]], -1)
+    hands = volume.new_ones(volume.shape[1])
+    frame = torch.cat([frame, torch.cat([frame[..., :-1], -frame[..., -1:]], -1)], 1)
+    volume, hands = torch.cat([volume, volume], 1), torch.cat([hands, -hands])
+    lost = volume.detach().sum(1) <= 0
+    if bool(lost.any()):  # too few directions for any tuple: their own axes, and all signs of them and of the rest
+        gram = rows.mT @ rows
+        size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+        _, axes = Spectrum.apply(gram / torch.where(size > 0, size, 1.0)[:, None, None], NOTHING)
+        axes = right_handed(axes)
+        turns = rows.new_tensor(list(product((1.0, -1.0), repeat=m)))
+        frame = torch.cat([frame, axes[:, None] * turns[:, None]], 1)
+        volume = torch.cat([volume, lost.to(volume)[:, None].expand(-1, len(turns))], 1)
+        hands = torch.cat([hands, turns.prod(1)])
+    return frame, volume / volume.sum(1, keepdim=True), hands, exact
+
+
+def _finished(
+    clouds: Clouds, axes: Axes, pieces: list[tuple[Tensor, Tensor, Tensor]], scale: str | None, exact: bool
+) -> Frame:
+    if scale not in (None, "rms", "max"):
+        raise InputError(f"scale must be rms, max or None, got {scale!r}")
+    size = torch.ones_like(axes.spread)
+    if scale is not None:
+        size = axes.spread if scale == "rms" else clouds.largest(torch.linalg.vector_norm(axes.points, dim=-1))
+        size = torch.where(size > 0, size, 1.0)
+    rotation, weight, cloud = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    if clouds.ragged or clouds.weight is not None or not axes.points.numel():
+        kept = (clouds.count(axes.points) > 0)[cloud]
+        rotation, weight, cloud = rotation[kept], weight[kept], cloud[kept]
+    return Frame(rotation, weight, cloud, axes.origin, size, axes.gap, axes.margin, clouds, exact)
