@@ -14,6 +14,20 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Clouds, Frame, pca_frame, weighted_frame
+from ..laws import (
+    BatchIndependence,
+    Draw,
+    Equivariance,
+    Euclidean,
+    GradientEquivariance,
+    Invariance,
+    Law,
+    Reflection,
+    Rotation,
+    SetPermutation,
+    breaks,
+    obeys,
+)
 from ._same_dropout import same_dropout
 
 Frames: TypeAlias = Literal["pca", "weighted"] | Callable[..., Frame]
@@ -29,6 +43,45 @@ _TURNING = ("points", "displacements", "vectors", "pseudovectors", "tensors")
 _KINDS = (*_TURNING, "scalars", "batch", "mask", "edges", "edge scalars", "shared")
 
 
+_SINGLE = {torch.float32: 1e-2}  # as for the frames themselves
+
+
+def _wrapped(law: Callable[[], Law], outputs: str = "scalars", group: str = "E(3)", few: int | None = None):  # type: ignore[no-untyped-def]
+    """A law of a network of points and its average: one number, a point or a vector for each cloud or point."""
+
+    def case(draw: Draw):  # type: ignore[no-untyped-def]
+        width = 3 if outputs == "vectors" else 9 if outputs == "points" else 4
+        net = draw.module(lambda: _Plain(width))
+        average = FrameAverage(net, group, outputs=outputs, samples=few)
+        return law(), average.train(few is not None), draw.normal(3, draw.size + 3, 3)
+
+    return case
+
+
+class _Plain(nn.Module):
+    """A network of points with no symmetry but that of sets."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 16), nn.Linear(32, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.inner(x))
+        h = self.outer(torch.cat([h, h.mean(-2, keepdim=True).expand_as(h)], -1)).cumsum(-1).sin()
+        return h.mean(-2) if h.shape[-1] == 4 else h.unflatten(-1, (-1, 3))[..., 0, :]
+
+
+@obeys("invariance", _wrapped(lambda: Invariance(Euclidean(3) * SetPermutation(1))), tolerance=_SINGLE)
+@obeys("equivariance of points", _wrapped(lambda: Equivariance(Euclidean(3)), "points"), tolerance=_SINGLE)
+@obeys(
+    "equivariance of vectors",
+    _wrapped(lambda: Equivariance(Euclidean(3, reflect=False), Euclidean(3).on_vectors), "vectors", "SE(3)"),
+    tolerance=_SINGLE,
+)
+@obeys("gradients turn too", _wrapped(lambda: GradientEquivariance(Euclidean(3))), tolerance={torch.float32: 0.1})
+@obeys("batch independence", _wrapped(BatchIndependence), tolerance=_SINGLE)
+@breaks("a frame drawn at random in place of all", _wrapped(lambda: Invariance(Rotation(3)), few=1))
+@breaks("mirror images of a proper group", _wrapped(lambda: Invariance(Reflection(3)), group="SE(3)"))
 class FrameAverage(nn.Module):
     """A network made exactly invariant or equivariant under a group of motions of space.
 
@@ -173,7 +226,7 @@ class Averaging:
         given = {first: inputs} if isinstance(inputs, str) else dict(inputs or {})
         self.inputs = {**_CONVENTION, **given}
         if "points" not in (self.inputs[n] for n in (*names, *given) if n in self.inputs):
-            self.inputs[first] = "points"
+            self.inputs.setdefault(first, "points")
         self.outputs = outputs
         kinds = [outputs] if isinstance(outputs, str) else list(outputs.values())
         for kind in (*self.inputs.values(), *kinds):

@@ -225,6 +225,11 @@ class Euclidean(_PointAction):
     def act(self, g: GroupElement, x: Inputs) -> Inputs:
         return self.shift.act(g[1], self.linear.act(g[0], x))
 
+    @property
+    def on_vectors(self) -> Action:
+        """The same elements acting on vectors, which turn and do not shift: velocities, forces, normals."""
+        return _Turning(self)
+
     def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
         rotation, shift = g
         if bool(shift.any()):
@@ -232,6 +237,19 @@ class Euclidean(_PointAction):
         if not torch.equal(rotation, self.linear.identity(x)):
             yield (self.linear.identity(x), shift), x
         yield from (((smaller, shift), x) for smaller, _ in self.linear.shrink(rotation, x))
+
+
+class _Turning(Euclidean):
+    """The orthogonal part of Euclidean motions."""
+
+    name = "euclidean on vectors"
+
+    def __init__(self, base: Euclidean) -> None:
+        super().__init__(base.d)
+        self.linear, self.shift = base.linear, base.shift
+
+    def act(self, g: GroupElement, x: Inputs) -> Inputs:
+        return self.linear.act(g[0], x)
 
 
 class Scaling(_PointAction):
