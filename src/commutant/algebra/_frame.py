@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Literal, TypeAlias
 
 import torch
@@ -215,8 +216,8 @@ class Frame:
         if kind == "tensors":
             shape = x.shape
             matrix = matrix.reshape(-1, 1, d, d)
-            return (matrix @ x.reshape(len(x), -1, d, d) @ matrix.mT).reshape(shape)
-        out = (x.reshape(len(x), -1, d) @ matrix.reshape(-1, d, d).mT).reshape(x.shape)
+            return (matrix @ x.reshape(len(x), prod(shape[1:-2]), d, d) @ matrix.mT).reshape(shape)
+        out = (x.reshape(len(x), prod(x.shape[1:-1]), d) @ matrix.reshape(-1, d, d).mT).reshape(x.shape)
         if kind == "pseudovectors":
             out = out * self._per_copy(torch.linalg.det(self.rotation).sign(), x).to(x.dtype)
         return out

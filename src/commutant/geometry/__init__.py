@@ -2,3 +2,10 @@
 
 from ._frame_average import FrameAverage as FrameAverage
 from ._frame_average import symmetrize_ as symmetrize_
+from ._mds import Embedding as Embedding
+from ._mds import MDSCoordinates as MDSCoordinates
+from ._mds import RoutingCoordinates as RoutingCoordinates
+from ._mds import TransformEquivariant as TransformEquivariant
+from ._mds import TransformInvariant as TransformInvariant
+from ._mds import classical_mds as classical_mds
+from ._mds import landmark_mds as landmark_mds
