@@ -13,6 +13,9 @@ from ._euclidean_frames import pca_frame as pca_frame
 from ._euclidean_frames import weighted_frame as weighted_frame
 from ._frame import Frame as Frame
 from ._frame import Kind as Kind
+from ._graph_frames import GraphFrame as GraphFrame
+from ._graph_frames import GraphKind as GraphKind
+from ._graph_frames import graph_frame as graph_frame
 from ._kalman import ScalarKalman as ScalarKalman
 from ._library import Adjoin as Adjoin
 from ._library import KSmallest as KSmallest

@@ -137,18 +137,7 @@ class Frame:
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> Frame:
         """As many frames of each cloud, drawn by weight with replacement: the mean is right in expectation only."""
-        if number < 1:
-            raise InputError(f"the number of sampled frames must be at least 1, got {number}")
-        order = self.cloud.argsort(stable=True)
-        _, sizes = torch.unique_consecutive(self.cloud[order], return_counts=True)
-        last = sizes.cumsum(0) - 1
-        first = last - sizes + 1
-        ends = self.weight.detach()[order].cumsum(0)
-        low = ends[first] - self.weight.detach()[order[first]]
-        device = self.weight.device if generator is None else generator.device
-        drawn = torch.rand((number, len(sizes)), generator=generator, device=device, dtype=torch.float64).to(low.device)
-        place = torch.searchsorted(ends, low + drawn * (ends[last] - low), right=True)
-        chosen = order[torch.minimum(torch.maximum(place, first), last).flatten()]
+        chosen = drawn_elements(self.weight, self.cloud, number, generator)
         return replace(
             self,
             rotation=self.rotation[chosen],
@@ -247,3 +236,21 @@ class Frame:
                 raise InputError(f"{len(self.clouds.index)} rows are needed, one a point, got shape {tuple(x.shape)}")
         elif tuple(x.shape[: len(self.clouds.lead)]) != self.clouds.lead:
             raise InputError(f"values must begin with {self.clouds.lead}, as the points do, got shape {tuple(x.shape)}")
+
+
+def drawn_elements(
+    weight: Float[Tensor, " frames"], owner: Int[Tensor, " frames"], number: int, generator: torch.Generator | None
+) -> Int[Tensor, " drawn"]:
+    """The places of so many elements for each owner, drawn by weight with replacement."""
+    if number < 1:
+        raise InputError(f"the number of sampled frames must be at least 1, got {number}")
+    order = owner.argsort(stable=True)
+    _, sizes = torch.unique_consecutive(owner[order], return_counts=True)
+    last = sizes.cumsum(0) - 1
+    first = last - sizes + 1
+    ends = weight.detach()[order].cumsum(0)
+    low = ends[first] - weight.detach()[order[first]]
+    device = weight.device if generator is None else generator.device
+    drawn = torch.rand((number, len(sizes)), generator=generator, device=device, dtype=torch.float64).to(low.device)
+    place = torch.searchsorted(ends, low + drawn * (ends[last] - low), right=True)
+    return order[torch.minimum(torch.maximum(place, first), last).flatten()]

@@ -1,7 +1,8 @@
-"""Networks made invariant or equivariant under motions of space."""
+"""Networks made invariant or equivariant under motions of space and relabelling of graphs."""
 
 from ._frame_average import FrameAverage as FrameAverage
 from ._frame_average import symmetrize_ as symmetrize_
+from ._graph_average import GraphAverage as GraphAverage
 from ._mds import Embedding as Embedding
 from ._mds import MDSCoordinates as MDSCoordinates
 from ._mds import RoutingCoordinates as RoutingCoordinates

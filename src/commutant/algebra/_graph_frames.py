@@ -1,0 +1,168 @@
+"""Frames of graphs under permutations of their nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from .._errors import InputError
+from ._colour_refinement import as_colours, canonical_orders, orders_of, ranked, refined, spectral_signature
+from ._frame import drawn_elements
+from ._permutations import inverse
+
+GraphKind: TypeAlias = Literal["nodes", "pairs", "scalars"]
+"""How a value answers to a permutation of the nodes: along one axis, along two, or not at all."""
+
+
+@dataclass(frozen=True)
+class GraphFrame:
+    """For each graph some orders of its nodes, with weights, that move with the graph: `F(P A) = P F(A)`.
+
+    `order[m]` belongs to graph `graph[m]`: node `order[m, i]` comes to place i. Puny et al., ICLR 2022, section 3.
+    """
+
+    order: Int[Tensor, "frames n"]
+    weight: Float[Tensor, " frames"]
+    graph: Int[Tensor, " frames"]
+    graphs: int
+    exact: bool = True
+
+    def __len__(self) -> int:
+        return len(self.graph)
+
+    def __repr__(self) -> str:
+        kind = "" if self.exact else ", sampled"
+        return f"GraphFrame({len(self)} orders of {self.graphs} graphs with up to {self.order.shape[1]} nodes{kind})"
+
+    def canonicalize(self, x: Shaped[Tensor, "graphs ..."], kind: GraphKind = "nodes") -> Shaped[Tensor, "frames ..."]:
+        """Every graph as each of its orders shows it.
+
+        Args:
+            x: `nodes` `(graphs, n, *features)`, `pairs` `(graphs, n, n, *features)`, or `scalars` `(graphs, ...)`.
+            kind: which.
+        """
+        self._check(x, kind, self.graphs)
+        return self._moved(x[self.graph], self.order, kind)
+
+    def restore(self, y: Shaped[Tensor, "frames ..."], kind: GraphKind) -> Shaped[Tensor, "frames ..."]:
+        """What was computed from reordered graphs, in the order of the nodes."""
+        self._check(y, kind, len(self))
+        return self._moved(y, inverse(self.order), kind)
+
+    def pool(self, y: Shaped[Tensor, "frames ..."]) -> Shaped[Tensor, "graphs ..."]:
+        """The weighted mean over the orders of each graph."""
+        weighted = y * self.weight.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
+        return y.new_zeros(self.graphs, *y.shape[1:]).index_add(0, self.graph, weighted)
+
+    def sample(self, number: int, generator: torch.Generator | None = None) -> GraphFrame:
+        """As many orders of each graph, drawn with replacement: the mean is right in expectation only."""
+        chosen = drawn_elements(self.weight, self.graph, number, generator)
+        weight = torch.full_like(self.weight[:1], 1 / number).expand(len(chosen))
+        return GraphFrame(self.order[chosen], weight, self.graph[chosen], self.graphs, exact=False)
+
+    def _check(self, x: Tensor, kind: str, rows: int) -> None:
+        if kind not in ("nodes", "pairs", "scalars"):
+            raise InputError(f"kind must be nodes, pairs or scalars, got {kind!r}")
+        need = (rows, *(self.order.shape[1],) * {"scalars": 0, "nodes": 1, "pairs": 2}[kind])
+        if tuple(x.shape[: len(need)]) != need:
+            raise InputError(f"{kind} must have a shape that begins with {need}, got {tuple(x.shape)}")
+
+    @staticmethod
+    def _moved(x: Tensor, order: Tensor, kind: str) -> Tensor:
+        rows = torch.arange(len(order), device=x.device)[:, None]
+        if kind == "nodes":
+            return x[rows, order]
+        if kind == "pairs":
+            return x[rows[..., None], order[:, :, None], order[:, None, :]]
+        return x
+
+
+def graph_frame(
+    adjacency: Float[Tensor, "graphs n n"],
+    features: Shaped[Tensor, "graphs n f"] | None = None,
+    *,
+    mask: Bool[Tensor, "graphs n"] | None = None,
+    kind: Literal["refined", "spectral"] = "refined",
+    invariant: bool = False,
+    max_frames: int = 10_000,
+) -> GraphFrame:
+    """Orders of the nodes of graphs that move with them, so that a mean over them does not depend on the labelling.
+
+    Args:
+        adjacency: symmetric, with weights if need be; self-loops on the diagonal.
+        features: of the nodes, which the orders respect.
+        mask: True where a node is; the others come last.
+        kind: `"spectral"`: all orders that sort the rows of `S_ij = |P_j e_i|`, with the Laplacian's eigenspaces P
+            (the paper's). `"refined"`: those orders under which the graph takes a canonical form, found by
+            individualisation and refinement from the same signatures: as many as the graph has automorphisms, the
+            smallest frame there is, and one where `"spectral"` has many for a strongly regular graph.
+        invariant: one order of each graph, where the others show the same graph: all that invariant outputs need. For
+            `"refined"`; the orders of `"spectral"` show different ones.
+        max_frames: orders of a graph, and leaves of its search, beyond which it is refused.
+
+    Raises:
+        InputError: not square or not symmetric, NaN, a graph with more frames than `max_frames`.
+
+    Example:
+        >>> path = torch.tensor([[[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
+        >>> graph_frame(path)
+        GraphFrame(2 orders of 1 graphs with up to 3 nodes)
+    """
+    if adjacency.dim() != 3 or adjacency.shape[1] != adjacency.shape[2]:
+        raise InputError(f"adjacency must be (graphs, n, n), got {tuple(adjacency.shape)}")
+    if kind not in ("refined", "spectral"):
+        raise InputError(f"kind must be refined or spectral, got {kind!r}")
+    graphs, n = adjacency.shape[:2]
+    for name, value in (("features", features), ("mask", mask)):
+        if value is not None and tuple(value.shape[:2]) != (graphs, n):
+            raise InputError(f"{name} must begin with {(graphs, n)}, got shape {tuple(value.shape)}")
+    matrices = adjacency.detach().double().cpu().numpy()
+    if not np.isfinite(matrices).all():
+        raise InputError("adjacency must be finite, got NaN or infinities")
+    rows = None if features is None else features.detach().double().cpu().numpy().reshape(graphs, n, -1)
+    if rows is not None and not np.isfinite(rows).all():
+        raise InputError("features must be finite, got NaN or infinities")
+    there = np.ones((graphs, n), dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
+    orders: list[np.ndarray] = []
+    counts = []
+    for g in range(graphs):
+        nodes = np.flatnonzero(there[g])
+        own = matrices[g][np.ix_(nodes, nodes)]
+        if np.abs(own - own.T).max(initial=0.0) > 1e-6 * np.abs(own).max(initial=0.0):
+            raise InputError(
+                f"the adjacency of graph {g} is not symmetric; symmetrise it: (adjacency + adjacency.mT) / 2"
+            )
+        own = (own + own.T) / 2
+        found = _orders(own, None if rows is None else rows[g][nodes], kind, invariant, max_frames)
+        rest = np.flatnonzero(~there[g])
+        orders += [np.concatenate([nodes[p], rest]) for p in found]
+        counts.append(len(found))
+    number = torch.tensor(counts, device=adjacency.device, dtype=torch.long)
+    order = torch.from_numpy(np.array(orders, dtype=np.int64).reshape(len(orders), n)).to(adjacency.device)
+    weight = torch.repeat_interleave(1 / number.clamp(min=1).double(), number)
+    return GraphFrame(order, weight, torch.repeat_interleave(number), graphs)
+
+
+def _orders(
+    adjacency: np.ndarray, features: np.ndarray | None, kind: str, invariant: bool, most: int
+) -> list[np.ndarray]:
+    """Orders of the nodes of one graph."""
+    edges = as_colours(adjacency)
+    first = np.zeros(len(adjacency), dtype=np.int64)
+    if features is not None and features.size:
+        first = ranked(np.stack([as_colours(column) for column in features.T], 1))
+    if not len(adjacency):
+        return [first]
+    signature = spectral_signature(adjacency)
+    if kind == "spectral":
+        if signature is None:
+            raise InputError('eigenvalues of the Laplacian are too close to tell apart: take kind="refined"')
+        return orders_of(ranked(np.concatenate([first[:, None], signature], 1)), most)
+    colours = first if signature is None else ranked(np.concatenate([first[:, None], signature], 1))
+    colours = refined(ranked(np.stack([colours, np.diag(edges)], 1)), edges)
+    return canonical_orders(colours, edges, most, whole=not invariant)

@@ -1,0 +1,206 @@
+"""Frames of graphs: the law, the sizes, canonical forms that tell graphs apart, and the graphs that are hard."""
+
+from math import factorial
+
+import numpy as np
+import pytest
+import torch
+
+from commutant import InputError
+from commutant.algebra import graph_frame
+from commutant.geometry import GraphAverage
+
+nx = pytest.importorskip("networkx")
+ATLAS = [g for g in nx.graph_atlas_g() if g.number_of_nodes() == 6 and nx.is_connected(g)]
+
+
+def matrix(graph):
+    return torch.tensor(nx.to_numpy_array(graph))[None]
+
+
+def relabelled(adjacency, seed=0):
+    order = torch.randperm(adjacency.shape[-1], generator=torch.Generator().manual_seed(seed))
+    return adjacency[:, order][:, :, order], order
+
+
+def rook():
+    return nx.convert_node_labels_to_integers(nx.line_graph(nx.complete_bipartite_graph(4, 4)))
+
+
+def shrikhande():
+    graph = nx.Graph()
+    for i in range(4):
+        for j in range(4):
+            graph.add_edges_from(((i, j), ((i + a) % 4, (j + b) % 4)) for a, b in ((0, 1), (1, 0), (1, 1)))
+    return nx.convert_node_labels_to_integers(graph)
+
+
+HARD = {
+    "complete": nx.complete_graph(6),
+    "empty": nx.empty_graph(5),
+    "disconnected": nx.disjoint_union(nx.cycle_graph(4), nx.path_graph(3)),
+    "two triangles": nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3)),
+    "petersen": nx.petersen_graph(),
+    "rook": rook(),
+    "shrikhande": shrikhande(),
+    "star": nx.star_graph(5),
+    "cube": nx.hypercube_graph(3),
+    "one node": nx.empty_graph(1),
+}
+
+
+def network(pairs):
+    n = pairs.shape[1] ** 2
+    weight = torch.sin(torch.arange(n * 12, dtype=torch.float64) * 1.3 + 0.2).reshape(n, 12)
+    return torch.tanh(pairs.flatten(1) @ weight + weight[0]).cumsum(-1).sin()
+
+
+@pytest.mark.parametrize("kind", ["refined", "spectral"])
+def test_frames_move_with_the_graph(kind):
+    adjacency = torch.cat([matrix(g) for g in ATLAS])
+    moved, order = relabelled(adjacency)
+    first, second = (graph_frame(a, kind=kind) for a in (adjacency, moved))
+    for g in range(0, len(ATLAS), 7):
+        # node j of the moved graph is node order[j] of the first
+        ours = {tuple(p) for p in first.order[first.graph == g].tolist()}
+        theirs = {tuple(order[p].tolist()) for p in second.order[second.graph == g]}
+        assert ours == theirs
+    values = [f.pool(network(f.canonicalize(a, "pairs"))) for f, a in ((first, adjacency), (second, moved))]
+    assert torch.allclose(*values, atol=1e-12)
+    assert float(torch.pdist(values[0]).min()) > 1e-4, "all pairs of graphs are told apart"
+
+
+def test_the_refined_frame_is_the_automorphism_group_in_size():
+    adjacency = torch.cat([matrix(g) for g in ATLAS])
+    sizes = torch.bincount(graph_frame(adjacency).graph).tolist()
+    for graph, size in zip(ATLAS, sizes, strict=True):
+        matcher = nx.isomorphism.GraphMatcher(graph, graph)
+        assert size == sum(1 for _ in matcher.isomorphisms_iter())
+
+
+def test_the_spectral_frame_has_the_sizes_of_the_paper():
+    """The atlas of connected graphs with seven nodes: 136 have one order, the median is 4 and the mean 35."""
+    graphs = [g for g in nx.graph_atlas_g() if g.number_of_nodes() == 7 and nx.is_connected(g)]
+    sizes = torch.bincount(graph_frame(torch.cat([matrix(g) for g in graphs]), kind="spectral").graph)
+    assert len(graphs) == 853
+    assert int((sizes == 1).sum()) == 136
+    assert int(sizes.median()) == 4
+    assert round(float(sizes.double().mean())) == 35
+    assert int(sizes.max()) == factorial(7)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_canonical_forms_of_hard_graphs(name):
+    adjacency = matrix(HARD[name])
+    forms = []
+    for seed in range(3):
+        moved, _ = relabelled(adjacency, seed)
+        forms.append(graph_frame(moved, invariant=True).canonicalize(moved, "pairs"))
+    assert torch.equal(forms[0], forms[1])
+    assert torch.equal(forms[0], forms[2])
+    assert torch.equal(graph_frame(adjacency, invariant=True).canonicalize(adjacency, "pairs"), forms[0])
+
+
+def test_graphs_that_share_all_signatures_are_told_apart():
+    """The rook's graph and Shrikhande's have one spectrum, and one row of S for all nodes."""
+    first, second = (
+        graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in map(matrix, (rook(), shrikhande()))
+    )
+    assert not torch.equal(first, second)
+    with pytest.raises(InputError, match="orders sort the spectral signatures"):
+        graph_frame(matrix(rook()), kind="spectral")
+    assert (len(graph_frame(matrix(rook()))), len(graph_frame(matrix(shrikhande())))) == (1152, 192)
+
+
+def test_weights_features_and_masks_are_respected():
+    weights = torch.tensor([[0.0, 1.0, 0.5, 0.0], [1.0, 0.0, 0.0, 0.5], [0.5, 0.0, 0.0, 1.0], [0.0, 0.5, 1.0, 0.0]])[
+        None
+    ]
+    assert len(graph_frame(weights)) == 4
+    coloured = torch.tensor([[[1.0], [0.0], [0.0], [0.0]]])
+    assert len(graph_frame(weights, coloured)) == 1
+    loops = weights + torch.diag(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    assert len(graph_frame(loops)) == 1
+    padded = torch.full((1, 6, 6), 9.0)
+    padded[:, 1:5, 1:5] = weights
+    mask = torch.tensor([[False, True, True, True, True, False]])
+    frame = graph_frame(padded, mask=mask)
+    assert len(frame) == 4
+    assert torch.equal(frame.canonicalize(mask), torch.tensor([[True] * 4 + [False] * 2] * 4))
+    bare = graph_frame(weights).canonicalize(weights, "pairs")
+    assert torch.equal(frame.canonicalize(padded, "pairs")[:, :4, :4].unique(dim=0), bare.unique(dim=0))
+
+
+def test_what_was_reordered_is_restored():
+    adjacency = torch.cat([matrix(g) for g in ATLAS[:5]])
+    frame = graph_frame(adjacency)
+    nodes, pairs = torch.randn(5, 6, 2), torch.randn(5, 6, 6, 2)
+    assert torch.allclose(frame.pool(frame.restore(frame.canonicalize(nodes), "nodes")), nodes, atol=1e-6)
+    assert torch.allclose(frame.pool(frame.restore(frame.canonicalize(pairs, "pairs"), "pairs")), pairs, atol=1e-6)
+
+
+class Numbered(torch.nn.Module):
+    """One round of message passing that is told the number of every node."""
+
+    def __init__(self, n, width=8):
+        super().__init__()
+        self.embed, self.out = torch.nn.Linear(n + 1, width), torch.nn.Linear(width, 3)
+
+    def forward(self, adjacency, features, mask=None):
+        one = torch.eye(adjacency.shape[1]).to(features).expand(len(adjacency), -1, -1)
+        h = torch.tanh(self.embed(torch.cat([features, one], -1)))
+        return self.out(torch.tanh(adjacency @ h + h))
+
+
+@pytest.mark.parametrize("outputs", ["nodes", "scalars"])
+@pytest.mark.parametrize("kind", ["refined", "spectral"])
+def test_a_numbered_network_is_made_symmetric(outputs, kind):
+    base = Numbered(6).double()
+    net = base if outputs == "nodes" else lambda a, x: base(a, x).sum(1)
+    model = GraphAverage(net, outputs, kind=kind)
+    adjacency = torch.cat([matrix(g) for g in ATLAS[20:40]])
+    features = torch.randint(0, 2, (20, 6, 1)).double()
+    moved, order = relabelled(adjacency, 4)
+    first, second = model(adjacency, features), model(moved, features[:, order])
+    expected = first[:, order] if outputs == "nodes" else first
+    assert torch.allclose(expected, second, atol=1e-12)
+    plain = net(adjacency, features), net(moved, features[:, order])
+    assert not torch.allclose(plain[0][:, order] if outputs == "nodes" else plain[0], plain[1], atol=1e-3)
+
+
+def test_samples_in_training():
+    seen = []
+    model = GraphAverage(lambda a: seen.append(len(a)) or a.flatten(1).cumsum(1), kind="spectral", samples=2)
+    adjacency = torch.cat([matrix(g) for g in ATLAS[:4]])
+    model.train()(adjacency), model.eval()(adjacency)
+    assert seen[0] == 8
+    assert seen[1] == len(graph_frame(adjacency, kind="spectral"))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: graph_frame(torch.rand(3, 3)), "must be"),
+        (lambda: graph_frame(torch.triu(torch.ones(1, 3, 3))), "not symmetric; symmetrise it"),
+        (lambda: graph_frame(torch.full((1, 3, 3), torch.nan)), "finite"),
+        (lambda: graph_frame(torch.ones(1, 3, 3), torch.full((1, 3, 1), torch.inf)), "features must be finite"),
+        (lambda: graph_frame(torch.ones(1, 3, 3), torch.ones(1, 4, 1)), "features must begin with"),
+        (lambda: graph_frame(torch.ones(1, 3, 3), kind="nauty"), "kind must be"),
+        (lambda: graph_frame(matrix(nx.complete_graph(9))), "too many symmetries"),
+        (lambda: graph_frame(torch.ones(1, 3, 3)).canonicalize(torch.ones(1, 4)), "begins with"),
+        (lambda: graph_frame(torch.ones(1, 3, 3)).canonicalize(torch.ones(1, 3), "edges"), "kind must be"),
+        (lambda: graph_frame(torch.ones(1, 3, 3)).sample(0), "at least 1"),
+        (lambda: GraphAverage(torch.nn.Identity(), "edges"), "outputs must be"),
+        (lambda: GraphAverage(torch.nn.Identity(), samples=0), "samples must be"),
+    ],
+)
+def test_bad_input_is_named(make, words, unchecked):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_no_graphs_and_no_nodes():
+    assert len(graph_frame(torch.zeros(0, 3, 3))) == 0
+    nothing = graph_frame(torch.zeros(2, 0, 0))
+    assert nothing.order.shape == (2, 0)
+    assert np.isclose(float(nothing.weight.sum()), 2)
