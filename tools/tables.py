@@ -22,6 +22,7 @@ ROOMS = (
     "sequences",
     "sequences.huggingface",
     "weights",
+    "geometry",
     "data",
     "training",
     "evidence",
@@ -142,6 +143,29 @@ def laws_table() -> str:
     return table(["subject", "", "law", "identity"], sorted(rows))
 
 
+def exactness_table() -> str:
+    """Jumps near a cube and torques of forces, from the record of the claim on continuity."""
+    found = [r for r in records() if (r["paper"], r["claim"], r["scale"]) == ("frame-averaging", "continuity", "small")]
+    if not found:
+        return "Not measured yet."
+    figures = {key: value["mean"] for key, value in found[0]["figures"].items()}
+    ways = (("axes", "principal axes, as they come"), ("blended", "`pca_frame`"), ("weighted", "`weighted_frame`"))
+    header = ["frame", *(f"1e-{p} from a cube" for p in (1, 2, 3, 4, 5)), "the cube itself, turned"]
+    rows = [
+        [label, *(number(figures[f"{way}@jump-{p}"]) for p in (1, 2, 3, 4, 5)), number(figures[f"{way}@cube"])]
+        for way, label in ways
+    ]
+    forces = [
+        [label, number(figures[f"{way}@torque"]), number(figures[f"{way}@force"]), error]
+        for way, label, error in (
+            ("through", 'through the frame (`gradient="through"`)', "exact"),
+            ("detached", 'frame detached (`gradient="detach"`)', f"{100 * figures['detached@error']:.1f} % off"),
+        )
+    ]
+    first = table(header, rows)
+    return first + "\n\n" + table(["gradient of an invariant energy", "torque", "sum of forces", "force"], forces)
+
+
 def public_names(room: str) -> list[str]:
     module = importlib.import_module(f"commutant.{room}")
     return sorted(
@@ -194,6 +218,10 @@ def pages() -> dict[Path, str]:
         "docs/weights.md": {
             "matching-claims": claims_table("weight-matching").split("\n\n")[0],
             "merging-claims": claims_table("iterative-feature-merging").split("\n\n")[0],
+        },
+        "docs/geometry.md": {
+            "frame-claims": claims_table("frame-averaging").split("\n\n")[0],
+            "exactness": exactness_table(),
         },
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }

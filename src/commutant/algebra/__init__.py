@@ -9,6 +9,7 @@ from ._assignment import linear_assignment as linear_assignment
 from ._clouds import Clouds as Clouds
 from ._clouds import Copies as Copies
 from ._elements import Element as Element
+from ._euclidean_frames import FrameGroup as FrameGroup
 from ._euclidean_frames import pca_frame as pca_frame
 from ._euclidean_frames import weighted_frame as weighted_frame
 from ._frame import Frame as Frame
@@ -16,6 +17,11 @@ from ._frame import Kind as Kind
 from ._graph_frames import GraphFrame as GraphFrame
 from ._graph_frames import GraphKind as GraphKind
 from ._graph_frames import graph_frame as graph_frame
+from ._group_frames import gram_schmidt_frame as gram_schmidt_frame
+from ._group_frames import group_frame as group_frame
+from ._group_frames import lorentz_frame as lorentz_frame
+from ._group_frames import random_frame as random_frame
+from ._group_frames import signed_permutations as signed_permutations
 from ._kalman import ScalarKalman as ScalarKalman
 from ._library import Adjoin as Adjoin
 from ._library import KSmallest as KSmallest

@@ -24,7 +24,8 @@ from ._axes import NOTHING, Axes, Spectrum, principal_axes, right_handed, vanish
 from ._clouds import Clouds
 from ._frame import Frame
 
-Group: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
+FrameGroup: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
+"""Translations; linear orthogonal maps, all or proper; Euclidean motions, all or proper."""
 SignRule: TypeAlias = Literal["all", "skew", "softskew", "maxabs"]
 Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
 
@@ -56,7 +57,7 @@ def _seen_by(kind: str, action: Action | None = None, at_least: int = 1, **optio
 @breaks("mirror images of a proper group", _seen_by("pca", Reflection(3), at_least=4, group="SE"))
 def pca_frame(
     x: Float[Tensor, "*lead n d"],
-    group: Group = "E",
+    group: FrameGroup = "E",
     *,
     batch: Int[Tensor, " n"] | None = None,
     mask: Shaped[Tensor, "*lead n"] | None = None,
@@ -125,7 +126,7 @@ def pca_frame(
 @obeys("invariance", _seen_by("weighted"), tolerance=_SINGLE)
 def weighted_frame(
     x: Float[Tensor, "*lead n d"],
-    group: Group = "E",
+    group: FrameGroup = "E",
     *,
     batch: Int[Tensor, " n"] | None = None,
     mask: Shaped[Tensor, "*lead n"] | None = None,

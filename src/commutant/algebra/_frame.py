@@ -174,11 +174,11 @@ class Frame:
     def _pointwise(self, y: Tensor) -> bool:
         """Whether values of copied clouds have a row for each point instead of one for each frame."""
         if not self.clouds.ragged:
-            if len(y) != len(self):
+            if y.shape[:1] != self.cloud.shape:
                 raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
             return False
         assert self.copies.rows is not None
-        if len(y) not in (len(self), len(self.copies.rows)):
+        if not y.dim() or len(y) not in (len(self), len(self.copies.rows)):
             points = len(self.copies.rows)
             raise InputError(
                 f"{len(self)} rows are needed, one a frame, or {points}, one a point, got shape {tuple(y.shape)}"

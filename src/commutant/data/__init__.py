@@ -12,6 +12,8 @@ from ._moving import digit_glyphs as digit_glyphs
 from ._moving import flowing_glyphs as flowing_glyphs
 from ._moving import mnist_glyphs as mnist_glyphs
 from ._moving import mnist_unavailable as mnist_unavailable
+from ._particles import Trajectories as Trajectories
+from ._particles import charged_particles as charged_particles
 from ._reber import ReberStrings as ReberStrings
 from ._reber import reber_accepts as reber_accepts
 from ._reber import reber_strings as reber_strings
@@ -23,6 +25,8 @@ from ._sets import DigitPoints as DigitPoints
 from ._sets import SetBatch as SetBatch
 from ._sets import digit_points as digit_points
 from ._sets import second_minimum as second_minimum
+from ._surfaces import Surfaces as Surfaces
+from ._surfaces import solid_surfaces as solid_surfaces
 from ._text import CharacterText as CharacterText
 from ._text import character_text as character_text
 from ._text import text_unavailable as text_unavailable

@@ -3,6 +3,8 @@
 from ._frame_average import FrameAverage as FrameAverage
 from ._frame_average import symmetrize_ as symmetrize_
 from ._graph_average import GraphAverage as GraphAverage
+from ._image_average import ImageAverage as ImageAverage
+from ._latent_frames import LatentFrameAverage as LatentFrameAverage
 from ._mds import Embedding as Embedding
 from ._mds import MDSCoordinates as MDSCoordinates
 from ._mds import RoutingCoordinates as RoutingCoordinates

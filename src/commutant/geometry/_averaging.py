@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Clouds, Frame, pca_frame, weighted_frame
+from ..algebra import Clouds, Frame, lorentz_frame, pca_frame, weighted_frame
 from ._same_dropout import same_dropout
 
 Frames: TypeAlias = Literal["pca", "weighted"] | Callable[..., Frame]
@@ -45,9 +45,11 @@ class Averaging:
         chunk: int | None,
         gradient: str,
     ) -> None:
-        found = re.fullmatch(r"(T|O|SO|E|SE)\((\d+)\)", group)
+        found = re.fullmatch(r"(T|O|SO|E|SE|Lorentz)\((\d+)\)", group)
         if found is None:
-            raise InputError(f"group must be T(d), O(d), SO(d), E(d) or SE(d) for a number d, got {group!r}")
+            raise InputError(
+                f"group must be T(d), O(d), SO(d), E(d), SE(d) or Lorentz(d) for a number d, got {group!r}"
+            )
         self.group, self.d = found.group(1), int(found.group(2))
         self.signature = inspect.signature(forward)
         names = [n for n, p in self.signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
@@ -119,6 +121,9 @@ class Averaging:
         """The frame of a batch of clouds; directions turn with them and settle what they leave open."""
         if callable(self.frames):
             frame = self.frames(points, clouds)
+        elif self.group == "Lorentz":
+            with torch.autocast(points.device.type, enabled=False):
+                frame = lorentz_frame(points, clouds=clouds)
         else:
             with torch.autocast(points.device.type, enabled=False):
                 rows = [_as_rows(v, points, clouds) for v in directions]

@@ -90,7 +90,7 @@ class FrameAverage(nn.Module):
 
     Args:
         net: any module whose first axis is that of clouds, or of points with `batch`.
-        group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension.
+        group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension; `"Lorentz(4)"` for momenta.
         inputs: the kind of the first argument, or a mapping from names of the network's arguments to kinds. By
             default the first is `points`, and names of PyG mean what they mean there (`pos`, `vel`, `batch`, `mask`,
             `edge_index`, `edge_attr`); other tensors are `scalars`.

@@ -7,6 +7,7 @@ from ._actions import check_action as check_action
 from ._causality import Causality as Causality
 from ._check import assert_law as assert_law
 from ._check import check as check
+from ._grids import SquareSymmetry as SquareSymmetry
 from ._inputs import Sets as Sets
 from ._inputs import parse_input as parse_input
 from ._laws import Associativity as Associativity
@@ -54,6 +55,7 @@ ACTIONS: dict[str, type[Action]] = {
         Scaling,
         SignFlip,
         TimeShift,
+        SquareSymmetry,
         Trivial,
     )
 }

@@ -1,0 +1,237 @@
+"""Frames that are not principal axes: a whole finite group, draws from a group, minimal frames, the Lorentz group."""
+
+from __future__ import annotations
+
+from itertools import permutations, product
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
+from ._axes import Spectrum
+from ._clouds import Clouds
+from ._frame import Frame
+
+
+def _seen(kind: str):  # type: ignore[no-untyped-def]
+    """A law of what a network of points sees through one of these frames."""
+
+    def case(draw: Draw):  # type: ignore[no-untyped-def]
+        d = 4 if kind == "lorentz" else 3
+        net = draw.module(lambda: nn.Sequential(nn.Linear(d, 16), nn.Tanh(), nn.Linear(16, 4)))
+        signed = MatrixGroup(signed_permutations(d)[[1, 9, 20]])
+        law, make = {
+            "whole": (Invariance(signed * SetPermutation(1)), lambda x: group_frame(x, signed_permutations(d))),
+            "lorentz": (Invariance(MatrixGroup(_boosts()) * SetPermutation(1)), lorentz_frame),
+            "minimal": (Invariance(Rotation(d)), lambda x: gram_schmidt_frame(x, "SO")),
+            "minimal-sets": (Invariance(SetPermutation(1)), lambda x: gram_schmidt_frame(x, "SO")),
+        }[kind]
+
+        def average(x: Tensor) -> Tensor:
+            frame = make(x)
+            return frame.pool(net(frame.canonicalize(x)).mean(1).cumsum(-1).sin())
+
+        return law, average, draw.normal(3, draw.size + 12, d)
+
+    return case
+
+
+def _boosts() -> Float[Tensor, "2 4 4"]:
+    boost, turn = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    half = torch.tensor(0.3, dtype=torch.float64)
+    boost[:2, :2] = torch.stack([torch.stack([half.cosh(), half.sinh()]), torch.stack([half.sinh(), half.cosh()])])
+    turn[1:, 1:] = torch.linalg.matrix_exp(torch.tensor([[0.0, 1, 0.4], [-1, 0, 0.7], [-0.4, -0.7, 0]]).double())
+    return torch.stack([boost, turn])
+
+
+def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
+    """The `2^d d!` matrices that permute the coordinates and flip their signs: the symmetries of the cube."""
+    eye = torch.eye(d, dtype=torch.float64)
+    return torch.stack([
+        eye[list(p)] * torch.tensor(s, dtype=torch.float64)[:, None]
+        for p in permutations(range(d))
+        for s in product((1.0, -1.0), repeat=d)
+    ])  # fmt: skip
+
+
+@obeys("invariance under the group", _seen("whole"), tolerance={torch.float32: 1e-2})
+def group_frame(
+    x: Float[Tensor, "*lead n d"], matrices: Float[Tensor, "elements d d"], *, clouds: Clouds | None = None
+) -> Frame:
+    """All elements of a finite group of matrices, for every cloud alike: group averaging.
+
+    Args:
+        x: points.
+        matrices: the group, each element once.
+        clouds: the layout of x, where it is not stacked.
+
+    Raises:
+        InputError: matrices that are not closed under products.
+    """
+    clouds = clouds or Clouds.of(x)
+    group = matrices.double().to(x.device)
+    if group.dim() != 3 or group.shape[1:] != (x.shape[-1],) * 2:
+        raise InputError(f"matrices must be (elements, {x.shape[-1]}, {x.shape[-1]}), got {tuple(matrices.shape)}")
+    products = (group[:, None] @ group).flatten(0, 1).flatten(1)
+    if float(torch.cdist(products, group.flatten(1)).amin(1).max()) > 1e-6:
+        raise InputError("the matrices are no group: some product of two is not among them")
+    number = clouds.number
+    elements = len(group)
+    whole = group.repeat_interleave(number, 0)
+    cloud = torch.arange(number, device=x.device).repeat(elements)
+    weight = torch.full((len(cloud),), 1 / elements, dtype=torch.float64, device=x.device)
+    return _plain(clouds, x, whole, cloud, weight, inverse=torch.linalg.inv(group).repeat_interleave(number, 0))
+
+
+def random_frame(
+    x: Float[Tensor, "*lead n d"],
+    group: Literal["O", "SO", "E", "SE"],
+    number: int,
+    *,
+    generator: torch.Generator | None = None,
+    clouds: Clouds | None = None,
+) -> Frame:
+    """Elements of a group drawn uniformly, `number` for each cloud: the average is right in expectation only.
+
+    What frames are to be better than. For the Euclidean groups the origin is the mean.
+    """
+    if group not in ("O", "SO", "E", "SE"):
+        raise InputError(f"group must be O, SO, E or SE, got {group!r}")
+    clouds = clouds or Clouds.of(x)
+    total, d = number * clouds.number, x.shape[-1]
+    device = x.device if generator is None else generator.device
+    q, r = torch.linalg.qr(torch.randn(total, d, d, generator=generator, device=device, dtype=torch.float64))
+    q = (q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)).to(x.device)
+    if group in ("SO", "SE"):
+        q = torch.cat([q[..., :-1], q[..., -1:] * torch.linalg.det(q).sign()[:, None, None]], -1)
+    cloud = torch.arange(clouds.number, device=x.device).repeat(number)
+    weight = torch.full((total,), 1 / number, dtype=torch.float64, device=x.device)
+    points = clouds.flat(x).double()
+    origin = clouds.total(points) / clouds.count(points).clamp(min=1e-300)[:, None] if group in ("E", "SE") else None
+    return _plain(clouds, x, q, cloud, weight, origin=origin, exact=False)
+
+
+@obeys("invariance under rotations", _seen("minimal"), tolerance={torch.float32: 1e-2})
+@breaks("invariance to the order of points", _seen("minimal-sets"))
+def gram_schmidt_frame(
+    x: Float[Tensor, "*lead n d"], group: Literal["O", "SO", "E", "SE"] = "SE", *, clouds: Clouds | None = None
+) -> Frame:
+    """The one frame that Gram-Schmidt makes of the first independent points, in the order in which they are stored.
+
+    The smallest frame of clouds whose points have names (atoms of a backbone, landmarks); it depends on the order, so
+    it is not one for sets. Lin et al., ICML 2024.
+
+    Args:
+        x: points, stacked.
+        group: as for `pca_frame`.
+        clouds: the layout of x, which must be stacked and without a mask.
+
+    Raises:
+        InputError: a cloud that does not span enough dimensions, by number.
+    """
+    if group not in ("O", "SO", "E", "SE"):
+        raise InputError(f"group must be O, SO, E or SE, got {group!r}")
+    clouds = clouds or Clouds.of(x)
+    if clouds.ragged or clouds.weight is not None:
+        raise InputError("minimal frames need stacked clouds without a mask")
+    points, d = clouds.flat(x).double(), x.shape[-1]
+    origin = points.mean(1) if group in ("E", "SE") else points.new_zeros(len(points), d)
+    rows = points - origin[:, None]
+    size = rows.detach().square().sum(-1).amax(-1) if rows.shape[1] else rows.new_zeros(len(rows))
+    proper = group in ("SO", "SE")
+    basis: list[Tensor] = []
+    for _ in range(d - 1 if proper else d):
+        left = rows
+        for q in basis:
+            left = left - (left * q[:, None]).sum(-1, keepdim=True) * q[:, None]
+        there = left.detach().square().sum(-1) > 1e-12 * size[:, None]
+        if not bool(there.any(1).all()):
+            cloud = int((~there.any(1)).nonzero()[0])
+            raise InputError(f"the points of cloud {cloud} span {len(basis)} dimensions, too few for {group}({d})")
+        first = there.double().argmax(1)
+        picked = left[torch.arange(len(left), device=x.device), first]
+        basis.append(picked / picked.norm(dim=-1, keepdim=True))
+    frame = torch.stack(basis, -1) if basis else points.new_zeros(len(points), d, 0)
+    if proper:
+        every = torch.arange(d, device=x.device)
+        last = [(-1) ** (k + d - 1) * torch.linalg.det(frame[:, every != k]) for k in range(d)]
+        frame = torch.cat([frame, torch.stack(last, -1)[..., None]], -1)
+    ones = frame.new_ones(len(frame))
+    return _plain(clouds, x, frame, torch.arange(len(frame), device=x.device), ones, origin=origin)
+
+
+@obeys("invariance under boosts and turns", _seen("lorentz"), tolerance={torch.float32: 5e-2, torch.float64: 1e-7})
+def lorentz_frame(
+    x: Float[Tensor, "*lead n d"],
+    *,
+    batch: Int[Tensor, " n"] | None = None,
+    mask: Shaped[Tensor, "*lead n"] | None = None,
+    clouds: Clouds | None = None,
+    proper: bool = False,
+) -> Frame:
+    """Frames of sets of momenta under boosts, rotations and reflections of space: the Lorentz group, time kept forward.
+
+    The axes that make both `sum p p^T` and the metric `diag(1, -1, ..., -1)` diagonal, with all signs in space. They do
+    not depend on the order of the momenta, and exist for massless ones too.
+
+    Args:
+        x: momenta, energy first.
+        batch, mask, clouds: as for `pca_frame`.
+        proper: without reflections.
+
+    Raises:
+        InputError: momenta that do not span all dimensions, or whose axes are not distinct; by number.
+    """
+    clouds = clouds or Clouds.of(x, batch, mask)
+    points, d = clouds.flat(x).double(), x.shape[-1]
+    if d < 2:
+        raise InputError(f"momenta need energy and at least one more component, got {d}")
+    outer = clouds.total(points[..., :, None] * points[..., None, :])
+    size = outer.diagonal(dim1=-2, dim2=-1).sum(-1)
+    outer = outer / torch.where(size > 0, size, 1.0)[:, None, None]
+    least = torch.linalg.eigvalsh(outer.detach())[:, 0]
+    if bool((flat := least < 1e-13).any()):
+        raise InputError(f"the momenta of cloud {int(flat.nonzero()[0])} do not span {d} dimensions")
+    root = torch.linalg.cholesky(outer)
+    metric = -torch.ones(d, dtype=torch.float64, device=x.device)
+    metric[0] = 1.0
+    form = root.mT @ (metric[:, None] * root)
+    scale = form.detach().abs().amax((-1, -2))
+    values, vectors = Spectrum.apply(form / scale[:, None, None], 1e-12)
+    gap = (values[:, :-1] - values[:, 1:]).detach().amin(-1) / values.detach().abs().amax(-1)
+    if bool((close := gap < 1e-9).any()):
+        raise InputError(f"the axes of the momenta of cloud {int(close.nonzero()[0])} are not distinct")
+    axes = root @ vectors / (values.abs() * scale[:, None]).sqrt()[:, None]
+    forward = torch.where(axes.detach()[:, 0, 0] < 0, -1.0, 1.0)
+    axes = torch.cat([axes[..., :1] * forward[:, None, None], axes[..., 1:]], -1)
+    turns = torch.tensor(list(product((1.0, -1.0), repeat=d - 1)), dtype=torch.float64, device=x.device)
+    turns = torch.cat([turns.new_ones(len(turns), 1), turns], 1)
+    if proper:
+        hand = torch.where(torch.linalg.det(axes.detach()) < 0, -1.0, 1.0)
+        axes = torch.cat([axes[..., :-1], axes[..., -1:] * hand[:, None, None]], -1)
+        turns = turns[turns.prod(1) > 0]
+    frames = (axes[:, None] * turns[:, None]).flatten(0, 1)
+    inverse = metric[:, None] * frames.mT * metric  # eta Lambda^T eta
+    cloud = torch.arange(clouds.number, device=x.device).repeat_interleave(len(turns))
+    weight = torch.full((len(cloud),), 1 / len(turns), dtype=torch.float64, device=x.device)
+    return _plain(clouds, x, frames, cloud, weight, inverse=inverse, gap=gap)
+
+
+def _plain(
+    clouds: Clouds,
+    x: Tensor,
+    rotation: Tensor,
+    cloud: Tensor,
+    weight: Tensor,
+    *,
+    origin: Tensor | None = None,
+    inverse: Tensor | None = None,
+    gap: Tensor | None = None,
+    exact: bool = True,
+) -> Frame:
+    ones = torch.ones(clouds.number, dtype=torch.float64, device=x.device)
+    origin = x.new_zeros(clouds.number, x.shape[-1], dtype=torch.float64) if origin is None else origin
+    return Frame(rotation, weight, cloud, origin, ones, ones if gap is None else gap, ones, clouds, exact, inverse)
