@@ -273,7 +273,7 @@ def test_autocast_leaves_the_frame_in_double():
 
 
 @pytest.mark.filterwarnings("ignore")  # those of the compiler
-def test_compiled_models_give_the_same():
+def test_compiled_models_give_the_same(unchecked):
     model = FrameAverage(nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3)), "SE(3)", outputs="vectors")
     x = torch.randn(4, 10, 3)
     assert torch.allclose(torch.compile(model, backend="eager")(x), model(x), atol=1e-5)

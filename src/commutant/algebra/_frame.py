@@ -82,10 +82,9 @@ class Frame:
         """`g^{-1} x` for values that are copied for each frame already, and centred where they are points."""
         if kind == "scalars":
             return x
-        forward, backward = self._matrices(x)
         if kind in ("points", "displacements"):
             x = x / self._per_copy(self.scale[self.cloud], x).to(x.dtype)
-        return self._turned(x, backward, forward, kind)
+        return self._turned(x, self.rotation.mT if self.inverse is None else self.inverse, kind)
 
     def restore(self, y: Shaped[Tensor, "..."], kind: Kind) -> Shaped[Tensor, "..."]:
         """What was computed from canonical inputs, turned back: `g y`.
@@ -97,8 +96,7 @@ class Frame:
         self._check(y, kind, lead=False)
         if kind == "scalars":
             return y
-        forward, backward = self._matrices(y)
-        y = self._turned(y, forward, backward, kind)
+        y = self._turned(y, self.rotation, kind)
         if kind in ("points", "displacements"):
             y = y * self._per_copy(self.scale[self.cloud], y).to(y.dtype)
         if kind == "points":
@@ -174,7 +172,7 @@ class Frame:
     def _pointwise(self, y: Tensor) -> bool:
         """Whether values of copied clouds have a row for each point instead of one for each frame."""
         if not self.clouds.ragged:
-            if y.shape[:1] != self.cloud.shape:
+            if not y.dim() or len(y) != len(self):
                 raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
             return False
         assert self.copies.rows is not None
@@ -190,23 +188,16 @@ class Frame:
         rest = value.shape[1:]
         if self._pointwise(x):
             value = value[self.copies.clouds.index]
-        return value.reshape(len(value), *(1,) * (x.dim() - 1 - len(rest)), *rest)
+        return value.reshape(len(value), *(1,) * max(0, x.dim() - 1 - len(rest)), *rest)
 
-    def _matrices(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        forward = self.rotation.to(x.dtype)
-        backward = forward.mT if self.inverse is None else self.inverse.to(x.dtype)
-        return self._per_copy(forward, x) if self.clouds.ragged else forward, (
-            self._per_copy(backward, x) if self.clouds.ragged else backward
-        )
-
-    def _turned(self, x: Tensor, matrix: Tensor, other: Tensor, kind: Kind) -> Tensor:
-        """`A x`, `det(A) A x` or `A x A^T` for the matrix A of each row."""
-        d = self.rotation.shape[-1]
+    def _turned(self, x: Tensor, matrix: Tensor, kind: Kind) -> Tensor:
+        """`A x`, `det(A) A x` or `A x A^T`, with the matrix of the frame that each row belongs to."""
+        d = matrix.shape[-1]
+        own = self._per_copy(matrix.to(x.dtype), x).reshape(len(x), d, d)
         if kind == "tensors":
-            shape = x.shape
-            matrix = matrix.reshape(-1, 1, d, d)
-            return (matrix @ x.reshape(len(x), prod(shape[1:-2]), d, d) @ matrix.mT).reshape(shape)
-        out = (x.reshape(len(x), prod(x.shape[1:-1]), d) @ matrix.reshape(-1, d, d).mT).reshape(x.shape)
+            own = own[:, None]
+            return (own @ x.reshape(len(x), prod(x.shape[1:-2]), d, d) @ own.mT).reshape(x.shape)
+        out = (x.reshape(len(x), prod(x.shape[1:-1]), d) @ own.mT).reshape(x.shape)
         if kind == "pseudovectors":
             out = out * self._per_copy(torch.linalg.det(self.rotation).sign(), x).to(x.dtype)
         return out
