@@ -12,6 +12,9 @@ from ._moving import digit_glyphs as digit_glyphs
 from ._moving import flowing_glyphs as flowing_glyphs
 from ._moving import mnist_glyphs as mnist_glyphs
 from ._moving import mnist_unavailable as mnist_unavailable
+from ._objects import OBJECT_CLASSES as OBJECT_CLASSES
+from ._objects import Objects as Objects
+from ._objects import object_clouds as object_clouds
 from ._particles import Trajectories as Trajectories
 from ._particles import charged_particles as charged_particles
 from ._reber import ReberStrings as ReberStrings

@@ -102,6 +102,8 @@ def particles(measurements: list[Measurement]) -> Any:
     axes.axhline(straight, color=SILVER, linestyle=":", linewidth=1)
     axes.text(-0.2, straight, "best straight line", color=GREY, fontsize=8.5, va="bottom")
     axes.set(yscale="log", xlim=(-0.25, 3), ylabel="squared error, test")
+    axes.set_yticks([0.02, 0.03, 0.05, 0.1, 0.2, 0.3], ["0.02", "0.03", "0.05", "0.1", "0.2", "0.3"])
+    axes.set_yticks([], minor=True)
     axes.set_xticks(list(places.values()), ["as they come", "turned", "shifted by 3"])
     for height, label, colour in _spread_logs(ends):
         axes.text(2.08, height, label, color=colour, va="center", fontsize=8.5)
@@ -132,6 +134,9 @@ def exactness(measurements: list[Measurement]) -> Any:
         ends.append((means[-1], label, colour))
     axes.set(xscale="log", yscale="log", xlabel="distance from the cube", ylabel="largest jump of the average")
     axes.set_xlim(2e-1, 4e-7)
+    axes.set_xticks([10.0**-p for p in powers])
+    axes.set_xticks([], minor=True)
+    axes.set_ylim(min(e[0] for e in ends) / 4, 8)
     for height, (_, label, colour) in zip(_apart([e[0] for e in sorted(ends)]), sorted(ends), strict=True):
         axes.text(6e-6, height, label, color=colour, va="center", fontsize=8.5)
     return figure

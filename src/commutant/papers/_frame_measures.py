@@ -28,7 +28,7 @@ def measure_normals(context: Context) -> Measurement:
     train, test = (
         solid_surfaces(settings[n], settings["points"], context.generator(i)) for i, n in ((1, "train"), (2, "test"))
     )
-    turns = random_rotations(len(test.points), context.generator(3))
+    turns = random_rotations(len(test.points), context.generator(3)).float()
     turned = Surfaces(test.points @ turns.mT, test.normals @ turns.mT)
     out: Measurement = {}
     for arm in NORMALS:
@@ -55,8 +55,10 @@ def _normals_of(context: Context, arm: str, train: Surfaces, test: Surfaces, tur
     with torch.no_grad():
         for name, surfaces in (("upright", test), ("turned", turned)):
             out[f"{arm}@{name}"] = float(loss(model, (surfaces.points.to(device), surfaces.normals.to(device))))
-        found = nn.functional.normalize(model(turned.points[:1].to(device)), dim=-1).cpu()[0]
-    for i, (x, n, y) in enumerate(zip(turned.points[0], turned.normals[0], found, strict=True)):  # for the picture
+        flat = (test.normals.abs().amax(-1) > 0.99).double().mean(1)
+        shown = int((flat > 0.5).double().argmax())  # for the picture, the first cloud that is mostly flat
+        found = nn.functional.normalize(model(turned.points[shown : shown + 1].to(device)), dim=-1).cpu()[0]
+    for i, (x, n, y) in enumerate(zip(turned.points[shown], turned.normals[shown], found, strict=True)):
         out |= {f"_{arm}-{i}-{axis}": float(x[k]) for k, axis in enumerate("xyz")}
         out |= {f"_{arm}-{i}-n{axis}": float(y[k] * (1 if n @ y >= 0 else -1)) for k, axis in enumerate("xyz")}
         out[f"_{arm}-{i}-loss"] = float(1 - (n @ y) ** 2)
@@ -178,7 +180,7 @@ def _particles_of(context: Context, arm: str, train: Trajectories, test: Traject
 
     def draw(generator: torch.Generator, count: int) -> tuple[Any, Tensor]:
         rows = torch.randint(0, len(train.charge), (count,), generator=generator)
-        turn = random_rotations(1, generator)[0] if arm == "augmented" else None
+        turn = random_rotations(1, generator)[0].float() if arm == "augmented" else None
         return _flat(train, rows, device, turn)
 
     def loss(model: nn.Module, batch: tuple[Any, Tensor]) -> Tensor:
@@ -196,7 +198,7 @@ def _particles_of(context: Context, arm: str, train: Trajectories, test: Traject
     ).eval()
     out: Measurement = {}
     rows = torch.arange(len(test.charge))
-    turn = random_rotations(1, context.generator(9))[0]
+    turn = random_rotations(1, context.generator(9))[0].float()
     with torch.no_grad():
         for name, rotation, shift in (("error", None, 0.0), ("turned", turn, 0.0), ("shifted", None, 3.0)):
             (pos, *rest), target = _flat(test, rows, device, rotation)
@@ -231,7 +233,7 @@ def measure_exactness(context: Context) -> Measurement:
         one, two = (cube + 10.0**-power * draw(pairs, 8, 3) for _ in range(2))
         for name, way in ways.items():
             out[f"{name}@jump-{power}"] = float((way(one) - way(two)).abs().max())
-    turn = random_rotations(1, generator)[0].double()
+    turn = random_rotations(1, generator)[0]
     for name, way in ways.items():
         out[f"{name}@cube"] = float((way(cube[None]) - way(cube[None] @ turn.mT)).abs().max())
     x = draw(pairs, 10, 3).requires_grad_()

@@ -45,9 +45,9 @@ class Rotated(nn.Module):
 
 
 def random_rotations(number: int, generator: torch.Generator) -> Tensor:
-    """Rotations of space, `(number, 3, 3)`."""
+    """Rotations of space, `(number, 3, 3)`, in float64."""
     action = Rotation(3)
-    return torch.stack([action.sample(torch.zeros(1, 3), generator) for _ in range(number)]).float()
+    return torch.stack([action.sample(torch.zeros(1, 3), generator) for _ in range(number)])
 
 
 def normal_network(arm: str) -> nn.Module:
