@@ -11,7 +11,7 @@ from rich.table import Table
 
 from commutant.evidence import environment, write_json
 
-from . import aggregations, matching, recurrence_policy, recurrences, shrinking, sparse_recurrences, symmetries
+from . import aggregations, frames, matching, recurrence_policy, recurrences, shrinking, sparse_recurrences, symmetries
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
         *symmetries.ALL,
         *matching.ALL,
         *shrinking.ALL,
+        *frames.ALL,
     ):
         if names and bench.__name__.replace("_", "-") not in names:
             continue
