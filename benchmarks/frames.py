@@ -156,7 +156,7 @@ def frame_sizes() -> dict[str, Any]:
         found = _medians(
             {
                 "pca": lambda x=x: pca_frame(x, "SE"),
-                "mds": lambda x=x: coordinates(x),
+                "mds": lambda x=x, m=coordinates: m(x),
                 "landmarks": lambda b=between, t=towards: landmark_mds(b, t, 3),
             },
             5,

@@ -336,14 +336,21 @@ def test_attention_over_frames_is_invariant_too():
     assert float((value(x) - averaged(x, group="E")).abs().min()) > 1e-4
 
 
-def test_large_degenerate_clouds_draw_their_tuples():
+def test_large_degenerate_clouds_draw_their_tuples_and_say_so():
     x = torch.cat([sphere(60)[None], torch.randn(1, 120, 3).double() * torch.tensor([1.0, 2.0, 3.0])])
-    frame = pca_frame(x, "SE", generator=torch.Generator().manual_seed(0))
-    assert not frame.exact
-    again = pca_frame(x, "SE", generator=torch.Generator().manual_seed(1))
-    values = [f.pool(network(f.canonicalize(x))) for f in (frame, again)]
-    assert abs(float(values[0][0] - values[1][0])) < 0.02
-    assert float(values[0][1]) == float(values[1][1])
+    values = []
+    for generator in (None, None, torch.Generator().manual_seed(1)):
+        with pytest.warns(UserWarning, match="1 symmetric clouds have too many tuples"):
+            frame = pca_frame(x, "SE", generator=generator)
+        assert not frame.exact
+        values.append(frame.pool(network(frame.canonicalize(x))))
+    assert torch.equal(values[0], values[1]), "the same without a generator"
+    assert abs(float(values[0][0] - values[2][0])) < 0.02
+    assert float(values[0][1]) == float(values[2][1])
+    cube = torch.cat([CUBE, torch.zeros(112, 3).double()])[None]
+    mask = (torch.arange(120) < 8)[None].expand(2, -1)
+    padded = torch.cat([cube, cube + 1])
+    assert pca_frame(padded, "SE", mask=mask).exact, "what counts is the number of points, not the padding"
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ class Axes:
 def principal_axes(
     clouds: Clouds, x: Tensor, centred: bool, signs: str, proper: bool, blend: tuple[float, float], directed: bool
 ) -> Axes:
-    points = clouds.flat(x).double()
+    points = clouds.here(clouds.flat(x)).double()
     weight = clouds.count(points)
     count = weight.clamp(min=torch.finfo(torch.float64).tiny)
     d = x.shape[-1]
@@ -43,15 +43,15 @@ def principal_axes(
         # from near the mean on, so that a large shift does not cost digits
         origin = clouds.total(points) / count[:, None]
         origin = origin + clouds.total(points - clouds.spread(origin)) / count[:, None]
-    points = points - clouds.spread(origin)
+    points = clouds.here(points - clouds.spread(origin))
     largest = clouds.largest(points.detach().abs().amax(-1))
     unit = torch.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
     scaled = points / clouds.spread(unit)[..., None]
-    covariance = clouds.total(scaled[..., :, None] * scaled[..., None, :]) / count[:, None, None]
+    covariance = clouds.gram(scaled) / count[:, None, None]
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     share = covariance / torch.where(trace > 0, trace, 1.0)[:, None, None]
     values, vectors = Spectrum.apply(share, max(blend[0], NOTHING))
-    spread = trace.clamp(min=0).sqrt() * unit
+    spread = torch.where(trace > 0, torch.where(trace > 0, trace, 1.0).sqrt() * unit, 0.0)
     nothing = vanishing(values.detach()) if not directed else torch.zeros_like(values[:, :-1], dtype=torch.bool)
     apart = values[:, :-1] - values[:, 1:]
     opened = torch.where(nothing, 1.0, _slide(apart, *blend))
@@ -63,7 +63,8 @@ def principal_axes(
         scores = points @ vectors if not clouds.ragged else (points[:, None] @ clouds.spread(vectors)).squeeze(1)
         statistic = _lopsided(clouds, scores, count, signs)
         tells = statistic.sign() * _slide(statistic.abs(), *blend)
-        plus = (1 + tells) / 2
+        # where there is no extent the sign shows nothing, and vectors that are restored along it must cancel
+        plus = torch.where(values.detach() <= NOTHING, 0.5, (1 + tells) / 2)
         judged = statistic.detach().abs()[:, : d - 1 if proper else d]
         judged = torch.where(values.detach()[:, : judged.shape[1]] <= NOTHING, 1.0, judged)
         margin = judged.amin(-1) if judged.shape[1] else margin
@@ -93,8 +94,8 @@ def _lopsided(clouds: Clouds, h: Tensor, count: Tensor, rule: str) -> Float[Tens
         ahead, behind = clouds.largest(h.clamp(min=0)), clouds.largest((-h).clamp(min=0))
         most = torch.maximum(ahead, behind)
         return (ahead - behind) / torch.where(most > 0, most, 1.0)
-    size = (clouds.total(h.square()) / count[:, None]).sqrt()
-    unit = h / clouds.spread(torch.where(size > 0, size, 1.0))
+    square = clouds.total(h.square()) / count[:, None]
+    unit = h / clouds.spread(torch.where(square > 0, square, 1.0).sqrt())
     if rule == "skew":
         return clouds.total(unit**3) / count[:, None]
     if rule == "softskew":
@@ -109,13 +110,17 @@ class Spectrum(torch.autograd.Function):
     are equal, cancel in exact arithmetic. The backward is made of differentiable operations: forces can be trained on.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor, together: float) -> tuple[Tensor, Tensor]:
+    def forward(matrix: Tensor, together: float) -> tuple[Tensor, Tensor]:
         values, vectors = torch.linalg.eigh(matrix)
-        values, vectors = values.flip(-1).contiguous(), vectors.flip(-1).contiguous()
-        ctx.save_for_backward(values, vectors)
-        ctx.together = together
-        return values, vectors
+        return values.flip(-1).contiguous(), vectors.flip(-1).contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*output)
+        ctx.together = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, values_grad: Tensor, vectors_grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]

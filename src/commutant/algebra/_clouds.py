@@ -44,6 +44,9 @@ class Clouds:
         Raises:
             InputError: shapes that do not fit, NaN or infinite points, negative weights.
         """
+        for name, value in (("points", x), ("batch", batch), ("mask", mask)):
+            if not (isinstance(value, Tensor) or (value is None and name != "points")):
+                raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
         if x.dim() < 2 or not x.is_floating_point():
             raise InputError(f"points must be floating point of shape (..., n, d), got {x.dtype} {tuple(x.shape)}")
         if x.shape[-1] < 1:
@@ -72,7 +75,7 @@ class Clouds:
             number = high + 1 if number is None else number
             if low < 0 or high >= number:
                 raise InputError(f"batch must lie in 0 to {number - 1}, got {low} to {high}")
-            found = cls((number,), number, batch, weight)
+            found = cls((number,), number, batch.long(), weight)
         seen = x if weight is None else torch.where((weight > 0).unsqueeze(-1), x, 0.0)
         if not bool(seen.isfinite().all()):
             raise InputError("points must be finite, got NaN or infinities")
@@ -87,20 +90,32 @@ class Clouds:
         """Stacked values of points `(*lead, n, *rest)` as `(clouds, n, *rest)`; values with an index as they are."""
         return x if self.ragged else x.reshape(self.number, *x.shape[len(self.lead) :])
 
+    def here(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """Values of points with zeros where the mask leaves one out, whatever stands there."""
+        if self.weight is None:
+            return x
+        return torch.where((self.weight > 0).reshape(self.weight.shape + (1,) * (x.dim() - self.weight.dim())), x, 0.0)
+
     def total(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "clouds ..."]:
         """The sum over the points of each cloud of `(clouds, n, *rest)` or `(points, *rest)`, weighted by the mask."""
         if self.weight is not None:
-            weight = self.weight.to(x.dtype).reshape(self.weight.shape + (1,) * (x.dim() - self.weight.dim()))
-            x = torch.where(weight > 0, weight * x, 0.0)
+            x = self.here(x) * self.weight.to(x.dtype).reshape(self.weight.shape + (1,) * (x.dim() - self.weight.dim()))
         if self.index is None:
             return x.sum(1)
         return x.new_zeros(self.number, *x.shape[1:]).index_add(0, self.index, x)
 
+    def gram(self, x: Float[Tensor, "..."]) -> Float[Tensor, "clouds d d"]:
+        """The sum over the points of each cloud of `x x^T`, weighted by the mask; x as for `total`."""
+        if self.index is not None:
+            return self.total(x[..., :, None] * x[..., None, :])
+        if self.weight is None:
+            return x.mT @ x
+        x = self.here(x)
+        return (self.weight.to(x.dtype).unsqueeze(-1) * x).mT @ x
+
     def largest(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "clouds ..."]:
         """The largest value over the points of each cloud, zero for an empty one; for values that are not negative."""
-        if self.weight is not None:
-            here = (self.weight > 0).reshape(self.weight.shape + (1,) * (x.dim() - self.weight.dim()))
-            x = torch.where(here, x, 0.0)
+        x = self.here(x)
         if self.index is None:
             return x.amax(1) if x.shape[1] else x.new_zeros(self.number, *x.shape[2:])
         where = self.index.reshape(-1, *(1,) * (x.dim() - 1)).expand_as(x)
@@ -114,14 +129,21 @@ class Clouds:
         """The weight of the points of each cloud; their number without a mask. x: any values of the points."""
         return self.total(torch.ones(x.shape[: 1 if self.ragged else 2], dtype=torch.float64, device=x.device))
 
+    def weights_of(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """How much each point counts, `(clouds, n)` or `(points,)`. x: any values of the points."""
+        shape = x.shape[: 1 if self.ragged else 2]
+        return torch.ones(shape, dtype=torch.float64, device=x.device) if self.weight is None else self.weight
+
+    def points_of(self, x: Shaped[Tensor, "..."]) -> Int[Tensor, " clouds"]:
+        """The number of points of each cloud, whatever they count. x: any values of the points."""
+        there = (self.weights_of(x) > 0).long()
+        return there.sum(1) if self.index is None else there.new_zeros(self.number).index_add(0, self.index, there)
+
     def padded(self, x: Shaped[Tensor, "..."], chosen: Int[Tensor, " some"]) -> Shaped[Tensor, "some n ..."]:
         """The points of some clouds, stacked, with zeros where a cloud has fewer or the mask leaves one out."""
         copies = self.copies(chosen)
-        rows, layout = copies.of(x), copies.clouds
-        if layout.weight is not None:
-            rows = torch.where(
-                (layout.weight > 0).reshape(layout.weight.shape + (1,) * (x.dim() - layout.weight.dim())), rows, 0.0
-            )
+        layout = copies.clouds
+        rows = layout.here(copies.of(x))
         if layout.index is None:
             return rows
         sizes = torch.bincount(layout.index, minlength=layout.number)
@@ -133,7 +155,7 @@ class Clouds:
         """The layout in which cloud `cloud[m]` stands at place m."""
         if self.index is None:
             weight = None if self.weight is None else self.weight[cloud]
-            return Copies(cloud, None, Clouds((len(cloud),), len(cloud), None, weight))
+            return Copies(cloud, None, Clouds((len(cloud),), len(cloud), None, weight), 0)
         order = self.index.argsort(stable=True)
         sizes = torch.bincount(self.index, minlength=self.number)
         starts = sizes.cumsum(0) - sizes
@@ -142,7 +164,7 @@ class Clouds:
         within = torch.arange(len(owner), device=owner.device) - (own.cumsum(0) - own)[owner]
         rows = order[starts[cloud][owner] + within]
         weight = None if self.weight is None else self.weight[rows]
-        return Copies(cloud, rows, Clouds((len(cloud),), len(cloud), owner, weight))
+        return Copies(cloud, rows, Clouds((len(cloud),), len(cloud), owner, weight), len(self.index))
 
 
 @dataclass(frozen=True)
@@ -152,6 +174,8 @@ class Copies:
     cloud: Int[Tensor, " copies"]
     rows: Int[Tensor, " points"] | None
     clouds: Clouds
+    points: int = 0
+    """Of the layout that was copied, where its clouds have an index."""
 
     def of(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The copies of the values of points, `(clouds, n, *rest)` or `(points, *rest)`."""
@@ -165,8 +189,13 @@ class Copies:
         """
         if self.rows is None or self.clouds.index is None:
             raise InputError("edges need points with batch, the cloud of each point")
-        points = int(self.rows.max()) + 1 if self.rows.numel() else 0
-        first = self.rows.new_full((max(points, int(edge_index.max()) + 1 if edge_index.numel() else 0),), -1)
+        if edge_index.dim() != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
+            raise InputError(f"edges must be integers (2, edges), got {edge_index.dtype} {tuple(edge_index.shape)}")
+        if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < self.points:
+            raise InputError(
+                f"edges must join points 0 to {self.points - 1}, got {int(edge_index.min())} to {int(edge_index.max())}"
+            )
+        first = self.rows.new_full((self.points,), -1)
         owner = first.scatter(0, self.rows, self.cloud[self.clouds.index])
         source, target = owner[edge_index[0]], owner[edge_index[1]]
         if bool(((source < 0) & (target >= 0)).any()) or bool((source != target).any()):

@@ -10,8 +10,8 @@ stops to determine a frame. Between open and closed the weights slide, so that t
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 from itertools import pairwise, permutations, product
-from math import perm
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -169,7 +169,7 @@ def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor |
         raise InputError(
             f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k for each point, got {tuple(directions.shape)}"
         )
-    rows = clouds.flat(directions).double()
+    rows = clouds.here(clouds.flat(directions)).double()
     size = clouds.total(rows.square().sum((-1, -2))) / clouds.count(rows).clamp(min=1e-300)
     unit = clouds.spread(torch.where(size > 0, size, 1.0).sqrt())
     return rows / unit.reshape(*unit.shape, 1, 1)
@@ -179,46 +179,73 @@ def _by_blocks(
     clouds: Clouds, axes: Axes, rows: Tensor | None, proper: bool, scale: str | None, generator: torch.Generator | None
 ) -> Frame:
     """For every way in which gaps may be open or closed, the frames of the clouds of which some weight lies there."""
-    found, exact = [], True
     d = axes.values.shape[1]
     state = axes.open.detach()
+    points = clouds.points_of(axes.points)
+    each = 1 if rows is None else 1 + rows.shape[-2]
     seen = [[w for w, there in ((True, (s > 0).any()), (False, (s < 1).any())) if there] for s in state.unbind(1)]
+    pieces, sampled = [], 0
     for way in product(*seen):
         share = axes.open.new_ones(clouds.number)
         for k, is_open in enumerate(way):
             share = share * (axes.open[:, k] if is_open else 1 - axes.open[:, k])
-        whole = all(way) and bool((share > 0).all())
-        chosen = _all(clouds, share) if whole else (share > 0).nonzero().flatten()
-        if not len(chosen):
-            continue
         cuts = [0, *(k + 1 for k, is_open in enumerate(way) if is_open), d]
-        blocks = []
-        for start, stop in pairwise(cuts):
-            basis = axes.vectors[chosen, :, start:stop]
-            if stop - start == 1:
-                up = axes.plus[chosen, start]
-                blocks.append(
-                    (torch.stack([basis, -basis], 1), torch.stack([up, 1 - up], 1), up.new_tensor([1.0, -1.0]))
-                )
-            else:
-                near = clouds.padded(axes.points, chosen)
-                if rows is not None:
-                    own = clouds.padded(rows, chosen).flatten(1, 2)
-                    near = torch.cat([near / axes.spread[chosen].clamp(min=1e-300)[:, None, None], own], 1)
-                matrices, weights, hands, all_of_them = _tuples(near @ basis, generator)
-                exact = exact and all_of_them
-                blocks.append((basis[:, None] @ matrices, weights, hands))
-        matrices, weights = _joined(blocks, proper)
-        found.append((matrices, weights * share[chosen][:, None], chosen))
-    pieces = []
-    for matrices, weights, chosen in found:
-        cloud = chosen[:, None].expand(weights.shape)
-        flat, weight, cloud = matrices.flatten(0, 1), weights.flatten(), cloud.flatten()
-        if len(found) > 1 or bool((weight == 0).any()):
-            kept = (weight.detach() > 0).nonzero().flatten()
-            flat, weight, cloud = flat[kept], weight[kept], cloud[kept]
-        pieces.append((flat, weight, cloud))
-    return _finished(clouds, axes, pieces, scale, exact)
+        widest = max(stop - start for start, stop in pairwise(cuts))
+        fits = _permutations_of(points * each, widest - 1) <= _MOST
+        for exact, lies in ((True, (share > 0) & fits), (False, (share > 0) & ~fits)):
+            if not bool(lies.any()):
+                continue
+            chosen = lies.nonzero().flatten()
+            matrices, weights = _joined(
+                [_block(clouds, axes, rows, chosen, cut, exact, generator) for cut in pairwise(cuts)], proper
+            )
+            weights = weights * share[chosen][:, None]
+            sampled += 0 if exact else len(chosen)
+            kept = (weights.detach() > 0).flatten().nonzero().flatten()
+            cloud = chosen[:, None].expand(weights.shape)
+            pieces.append((matrices.flatten(0, 1)[kept], weights.flatten()[kept], cloud.flatten()[kept]))
+    if sampled:
+        text = f"{sampled} symmetric clouds have too many tuples of points: {_MOST} are drawn, the average is not exact"
+        warnings.warn(text, stacklevel=4)
+    if not pieces:
+        none = axes.values.new_zeros(0)
+        pieces.append((none.reshape(0, d, d), none, none.long()))
+    return _finished(clouds, axes, pieces, scale, not sampled)
+
+
+def _permutations_of(n: Int[Tensor, " clouds"], k: int) -> Float[Tensor, " clouds"]:
+    """The number of ordered k-tuples of n things."""
+    out = torch.ones(n.shape, dtype=torch.float64, device=n.device)
+    for i in range(k):
+        out = out * (n - i).clamp(min=0)
+    return out
+
+
+def _block(
+    clouds: Clouds,
+    axes: Axes,
+    rows: Tensor | None,
+    chosen: Tensor,
+    cut: tuple[int, int],
+    exact: bool,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bases of one block of axes of some clouds, with weights and hands: a sign, or tuples of points."""
+    start, stop = cut
+    basis = axes.vectors[chosen, :, start:stop]
+    if stop - start == 1:
+        up = axes.plus[chosen, start]
+        return torch.stack([basis, -basis], 1), torch.stack([up, 1 - up], 1), up.new_tensor([1.0, -1.0])
+    spread = axes.spread[chosen]
+    near = clouds.padded(axes.points, chosen) / torch.where(spread > 0, spread, 1.0)[:, None, None]
+    counts = clouds.padded(clouds.weights_of(axes.points), chosen)
+    if rows is not None:
+        near = torch.cat([near, clouds.padded(rows, chosen).flatten(1, 2)], 1)
+        counts = torch.cat([counts, counts.repeat_interleave(rows.shape[-2], 1)], 1)
+    inner = near @ basis
+    large = inner.detach().square().sum(-1, keepdim=True) > NOTHING
+    matrices, weights, hands = _tuples(torch.where(large, inner, 0.0), counts, exact, generator)
+    return basis[:, None] @ matrices, weights, hands
 
 
 def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], proper: bool) -> tuple[Tensor, Tensor]:
@@ -236,20 +263,21 @@ def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], proper: bool) -> tuple[
 
 
 def _tuples(
-    rows: Float[Tensor, "some n m"], generator: torch.Generator | None
-) -> tuple[Float[Tensor, "some frames m m"], Float[Tensor, "some frames"], Float[Tensor, " frames"], bool]:
-    """Orthonormal bases from ordered tuples of m - 1 rows by Gram-Schmidt, each with both hands, weighted by volume."""
-    some, n, m = rows.shape
-    total = perm(n, m - 1)
-    exact = total <= _MOST
+    rows: Float[Tensor, "some n m"], counts: Float[Tensor, "some n"], exact: bool, generator: torch.Generator | None
+) -> tuple[Float[Tensor, "some frames m m"], Float[Tensor, "some frames"], Float[Tensor, " frames"]]:
+    """Orthonormal bases from ordered tuples of m - 1 rows by Gram-Schmidt, each with both hands, weighted by volume.
+
+    Rows count as often as `counts` says. In four dimensions and more, rows that span fewer than m - 1 of them must have
+    distinct axes.
+    """
+    _, n, m = rows.shape
     if exact:
-        places = torch.tensor(list(permutations(range(n), m - 1)), device=rows.device).reshape(-1, m - 1)
-        picked = rows[:, places]
+        places = _all_tuples(n, m - 1).to(rows.device)
     else:
-        device = rows.device if generator is None else generator.device
-        places = torch.randint(n, (some, _MOST, m - 1), generator=generator, device=device).to(rows.device)
-        picked = rows.gather(1, places.flatten(1)[..., None].expand(-1, -1, m)).unflatten(1, places.shape[1:])
-    volume = picked.new_ones(picked.shape[:2])
+        generator = generator or torch.Generator().manual_seed(0)  # so that evaluation is a function of its input
+        places = torch.randint(n, (_MOST, m - 1), generator=generator, device=generator.device).to(rows.device)
+    picked = rows[:, places]
+    volume = counts[:, places].prod(-1)
     basis: list[Tensor] = []
     for k in range(m - 1):
         left = picked[:, :, k]
@@ -260,9 +288,7 @@ def _tuples(
         volume = volume * torch.where(square > 0, length, 0.0)
         basis.append(left / length[..., None])
     frame = torch.stack(basis, -1)
-    every = torch.arange(m, device=rows.device)
-    last = torch.stack([(-1) ** (k + m - 1) * torch.linalg.det(frame[:, :, every != k]) for k in range(m)], -1)
-    frame = torch.cat([frame, last[..., None]], -1)
+    frame = torch.cat([frame, _orthogonal(basis)[..., None]], -1)
     hands = volume.new_ones(volume.shape[1])
     frame = torch.cat([frame, torch.cat([frame[..., :-1], -frame[..., -1:]], -1)], 1)
     volume, hands = torch.cat([volume, volume], 1), torch.cat([hands, -hands])
@@ -276,7 +302,23 @@ def _tuples(
         frame = torch.cat([frame, axes[:, None] * turns[:, None]], 1)
         volume = torch.cat([volume, lost.to(volume)[:, None].expand(-1, len(turns))], 1)
         hands = torch.cat([hands, turns.prod(1)])
-    return frame, volume / volume.sum(1, keepdim=True), hands, exact
+    return frame, volume / volume.sum(1, keepdim=True), hands
+
+
+@lru_cache(maxsize=64)
+def _all_tuples(n: int, k: int) -> Int[Tensor, "tuples k"]:
+    return torch.tensor(list(permutations(range(n), k)), dtype=torch.long).reshape(-1, k)
+
+
+def _orthogonal(basis: list[Tensor]) -> Float[Tensor, "... m"]:
+    """The unit vector that makes m - 1 orthonormal ones a basis of determinant one."""
+    m = len(basis) + 1
+    if m == 2:
+        return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1)
+    if m == 3:
+        return torch.linalg.cross(basis[0], basis[1])
+    frame, every = torch.stack(basis, -1), torch.arange(m, device=basis[0].device)
+    return torch.stack([(-1) ** (k + m - 1) * torch.linalg.det(frame[..., every != k, :]) for k in range(m)], -1)
 
 
 def _finished(
@@ -286,8 +328,9 @@ def _finished(
         raise InputError(f"scale must be rms, max or None, got {scale!r}")
     size = torch.ones_like(axes.spread)
     if scale is not None:
-        size = axes.spread if scale == "rms" else clouds.largest(torch.linalg.vector_norm(axes.points, dim=-1))
-        size = torch.where(size > 0, size, 1.0)
+        square = clouds.largest(axes.points.square().sum(-1))
+        size = axes.spread if scale == "rms" else torch.where(square > 0, square, 1.0).sqrt()
+        size = torch.where(axes.spread > 0, size, 1.0)
     rotation, weight, cloud = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     if clouds.ragged or clouds.weight is not None or not axes.points.numel():
         kept = (clouds.count(axes.points) > 0)[cloud]

@@ -74,9 +74,9 @@ class Frame:
             `(frames, n, ...)`, or `(points of all copies, ...)` for clouds with an index.
         """
         self._check(x, kind)
-        return self.see(
-            self.copies.of(self._shifted(self.clouds.flat(x)) if kind == "points" else self.clouds.flat(x)), kind
-        )
+        flat = self.clouds.here(self.clouds.flat(x)) if x.is_floating_point() else self.clouds.flat(x)
+        flat = self.clouds.here(self._shifted(flat)) if kind == "points" else flat
+        return self.see(self.copies.of(flat), kind)
 
     def see(self, x: Shaped[Tensor, "..."], kind: Kind) -> Shaped[Tensor, "..."]:
         """`g^{-1} x` for values that are copied for each frame already, and centred where they are points."""
@@ -103,16 +103,25 @@ class Frame:
             y = y + self._per_copy(self.origin[self.cloud], y).to(y.dtype)
         return y
 
-    def pool(self, y: Shaped[Tensor, "..."], scores: Float[Tensor, " frames"] | None = None) -> Shaped[Tensor, "..."]:
+    def pool(
+        self,
+        y: Shaped[Tensor, "..."],
+        scores: Float[Tensor, " frames"] | None = None,
+        *,
+        per_cloud: bool | None = None,
+    ) -> Shaped[Tensor, "..."]:
         """The weighted mean over the frames of each cloud.
 
         Args:
             y: one row for each frame, or for each point of all copies of clouds with an index.
             scores: one for each frame, of invariants; they tilt the weights to `weight * exp(score)`, normalised.
+            per_cloud: whether y has a row for each frame, where all clouds have one point and both are as many.
 
         Returns:
             `(*lead, ...)` or `(clouds, ...)`, one row a cloud; `(points, ...)` where y has a row for each point.
         """
+        if not (y.is_floating_point() or y.is_complex()):
+            raise InputError(f"only real and complex values have a mean over frames, got {y.dtype}")
         weight = self.weight
         if scores is not None:
             top = (
@@ -122,7 +131,7 @@ class Frame:
             )
             tilted = weight * (scores - top[self.cloud]).exp().to(weight.dtype)
             weight = tilted / tilted.new_zeros(self.clouds.number).index_add(0, self.cloud, tilted)[self.cloud]
-        if self._pointwise(y):
+        if self._pointwise(y) and not (per_cloud and len(y) == len(self)):
             assert self.copies.rows is not None
             assert self.clouds.index is not None
             weight = weight[self.copies.clouds.index]
@@ -194,10 +203,11 @@ class Frame:
         """`A x`, `det(A) A x` or `A x A^T`, with the matrix of the frame that each row belongs to."""
         d = matrix.shape[-1]
         own = self._per_copy(matrix.to(x.dtype), x).reshape(len(x), d, d)
-        if kind == "tensors":
-            own = own[:, None]
-            return (own @ x.reshape(len(x), prod(x.shape[1:-2]), d, d) @ own.mT).reshape(x.shape)
-        out = (x.reshape(len(x), prod(x.shape[1:-1]), d) @ own.mT).reshape(x.shape)
+        with torch.autocast(x.device.type, enabled=False):
+            if kind == "tensors":
+                own = own[:, None]
+                return (own @ x.reshape(len(x), prod(x.shape[1:-2]), d, d) @ own.mT).reshape(x.shape)
+            out = (x.reshape(len(x), prod(x.shape[1:-1]), d) @ own.mT).reshape(x.shape)
         if kind == "pseudovectors":
             out = out * self._per_copy(torch.linalg.det(self.rotation).sign(), x).to(x.dtype)
         return out

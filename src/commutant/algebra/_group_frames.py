@@ -189,7 +189,7 @@ def lorentz_frame(
     points, d = clouds.flat(x).double(), x.shape[-1]
     if d < 2:
         raise InputError(f"momenta need energy and at least one more component, got {d}")
-    outer = clouds.total(points[..., :, None] * points[..., None, :])
+    outer = clouds.gram(points)
     size = outer.diagonal(dim1=-2, dim2=-1).sum(-1)
     outer = outer / torch.where(size > 0, size, 1.0)[:, None, None]
     least = torch.linalg.eigvalsh(outer.detach())[:, 0]

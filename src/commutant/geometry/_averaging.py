@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -41,11 +42,12 @@ class Averaging:
         signs: str,
         scale: str | None,
         degenerate: str,
+        blend: tuple[float, float],
         samples: int | None,
         chunk: int | None,
         gradient: str,
     ) -> None:
-        found = re.fullmatch(r"(T|O|SO|E|SE|Lorentz)\((\d+)\)", group)
+        found = re.fullmatch(r"(T|O|SO|E|SE|Lorentz)\(([1-9]\d*)\)", str(group))
         if found is None:
             raise InputError(
                 f"group must be T(d), O(d), SO(d), E(d), SE(d) or Lorentz(d) for a number d, got {group!r}"
@@ -55,6 +57,9 @@ class Averaging:
         names = [n for n, p in self.signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
         first = names[0] if names else "input"
         given = {first: inputs} if isinstance(inputs, str) else dict(inputs or {})
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
+        if not takes_all and (odd := [n for n in given if n.split("[")[0] not in (*names, "batch", "mask")]):
+            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(names)}")
         self.inputs = {**_CONVENTION, **given}
         if "points" not in (self.inputs[n] for n in (*names, *given) if n in self.inputs):
             self.inputs.setdefault(first, "points")
@@ -68,12 +73,20 @@ class Averaging:
         if gradient not in ("through", "detach"):
             raise InputError(f'gradient must be "through" or "detach", got {gradient!r}')
         for name, value in (("samples", samples), ("chunk", chunk)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise InputError(f"{name} must be at least 1, and whole, got {value}")
+        choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
+            ("signs", signs, ("all", "skew", "softskew", "maxabs")),
+            ("scale", scale, (None, "rms", "max")),
+            ("degenerate", degenerate, ("weighted", "error", "warn")),
+        )
+        for name, choice, known in choices:
+            if choice not in known:
+                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {choice!r}")
         if not callable(frames) and frames not in ("pca", "weighted"):
             raise InputError(f'frames must be "pca", "weighted" or a function of points and clouds, got {frames!r}')
         self.frames, self.signs, self.scale, self.degenerate = frames, signs, scale, degenerate
-        self.samples, self.chunk, self.gradient = samples, chunk, gradient
+        self.blend, self.samples, self.chunk, self.gradient = blend, samples, chunk, gradient
 
     def __repr__(self) -> str:
         frames = self.frames if isinstance(self.frames, str) else getattr(self.frames, "__name__", "frames")
@@ -92,7 +105,9 @@ class Averaging:
         arguments: dict[str, Any] = {}
         self._each(bound, arguments.setdefault)
         kinds = {name: self.inputs.get(name, "scalars") for name in arguments}
-        named = {kinds[name]: name for name in arguments}
+        named: dict[str, str] = {}
+        for name in arguments:
+            named.setdefault(kinds[name], name)  # of several arguments of points, the first gives the frame
         if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
             raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
         if points.shape[-1:] != (self.d,):
@@ -101,21 +116,47 @@ class Averaging:
             )
         layout |= {kind: arguments[named[kind]] for kind in ("batch", "mask") if kind in named}
         clouds = Clouds.of(points, layout.get("batch"), layout.get("mask"))
-        frame = self.frame(
-            points, clouds, [v for n, v in arguments.items() if kinds[n] in ("vectors", "displacements")]
-        )
+        proper = self.group in ("SO", "SE")
+        polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
+        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and kinds[n] in _TURNING}
+        for name, value in turning.items():
+            if name != named["points"]:
+                self._fit(value, kinds[name], name, points, clouds)
+        if any(kinds[n] not in (*polar, "points") for n in turning):
+            self._refuse_lines(points, clouds)
+        frame = self.frame(points, clouds, [v for n, v in turning.items() if kinds[n] in polar])
         if training and self.samples is not None:
             frame = frame.sample(self.samples)
         edges = arguments.get(named.get("edges", ""))
         pieces = []
-        with same_dropout(clouds) as share:
-            for part in frame.parts(self.chunk or len(frame)):
-                share(part.copies)
+        with same_dropout(clouds) if training else nullcontext(lambda *_: None) as share:
+            for part in frame.parts(self.chunk or max(1, len(frame))):
                 copied = None if edges is None else part.copies.edges(edges)
-                seen = self._each(bound, lambda n, v: _seen(part, v, kinds[n], n, copied))  # noqa: B023
+                share(part.copies, None if copied is None else copied[1])
+                seen = self._each(bound, lambda n, v: _seen(part, v, kinds[n], n, copied, edges))  # noqa: B023
                 pieces.append(net(*seen.args, **seen.kwargs))
         out = pieces[0] if len(pieces) == 1 else _together(pieces)
-        return self._averaged(frame, out, score)
+        return self._averaged(frame, out, score, "batch" in named)
+
+    def _fit(self, value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> None:
+        axes = (self.d,) * (2 if kind == "tensors" else 1)
+        if tuple(value.shape[value.dim() - len(axes) :]) != axes or not value.is_floating_point():
+            raise InputError(f"{name} is of kind {kind} and must end in {axes}, got {value.dtype} {tuple(value.shape)}")
+
+    def _refuse_lines(self, points: Tensor, clouds: Clouds) -> None:
+        """Around a line every turn leaves the points alone, and tensors or pseudovectors would see which is taken."""
+        if self.d < 3 or self.group in ("T", "Lorentz"):
+            return
+        flat = clouds.here(clouds.flat(points)).detach().double()
+        if self.group in ("E", "SE"):
+            flat = flat - clouds.spread(clouds.total(flat) / clouds.count(flat).clamp(min=1e-300)[:, None])
+        spectrum = torch.linalg.eigvalsh(clouds.gram(flat))
+        lines = (spectrum[:, -2] <= 1e-12 * spectrum[:, -1]) & (clouds.count(flat) > 0)
+        if bool(lines.any()):
+            raise InputError(
+                f"the points of cloud {int(lines.nonzero()[0])} lie on a line or in one place: its tensors and "
+                "pseudovectors can't be averaged exactly"
+            )
 
     def frame(self, points: Tensor, clouds: Clouds, directions: Sequence[Tensor] = ()) -> Frame:
         """The frame of a batch of clouds; directions turn with them and settle what they leave open."""
@@ -130,7 +171,7 @@ class Averaging:
                 options: dict[str, Any] = {"clouds": clouds, "directions": torch.cat(rows, -2) if rows else None}
                 options["scale"] = self.scale
                 if self.frames == "pca":
-                    options |= {"signs": self.signs, "degenerate": self.degenerate}
+                    options |= {"signs": self.signs, "degenerate": self.degenerate, "blend": self.blend}
                 build = pca_frame if self.frames == "pca" or self.group == "T" else weighted_frame
                 frame = build(points, self.group, **options)  # type: ignore[arg-type]
         return frame.detach() if self.gradient == "detach" else frame
@@ -159,31 +200,45 @@ class Averaging:
                 out.arguments[name] = change(name, value)
         return out
 
-    def _averaged(self, frame: Frame, out: Any, score: nn.Module | None) -> Any:
-        if isinstance(out, Tensor):
-            kind = self.outputs if isinstance(self.outputs, str) else "scalars"
-            return frame.pool(frame.restore(out, kind), _scores(frame, out, score))  # type: ignore[arg-type]
-        items = (
-            dict(out) if isinstance(out, Mapping) else dict(enumerate(out)) if isinstance(out, tuple | list) else None
-        )
-        if items is None:
-            raise InputError(
-                f"the network must return tensors, or a tuple or mapping of them, got {type(out).__name__}"
-            )
-        found = {}
-        for key, value in items.items():
-            kind = self.outputs if isinstance(self.outputs, str) else self.outputs.get(key, "scalars")
-            found[key] = (
-                frame.pool(frame.restore(value, kind), _scores(frame, value, score))  # type: ignore[arg-type]
-                if isinstance(value, Tensor)
-                else value
-            )
-        if isinstance(out, Mapping):
-            return type(out)(**{str(k): v for k, v in found.items()})
-        return type(out)(*found.values()) if hasattr(out, "_fields") else type(out)(found.values())
+    def _averaged(self, frame: Frame, out: Any, score: nn.Module | None, per_cloud: bool) -> Any:
+        if isinstance(self.outputs, str):
+            return _mean(frame, out, self.outputs, score, per_cloud, "the output")
+        if not isinstance(out, Mapping | tuple | list):
+            raise InputError(f"outputs names {list(self.outputs)}, and the network returns one {type(out).__name__}")
+        items: dict[Any, Any] = dict(out) if isinstance(out, Mapping) else dict(enumerate(out))
+        if odd := [key for key in self.outputs if key not in items]:
+            raise InputError(f"the network returns no {odd[0]!r}; it returns {list(items)}")
+        found = {
+            key: _mean(frame, value, self.outputs.get(key, "scalars"), score, per_cloud, repr(key))
+            for key, value in items.items()
+        }
+        return _like(out, found)
 
 
-def _seen(frame: Frame, value: Any, kind: str, name: str, edges: tuple[Tensor, Tensor] | None) -> Any:
+def _mean(frame: Frame, out: Any, kind: str, score: nn.Module | None, per_cloud: bool, name: str) -> Any:
+    """The mean over frames of a tensor, or of every tensor of a nest of tuples and mappings."""
+    if isinstance(out, Tensor):
+        try:
+            restored = frame.restore(out, kind)  # type: ignore[arg-type]
+            return frame.pool(restored, _scores(frame, out, score), per_cloud=per_cloud)
+        except InputError as error:
+            raise InputError(f"{name} can't be averaged: {error}") from None
+    if isinstance(out, Mapping | tuple | list):
+        items: dict[Any, Any] = dict(out) if isinstance(out, Mapping) else dict(enumerate(out))
+        return _like(out, {k: _mean(frame, v, kind, score, per_cloud, f"{name}, {k!r}") for k, v in items.items()})
+    return out
+
+
+def _like(out: Any, found: dict[Any, Any]) -> Any:
+    """Values in the place of those of a mapping, tuple or list."""
+    if isinstance(out, Mapping):
+        return found if type(out) is dict else type(out)(**{str(k): v for k, v in found.items()})
+    return type(out)(*found.values()) if hasattr(out, "_fields") else type(out)(found.values())
+
+
+def _seen(
+    frame: Frame, value: Any, kind: str, name: str, edges: tuple[Tensor, Tensor] | None, given: Tensor | None
+) -> Any:
     """An argument as the network shall see it: turned by each frame, or copied for it."""
     copies, clouds = frame.copies, frame.clouds
     if kind == "batch":
@@ -191,20 +246,31 @@ def _seen(frame: Frame, value: Any, kind: str, name: str, edges: tuple[Tensor, T
     if not isinstance(value, Tensor) or kind == "shared":
         return value
     if kind in ("edges", "edge scalars"):
-        if edges is None:
+        if edges is None or given is None:
             raise InputError(f"{name} needs an argument of kind edges beside it")
+        if kind == "edge scalars" and len(value) != given.shape[1]:
+            raise InputError(f"{name} must have {given.shape[1]} rows, one an edge, got shape {tuple(value.shape)}")
         return edges[0] if kind == "edges" else value[edges[1]]
-    turns = kind in _TURNING
-    if clouds.index is not None:
-        if len(value) == len(clouds.index):
-            return frame.canonicalize(value, kind) if turns else copies.of(value)  # type: ignore[arg-type]
-        if len(value) == clouds.number and kind != "points":
-            return frame.see(value[frame.cloud], kind) if turns else value[frame.cloud]  # type: ignore[arg-type]
-        shape = f"{len(clouds.index)} or {clouds.number} rows"
-    elif tuple(value.shape[: len(clouds.lead)]) == clouds.lead:
-        return frame.canonicalize(value, kind) if turns else copies.of(clouds.flat(value))  # type: ignore[arg-type]
-    else:
-        shape = f"a shape that begins with {clouds.lead}"
+    turns, whole = kind in _TURNING, clouds.index is not None
+    lead = (clouds.number,) if whole else clouds.lead
+    own = value.dim() - (0 if not turns else 2 if kind == "tensors" else 1)  # axes before those that turn
+    if clouds.index is not None and len(value) == len(clouds.index):
+        return frame.canonicalize(value, kind) if turns else copies.of(value)  # type: ignore[arg-type]
+    if tuple(value.shape[: len(lead)]) == lead and (whole or own == len(lead) or kind != "points"):
+        flat = value.reshape(clouds.number, *value.shape[len(lead) :])
+        if not turns:
+            return flat[frame.cloud]
+        if whole or own == len(lead):  # one for each cloud
+            if kind == "points":
+                flat = flat - frame.origin.to(flat.dtype)
+            return frame.see(flat[frame.cloud], kind)  # type: ignore[arg-type]
+    if not whole and tuple(value.shape[: len(lead)]) == lead:
+        return frame.canonicalize(value, kind)  # type: ignore[arg-type]
+    shape = (
+        f"{len(clouds.index)} or {clouds.number} rows"
+        if clouds.index is not None
+        else f"a shape that begins with {lead}"
+    )
     raise InputError(
         f"{name} must have {shape}, as the points do, or be of kind shared; got shape {tuple(value.shape)}"
     )
@@ -213,8 +279,11 @@ def _seen(frame: Frame, value: Any, kind: str, name: str, edges: tuple[Tensor, T
 def _as_rows(value: Tensor, points: Tensor, clouds: Clouds) -> Float[Tensor, "*lead n k d"]:
     """Vectors of points or of clouds as rows of the points."""
     lead, d = points.shape[:-1], points.shape[-1]
-    if value.shape[: len(lead)] == lead:
+    if value.shape[: len(lead)] == lead and value.dim() > len(lead):
         return value.reshape(*lead, -1, d)
+    own = (clouds.number,) if clouds.ragged else tuple(lead[:-1])
+    if tuple(value.shape[: len(own)]) != own:
+        raise InputError(f"vectors must have a row for each point or cloud, got shape {tuple(value.shape)}")
     flat = clouds.spread(value.reshape(clouds.number, -1, d))
     return (
         flat.reshape(*lead, -1, d)
@@ -228,20 +297,24 @@ def _scores(frame: Frame, out: Tensor, score: nn.Module | None) -> Float[Tensor,
     if score is None:
         return None
     rows = score(out)
+    copies = frame.copies.clouds
+    if not copies.ragged:
+        if copies.weight is not None and rows.shape[:2] == copies.weight.shape:  # a row for each point
+            rows = rows.flatten(2).mean(2) if rows.dim() > 2 else rows
+            return copies.total(rows) / copies.count(rows).clamp(min=1e-300).to(rows.dtype)
+        return rows.reshape(len(rows), -1).mean(1)
     rows = rows.reshape(len(rows), -1).mean(1)
     if len(rows) == len(frame):
         return rows
-    copies = frame.copies.clouds
     return copies.total(rows) / copies.count(rows).clamp(min=1).to(rows.dtype)
 
 
 def _together(pieces: list[Any]) -> Any:
     first = pieces[0]
     if isinstance(first, Tensor):
-        return torch.cat(pieces)
+        return torch.cat(pieces) if first.dim() else first
     if isinstance(first, Mapping):
-        return type(first)(**{str(k): _together([p[k] for p in pieces]) for k in first})
+        return _like(first, {k: _together([p[k] for p in pieces]) for k in first})
     if isinstance(first, tuple | list):
-        parts = [_together(list(p)) for p in zip(*pieces, strict=True)]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+        return _like(first, {i: _together(list(p)) for i, p in enumerate(zip(*pieces, strict=True))})
     return first

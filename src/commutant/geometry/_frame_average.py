@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Literal
 
 import torch
@@ -86,7 +86,9 @@ class FrameAverage(nn.Module):
     degenerate clouds the weighted frames of Dym, Lawrence and Siegel, ICML 2024, take over smoothly.
 
     Use it for a backbone that has no symmetry, or only that of sets. A network costs `2^d` evaluations an input under
-    E(d), half of that under SE(d); `signs="skew"` brings it down to one nearly always.
+    E(d), half of that under SE(d); `signs="skew"` brings it down to one nearly always. Where two variances of a cloud
+    are within a hundredth of the whole it costs some for every point (`4 n` in E(3)): large round clouds are many of
+    them, and want `chunk`, a smaller `blend` or `samples`.
 
     Args:
         net: any module whose first axis is that of clouds, or of points with `batch`.
@@ -99,6 +101,7 @@ class FrameAverage(nn.Module):
         signs: of the axes, as in `commutant.algebra.pca_frame`.
         scale: also invariant (`points` and `displacements`: equivariant) under scaling, by this size of the cloud.
         degenerate: where axes are not distinct: `"weighted"`, `"error"` or `"warn"`, as there.
+        blend: the gaps between variances, as shares of the whole, at which axes are wholly merged and wholly apart.
         samples: frames drawn for each cloud in training; evaluation takes all.
         chunk: frames evaluated at a time.
         gradient: `"through"` the frame, or `"detach"`, which is faster and gives wrong forces.
@@ -128,6 +131,7 @@ class FrameAverage(nn.Module):
         signs: str = "all",
         scale: Literal["rms", "max"] | None = None,
         degenerate: str = "weighted",
+        blend: tuple[float, float] = (1e-3, 1e-2),
         samples: int | None = None,
         chunk: int | None = None,
         gradient: Literal["through", "detach"] = "through",
@@ -136,7 +140,7 @@ class FrameAverage(nn.Module):
         super().__init__()
         self.net, self.score = net, score
         self.averaging = Averaging(
-            net.forward, group, inputs, outputs, frames, signs, scale, degenerate, samples, chunk, gradient
+            net.forward, group, inputs, outputs, frames, signs, scale, degenerate, blend, samples, chunk, gradient
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -157,6 +161,7 @@ def symmetrize_(
     signs: str = "all",
     scale: Literal["rms", "max"] | None = None,
     degenerate: str = "weighted",
+    blend: tuple[float, float] = (1e-3, 1e-2),
     samples: int | None = None,
     chunk: int | None = None,
     gradient: Literal["through", "detach"] = "through",
@@ -177,12 +182,31 @@ def symmetrize_(
     own = type(module)
     if isinstance(getattr(own, "averaging", None), Averaging):
         raise InputError(f"{own.__name__} is symmetrized already")
+    if "forward" in vars(module):
+        raise InputError(
+            f"this {own.__name__} has a forward of its own, as hooks give it: symmetrize it before they do"
+        )
     averaging = Averaging(
-        module.forward, group, inputs, outputs, frames, signs, scale, degenerate, samples, chunk, gradient
+        module.forward, group, inputs, outputs, frames, signs, scale, degenerate, blend, samples, chunk, gradient
     )
+    module.__class__ = _symmetrized(own, averaging)
+    return module
 
+
+def _symmetrized(own: type[nn.Module], averaging: Averaging) -> type[nn.Module]:
+    """The subclass of a module's class whose forward averages over frames."""
+
+    @wraps(own.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         return averaging(partial(own.forward, self), self.training, None, args, kwargs)
 
-    module.__class__ = type(f"Symmetrized{own.__name__}", (own,), {"forward": forward, "averaging": averaging})
-    return module
+    def reduce(self: nn.Module, _: Any) -> Any:
+        return _restored, (own, averaging), self.__dict__
+
+    members = {"forward": forward, "averaging": averaging, "__reduce_ex__": reduce}
+    return type(f"Symmetrized{own.__name__}", (own,), members)
+
+
+def _restored(own: type[nn.Module], averaging: Averaging) -> nn.Module:
+    made = _symmetrized(own, averaging)
+    return made.__new__(made)

@@ -91,14 +91,15 @@ class ImageAverage(nn.Module):
         with same_dropout(Clouds((batch,), batch)) as share:
             for start in range(0, len(elements), step):
                 part = elements[start : start + step]
-                share(
-                    Copies(torch.arange(batch, device=x.device).repeat(len(part)), None, Clouds((), len(part) * batch))
-                )
+                cloud = torch.arange(batch, device=x.device).repeat(len(part))
+                share(Copies(cloud, None, Clouds((len(cloud),), len(cloud))), None)
                 seen = torch.cat([self.action.act(self.action.inverse(g), x) for g in part])
                 out = self.net(seen)
                 if not isinstance(out, Tensor) or out.shape[:1] != seen.shape[:1]:
                     raise InputError("the network must return one tensor with a row for each image")
-                for g, y in zip(part, out.split(batch), strict=True):
+                if self.outputs != "scalars" and out.dim() < 4:
+                    raise InputError(f"{self.outputs} must be (batch, channels, height, width), got {tuple(out.shape)}")
+                for g, y in zip(part, out.unflatten(0, (len(part), batch)), strict=True):
                     total = total + (y if self.outputs == "scalars" else self.output_action.act(g, y))
         return total / len(elements)  # type: ignore[no-any-return]
 

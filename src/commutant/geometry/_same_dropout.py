@@ -21,11 +21,12 @@ _FUSED = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 
 
 @contextmanager
-def same_dropout(clouds: Clouds) -> Iterator[Callable[[Copies], None]]:
+def same_dropout(clouds: Clouds) -> Iterator[Callable[[Copies, Tensor | None], None]]:
     """Within, the entries that dropout loses are drawn once for each cloud, and are the same in all its copies.
 
-    Gives a function to call with the copies that the network is about to see: pieces of a batch in turn share what was
-    drawn for the first. Alpha dropout is refused; dropout within fused attention is drawn afresh, with a warning.
+    Gives a function to call with the copies that the network is about to see, and with the edge behind each copied one:
+    pieces of a batch in turn share what was drawn for the first. Alpha dropout is refused; dropout within fused
+    attention is drawn afresh, with a warning.
     """
     mode = _SameDropout(clouds)
     with mode:
@@ -39,11 +40,12 @@ class _SameDropout(TorchFunctionMode):
         super().__init__()
         self.clouds = clouds
         self.copies: Copies | None = None
+        self.edges: Tensor | None = None
         self.drawn: list[Tensor] = []
         self.at = 0
 
-    def begin(self, copies: Copies) -> None:
-        self.copies, self.at = copies, 0
+    def begin(self, copies: Copies, edges: Tensor | None = None) -> None:
+        self.copies, self.edges, self.at = copies, edges, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -53,7 +55,11 @@ class _SameDropout(TorchFunctionMode):
             if func in _ALPHA:
                 raise InputError("alpha dropout can't be shared between the frames of a cloud: use nn.Dropout")
             x = args[0] if args else kwargs["input"]
-            if (found := self._rows(x)) is not None:
+            found = self._rows(x)
+            if found is None:
+                text = f"dropout of shape {tuple(x.shape)} shows no clouds, and differs between the frames of one"
+                warnings.warn(text, stacklevel=2)
+            else:
                 rows, copied = found
                 if self.at == len(self.drawn):
                     rest = {k: v for k, v in kwargs.items() if k not in ("input", "inplace")}
@@ -69,6 +75,8 @@ class _SameDropout(TorchFunctionMode):
         copies, points, index = self.copies.cloud, self.copies.rows, self.clouds.index
         if points is not None and index is not None and len(x) == len(points):
             return len(index), lambda drawn: drawn[points]
+        if (edges := self.edges) is not None and len(x) == len(edges):
+            return int(edges.max()) + 1 if len(edges) else 0, lambda drawn: drawn[edges]
         if len(copies) and len(x) % len(copies) == 0:  # one row a cloud, or as many for each
             each = len(x) // len(copies)
             number = self.clouds.number
