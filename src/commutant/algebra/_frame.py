@@ -140,7 +140,7 @@ class Frame:
             where, rows = self.cloud, self.clouds.number
         weighted = y * weight.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
         found = y.new_zeros(rows, *y.shape[1:]).index_add(0, where, weighted)
-        return found if self.clouds.ragged else found.reshape(*self.clouds.lead, *y.shape[1:])
+        return found if self.clouds.ragged else found.reshape((*self.clouds.lead, *y.shape[1:]))
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> Frame:
         """As many frames of each cloud, drawn by weight with replacement: the mean is right in expectation only."""

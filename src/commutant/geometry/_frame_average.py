@@ -94,7 +94,8 @@ class FrameAverage(nn.Module):
         net: any module whose first axis is that of clouds, or of points with `batch`.
         group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension; `"Lorentz(4)"` for momenta.
         inputs: the kind of the first argument, or a mapping from names of the network's arguments to kinds. By
-            default the first is `points`, and names of PyG mean what they mean there (`pos`, `vel`, `batch`, `mask`,
+            default the first is `points` where none else is, and names of PyG mean what they mean there (`pos`, `vel`,
+            `batch`, `mask`,
             `edge_index`, `edge_attr`); other tensors are `scalars`.
         outputs: the kind of every tensor of the output, or a mapping from its keys or positions to kinds.
         frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
