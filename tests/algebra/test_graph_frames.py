@@ -35,7 +35,22 @@ def shrikhande():
     return nx.convert_node_labels_to_integers(graph)
 
 
+def latin_square():
+    """The graph of a Latin square of order five that is no group's table: strongly regular, with few symmetries."""
+    square = ["01234", "10342", "24013", "32401", "43120"]
+    cells = [(i, j, square[i][j]) for i in range(5) for j in range(5)]
+    pairs = [
+        (a, b) for a in range(25) for b in range(a) if any(x == y for x, y in zip(cells[a], cells[b], strict=True))
+    ]
+    return nx.Graph(pairs)
+
+
 HARD = {
+    "frucht": nx.frucht_graph(),
+    "latin square": latin_square(),
+    "ring of forty": nx.cycle_graph(40),
+    "six edges apart": nx.Graph([(2 * i, 2 * i + 1) for i in range(6)]),
+    "tree": nx.balanced_tree(2, 3),
     "complete": nx.complete_graph(6),
     "empty": nx.empty_graph(5),
     "disconnected": nx.disjoint_union(nx.cycle_graph(4), nx.path_graph(3)),
@@ -129,6 +144,33 @@ def test_weights_features_and_masks_are_respected():
     assert torch.equal(frame.canonicalize(mask), torch.tensor([[True] * 4 + [False] * 2] * 4))
     bare = graph_frame(weights).canonicalize(weights, "pairs")
     assert torch.equal(frame.canonicalize(padded, "pairs")[:, :4, :4].unique(dim=0), bare.unique(dim=0))
+
+
+def test_weights_of_very_different_sizes_are_kept_apart():
+    adjacency = matrix(nx.path_graph(6))
+    adjacency[:, 4, 5] = adjacency[:, 5, 4] = 3e6
+    forms = [
+        graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in (relabelled(adjacency, s)[0] for s in range(6))
+    ]
+    assert all(torch.equal(form, forms[0]) for form in forms)
+    near = matrix(nx.cycle_graph(8)) * (1 + 1e-9 * torch.rand(8, 8).double())
+    near = (near + near.mT) / 2
+    forms = [
+        graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in (relabelled(near, s)[0] for s in range(6))
+    ]
+    assert all(torch.equal(form, forms[0]) for form in forms)
+
+
+def test_padding_is_never_seen():
+    net = lambda a, m: (a * torch.arange(36).reshape(6, 6)).sum((1, 2))  # noqa: E731
+    mask = torch.tensor([[True, False, True, True, False, True]])
+    adjacency = matrix(nx.path_graph(6)).float()
+    outs = []
+    for junk in (0.0, 5.0, torch.nan):
+        noisy = torch.where(mask[:, :, None] & mask[:, None, :], adjacency, junk)
+        outs.append(GraphAverage(net)(noisy, mask=mask))
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[0], outs[2])
 
 
 def test_what_was_reordered_is_restored():

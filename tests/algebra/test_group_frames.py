@@ -154,6 +154,10 @@ def test_minimal_frames_are_single_and_equivariant(group, d):
         (lambda: random_frame(torch.randn(2, 5, 3), "T", 2), "group must be"),
         (lambda: group_frame(torch.randn(2, 5, 3), signed_permutations(3)[:5]), "no group"),
         (lambda: group_frame(torch.randn(2, 5, 3), signed_permutations(2)), "matrices must be"),
+        (lambda: group_frame(torch.randn(2, 5, 3), torch.zeros(0, 3, 3)), "matrices must be"),
+        (lambda: group_frame(torch.randn(2, 5, 3), torch.zeros(1, 3, 3)), "invertible"),
+        (lambda: group_frame(torch.randn(2, 5, 3), torch.eye(3).expand(2, 3, 3)), "stand once"),
+        (lambda: random_frame(torch.randn(2, 5, 3), "SO", 0), "at least 1"),
     ],
 )
 def test_bad_input_is_named(make, words, unchecked):

@@ -43,6 +43,10 @@ def test_a_convolutional_network_of_images(chunk):
     assert not torch.allclose(net(x), net(x.flip(-1)), atol=1e-3)
 
 
+def test_no_images():
+    assert ImageAverage(nn.Flatten())(torch.zeros(0, 1, 4, 4)).shape == (0, 16)
+
+
 def test_oblong_images_and_samples():
     model = ImageAverage(nn.Flatten(), "D2", samples=1)
     x = torch.randn(2, 1, 4, 6)
@@ -60,6 +64,7 @@ def test_oblong_images_and_samples():
         (lambda: ImageAverage(nn.Flatten(), samples=0), "samples must be"),
         (lambda: ImageAverage(nn.Flatten())(torch.randn(3, 4, 4)), "images must be"),
         (lambda: ImageAverage(lambda x: x.sum())(torch.randn(3, 1, 4, 4)), "a row for each image"),
+        (lambda: ImageAverage(nn.Flatten(), outputs="images")(torch.randn(3, 1, 4, 4)), "images must be"),
         (lambda: ImageAverage(nn.Identity(), outputs="vectors")(torch.randn(3, 1, 4, 4)), "pairs of channels"),
         (lambda: LatentFrameAverage(nn.Linear(3, 6), [], nn.Linear(6, 3)), "at least one layer"),
         (lambda: layered(width=7)(torch.randn(4, 3), edge_index=EDGES), "multiple of 3"),

@@ -187,6 +187,22 @@ def test_distances_of_no_points_are_said_to_be_so():
     assert float(classical_mds(cycle.square(), 2).negative) > 0.01
 
 
+def test_distances_of_any_precision_and_kind():
+    x = torch.randn(40, 3) * 100
+    found = classical_mds(torch.cdist(x, x).square(), 3).coordinates
+    assert torch.allclose(torch.cdist(found, found), torch.cdist(x, x), atol=0.5)
+    hops = torch.tensor([[0, 1, 4], [1, 0, 1], [4, 1, 0]])
+    assert classical_mds(hops, 1).coordinates[:, 0].abs().tolist() == pytest.approx([1, 0, 1], abs=1e-6)
+    many = torch.stack([torch.cdist(x, x).square().double() * 1e8, torch.rand(40, 40).double()])
+    with pytest.raises(InputError, match="symmetric"):
+        classical_mds(many, 3)
+    square = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]]).double().requires_grad_()
+    squared = (square[:, None] - square).square().sum(-1)
+    (gradient,) = torch.autograd.grad(torch.pdist(classical_mds(squared, 2).coordinates).sin().sum(), square)
+    expected = torch.autograd.grad(torch.pdist(square).sin().sum(), square)[0]
+    assert torch.allclose(gradient, expected, atol=1e-8)
+
+
 def test_landmarks():
     x = torch.randn(5000, 3, dtype=torch.float64)
     marks = x[:12]
@@ -252,7 +268,12 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
         (lambda: MDSCoordinates()(torch.full((5, 3), torch.nan)), "finite"),
         (lambda: MDSCoordinates(2, from_distances=True)(torch.rand(4, 4)), "symmetric"),
         (lambda: classical_mds(torch.rand(4, 3), 2), "must be"),
-        (lambda: classical_mds(-torch.ones(3, 3), 2), "not be negative"),
+        (lambda: classical_mds(torch.eye(3) - 1, 2), "must be not negative"),
+        (lambda: classical_mds(torch.tensor(1.0), 2), "must be"),
+        (lambda: landmark_mds(torch.zeros(2, 3, 3), torch.rand(5, 3), 2), "between must be"),
+        (lambda: landmark_mds(torch.zeros(3, 3), torch.full((5, 3), torch.nan), 2), "finite"),
+        (lambda: RoutingCoordinates(sign=None), "sign must be"),
+        (lambda: TransformInvariant(nn.Linear(3, 3), "Lorentz(4)"), "group must be"),
         (lambda: classical_mds(torch.ones(3, 3), 2), "zero on the diagonal"),
         (lambda: classical_mds(torch.zeros(3, 3), 0), "at least 1"),
         (lambda: landmark_mds(torch.zeros(3, 3), torch.rand(5, 4), 2), "one distance for each landmark"),

@@ -6,6 +6,7 @@ from ._assignment import assignment_duals as assignment_duals
 from ._assignment import birkhoff_ascent as birkhoff_ascent
 from ._assignment import birkhoff_decomposition as birkhoff_decomposition
 from ._assignment import linear_assignment as linear_assignment
+from ._axes import spectrum as spectrum
 from ._clouds import Clouds as Clouds
 from ._clouds import Copies as Copies
 from ._elements import Element as Element

@@ -50,7 +50,7 @@ def principal_axes(
     covariance = clouds.gram(scaled) / count[:, None, None]
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     share = covariance / torch.where(trace > 0, trace, 1.0)[:, None, None]
-    values, vectors = Spectrum.apply(share, max(blend[0], NOTHING))
+    values, vectors = spectrum(share, max(blend[0], NOTHING))
     spread = torch.where(trace > 0, torch.where(trace > 0, trace, 1.0).sqrt() * unit, 0.0)
     nothing = vanishing(values.detach()) if not directed else torch.zeros_like(values[:, :-1], dtype=torch.bool)
     apart = values[:, :-1] - values[:, 1:]
@@ -101,6 +101,18 @@ def _lopsided(clouds: Clouds, h: Tensor, count: Tensor, rule: str) -> Float[Tens
     if rule == "softskew":
         return clouds.total(unit * unit.abs()) / count[:, None]
     raise InputError(f"signs must be all, skew, softskew or maxabs, got {rule!r}")
+
+
+def spectrum(
+    matrix: Float[Tensor, "*batch d d"], together: float = NOTHING
+) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
+    """Eigenvalues and eigenvectors of symmetric matrices, largest first, with gradients that stay finite.
+
+    Where eigenvalues differ by less than `together`, the gradient leaves out how the vectors turn into each other:
+    exact for everything that does not depend on the basis which the solver happened to choose there.
+    """
+    found: tuple[Tensor, Tensor] = Spectrum.apply(matrix, together)
+    return found
 
 
 class Spectrum(torch.autograd.Function):

@@ -1,12 +1,12 @@
 """Orders of the nodes of a graph that move with it: spectral signatures, colour refinement, canonical forms.
 
 Colours are small integers, the same for nodes that an isomorphism may exchange; every comparison that decides is one of
-integers. Real numbers (weights, features, eigenvectors) become integers once, by gaps in their sorted values.
+integers. Weights and features become integers by equality; eigenvectors, which carry rounding, by gaps in their sorted
+values, and not at all where a gap is of a size that rounding might make.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import permutations, product
 from math import factorial, prod
 
@@ -16,18 +16,11 @@ from numpy.typing import NDArray
 from .._errors import InputError
 
 Colours = NDArray[np.int64]
-_APART = 1e-6  # relative distance from which values count as different
 
 
 def as_colours(values: NDArray[np.float64]) -> Colours:
-    """Integers in the order of the values, equal where no gap wider than rounding separates them."""
-    flat = values.ravel()
-    order = np.argsort(flat, kind="stable")
-    size = np.abs(flat).max(initial=0.0)
-    steps = np.diff(flat[order]) > _APART * size
-    out = np.empty(len(flat), dtype=np.int64)
-    out[order] = np.concatenate([[0], np.cumsum(steps)])[: len(flat)]
-    return out.reshape(values.shape)
+    """Integers in the order of the values, the same for equal ones alone: what is permuted is not rounded."""
+    return np.unique(values, return_inverse=True)[1].reshape(values.shape).astype(np.int64)
 
 
 def ranked(rows: NDArray[np.int64]) -> Colours:
@@ -50,7 +43,13 @@ def spectral_signature(adjacency: NDArray[np.float64]) -> NDArray[np.int64] | No
         return None
     starts = np.flatnonzero(np.concatenate([[True], gaps >= 1e-7]))
     shares = np.add.reduceat(vectors**2, starts, axis=1)
-    found = np.stack([as_colours(np.append(column, 1.0))[:-1] for column in shares.T], axis=1)
+    order = np.argsort(shares, axis=0, kind="stable")
+    steps = np.diff(np.take_along_axis(shares, order, 0), axis=0)
+    if np.any((steps > 1e-10) & (steps < 1e-7)):
+        return None
+    ranks = np.concatenate([np.zeros((1, shares.shape[1])), np.cumsum(steps >= 1e-7, axis=0)]).astype(np.int64)
+    found = np.empty_like(ranks)
+    np.put_along_axis(found, order, ranks, 0)
     return found
 
 
@@ -84,45 +83,73 @@ def canonical_orders(colours: Colours, edges: NDArray[np.int64], most: int, whol
 
     Individualise a node of the first smallest class that is not single, refine, go on: the leaves are orders, and an
     isomorphism carries the leaves of one graph to those of the other. Orders with the same form differ by an
-    automorphism. Classes of twins, which can be exchanged without changing anything else, are not searched.
+    automorphism, which spares the search all branches that it maps to one seen before. Classes of twins, which can be
+    exchanged without changing anything else, are not searched.
 
     Args:
         colours: of the nodes, where an isomorphism must keep them.
         edges: colours of the pairs, `(n, n)`.
-        most: orders and leaves, beyond which the graph is refused.
-        whole: all such orders (a coset of the automorphism group), or the first that is found.
+        most: leaves, beyond which the graph is refused.
+        whole: all such orders (a coset of the automorphism group), or one of them.
     """
-    best: bytes | None = None
+    first = colours
+    best: tuple[bytes, Colours] | None = None
     found: list[Colours] = []
-    for number, leaf in enumerate(_leaves(refined(colours, edges), edges, whole)):
-        if number >= most:
+    automorphisms: list[Colours] = []
+    leaves = 0
+
+    def leaf(colours: Colours) -> None:
+        nonlocal best, leaves
+        leaves += 1
+        if leaves > most:
             raise InputError(
                 f"this graph of {len(colours)} nodes has too many symmetries: more than max_frames={most} leaves in "
-                "the search for its canonical form" + (", all of which equivariant outputs need" if whole else "")
+                "the search for its canonical form"
+                + ("; outputs that are scalars need fewer, and more can be allowed" if whole else "; allow more")
             )
-        order = np.argsort(leaf, kind="stable")
-        form = edges[np.ix_(order, order)].tobytes() + colours[order].tobytes()
-        if best is None or form < best:
-            best, found = form, [order]
-        elif form == best and whole:
+        order = np.argsort(colours, kind="stable")
+        form = edges[np.ix_(order, order)].tobytes() + first[order].tobytes()
+        if best is None or form < best[0]:
+            best = (form, order)
+            found[:] = [order]
+        elif form == best[0]:
             found.append(order)
-    return found
+            image = np.empty_like(order)
+            image[best[1]] = order
+            automorphisms.append(image)
+
+    def visit(colours: Colours, path: list[int]) -> None:
+        names, sizes = np.unique(colours, return_counts=True)
+        open_ = [(size, name) for name, size in zip(names, sizes, strict=True) if size > 1]
+        if not open_:
+            leaf(colours)
+            return
+        members = np.flatnonzero(colours == min(open_)[1])
+        if not whole and _twins(members, edges):
+            split = colours * len(colours)
+            split[members] += np.arange(len(members))
+            visit(refined(ranked(split[:, None]), edges), [*path, *members.tolist()])
+            return
+        seen: set[int] = set()
+        for node in members.tolist():
+            if not whole and node in _orbit(seen, [g for g in automorphisms if all(g[p] == p for p in path)]):
+                continue
+            seen.add(node)
+            split = 2 * colours + 1  # below its class and above all that come before
+            split[node] -= 1
+            visit(refined(ranked(split[:, None]), edges), [*path, node])
+
+    visit(refined(colours, edges), [])
+    return found if whole else found[:1]
 
 
-def _leaves(colours: Colours, edges: NDArray[np.int64], whole: bool) -> Iterator[Colours]:
-    names, sizes = np.unique(colours, return_counts=True)
-    open_ = [(size, name) for name, size in zip(names, sizes, strict=True) if size > 1]
-    if not open_:
-        yield colours
-        return
-    members = np.flatnonzero(colours == min(open_)[1])
-    if not whole and _twins(members, edges):
-        members = members[:1]
-    for node in members:
-        # below its class and above all that come before
-        split = 2 * colours + 1
-        split[node] -= 1
-        yield from _leaves(refined(ranked(split[:, None]), edges), edges, whole)
+def _orbit(nodes: set[int], automorphisms: list[Colours]) -> set[int]:
+    """Where the nodes go under products of automorphisms."""
+    reached, new = set(nodes), set(nodes)
+    while new:
+        new = {int(g[v]) for g in automorphisms for v in new} - reached
+        reached |= new
+    return reached
 
 
 def _twins(members: Colours, edges: NDArray[np.int64]) -> bool:

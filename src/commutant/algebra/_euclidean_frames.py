@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Action, Draw, Euclidean, Invariance, Reflection, SetPermutation, breaks, obeys
-from ._axes import NOTHING, Axes, Spectrum, principal_axes, right_handed, vanishing
+from ._axes import NOTHING, Axes, principal_axes, right_handed, spectrum, vanishing
 from ._clouds import Clouds
 from ._frame import Frame
 
@@ -296,7 +296,7 @@ def _tuples(
     if bool(lost.any()):  # too few directions for any tuple: their own axes, and all signs of them and of the rest
         gram = rows.mT @ rows
         size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
-        _, axes = Spectrum.apply(gram / torch.where(size > 0, size, 1.0)[:, None, None], NOTHING)
+        _, axes = spectrum(gram / torch.where(size > 0, size, 1.0)[:, None, None])
         axes = right_handed(axes)
         turns = rows.new_tensor(list(product((1.0, -1.0), repeat=m)))
         frame = torch.cat([frame, axes[:, None] * turns[:, None]], 1)

@@ -95,8 +95,8 @@ def graph_frame(
 
     Args:
         adjacency: symmetric, with weights if need be; self-loops on the diagonal.
-        features: of the nodes, which the orders respect.
-        mask: True where a node is; the others come last.
+        features: of the nodes, which the orders respect; equal or not, without a tolerance, as the weights are.
+        mask: True where a node is; the others come last, as they are.
         kind: `"spectral"`: all orders that sort the rows of `S_ij = |P_j e_i|`, with the Laplacian's eigenspaces P
             (the paper's). `"refined"`: those orders under which the graph takes a canonical form, found by
             individualisation and refinement from the same signatures: as many as the graph has automorphisms, the
@@ -122,12 +122,12 @@ def graph_frame(
         if value is not None and tuple(value.shape[:2]) != (graphs, n):
             raise InputError(f"{name} must begin with {(graphs, n)}, got shape {tuple(value.shape)}")
     matrices = adjacency.detach().double().cpu().numpy()
-    if not np.isfinite(matrices).all():
-        raise InputError("adjacency must be finite, got NaN or infinities")
     rows = None if features is None else features.detach().double().cpu().numpy().reshape(graphs, n, -1)
-    if rows is not None and not np.isfinite(rows).all():
-        raise InputError("features must be finite, got NaN or infinities")
     there = np.ones((graphs, n), dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
+    if not np.isfinite(matrices[there[:, :, None] & there[:, None, :]]).all():
+        raise InputError("adjacency must be finite, got NaN or infinities")
+    if rows is not None and not np.isfinite(rows[there]).all():
+        raise InputError("features must be finite, got NaN or infinities")
     orders: list[np.ndarray] = []
     counts = []
     for g in range(graphs):

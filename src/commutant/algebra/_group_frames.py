@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
-from ._axes import Spectrum
+from ._axes import spectrum
 from ._clouds import Clouds
 from ._frame import Frame
 
@@ -73,8 +73,12 @@ def group_frame(
     """
     clouds = clouds or Clouds.of(x)
     group = matrices.double().to(x.device)
-    if group.dim() != 3 or group.shape[1:] != (x.shape[-1],) * 2:
+    if group.dim() != 3 or not len(group) or group.shape[1:] != (x.shape[-1],) * 2:
         raise InputError(f"matrices must be (elements, {x.shape[-1]}, {x.shape[-1]}), got {tuple(matrices.shape)}")
+    if float(torch.linalg.det(group).abs().min()) < 1e-9 or (
+        len(group) > 1 and float(torch.pdist(group.flatten(1)).min()) < 1e-9
+    ):
+        raise InputError("the matrices of a group must be invertible and each stand once")
     products = (group[:, None] @ group).flatten(0, 1).flatten(1)
     if float(torch.cdist(products, group.flatten(1)).amin(1).max()) > 1e-6:
         raise InputError("the matrices are no group: some product of two is not among them")
@@ -100,6 +104,8 @@ def random_frame(
     """
     if group not in ("O", "SO", "E", "SE"):
         raise InputError(f"group must be O, SO, E or SE, got {group!r}")
+    if number < 1:
+        raise InputError(f"number must be at least 1, got {number}")
     clouds = clouds or Clouds.of(x)
     total, d = number * clouds.number, x.shape[-1]
     device = x.device if generator is None else generator.device
@@ -175,7 +181,8 @@ def lorentz_frame(
     """Frames of sets of momenta under boosts, rotations and reflections of space: the Lorentz group, time kept forward.
 
     The axes that make both `sum p p^T` and the metric `diag(1, -1, ..., -1)` diagonal, with all signs in space. They do
-    not depend on the order of the momenta, and exist for massless ones too.
+    not depend on the order of the momenta, and exist for massless ones too. Energies shall be positive. A boost by
+    rapidity y costs digits, about `y` of them: 1e-10 at 5 and 1e-6 at 7, in float64.
 
     Args:
         x: momenta, energy first.
@@ -200,7 +207,7 @@ def lorentz_frame(
     metric[0] = 1.0
     form = root.mT @ (metric[:, None] * root)
     scale = form.detach().abs().amax((-1, -2))
-    values, vectors = Spectrum.apply(form / scale[:, None, None], 1e-12)
+    values, vectors = spectrum(form / scale[:, None, None])
     gap = (values[:, :-1] - values[:, 1:]).detach().amin(-1) / values.detach().abs().amax(-1)
     if bool((close := gap < 1e-9).any()):
         raise InputError(f"the axes of the momenta of cloud {int(close.nonzero()[0])} are not distinct")

@@ -95,8 +95,7 @@ class FrameAverage(nn.Module):
         group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension; `"Lorentz(4)"` for momenta.
         inputs: the kind of the first argument, or a mapping from names of the network's arguments to kinds. By
             default the first is `points` where none else is, and names of PyG mean what they mean there (`pos`, `vel`,
-            `batch`, `mask`,
-            `edge_index`, `edge_attr`); other tensors are `scalars`.
+            `batch`, `mask`, `edge_index`, `edge_attr`); other tensors are `scalars`.
         outputs: the kind of every tensor of the output, or a mapping from its keys or positions to kinds.
         frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
         signs: of the axes, as in `commutant.algebra.pca_frame`.

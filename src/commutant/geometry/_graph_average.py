@@ -92,13 +92,19 @@ class GraphAverage(nn.Module):
         mask: Bool[Tensor, "graphs n"] | None = None,
     ) -> Shaped[Tensor, "graphs ..."]:
         """The mean over orders; arguments as `commutant.algebra.graph_frame` takes them."""
+        if mask is not None:
+            adjacency = torch.where(mask[:, :, None] & mask[:, None, :], adjacency, 0.0)
+            features = None if features is None else torch.where(mask[..., None], features, 0)
         one = self.outputs == "scalars" and self.kind == "refined"
         frame = graph_frame(adjacency, features, mask=mask, kind=self.kind, invariant=one, max_frames=self.max_frames)  # type: ignore[arg-type]
         if self.training and self.samples is not None:
             frame = frame.sample(self.samples)
         seen = [frame.canonicalize(adjacency, "pairs")]
         seen += [frame.canonicalize(value) for value in (features, mask) if value is not None]
-        return frame.pool(frame.restore(self.net(*seen), self.outputs))
+        out = self.net(*seen)
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            raise InputError(f"the network must return one tensor of real numbers, got {type(out).__name__}")
+        return frame.pool(frame.restore(out, self.outputs))
 
     def extra_repr(self) -> str:
         return f"outputs={self.outputs}, kind={self.kind}"

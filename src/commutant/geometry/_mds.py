@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Frame, pca_frame
+from ..algebra import Frame, pca_frame, spectrum
 from ..laws import Draw, Equivariance, Euclidean, Invariance, Law, Rotation, Scaling, SetPermutation, breaks, obeys
 from ._frame_average import FrameAverage
 
@@ -33,7 +33,7 @@ class Embedding(NamedTuple):
     """Share of negative eigenvalues in the sum of all sizes; zero for distances between points."""
 
 
-def classical_mds(squared: Float[Tensor, "*batch n n"], dim: int) -> Embedding:
+def classical_mds(squared: Shaped[Tensor, "*batch n n"], dim: int) -> Embedding:
     """Points whose distances are nearest to given ones: the leading eigenvectors of `-J D^2 J / 2`.
 
     Signs and, where eigenvalues are equal, bases are as the eigensolver leaves them: see `MDSCoordinates`.
@@ -51,22 +51,31 @@ def classical_mds(squared: Float[Tensor, "*batch n n"], dim: int) -> Embedding:
         >>> bool(torch.allclose(torch.cdist(found.coordinates, found.coordinates), torch.cdist(x, x)))
         True
     """
-    n = squared.shape[-1]
-    if squared.dim() < 2 or squared.shape[-2] != n:
+    if squared.dim() < 2 or squared.shape[-2] != squared.shape[-1]:
         raise InputError(f"squared distances must be (..., n, n), got {tuple(squared.shape)}")
     if dim < 1:
         raise InputError(f"dim must be at least 1, got {dim}")
+    n, dtype = squared.shape[-1], squared.dtype if squared.is_floating_point() else torch.get_default_dtype()
     wide = squared.double()
-    size = float(wide.detach().abs().max()) if wide.numel() else 0.0
-    if not bool(wide.isfinite().all()) or float((wide - wide.mT).detach().abs().amax() if n else 0) > 1e-6 * size:
-        raise InputError("squared distances must be finite and symmetric")
-    own = wide.detach().diagonal(dim1=-2, dim2=-1)
-    if n and (float(wide.detach().min()) < 0 or float(own.abs().max()) > 1e-9 * size):
-        raise InputError("squared distances must not be negative, and zero on the diagonal")
+    if not bool(wide.isfinite().all()):
+        raise InputError("squared distances must be finite, got NaN or infinities")
+    if n:
+        # single precision leaves noise of this size, also on the diagonal
+        noise = (1e-4 if dtype != torch.float64 else 1e-9) * wide.detach().abs().amax((-2, -1))
+        wrong = {
+            "symmetric": (wide - wide.mT).detach().abs().amax((-2, -1)) > noise,
+            "zero on the diagonal": wide.detach().diagonal(dim1=-2, dim2=-1).abs().amax(-1) > noise,
+            "not negative": -wide.detach().amin((-2, -1)) > noise,
+        }
+        if odd := [what for what, where in wrong.items() if bool(where.any())]:
+            raise InputError(f"squared distances must be {odd[0]}; from points, take MDSCoordinates without distances")
+    wide = (wide + wide.mT) / 2
     means = wide.mean(-1, keepdim=True)
     gram = -(wide - means - means.mT + means.mean(-2, keepdim=True)) / 2
-    values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
-    values, vectors = values.flip(-1), vectors.flip(-1)
+    size = gram.detach().diagonal(dim1=-2, dim2=-1).abs().sum(-1)
+    size = torch.where(size > 0, size, 1.0)[..., None]
+    values, vectors = spectrum((gram + gram.mT) / 2 / size[..., None])
+    values = values * size
     kept = min(dim, n)
     # the root of nothing has no slope: directions without extent stay at zero
     there = values[..., :kept] > 1e-12 * values[..., :1].clamp(min=0)
@@ -75,7 +84,7 @@ def classical_mds(squared: Float[Tensor, "*batch n n"], dim: int) -> Embedding:
     found = torch.cat([found, found.new_zeros(*found.shape[:-1], dim - kept)], -1)
     total = values.abs().sum(-1)
     below = (-values).clamp(min=0).sum(-1) / torch.where(total > 0, total, 1.0)
-    return Embedding(found.to(squared.dtype), values, below)
+    return Embedding(found.to(dtype), values, below)
 
 
 def landmark_mds(
@@ -94,6 +103,10 @@ def landmark_mds(
         InputError: as `classical_mds`, shapes that do not fit, or landmarks that span less than `dim` dimensions.
     """
     m = between.shape[-1]
+    if between.dim() != 2:
+        raise InputError(f"between must be (landmarks, landmarks), got {tuple(between.shape)}")
+    if not bool(towards.isfinite().all()) or (towards.numel() and float(towards.detach().min()) < 0):
+        raise InputError("squared distances must be finite and not negative")
     if towards.dim() != 2 or towards.shape[1] != m:
         raise InputError(f"towards must be (points, {m}), one distance for each landmark, got {tuple(towards.shape)}")
     base = classical_mds(between, dim)
@@ -166,6 +179,8 @@ class MDSCoordinates(nn.Module):
             raise InputError("from_distances needs dim, the number of coordinates")
         if sign not in ("maxabs", "skew", "softskew", "random", None):
             raise InputError(f"sign must be maxabs, skew, softskew, random or None, got {sign!r}")
+        if scale not in ("rms", "max", None):
+            raise InputError(f"scale must be rms, max or None, got {scale!r}")
         if group not in ("O", "SO"):
             raise InputError(f"group must be O or SO, got {group!r}")
         if on_degenerate not in ("warn", "error", "ignore"):
@@ -239,6 +254,8 @@ class RoutingCoordinates(MDSCoordinates):
     """
 
     def __init__(self, sign: Literal["maxabs", "skew", "softskew"] = "maxabs", *, on_degenerate: Any = "warn") -> None:
+        if sign not in ("maxabs", "skew", "softskew"):
+            raise InputError(f"sign must be maxabs, skew or softskew, got {sign!r}")
         super().__init__(None, sign, "rms", on_degenerate=on_degenerate)
 
     def forward(
@@ -285,6 +302,8 @@ class TransformInvariant(FrameAverage):
         inputs: str | Mapping[str, str] | None = None,
         outputs: str | Mapping[Any, str] = "scalars",
     ) -> None:
+        if not group.startswith(("E(", "SE(")):
+            raise InputError(f"group must be E(d) or SE(d) for a number d, got {group!r}")
         super().__init__(net, group, inputs=inputs, outputs=outputs, signs=sign, scale=scale)
 
 

@@ -85,6 +85,7 @@ def particles(measurements: list[Measurement]) -> Any:
     """Test error of each network as the systems come, turned, and shifted."""
     arms = {
         "plain": ("message passing", CRIMSON),
+        "centred": ("centred", GREY),
         "augmented": ("turned in training", OCHRE),
         "frames": ("one frame around it", NAVY),
         "latent-frames": ("frames in every layer", TEAL),

@@ -19,7 +19,7 @@ from ..evidence import Context, Measurement
 from ._frame_models import normal_network, particle_network, random_rotations
 
 NORMALS = ("plain", "augmented", "one-frame", "frames")
-PARTICLES = ("plain", "augmented", "frames", "latent-frames")
+PARTICLES = ("plain", "centred", "augmented", "frames", "latent-frames")
 
 
 def measure_normals(context: Context) -> Measurement:
@@ -186,7 +186,7 @@ def _particles_of(context: Context, arm: str, train: Trajectories, test: Traject
     def loss(model: nn.Module, batch: tuple[Any, Tensor]) -> Tensor:
         return (model(*batch[0]) - batch[1]).square().mean()
 
-    epochs = settings["epochs"] * (2 if arm in ("plain", "augmented") else 1)
+    epochs = settings["epochs"] * (2 if arm in ("plain", "centred", "augmented") else 1)
     model = context.train(
         arm,
         partial(particle_network, arm, settings["width"], settings["layers"]),

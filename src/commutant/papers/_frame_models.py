@@ -113,6 +113,7 @@ def particle_network(arm: str, width: int, layers: int) -> nn.Module:
     """The network of an arm of the experiment on particles."""
     if arm == "latent-frames":
         return LatentParticles(width, layers)
-    if arm == "frames":
-        return FrameAverage(Particles(width, layers), "E(3)", outputs="points")
+    if arm in ("frames", "centred"):  # around the mean: translations alone
+        group = "E(3)" if arm == "frames" else "T(3)"
+        return FrameAverage(Particles(width, layers), group, outputs="points")
     return Particles(width, layers)
