@@ -29,7 +29,7 @@ def shapes(measurements: list[Measurement]) -> Any:
             axes.plot(range(4), [m[f"{arm}@{p}"] for p in places], color=colour, alpha=0.3, linewidth=0.8)
         axes.plot(range(4), means, "o-", color=colour, linewidth=2, markersize=5)
         ends.append((means[-1], label, colour))
-    axes.axhline(0.1, color=SILVER, linestyle=":", linewidth=1)
+    axes.plot((-0.2, 3), (0.1, 0.1), color=SILVER, linestyle=":", linewidth=1)
     axes.set_xticks(range(4), list(places.values()))
     axes.set(xlim=(-0.2, 4.7), ylim=(0, 1), ylabel="test accuracy")
     label_ends(axes, ends, 3.1, 0.065)
@@ -49,6 +49,6 @@ def routes(measurements: list[Measurement]) -> Any:
         for spot, height in zip(spots, heights, strict=True):
             axes.text(spot, height + 1.5, f"{height:.0f}", ha="center", fontsize=8, color=colour)
     axes.set_xticks(range(4), list(places.values()))
-    axes.set(ylabel="tours that stay, per cent", ylim=(0, 135), yticks=(0, 25, 50, 75, 100))
-    axes.legend(frameon=False, fontsize=8.5, loc="upper center", ncols=3, columnspacing=1.2, handlelength=1.2)
+    axes.set(ylabel="tours that stay, per cent", ylim=(0, 172), yticks=(0, 25, 50, 75, 100))
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
     return figure
