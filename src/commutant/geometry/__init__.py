@@ -12,3 +12,5 @@ from ._mds import TransformEquivariant as TransformEquivariant
 from ._mds import TransformInvariant as TransformInvariant
 from ._mds import classical_mds as classical_mds
 from ._mds import landmark_mds as landmark_mds
+from ._transforms import InvariantCoordinates as InvariantCoordinates
+from ._transforms import StochasticFrame as StochasticFrame
