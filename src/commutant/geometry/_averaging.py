@@ -251,21 +251,21 @@ def _seen(
         if kind == "edge scalars" and len(value) != given.shape[1]:
             raise InputError(f"{name} must have {given.shape[1]} rows, one an edge, got shape {tuple(value.shape)}")
         return edges[0] if kind == "edges" else value[edges[1]]
-    turns, whole = kind in _TURNING, clouds.index is not None
-    lead = (clouds.number,) if whole else clouds.lead
+    turns = kind in _TURNING
     own = value.dim() - (0 if not turns else 2 if kind == "tensors" else 1)  # axes before those that turn
-    if clouds.index is not None and len(value) == len(clouds.index):
-        return frame.canonicalize(value, kind) if turns else copies.of(value)  # type: ignore[arg-type]
-    if tuple(value.shape[: len(lead)]) == lead and (whole or own == len(lead) or kind != "points"):
+    lead = clouds.lead if clouds.index is None else (clouds.number,)
+    fits = tuple(value.shape[: len(lead)]) == lead
+    if clouds.index is not None:
+        of_points, of_clouds = len(value) == len(clouds.index), fits
+    else:
+        of_points, of_clouds = fits and not (turns and own == len(lead)), fits
+    if of_points:
+        return frame.canonicalize(value, kind) if turns else copies.of(clouds.flat(value))  # type: ignore[arg-type]
+    if of_clouds:
         flat = value.reshape(clouds.number, *value.shape[len(lead) :])
-        if not turns:
-            return flat[frame.cloud]
-        if whole or own == len(lead):  # one for each cloud
-            if kind == "points":
-                flat = flat - frame.origin.to(flat.dtype)
-            return frame.see(flat[frame.cloud], kind)  # type: ignore[arg-type]
-    if not whole and tuple(value.shape[: len(lead)]) == lead:
-        return frame.canonicalize(value, kind)  # type: ignore[arg-type]
+        if kind == "points":
+            flat = flat - frame.origin.to(flat.dtype)
+        return frame.see(flat[frame.cloud], kind) if turns else flat[frame.cloud]  # type: ignore[arg-type]
     shape = (
         f"{len(clouds.index)} or {clouds.number} rows"
         if clouds.index is not None

@@ -87,15 +87,18 @@ class LatentFrameAverage(nn.Module):
         if vectors is not None:
             parts.append(frame.canonicalize(vectors, "vectors").flatten(-2))
         h = self.lift(torch.cat(parts, -1))
+        copied = frame.copies.edges(edge_index)
         for number, layer in enumerate(self.layers):
             if h.dim() != 2 or h.shape[1] % d:
                 raise InputError(f"hidden features must be (points, multiple of {d}), got shape {tuple(h.shape)}")
             if number:
                 z = frame.pool(frame.restore(h.unflatten(-1, (-1, d)), "vectors"))
                 own = pca_frame(z.flatten(0, 1), self.group, batch=batch.repeat_interleave(z.shape[1]))
-                frame = replace(own, clouds=clouds)
+                before, frame = frame.cloud, replace(own, clouds=clouds)
                 h = frame.canonicalize(z, "points").flatten(-2)
-            edges, copied = frame.copies.edges(edge_index)
-            given: tuple[Any, ...] = () if edge_attr is None else (edge_attr[copied],)
+                if not torch.equal(before, frame.cloud):  # a degenerate cloud has other frames than before
+                    copied = frame.copies.edges(edge_index)
+            edges, which = copied
+            given: tuple[Any, ...] = () if edge_attr is None else (edge_attr[which],)
             h = layer(h, edges, *given)
         return centre + frame.pool(frame.restore(self.head(h), "vectors"))

@@ -17,7 +17,7 @@ except ImportError:  # they are called in the same way without it
 
 
 class StochasticFrame(_Base):  # type: ignore[misc, valid-type]
-    """Adds one pose of the frame of a graph, drawn anew each time: `fa_pos`, and `fa_rot`, the rotation that leads back.
+    """Adds a pose of the frame of a graph, drawn anew each time: `fa_pos`, and `fa_rot`, the rotation that leads back.
 
     Frame averaging with one sample, for a network that reads `fa_pos` in place of `pos`; exact in expectation alone.
     Vectors are predicted in the pose: `out @ fa_rot[0].T` turns them back. Duval et al., "FAENet", ICML 2023, with the
