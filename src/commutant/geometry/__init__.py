@@ -12,5 +12,12 @@ from ._mds import TransformEquivariant as TransformEquivariant
 from ._mds import TransformInvariant as TransformInvariant
 from ._mds import classical_mds as classical_mds
 from ._mds import landmark_mds as landmark_mds
+from ._split import HyperPredictor as HyperPredictor
+from ._split import SIELoss as SIELoss
+from ._split import Split as Split
+from ._split import SplitRepresentation as SplitRepresentation
+from ._split import collapse_floor as collapse_floor
+from ._split import vicreg_covariance as vicreg_covariance
+from ._split import vicreg_variance as vicreg_variance
 from ._transforms import InvariantCoordinates as InvariantCoordinates
 from ._transforms import StochasticFrame as StochasticFrame

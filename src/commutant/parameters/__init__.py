@@ -2,6 +2,7 @@
 
 from ._action import WeightPermutation as WeightPermutation
 from ._checkpoint import Checkpoint as Checkpoint
+from ._generated import GeneratedLinear as GeneratedLinear
 from ._kinds import Kind as Kind
 from ._labels import AxisLabel as AxisLabel
 from ._labels import Factor as Factor
