@@ -12,6 +12,13 @@ from ._mds import TransformEquivariant as TransformEquivariant
 from ._mds import TransformInvariant as TransformInvariant
 from ._mds import classical_mds as classical_mds
 from ._mds import landmark_mds as landmark_mds
+from ._pose_codes import Retrieval as Retrieval
+from ._pose_codes import RotationScore as RotationScore
+from ._pose_codes import hue_code as hue_code
+from ._pose_codes import pose_error as pose_error
+from ._pose_codes import quaternion_code as quaternion_code
+from ._pose_codes import retrieval as retrieval
+from ._pose_codes import rotation_r2 as rotation_r2
 from ._split import HyperPredictor as HyperPredictor
 from ._split import SIELoss as SIELoss
 from ._split import Split as Split

@@ -1,0 +1,130 @@
+"""Codes of the transformation between two views, and how well a representation knows it, beside what chance gives."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+
+
+def quaternion_code(
+    first: Float[Tensor, "*batch 3 3"], second: Float[Tensor, "*batch 3 3"] | None = None
+) -> Float[Tensor, "*batch 4"]:
+    """The unit quaternion (x, y, z, w) of a rotation, or of the turn `first^T second` from one pose to another.
+
+    The turn is that of the body: poses go from R to R g, so that `q(R g) = q(R) q(g)` up to sign. The sign is the one
+    with w not negative; at half a turn it still jumps.
+
+    Raises:
+        InputError: matrices that are no rotations.
+
+    Example:
+        >>> quaternion_code(torch.eye(3)).abs().tolist()
+        [0.0, 0.0, 0.0, 1.0]
+    """
+    r = (first if second is None else first.mT @ second).double()
+    if r.shape[-2:] != (3, 3) or not r.isfinite().all():
+        raise InputError(f"rotations must be finite and (..., 3, 3), got {tuple(r.shape)}")
+    off = (r.mT @ r - torch.eye(3, dtype=r.dtype, device=r.device)).abs()
+    if r.numel() and (float(off.max()) > 1e-3 or float(torch.linalg.det(r).min()) < 0):
+        raise InputError("rotations must be orthogonal with determinant one")
+    symmetric = r + r.mT
+    twist = torch.stack([r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1)
+    trace = r.diagonal(dim1=-2, dim2=-1).sum(-1)
+    upper = symmetric - torch.diag_embed(trace[..., None].expand(*trace.shape, 3))
+    form = torch.cat([torch.cat([upper, twist[..., None]], -1),
+                      torch.cat([twist, trace[..., None]], -1)[..., None, :]], -2)  # fmt: skip
+    q = torch.linalg.eigh(form)[1][..., -1]  # stable everywhere, half turns included
+    return (q * torch.where(q[..., 3:] < 0, -1.0, 1.0)).to(first.dtype)
+
+
+def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """The way from one hue to another around the circle, in [-1/2, 1/2)."""
+    return (second - first + 0.5) % 1.0 - 0.5
+
+
+class RotationScore(NamedTuple):
+    """Share of the variance of a code that is predicted, by two formulas, and what a constant answer gets by each."""
+
+    pooled: float
+    """Around one mean of all components, as published."""
+    per_component: float
+    pooled_constant: float
+    per_component_constant: float
+
+
+def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "samples code"]) -> RotationScore:
+    """`1 - residual / total`; the published formula gives credit for knowing the mean of each component alone.
+
+    Example:
+        >>> code = quaternion_code(torch.eye(3).expand(10, 3, 3)) + 0.1 * torch.arange(40).reshape(10, 4)
+        >>> rotation_r2(code, code).pooled
+        1.0
+    """
+    if predicted.shape != code.shape or code.dim() != 2 or len(code) < 2:
+        raise InputError(
+            f"two codes (samples, code) of one shape are needed, got {tuple(predicted.shape)}, {tuple(code.shape)}"
+        )
+    p, y = predicted.detach().double(), code.detach().double()
+    pooled, own = (y - y.mean()).square().sum(), (y - y.mean(0)).square().sum()
+    left = (y - p).square().sum()
+    return RotationScore(*(float(v) for v in (1 - left / pooled, 1 - left / own, 1 - own / pooled, torch.zeros(()))))
+
+
+class Retrieval(NamedTuple):
+    """Mean reciprocal rank and hit rates of the right view among all of its object, and what chance gives."""
+
+    mrr: float
+    hits: dict[int, float]
+    mrr_chance: float
+    hits_chance: dict[int, float]
+
+
+def retrieval(
+    predicted: Float[Tensor, "objects views dim"],
+    candidates: Float[Tensor, "objects views dim"],
+    at: tuple[int, ...] = (1, 5, 10),
+) -> Retrieval:
+    """Where the right view stands among all views of its object, by cosine to the prediction.
+
+    Args:
+        predicted: for each object and view, what was predicted from some other view (from itself it is found for
+            nothing).
+        candidates: the views themselves.
+        at: ranks of the hit rates.
+
+    Example:
+        >>> views = torch.randn(6, 4, 8)
+        >>> retrieval(views, views).mrr
+        1.0
+    """
+    if predicted.shape != candidates.shape or predicted.dim() != 3 or not predicted.numel():
+        raise InputError(
+            "predictions and candidates must be (objects, views, dim), of one shape and not empty, got "
+            f"{tuple(predicted.shape)} and {tuple(candidates.shape)}"
+        )
+    p, c = (torch.nn.functional.normalize(t.detach().double(), dim=-1) for t in (predicted, candidates))
+    cosine = p @ c.mT
+    right = cosine.diagonal(dim1=-2, dim2=-1)[..., None]
+    rank = 1 + (cosine > right + 1e-12).sum(-1).double()
+    views = cosine.shape[-1]
+    return Retrieval(
+        float((1 / rank).mean()),
+        {k: float((rank <= k).double().mean()) for k in at},
+        sum(1 / i for i in range(1, views + 1)) / views,
+        {k: min(k / views, 1.0) for k in at},
+    )
+
+
+def pose_error(predicted: Float[Tensor, "samples dim"], embeddings: Float[Tensor, "all dim"],
+               poses: Float[Tensor, "all 4"], pose: Float[Tensor, "samples 4"]) -> float:  # fmt: skip
+    """`mean of 1 - (q . q')^2` between the right pose and that of the embedding nearest to the prediction.
+
+    Zero for a perfect prediction; the sign of a quaternion does not matter. Two random rotations give 0.75.
+    """
+    nearest = torch.cdist(predicted.double(), embeddings.double()).argmin(1)
+    return float((1 - (poses[nearest].double() * pose.double()).sum(-1).square()).mean())
