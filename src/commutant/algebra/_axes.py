@@ -35,14 +35,13 @@ def principal_axes(
     clouds: Clouds, x: Tensor, centred: bool, signs: str, proper: bool, blend: tuple[float, float], directed: bool
 ) -> Axes:
     points = clouds.here(clouds.flat(x)).double()
-    weight = clouds.count(points)
-    count = weight.clamp(min=torch.finfo(torch.float64).tiny)
+    count = clouds.count(points).clamp(min=torch.finfo(torch.float64).tiny)
     d = x.shape[-1]
     origin = points.new_zeros(clouds.number, d)
     if centred:
         # from near the mean on, so that a large shift does not cost digits
-        origin = clouds.total(points) / count[:, None]
-        origin = origin + clouds.total(points - clouds.spread(origin)) / count[:, None]
+        origin = clouds.mean(points)
+        origin = origin + clouds.mean(points - clouds.spread(origin))
     points = clouds.here(points - clouds.spread(origin))
     largest = clouds.largest(points.detach().abs().amax(-1))
     unit = torch.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
@@ -61,7 +60,7 @@ def principal_axes(
     plus, margin = torch.full_like(values, 0.5), torch.ones_like(trace)
     if signs != "all":
         scores = points @ vectors if not clouds.ragged else (points[:, None] @ clouds.spread(vectors)).squeeze(1)
-        statistic = _lopsided(clouds, scores, count, signs)
+        statistic = _lopsided(clouds, scores, signs)
         tells = statistic.sign() * _slide(statistic.abs(), *blend)
         # where there is no extent the sign shows nothing, and vectors that are restored along it must cancel
         plus = torch.where(values.detach() <= NOTHING, 0.5, (1 + tells) / 2)
@@ -84,22 +83,23 @@ def _slide(value: Tensor, low: float, high: float) -> Tensor:
 
 
 def right_handed(axes: Float[Tensor, "clouds d d"]) -> Float[Tensor, "clouds d d"]:
+    """Bases with the last vector turned where the determinant is negative."""
     hand = torch.where(torch.linalg.det(axes.detach()) < 0, -1.0, 1.0)
     return torch.cat([axes[..., :-1], axes[..., -1:] * hand[:, None, None]], -1)
 
 
-def _lopsided(clouds: Clouds, h: Tensor, count: Tensor, rule: str) -> Float[Tensor, "clouds d"]:
+def _lopsided(clouds: Clouds, h: Tensor, rule: str) -> Float[Tensor, "clouds d"]:
     """An odd statistic of the coordinates along each axis, free of scale and of the order of points."""
     if rule == "maxabs":
         ahead, behind = clouds.largest(h.clamp(min=0)), clouds.largest((-h).clamp(min=0))
         most = torch.maximum(ahead, behind)
         return (ahead - behind) / torch.where(most > 0, most, 1.0)
-    square = clouds.total(h.square()) / count[:, None]
+    square = clouds.mean(h.square())
     unit = h / clouds.spread(torch.where(square > 0, square, 1.0).sqrt())
     if rule == "skew":
-        return clouds.total(unit**3) / count[:, None]
+        return clouds.mean(unit**3)
     if rule == "softskew":
-        return clouds.total(unit * unit.abs()) / count[:, None]
+        return clouds.mean(unit * unit.abs())
     raise InputError(f"signs must be all, skew, softskew or maxabs, got {rule!r}")
 
 
@@ -111,11 +111,11 @@ def spectrum(
     Where eigenvalues differ by less than `together`, the gradient leaves out how the vectors turn into each other:
     exact for everything that does not depend on the basis which the solver happened to choose there.
     """
-    found: tuple[Tensor, Tensor] = Spectrum.apply(matrix, together)
+    found: tuple[Tensor, Tensor] = _Spectrum.apply(matrix, together)
     return found
 
 
-class Spectrum(torch.autograd.Function):
+class _Spectrum(torch.autograd.Function):
     """Eigenvalues and eigenvectors, largest first, whose gradient leaves out turns within a closed block.
 
     What is made of them does not depend on the basis of a block, so those terms, which are infinite where eigenvalues

@@ -129,6 +129,12 @@ class Clouds:
         """The weight of the points of each cloud; their number without a mask. x: any values of the points."""
         return self.total(torch.ones(x.shape[: 1 if self.ragged else 2], dtype=torch.float64, device=x.device))
 
+    def mean(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "clouds ..."]:
+        """The weighted mean over the points of each cloud, zero for an empty one; x as for `total`."""
+        count, total = self.count(x), self.total(x)
+        count = torch.where(count > 0, count, 1.0).to(x.dtype)
+        return total / count.reshape(-1, *(1,) * (total.dim() - 1))
+
     def weights_of(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
         """How much each point counts, `(clouds, n)` or `(points,)`. x: any values of the points."""
         shape = x.shape[: 1 if self.ragged else 2]
@@ -155,7 +161,7 @@ class Clouds:
         """The layout in which cloud `cloud[m]` stands at place m."""
         if self.index is None:
             weight = None if self.weight is None else self.weight[cloud]
-            return Copies(cloud, None, Clouds((len(cloud),), len(cloud), None, weight), 0)
+            return Copies(cloud, None, Clouds((len(cloud),), len(cloud), None, weight))
         order = self.index.argsort(stable=True)
         sizes = torch.bincount(self.index, minlength=self.number)
         starts = sizes.cumsum(0) - sizes

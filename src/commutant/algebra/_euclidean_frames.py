@@ -10,6 +10,7 @@ stops to determine a frame. Between open and closed the weights slide, so that t
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise, permutations, product
 from typing import Any, Literal, TypeAlias
@@ -30,8 +31,6 @@ SignRule: TypeAlias = Literal["all", "skew", "softskew", "maxabs"]
 Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
 
 _MOST = 4096  # tuples of points of one cloud, beyond which they are drawn
-
-
 _SINGLE = {torch.float32: 1e-2}  # axes turn by the rounding of points over the gap, which may be a thousandth
 
 
@@ -96,7 +95,7 @@ def pca_frame(
         >>> len(frame), frame.canonicalize(torch.randn(10, 5, 3)).shape
         (40, torch.Size([40, 5, 3]))
     """
-    centred, proper = _properties(group)
+    centred, proper = properties_of(group)
     if degenerate not in ("weighted", "error", "warn"):
         raise InputError(f"degenerate must be weighted, error or warn, got {degenerate!r}")
     if not 0 <= blend[0] < blend[1]:
@@ -119,7 +118,7 @@ def pca_frame(
         if doubtful:
             text = f"the principal axes of {len(doubtful)} clouds are not distinct: their frames jump"
             warnings.warn(text, stacklevel=2)
-        axes = Axes(**{**vars(axes), "open": torch.ones_like(axes.open)})
+        axes = replace(axes, open=torch.ones_like(axes.open))
     return _by_blocks(clouds, axes, rows, proper, scale, generator)
 
 
@@ -140,18 +139,19 @@ def weighted_frame(
     In three dimensions n (n - 1) elements of SE(3), twice as many of E(3). Arguments as for `pca_frame`, which takes
     these frames only where it must. Dym, Lawrence and Siegel, ICML 2024.
     """
-    centred, proper = _properties(group)
+    centred, proper = properties_of(group)
     if group == "T":
         raise InputError("the group T has one frame, the mean: take pca_frame")
     clouds = clouds or Clouds.of(x, batch, mask)
     rows = _unit_rows(clouds, directions, x)
     axes = principal_axes(clouds, x, centred, "all", proper, (0.0, 1.0), rows is not None)
     nothing = vanishing(axes.values) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
-    axes = Axes(**{**vars(axes), "open": nothing.to(axes.open)})
+    axes = replace(axes, open=nothing.to(axes.open))
     return _by_blocks(clouds, axes, rows, proper, scale, generator)
 
 
-def _properties(group: str) -> tuple[bool, bool]:
+def properties_of(group: str) -> tuple[bool, bool]:
+    """Whether a group moves the origin, and whether it keeps the hand."""
     if group not in ("T", "O", "SO", "E", "SE"):
         raise InputError(f"group must be T, O, SO, E or SE, got {group!r}")
     return group in ("T", "E", "SE"), group in ("SO", "SE")
@@ -170,7 +170,7 @@ def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor |
             f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k for each point, got {tuple(directions.shape)}"
         )
     rows = clouds.here(clouds.flat(directions)).double()
-    size = clouds.total(rows.square().sum((-1, -2))) / clouds.count(rows).clamp(min=1e-300)
+    size = clouds.mean(rows.square().sum((-1, -2)))
     unit = clouds.spread(torch.where(size > 0, size, 1.0).sqrt())
     return rows / unit.reshape(*unit.shape, 1, 1)
 
@@ -288,7 +288,7 @@ def _tuples(
         volume = volume * torch.where(square > 0, length, 0.0)
         basis.append(left / length[..., None])
     frame = torch.stack(basis, -1)
-    frame = torch.cat([frame, _orthogonal(basis)[..., None]], -1)
+    frame = torch.cat([frame, completed(basis)[..., None]], -1)
     hands = volume.new_ones(volume.shape[1])
     frame = torch.cat([frame, torch.cat([frame[..., :-1], -frame[..., -1:]], -1)], 1)
     volume, hands = torch.cat([volume, volume], 1), torch.cat([hands, -hands])
@@ -310,7 +310,7 @@ def _all_tuples(n: int, k: int) -> Int[Tensor, "tuples k"]:
     return torch.tensor(list(permutations(range(n), k)), dtype=torch.long).reshape(-1, k)
 
 
-def _orthogonal(basis: list[Tensor]) -> Float[Tensor, "... m"]:
+def completed(basis: list[Tensor]) -> Float[Tensor, "... m"]:
     """The unit vector that makes m - 1 orthonormal ones a basis of determinant one."""
     m = len(basis) + 1
     if m == 2:

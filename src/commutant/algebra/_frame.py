@@ -29,9 +29,9 @@ class Frame:
     stand in one list, so that a cloud has as many as it needs.
 
     `rotation[m]` belongs to cloud `cloud[m]` and counts `weight[m]`; the weights of a cloud sum to one. A cloud without
-    points has no frame, and a mean of zero. `gap` is the
-    smallest distance of two eigenvalues that the frame tells apart, as a share of their sum, and `margin` the smallest
-    statistic that chose a sign, in units of its spread: how far a cloud is from a place where its frame would jump.
+    points has no frame, and a mean of zero. `gap` is the smallest distance of two eigenvalues that the frame tells
+    apart, as a share of their sum, and `margin` the smallest statistic that chose a sign, in units of its spread: how
+    far a cloud is from a place where its frame would jump.
 
     Frame averaging: Puny et al., ICLR 2022, with the weights of Dym, Lawrence and Siegel, ICML 2024.
     """
@@ -170,6 +170,8 @@ class Frame:
 
     def parts(self, size: int) -> list[Frame]:
         """The frame cut into pieces of at most so many elements, for one piece after the other."""
+        if size >= len(self):
+            return [self]
         places = torch.arange(len(self), device=self.cloud.device)
         return [self._part(piece) for piece in places.split(size)]
 

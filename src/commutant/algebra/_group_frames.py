@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import permutations, product
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
-from ._axes import spectrum
+from ._axes import right_handed, spectrum
 from ._clouds import Clouds
+from ._euclidean_frames import FrameGroup, completed, properties_of
 from ._frame import Frame
 
 
@@ -28,6 +28,7 @@ def _seen(kind: str):  # type: ignore[no-untyped-def]
             "lorentz": (Invariance(MatrixGroup(_boosts()) * SetPermutation(1)), lorentz_frame),
             "minimal": (Invariance(Rotation(d)), lambda x: gram_schmidt_frame(x, "SO")),
             "minimal-sets": (Invariance(SetPermutation(1)), lambda x: gram_schmidt_frame(x, "SO")),
+            "drawn": (Invariance(Rotation(d)), lambda x: random_frame(x, "SO", 2)),
         }[kind]
 
         def average(x: Tensor) -> Tensor:
@@ -90,9 +91,10 @@ def group_frame(
     return _plain(clouds, x, whole, cloud, weight, inverse=torch.linalg.inv(group).repeat_interleave(number, 0))
 
 
+@breaks("invariance under rotations", _seen("drawn"))
 def random_frame(
     x: Float[Tensor, "*lead n d"],
-    group: Literal["O", "SO", "E", "SE"],
+    group: FrameGroup,
     number: int,
     *,
     generator: torch.Generator | None = None,
@@ -102,8 +104,7 @@ def random_frame(
 
     What frames are to be better than. For the Euclidean groups the origin is the mean.
     """
-    if group not in ("O", "SO", "E", "SE"):
-        raise InputError(f"group must be O, SO, E or SE, got {group!r}")
+    centred, proper = _turning(group)
     if number < 1:
         raise InputError(f"number must be at least 1, got {number}")
     clouds = clouds or Clouds.of(x)
@@ -111,19 +112,17 @@ def random_frame(
     device = x.device if generator is None else generator.device
     q, r = torch.linalg.qr(torch.randn(total, d, d, generator=generator, device=device, dtype=torch.float64))
     q = (q * r.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)).to(x.device)
-    if group in ("SO", "SE"):
-        q = torch.cat([q[..., :-1], q[..., -1:] * torch.linalg.det(q).sign()[:, None, None]], -1)
+    q = right_handed(q) if proper else q
     cloud = torch.arange(clouds.number, device=x.device).repeat(number)
     weight = torch.full((total,), 1 / number, dtype=torch.float64, device=x.device)
-    points = clouds.flat(x).double()
-    origin = clouds.total(points) / clouds.count(points).clamp(min=1e-300)[:, None] if group in ("E", "SE") else None
+    origin = clouds.mean(clouds.flat(x).double()) if centred else None
     return _plain(clouds, x, q, cloud, weight, origin=origin, exact=False)
 
 
 @obeys("invariance under rotations", _seen("minimal"), tolerance={torch.float32: 1e-2})
 @breaks("invariance to the order of points", _seen("minimal-sets"))
 def gram_schmidt_frame(
-    x: Float[Tensor, "*lead n d"], group: Literal["O", "SO", "E", "SE"] = "SE", *, clouds: Clouds | None = None
+    x: Float[Tensor, "*lead n d"], group: FrameGroup = "SE", *, clouds: Clouds | None = None
 ) -> Frame:
     """The one frame that Gram-Schmidt makes of the first independent points, in the order in which they are stored.
 
@@ -138,16 +137,14 @@ def gram_schmidt_frame(
     Raises:
         InputError: a cloud that does not span enough dimensions, by number.
     """
-    if group not in ("O", "SO", "E", "SE"):
-        raise InputError(f"group must be O, SO, E or SE, got {group!r}")
+    centred, proper = _turning(group)
     clouds = clouds or Clouds.of(x)
     if clouds.ragged or clouds.weight is not None:
         raise InputError("minimal frames need stacked clouds without a mask")
     points, d = clouds.flat(x).double(), x.shape[-1]
-    origin = points.mean(1) if group in ("E", "SE") else points.new_zeros(len(points), d)
+    origin = clouds.mean(points) if centred else points.new_zeros(len(points), d)
     rows = points - origin[:, None]
     size = rows.detach().square().sum(-1).amax(-1) if rows.shape[1] else rows.new_zeros(len(rows))
-    proper = group in ("SO", "SE")
     basis: list[Tensor] = []
     for _ in range(d - 1 if proper else d):
         left = rows
@@ -160,11 +157,9 @@ def gram_schmidt_frame(
         first = there.double().argmax(1)
         picked = left[torch.arange(len(left), device=x.device), first]
         basis.append(picked / picked.norm(dim=-1, keepdim=True))
-    frame = torch.stack(basis, -1) if basis else points.new_zeros(len(points), d, 0)
     if proper:
-        every = torch.arange(d, device=x.device)
-        last = [(-1) ** (k + d - 1) * torch.linalg.det(frame[:, every != k]) for k in range(d)]
-        frame = torch.cat([frame, torch.stack(last, -1)[..., None]], -1)
+        basis.append(completed(basis) if basis else points.new_ones(len(points), 1))
+    frame = torch.stack(basis, -1)
     ones = frame.new_ones(len(frame))
     return _plain(clouds, x, frame, torch.arange(len(frame), device=x.device), ones, origin=origin)
 
@@ -217,14 +212,19 @@ def lorentz_frame(
     turns = torch.tensor(list(product((1.0, -1.0), repeat=d - 1)), dtype=torch.float64, device=x.device)
     turns = torch.cat([turns.new_ones(len(turns), 1), turns], 1)
     if proper:
-        hand = torch.where(torch.linalg.det(axes.detach()) < 0, -1.0, 1.0)
-        axes = torch.cat([axes[..., :-1], axes[..., -1:] * hand[:, None, None]], -1)
+        axes = right_handed(axes)
         turns = turns[turns.prod(1) > 0]
     frames = (axes[:, None] * turns[:, None]).flatten(0, 1)
     inverse = metric[:, None] * frames.mT * metric  # eta Lambda^T eta
     cloud = torch.arange(clouds.number, device=x.device).repeat_interleave(len(turns))
     weight = torch.full((len(cloud),), 1 / len(turns), dtype=torch.float64, device=x.device)
     return _plain(clouds, x, frames, cloud, weight, inverse=inverse, gap=gap)
+
+
+def _turning(group: str) -> tuple[bool, bool]:
+    if group == "T":
+        raise InputError("group must be O, SO, E or SE, got 'T', which has one frame: take pca_frame")
+    return properties_of(group)
 
 
 def _plain(

@@ -69,18 +69,12 @@ def object_clouds(objects: int, points: int, generator: torch.Generator) -> Obje
     if points < 40:
         raise InputError(f"objects need at least 40 points to show every part, got {points}")
     labels = torch.arange(objects) % len(_CLASSES)
-    found: list[tuple[Tensor, Tensor, Tensor]] = [(torch.empty(0), torch.empty(0), torch.empty(0))] * objects
+    x, normals = (torch.zeros(objects, points, 3) for _ in range(2))
+    which = torch.zeros(objects, points, dtype=torch.long)
     for label, parts in enumerate(_CLASSES.values()):
-        rows = (labels == label).nonzero().flatten()
-        if len(rows):
-            made = _of_class(parts, len(rows), points, generator)
-            for i, row in enumerate(rows.tolist()):
-                found[row] = (made[0][i], made[1][i], made[2][i])
-    x, normals, which = (
-        (torch.stack(part) for part in zip(*found, strict=True))
-        if objects
-        else (torch.zeros(0, points, 3), torch.zeros(0, points, 3), torch.zeros(0, points, dtype=torch.long))
-    )
+        rows = labels == label
+        if bool(rows.any()):
+            x[rows], normals[rows], which[rows] = _of_class(parts, int(rows.sum()), points, generator)
     return Objects(x, normals, which, labels)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -121,7 +120,7 @@ class Averaging:
         turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and kinds[n] in _TURNING}
         for name, value in turning.items():
             if name != named["points"]:
-                self._fit(value, kinds[name], name, points, clouds)
+                self._fit(value, kinds[name], name)
         if any(kinds[n] not in (*polar, "points") for n in turning):
             self._refuse_lines(points, clouds)
         frame = self.frame(points, clouds, [v for n, v in turning.items() if kinds[n] in polar])
@@ -129,8 +128,8 @@ class Averaging:
             frame = frame.sample(self.samples)
         edges = arguments.get(named.get("edges", ""))
         pieces = []
-        with same_dropout(clouds) if training else nullcontext(lambda *_: None) as share:
-            for part in frame.parts(self.chunk or max(1, len(frame))):
+        with same_dropout(clouds, training) as share:
+            for part in frame.parts(self.chunk or len(frame)):
                 copied = None if edges is None else part.copies.edges(edges)
                 share(part.copies, None if copied is None else copied[1])
                 seen = self._each(bound, lambda n, v: _seen(part, v, kinds[n], n, copied, edges))  # noqa: B023
@@ -138,7 +137,7 @@ class Averaging:
         out = pieces[0] if len(pieces) == 1 else _together(pieces)
         return self._averaged(frame, out, score, "batch" in named)
 
-    def _fit(self, value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> None:
+    def _fit(self, value: Tensor, kind: str, name: str) -> None:
         axes = (self.d,) * (2 if kind == "tensors" else 1)
         if tuple(value.shape[value.dim() - len(axes) :]) != axes or not value.is_floating_point():
             raise InputError(f"{name} is of kind {kind} and must end in {axes}, got {value.dtype} {tuple(value.shape)}")
@@ -149,7 +148,7 @@ class Averaging:
             return
         flat = clouds.here(clouds.flat(points)).detach().double()
         if self.group in ("E", "SE"):
-            flat = flat - clouds.spread(clouds.total(flat) / clouds.count(flat).clamp(min=1e-300)[:, None])
+            flat = flat - clouds.spread(clouds.mean(flat))
         spectrum = torch.linalg.eigvalsh(clouds.gram(flat))
         lines = (spectrum[:, -2] <= 1e-12 * spectrum[:, -1]) & (clouds.count(flat) > 0)
         if bool(lines.any()):
@@ -301,12 +300,12 @@ def _scores(frame: Frame, out: Tensor, score: nn.Module | None) -> Float[Tensor,
     if not copies.ragged:
         if copies.weight is not None and rows.shape[:2] == copies.weight.shape:  # a row for each point
             rows = rows.flatten(2).mean(2) if rows.dim() > 2 else rows
-            return copies.total(rows) / copies.count(rows).clamp(min=1e-300).to(rows.dtype)
+            return copies.mean(rows)
         return rows.reshape(len(rows), -1).mean(1)
     rows = rows.reshape(len(rows), -1).mean(1)
     if len(rows) == len(frame):
         return rows
-    return copies.total(rows) / copies.count(rows).clamp(min=1).to(rows.dtype)
+    return copies.mean(rows)
 
 
 def _together(pieces: list[Any]) -> Any:

@@ -88,7 +88,7 @@ class ImageAverage(nn.Module):
         step = self.chunk or len(elements)
         total: Any = 0.0
         batch = len(x)
-        with same_dropout(Clouds((batch,), batch)) as share:
+        with same_dropout(Clouds((batch,), batch), self.training) as share:
             for start in range(0, len(elements), step):
                 part = elements[start : start + step]
                 cloud = torch.arange(batch, device=x.device).repeat(len(part))

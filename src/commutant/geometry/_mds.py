@@ -8,7 +8,7 @@ Geometric Deep Learning: Are Initial Representations All You Need?", 2021 (TinvN
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -117,8 +117,8 @@ def landmark_mds(
     return (-(towards.double() - between.double().mean(0)) @ shares / 2).to(towards.dtype)
 
 
-def _of_coordinates(law: Law, sign: Any = "maxabs"):  # type: ignore[no-untyped-def]
-    """A law of the coordinates of clouds for which the rule can tell."""
+def _of_clear_clouds(law: Law, make: Callable[[], Any]):  # type: ignore[no-untyped-def]
+    """A law on clouds for which the rule can tell."""
 
     def case(draw: Draw):  # type: ignore[no-untyped-def]
         def points(generator: torch.Generator) -> Tensor:
@@ -128,14 +128,29 @@ def _of_coordinates(law: Law, sign: Any = "maxabs"):  # type: ignore[no-untyped-
                 if float(torch.minimum(frame.gap, frame.margin).min()) > 2 * _CLEAR:
                     return x
 
-        return law, MDSCoordinates(sign=sign), points
+        return law, draw.module(make), points
 
     return case
 
 
-@obeys("invariance under similarities", _of_coordinates(Invariance(Euclidean(3) * Scaling(3))), tolerance=_SINGLE)
-@obeys("equivariance under permutations", _of_coordinates(Equivariance(SetPermutation(1))), tolerance=_SINGLE)
-@breaks("invariance without a rule", _of_coordinates(Invariance(Rotation(3)), sign=None))
+_SIMILARITIES = Scaling(3) * Euclidean(3)
+
+
+def _crooked(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, width))
+
+
+@obeys(
+    "invariance under similarities",
+    _of_clear_clouds(Invariance(_SIMILARITIES), lambda: MDSCoordinates()),
+    tolerance=_SINGLE,
+)
+@obeys(
+    "equivariance under permutations",
+    _of_clear_clouds(Equivariance(SetPermutation(1)), lambda: MDSCoordinates()),
+    tolerance=_SINGLE,
+)
+@breaks("invariance without a rule", _of_clear_clouds(Invariance(Rotation(3)), lambda: MDSCoordinates(sign=None)))
 class MDSCoordinates(nn.Module):
     """Coordinates of points that keep their distances and do not change when the points are turned, moved or scaled.
 
@@ -243,6 +258,11 @@ class MDSCoordinates(nn.Module):
         return f"dim={self.dim}, sign={self.sign}, scale={self.scale}, group={self.group}"
 
 
+@obeys(
+    "invariance under similarities",
+    _of_clear_clouds(Invariance(_SIMILARITIES), lambda: RoutingCoordinates()),
+    tolerance=_SINGLE,
+)
 class RoutingCoordinates(MDSCoordinates):
     """Instances of a routing problem in a pose of their own within the unit square, for a solver trained there.
 
@@ -272,6 +292,11 @@ class RoutingCoordinates(MDSCoordinates):
         return (clouds.flat(found) / size / 2 + 0.5).reshape(found.shape)
 
 
+@obeys(
+    "invariance under similarities",
+    _of_clear_clouds(Invariance(_SIMILARITIES), lambda: TransformInvariant(_crooked(4))),
+    tolerance=_SINGLE,
+)
 class TransformInvariant(FrameAverage):
     """A network of points made invariant under turning, mirroring, moving and scaling, at the cost of one evaluation.
 
@@ -307,6 +332,11 @@ class TransformInvariant(FrameAverage):
         super().__init__(net, group, inputs=inputs, outputs=outputs, signs=sign, scale=scale)
 
 
+@obeys(
+    "equivariance under similarities",
+    _of_clear_clouds(Equivariance(_SIMILARITIES), lambda: TransformEquivariant(_crooked(3))),
+    tolerance=_SINGLE,
+)
 class TransformEquivariant(TransformInvariant):
     """The same for a network that returns points, or with `outputs` whatever else turns: they move with the input.
 

@@ -48,13 +48,13 @@ def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) ->
 
 
 class RotationScore(NamedTuple):
-    """Share of the variance of a code that is predicted, by two formulas, and what a constant answer gets by each."""
+    """Share of the variance of a code that is predicted, by two formulas, and what a constant answer gets."""
 
     pooled: float
     """Around one mean of all components, as published."""
     per_component: float
     pooled_constant: float
-    per_component_constant: float
+    """Of the published formula; a constant answer gets zero by the other."""
 
 
 def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "samples code"]) -> RotationScore:
@@ -72,7 +72,7 @@ def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "s
     p, y = predicted.detach().double(), code.detach().double()
     pooled, own = (y - y.mean()).square().sum(), (y - y.mean(0)).square().sum()
     left = (y - p).square().sum()
-    return RotationScore(*(float(v) for v in (1 - left / pooled, 1 - left / own, 1 - own / pooled, torch.zeros(()))))
+    return RotationScore(float(1 - left / pooled), float(1 - left / own), float(1 - own / pooled))
 
 
 class Retrieval(NamedTuple):
@@ -120,8 +120,12 @@ def retrieval(
     )
 
 
-def pose_error(predicted: Float[Tensor, "samples dim"], embeddings: Float[Tensor, "all dim"],
-               poses: Float[Tensor, "all 4"], pose: Float[Tensor, "samples 4"]) -> float:  # fmt: skip
+def pose_error(
+    predicted: Float[Tensor, "samples dim"],
+    embeddings: Float[Tensor, "all dim"],
+    poses: Float[Tensor, "all 4"],
+    pose: Float[Tensor, "samples 4"],
+) -> float:
     """`mean of 1 - (q . q')^2` between the right pose and that of the embedding nearest to the prediction.
 
     Zero for a perfect prediction; the sign of a quaternion does not matter. Two random rotations give 0.75.

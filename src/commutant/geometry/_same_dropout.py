@@ -21,13 +21,16 @@ _FUSED = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 
 
 @contextmanager
-def same_dropout(clouds: Clouds) -> Iterator[Callable[[Copies, Tensor | None], None]]:
+def same_dropout(clouds: Clouds, training: bool) -> Iterator[Callable[[Copies, Tensor | None], None]]:
     """Within, the entries that dropout loses are drawn once for each cloud, and are the same in all its copies.
 
     Gives a function to call with the copies that the network is about to see, and with the edge behind each copied one:
     pieces of a batch in turn share what was drawn for the first. Alpha dropout is refused; dropout within fused
     attention is drawn afresh, with a warning.
     """
+    if not training:
+        yield lambda *_: None
+        return
     mode = _SameDropout(clouds)
     with mode:
         yield mode.begin

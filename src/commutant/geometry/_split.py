@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..laws import Draw, Homomorphism, Invariance, SetPermutation, breaks, obeys
 from ..parameters import GeneratedLinear
 
 
@@ -77,6 +78,20 @@ def _projector(dim: int, widths: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(dim, widths[-1], bias=False))
 
 
+def _of_codes(hyper_bias: bool):  # type: ignore[no-untyped-def]
+    """What is predicted from one representation, as a function of the code."""
+
+    def case(draw: Draw):  # type: ignore[no-untyped-def]
+        predictor = draw.module(lambda: HyperPredictor(draw.width, 4, hyper_bias=hyper_bias))
+        z = draw.normal(draw.size, draw.width)
+        codes = lambda g: tuple(torch.randn(draw.size, 4, generator=g).to(draw.dtype) for _ in range(2))  # noqa: E731
+        return Homomorphism(torch.add), lambda g: predictor(z, g), codes
+
+    return case
+
+
+@obeys("linearity in the code", _of_codes(False))
+@breaks("linearity in the code with a bias", _of_codes(True))
 class HyperPredictor(nn.Module):
     """Predicts how a representation moves: `p_g(z) = W(g) z`, with a matrix that is linear in the code of g.
 
@@ -149,6 +164,18 @@ def collapse_floor(codes: Float[Tensor, "samples code"]) -> float:
     return max(0.0, float(1 - mean @ solved))
 
 
+def _of_batches(draw: Draw):  # type: ignore[no-untyped-def]
+    """The objective of two views and a prediction, as pairs in any order."""
+    parts = tuple(draw.normal(draw.size + 2, draw.width + 1) for _ in range(5))
+    loss = SIELoss()
+    return (
+        Invariance(SetPermutation(0)),
+        lambda a, b, c, d, p: loss(Split(a, a, b), Split(c, c, d), p)["total"],
+        parts,
+    )
+
+
+@obeys("invariance to the order of the batch", _of_batches)
 class SIELoss(nn.Module):
     """The objective of split representations: agreement, prediction, and VICReg's variance and covariance.
 

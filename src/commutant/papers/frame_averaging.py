@@ -143,7 +143,7 @@ print(field(torch.randn(8, 100, 3)).shape)
             experiment=NORMALS,
             effect=_digits("frames"),
             effect_label="digits in which the two errors agree",
-            at_least=3,
+            at_least=3.0,
             controls={"PointNet": _digits("plain"), "turned clouds in training": _digits("augmented")},
         ),
         Claim(
@@ -220,7 +220,7 @@ print(field(torch.randn(8, 100, 3)).shape)
             experiment=EXACTNESS,
             effect=lambda m: math.log10(m["detached@torque"] / m["through@torque"]),
             effect_label="digits by which the torque of a force shrinks",
-            at_least=8,
+            at_least=8.0,
         ),
     ),
 )

@@ -103,11 +103,10 @@ class GeneratedLinear(nn.Module):
                 f"{tuple(z.shape)} and {tuple(g.shape)}"
             )
         shares = self._shares(g)
+        found = (z @ self.weight.flatten(0, 1).mT).unflatten(-1, self.weight.shape[:2])
         if self.lift is None:
-            found = (z @ self.weight.flatten(0, 1).mT).unflatten(-1, self.weight.shape[:2])
             out = torch.einsum("...a,...ao->...o", shares, found)
         else:
-            found = (z @ self.weight.flatten(0, 1).mT).unflatten(-1, self.weight.shape[:2])
             out = torch.einsum("...a,aor,...ar->...o", shares, self.lift, found)
         return out if self.bias is None else out + shares @ self.bias
 
