@@ -222,6 +222,8 @@ def pages() -> dict[Path, str]:
         "docs/geometry.md": {
             "frame-claims": claims_table("frame-averaging").split("\n\n")[0],
             "exactness": exactness_table(),
+            "coordinates-claims": claims_table("tinvnn").split("\n\n")[0],
+            "split-claims": claims_table("sie").split("\n\n")[0],
         },
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }

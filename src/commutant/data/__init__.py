@@ -33,3 +33,8 @@ from ._surfaces import solid_surfaces as solid_surfaces
 from ._text import CharacterText as CharacterText
 from ._text import character_text as character_text
 from ._text import text_unavailable as text_unavailable
+from ._views import Pairs as Pairs
+from ._views import Views as Views
+from ._views import draw_views as draw_views
+from ._views import shapes3d as shapes3d
+from ._views import single_changes as single_changes

@@ -1,5 +1,9 @@
 """Networks made invariant or equivariant under motions of space and relabelling of graphs."""
 
+from ._equivariance_report import Change as Change
+from ._equivariance_report import EquivarianceReport as EquivarianceReport
+from ._equivariance_report import Movement as Movement
+from ._equivariance_report import equivariance_report as equivariance_report
 from ._frame_average import FrameAverage as FrameAverage
 from ._frame_average import symmetrize_ as symmetrize_
 from ._graph_average import GraphAverage as GraphAverage
@@ -17,8 +21,10 @@ from ._pose_codes import RotationScore as RotationScore
 from ._pose_codes import hue_code as hue_code
 from ._pose_codes import pose_error as pose_error
 from ._pose_codes import quaternion_code as quaternion_code
+from ._pose_codes import quaternion_product as quaternion_product
 from ._pose_codes import retrieval as retrieval
 from ._pose_codes import rotation_r2 as rotation_r2
+from ._pose_codes import rotation_vector_code as rotation_vector_code
 from ._split import HyperPredictor as HyperPredictor
 from ._split import SIELoss as SIELoss
 from ._split import Split as Split
@@ -26,5 +32,7 @@ from ._split import SplitRepresentation as SplitRepresentation
 from ._split import collapse_floor as collapse_floor
 from ._split import vicreg_covariance as vicreg_covariance
 from ._split import vicreg_variance as vicreg_variance
+from ._structured_predictors import OrthogonalPredictor as OrthogonalPredictor
+from ._structured_predictors import QuaternionPredictor as QuaternionPredictor
 from ._transforms import InvariantCoordinates as InvariantCoordinates
 from ._transforms import StochasticFrame as StochasticFrame

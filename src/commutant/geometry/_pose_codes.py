@@ -42,6 +42,39 @@ def quaternion_code(
     return (q * torch.where(q[..., 3:] < 0, -1.0, 1.0)).to(first.dtype)
 
 
+def quaternion_product(
+    first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]
+) -> Float[Tensor, "*batch 4"]:
+    """The product of quaternions (x, y, z, w): `R(p q) = R(p) R(q)`. Leading axes broadcast."""
+    (x, y, z, w), (a, b, c, e) = first.unbind(-1), second.unbind(-1)
+    return torch.stack(
+        [
+            w * a + x * e + y * c - z * b,
+            w * b - x * c + y * e + z * a,
+            w * c + x * b - y * a + z * e,
+            w * e - x * a - y * b - z * c,
+        ],
+        -1,
+    )
+
+
+def rotation_vector_code(
+    first: Float[Tensor, "*batch 3 3"], second: Float[Tensor, "*batch 3 3"] | None = None
+) -> Float[Tensor, "*batch 3"]:
+    """The axis of a rotation times its angle in radians, in [0, pi]; of two poses as `quaternion_code`.
+
+    Zero for no turn at all. At half a turn the sign jumps.
+
+    Example:
+        >>> rotation_vector_code(torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])).tolist()[2] > 1.57
+        True
+    """
+    q = quaternion_code(first.double(), None if second is None else second.double())
+    sine = q[..., :3].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, q[..., 3:])
+    return (q[..., :3] * torch.where(sine > 0, angle / torch.where(sine > 0, sine, 1.0), 2.0)).to(first.dtype)
+
+
 def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """The way from one hue to another around the circle, in [-1/2, 1/2)."""
     return (second - first + 0.5) % 1.0 - 0.5

@@ -1,0 +1,117 @@
+"""The report tells invariant, equivariant and disorderly features apart, on any model."""
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import nn
+
+from commutant import InputError
+from commutant.geometry import Change, equivariance_report, quaternion_code
+
+
+def turned_clouds(objects=60, views=10, seed=0):
+    """Clouds of five points before and after a turn, flattened, and the turn as nine entries of its matrix."""
+    g = torch.Generator().manual_seed(seed)
+    shape = torch.randn(objects, 1, 5, 3, generator=g)
+    draw = lambda s: torch.tensor(Rotation.random(objects * views, random_state=s).as_matrix()).float()  # noqa: E731
+    before, turn = (draw(s).reshape(objects, views, 3, 3) for s in (seed + 1, seed + 2))
+    x = shape @ before.mT
+    return Change(x.flatten(2), (x @ turn.mT).flatten(2), turn.flatten(2)), before, turn
+
+
+class Lengths(nn.Module):
+    """What no turn changes: all distances."""
+
+    def forward(self, x):
+        x = x.unflatten(-1, (5, 3))
+        return torch.cdist(x, x).flatten(1)
+
+
+class Hash(nn.Module):
+    """What moves without a rule."""
+
+    def forward(self, x):
+        return torch.sin(200 * x @ torch.linspace(-1, 1, 15 * 15).reshape(15, 15))
+
+
+def test_three_kinds_of_features_get_their_names():
+    change, _, _ = turned_clouds()
+    verdicts = {}
+    for name, model in {"invariant": Lengths(), "equivariant": nn.Identity(), "neither": Hash()}.items():
+        movement = equivariance_report(model, {"turn": change}).movements["turn"]
+        verdicts[name] = movement
+    assert verdicts["invariant"].verdict() == "invariant"
+    assert abs(verdicts["invariant"].gain) < 1e-3
+    assert verdicts["equivariant"].verdict() == "equivariant, by a linear map"
+    assert verdicts["equivariant"].with_code > 0.999
+    assert verdicts["equivariant"].unchanged < 0
+    assert verdicts["equivariant"].found.mrr == 1.0
+    assert verdicts["neither"].verdict() == "moves, by no linear rule"
+    assert verdicts["neither"].with_code < 0.1
+
+
+def test_half_and_half_is_partly():
+    change, _, _ = turned_clouds()
+    both = lambda x: torch.cat([x, Hash()(x)], -1)  # noqa: E731
+    assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "in part equivariant"
+
+
+def test_a_code_that_says_nothing_gains_nothing():
+    change, _, _ = turned_clouds()
+    noise = torch.randn(change.code.shape, generator=torch.Generator().manual_seed(3))
+    movement = equivariance_report(nn.Identity(), {"turn": change._replace(code=noise)}).movements["turn"]
+    assert movement.gain < 0.02
+
+
+def test_a_pose_in_quaternions_moves_linearly_in_the_quaternion():
+    _, before, turn = turned_clouds()
+    embed = lambda r: quaternion_code(r)  # noqa: E731
+    shape = (*before.shape[:2], 3, 3)
+    after = before @ turn
+    change = Change(before.reshape(shape), after.reshape(shape), quaternion_code(turn))
+    # the sign of the code of a pose is a convention, so products of two are looked at
+    pose = lambda r: (embed(r)[:, :, None] * embed(r)[:, None]).flatten(1)  # noqa: E731
+    code = (change.code[..., :, None] * change.code[..., None, :]).flatten(-2)
+    movement = equivariance_report(pose, {"turn": change._replace(code=code)}).movements["turn"]
+    assert movement.with_code > 0.99
+
+
+def test_models_of_pictures_as_they_come():
+    transformers = pytest.importorskip("transformers")
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (8, 4, 3, 16, 16), generator=g, dtype=torch.uint8)
+    changes = {"flip": Change(x, x.flip(-1), torch.ones(8, 4, 1))}
+    vit = transformers.ViTModel(
+        transformers.ViTConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            image_size=16,
+            patch_size=4,
+        )
+    ).train()
+    report = equivariance_report(vit, changes)
+    assert report.features == 16
+    assert vit.training  # left as it was
+    maps = equivariance_report(nn.Conv2d(3, 5, 3), changes)
+    assert maps.features == 5
+    assert "flip" in str(maps)
+
+
+def test_bad_input_is_named():
+    change, _, _ = turned_clouds(8, 3)
+    with pytest.raises(InputError, match="at least one kind"):
+        equivariance_report(nn.Identity(), {})
+    with pytest.raises(InputError, match="turn: at least 4 objects of 2 views"):
+        equivariance_report(nn.Identity(), {"turn": Change(*(t[:3] for t in change))})
+    with pytest.raises(InputError, match="turn: before and after must have one shape"):
+        equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code[:, :2])})
+    with pytest.raises(InputError, match="never vary"):
+        equivariance_report(lambda x: torch.ones(len(x), 3), {"turn": change})
+    with pytest.raises(InputError, match="finite row"):
+        equivariance_report(lambda x: x / 0 * 0, {"turn": change})
+    with pytest.raises(InputError, match="one finite row"):
+        equivariance_report(lambda x: x[:1], {"turn": change})
+    with pytest.raises(InputError, match="must give features, maps or tokens"):
+        equivariance_report(lambda x: "features", {"turn": change})
