@@ -11,7 +11,17 @@ from rich.table import Table
 
 from commutant.evidence import environment, write_json
 
-from . import aggregations, frames, matching, recurrence_policy, recurrences, shrinking, sparse_recurrences, symmetries
+from . import (
+    aggregations,
+    frames,
+    matching,
+    particles,
+    recurrence_policy,
+    recurrences,
+    shrinking,
+    sparse_recurrences,
+    symmetries,
+)
 
 
 def main() -> None:
@@ -26,6 +36,7 @@ def main() -> None:
         *matching.ALL,
         *shrinking.ALL,
         *frames.ALL,
+        *particles.ALL,
     ):
         if names and bench.__name__.replace("_", "-") not in names:
             continue

@@ -1,5 +1,7 @@
 """Data: generators, data that installed packages bundle, and loaders of public data sets."""
 
+from ._expressivity import hard_graphs as hard_graphs
+from ._expressivity import hard_graphs_unavailable as hard_graphs_unavailable
 from ._graphs import GraphData as GraphData
 from ._graphs import data_folder as data_folder
 from ._graphs import graphs_unavailable as graphs_unavailable
@@ -7,6 +9,9 @@ from ._graphs import load_graphs as load_graphs
 from ._images import ImageClasses as ImageClasses
 from ._images import image_classes as image_classes
 from ._images import images_unavailable as images_unavailable
+from ._molecules import Molecule as Molecule
+from ._molecules import load_molecules as load_molecules
+from ._molecules import molecules_unavailable as molecules_unavailable
 from ._moving import Glyphs as Glyphs
 from ._moving import digit_glyphs as digit_glyphs
 from ._moving import flowing_glyphs as flowing_glyphs

@@ -76,7 +76,7 @@ def measure_separation(context: Context) -> Measurement:
     torch.manual_seed(context.seed)
     flat = nn.Sequential(nn.Flatten(), nn.Linear(nodes**2, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(),
                          nn.Linear(32, 10)).double()  # fmt: skip
-    plain, numbered = _Gin(2).double(), _Gin(2 + nodes).double()
+    plain, numbered = Gin(2).double(), Gin(2 + nodes).double()
     spectral = [graph_frame(a, kind="spectral") for a in (first, second)]
     refined = [graph_frame(a, invariant=True) for a in (first, second)]
     whole = [None, None]
@@ -119,8 +119,11 @@ def _any_order(graphs: int, nodes: int, generator: torch.Generator) -> GraphFram
     return GraphFrame(order, torch.ones(graphs, dtype=torch.float64), torch.arange(graphs), graphs, exact=False)
 
 
-class _Gin(nn.Module):
-    """Three layers of a graph isomorphism network on ones and degrees, and the number of each node if there is room."""
+class Gin(nn.Module):
+    """Three layers of a graph isomorphism network on ones and degrees, and more features if there is room for them.
+
+    Without features of the nodes, those are their numbers.
+    """
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -129,10 +132,12 @@ class _Gin(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in pairwise(sizes)])
         self.head = nn.Linear(64, 10)
 
-    def forward(self, adjacency: Tensor) -> Tensor:
+    def forward(self, adjacency: Tensor, features: Tensor | None = None) -> Tensor:
+        """`(graphs, n, n)` to `(graphs, 10)`."""
         h = torch.stack([torch.ones_like(adjacency[..., 0]), adjacency.sum(-1)], -1)
         if self.inputs > 2:
-            h = torch.cat([h, torch.eye(adjacency.shape[1]).to(h).expand(len(h), -1, -1)], -1)
+            more = torch.eye(adjacency.shape[1]).to(h).expand(len(h), -1, -1) if features is None else features
+            h = torch.cat([h, more], -1)
         for layer in self.layers:
             h = torch.tanh(layer(1.3 * h + adjacency @ h))
         return torch.tanh(self.head(h.sum(1)))

@@ -1,0 +1,102 @@
+"""Families of graphs that are hard to tell apart, from files of a data folder, each checked for what it must be."""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError, require
+from ._graphs import data_folder
+
+_FILES = {
+    "graph8c": "expressivity/graph8c.g6.gz",
+    "exp": "expressivity/exp.npz",
+    "sr16": "expressivity/sr/sr16622.g6",
+    "sr25": "expressivity/sr/sr251256.g6",
+    "sr26": "expressivity/sr/sr261034.g6",
+    "sr28": "expressivity/sr/sr281264.g6",
+    "sr29": "expressivity/sr/sr291467.g6",
+}
+_COUNTS = {"graph8c": 11_117, "exp": 1200, "sr16": 2, "sr25": 15, "sr26": 10, "sr28": 4, "sr29": 41}
+
+
+def hard_graphs_unavailable(name: str, data_dir: str | None) -> str | None:
+    """Why `hard_graphs` would fail, or None."""
+    folder = data_folder(data_dir)
+    if folder is not None and (folder / _FILES[name]).is_file():
+        return None
+    return f"{name} is read from a data folder (--data-dir, {_FILES[name]}), and there is none"
+
+
+def hard_graphs(name: str, data_dir: str | None = None) -> list[tuple[Float[Tensor, "n n"], Float[Tensor, "n f"]]]:
+    """Adjacency and features of each graph of a family.
+
+    Args:
+        name: graph8c, all connected graphs on 8 nodes; exp, 600 pairs, one after the other, that colour refinement
+            can't tell apart, with one binary feature; sr16 to sr29, all strongly regular graphs of one kind. All but
+            exp have a feature of ones.
+        data_dir: holds the files.
+
+    Raises:
+        InputError: for an unknown name, a missing file, and one that does not hold what it must: the number of graphs,
+            connected ones, pairs of equal size, equal degrees.
+    """
+    if name not in _FILES:
+        raise InputError(f"unknown graphs {name!r}; expected one of {', '.join(_FILES)}")
+    missing = hard_graphs_unavailable(name, data_dir)
+    folder = data_folder(data_dir)
+    if missing or folder is None:
+        raise InputError(missing or "no data folder")
+    path = folder / _FILES[name]
+    try:
+        graphs = _exp(path) if name == "exp" else _graph6(path)
+    except (zipfile.BadZipFile, gzip.BadGzipFile, KeyError, ValueError, IndexError, OSError, EOFError) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
+    if len(graphs) != _COUNTS[name] or not _as_it_must(name, [a for a, _ in graphs]):
+        raise InputError(
+            f"{path} does not hold the {_COUNTS[name]} graphs of {name}: it has {len(graphs)}, or wrong ones"
+        )
+    return graphs
+
+
+def _graph6(path: Path) -> list[tuple[Tensor, Tensor]]:
+    nx = require("networkx", "graphs")
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        graphs = [nx.from_graph6_bytes(line) for line in raw.split()]
+    except nx.NetworkXError as error:
+        raise ValueError(str(error)) from None
+    found = [torch.from_numpy(nx.to_numpy_array(g)) for g in graphs]
+    return [(a, torch.ones(len(a), 1, dtype=torch.float64)) for a in found]
+
+
+def _exp(path: Path) -> list[tuple[Tensor, Tensor]]:
+    with np.load(path) as data:
+        x, edges, nodes, ends = (data[n] for n in ("x", "edge_index", "node_ptr", "edge_ptr"))
+    out = []
+    for i in range(len(nodes) - 1):
+        n = int(nodes[i + 1] - nodes[i])
+        adjacency = torch.zeros(n, n, dtype=torch.float64)
+        source, target = torch.from_numpy(edges[:, ends[i] : ends[i + 1]].astype(np.int64))
+        adjacency[source, target] = 1.0
+        out.append((adjacency, torch.from_numpy(x[nodes[i] : nodes[i + 1]]).double()))
+    return out
+
+
+def _as_it_must(name: str, graphs: list[Tensor]) -> bool:
+    if not all(torch.equal(a, a.mT) and not bool(a.diagonal().any()) for a in graphs):
+        return False
+    if name == "exp":
+        return all(a.shape == b.shape and a.sum() == b.sum() for a, b in zip(graphs[::2], graphs[1::2], strict=True))
+    whole = torch.stack(graphs)
+    if name == "graph8c":
+        return bool((torch.linalg.matrix_power(whole + torch.eye(8), 7) > 0).all())
+    degree, common = whole.sum(-1), whole @ whole
+    both = [common[(whole == value) & (torch.eye(len(whole[0])) == 0)] for value in (0, 1)]
+    return all(float(values.min()) == float(values.max()) for values in (degree, *both))

@@ -1,0 +1,122 @@
+"""How the claims on frame averaging are measured on real molecules and on families of graphs that are hard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from ..algebra import graph_frame, pca_frame
+from ..data import Molecule, hard_graphs, load_molecules
+from ..evidence import Context, Measurement
+from ._frame_measures import Gin
+from ._frame_models import random_rotations
+
+WAYS = ("eigenvectors", "sliding")
+_SIGNS = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
+
+
+class _Energy(nn.Module):
+    """A number for atoms that stand as they stand, with no symmetry but that in their order."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+        self.place, self.element, self.last = draw(3, 32) / 2, draw(120, 32), draw(32)
+
+    def forward(self, x: Tensor, elements: Tensor) -> Tensor:
+        """`(frames, atoms, 3)` to `(frames,)`."""
+        return torch.tanh(torch.tanh(x @ self.place + self.element[elements]).mean(1).mul(3).sin() @ self.last)
+
+
+def _by_eigenvectors(net: _Energy, x: Tensor, elements: Tensor) -> Tensor:
+    """The mean over the eigenvectors of the covariance with all signs, as one writes it down from the paper."""
+    centred = x - x.mean(0)
+    axes = torch.linalg.eigh(centred.mT @ centred)[1]
+    return net(centred @ (axes * _SIGNS[:, None]), elements).mean()
+
+
+def _by_frame(net: _Energy, x: Tensor, elements: Tensor) -> Tensor:
+    frame = pca_frame(x[None], "E")
+    return frame.pool(net(frame.canonicalize(x[None]), elements))[0]
+
+
+def measure_molecules(context: Context) -> Measurement:
+    """What a turn and the smallest of changes do to the energy of each molecule, and whether forces are sound."""
+    names, context.total_arms = context.settings["sets"], len(WAYS)
+    molecules = [m for name in names for m in load_molecules(name, context.data_dir)]
+    out: Measurement = {"molecules": float(len(molecules))}
+    for way, average in zip(WAYS, (_by_eigenvectors, _by_frame), strict=True):
+        out |= context.arm(way, partial(_molecules_of, context, way, average, molecules))
+    return out
+
+
+def _molecules_of(context: Context, way: str, average: Callable[..., Tensor], molecules: list[Molecule]) -> Measurement:
+    generator = context.generator(1)
+    net = _Energy(generator)
+    turns = random_rotations(len(molecules), generator)
+    energies, changes, sound = [], [], 0
+    for molecule, turn in zip(molecules, turns, strict=True):
+        x = molecule.positions.clone().requires_grad_()
+        energy = average(net, x, molecule.elements)
+        (force,) = torch.autograd.grad(energy, x)
+        moved = molecule.positions + 1e-6 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        energies.append(float(energy.detach()))
+        changes.append(abs(float(average(net, moved @ turn.mT + 1, molecule.elements)) - energies[-1]))
+        arm = molecule.positions - molecule.positions.mean(0)
+        off = torch.cat([torch.linalg.cross(arm, force).sum(0), force.sum(0)]).norm()
+        sound += bool(force.isfinite().all()) and float(off) <= 1e-6 * (1 + float(force.norm()) * float(arm.norm()))
+    spread = torch.tensor(energies).std()
+    found = torch.tensor(changes) / spread
+    return {
+        f"{way}@steady": float((found <= 1e-3).double().mean()),
+        f"{way}@largest": float(found.max()),
+        f"{way}@sound forces": sound / len(molecules),
+    } | {f"_{way}-{i}": float(value) for i, value in enumerate(found.sort().values)}
+
+
+def measure_families(context: Context) -> Measurement:
+    """Pairs of graphs of a family that are not told apart, and relabelled copies that are taken for another."""
+    families = context.settings["families"]
+    context.total_arms = len(families)
+    out: Measurement = {}
+    for family in families:
+        out |= context.arm(family, partial(_family_of, context, family))
+    return out
+
+
+def _family_of(context: Context, family: str) -> Measurement:
+    graphs = hard_graphs(family, context.data_dir)
+    most = max(len(a) for a, _ in graphs)
+    generator = context.generator(2)
+    orders = [torch.randperm(len(a), generator=generator) for a, _ in graphs]
+    copies = [(a[p][:, p], x[p]) for (a, x), p in zip(graphs, orders, strict=True)]
+    torch.manual_seed(context.seed)
+    wide = most * (most + graphs[0][1].shape[1])
+    flat = nn.Sequential(nn.Linear(wide, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+    gin = Gin(2 + graphs[0][1].shape[1]).double()
+
+    def by_frame(a: Tensor, x: Tensor) -> Tensor:
+        order = graph_frame(a[None], x[None], invariant=True).order[0]
+        padded = a.new_zeros(most, most + x.shape[1])
+        padded[: len(a), : len(a)], padded[: len(a), most:] = a[order][:, order], x[order]
+        return flat(padded.flatten())  # type: ignore[no-any-return]
+
+    def by_colours(a: Tensor, x: Tensor) -> Tensor:
+        return gin(a[None], x[None])[0]
+
+    out: Measurement = {f"{family}@graphs": float(len(graphs))}
+    for name, embed in (("canonical order", by_frame), ("GIN", by_colours)):
+        with torch.no_grad():
+            one, two = (torch.stack([embed(a, x) for a, x in part]) for part in (graphs, copies))
+        if family == "exp":  # pairs, one after the other
+            merged = int(((one[::2] - one[1::2]).abs().sum(1) <= 1e-6).sum())
+        else:
+            close = [int((torch.cdist(part, one, p=1) <= 1e-6).sum()) for part in one.split(1000)]
+            merged = (sum(close) - len(one)) // 2
+        out[f"{family}@{name}, merged"] = float(merged)
+        out[f"{family}@{name}, copies"] = float(((one - two).abs().sum(1) > 1e-6).sum())
+    return out
