@@ -34,5 +34,6 @@ from ._split import vicreg_covariance as vicreg_covariance
 from ._split import vicreg_variance as vicreg_variance
 from ._structured_predictors import OrthogonalPredictor as OrthogonalPredictor
 from ._structured_predictors import QuaternionPredictor as QuaternionPredictor
+from ._transforms import CanonicalOrder as CanonicalOrder
 from ._transforms import InvariantCoordinates as InvariantCoordinates
 from ._transforms import StochasticFrame as StochasticFrame
