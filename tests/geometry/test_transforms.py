@@ -29,6 +29,16 @@ def test_a_drawn_pose_leads_back_and_is_one_of_the_frame():
     assert len(seen) == 8
 
 
+def test_transforms_are_composed_and_leave_their_input_alone():
+    transforms = pytest.importorskip("torch_geometric.transforms")
+    one = graph(torch.randn(5, 3))
+    before = one.pos.clone()
+    found = transforms.Compose([InvariantCoordinates(), StochasticFrame("SE")])(one)
+    assert torch.equal(one.pos, before)
+    assert "fa_pos" in found
+    assert "fa_pos" not in one
+
+
 def test_invariant_coordinates_of_a_graph():
     pos = torch.randn(9, 3).exp() * torch.tensor([3.0, 2.0, 1.0])
     one, two = (InvariantCoordinates()(graph(x)).pos for x in (pos, pos @ R.mT - 4))

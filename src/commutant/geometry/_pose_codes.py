@@ -43,7 +43,7 @@ def quaternion_code(
 
 
 def quaternion_product(
-    first: Float[Tensor, "*batch 4"], second: Float[Tensor, "*batch 4"]
+    first: Float[Tensor, "*#batch 4"], second: Float[Tensor, "*#batch 4"]
 ) -> Float[Tensor, "*batch 4"]:
     """The product of quaternions (x, y, z, w): `R(p q) = R(p) R(q)`. Leading axes broadcast."""
     (x, y, z, w), (a, b, c, e) = first.unbind(-1), second.unbind(-1)

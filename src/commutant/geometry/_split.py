@@ -175,7 +175,8 @@ def _of_batches(draw: Draw):  # type: ignore[no-untyped-def]
     )
 
 
-@obeys("invariance to the order of the batch", _of_batches)
+# variances of a few samples lose digits in float32
+@obeys("invariance to the order of the batch", _of_batches, tolerance={torch.float32: 1e-3})
 class SIELoss(nn.Module):
     """The objective of split representations: agreement, prediction, and VICReg's variance and covariance.
 

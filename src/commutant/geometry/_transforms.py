@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -10,13 +11,21 @@ from .._errors import InputError
 from ..algebra import FrameGroup, graph_frame, inverse, pca_frame
 from ._mds import MDSCoordinates
 
-try:
-    from torch_geometric.transforms import BaseTransform as _Base
-except ImportError:  # they are called in the same way without it
-    _Base = object
+
+class _Transform:
+    """What a transform of PyTorch Geometric is, without the time that importing its base takes."""
+
+    def __call__(self, data: Any) -> Any:
+        return self.forward(copy.copy(data))
+
+    def forward(self, data: Any) -> Any:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
-class StochasticFrame(_Base):  # type: ignore[misc, valid-type]
+class StochasticFrame(_Transform):
     """Adds a pose of the frame of a graph, drawn anew each time: `fa_pos`, and `fa_rot`, the rotation that leads back.
 
     Frame averaging with one sample, for a network that reads `fa_pos` in place of `pos`; exact in expectation alone.
@@ -38,11 +47,8 @@ class StochasticFrame(_Base):  # type: ignore[misc, valid-type]
         data.fa_pos, data.fa_rot = frame.canonicalize(pos)[0], frame.rotation.to(pos.dtype)
         return data
 
-    def __call__(self, data: Any) -> Any:
-        return self.forward(data)
 
-
-class InvariantCoordinates(_Base):  # type: ignore[misc, valid-type]
+class InvariantCoordinates(_Transform):
     """Replaces the positions of a graph by coordinates that do not change when it is moved; for `pre_transform`.
 
     Args:
@@ -57,11 +63,8 @@ class InvariantCoordinates(_Base):  # type: ignore[misc, valid-type]
         data.pos = self.coordinates(_positions(data))
         return data
 
-    def __call__(self, data: Any) -> Any:
-        return self.forward(data)
 
-
-class CanonicalOrder(_Base):  # type: ignore[misc, valid-type]
+class CanonicalOrder(_Transform):
     """Renumbers the nodes of a graph, and sorts its edges, so that isomorphic graphs become one and the same.
 
     Any network is then invariant to relabelling, one that reads the numbers of nodes too (message passing with
@@ -108,9 +111,6 @@ class CanonicalOrder(_Base):  # type: ignore[misc, valid-type]
                 data[key] = value[sequence]
         data.edge_index = place[:, sequence]
         return data
-
-    def __call__(self, data: Any) -> Any:
-        return self.forward(data)
 
 
 def _positions(data: Any) -> torch.Tensor:

@@ -61,12 +61,18 @@ class Fused:
         return 0 if self.method == "sequential" else int(worst[1]), float(worst[0])
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Callable[[], bool]) -> Callable[[], bool]:
+    """`torch.compiler.assume_constant_result`, which would import the whole compiler to do this."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def _compiler_is_there() -> bool:
     return _native.library() is not None
 
 
-@torch.compiler.assume_constant_result
+@_constant
 @functools.cache
 def _triton_is_there() -> bool:
     if importlib.util.find_spec("triton") is not None:

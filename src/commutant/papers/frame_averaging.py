@@ -207,7 +207,7 @@ print(field(torch.randn(8, 100, 3)).shape)
             statement="Averaged over the spectral frame, random networks tell all connected graphs on 7 vertices apart "
             "from each other, and none from its relabelled copy.",
             source="Table 2 (pairs on 8 vertices), without the copies",
-            reported={"spectral-mlp@merged": 0, "spectral-gin@merged": 0},
+            reported={"spectral-mlp@merged": 0.0, "spectral-gin@merged": 0.0},
             experiment=SEPARATION,
             effect=lambda m: min(_mistakes("spectral-mlp")(m), _mistakes("spectral-gin")(m)),
             effect_label="minus the number of mistakes, the worse of MLP and numbered GIN",
@@ -319,7 +319,7 @@ print(field(torch.randn(8, 100, 3)).shape)
             statement="In its canonical order, a random network tells apart all graphs of GRAPH8c, the pairs of EXP "
             "and strongly regular graphs, and no graph from its relabelled copy.",
             source="Table 2 (GRAPH8c and EXP: no pair left by FA-MLP, 386 and 600 by GIN)",
-            reported={"GIN on GRAPH8c, pairs left": 386, "GIN on EXP, pairs left": 600},
+            reported={"GIN on GRAPH8c, pairs left": 386.0, "GIN on EXP, pairs left": 600.0},
             experiment=FAMILIES,
             effect=_of_families("canonical order"),
             effect_label="minus the number of mistakes",

@@ -87,8 +87,12 @@ def _case(law: Law) -> Any:
     return case
 
 
-@obeys("causality", _case(Causality()))
-@obeys("batch independence", _case(BatchIndependence()))
+# tanh of large inputs hardly varies, and float32 has no digits to spare there
+_LOOSE = {torch.float32: 1e-3}
+
+
+@obeys("causality", _case(Causality()), tolerance=_LOOSE)
+@obeys("batch independence", _case(BatchIndependence()), tolerance=_LOOSE)
 class GraphRNN(nn.Module):
     """A recurrent network wired by a directed acyclic graph (Darji 2024, arXiv 2407.20601).
 
