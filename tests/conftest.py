@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run without a GPU
 settings.register_profile(
-    "commutant", deadline=None, derandomize=True, max_examples=12, suppress_health_check=list(HealthCheck)
+    "commutant", deadline=None, derandomize=True, max_examples=8, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("commutant")
 

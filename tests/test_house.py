@@ -1,6 +1,7 @@
 """The house itself: what an import loads, what is documented, whether published figures are the recorded ones."""
 
 import inspect
+import json
 import subprocess
 import sys
 import venv
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 tables = pytest.importorskip("tools.tables")
+from commutant.papers import paper, slugs  # noqa: E402
 
 
 def test_importing_commutant_loads_nothing_heavier_than_torch():
@@ -52,10 +54,8 @@ def test_every_public_name_is_documented_and_in_the_reference(room):
 
 def test_the_usage_of_every_paper_runs():
     pytest.importorskip("torch_geometric")
-    from commutant.papers import papers
-
-    for paper in papers():
-        exec(paper.usage, {})
+    for slug in slugs():
+        exec(paper(slug).usage, {})
 
 
 def test_files_stay_short():
@@ -87,3 +87,14 @@ assert (home / "kernels/recurrences.c").exists()
 """
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_experiments_are_said_to_take_is_what_they_took():
+    """To a factor of three, as machines differ: `reproduce --minutes` goes by it."""
+    for slug in slugs():
+        for claim in paper(slug).claims:
+            record = ROOT / "results" / slug / f"{claim.name}.small.json"
+            if record.exists():
+                took = json.loads(record.read_text())["seconds"] / 60 / claim.experiment.seeds["small"]
+                said = claim.experiment.minutes
+                assert took < 0.2 or said / 3 < took < said * 3, f"{slug}/{claim.name}: {took:.2g} minutes, said {said}"

@@ -148,7 +148,7 @@ def test_reproduce_report_and_record(tmp_path):
     done = commutant("record", "lcm/batch-dependence", cwd=tmp_path)
     assert (tmp_path / "results/lcm/batch-dependence.small.json").exists()
     assert "no finished run" in commutant("record", "lcm/second-minimum", cwd=tmp_path).stdout
-    done = commutant("report", cwd=tmp_path)
+    done = commutant("report", "--no-laws", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/lcm.html").exists()
     assert str(tmp_path / "report/index.html") in done.stdout
@@ -231,3 +231,15 @@ def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
     assert "Traceback" not in said
     (lock,) = {Path(p).name for p in runs.glob("**/.lock")} or {".lock"}
     assert lock == ".lock"
+
+
+def test_minutes_leave_out_the_dear_and_keep_one_of_each_paper(tmp_path):
+    done = commutant("reproduce", "lcm", "pararnn/agreement", "pararnn/speed", "--minutes", "0.15", "--jobs", "2",
+                     "--seeds", "1", "--runs", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "skipped lcm/second-minimum: about 13 minutes of computing; run: commutant reproduce lcm/" in done.stdout
+    assert (tmp_path / "lcm" / "batch-dependence").is_dir()
+    assert not (tmp_path / "lcm" / "second-minimum").exists()
+    done = commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
+    assert done.returncode == 2
+    assert "--minutes goes by what the small scale takes" in done.stderr

@@ -183,7 +183,7 @@ def test_a_report_on_a_network_that_averages_pixels():
     assert moved.unchanged < 0.7
 
 
-def test_what_can_not_be_drawn_is_refused():
+def test_what_can_not_be_drawn_is_refused(unchecked):
     objects = object_clouds(2, 100, generator())
     with pytest.raises(InputError, match="at least as many points"):
         shapes3d(objects, 2, generator())

@@ -99,7 +99,7 @@ def test_models_of_pictures_as_they_come():
     assert "flip" in str(maps)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(unchecked):
     change, _, _ = turned_clouds(8, 3)
     with pytest.raises(InputError, match="at least one kind"):
         equivariance_report(nn.Identity(), {})

@@ -94,7 +94,7 @@ def test_it_learns_turns_that_the_free_predictor_learns_only_near_its_samples():
     assert errors["free"] > 0.5
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(unchecked):
     with pytest.raises(InputError, match="multiple of 4, got 6"):
         QuaternionPredictor(6)
     with pytest.raises(InputError, match="block must divide dim"):

@@ -1,5 +1,6 @@
 """Every rule of the table: the groups that it gives, and that a mistake in it would be caught."""
 
+import functools
 import itertools
 import warnings
 
@@ -94,15 +95,21 @@ def _same(first, second):
     return first.axes == second.axes and first.parents == second.parents
 
 
+@functools.cache
+def _traced(name):
+    """A network, its graph, the rules that it uses and its groups."""
+    model, inputs = build(name)
+    traced = _trace.trace(model, inputs, {})
+    used = {RULES.get(_walk.name_of(n.target)) for n in traced.module.graph.nodes if n.op == "call_function"}
+    return model, traced, used, _derived(traced, model)
+
+
 def _mutants(rule):
     """Networks with one tie or freeze of the rule left out, where that changes the groups."""
     for name in networks.CASES:
-        model, inputs = build(name)
-        traced = _trace.trace(model, inputs, {})
-        used = {RULES.get(_walk.name_of(n.target)) for n in traced.module.graph.nodes if n.op == "call_function"}
+        model, traced, used, whole = _traced(name)
         if rule not in used:
             continue
-        whole = _derived(traced, model)
         calls = itertools.count()
         with _patched(rule, lambda calls=calls: next(calls) >= 0):
             _derived(traced, model)
@@ -128,8 +135,7 @@ def test_a_mistake_in_a_rule_is_caught(rule):
 def test_every_rule_is_used_by_a_network():
     used = set()
     for name in networks.CASES:
-        traced = _trace.trace(*build(name), {})
-        used |= {RULES.get(_walk.name_of(n.target)) for n in traced.module.graph.nodes if n.op == "call_function"}
+        used |= _traced(name)[2]
     assert {r.__name__ for r in set(RULES.values()) - used} == set()
 
 

@@ -45,6 +45,10 @@ def reproduce(
     precision: Annotated[str, typer.Option(help="Fabric precision: 32-true, bf16-mixed, 64-true ...")] = "32-true",
     data_dir: Annotated[Path | None, typer.Option(help="local folder of data sets")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard logs into each run")] = False,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="what fits into so much time: one of each paper, then more"),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 when a claim is refuted")] = False,
 ) -> None:
     """Re-run the claims of papers and judge them; finished runs are kept, interrupted ones go on."""
@@ -58,6 +62,7 @@ def reproduce(
             seeds=seeds,
             jobs=jobs,
             backend=backend,
+            minutes=minutes,
             strict=strict,
             options={
                 "accelerator": accelerator,

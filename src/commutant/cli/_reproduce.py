@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from .._errors import InputError, require
-from ..evidence import Judged, Paper, Task, execute, judge_runs
+from ..evidence import Claim, Experiment, Judged, Paper, Task, execute, judge_runs
 from ..papers import module_of, select
 
 OUTCOMES = {"holds": "green", "refuted": "red", "confounded": "magenta", "inconclusive": "yellow"}
@@ -25,6 +25,7 @@ def reproduce(
     seeds: int | None,
     jobs: int | None,
     backend: str,
+    minutes: float | None,
     strict: bool,
     options: dict[str, Any],
 ) -> int:
@@ -38,6 +39,9 @@ def reproduce(
     if jobs is None:
         jobs = (os.cpu_count() or 1) if options["accelerator"] == "cpu" and options["devices"] == 1 else 1
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    if minutes is not None and scale != "small":
+        raise InputError(f"--minutes goes by what the small scale takes, got --scale {scale}")
+    left_out = {} if minutes is None else _too_dear(chosen, minutes * jobs, options["data_dir"])
     for paper, claims in chosen:
         for experiment in {c.experiment.name: c.experiment for c in claims}.values():
             if scale not in experiment.settings:
@@ -45,6 +49,13 @@ def reproduce(
             reason = experiment.unavailable(options["data_dir"])
             if reason is not None:
                 skipped[f"{paper.slug}/{experiment.name}"] = reason
+                continue
+            if experiment in left_out.get(paper.slug, ()):
+                claim = next(c.name for c in claims if c.experiment is experiment)
+                skipped[f"{paper.slug}/{experiment.name}"] = (
+                    f"about {experiment.minutes * experiment.seeds[scale]:.0f} minutes of computing; run: commutant "
+                    f"reproduce {paper.slug}/{claim}"
+                )
                 continue
             for seed in range(seeds or experiment.seeds[scale]):
                 module = module_of(paper.slug)
@@ -60,6 +71,28 @@ def reproduce(
     if failed:
         return 2
     return int(strict and any(j is not None and j.verdict.outcome == "refuted" for _, _, j in judged))
+
+
+def _too_dear(
+    chosen: list[tuple[Paper, list[Claim]]], minutes: float, data_dir: str | None
+) -> dict[str, list[Experiment]]:
+    """What is left out to end in time: the cheapest of each paper goes in first, then the others from cheap to dear."""
+    there = {
+        paper.slug: sorted(
+            (e for e in {c.experiment.name: c.experiment for c in claims}.values() if e.unavailable(data_dir) is None),
+            key=lambda e: e.minutes * e.seeds["small"],
+        )
+        for paper, claims in chosen
+    }
+    cost = lambda e: e.minutes * e.seeds["small"]  # noqa: E731
+    turns = [(place > 0, cost(e), slug, e) for slug, found in there.items() for place, e in enumerate(found)]
+    left_out: dict[str, list[Experiment]] = {}
+    for _, price, slug, experiment in sorted(turns, key=lambda t: t[:3]):
+        if price <= minutes:
+            minutes -= price
+        else:
+            left_out.setdefault(slug, []).append(experiment)
+    return left_out
 
 
 def _run(console: Console, tasks: list[Task], jobs: int, backend: str) -> dict[Task, str]:

@@ -93,6 +93,7 @@ def shapes3d(
         InputError: fewer points than pixels, no views.
 
     Example:
+        >>> from commutant.data import object_clouds
         >>> generator = torch.Generator().manual_seed(0)
         >>> views = shapes3d(object_clouds(2, 4000, generator), 3, generator)
         >>> views.images.shape, views.poses.shape
@@ -122,6 +123,7 @@ def single_changes(
         device: where to draw.
 
     Example:
+        >>> from commutant.data import object_clouds
         >>> generator = torch.Generator().manual_seed(0)
         >>> sorted(single_changes(object_clouds(2, 4000, generator), 3, generator))
         ['floor hue', 'light hue', 'pose', 'quarter turn']

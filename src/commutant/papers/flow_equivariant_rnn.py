@@ -40,6 +40,7 @@ _CHANGES = (
 FORECAST = Experiment(
     name="forecast",
     measure=measure_forecast,
+    minutes=12.0,
     settings={"small": {**_SMALL, "steps": 600}, "full": {**_FULL, "train_speed": 1}},
     changes={
         "small": _CHANGES.format(steps=600),
@@ -55,6 +56,7 @@ FORECAST = Experiment(
 VELOCITIES = Experiment(
     name="velocities",
     measure=measure_velocities,
+    minutes=2.0,
     settings={"small": {**_SMALL, "steps": 400}, "full": {**_FULL, "train_speed": 1}},
     changes={
         "small": _CHANGES.format(steps=400) + " Eight velocities are tested.",
@@ -70,6 +72,7 @@ VELOCITIES = Experiment(
 EQUIVARIANCE = Experiment(
     name="equivariance",
     measure=measure_equivariance,
+    minutes=0.009,
     settings={"small": {"size": 6, "given": 5}, "full": {"size": 12, "given": 20}},
     changes={
         "small": "Random networks with 4 channels on a torus of 6 x 6, in double precision.",
@@ -85,6 +88,7 @@ EQUIVARIANCE = Experiment(
 COST = Experiment(
     name="cost",
     measure=measure_cost,
+    minutes=0.022,
     settings={
         "small": {"size": 14, "given": 5, "channels": 16, "batch": 8, "repeats": 9},
         "full": {"size": 28, "given": 20, "channels": 128, "batch": 32, "repeats": 5},

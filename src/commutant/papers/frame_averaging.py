@@ -26,6 +26,7 @@ def _needs_networkx() -> str | None:
 NORMALS = Experiment(
     name="normals",
     measure=measure_normals,
+    minutes=2.1,
     settings={
         "small": {"train": 800, "test": 200, "points": 96, "epochs": 12},
         "full": {"train": 20_000, "test": 2000, "points": 512, "epochs": 100},
@@ -45,6 +46,7 @@ NORMALS = Experiment(
 SEPARATION = Experiment(
     name="separation",
     measure=measure_separation,
+    minutes=0.16,
     settings={"small": {"nodes": 7}, "full": {"nodes": 7}},
     changes={
         scale: "All 853 connected graphs on 7 vertices in place of the 11 117 on 8; one random network in place of "
@@ -62,6 +64,7 @@ SEPARATION = Experiment(
 PARTICLES = Experiment(
     name="particles",
     measure=measure_particles,
+    minutes=5.7,
     settings={
         "small": {"train": 1500, "test": 1000, "warm_up": 1000, "horizon": 1000, "width": 30, "layers": 3,
                   "epochs": 60, "learning_rate": 3e-3},
@@ -83,6 +86,7 @@ PARTICLES = Experiment(
 EXACTNESS = Experiment(
     name="exactness",
     measure=measure_exactness,
+    minutes=0.0047,
     settings={"small": {"pairs": 40}, "full": {"pairs": 1000}},
     changes={
         "small": "Not in the paper: what its frames do at degenerate clouds, and to forces.",

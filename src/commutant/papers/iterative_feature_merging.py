@@ -15,6 +15,7 @@ _DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
 MERGING = Experiment(
     name="merging",
     measure=measure_merging,
+    minutes=0.21,
     settings={
         "small": {"data": "digits", "network": "mlp", "widths": [32, 64, 128, 256], "steps": 880},
         "full": {"data": "digits", "network": "mlp", "widths": [32, 64, 128, 256, 512, 1024], "steps": 3000},
@@ -34,12 +35,13 @@ MERGING = Experiment(
 )
 
 
-def _elsewhere(name: str, data: str, network: str, width: int, steps: int, what: str) -> Experiment:
+def _elsewhere(name: str, data: str, network: str, width: int, steps: int, minutes: float, what: str) -> Experiment:
     """The same measurement on data that has to be there."""
     settings = {"data": data, "network": network, "widths": [width], "steps": steps}
     return Experiment(
         name=name,
         measure=measure_merging,
+        minutes=minutes,
         settings={"small": settings, "full": {**settings, "steps": 5 * steps}},
         changes=dict.fromkeys(("small", "full"), f"{what}, Adam at 0.001."),
         data=dict.fromkeys(("small", "full"), data),
@@ -48,8 +50,10 @@ def _elsewhere(name: str, data: str, network: str, width: int, steps: int, what:
     )
 
 
-FASHION = _elsewhere("fashion-mnist", "fashion-mnist", "mlp", 512, 2400, "An MLP of 2 x 512 units")
-CIFAR = _elsewhere("cifar", "cifar10-6k", "vgg", 32, 800, "Four convolutions with batch norm on a tenth of CIFAR-10")
+FASHION = _elsewhere("fashion-mnist", "fashion-mnist", "mlp", 512, 2400, 5.8, "An MLP of 2 x 512 units")
+CIFAR = _elsewhere(
+    "cifar", "cifar10-6k", "vgg", 32, 800, 32.0, "Four convolutions with batch norm on a tenth of CIFAR-10"
+)
 
 
 def _beats(m: Measurement, arm: str = "ifm", width: int = 256, share: float = 0.1) -> float:

@@ -21,6 +21,7 @@ from ._lcm_measures import (
 SECOND_MINIMUM = Experiment(
     name="second-minimum",
     measure=measure_second_minimum,
+    minutes=3.3,
     settings={
         "small": {
             "bits": 5,
@@ -57,6 +58,7 @@ SECOND_MINIMUM = Experiment(
 COST = Experiment(
     name="cost",
     measure=measure_cost,
+    minutes=0.061,
     settings={
         "small": {"sizes": [2, 8, 16, 32, 64, 128, 200], "sets": 32, "channels": 64, "repeats": 9},
         "full": {"sizes": [2, 8, 16, 32, 64, 128, 200], "sets": 32, "channels": 128, "repeats": 30},
@@ -75,6 +77,7 @@ COST = Experiment(
 DIGITS = Experiment(
     name="digits",
     measure=measure_digits,
+    minutes=0.99,
     settings={
         "small": {"train": 1200, "channels": 64, "steps": 800, "batch_size": 64, "learning_rate": 2e-3},
         "full": {"train": 1200, "channels": 128, "steps": 8000, "batch_size": 64, "learning_rate": 1e-3},
@@ -96,6 +99,7 @@ DIGITS = Experiment(
 GRAPHS = Experiment(
     name="graphs",
     measure=measure_graphs,
+    minutes=0.35,
     settings={
         "small": {"names": ["MUTAG"], "channels": 32, "steps": 300, "batch_size": 32, "learning_rate": 5e-3},
         "full": {
@@ -121,6 +125,7 @@ GRAPHS = Experiment(
 BATCH = Experiment(
     name="batch-dependence",
     measure=measure_batch_dependence,
+    minutes=0.01,
     settings={"small": {"channels": 8}, "full": {"channels": 64}},
     changes={
         "small": "Not in the paper: a property of the published implementations, measured at random initialisation.",

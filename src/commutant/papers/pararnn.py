@@ -28,6 +28,7 @@ def _digits(m: Measurement, prefix: str) -> float:
 AGREEMENT = Experiment(
     name="agreement",
     measure=measure_agreement,
+    minutes=0.071,
     settings={
         "small": {"lengths": [256, 1024, 4096], "batch": 8, "channels": 64},
         "full": {"lengths": [256, 1024, 4096, 16384, 65536], "batch": 8, "channels": 1024},
@@ -48,6 +49,7 @@ AGREEMENT = Experiment(
 PARITY = Experiment(
     name="parity",
     measure=measure_parity,
+    minutes=0.045,
     settings={
         "small": {"channels": 16, "length": 24, "steps": 400, "solve_length": 384},
         "full": {"channels": 64, "length": 100, "steps": 20_000, "solve_length": 1600},
@@ -66,6 +68,7 @@ PARITY = Experiment(
 SPEED = Experiment(
     name="speed",
     measure=measure_speed,
+    minutes=0.14,
     settings={
         "small": {"lengths": [64, 256, 1024, 4096], "batch": 8, "channels": 64, "repeats": 8},
         "full": {"lengths": [256, 512, 1024, 4096, 16384], "batch": 8, "channels": 1024, "repeats": 10},
@@ -84,6 +87,7 @@ SPEED = Experiment(
 TASKS = Experiment(
     name="tasks",
     measure=measure_tasks,
+    minutes=4.7,
     settings={
         "small": {
             "channels": 64,
@@ -134,6 +138,7 @@ _LANGUAGE: dict[str, Any] = {
         "full": "A character model with two blocks of width 512; the paper has 400 million parameters and more.",
     },
     "measure": measure_language,
+    "minutes": 1.4,
     "seeds": {"small": 3, "full": 3},
     "figure": draw_figure.language,
     "figure_caption": "Training loss on fresh excerpts, in nats a character, against steps and against seconds (median "

@@ -13,6 +13,7 @@ _STRINGS = {"small": {"pairs": 1264, "held_out": 126}, "full": {"pairs": 12_500,
 PRUNING = Experiment(
     name="pruning",
     measure=measure_pruning,
+    minutes=12.0,
     settings={
         "small": {**_STRINGS["small"], "width": 50, "epochs": 20},
         "full": {**_STRINGS["full"], "width": 50, "epochs": 50},
@@ -33,6 +34,7 @@ PRUNING = Experiment(
 STRUCTURE = Experiment(
     name="structure",
     measure=measure_structure,
+    minutes=4.9,
     settings={
         "small": {**_STRINGS["small"], "graphs": 10, "smallest": 10, "largest": 30, "steps": 120, "cell": "gru"},
         "full": {**_STRINGS["full"], "graphs": 100, "smallest": 10, "largest": 50, "steps": 2200, "cell": "gru"},

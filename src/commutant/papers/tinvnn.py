@@ -17,6 +17,7 @@ from ._tinvnn_measures import measure_routes, measure_shapes
 SHAPES = Experiment(
     name="shapes",
     measure=measure_shapes,
+    minutes=6.6,
     settings={
         "small": {"train": 1000, "test": 400, "points": 96, "epochs": 25},
         "full": {"train": 40_000, "test": 4000, "points": 1024, "epochs": 100},
@@ -37,6 +38,7 @@ SHAPES = Experiment(
 ROUTES = Experiment(
     name="routes",
     measure=measure_routes,
+    minutes=4.6,
     settings={
         "small": {"cities": 10, "tests": 200, "steps": 1000},
         "full": {"cities": 12, "tests": 1000, "steps": 100_000},

@@ -16,6 +16,7 @@ _DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
 MATCHING = Experiment(
     name="matching",
     measure=measure_matching,
+    minutes=0.75,
     settings={
         "small": {"data": "digits", "network": "mlp", "widths": [32, 128, 512], "steps": 440, "searched": [32, 128],
                   "search": 200},
@@ -38,12 +39,13 @@ MATCHING = Experiment(
 
 
 def _elsewhere(
-    name: str, data: str, network: str, width: int, steps: dict[str, int], what: str, seeds: int
+    name: str, data: str, network: str, width: int, steps: dict[str, int], what: str, seeds: int, minutes: float
 ) -> Experiment:
     """The same measurement on data that has to be there."""
     return Experiment(
         name=name,
         measure=measure_matching,
+        minutes=minutes,
         settings={scale: {"data": data, "network": network, "widths": [width], "steps": count, "searched": [],
                           "search": 0} for scale, count in steps.items()},
         changes=dict.fromkeys(steps, f"{what}; batches of 128, Adam at 0.001 throughout."),
@@ -53,11 +55,14 @@ def _elsewhere(
     )  # fmt: skip
 
 
-MNIST = _elsewhere("mnist", "mnist", "mlp", 512, {"small": 2400, "full": 14000}, "The paper's MLP, 3 x 512 units", 3)
+MNIST = _elsewhere(
+    "mnist", "mnist", "mlp", 512, {"small": 2400, "full": 14000}, "The paper's MLP, 3 x 512 units", 3, 1.5
+)
 FASHION = _elsewhere("fashion-mnist", "fashion-mnist", "mlp", 512, {"small": 2400, "full": 14000},
-                     "The paper's MLP, 3 x 512 units", 3)  # fmt: skip
+                     "The paper's MLP, 3 x 512 units", 3, 2.8)  # fmt: skip
 CIFAR = _elsewhere("cifar", "cifar10-6k", "resnet", 16, {"small": 600, "full": 4000},
-                   "A residual network of three blocks, 16 to 64 channels, on a tenth of CIFAR-10", 3)  # fmt: skip
+                   "A residual network of three blocks, 16 to 64 channels, on a tenth of CIFAR-10",
+                   3, 12.0)  # fmt: skip
 
 
 def _ratio(m: Measurement, arm: str, what: str = "barrier", width: int = 128) -> float:
