@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment, minimize_scalar
 from torch import Tensor
 
 from .._errors import InputError
@@ -37,7 +37,7 @@ def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = Fal
     found = np.full(flat.shape[:2], -1, dtype=np.int64)
     for i, matrix in enumerate(flat):
         try:
-            rows, columns = linear_sum_assignment(matrix, maximize=maximize)
+            rows, columns = scipy.optimize.linear_sum_assignment(matrix, maximize=maximize)
         except ValueError as error:
             where = f" of batch entry {i}" if cost.dim() > 2 else ""
             why = "holds NaN" if np.isnan(matrix).any() else f"has no assignment ({error})"
@@ -133,7 +133,9 @@ def _line_search(
         with torch.no_grad():
             return -float(value(*[m + t * d for m, d in zip(start, directions, strict=True)]))
 
-    search = minimize_scalar(lost, bounds=(0, 1), method="bounded", options={"maxiter": 20, "xatol": 1e-3})
+    search = scipy.optimize.minimize_scalar(
+        lost, bounds=(0, 1), method="bounded", options={"maxiter": 20, "xatol": 1e-3}
+    )
     whole = lost(1.0)
     return (1.0, -whole) if whole <= search.fun else (float(search.x), -float(search.fun))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from .._errors import InputError
@@ -73,7 +73,7 @@ def _pooled(y: Float[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
     block = np.zeros(flat.shape, dtype=np.int64)
     for i, row in enumerate(flat):
         if len(row):
-            found = isotonic_regression(row, increasing=False)
+            found = scipy.optimize.isotonic_regression(row, increasing=False)
             block[i] = np.repeat(np.arange(len(found.weights)), np.diff(found.blocks))
     return torch.from_numpy(block).reshape(y.shape).to(y.device)
 

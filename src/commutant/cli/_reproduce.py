@@ -30,7 +30,6 @@ def reproduce(
     options: dict[str, Any],
 ) -> int:
     """Run the experiments behind the claims and print the verdicts."""
-    require("lightning_fabric", "evidence")
     if options["accelerator"] in ("gpu", "cuda") and not require("torch", "evidence").cuda.is_available():
         raise InputError(f"--accelerator {options['accelerator']} was asked for, but torch sees no GPU; leave it out")
     chosen = select(targets)
@@ -101,6 +100,7 @@ def _run(console: Console, tasks: list[Task], jobs: int, backend: str) -> dict[T
         console.print(f"{len(tasks) - len(pending)} of {len(tasks)} runs were done before")
     if not pending:
         return {}
+    require("lightning_fabric", "evidence")
     names = list(dict.fromkeys(task.experiment for task in pending))
     with Progress(
         TextColumn("{task.description}"),

@@ -26,14 +26,14 @@ class Interval:
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
         """The interval of a mean; of one value it is the whole line."""
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
         mean = statistics.fmean(values)
         if not all(math.isfinite(v) for v in values):
             return cls(mean, -math.inf, math.inf, len(values))
         if len(values) < 2:
             return cls(mean, -math.inf, math.inf, len(values))
-        half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+        half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
         return cls(mean, mean - half, mean + half, len(values))
 
 

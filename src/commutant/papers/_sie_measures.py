@@ -7,8 +7,8 @@ from functools import partial
 from typing import cast
 
 import numpy as np
+import scipy
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from ..data import OBJECT_CLASSES, Pairs, Views, object_clouds, shapes3d
@@ -189,12 +189,15 @@ def _codes(name: str, count: int, seed: int) -> Tensor:
     """Quaternions (x, y, z, w) with w not negative, of turns between two poses."""
     random = np.random.default_rng(seed)
     if name == "any pose":
-        turns = Rotation.random(count, random)
+        turns = scipy.spatial.transform.Rotation.random(count, random)
     elif name == "as drawn":
-        first, second = (Rotation.from_euler("xyz", random.uniform(-np.pi / 2, np.pi / 2, (count, 3))) for _ in "ab")
+        first, second = (
+            scipy.spatial.transform.Rotation.from_euler("xyz", random.uniform(-np.pi / 2, np.pi / 2, (count, 3)))
+            for _ in "ab"
+        )
         turns = first.inv() * second
     else:
         axis = random.normal(size=(count, 3))
         axis /= np.linalg.norm(axis, axis=1, keepdims=True)
-        turns = Rotation.from_rotvec(axis * random.uniform(0, np.pi / 2, (count, 1)))
+        turns = scipy.spatial.transform.Rotation.from_rotvec(axis * random.uniform(0, np.pi / 2, (count, 1)))
     return torch.from_numpy(turns.as_quat(canonical=True)).float()
