@@ -9,7 +9,7 @@ from torch import nn
 
 from commutant import InputError
 from commutant.data import Objects, draw_views, object_clouds, shapes3d, single_changes
-from commutant.data._views import _turned
+from commutant.data._views import _albedo, _drawn_latents, _turned
 from commutant.geometry import equivariance_report, quaternion_code, rotation_r2
 
 
@@ -162,12 +162,32 @@ def test_single_changes_change_one_thing():
     changes = single_changes(object_clouds(4, 1100, generator()), 6, generator(), size=16)
     differs = {name: (c.before != c.after).any(2) for name, c in changes.items()}
     assert all(bool(d.any()) for d in differs.values())
+    assert all(torch.equal(c.before, changes["pose"].before) for c in changes.values())
+    # where an object is in neither picture, its pose changes nothing, and the floor everything but the object
+    still, floor = ~differs["pose"], differs["floor hue"]
+    assert 0.3 < float(still.float().mean()) < 0.9
+    assert float(floor[still & floor].float().sum()) > 0
+    corner = lambda name: differs[name][..., 0, 0].float().mean()  # noqa: E731
+    assert float(corner("pose")) < 0.1 < 0.9 < float(corner("floor hue"))
     turned = changes["quarter turn"]
     for k in range(4):
         rows = turned.code.argmax(-1) == k
         assert torch.equal(turned.before[rows].rot90(k, (-2, -1)), turned.after[rows])
     assert torch.allclose(changes["pose"].code.norm(dim=-1), torch.ones(4, 6))
     assert torch.allclose(changes["floor hue"].code.norm(dim=-1), torch.ones(4, 6))
+
+
+def test_the_code_of_a_change_of_pose_is_the_turn_that_was_made():
+    """Drawn again with the pose of before times the rotation of the code, all else equal, the picture is the after."""
+    objects, g = object_clouds(3, 1100, generator()), generator(4)
+    change = single_changes(objects, 5, generator(4), size=16)["pose"]
+    first, _ = (_drawn_latents(3, 5, g, "usual") for _ in range(2))
+    albedo = _albedo(objects, g)
+    turn = torch.from_numpy(ScipyRotation.from_quat(change.code.flatten(0, 1).numpy()).as_matrix()).float()
+    after = first.poses @ turn.unflatten(0, (3, 5))
+    for poses, picture in ((first.poses, change.before), (after, change.after)):
+        drawn = draw_views(objects.points, objects.normals, albedo, poses, first.hues, first.light, size=16)
+        assert float((drawn != picture).float().mean()) < 0.01
 
 
 def test_a_report_on_a_network_that_averages_pixels():
@@ -191,5 +211,13 @@ def test_what_can_not_be_drawn_is_refused(unchecked):
         shapes3d(objects, 0, generator(), size=8)
     with pytest.raises(InputError, match="poses must be"):
         shapes3d(objects, 2, generator(), size=8, poses="odd")
+    points, normals, albedo, poses, hues, light = (
+        torch.zeros(2, *end) for end in ((64, 3),) * 3 + ((1, 3, 3), (1, 2), (1, 2))
+    )
+    with pytest.raises(InputError, match=r"points, normals and albedo must be \(objects, n, 3\)"):
+        draw_views(points, normals, albedo, poses[:1], hues, light, size=8)
+    with pytest.raises(InputError, match="must be finite"):
+        draw_views(points / 0, normals, albedo, poses, hues, light, size=8)
+    assert draw_views(points.double(), normals, albedo, poses.double(), hues, light, size=8).shape == (2, 1, 3, 8, 8)
     with pytest.raises(InputError, match="two views or more"):
         shapes3d(objects, 1, generator(), size=8).pairs(5, generator())

@@ -56,6 +56,40 @@ def test_half_and_half_is_partly():
     assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "in part equivariant"
 
 
+def test_a_change_that_is_always_the_same_may_be_linear():
+    x = torch.randn(40, 8, 5, generator=torch.Generator().manual_seed(0))
+    movement = equivariance_report(nn.Identity(), {"flip": Change(x, x.flip(-1), torch.ones(40, 8, 1))}).movements[
+        "flip"
+    ]
+    assert movement.verdict() == "equivariant, by a linear map"
+
+
+def test_noise_is_not_taken_for_a_rule():
+    """Before, after and code have nothing to do with each other, for few objects too."""
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        before, after, code = (torch.randn(12, 3, d, generator=g) for d in (6, 6, 3))
+        movement = equivariance_report(nn.Identity(), {"noise": Change(before, after, code)}).movements["noise"]
+        assert movement.verdict() == "moves, by no linear rule"
+
+
+def test_a_loud_invariant_feature_does_not_hide_the_others():
+    change, _, _ = turned_clouds()
+    both = lambda x: torch.cat([x, 30 * x.unflatten(-1, (5, 3)).norm(dim=-1)], -1)  # noqa: E731
+    assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "equivariant, by a linear map"
+
+
+def test_objects_that_are_measured_have_no_part_in_the_fit():
+    """A map that differs from object to object: known for those of the fit, so any leak would show."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 8, 4, generator=g)
+    maps = torch.randn(40, 4, 4, generator=g)
+    after = torch.einsum("oij,ovj->ovi", maps, x)
+    code = torch.nn.functional.one_hot(torch.arange(40), 40).float()[:, None].expand(40, 8, 40)
+    movement = equivariance_report(nn.Identity(), {"own": Change(x, after, code)}).movements["own"]
+    assert movement.with_code < 0.2
+
+
 def test_a_code_that_says_nothing_gains_nothing():
     change, _, _ = turned_clouds()
     noise = torch.randn(change.code.shape, generator=torch.Generator().manual_seed(3))
@@ -94,8 +128,16 @@ def test_models_of_pictures_as_they_come():
     report = equivariance_report(vit, changes)
     assert report.features == 16
     assert vit.training  # left as it was
+    assert report.movements["flip"].gain == pytest.approx(0.0, abs=0.01)  # always the same, so nothing to know
+    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 4), nn.BatchNorm1d(4)).train()
+    net[2].eval()
+    equivariance_report(net, changes)
+    assert (net[0].training, net[2].training) == (True, False)
+    assert int(net[2].num_batches_tracked) == 0
     maps = equivariance_report(nn.Conv2d(3, 5, 3), changes)
     assert maps.features == 5
+    assert equivariance_report(lambda x: x, changes).movements["flip"].verdict() == "invariant"  # a mean over maps
+    assert equivariance_report(nn.Flatten(), changes).movements["flip"].unchanged < 0
     assert "flip" in str(maps)
 
 
@@ -103,10 +145,14 @@ def test_bad_input_is_named(unchecked):
     change, _, _ = turned_clouds(8, 3)
     with pytest.raises(InputError, match="at least one kind"):
         equivariance_report(nn.Identity(), {})
-    with pytest.raises(InputError, match="turn: at least 4 objects of 2 views"):
+    with pytest.raises(InputError, match="turn: at least 8 objects of 2 views"):
         equivariance_report(nn.Identity(), {"turn": Change(*(t[:3] for t in change))})
     with pytest.raises(InputError, match="turn: before and after must have one shape"):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code[:, :2])})
+    with pytest.raises(InputError, match="codes must be finite"):
+        equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code / 0)})
+    with pytest.raises(InputError, match="components must be at least 1"):
+        equivariance_report(nn.Identity(), {"turn": change}, components=0)
     with pytest.raises(InputError, match="never vary"):
         equivariance_report(lambda x: torch.ones(len(x), 3), {"turn": change})
     with pytest.raises(InputError, match="finite row"):

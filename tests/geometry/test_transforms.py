@@ -80,19 +80,62 @@ def test_isomorphic_graphs_become_the_same(seed):
     assert one.y.tolist() == [seed]
 
 
-def test_another_edge_or_kind_makes_another_graph():
-    graph = molecule(extra=2)
-    other = molecule(extra=2)
-    other.edge_attr[[0, 11]] = 1 - other.edge_attr[[0, 11]]  # both ways of the first edge
-    one, two = (CanonicalOrder()(g) for g in (graph, other))
-    assert not torch.equal(one.edge_attr, two.edge_attr) or not torch.equal(one.edge_index, two.edge_index)
+def described(graph):
+    return str([graph[key].tolist() for key in ("x", "edge_index", "edge_attr")])
+
+
+def test_only_isomorphic_graphs_become_the_same():
+    """One edge of another kind, one node of another kind, one edge moved: all of them differ, whatever the labels."""
+    graphs = [molecule(extra=2) for _ in range(4)]
+    graphs[1].edge_attr[[0, 11]] = 1 - graphs[1].edge_attr[[0, 11]]  # both ways of the first edge
+    graphs[2].x[0] = 1 - graphs[2].x[0]
+    graphs[3].edge_index[:, [0, 11]] = torch.tensor([[0, 2], [2, 0]])
+    seen = [{described(CanonicalOrder()(relabelled(g, s))) for s in range(3)} for g in graphs]
+    assert [len(s) for s in seen] == [1] * 4
+    assert len(set.union(*seen)) == 4
+
+
+def test_every_attribute_counts_and_moves_along():
+    """Nodes told apart by one attribute alone, numbers of nodes, a target for the graph."""
+    n = 6
+    ring = torch.tensor([[i, (i + 1) % n] for i in range(n)]).t()
+    edges = torch.cat([ring, ring.flip(0)], 1)
+    order, weight = torch.tensor([3, 1, 5, 0, 2, 4]), torch.tensor([1.0, 2, 1, 1, 1, 1] * 2)
+    place, z, pos = order.argsort(), torch.tensor([6, 8, 7, 6, 6, 6]), torch.arange(n * 3).reshape(n, 3) / 7
+    pair = torch.tensor([[1], [4]])
+    one = data.Data(z=z, pos=pos, edge_index=edges, edge_weight=weight, edge_label_index=pair)
+    other = data.Data(
+        z=z[order],
+        pos=pos[order],
+        edge_index=place[edges].flip(1),
+        edge_weight=weight.flip(0),
+        edge_label_index=place[pair],
+    )
+    a, b = (CanonicalOrder()(g) for g in (one, other))
+    for key in one.keys():  # noqa: SIM118
+        assert torch.equal(a[key], b[key]), key
+    assert a.z[a.edge_label_index[0]].tolist() == [8]
+    assert torch.equal(a.pos[a.edge_label_index[1]], one.pos[[4]])
 
 
 def test_graphs_with_no_order_are_refused():
     with pytest.raises(InputError, match="no tensor edge_index"):
         CanonicalOrder()(data.Data(x=torch.zeros(2, 1)))
-    with pytest.raises(InputError, match="not symmetric"):
+    with pytest.raises(InputError, match="both ways, with the same attributes"):
         CanonicalOrder()(graph(torch.zeros(3, 3)))
+    both = torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(InputError, match="both ways, with the same attributes"):
+        CanonicalOrder()(data.Data(num_nodes=2, edge_index=both, edge_attr=torch.tensor([1.0, 2.0])))
+    with pytest.raises(InputError, match="x must be finite"):
+        CanonicalOrder()(data.Data(x=torch.full((2, 1), float("nan")), edge_index=both))
+    with pytest.raises(InputError, match="nodes from 0 to 1, got -1 to 1"):
+        CanonicalOrder()(data.Data(num_nodes=2, edge_index=torch.tensor([[0, -1], [1, 0]])))
+    with pytest.raises(InputError, match="is a batch"):
+        CanonicalOrder()(data.Batch.from_data_list([molecule(), molecule()]))
+    atom = CanonicalOrder()(
+        data.Data(x=torch.ones(1, 2), edge_index=torch.zeros(2, 0, dtype=torch.long), edge_attr=torch.zeros(0, 3))
+    )
+    assert atom.edge_attr.shape == (0, 3)
     twice = data.Data(num_nodes=2, edge_index=torch.tensor([[0, 1, 0, 1], [1, 0, 1, 0]]))
     with pytest.raises(InputError, match="there twice"):
         CanonicalOrder()(twice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError, require
+from .._errors import InputError, MissingExtraError, require
 from ._graphs import data_folder
 
 _FILES = {
@@ -23,11 +24,20 @@ _FILES = {
     "sr28": "expressivity/sr/sr281264.g6",
     "sr29": "expressivity/sr/sr291467.g6",
 }
+_KINDS = {"sr16": (16, 6, 2, 2), "sr25": (25, 12, 5, 6), "sr26": (26, 10, 3, 4), "sr28": (28, 12, 6, 4),
+          "sr29": (29, 14, 6, 7)}  # fmt: skip
+"""Nodes, degree, common neighbours of nodes that are joined, and of those that are not."""
 _COUNTS = {"graph8c": 11_117, "exp": 1200, "sr16": 2, "sr25": 15, "sr26": 10, "sr28": 4, "sr29": 41}
 
 
 def hard_graphs_unavailable(name: str, data_dir: str | None) -> str | None:
     """Why `hard_graphs` would fail, or None."""
+    if name not in _FILES:
+        raise InputError(f"unknown graphs {name!r}; expected one of {', '.join(_FILES)}")
+    try:
+        require("networkx", "graphs")
+    except MissingExtraError as error:
+        return str(error)
     folder = data_folder(data_dir)
     if folder is not None and (folder / _FILES[name]).is_file():
         return None
@@ -44,11 +54,9 @@ def hard_graphs(name: str, data_dir: str | None = None) -> list[tuple[Float[Tens
         data_dir: holds the files.
 
     Raises:
-        InputError: for an unknown name, a missing file, and one that does not hold what it must: the number of graphs,
-            connected ones, pairs of equal size, equal degrees.
+        InputError: for an unknown name, a missing file, and one that does not hold what it must: so many different
+            graphs, connected ones, pairs with the same degrees, graphs that are strongly regular of the kind.
     """
-    if name not in _FILES:
-        raise InputError(f"unknown graphs {name!r}; expected one of {', '.join(_FILES)}")
     missing = hard_graphs_unavailable(name, data_dir)
     folder = data_folder(data_dir)
     if missing or folder is None:
@@ -56,7 +64,7 @@ def hard_graphs(name: str, data_dir: str | None = None) -> list[tuple[Float[Tens
     path = folder / _FILES[name]
     try:
         graphs = _exp(path) if name == "exp" else _graph6(path)
-    except (zipfile.BadZipFile, gzip.BadGzipFile, KeyError, ValueError, IndexError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, IndexError, OSError, EOFError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
     if len(graphs) != _COUNTS[name] or not _as_it_must(name, [a for a, _ in graphs]):
         raise InputError(
@@ -93,10 +101,13 @@ def _as_it_must(name: str, graphs: list[Tensor]) -> bool:
     if not all(torch.equal(a, a.mT) and not bool(a.diagonal().any()) for a in graphs):
         return False
     if name == "exp":
-        return all(a.shape == b.shape and a.sum() == b.sum() for a, b in zip(graphs[::2], graphs[1::2], strict=True))
-    whole = torch.stack(graphs)
+        pairs = zip(graphs[::2], graphs[1::2], strict=True)
+        return all(torch.equal(a.sum(0).sort().values, b.sum(0).sort().values) for a, b in pairs)
+    nodes = _KINDS[name][0] if name in _KINDS else 8
+    if any(len(a) != nodes for a in graphs) or len({a.numpy().tobytes() for a in graphs}) != len(graphs):
+        return False
+    whole, eye = torch.stack(graphs), torch.eye(nodes, dtype=torch.float64)
     if name == "graph8c":
-        return bool((torch.linalg.matrix_power(whole + torch.eye(8), 7) > 0).all())
-    degree, common = whole.sum(-1), whole @ whole
-    both = [common[(whole == value) & (torch.eye(len(whole[0])) == 0)] for value in (0, 1)]
-    return all(float(values.min()) == float(values.max()) for values in (degree, *both))
+        return bool((torch.linalg.matrix_power(whole + eye, 7) > 0).all())
+    _, degree, joined, apart = _KINDS[name]
+    return torch.equal(whole @ whole, degree * eye + joined * whole + apart * (1 - eye - whole))

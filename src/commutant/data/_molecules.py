@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,8 @@ class Molecule(NamedTuple):
 
 def molecules_unavailable(name: str, data_dir: str | None) -> str | None:
     """Why `load_molecules` would fail, or None."""
+    if name not in _COUNTS:
+        raise InputError(f"unknown molecules {name!r}; expected one of {', '.join(_COUNTS)}")
     if name == "g2":
         try:
             require("ase.collections", "molecules")
@@ -59,23 +62,25 @@ def load_molecules(name: str, data_dir: str | None = None) -> list[Molecule]:
         >>> len(load_molecules("g2"))
         162
     """
-    if name not in _COUNTS:
-        raise InputError(f"unknown molecules {name!r}; expected one of {', '.join(_COUNTS)}")
+    missing = molecules_unavailable(name, data_dir)
     if name == "g2":
         g2 = require("ase.collections", "molecules").g2
         found = [Molecule(n, *_tensors(g2[n].numbers, g2[n].positions)) for n in g2.names]
     else:
-        missing = molecules_unavailable(name, data_dir)
         folder = data_folder(data_dir)
         if missing or folder is None:
             raise InputError(missing or "no data folder")
         path = folder / _FILES[name]
         try:
             found = _gdb(path) if name == "gdb1k" else _tu(path, name)
-        except (zipfile.BadZipFile, KeyError, ValueError, IndexError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, IndexError, OSError) as error:
             raise InputError(f"{path} is damaged: {error}") from None
-    if len(found) != _COUNTS[name] or not all(bool(m.positions.isfinite().all()) for m in found):
-        raise InputError(f"{name} holds {len(found)} molecules, expected {_COUNTS[name]} with finite positions")
+    if len(found) != _COUNTS[name]:
+        raise InputError(f"{name} holds {len(found)} molecules, expected {_COUNTS[name]}")
+    for molecule in found:
+        atoms = len(molecule.elements)
+        if not atoms or tuple(molecule.positions.shape) != (atoms, 3) or not bool(molecule.positions.isfinite().all()):
+            raise InputError(f"molecule {molecule.name} has {atoms} elements and not as many finite positions")
     return found
 
 

@@ -48,11 +48,11 @@ class Views(NamedTuple):
         """Two different views of an object, as often as asked, the object drawn each time.
 
         Raises:
-            InputError: objects with fewer than two views.
+            InputError: objects with fewer than two views, or a negative number.
         """
         objects, views = self.images.shape[:2]
-        if not objects or views < 2:
-            raise InputError(f"pairs need objects of two views or more, got {objects} objects of {views}")
+        if not objects or views < 2 or number < 0:
+            raise InputError(f"pairs need objects of two views or more, got {number} pairs of {objects} with {views}")
         device = self.images.device
         row = torch.randint(0, objects, (number,), generator=generator)
         one = torch.randint(0, views, (number,), generator=generator)
@@ -82,8 +82,8 @@ def shapes3d(
         objects: clouds with normals, in the unit ball, such as those of `object_clouds`.
         views: of each object.
         generator: of the latents, on the CPU.
-        size: of the pictures, in pixels; `4 size^2` points on each object leave holes in a few pixels of a hundred,
-            `16 size^2` none.
+        size: of the pictures, in pixels. Of the pixels of an object about a twentieth stay empty with `4 size^2`
+            points on each, a fiftieth with `16 size^2`, most of them at its edges.
         poses: usual, by angles between plus and minus a quarter turn about the fixed axes x, y and z, in this order;
             or unseen, those that the usual ones never are. (Angles between a quarter and half a turn about all three
             axes are the usual poses again.)
@@ -195,8 +195,21 @@ def draw_views(
         hues: of the floor and of the light.
         light: its angle from above and around.
         size: of the pictures, in pixels.
+
+    Raises:
+        InputError: fewer points than pixels, shapes that do not fit, or values that are not finite.
     """
+    given = (points, normals, albedo, poses, hues, light)
     device, (number, views) = points.device, poses.shape[:2]
+    ends = ((points.shape[1], 3), (points.shape[1], 3), (points.shape[1], 3), (views, 3, 3), (views, 2), (views, 2))
+    if any(t.shape != (len(points), *end) for t, end in zip(given, ends, strict=True)):
+        raise InputError(
+            "points, normals and albedo must be (objects, n, 3), poses (objects, views, 3, 3), hues and light "
+            f"(objects, views, 2); got {', '.join(str(tuple(t.shape)) for t in given)}"
+        )
+    if not all(bool(t.isfinite().all()) for t in given):
+        raise InputError("clouds and latents must be finite, got NaN or infinities")
+    points, normals, albedo, poses, hues, light = (t.float() for t in given)
     if size < 1 or points.shape[1] < size * size:
         raise InputError(
             f"pictures of {size} x {size} pixels need at least as many points on each object, got {points.shape[1]}"

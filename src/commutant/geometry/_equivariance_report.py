@@ -27,7 +27,10 @@ class Change(NamedTuple):
 
 
 class Movement(NamedTuple):
-    """What one kind of change does to features, as shares of their variance on objects not seen in the fit."""
+    """What one kind of change does to features, as shares of their variance on objects not seen in the fit.
+
+    Features are scaled to the same variance first, so that a loud one does not hide the others.
+    """
 
     unchanged: float
     """Predicted by what they were before: one for an invariant model, negative where they move far."""
@@ -35,6 +38,8 @@ class Movement(NamedTuple):
     """Predicted by a linear map of what they were before."""
     with_code: float
     """Predicted by a linear map that depends linearly on the code of the change."""
+    gain_error: float
+    """The standard error of the gain over the measured objects."""
     found_without: Retrieval
     """The right view among all changed ones of its object, by the prediction without the code."""
     found: Retrieval
@@ -42,16 +47,22 @@ class Movement(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """What knowing the change adds: zero for an invariant model, and for one that moves without a rule."""
+        """What knowing the change adds: zero for an invariant model, for one that moves without a rule, and where the
+        change is always the same, so that there is nothing to know."""
         return self.with_code - self.without_code
+
+    @property
+    def explained(self) -> float:
+        """The share of the movement itself that the map with the code predicts."""
+        return 1 - (1 - self.with_code) / max(1 - self.unchanged, 1e-12)
 
     def verdict(self) -> str:
         """In words: invariant, equivariant, partly, or neither."""
         if self.unchanged > 0.99:
             return "invariant"
-        if self.with_code > 0.9 and self.gain > 0.05:
+        if self.explained > 0.9:
             return "equivariant, by a linear map"
-        if self.gain > 0.05:
+        if self.gain > max(0.1 * (1 - self.without_code), 3 * self.gain_error):
             return "in part equivariant"
         return "nearly invariant" if self.unchanged > 0.9 else "moves, by no linear rule"
 
@@ -62,15 +73,13 @@ class EquivarianceReport:
 
     movements: dict[str, Movement]
     features: int
-    components: int
 
     def __str__(self) -> str:
         head = f"{'change':<16}{'unchanged':>10}{'without':>9}{'with':>7}{'gain':>7}{'MRR w/o':>9}{'with':>7}  verdict"
         lines = [
-            f"Share of the variance of {self.features} features ({self.components} principal components) on new "
-            "objects that is predicted",
-            "by what they were before, by a linear map of it, and by one that knows the change; and the mean",
-            "reciprocal rank of the right view among those of its object, without and with knowing it:",
+            f"Share of the variance of {self.features} features on new objects that is predicted by what they",
+            "were before, by a linear map of it, and by one that knows the change; and the mean reciprocal",
+            "rank of the right view among those of its object, without and with knowing it:",
             "",
             head,
         ]
@@ -100,10 +109,10 @@ def equivariance_report(
             tokens `(batch, tokens, features)`, which are averaged, or what Hugging Face models return.
         changes: by name; `commutant.data.single_changes` renders them for models of pictures.
         preprocess: of each batch of inputs; by default bytes become floats in [0, 1].
-        components: of the features that are kept, the largest principal ones.
+        components: of the features that are kept at most, the largest principal ones.
 
     Raises:
-        InputError: fewer than four objects or two views, no changes, features that are not finite or not rows, or
+        InputError: fewer than eight objects or two views, no changes, features that are not finite or not rows, or
             features that never vary.
 
     Example:
@@ -117,8 +126,10 @@ def equivariance_report(
     """
     if not changes:
         raise InputError("changes must name at least one kind of change, got none")
-    movements, width, kept = {}, 0, 0
-    training = model.training if isinstance(model, nn.Module) else False
+    if components < 1:
+        raise InputError(f"components must be at least 1, got {components}")
+    movements, width = {}, 0
+    modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     try:
         if isinstance(model, nn.Module):
             model.eval()
@@ -126,11 +137,11 @@ def equivariance_report(
             _check(name, change)
             before, after = (_features(model, x, preprocess, name) for x in (change.before, change.after))
             width = before.shape[-1]
-            movements[name], kept = _movement(before, after, change.code.detach().double().cpu(), components, name)
+            movements[name] = _movement(before, after, change.code.detach().double().cpu(), components, name)
     finally:
-        if isinstance(model, nn.Module):
-            model.train(training)
-    return EquivarianceReport(movements, width, kept)
+        for module, training in modes.items():
+            module.training = training
+    return EquivarianceReport(movements, width)
 
 
 def _check(name: str, change: Change) -> None:
@@ -140,8 +151,10 @@ def _check(name: str, change: Change) -> None:
             f"{name}: before and after must have one shape (objects, views, ...) and code (objects, views, code), got "
             f"{tuple(before.shape)}, {tuple(after.shape)} and {tuple(code.shape)}"
         )
-    if len(before) < 4 or before.shape[1] < 2:
-        raise InputError(f"{name}: at least 4 objects of 2 views are needed, got {len(before)} of {before.shape[1]}")
+    if len(before) < 8 or before.shape[1] < 2:
+        raise InputError(f"{name}: at least 8 objects of 2 views are needed, got {len(before)} of {before.shape[1]}")
+    if not bool(code.isfinite().all()):
+        raise InputError(f"{name}: codes must be finite, got NaN or infinities")
 
 
 @torch.no_grad()
@@ -153,7 +166,7 @@ def _features(
         seen = preprocess(batch) if preprocess else batch.float() / 255 if batch.dtype == torch.uint8 else batch
         rows.append(_rows(model(seen)).double().cpu())
     found = torch.cat(rows)
-    if len(found) != x.shape[0] * x.shape[1] or not bool(found.isfinite().all()):
+    if len(found) != x.shape[0] * x.shape[1] or not found.shape[1] or not bool(found.isfinite().all()):
         raise InputError(f"{name}: the model must give one finite row of features for each input, got {found.shape}")
     return found.unflatten(0, x.shape[:2])
 
@@ -167,27 +180,29 @@ def _rows(out: Any) -> Tensor:
     return out.mean((2, 3)) if out.dim() == 4 else out.mean(1) if out.dim() == 3 else out
 
 
-def _movement(before: Tensor, after: Tensor, code: Tensor, components: int, name: str) -> tuple[Movement, int]:
+def _movement(before: Tensor, after: Tensor, code: Tensor, components: int, name: str) -> Movement:
     objects: Int[Tensor, " objects"] = torch.randperm(len(before), generator=torch.Generator().manual_seed(0))
     fitted, chosen, measured = objects.tensor_split((len(objects) // 2, 3 * len(objects) // 4))
     known = torch.cat([before[fitted], after[fitted]]).flatten(0, 1)
-    centre = known.mean(0)
-    _, scale, axes = torch.linalg.svd(known - centre, full_matrices=False)
-    axes = axes[scale > 1e-9 * max(1.0, float(known.abs().max())) * len(known) ** 0.5][:components].mT
-    if not axes.shape[1]:
+    centre, deviation = known.mean(0), known.std(0)
+    alive = (deviation > 1e-9 * known.abs().amax(0)) & (after[fitted].flatten(0, 1).std(0) > 1e-6 * deviation)
+    if not bool(alive.any()):
         raise InputError(f"{name}: the features never vary, so there is nothing to report")
-    y, target = ((part - centre) @ axes for part in (before, after))
+    y, target = ((part - centre)[..., alive] / deviation[alive] for part in (before, after))
+    _, scale, axes = torch.linalg.svd(torch.cat([y[fitted], target[fitted]]).flatten(0, 1), full_matrices=False)
+    axes = axes[scale > 1e-9 * scale[0]][:components].mT
+    y, target = y @ axes, target @ axes
     one = torch.ones_like(y[..., :1])
     alone = torch.cat([one, y], -1)
     both = (torch.cat([one, code], -1)[..., :, None] * alone[..., None, :]).flatten(-2)
     plain, moved = (_ridge(x, target, fitted, chosen)[measured] for x in (alone, both))
-    share = lambda p: _share(p, target[measured], target[fitted].flatten(0, 1).mean(0))  # noqa: E731
-    found = (retrieval(p, target[measured]) for p in (plain, moved))
-    return Movement(share(y[measured]), share(plain), share(moved), *found), axes.shape[1]
-
-
-def _share(predicted: Tensor, target: Tensor, mean: Tensor) -> float:
-    return float(1 - (target - predicted).square().sum() / (target - mean).square().sum())
+    target, mean = target[measured], target[fitted].flatten(0, 1).mean(0)
+    total = (target - mean).square().sum()
+    # what is left of each object, so that the shares sum up
+    left = [(target - p).square().sum((1, 2)) / total * len(target) for p in (y[measured], plain, moved)]
+    error = float((left[1] - left[2]).std() / len(target) ** 0.5)
+    unchanged, without, known_code = (float(1 - part.mean()) for part in left)
+    return Movement(unchanged, without, known_code, error, retrieval(plain, target), retrieval(moved, target))
 
 
 def _ridge(

@@ -26,9 +26,10 @@ def quaternion_code(
         >>> quaternion_code(torch.eye(3)).abs().tolist()
         [0.0, 0.0, 0.0, 1.0]
     """
+    for given in (first, *([] if second is None else [second])):
+        if given.shape[-2:] != (3, 3) or not given.isfinite().all():
+            raise InputError(f"rotations must be finite and (..., 3, 3), got {tuple(given.shape)}")
     r = (first if second is None else first.mT @ second).double()
-    if r.shape[-2:] != (3, 3) or not r.isfinite().all():
-        raise InputError(f"rotations must be finite and (..., 3, 3), got {tuple(r.shape)}")
     off = (r.mT @ r - torch.eye(3, dtype=r.dtype, device=r.device)).abs()
     if r.numel() and (float(off.max()) > 1e-3 or float(torch.linalg.det(r).min()) < 0):
         raise InputError("rotations must be orthogonal with determinant one")
@@ -45,7 +46,13 @@ def quaternion_code(
 def quaternion_product(
     first: Float[Tensor, "*#batch 4"], second: Float[Tensor, "*#batch 4"]
 ) -> Float[Tensor, "*batch 4"]:
-    """The product of quaternions (x, y, z, w): `R(p q) = R(p) R(q)`. Leading axes broadcast."""
+    """The product of quaternions (x, y, z, w): `R(p q) = R(p) R(q)`. Leading axes broadcast.
+
+    Raises:
+        InputError: not four numbers each.
+    """
+    if first.shape[-1:] != (4,) or second.shape[-1:] != (4,):
+        raise InputError(f"quaternions must be (..., 4), got {tuple(first.shape)} and {tuple(second.shape)}")
     (x, y, z, w), (a, b, c, e) = first.unbind(-1), second.unbind(-1)
     return torch.stack(
         [
@@ -124,6 +131,9 @@ def retrieval(
 ) -> Retrieval:
     """Where the right view stands among all views of its object, by cosine to the prediction.
 
+    Views that are equally near stand in any order: the means over all orders are taken, so that where nothing can be
+    told apart the result is that of chance.
+
     Args:
         predicted: for each object and view, what was predicted from some other view (from itself it is found for
             nothing).
@@ -140,14 +150,18 @@ def retrieval(
             "predictions and candidates must be (objects, views, dim), of one shape and not empty, got "
             f"{tuple(predicted.shape)} and {tuple(candidates.shape)}"
         )
+    if not (predicted.isfinite().all() and candidates.isfinite().all()):
+        raise InputError("predictions and candidates must be finite, got NaN or infinities")
     p, c = (torch.nn.functional.normalize(t.detach().double(), dim=-1) for t in (predicted, candidates))
     cosine = p @ c.mT
     right = cosine.diagonal(dim1=-2, dim2=-1)[..., None]
-    rank = 1 + (cosine > right + 1e-12).sum(-1).double()
+    nearer = (cosine > right + 1e-12).sum(-1)
+    alike = ((cosine - right).abs() <= 1e-12).sum(-1)
     views = cosine.shape[-1]
+    harmonic = torch.cat([cosine.new_zeros(1), (1 / torch.arange(1, views + 1, dtype=torch.float64)).to(c).cumsum(0)])
     return Retrieval(
-        float((1 / rank).mean()),
-        {k: float((rank <= k).double().mean()) for k in at},
+        float(((harmonic[nearer + alike] - harmonic[nearer]) / alike).mean()),
+        {k: float(((k - nearer).double() / alike).clamp(0, 1).mean()) for k in at},
         sum(1 / i for i in range(1, views + 1)) / views,
         {k: min(k / views, 1.0) for k in at},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,7 +37,9 @@ def _along(axes: int):  # type: ignore[no-untyped-def]
 
 
 def _unit(q: Tensor) -> Tensor:
-    return q / q.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
+    largest = q.detach().abs().amax(-1, keepdim=True)
+    q = q / torch.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
+    return q / q.norm(dim=-1, keepdim=True).clamp(min=1.0)
 
 
 @obeys("representation of rotations", _turns)
@@ -87,8 +91,8 @@ class OrthogonalPredictor(nn.Module):
     Args:
         dim: of the representation.
         code_dim: of the code.
-        block: z is cut into blocks of so many coordinates that turn by themselves; a divisor of dim. An exponential
-            costs `block^3` for each block and sample.
+        block: z is cut into blocks of so many coordinates that turn by themselves; a divisor of dim, by default the
+            largest power of two up to 16. An exponential costs `block^3` for each block and sample.
 
     Example:
         >>> turn = OrthogonalPredictor(32, 3)
@@ -97,8 +101,9 @@ class OrthogonalPredictor(nn.Module):
         True
     """
 
-    def __init__(self, dim: int, code_dim: int, *, block: int = 16) -> None:
+    def __init__(self, dim: int, code_dim: int, *, block: int | None = None) -> None:
         super().__init__()
+        block = math.gcd(dim, 16) if block is None else block
         if block < 1 or dim < 1 or dim % block or code_dim < 1:
             raise InputError(f"block must divide dim, code_dim be at least 1; got dim {dim}, {block} and {code_dim}")
         self.dim, self.code_dim, self.block = dim, code_dim, block
@@ -107,15 +112,23 @@ class OrthogonalPredictor(nn.Module):
     def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim"]:
         """What z shall be after the transformation."""
         _check(z, g, self.dim, self.code_dim)
-        return (self._blocks(g) @ z.unflatten(-1, (-1, self.block))[..., None]).squeeze(-1).flatten(-2)
+        return (self._blocks(g).to(z.dtype) @ z.unflatten(-1, (-1, self.block))[..., None]).squeeze(-1).flatten(-2)
 
     def matrix(self, g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim dim"]:
         """The matrix itself, block-diagonal."""
-        return torch.stack([torch.block_diag(*blocks) for blocks in self._blocks(g)])
+        blocks = self._blocks(g).to(g.dtype)
+        whole = blocks.new_zeros(len(g), self.dim // self.block, self.block, self.dim // self.block, self.block)
+        each = torch.arange(self.dim // self.block, device=g.device)
+        whole[:, each, :, each] = blocks.movedim(1, 0)
+        return whole.flatten(3, 4).flatten(1, 2)
 
     def _blocks(self, g: Tensor) -> Float[Tensor, "batch blocks block block"]:
-        skew = (self.weight - self.weight.mT) / 2
-        return torch.linalg.matrix_exp(torch.einsum("ba,aknm->bknm", g, skew))
+        if g.dim() != 2 or g.shape[1] != self.code_dim:
+            raise InputError(f"g must be (batch, {self.code_dim}), got {tuple(g.shape)}")
+        with torch.autocast(g.device.type, enabled=False):  # exponentials need the digits of float32
+            wide = torch.promote_types(self.weight.dtype, torch.float32)
+            skew = (self.weight - self.weight.mT).to(wide) / 2
+            return torch.linalg.matrix_exp(torch.einsum("ba,aknm->bknm", g.to(wide), skew))
 
     def extra_repr(self) -> str:
         return f"{self.dim}, code={self.code_dim}, block={self.block}"

@@ -68,8 +68,9 @@ class CanonicalOrder(_Transform):
     """Renumbers the nodes of a graph, and sorts its edges, so that isomorphic graphs become one and the same.
 
     Any network is then invariant to relabelling, one that reads the numbers of nodes too (message passing with
-    identities, or a flattened adjacency), at one evaluation. For `pre_transform`. Features of nodes and edges count
-    where they are equal or not. Edges go both ways, with the same features, and each pair is joined once.
+    identities, or a flattened adjacency), at one evaluation. For `pre_transform`, before graphs are batched. All that
+    PyTorch Geometric takes for an attribute of nodes or of edges counts, where it is equal or not, and moves along.
+    Edges go both ways, with the same attributes, and each pair is joined once.
 
     Puny et al., ICLR 2022 (frames of graphs), with the one order that invariant outputs need.
 
@@ -84,33 +85,55 @@ class CanonicalOrder(_Transform):
         """The data with its nodes in the canonical order.
 
         Raises:
-            InputError: no edge_index, edges in one direction alone or twice, or a graph with too large a search.
+            InputError: a batch, no edge_index or one that names no node, edges in one direction alone or twice,
+                attributes that are not finite, or a graph with too large a search.
         """
-        edges = getattr(data, "edge_index", None)
-        if not isinstance(edges, torch.Tensor):
-            raise InputError("the data has no tensor edge_index")
-        n = int(data.num_nodes)
-        kind = torch.ones(edges.shape[1], dtype=torch.long)
-        if isinstance(getattr(data, "edge_attr", None), torch.Tensor):
-            kind = torch.unique(data.edge_attr.reshape(edges.shape[1], -1), dim=0, return_inverse=True)[1].cpu() + 1
+        edges, n = getattr(data, "edge_index", None), int(data.num_nodes or 0)
+        if not isinstance(edges, torch.Tensor) or edges.dim() != 2 or len(edges) != 2:
+            raise InputError("the data has no tensor edge_index of shape (2, edges)")
+        if "ptr" in data or "batch" in data:
+            raise InputError("the data is a batch; graphs are put in order one by one, before they are batched")
+        if edges.numel() and not (int(edges.min()) >= 0 and int(edges.max()) < n):
+            raise InputError(
+                f"edge_index must name nodes from 0 to {n - 1}, got {int(edges.min())} to {int(edges.max())}"
+            )
         source, target = edges.cpu()
         if len(torch.unique(source * n + target)) != len(source):
             raise InputError("an edge is there twice; join them: data.coalesce()")
+        tensors = {k: v for k, v in data.items() if isinstance(v, torch.Tensor) and k != "edge_index"}
         adjacency = torch.zeros(1, n, n, dtype=torch.float64)
-        adjacency[0, source, target] = kind.double()
-        features = data.x[None] if isinstance(getattr(data, "x", None), torch.Tensor) else None
-        order = graph_frame(adjacency, features, invariant=True, max_frames=self.max_frames).order[0].to(edges.device)
-        place = inverse(order)[edges]
+        adjacency[0, source, target] = 1.0 + _kinds(
+            {k: v for k, v in tensors.items() if data.is_edge_attr(k)}, len(source)
+        )
+        if not torch.equal(adjacency, adjacency.mT):
+            raise InputError("edges must go both ways, with the same attributes, for instance by ToUndirected()")
+        kinds = _kinds({k: v for k, v in tensors.items() if data.is_node_attr(k)}, n)
+        frame = graph_frame(adjacency, kinds[None, :, None], invariant=True, max_frames=self.max_frames)
+        order = frame.order[0].to(edges.device)
+        rank = inverse(order)
+        place = rank[edges]
         sequence = (place[0] * n + place[1]).argsort()
-        for key, value in list(data.items()):
-            if key == "edge_index" or not isinstance(value, torch.Tensor):
-                continue
-            if data.is_node_attr(key):
+        for key, value in tensors.items():
+            if data.__inc__(key, value) == n and n != 0 and not value.is_floating_point():
+                data[key] = rank[value]  # numbers of nodes, such as edge_label_index
+            elif data.is_node_attr(key):
                 data[key] = value[order]
             elif data.is_edge_attr(key):
                 data[key] = value[sequence]
         data.edge_index = place[:, sequence]
         return data
+
+
+def _kinds(attributes: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
+    """A number for each row, equal where all attributes are equal: their order is that of the values."""
+    columns = []
+    for key in sorted(attributes):
+        value = attributes[key].detach().cpu().reshape(rows, attributes[key].numel() // max(1, rows)).double()
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{key} must be finite, got NaN or infinities")
+        columns.append(value)
+    whole = torch.cat([*columns, torch.zeros(rows, 1, dtype=torch.float64)], 1)
+    return torch.unique(whole, dim=0, return_inverse=True)[1].double() if rows else whole[:, 0]
 
 
 def _positions(data: Any) -> torch.Tensor:

@@ -27,14 +27,16 @@ def measure_views(context: Context) -> Measurement:
         shapes3d(object_clouds(settings[n], settings["points"], g), settings["views"], g, size=settings["size"])
         for n, g in (("train", context.generator(1)), ("test", context.generator(2)))
     )
-    out: Measurement = {}
+    pixels = [nn.functional.avg_pool2d(_seen(v.images.flatten(0, 1)), 2).flatten(1) for v in (train, test)]
+    features = [x.unflatten(0, v.images.shape[:2]) for x, v in zip(pixels, (train, test), strict=True)]
+    out: Measurement = {"pixels@top-1": _top1(features, train.labels, test.labels, context)}
     for arm in ARMS:
         out |= context.arm(arm, partial(_views_of, context, arm, train, test))
     return out
 
 
 def _seen(images: Tensor) -> Tensor:
-    return (images.float() / 255 - 0.45) / 0.2
+    return ((images.float() / 255 - 0.45) / 0.2).contiguous(memory_format=torch.channels_last)
 
 
 def _views_of(context: Context, arm: str, train: Views, test: Views) -> Measurement:
@@ -48,7 +50,7 @@ def _views_of(context: Context, arm: str, train: Views, test: Views) -> Measurem
         SelfSupervised,
         context.train(
             arm,
-            lambda: SelfSupervised(arm, settings["width"]),
+            lambda: SelfSupervised(arm, settings["width"]).to(memory_format=torch.channels_last),
             draw,
             lambda model, batch: cast(Tensor, model(*batch)),
             steps=settings["steps"],

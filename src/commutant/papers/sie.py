@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..data import shapes3d
 from ..evidence import Claim, Experiment, Paper
 from ..geometry import (
@@ -21,6 +23,7 @@ from ._sie_measures import FLOORS, measure_floor, measure_views
 VIEWS = Experiment(
     name="views",
     measure=measure_views,
+    minutes=9.0,
     settings={
         "small": {
             "train": 800,
@@ -28,8 +31,8 @@ VIEWS = Experiment(
             "views": 16,
             "points": 4000,
             "size": 32,
-            "width": 32,
-            "steps": 1500,
+            "width": 16,
+            "steps": 1200,
             "batch": 128,
             "probe": 600,
         },
@@ -47,7 +50,7 @@ VIEWS = Experiment(
     },
     changes={
         "small": "Ten classes of objects made of simple bodies, 1000 of them in 16 views of 32 pixels with the latents "
-        "of 3DIEBench, a small convolutional network of 128 features for 1500 steps, against 52 472 objects of "
+        "of 3DIEBench, a small convolutional network of 128 features for 1200 steps, against 52 472 objects of "
         "ShapeNet in 50 views of 256 pixels and a ResNet-18 for 2000 epochs.",
         "full": "12 000 objects of ten generated classes in 50 views of 32 pixels and a wider network for 50 000 "
         "steps, in place of 3DIEBench and a ResNet-18.",
@@ -63,6 +66,7 @@ VIEWS = Experiment(
 FLOOR = Experiment(
     name="floor",
     measure=measure_floor,
+    minutes=0.3,
     settings={"small": {"steps": 1500}, "full": {"steps": 20_000}},
     changes={
         "small": "Beside the paper, which argues in words: 16 dimensions that do not move, 1500 steps.",
@@ -74,6 +78,11 @@ FLOOR = Experiment(
     figure_caption="The least error of a predictor on features that ignore the turn, by the formula, and what training "
     "reaches with and without a bias.",
 )
+
+
+def _near_the_floor(kind: str):  # type: ignore[no-untyped-def]
+    return lambda m: -max(abs(math.log(m[f"{name}@{kind}"] / m[f"{name}@floor"])) for name in FLOORS)
+
 
 PAPER = Paper(
     slug="sie",
@@ -151,6 +160,7 @@ print(objective(first, second, moved)["total"])
             effect=lambda m: m["sie@top-1"] - m["vicreg@top-1"],
             effect_label="accuracy above VICReg",
             at_least=-0.04,
+            controls={"the pixels themselves": lambda m: m["pixels@top-1"] - m["vicreg@top-1"]},
         ),
         Claim(
             name="retrieval",
@@ -169,26 +179,30 @@ print(objective(first, second, moved)["total"])
         ),
         Claim(
             name="no-collapse",
-            statement="On features that do not move, a predictor that is linear in the code is never better than the "
-            "floor that its codes set.",
+            statement="On features that do not move, a predictor that is linear in the code ends within a third of the "
+            "floor that its codes set, and not below it.",
             source="section 4 (a predictor that cannot collapse to invariance)",
             reported={},
             experiment=FLOOR,
-            effect=lambda m: min(m[f"{name}@without"] / m[f"{name}@floor"] for name in FLOORS),
-            effect_label="least error over the floor, of three kinds of turns",
-            at_least=0.95,
-            controls={"with a bias": lambda m: min(m[f"{name}@with"] / m[f"{name}@floor"] for name in FLOORS)},
+            effect=_near_the_floor("without"),
+            effect_label="minus the largest logarithm of error over floor, of three kinds of turns",
+            at_least=-0.3,
+            controls={"with a bias": _near_the_floor("with")},
         ),
         Claim(
             name="quaternions",
-            statement="A predictor that is an exact representation of rotations, without a parameter, is as good as "
-            "the learned one.",
+            statement="Trained with a predictor that is an exact representation of rotations, without a parameter, the "
+            "equivariant half knows the turn as well as with the learned one.",
             source="beside the paper",
             reported={},
             experiment=VIEWS,
             effect=lambda m: m["quaternion@pose second half"] - m["sie@pose second half"],
             effect_label="R^2 of the equivariant half above the learned predictor",
             at_least=-0.02,
+            controls={
+                "a predictor with a bias": lambda m: m["bias@pose second half"] - m["sie@pose second half"],
+                "an MLP as predictor": lambda m: m["mlp@pose second half"] - m["sie@pose second half"],
+            },
         ),
     ),
 )
