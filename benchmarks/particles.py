@@ -28,17 +28,18 @@ class _EGNN(nn.Module):
         self.push = nn.ModuleList([two(width, 1) for _ in range(layers)])
         self.keep = nn.ModuleList([two(width, 1) for _ in range(layers)])
         self.node = nn.ModuleList([two(2 * width, width) for _ in range(layers)])
+        for push in self.push:  # as in the authors' code, so that positions hardly move at first
+            nn.init.xavier_uniform_(push[-1].weight, gain=1e-3)
 
     def forward(self, pos: Tensor, vel: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
         source, target = edge_index
-        h, v = self.lift(vel.norm(dim=-1, keepdim=True)), vel
+        h = self.lift(vel.norm(dim=-1, keepdim=True))
         for edge, push, keep, node in zip(self.edge, self.push, self.keep, self.node, strict=True):
             apart = pos[source] - pos[target]
             far = apart.square().sum(-1, keepdim=True)
             message = edge(torch.cat([h[source], h[target], far, edge_attr[:, :1]], -1))
             moved = torch.zeros_like(pos).index_add(0, source, apart * push(message)) / 4
-            v = keep(h) * v + moved
-            pos = pos + v
+            pos = pos + keep(h) * vel + moved
             h = h + node(torch.cat([h, torch.zeros_like(h).index_add(0, source, message)], -1))
         return pos
 
@@ -114,6 +115,7 @@ def _trained(make: Callable[[], nn.Module], train: Trajectories, test: Trajector
 
 
 def particles() -> dict[str, Any]:
+    torch.set_num_threads(1)
     train, test = (
         charged_particles(n, torch.Generator().manual_seed(s), warm_up=1000, horizon=1000)
         for n, s in ((3000, 0), (1000, 1))

@@ -1,5 +1,6 @@
 """Molecules and families of graphs: read as they are, and refused when they are not what they must be."""
 
+import gzip
 import zipfile
 
 import networkx as nx
@@ -40,6 +41,9 @@ def test_molecules_of_files(tmp_path):
     found = load_molecules("BZR", str(tmp_path))
     assert [len(m.elements) for m in found] == sizes
     assert found[2].positions[1].tolist() == [3.5, 1.0, -1.0]
+    assert "DHFR" in molecules_unavailable("DHFR", str(tmp_path))
+    with pytest.raises(InputError, match="DHFR is read from a data folder"):
+        load_molecules("DHFR", str(tmp_path))
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
@@ -55,6 +59,15 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     np.savez(file, z=np.ones(2), pos=np.ones((2, 3)), ptr=np.array([0, 1, 2]))
     with pytest.raises(InputError, match="holds 2 molecules, expected 1000"):
         load_molecules("gdb1k", str(tmp_path))
+    np.savez(file, z=np.ones(3000), pos=np.ones((2999, 3)), ptr=np.arange(1001) * 3)
+    with pytest.raises(InputError, match="molecule gdb 1000 has 3 elements and not as many"):
+        load_molecules("gdb1k", str(tmp_path))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:200] + bytes(100) + whole[300:])
+    with pytest.raises(InputError, match="gdb1k"):
+        load_molecules("gdb1k", str(tmp_path))
+    with pytest.raises(InputError, match="unknown molecules 'qm9'"):
+        molecules_unavailable("qm9", None)
 
 
 def shrikhande():
@@ -78,6 +91,9 @@ def test_strongly_regular_graphs_of_a_file(tmp_path):
     for (adjacency, features), graph in zip(found, graphs, strict=True):
         assert torch.equal(adjacency, torch.from_numpy(nx.to_numpy_array(graph)))
         assert features.shape == (16, 1)
+    (folder / "sr16622.g6").write_bytes(nx.to_graph6_bytes(graphs[0], header=False) * 2)
+    with pytest.raises(InputError, match="does not hold the 2 graphs of sr16"):
+        hard_graphs("sr16", str(tmp_path))
     graphs[1].remove_edge(*next(iter(graphs[1].edges)))
     (folder / "sr16622.g6").write_bytes(b"".join(nx.to_graph6_bytes(g, header=False) for g in graphs))
     with pytest.raises(InputError, match="does not hold the 2 graphs of sr16"):
@@ -85,6 +101,41 @@ def test_strongly_regular_graphs_of_a_file(tmp_path):
     (folder / "sr16622.g6").write_bytes(b"\x00\x01\xff")
     with pytest.raises(InputError, match=r"sr16622\.g6 is damaged"):
         hard_graphs("sr16", str(tmp_path))
+
+
+def test_pairs_and_connected_graphs_of_files(tmp_path):
+    """Files made as the real ones are: 600 pairs of two triangles and a ring of six, and as many connected graphs."""
+    folder = tmp_path / "expressivity"
+    folder.mkdir()
+    triangles = nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3))
+    both = [np.array(g.to_directed().edges).T for g in (triangles, nx.cycle_graph(6))]
+    edges = np.concatenate(both * 600, 1).astype(np.int16)
+    ends, nodes = np.arange(1201) * 12, np.arange(1201) * 6
+    colours = np.tile(np.arange(6) % 2, 1200)[:, None].astype(np.int8)
+    np.savez(folder / "exp.npz", x=colours, edge_index=edges, node_ptr=nodes, edge_ptr=ends)
+    found = hard_graphs("exp", str(tmp_path))
+    assert torch.equal(found[2][0], torch.from_numpy(nx.to_numpy_array(triangles)))
+    assert torch.equal(found[3][0], torch.from_numpy(nx.to_numpy_array(nx.cycle_graph(6))))
+    assert found[0][1].flatten().tolist() == [0, 1, 0, 1, 0, 1]
+    edges[:, 5] = edges[:, 4]
+    np.savez(folder / "exp.npz", x=colours, edge_index=edges, node_ptr=nodes, edge_ptr=ends)
+    with pytest.raises(InputError, match="does not hold the 1200 graphs of exp"):
+        hard_graphs("exp", str(tmp_path))
+    tree = nx.path_graph(8)
+    lines = []
+    pairs = [(i, j) for i in range(8) for j in range(i + 2, 8)]
+    for code in range(11_117):  # connected, and different as they stand
+        graph = tree.copy()
+        graph.add_edges_from(pair for k, pair in enumerate(pairs) if code >> k & 1)
+        lines.append(nx.to_graph6_bytes(graph, header=False))
+    path = folder / "graph8c.g6.gz"
+    path.write_bytes(gzip.compress(b"".join(lines)))
+    assert len(hard_graphs("graph8c", str(tmp_path))) == 11_117
+    alone = nx.to_graph6_bytes(nx.empty_graph(8), header=False)
+    for last in (alone, lines[0]):
+        path.write_bytes(gzip.compress(b"".join([*lines[:-1], last])))
+        with pytest.raises(InputError, match="does not hold the 11117 graphs"):
+            hard_graphs("graph8c", str(tmp_path))
 
 
 def test_hard_graphs_that_are_not_there_are_named(tmp_path):

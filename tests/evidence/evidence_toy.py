@@ -49,7 +49,7 @@ def measure_killer(context):
 
 def experiment(name, measure, seeds=2, **settings):
     return Experiment(
-        name, measure, {"small": settings}, {"small": "nothing"}, {"small": "generated"}, {"small": seeds}
+        name, measure, {"small": settings}, {"small": "nothing"}, {"small": "generated"}, {"small": seeds}, minutes=0.1
     )
 
 

@@ -90,6 +90,26 @@ def test_objects_that_are_measured_have_no_part_in_the_fit():
     assert movement.with_code < 0.2
 
 
+def test_components_are_those_that_are_kept_and_bytes_become_shares():
+    """Two features move alike and loudly, a third by itself: one component sees the two alone."""
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 40, 8, 1, generator=g)
+    x, noise = torch.cat([a, a, b], -1), torch.randn(40, 8, 1, generator=g)
+    change = Change(x, torch.cat([-a, -a, noise], -1), torch.ones(40, 8, 1))
+    one, all_three = (
+        equivariance_report(nn.Identity(), {"c": change}, components=k).movements["c"].with_code for k in (1, 3)
+    )
+    assert one > 0.99
+    assert all_three < 0.8
+    seen = []
+    x = torch.full((8, 2, 3, 4, 4), 255, dtype=torch.uint8)
+    x[:4] = 0
+    equivariance_report(
+        lambda v: (seen.append(float(v.max())), v)[1], {"c": Change(x, x.flip(-1), torch.ones(8, 2, 1))}
+    )
+    assert max(seen) == 1.0
+
+
 def test_a_code_that_says_nothing_gains_nothing():
     change, _, _ = turned_clouds()
     noise = torch.randn(change.code.shape, generator=torch.Generator().manual_seed(3))

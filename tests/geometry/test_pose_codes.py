@@ -81,3 +81,15 @@ def test_pose_error():
 def test_bad_input_is_named(make, words, unchecked):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_what_can_not_be_told_apart_is_found_as_by_chance():
+    same = retrieval(torch.ones(3, 5, 4), torch.ones(3, 5, 4), at=(1, 2))
+    assert same.mrr == pytest.approx(same.mrr_chance)
+    assert same.hits == pytest.approx(same.hits_chance)
+    twins = torch.eye(4).repeat_interleave(2, 0)[None]  # each view has one that is equal
+    found = retrieval(twins, twins, at=(1, 2))
+    assert found.mrr == pytest.approx(0.75)
+    assert found.hits == pytest.approx({1: 0.5, 2: 1.0})
+    with pytest.raises(InputError, match="must be finite"):
+        retrieval(torch.full((1, 2, 3), float("nan")), torch.ones(1, 2, 3))

@@ -94,7 +94,39 @@ def test_it_learns_turns_that_the_free_predictor_learns_only_near_its_samples():
     assert errors["free"] > 0.5
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_and_autocast_keep_lengths(dtype):
+    torch.manual_seed(0)
+    predictor = OrthogonalPredictor(32, 3)
+    z, g = torch.randn(6, 32), torch.randn(6, 3)
+    with torch.autocast("cpu", dtype):
+        out = predictor(z, g)
+        out.float().square().sum().backward()
+    assert torch.allclose(out.float(), predictor(z, g), atol=0.05)
+    assert bool(predictor.weight.grad.isfinite().all())
+    half = predictor.to(dtype)(z.to(dtype), g.to(dtype))
+    assert half.dtype == dtype
+    assert torch.allclose(half.float().norm(dim=1), z.norm(dim=1), rtol=0.02)
+
+
+def test_codes_of_any_size_turn_alike():
+    z, g = torch.randn(3, 8), torch.randn(3, 4)
+    expected = QuaternionPredictor(8)(z, g)
+    for size in (1e-25, 1e20):
+        assert torch.allclose(QuaternionPredictor(8)(z, size * g), expected, atol=1e-5)
+    zero = torch.zeros(3, 4, requires_grad=True)
+    QuaternionPredictor(8)(z, zero).sum().backward()
+    assert bool(zero.grad.isfinite().all())
+
+
 def test_bad_input_is_named(unchecked):
+    with pytest.raises(InputError, match=r"g must be \(batch, 3\), got \(3,\)"):
+        OrthogonalPredictor(8, 3).matrix(torch.randn(3))
+    assert OrthogonalPredictor(8, 3).matrix(torch.zeros(0, 3)).shape == (0, 8, 8)
+    with pytest.raises(InputError, match=r"quaternions must be \(..., 4\)"):
+        quaternion_product(torch.randn(3), torch.randn(4))
+    with pytest.raises(InputError, match=r"rotations must be finite and \(..., 3, 3\), got \(3,\)"):
+        rotation_vector_code(torch.randn(3), torch.randn(3))
     with pytest.raises(InputError, match="multiple of 4, got 6"):
         QuaternionPredictor(6)
     with pytest.raises(InputError, match="block must divide dim"):

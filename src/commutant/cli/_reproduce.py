@@ -40,7 +40,8 @@ def reproduce(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     if minutes is not None and scale != "small":
         raise InputError(f"--minutes goes by what the small scale takes, got --scale {scale}")
-    left_out = {} if minutes is None else _too_dear(chosen, minutes * jobs, options["data_dir"])
+    cores = min(jobs, os.cpu_count() or 1) if options["accelerator"] == "cpu" else jobs
+    left_out = {} if minutes is None else _too_dear(chosen, minutes * cores, seeds, options["data_dir"])
     for paper, claims in chosen:
         for experiment in {c.experiment.name: c.experiment for c in claims}.values():
             if scale not in experiment.settings:
@@ -52,7 +53,7 @@ def reproduce(
             if experiment in left_out.get(paper.slug, ()):
                 claim = next(c.name for c in claims if c.experiment is experiment)
                 skipped[f"{paper.slug}/{experiment.name}"] = (
-                    f"about {experiment.minutes * experiment.seeds[scale]:.0f} minutes of computing; run: commutant "
+                    f"about {max(1, _cost(experiment, seeds)):.0f} minutes of computing; run: commutant "
                     f"reproduce {paper.slug}/{claim}"
                 )
                 continue
@@ -72,19 +73,23 @@ def reproduce(
     return int(strict and any(j is not None and j.verdict.outcome == "refuted" for _, _, j in judged))
 
 
+def _cost(experiment: Experiment, seeds: int | None) -> float:
+    """Minutes on one core."""
+    return experiment.minutes * (seeds or experiment.seeds["small"])
+
+
 def _too_dear(
-    chosen: list[tuple[Paper, list[Claim]]], minutes: float, data_dir: str | None
+    chosen: list[tuple[Paper, list[Claim]]], minutes: float, seeds: int | None, data_dir: str | None
 ) -> dict[str, list[Experiment]]:
     """What is left out to end in time: the cheapest of each paper goes in first, then the others from cheap to dear."""
     there = {
         paper.slug: sorted(
             (e for e in {c.experiment.name: c.experiment for c in claims}.values() if e.unavailable(data_dir) is None),
-            key=lambda e: e.minutes * e.seeds["small"],
+            key=lambda e: _cost(e, seeds),
         )
         for paper, claims in chosen
     }
-    cost = lambda e: e.minutes * e.seeds["small"]  # noqa: E731
-    turns = [(place > 0, cost(e), slug, e) for slug, found in there.items() for place, e in enumerate(found)]
+    turns = [(place > 0, _cost(e, seeds), slug, e) for slug, found in there.items() for place, e in enumerate(found)]
     left_out: dict[str, list[Experiment]] = {}
     for _, price, slug, experiment in sorted(turns, key=lambda t: t[:3]):
         if price <= minutes:

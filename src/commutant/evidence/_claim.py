@@ -23,11 +23,11 @@ class Experiment:
         changes: for each scale, what it changed against the paper, in a sentence.
         data: for each scale, which data fed it, in a few words.
         seeds: for each scale, how many seeds.
+        minutes: of computing on one core that a seed takes at the small scale, as recorded; `reproduce --minutes` goes
+            by it.
         unavailable: from the data folder (or None) to the reason why this can't run here, or None.
         figure: from the measurements of all seeds to a matplotlib figure.
         figure_caption: one sentence under the figure.
-        minutes: of computing on one core that a seed takes at the small scale, as recorded; `reproduce --minutes` goes
-            by it.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Experiment:
     changes: dict[str, str]
     data: dict[str, str]
     seeds: dict[str, int]
+    minutes: float
     unavailable: Callable[[str | None], str | None] = lambda _: None
     figure: Callable[[list[Measurement]], Any] | None = None
     figure_caption: str = ""
-    minutes: float = 1.0
 
     def digest(self, scale: str) -> str:
         """Six hex digits that change with the settings, so that runs of other settings are never mixed in."""

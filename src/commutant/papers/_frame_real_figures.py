@@ -51,9 +51,7 @@ def molecules(measurements: list[Measurement]) -> Any:
         sound = statistics.fmean(100 * m[f"{way}@sound forces"] for m in measurements)
         axes.plot([], [], color=colour, linewidth=2, label=f"{label}: sound forces for {sound:.0f} %")
     axes.axhline(1e-3, color=SILVER, linestyle=":", linewidth=1)
-    axes.set(
-        yscale="log", xlabel="molecules, per cent", ylabel="change of the energy,\nin its deviation", xlim=(0, 100)
-    )
+    axes.set(yscale="log", xlabel="molecules, per cent", ylabel="change of the energy,\nrelative", xlim=(0, 100))
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")
     return figure
 

@@ -15,7 +15,6 @@ from ..evidence import Context, Measurement
 from ._frame_measures import Gin
 from ._frame_models import random_rotations
 
-WAYS = ("eigenvectors", "sliding")
 _SIGNS = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
 
 
@@ -32,10 +31,11 @@ class _Energy(nn.Module):
         return torch.tanh(torch.tanh(x @ self.place + self.element[elements]).mean(1).mul(3).sin() @ self.last)
 
 
-def _by_eigenvectors(net: _Energy, x: Tensor, elements: Tensor) -> Tensor:
+def _by_eigenvectors(net: _Energy, x: Tensor, elements: Tensor, detached: bool = False) -> Tensor:
     """The mean over the eigenvectors of the covariance with all signs, as one writes it down from the paper."""
     centred = x - x.mean(0)
     axes = torch.linalg.eigh(centred.mT @ centred)[1]
+    axes = axes.detach() if detached else axes
     return net(centred @ (axes * _SIGNS[:, None]), elements).mean()
 
 
@@ -44,33 +44,42 @@ def _by_frame(net: _Energy, x: Tensor, elements: Tensor) -> Tensor:
     return frame.pool(net(frame.canonicalize(x[None]), elements))[0]
 
 
+WAYS: dict[str, Callable[..., Tensor]] = {
+    "eigenvectors": _by_eigenvectors,
+    "detached": partial(_by_eigenvectors, detached=True),
+    "sliding": _by_frame,
+}
+
+
 def measure_molecules(context: Context) -> Measurement:
     """What a turn and the smallest of changes do to the energy of each molecule, and whether forces are sound."""
     names, context.total_arms = context.settings["sets"], len(WAYS)
-    molecules = [m for name in names for m in load_molecules(name, context.data_dir)]
+    found = [m for name in names for m in load_molecules(name, context.data_dir)]
+    molecules = [m for m in found if len(m.elements) > 1]  # an atom by itself has no shape
     out: Measurement = {"molecules": float(len(molecules))}
-    for way, average in zip(WAYS, (_by_eigenvectors, _by_frame), strict=True):
-        out |= context.arm(way, partial(_molecules_of, context, way, average, molecules))
+    for way in WAYS:
+        out |= context.arm(way, partial(_molecules_of, context, way, molecules))
     return out
 
 
-def _molecules_of(context: Context, way: str, average: Callable[..., Tensor], molecules: list[Molecule]) -> Measurement:
-    generator = context.generator(1)
+def _molecules_of(context: Context, way: str, molecules: list[Molecule]) -> Measurement:
+    """Changes are in units of what moving every atom by a tenth of an angstrom does to the same molecule."""
+    generator, average = context.generator(1), WAYS[way]
     net = _Energy(generator)
     turns = random_rotations(len(molecules), generator)
-    energies, changes, sound = [], [], 0
+    changes, sound = [], 0
     for molecule, turn in zip(molecules, turns, strict=True):
-        x = molecule.positions.clone().requires_grad_()
-        energy = average(net, x, molecule.elements)
+        x, elements = molecule.positions.clone().requires_grad_(), molecule.elements
+        energy = average(net, x, elements)
         (force,) = torch.autograd.grad(energy, x)
-        moved = molecule.positions + 1e-6 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        energies.append(float(energy.detach()))
-        changes.append(abs(float(average(net, moved @ turn.mT + 1, molecule.elements)) - energies[-1]))
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        felt = (average(net, molecule.positions + 0.1 * noise, elements) - energy).abs()
+        moved = (molecule.positions + 1e-6 * noise) @ turn.mT + 1
+        changes.append(float(((average(net, moved, elements) - energy).abs() / felt).detach()))
         arm = molecule.positions - molecule.positions.mean(0)
         off = torch.cat([torch.linalg.cross(arm, force).sum(0), force.sum(0)]).norm()
-        sound += bool(force.isfinite().all()) and float(off) <= 1e-6 * (1 + float(force.norm()) * float(arm.norm()))
-    spread = torch.tensor(energies).std()
-    found = torch.tensor(changes) / spread
+        sound += bool(force.isfinite().all()) and float(off) <= 1e-6 * float(force.norm()) * float(arm.norm())
+    found = torch.tensor(changes)
     return {
         f"{way}@steady": float((found <= 1e-3).double().mean()),
         f"{way}@largest": float(found.max()),

@@ -50,7 +50,7 @@ def _views_of(context: Context, arm: str, train: Views, test: Views) -> Measurem
         SelfSupervised,
         context.train(
             arm,
-            lambda: SelfSupervised(arm, settings["width"]).to(memory_format=torch.channels_last),
+            lambda: SelfSupervised(arm, settings["width"]).to(memory_format=torch.channels_last),  # type: ignore[call-overload]
             draw,
             lambda model, batch: cast(Tensor, model(*batch)),
             steps=settings["steps"],
