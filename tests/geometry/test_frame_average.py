@@ -316,3 +316,31 @@ def test_edges_must_stay_within_clouds(unchecked):
     model = FrameAverage(Molecules().double(), "SE(3)", inputs={"field": "vectors"}, outputs=OUTPUTS)
     with pytest.raises(InputError, match="joins points of two clouds"):
         model(**x)
+
+
+class Docking(nn.Module):
+    """An energy of two clouds, and a push on the first one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.push = nn.Linear(3, 16), nn.Linear(3, 16), nn.Linear(16, 3)
+
+    def forward(self, ligand, pocket):
+        h = (torch.tanh(self.a(ligand)) * torch.tanh(self.b(pocket)).mean(1, keepdim=True)).cumsum(-1).sin()
+        return h.sum((1, 2)), self.push(h)
+
+
+def test_one_average_around_another_is_their_product():
+    """Invariant under motions of each cloud by itself; the push turns with the ligand alone."""
+    net = Docking().double()
+    inner = FrameAverage(net, "SE(3)", inputs={"ligand": "scalars", "pocket": "points"})
+    outer = FrameAverage(
+        inner, "SE(3)", inputs={"ligand": "points", "pocket": "scalars"}, outputs={0: "scalars", 1: "vectors"}
+    )
+    ligand, pocket = torch.randn(4, 7, 3).double(), torch.randn(4, 9, 3).double()
+    first, second = (Rotation(3).sample(torch.zeros(1, 3), torch.Generator().manual_seed(s)) for s in (1, 2))
+    energy, push = outer(ligand, pocket)
+    moved_energy, moved_push = outer(ligand @ first.mT + 1, pocket=pocket @ second.mT - 2)
+    assert torch.allclose(energy, moved_energy, atol=1e-12)
+    assert torch.allclose(push @ first.mT, moved_push, atol=1e-12)
+    assert not torch.allclose(inner(ligand, pocket)[0], inner(ligand @ first.mT, pocket)[0], atol=1e-3)

@@ -85,6 +85,9 @@ class FrameAverage(nn.Module):
     Puny et al., "Frame Averaging for Invariant and Equivariant Network Design", ICLR 2022, equations 3 and 4; near
     degenerate clouds the weighted frames of Dym, Lawrence and Siegel, ICML 2024, take over smoothly.
 
+    Clouds that move each by itself, such as a ligand and a pocket, take one average around the other, with the other
+    cloud among the `scalars` of each: the product of their groups.
+
     Use it for a backbone that has no symmetry, or only that of sets. A network costs `2^d` evaluations an input under
     E(d), half of that under SE(d); `signs="skew"` brings it down to one nearly always. Where two variances of a cloud
     are within a hundredth of the whole it costs some for every point (`4 n` in E(3)): large round clouds are many of
@@ -140,7 +143,7 @@ class FrameAverage(nn.Module):
         super().__init__()
         self.net, self.score = net, score
         self.averaging = Averaging(
-            net.forward, group, inputs, outputs, frames, signs, scale, degenerate, blend, samples, chunk, gradient
+            _forward_of(net), group, inputs, outputs, frames, signs, scale, degenerate, blend, samples, chunk, gradient
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -149,6 +152,11 @@ class FrameAverage(nn.Module):
 
     def extra_repr(self) -> str:
         return repr(self.averaging)
+
+
+def _forward_of(net: nn.Module) -> Callable[..., Any]:
+    """What names the arguments: the network within averages of averages."""
+    return _forward_of(net.net) if isinstance(net, FrameAverage) else net.forward
 
 
 def symmetrize_(

@@ -56,7 +56,7 @@ def _pictures(axes: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     images = shapes3d(object_clouds(4, 36_864, generator), 9, generator, size=96).images
     rows = torch.cat([torch.cat(list(row), -1) for row in images], -2)
-    axes.imshow(rows.movedim(0, -1), interpolation="nearest")
+    axes.imshow(rows.movedim(0, -1).numpy(), interpolation="nearest")
     axes.set_axis_off()
 
 

@@ -48,13 +48,12 @@ class SelfSupervised(nn.Module):
         super().__init__()
         self.arm = arm
         if arm == "vicreg":
-            self.encoder: nn.Module = encoder(width)
+            self.backbone = encoder(width)
             block = [nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM), nn.ReLU()]
             again = [nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM), nn.ReLU()]
             self.projector = nn.Sequential(*block, *again, nn.Linear(DIM, DIM, bias=False))
             return
         self.split = SplitRepresentation(encoder(width), DIM, projector=(DIM, DIM, DIM))
-        self.encoder = self.split.backbone
         half = DIM // 2
         self.predictor: nn.Module = {
             "sie": lambda: HyperPredictor(half, 4),
@@ -63,6 +62,11 @@ class SelfSupervised(nn.Module):
             "quaternion": lambda: QuaternionPredictor(half),
         }[arm]()
         self.objective = SIELoss()
+
+    @property
+    def encoder(self) -> nn.Module:
+        """From pictures to features."""
+        return self.backbone if self.arm == "vicreg" else self.split.backbone
 
     def forward(self, first: Tensor, second: Tensor, code: Tensor) -> Tensor:
         """The loss of a batch of pairs."""

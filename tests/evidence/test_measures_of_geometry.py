@@ -1,0 +1,34 @@
+"""Experiments on geometry, far smaller than at any scale: they run, and give what their claims and figures read."""
+
+import math
+
+import pytest
+
+from commutant.evidence import Task, run_task
+from commutant.papers import paper
+
+TINY = {
+    ("sie", "views"): {"train": 20, "test": 10, "views": 3, "points": 1100, "size": 32, "width": 2, "steps": 2,
+                       "batch": 8, "probe": 2},
+    ("sie", "floor"): {"steps": 2},
+    ("frame-averaging", "normals"): {"train": 20, "test": 10, "points": 40, "epochs": 1},
+    ("frame-averaging", "particles"): {"train": 100, "test": 20, "warm_up": 10, "horizon": 10, "width": 6, "layers": 1,
+                                       "epochs": 1, "learning_rate": 1e-3},
+    ("frame-averaging", "exactness"): {"pairs": 2},
+    ("tinvnn", "shapes"): {"train": 50, "test": 10, "points": 40, "epochs": 1},
+    ("tinvnn", "routes"): {"cities": 5, "tests": 4, "steps": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("slug", "name"), TINY, ids=lambda v: v)
+def test_an_experiment_gives_what_its_claims_read(slug, name, tmp_path, monkeypatch, unchecked):
+    experiment = paper(slug).experiment(name)
+    monkeypatch.setitem(experiment.settings, "small", TINY[slug, name])
+    task = Task(f"commutant.papers.{slug.replace('-', '_')}", name, "small", 0, str(tmp_path))
+    assert run_task(task) is None
+    found = task.folder.result()["measurement"]
+    for claim in paper(slug).claims:
+        if claim.experiment is experiment:
+            assert math.isfinite(claim.effect(found)), claim.name
+            assert all(math.isfinite(control(found)) for control in claim.controls.values()), claim.name
+    experiment.figure([found]).savefig(tmp_path / "figure.png")
