@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from commutant.data import Trajectories, charged_particles
 from commutant.geometry import FrameAverage
+from commutant.papers._frame_measures import flattened
 from commutant.papers._frame_models import Particles
 
 _SECONDS = 120.0
@@ -74,26 +75,13 @@ def _models() -> dict[str, Callable[[], nn.Module]]:
     }
 
 
-def _batch(data: Trajectories, rows: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    x, v, q, y = (part[rows] for part in data)
-    systems, n = q.shape
-    pair = torch.combinations(torch.arange(n)).t()
-    pair = torch.cat([pair, pair.flip(0)], 1)
-    edges = (pair[:, None] + n * torch.arange(systems)[None, :, None]).flatten(1)
-    charge, flat = q.flatten(), x.flatten(0, 1)
-    far = (flat[edges[0]] - flat[edges[1]]).square().sum(-1)
-    attributes = torch.stack([charge[edges[0]] * charge[edges[1]], far], -1)
-    batch = torch.arange(systems).repeat_interleave(n)
-    return (flat, v.flatten(0, 1), edges, attributes, batch), y.flatten(0, 1)
-
-
 def _trained(make: Callable[[], nn.Module], train: Trajectories, test: Trajectories) -> list[tuple[float, int, float]]:
     """(seconds of training, steps, test error) as it goes, for as long as all have."""
     torch.manual_seed(0)
     model = make()
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    rows = torch.arange(len(test.charge))
-    inputs, target = _batch(test, rows)
+    rows, cpu = torch.arange(len(test.charge)), torch.device("cpu")
+    inputs, target = flattened(test, rows, cpu)
     generator = torch.Generator().manual_seed(1)
     spent, steps, curve = 0.0, 0, []
     while spent < _SECONDS:
@@ -101,7 +89,7 @@ def _trained(make: Callable[[], nn.Module], train: Trajectories, test: Trajector
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * spent / _SECONDS)).item())
         start = time.perf_counter()
-        seen, y = _batch(train, torch.randint(0, len(train.charge), (100,), generator=generator))
+        seen, y = flattened(train, torch.randint(0, len(train.charge), (100,), generator=generator), cpu)
         loss = (model(*seen) - y).square().mean()
         optimizer.zero_grad()
         loss.backward()

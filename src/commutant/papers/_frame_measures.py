@@ -163,7 +163,7 @@ def _straight(train: Trajectories, test: Trajectories) -> float:
     return float((test.target - test.position - a * test.velocity).square().mean())
 
 
-def _flat(data: Trajectories, rows: Tensor, device: torch.device, turn: Tensor | None = None) -> tuple[Any, Tensor]:
+def flattened(data: Trajectories, rows: Tensor, device: torch.device, turn: Tensor | None = None) -> tuple[Any, Tensor]:
     """Arguments of a network, and what it shall say."""
     x, v, q, y = (part[rows].to(device) for part in data)
     if turn is not None:
@@ -186,7 +186,7 @@ def _particles_of(context: Context, arm: str, train: Trajectories, test: Traject
     def draw(generator: torch.Generator, count: int) -> tuple[Any, Tensor]:
         rows = torch.randint(0, len(train.charge), (count,), generator=generator)
         turn = random_rotations(1, generator)[0].float() if arm == "augmented" else None
-        return _flat(train, rows, device, turn)
+        return flattened(train, rows, device, turn)
 
     def loss(model: nn.Module, batch: tuple[Any, Tensor]) -> Tensor:
         return (model(*batch[0]) - batch[1]).square().mean()
@@ -206,7 +206,7 @@ def _particles_of(context: Context, arm: str, train: Trajectories, test: Traject
     turn = random_rotations(1, context.generator(9))[0].float()
     with torch.no_grad():
         for name, rotation, shift in (("error", None, 0.0), ("turned", turn, 0.0), ("shifted", None, 3.0)):
-            (pos, *rest), target = _flat(test, rows, device, rotation)
+            (pos, *rest), target = flattened(test, rows, device, rotation)
             out[f"{arm}@{name}"] = float((model(pos + shift, *rest) - target - shift).square().mean())
     return out
 
