@@ -16,8 +16,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed  ## Re-run the claims that this machine can in about twenty minutes and build the report.
-	$(BIN)/commutant reproduce --scale small --minutes 20
+demo: $(VENV)/installed  ## Re-run the claims that this machine can in about ten minutes and build the report.
+	$(BIN)/commutant reproduce --scale small --minutes 10
 	$(BIN)/commutant report
 
 test: $(VENV)/installed lint types floors unit docs  ## Everything that must hold before a change lands.

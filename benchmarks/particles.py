@@ -14,7 +14,7 @@ from commutant.geometry import FrameAverage
 from commutant.papers._frame_measures import flattened
 from commutant.papers._frame_models import Particles
 
-_SECONDS = 120.0
+_SECONDS = 60.0
 _WIDTH, _LAYERS = 60, 4
 
 
