@@ -233,7 +233,7 @@ def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
     assert lock == ".lock"
 
 
-def test_minutes_leave_out_the_dear_and_keep_one_of_each_paper(tmp_path):
+def test_minutes_leave_out_the_dear(tmp_path):
     done = commutant("reproduce", "lcm", "rnn-sparsity", "--minutes", "0.15", "--jobs", "2",
                      "--seeds", "1", "--runs", tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -81,20 +81,17 @@ def _cost(experiment: Experiment, seeds: int | None) -> float:
 def _too_dear(
     chosen: list[tuple[Paper, list[Claim]]], minutes: float, seeds: int | None, data_dir: str | None
 ) -> dict[str, list[Experiment]]:
-    """What is left out to end in time: the cheapest of each paper goes in first, then the others from cheap to dear."""
-    there = {
-        paper.slug: sorted(
-            (e for e in {c.experiment.name: c.experiment for c in claims}.values() if e.unavailable(data_dir) is None),
-            key=lambda e: _cost(e, seeds),
-        )
+    """What is left out, by paper, when the cheapest go first and all shall end in time."""
+    there = [
+        (_cost(e, seeds), paper.slug, e.name, e)
         for paper, claims in chosen
-    }
-    turns = [(place > 0, _cost(e, seeds), slug, e) for slug, found in there.items() for place, e in enumerate(found)]
+        for e in {c.experiment.name: c.experiment for c in claims}.values()
+        if e.unavailable(data_dir) is None
+    ]
     left_out: dict[str, list[Experiment]] = {}
-    for _, price, slug, experiment in sorted(turns, key=lambda t: t[:3]):
-        if price <= minutes:
-            minutes -= price
-        else:
+    for cost, slug, _, experiment in sorted(there, key=lambda t: t[:3]):
+        minutes -= cost
+        if minutes < 0:
             left_out.setdefault(slug, []).append(experiment)
     return left_out
 
