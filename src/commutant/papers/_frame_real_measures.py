@@ -72,9 +72,11 @@ def _molecules_of(context: Context, way: str, molecules: list[Molecule]) -> Meas
         x, elements = molecule.positions.clone().requires_grad_(), molecule.elements
         energy = average(net, x, elements)
         (force,) = torch.autograd.grad(energy, x)
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
-        felt = (average(net, molecule.positions + 0.1 * noise, elements) - energy).abs()
-        moved = (molecule.positions + 1e-6 * noise) @ turn.mT + 1
+        noise = torch.randn(8, *x.shape, generator=generator, dtype=torch.float64)
+        felt = (
+            torch.stack([average(net, molecule.positions + 0.1 * n, elements) - energy for n in noise]).norm() / 8**0.5
+        )
+        moved = (molecule.positions + 1e-6 * noise[0]) @ turn.mT + 1
         changes.append(float(((average(net, moved, elements) - energy).abs() / felt).detach()))
         arm = molecule.positions - molecule.positions.mean(0)
         off = torch.cat([torch.linalg.cross(arm, force).sum(0), force.sum(0)]).norm()

@@ -43,11 +43,12 @@ def views(measurements: list[Measurement]) -> Any:
             right.plot([i - 1] * len(values), values, ".", color="black", markersize=3)
     chance = statistics.fmean(m["chance@mrr"] for m in measurements)
     right.axhline(chance, color=SILVER, linestyle=":")
-    right.text(3.4, chance + 0.01, "chance", ha="right", fontsize=8, color=GREY)
+    right.text(3.42, chance - 0.018, "chance", fontsize=8, color=GREY)
+    right.set_xlim(-0.5, 3.9)
     names = [label.replace(", ", ",\n").replace("with ", "with\u00a0") for label, _ in _ARMS.values()]
     left.set_xticks(range(len(names)), names, fontsize=8)
     right.set_xticks(range(len(names) - 1), names[1:], fontsize=8)
-    left.set_ylabel("$R^2$ of the turn,\\nfirst half (pale) and second", fontsize=9)
+    left.set_ylabel("$R^2$ of the turn,\nfirst half (pale) and second", fontsize=9)
     right.set_ylabel("mean reciprocal rank", fontsize=9)
     return figure
 

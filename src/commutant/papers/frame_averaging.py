@@ -105,7 +105,7 @@ _LIGANDS = ("gdb1k", "BZR", "DHFR")
 MOLECULES = Experiment(
     name="molecules",
     measure=measure_molecules,
-    minutes=0.2,
+    minutes=0.5,
     settings={scale: {"sets": ["g2"]} for scale in ("small", "full")},
     changes={
         scale: "Not in the paper: what its frames do to the energy and forces of real molecules, with a random smooth "
