@@ -219,7 +219,10 @@ def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
         "--jobs",
         str(jobs),
     ]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a job in the background ignores it
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     runs = tmp_path / "runs"
     while not list(runs.glob("**/progress.json")):
         assert process.poll() is None, process.stderr.read()
