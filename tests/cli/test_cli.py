@@ -246,24 +246,3 @@ def test_minutes_leave_out_the_dear(tmp_path):
     done = commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
     assert done.returncode == 2
     assert "--minutes goes by what the small scale takes" in done.stderr
-
-
-def test_ctrl_c_is_said_again_when_it_was_swallowed():
-    code = """
-import os, signal, time
-from commutant.cli._app import _insist
-signal.signal(signal.SIGINT, _insist)
-try:
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(1)
-except BaseException:  # as some imports do
-    pass
-try:
-    time.sleep(60)
-except KeyboardInterrupt:
-    print("heard")
-"""
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "heard", done.stderr
-    assert time.monotonic() - started < 50

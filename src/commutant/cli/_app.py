@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -22,14 +19,6 @@ app = typer.Typer(
 Targets = Annotated[list[str] | None, typer.Argument(metavar="[PAPER[/CLAIM]]...", help="all papers by default")]
 Runs = Annotated[Path, typer.Option(help="folder of all runs")]
 Scale = Annotated[str, typer.Option(help="small (minutes on two cores) or full (the paper's own setting)")]
-
-
-def _insist(*_: object) -> None:
-    """Ctrl-C, said again after a while where an import or a callback has swallowed it."""
-    again = threading.Timer(5.0, os.kill, (os.getpid(), signal.SIGINT))
-    again.daemon = True
-    again.start()
-    raise KeyboardInterrupt
 
 
 @app.command()
@@ -65,7 +54,6 @@ def reproduce(
     """Re-run the claims of papers and judge them; finished runs are kept, interrupted ones go on."""
     from ._reproduce import reproduce as run
 
-    signal.signal(signal.SIGINT, _insist)
     try:
         code = run(
             targets or [],
@@ -86,7 +74,6 @@ def reproduce(
             },
         )
     except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("\ncommutant: stopped; the same command goes on from here", file=sys.stderr)
         code = 130
     raise typer.Exit(code)
