@@ -66,10 +66,10 @@ VIEWS = Experiment(
 FLOOR = Experiment(
     name="floor",
     measure=measure_floor,
-    minutes=1.5,
-    settings={"small": {"steps": 5000}, "full": {"steps": 20_000}},
+    minutes=0.6,
+    settings={"small": {"steps": 1500}, "full": {"steps": 20_000}},
     changes={
-        "small": "Beside the paper, which argues in words: 16 dimensions that do not move, 5000 steps.",
+        "small": "Beside the paper, which argues in words: 16 dimensions that do not move, 1500 steps.",
         "full": "Beside the paper, which argues in words: 16 dimensions that do not move, 20 000 steps.",
     },
     data={"small": "generated", "full": "generated"},
