@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed  ## Re-run the claims that this machine can in about ten minutes and build the report.
+demo: $(VENV)/installed  ## Re-run the claims that fit into ten minutes by the record, and build the report.
 	$(BIN)/commutant reproduce --scale small --minutes 10
 	$(BIN)/commutant report
 
