@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,19 @@ def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
     assert "Traceback" not in said
     (lock,) = {Path(p).name for p in runs.glob("**/.lock")} or {".lock"}
     assert lock == ".lock"
+
+
+def test_minutes_are_minutes_of_the_clock(tmp_path, monkeypatch, capsys):
+    from commutant.cli import _reproduce
+
+    monkeypatch.setattr(_reproduce, "time", types.SimpleNamespace(time=lambda: 0.0))  # the minutes were over long ago
+    options = {"accelerator": "cpu", "devices": 1, "data_dir": None}
+    code = _reproduce.reproduce(
+        ["lcm/batch-dependence"], scale="small", runs=tmp_path, seeds=2, jobs=1, backend="loky", minutes=3.0,
+        strict=False, options=options,
+    )  # fmt: skip
+    assert code == 0
+    assert "lcm/batch-dependence: the 3 minutes were over before seed 0, 1 started" in capsys.readouterr().out
 
 
 def test_minutes_leave_out_the_dear(tmp_path):

@@ -48,6 +48,17 @@ def test_a_run_is_a_function_of_its_seed(tmp_path):
     assert not list((first.folder.path / "checkpoint").glob("*/*"))
 
 
+def test_what_is_too_late_is_not_started_and_not_a_failure(tmp_path):
+    late, in_time = task(tmp_path, not_after=0.0), task(tmp_path, seed=1, not_after=time.time() + 600)
+    seen = []
+    assert execute([late, in_time], on_progress=lambda t, share, error: seen.append((t.seed, share))) == {}
+    assert late.folder.result() is None
+    assert not late.folder.path.exists()
+    assert in_time.folder.result() is not None
+    assert (1, 1.0) in seen
+    assert (0, 1.0) not in seen
+
+
 def test_killed_twenty_times_at_random_moments_the_result_is_the_same_to_the_last_bit(tmp_path):
     undisturbed, disturbed = task(tmp_path / "a"), task(tmp_path / "b")
     assert run_task(undisturbed) is None

@@ -47,7 +47,7 @@ def reproduce(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard logs into each run")] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="only what fits into so much time, cheapest first"),
+        typer.Option(min=0, help="what fits into so much time, cheapest first; nothing starts after it"),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 when a claim is refuted")] = False,
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ def reproduce(
     if minutes is not None and scale != "small":
         raise InputError(f"--minutes goes by what the small scale takes, got --scale {scale}")
     cores = min(jobs, os.cpu_count() or 1) if options["accelerator"] == "cpu" else jobs
+    not_after = math.inf if minutes is None else time.time() + 60 * minutes
     left_out = {} if minutes is None else _too_dear(chosen, minutes * cores, seeds, options["data_dir"])
     for paper, claims in chosen:
         for experiment in {c.experiment.name: c.experiment for c in claims}.values():
@@ -53,24 +56,39 @@ def reproduce(
             if experiment in left_out.get(paper.slug, ()):
                 claim = next(c.name for c in claims if c.experiment is experiment)
                 skipped[f"{paper.slug}/{experiment.name}"] = (
-                    f"about {max(1, _cost(experiment, seeds)):.0f} minutes of computing; run: commutant "
+                    f"about {_in_words(_cost(experiment, seeds))} of computing; run: commutant "
                     f"reproduce {paper.slug}/{claim}"
                 )
                 continue
             for seed in range(seeds or experiment.seeds[scale]):
                 module = module_of(paper.slug)
-                tasks.append(Task(module, experiment.name, scale, seed, str(runs), threads=threads, **options))
+                tasks.append(
+                    Task(
+                        module, experiment.name, scale, seed, str(runs), threads=threads, not_after=not_after, **options
+                    )
+                )
+    if minutes is not None:
+        tasks.sort(key=lambda task: _cost(task.paper.experiment(task.experiment), seeds))
     jobs = max(1, min(jobs, len(tasks)))
     failed = _run(console, tasks, jobs, backend)
     judged = [(p, c.name, judge_runs(p, c, scale, runs)) for p, claims in chosen for c in claims]
     _show(console, judged)
     for name, reason in skipped.items():
         console.print(f"[yellow]skipped[/] {name}: {reason}", soft_wrap=True, highlight=False)
+    late = [t for t in tasks if t not in failed and t.folder.result() is None]
+    for name in dict.fromkeys(f"{t.paper.slug}/{t.experiment}" for t in late):
+        seeds_left = [str(t.seed) for t in late if f"{t.paper.slug}/{t.experiment}" == name]
+        reason = f"the {minutes:g} minutes were over before seed {', '.join(seeds_left)} started"
+        console.print(f"[yellow]skipped[/] {name}: {reason}", soft_wrap=True, highlight=False)
     for task, error in failed.items():
         console.print(f"[red]failed[/] {task.experiment}, seed {task.seed}: {error}", soft_wrap=True, highlight=False)
     if failed:
         return 2
     return int(strict and any(j is not None and j.verdict.outcome == "refuted" for _, _, j in judged))
+
+
+def _in_words(minutes: float) -> str:
+    return f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
 
 
 def _cost(experiment: Experiment, seeds: int | None) -> float:

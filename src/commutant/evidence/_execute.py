@@ -6,11 +6,13 @@ import contextlib
 import importlib
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +42,7 @@ class Task:
         data_dir: a local folder of data sets.
         tensorboard: write TensorBoard logs too.
         threads: torch threads of the process, 0 for torch's choice.
+        not_after: a moment (seconds of `time.time`) after which the run is not started any more.
     """
 
     module: str
@@ -54,6 +57,7 @@ class Task:
     data_dir: str | None = None
     tensorboard: bool = False
     threads: int = 1
+    not_after: float = math.inf
 
     @property
     def paper(self) -> Paper:
@@ -81,7 +85,7 @@ def run_task(task: Task) -> str | None:
         if task.threads and "LOCAL_RANK" not in os.environ:
             torch.set_num_threads(task.threads)
         folder = task.folder
-        if folder.result() is not None:
+        if folder.result() is not None or time.time() > task.not_after:
             return None
         if task.devices > 1 and "LOCAL_RANK" not in os.environ:
             return _run_on_devices(task)
@@ -162,7 +166,7 @@ def execute(
     backend: str = "loky",
     on_progress: Callable[[Task, float, str | None], None] | None = None,
 ) -> dict[Task, str]:
-    """Run tasks until each is done or has failed of its own.
+    """Run tasks, in the order given, until each is done, has failed of its own or is too late to start.
 
     Finished runs are on disk and never run again. A worker that dies (killed, out of memory, lost node) costs the tasks
     that it had not finished another attempt; these resume from their checkpoints.
@@ -192,7 +196,8 @@ def execute(
         failed = {task: error for task, error in zip(pending, errors, strict=True) if error is not None}
         if on_progress is not None:
             for task in pending:
-                on_progress(task, 1.0, failed.get(task))
+                if task in failed or task.folder.result() is not None:
+                    on_progress(task, 1.0, failed.get(task))
         return failed
     return {}
 
@@ -212,6 +217,7 @@ def _run_all(pending: list[Task], jobs: int, backend: str) -> list[str | None]:
     elif backend != "loky":
         raise InputError(f"backend must be 'loky', 'ray' or 'dask', got {backend!r}")
     with joblib.parallel_config(backend=backend, n_jobs=jobs):
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")  # loky's own recycling
         return list(joblib.Parallel(batch_size=1, pre_dispatch="all")(joblib.delayed(run_task)(t) for t in pending))
 
 
