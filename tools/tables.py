@@ -23,6 +23,7 @@ ROOMS = (
     "sequences.huggingface",
     "weights",
     "geometry",
+    "theory",
     "data",
     "training",
     "evidence",

@@ -1,5 +1,7 @@
 """Maths on plain tensors: monoids, their reductions and scans; permutations and assignment; frames of clouds."""
 
+from ._activation import Activation as Activation
+from ._activation import Susceptibilities as Susceptibilities
 from ._affine import DiagonalAffine as DiagonalAffine
 from ._affine import MatrixAffine as MatrixAffine
 from ._assignment import assignment_duals as assignment_duals
@@ -15,6 +17,8 @@ from ._euclidean_frames import pca_frame as pca_frame
 from ._euclidean_frames import weighted_frame as weighted_frame
 from ._frame import Frame as Frame
 from ._frame import Kind as Kind
+from ._gaussian import gaussian_expectation as gaussian_expectation
+from ._gaussian_pairs import gaussian_pair_expectation as gaussian_pair_expectation
 from ._graph_frames import GraphFrame as GraphFrame
 from ._graph_frames import GraphKind as GraphKind
 from ._graph_frames import graph_frame as graph_frame
@@ -23,7 +27,9 @@ from ._group_frames import group_frame as group_frame
 from ._group_frames import lorentz_frame as lorentz_frame
 from ._group_frames import random_frame as random_frame
 from ._group_frames import signed_permutations as signed_permutations
+from ._hermite import hermite_coefficients as hermite_coefficients
 from ._kalman import ScalarKalman as ScalarKalman
+from ._kinks import find_kinks as find_kinks
 from ._library import Adjoin as Adjoin
 from ._library import KSmallest as KSmallest
 from ._library import LogSumExp as LogSumExp

@@ -1,0 +1,254 @@
+"""One object for an elementwise function: what a Gaussian makes of it, in closed form where there is one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._duals import GELU, ClosedForm, Erf, Exponential, PiecewiseLinear, Wave
+from ._gaussian import Scalar, checked, evaluate, gaussian_expectation
+from ._gaussian_pairs import gaussian_pair_expectation, slope_of
+from ._hermite import hermite_coefficients
+from ._kinks import derivatives, find_kinks, jumps_of
+
+_NAMED: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda z: z,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "tanh": torch.tanh,
+    "erf": torch.erf,
+    "sin": torch.sin,
+    "cos": torch.cos,
+    "atan": torch.atan,
+    "exp": torch.exp,
+    "abs": torch.abs,
+    "sign": torch.sign,
+    "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
+    "silu": F.silu,
+    "swish": F.silu,
+    "mish": F.mish,
+    "elu": F.elu,
+    "selu": F.selu,
+    "celu": F.celu,
+    "leaky_relu": F.leaky_relu,
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "hardtanh": F.hardtanh,
+    "hardswish": F.hardswish,
+    "hardsigmoid": F.hardsigmoid,
+    "step": lambda z: torch.heaviside(z, torch.full_like(z, 0.5)),
+}
+_FORMULAS: dict[str, ClosedForm] = {
+    "erf": Erf(),
+    "sin": Wave(odd=True),
+    "cos": Wave(odd=False),
+    "exp": Exponential(),
+    "gelu": GELU(),
+}
+_PROBES = torch.tensor([-7.3, -2.1, -1.0, -0.37, -1e-3, 1e-3, 0.37, 1.0, 2.1, 7.3], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Susceptibilities:
+    """How the kernel of one input, and of two nearby ones, moves through a layer of unit weight variance.
+
+    Multiply all three by $C_W$ for a layer of that weight variance.
+
+    Attributes:
+        parallel: $\\chi_\\parallel = g'(K)$, of differences in norm.
+        perpendicular: $\\chi_\\perp = E s'(z)^2$, of squared distances at equal norm, and of gradients.
+        curvature: $h = \\chi_\\perp'(K) / 2$, what a difference in norm adds to the distance.
+    """
+
+    parallel: Float[Tensor, "..."]
+    perpendicular: Float[Tensor, "..."]
+    curvature: Float[Tensor, "..."]
+
+
+class Activation:
+    """An elementwise activation with its Gaussian expectations, in float64.
+
+    Closed forms are used for piecewise linear functions (recognised by themselves), erf, sine, cosine, exp and GELU;
+    everything else is integrated by certified quadrature, with kinks found by bisection. Use it where you would look up
+    a gain: `Activation("silu").g(1.0)` is the second moment of SiLU of a standard normal variable.
+
+    Args:
+        function: a name (`"relu"`, `"gelu"`, `"gelu_tanh"`, `"silu"`, `"selu"` ...), an elementwise `nn.Module`, or any
+            elementwise torch function.
+        kinks: where it or its derivatives jump; by default looked for.
+
+    Attributes:
+        name: for people.
+        slope: $s'$, by autograd, a function of points.
+        kinks: ascending.
+        jumps: the kinks at which the value itself jumps; there is no $s'$ then, and no NTK.
+        slopes: `(below, above)` of a piecewise linear function with its only kink at zero, else None.
+
+    Raises:
+        InputError: for a name that is not known, a function that is not elementwise, one with values that are not
+            finite, or with more kinks than can be integrated over.
+
+    Example:
+        >>> act = Activation("gelu")
+        >>> round(float(act.g(0.5)), 10), round(float(act.dual(1.0, 1.0, 0.5)), 10)
+        (0.1895565418, 0.227294915)
+    """
+
+    def __init__(
+        self, function: str | nn.Module | Callable[[Tensor], Tensor], *, kinks: Iterable[float] | None = None
+    ) -> None:
+        self._function, self.name = _resolve(function)
+        self.slope = slope_of(self._function)
+        self.kinks = find_kinks(self) if kinks is None else tuple(sorted(float(k) for k in kinks))
+        self.jumps = tuple(at for at, _ in jumps_of(self, self.kinks))
+        self.slopes = self._find_slopes()
+        self._formula = self._find_formula()
+
+    def __repr__(self) -> str:
+        return f"Activation({self.name!r})"
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self._function(z)
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether $s(a z) = a\\, s(z)$ for every $a > 0$: linear, ReLU, leaky ReLU, absolute value."""
+        return self.slopes is not None
+
+    @property
+    def odd(self) -> bool:
+        """Whether $s(-z) = -s(z)$, on probes."""
+        return bool(torch.allclose(self(_PROBES), -self(-_PROBES), rtol=1e-9, atol=1e-12))
+
+    def at_zero(self, order: int = 3) -> list[float]:
+        """$s(0), s'(0), s''(0) ...$ up to the order, by autograd; NaN for derivatives at a kink."""
+        values = [float(v) for v in derivatives(self._function, torch.zeros(1, dtype=torch.float64), order)]
+        return values[:1] + [math.nan] * order if 0.0 in self.kinks else values
+
+    def g(self, variance: Scalar) -> Float[Tensor, "..."]:
+        """$g(K) = E s(z)^2$ over $z \\sim N(0, K)$, of the shape of K."""
+        if self._formula is not None:
+            (k,) = checked(variance=variance)
+            return self._formula.dual(k, k, k)
+        return gaussian_expectation(lambda z: self(z).square(), variance, kinks=self.kinks)
+
+    def mean(self, variance: Scalar) -> Float[Tensor, "..."]:
+        """$E s(z)$ over $z \\sim N(0, K)$, of the shape of K."""
+        return gaussian_expectation(self, variance, kinks=self.kinks)
+
+    def chi(self, variance: Scalar) -> Susceptibilities:
+        """The susceptibilities at a kernel K, of weight variance one; at $K = 0$ their limits.
+
+        Raises:
+            InputError: for an activation that jumps, whose $E s'^2$ is infinite.
+        """
+        self._need_slope("susceptibilities")
+        (k,) = checked(variance=variance)
+        if self.slopes is not None:
+            value = torch.full_like(k, (self.slopes[0] ** 2 + self.slopes[1] ** 2) / 2)
+            return Susceptibilities(value, value.clone(), torch.zeros_like(k))
+        with torch.enable_grad():
+            point = k.detach().requires_grad_()
+            perpendicular = gaussian_expectation(lambda z: self.slope(z).square(), point, kinks=self.kinks)
+            (by_k,) = torch.autograd.grad(perpendicular.sum(), point)
+        parallel = gaussian_expectation(lambda z: z * self(z) * self.slope(z), k.detach(), kinks=self.kinks)
+        limit = self._limits_at_zero()
+        zero = k.detach() == 0
+        safe = torch.where(zero, 1.0, k.detach())
+        parts = (parallel / safe, perpendicular.detach(), by_k / 2)
+        return Susceptibilities(*(torch.where(zero, at, part) for at, part in zip(limit, parts, strict=True)))
+
+    def dual(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:
+        """$E s(u) s(v)$ over a centred Gaussian pair, broadcast over the three; differentiable."""
+        if self._formula is not None:
+            u, v, c = checked(variance_u=variance_u, variance_v=variance_v, covariance=covariance)
+            return self._formula.dual(u, v, c)
+        kinks = (self.kinks, self.kinks)
+        return gaussian_pair_expectation(self, self, variance_u, variance_v, covariance, kinks=kinks)
+
+    def dual_dot(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:
+        """$E s'(u) s'(v)$, the derivative of `dual` by the covariance.
+
+        Raises:
+            InputError: for an activation that jumps.
+        """
+        self._need_slope("derivative's dual")
+        if self._formula is not None:
+            u, v, c = checked(variance_u=variance_u, variance_v=variance_v, covariance=covariance)
+            return self._formula.dual_dot(u, v, c)
+        kinks = (self.kinks, self.kinks)
+        return gaussian_pair_expectation(self.slope, self.slope, variance_u, variance_v, covariance, kinks=kinks)
+
+    def moments(self, mean: Scalar, variance: Scalar) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Mean and variance of $s(z)$ over $z \\sim N(m, v)$; differentiable in both."""
+        first = gaussian_expectation(self, variance, mean, kinks=self.kinks)
+        second = gaussian_expectation(lambda z: self(z).square(), variance, mean, kinks=self.kinks)
+        return first, second - first.square()
+
+    def hermite(self, variance: Scalar, terms: int) -> Float[Tensor, "... terms"]:
+        """$a_k = E s(\\sqrt q\\, x)\\, he_k(x)$ of orthonormal Hermite polynomials; $\\sum_k a_k^2 = g(q)$."""
+        return hermite_coefficients(self, variance, terms, self.kinks)
+
+    def _need_slope(self, what: str) -> None:
+        if self.jumps:
+            raise InputError(f"{self.name} jumps at {self.jumps[0]:g}, so that its {what} is infinite or undefined")
+
+    def _limits_at_zero(self) -> tuple[float, float, float]:
+        """Limits of the susceptibilities for K to zero."""
+        near = torch.tensor([-1e-15, 1e-15], dtype=torch.float64)
+        value = float(self(torch.zeros(1, dtype=torch.float64)))
+        below, above = self.slope(near).tolist()
+        square = (below**2 + above**2) / 2
+        _, _, second, third = self.at_zero(3)
+        if 0.0 in self.kinks:
+            return (square if value == 0 else math.nan), square, math.nan
+        return square + value * second, square, (second**2 + below * third) / 2
+
+    def _find_slopes(self) -> tuple[float, float] | None:
+        if not set(self.kinks) <= {0.0}:
+            return None
+        ratio = evaluate(self, _PROBES).detach() / _PROBES
+        below, above = ratio[_PROBES < 0], ratio[_PROBES > 0]
+        if bool(((below - below[0]).abs() < 1e-12).all() & ((above - above[0]).abs() < 1e-12).all()):
+            return float(below[0]), float(above[0])
+        return None
+
+    def _find_formula(self) -> ClosedForm | None:
+        if self.slopes is not None:
+            return PiecewiseLinear(above=self.slopes[1], below=self.slopes[0])
+        values = evaluate(self, _PROBES).detach()
+        for name, formula in _FORMULAS.items():
+            if torch.allclose(values, _NAMED[name](_PROBES), rtol=1e-13, atol=1e-14):
+                return formula
+        return None
+
+
+def _resolve(function: str | nn.Module | Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], str]:
+    if isinstance(function, Activation):
+        return function._function, function.name
+    if isinstance(function, str):
+        if function not in _NAMED:
+            raise InputError(
+                f"unknown activation {function!r}; known are {', '.join(sorted(_NAMED))}, or pass a function"
+            )
+        return _NAMED[function], function
+    if isinstance(function, nn.Module):
+        # An activation with parameters (PReLU) must take float64 points.
+        has_state = next(function.parameters(), None) is not None
+        return cast(Callable[[Tensor], Tensor], copy.deepcopy(function).double() if has_state else function), repr(
+            function
+        )
+    if not callable(function):
+        raise InputError(f"an activation is a name, an nn.Module or a function, got {type(function).__name__}")
+    return function, getattr(function, "__name__", repr(function))

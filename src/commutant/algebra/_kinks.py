@@ -1,0 +1,100 @@
+"""Where an elementwise function is not smooth, found by bisection on the jumps of its derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+
+_RANGE, _STEP = 20.0, 1 / 16
+_MOST = 64  # kinks beyond which a function counts as having no smooth pieces
+_BESIDE = 1e-9  # on either side of a kink
+_WIDTH = 1e-13  # of the interval that bisection ends with
+
+
+def find_kinks(f: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
+    """Points of [-20, 20] at which f, its first or its second derivative jumps, in ascending order.
+
+    Every interval of a grid is halved again and again, the half with the larger change kept: the change of a smooth
+    function dies out with the interval, a jump stays.
+
+    Args:
+        f: elementwise function of real numbers, differentiable by autograd where it is smooth.
+
+    Raises:
+        InputError: if f has values that are not numbers, or more than 64 kinks.
+
+    Example:
+        >>> find_kinks(torch.nn.functional.hardswish)
+        (-3.0, 3.0)
+    """
+    # Off the grid of round numbers, where kinks like to be: a kink on a node would hide in either interval.
+    grid = torch.arange(-_RANGE - 0.377 * _STEP, _RANGE + _STEP, _STEP, dtype=torch.float64)
+    values = derivatives(f, grid, 2)
+    if not bool(torch.isfinite(values[0]).all()):
+        bad = grid[~torch.isfinite(values[0])]
+        where = float(bad[bad.abs().argmin()])
+        raise InputError(
+            f"{name_of(f)} gives {float(values[0][grid == where])} at {where:.3g}; "
+            "Gaussian expectations need a function that is finite on the whole line"
+        )
+    found: set[float] = set()
+    for order in range(3):
+        found |= set(_jumps(f, grid, values[order], order))
+        if len(found) > _MOST:
+            raise InputError(f"the function has more than {_MOST} kinks between -20 and 20, too many to integrate over")
+    return tuple(sorted(found))
+
+
+def name_of(f: object) -> str:
+    """What to call a function in a sentence."""
+    return str(getattr(f, "name", getattr(f, "__name__", type(f).__name__)))
+
+
+def jumps_of(f: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> list[tuple[float, float]]:
+    """Those of the kinks at which the value of f itself jumps, each with the height of the jump."""
+    at = torch.tensor(kinks, dtype=torch.float64)
+    above, below = f(at + _BESIDE).detach(), f(at - _BESIDE).detach()
+    high = (above - below).abs() > 1e-6 * (1 + above.abs())
+    return [(kinks[i], float(above[i] - below[i])) for i in range(len(kinks)) if high[i]]
+
+
+def derivatives(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tensor]:
+    """f, f' ... at the points z by autograd, zero where autograd has none (hardsigmoid has no second one)."""
+    z = z.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        out = [f(z)]
+        for _ in range(order):
+            out.append(_derivative(out[-1], z))
+    return [value.detach() for value in out]
+
+
+def _derivative(values: Tensor, z: Tensor) -> Tensor:
+    if not values.requires_grad:
+        return torch.zeros_like(z)
+    try:
+        (slope,) = torch.autograd.grad(values.sum(), z, create_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        if "not implemented" not in str(error):
+            raise
+        slope = None
+    return torch.zeros_like(z) if slope is None else slope
+
+
+def _jumps(f: Callable[[Tensor], Tensor], grid: Tensor, values: Tensor, order: int) -> list[float]:
+    """Kinks of one order of derivative: intervals whose change does not die out under bisection."""
+    low, high, left, right = grid[:-1], grid[1:], values[:-1], values[1:]
+    first = (right - left).abs()
+    while float((high - low).max()) > _WIDTH:
+        middle = (low + high) / 2
+        centre = derivatives(f, middle, order)[order]
+        keep = (centre - left).abs() >= (right - centre).abs()
+        low, left = torch.where(keep, low, middle), torch.where(keep, left, centre)
+        high, right = torch.where(keep, middle, high), torch.where(keep, centre, right)
+    last = (right - left).abs()
+    # The change of a smooth function has shrunk with the interval, by 1e-12, down to rounding.
+    real = (last > 1e-5 * first) & (last > 1e-9 * (1 + left.abs()))
+    return [round(float(z), 11) + 0.0 for z in ((low + high) / 2)[real]]

@@ -1,0 +1,12 @@
+"""Theory that one can use: criticality, kernels of wide networks, self-normalisation, and a doctor for networks."""
+
+from ._criticality import Criticality as Criticality
+from ._criticality import criticality as criticality
+from ._kernel_maps import Chain as Chain
+from ._kernel_maps import Dense as Dense
+from ._kernel_maps import KernelMap as KernelMap
+from ._kernel_maps import KernelState as KernelState
+from ._kernel_maps import LayerNormalisation as LayerNormalisation
+from ._kernel_maps import Pointwise as Pointwise
+from ._kernel_maps import Residual as Residual
+from ._kernel_maps import plain_network as plain_network

@@ -1,0 +1,199 @@
+"""At which variances of weights and biases signals of any depth neither explode nor vanish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from scipy.optimize import brentq
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..algebra import Activation
+
+Kind = Literal["scale-invariant", "zero", "half-stable", "none"]
+Source = str | nn.Module | Activation | Callable[[Tensor], Tensor]
+
+_SMALL = (1e-3, 3e-4, 1e-4)  # kernels at which the approach to zero is looked at
+_GRID = torch.logspace(-3, 4, 141, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Criticality:
+    """Where an activation is critical, or that it is nowhere, with the residuals that certify it.
+
+    Attributes:
+        activation: its name.
+        kind: the universality class. `"scale-invariant"`: critical at every kernel (linear, ReLU). `"zero"`: the kernel
+            decays to zero, like 1 / depth for smooth activations (tanh, erf). `"half-stable"`: an isolated kernel that
+            attracts from one side (GELU, SiLU, Mish). `"none"`: no critical point (sigmoid, softplus).
+        kernel: the fixed point $K^*$; 1 by convention where every kernel is one; NaN where there is none.
+        bias_variance: $C_b$.
+        weight_variance: $C_W$, the variance of a weight times its fan-in.
+        decay: $-a_1$ of $K' = K + a_1 K^2 + ...$, in the class `"zero"` of activations smooth at zero, else NaN.
+        exponent: $p_\\perp$ of the decay of angles with depth, $l^{-p_\\perp}$, in the class `"zero"`, else 0 or NaN.
+        residuals: of $K^* = C_b + C_W g(K^*)$, $\\chi_\\parallel = 1$ and $\\chi_\\perp = 1$; zero to rounding.
+        sentence: what a person should know.
+    """
+
+    activation: str
+    kind: Kind
+    kernel: float
+    bias_variance: float
+    weight_variance: float
+    decay: float
+    exponent: float
+    residuals: tuple[float, float, float]
+    sentence: str
+
+    def __bool__(self) -> bool:
+        return self.kind != "none"
+
+
+def as_activation(source: Source) -> Activation:
+    """An `Activation` from whatever names one."""
+    return source if isinstance(source, Activation) else Activation(source)
+
+
+def criticality(activation: Source) -> Criticality:
+    """Find $(C_b, C_W, K^*)$ at which both susceptibilities are one, for any activation.
+
+    Eliminating the variances leaves one equation, $E z s s' / K = E s'^2$; its root gives $C_W = 1 / E s'^2$ and
+    $C_b = K - C_W g(K)$, and is rejected where $C_b$ would be negative. Activations with $s(0) = 0$ are first asked
+    whether they are critical at $K = 0$: with $C_W$ the inverse square of the slope (of the mean square of both, at a
+    kink), the kernel must decay.
+
+    Args:
+        activation: a name, a module, a function or an `Activation`.
+
+    Returns:
+        a `Criticality`, which is false where none exists: never the nearest thing to one.
+
+    Raises:
+        InputError: for an activation that jumps.
+
+    Example:
+        >>> found = criticality("gelu")
+        >>> found.kind, round(found.weight_variance, 6), round(found.bias_variance, 6)
+        ('half-stable', 1.983058, 0.172922)
+        >>> bool(criticality("sigmoid"))
+        False
+    """
+    act = as_activation(activation)
+    if act.jumps:
+        raise InputError(
+            f"{act.name} jumps at {act.jumps[0]:g}: gradients through it are zero or infinite, never critical"
+        )
+    if act.slopes is not None:
+        return _scale_invariant(act)
+    return _at_zero(act) or _half_stable(act) or _none(act)
+
+
+def _scale_invariant(act: Activation) -> Criticality:
+    below, above = act.slopes or (0.0, 0.0)
+    square = (below**2 + above**2) / 2
+    if square == 0:
+        return _none(act)
+    return Criticality(
+        act.name, "scale-invariant", 1.0, 0.0, 1 / square, math.nan, 0.0, (0.0, 0.0, 0.0),
+        f"{act.name} is scale-invariant: with weights of variance {1 / square:.6g} / fan-in and no biases every kernel "
+        "stays as it is.",
+    )  # fmt: skip
+
+
+def _at_zero(act: Activation) -> Criticality | None:
+    """The class whose kernel decays to zero, if the activation is in it."""
+    zero = torch.zeros((), dtype=torch.float64)
+    if abs(float(act(zero))) > 1e-12:
+        return None
+    slope = float(act.chi(0.0).perpendicular)
+    if slope < 1e-12:
+        return None
+    drift = [float(act.g(k)) / (slope * k) - 1 for k in _SMALL]
+    if not all(d < -1e-12 for d in drift):
+        return None
+    first, second, third = act.at_zero(3)[1:]
+    smooth = not math.isnan(second)
+    decay = -(third / first + 0.75 * (second / first) ** 2) if smooth else math.nan
+    if smooth and decay > 0:
+        exponent = -(third / first + (second / first) ** 2) / decay
+        law = f"its kernel falls like {1 / decay:.3g} / depth"
+    else:
+        exponent = _measured_exponent(act, slope)
+        law = "its kernel falls faster than 1 / depth, for it is not smooth at zero"
+    small = torch.tensor(1e-12, dtype=torch.float64)
+    chi = act.chi(small)
+    residuals = (
+        float(act.g(small)) / slope - float(small),
+        float(chi.parallel) / slope - 1,
+        float(chi.perpendicular) / slope - 1,
+    )
+    return Criticality(
+        act.name, "zero", 0.0, 0.0, 1 / slope, decay, exponent, residuals,
+        f"{act.name} is critical at zero: with weights of variance {1 / slope:.6g} / fan-in and no biases {law}.",
+    )  # fmt: skip
+
+
+def _measured_exponent(act: Activation, slope: float) -> float:
+    """The ratio of the logarithmic rates at which angles and kernels shrink, times two kernels a depth squared."""
+    k = torch.tensor(_SMALL[-1], dtype=torch.float64)
+    chi = act.chi(k)
+    angle, norm = float(chi.perpendicular) / slope - 1, float(chi.parallel) / slope - 1
+    kernel = float(act.g(k)) / (slope * float(k)) - 1
+    # K ~ l^-p with p * (1 - chi_par + ...) : rates per layer relative to that of the kernel, whose power is known.
+    power = 1 / (norm / kernel - 1)
+    return power * angle / kernel
+
+
+def _half_stable(act: Activation) -> Criticality | None:
+    def gap(k: float) -> float:
+        chi = act.chi(k)
+        return float(chi.parallel / chi.perpendicular) - 1
+
+    gaps = _gaps(act)
+    for i in range(len(gaps) - 1):
+        if not (math.isfinite(gaps[i]) and gaps[i] * gaps[i + 1] < 0):
+            continue
+        k = brentq(gap, float(_GRID[i]), float(_GRID[i + 1]), xtol=1e-13, rtol=1e-14)
+        weight = 1 / float(act.chi(k).perpendicular)
+        bias = k - weight * float(act.g(k))
+        if bias < -1e-9:
+            continue
+        found = act.chi(k)
+        residuals = (
+            bias + weight * float(act.g(k)) - k,
+            weight * float(found.parallel) - 1,
+            weight * float(found.perpendicular) - 1,
+        )
+        step = 0.01 * k
+        bend = weight * float(act.g(k + step) + act.g(k - step) - 2 * act.g(k)) / step**2 / 2
+        side = "above and repels below" if bend < 0 else "below and repels above"
+        return Criticality(
+            act.name, "half-stable", k, bias, weight, math.nan, math.nan, residuals,
+            f"{act.name} is critical at the kernel {k:.4g}, with weights of variance {weight:.6g} / fan-in and biases "
+            f"of variance {bias:.6g}; it attracts from {side}, slowly.",
+        )  # fmt: skip
+    return None
+
+
+def _gaps(act: Activation) -> list[float]:
+    """By how much one susceptibility exceeds the other on the grid, as far as the activation can be integrated."""
+    for count in (len(_GRID), 101, 61):  # up to kernels of 1e4, 100 and 1: exp is infinite beyond
+        try:
+            chi = act.chi(_GRID[:count])
+        except InputError:
+            continue
+        return (chi.parallel / chi.perpendicular - 1).tolist()
+    return []
+
+
+def _none(act: Activation) -> Criticality:
+    nan = math.nan
+    return Criticality(
+        act.name, "none", nan, nan, nan, nan, nan, (nan, nan, nan),
+        f"{act.name} has no critical point: no variances of weights and biases (at least zero) keep both the size of a "
+        "signal and the angle between two; use a residual path, a normalisation or another activation.",
+    )  # fmt: skip

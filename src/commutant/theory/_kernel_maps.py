@@ -1,0 +1,201 @@
+"""The layers of a wide network as maps of kernels: they compose, and a network is one of their products."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra import Activation
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """What is known of one layer, between a set of row inputs and a set of column inputs, float64.
+
+    Attributes:
+        kernel: second moments of a neuron, `(rows, columns)`.
+        left, right: its second moments at each row and at each column input.
+        left_mean, right_mean: its mean over neurons, zero for preactivations.
+        tangent: the frozen neural tangent kernel `(rows, columns)`, or None when it isn't asked for.
+    """
+
+    kernel: Float[Tensor, "rows columns"]
+    left: Float[Tensor, "rows"]
+    right: Float[Tensor, "columns"]
+    left_mean: Float[Tensor, "rows"]
+    right_mean: Float[Tensor, "columns"]
+    tangent: Float[Tensor, "rows columns"] | None
+
+    @classmethod
+    def of_inputs(
+        cls, rows: Float[Tensor, "rows features"], columns: Float[Tensor, "columns features"], *, tangent: bool = True
+    ) -> KernelState:
+        """The state before the first layer: $x \\cdot x' / n_0$, and no tangent yet.
+
+        Raises:
+            InputError: for inputs of different width, of no feature, or that are not finite.
+        """
+        if rows.shape[-1] != columns.shape[-1] or not rows.shape[-1]:
+            raise InputError(
+                f"inputs must have one width, at least 1, got {tuple(rows.shape)} and {tuple(columns.shape)}"
+            )
+        for x in (rows, columns):
+            if not bool(torch.isfinite(x).all()):
+                raise InputError("inputs must be finite, got NaN or infinity")
+        rows, columns = rows.to(torch.float64), columns.to(torch.float64)
+        width = rows.shape[-1]
+        kernel = rows @ columns.T / width
+        left, right = rows.square().sum(-1) / width, columns.square().sum(-1) / width
+        if rows.shape == columns.shape and torch.equal(rows, columns):
+            kernel.diagonal().copy_(left)
+        zero = torch.zeros_like(kernel) if tangent else None
+        return cls(kernel, left, right, torch.zeros_like(left), torch.zeros_like(right), zero)
+
+
+class KernelMap(Protocol):
+    """A layer, or several of them."""
+
+    def __call__(self, state: KernelState) -> KernelState:
+        """The state after the layer."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer of random weights: $K' = C_b + C_W K$, $\\Theta' = \\lambda_b + \\lambda_W K + C_W \\Theta$.
+
+    The same for a convolution at one position. The learning-rate tensor is $\\lambda_b$ for biases and
+    $\\lambda_W / n$ for weights of fan-in n; `lambda = C` is gradient descent in NTK parametrisation.
+
+    Args:
+        bias_variance: $C_b$.
+        weight_variance: $C_W$, the variance of a weight times its fan-in.
+        bias_rate: $\\lambda_b$, by default $C_b$.
+        weight_rate: $\\lambda_W$, by default $C_W$.
+    """
+
+    bias_variance: float
+    weight_variance: float
+    bias_rate: float | None = None
+    weight_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("bias_variance", "weight_variance", "bias_rate", "weight_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise InputError(f"{name} must be finite and not negative, got {value}")
+
+    def __call__(self, state: KernelState) -> KernelState:
+        b, w = self.bias_variance, self.weight_variance
+        tangent = state.tangent
+        if tangent is not None:
+            bias_rate = b if self.bias_rate is None else self.bias_rate
+            weight_rate = w if self.weight_rate is None else self.weight_rate
+            tangent = bias_rate + weight_rate * state.kernel + w * tangent
+        return KernelState(
+            kernel=b + w * state.kernel,
+            left=b + w * state.left,
+            right=b + w * state.right,
+            left_mean=torch.zeros_like(state.left),
+            right_mean=torch.zeros_like(state.right),
+            tangent=tangent,
+        )
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """An activation: $K' = E s(u) s(v)$, $\\Theta' = E s'(u) s'(v)\\, \\Theta$, elementwise."""
+
+    activation: Activation
+
+    def __call__(self, state: KernelState) -> KernelState:
+        act, (u, v) = self.activation, (state.left[:, None], state.right[None])
+        tangent = state.tangent
+        if tangent is not None:
+            tangent = act.dual_dot(u, v, state.kernel) * tangent
+        return KernelState(
+            kernel=act.dual(u, v, state.kernel),
+            left=act.g(state.left),
+            right=act.g(state.right),
+            left_mean=act.mean(state.left),
+            right_mean=act.mean(state.right),
+            tangent=tangent,
+        )
+
+
+@dataclass(frozen=True)
+class Residual:
+    """$\\gamma z + f(z)$ with a branch f that ends in a `Dense`: $K' = \\gamma^2 K + K_f$, $\\Theta$ likewise."""
+
+    branch: KernelMap
+    gamma: float = 1.0
+
+    def __call__(self, state: KernelState) -> KernelState:
+        inner, square = self.branch(state), self.gamma**2
+        tangent = None
+        if state.tangent is not None and inner.tangent is not None:
+            tangent = square * state.tangent + inner.tangent
+        return KernelState(
+            kernel=square * state.kernel + inner.kernel,
+            left=square * state.left + inner.left,
+            right=square * state.right + inner.right,
+            left_mean=self.gamma * state.left_mean + inner.left_mean,
+            right_mean=self.gamma * state.right_mean + inner.right_mean,
+            tangent=tangent,
+        )
+
+
+@dataclass(frozen=True)
+class LayerNormalisation:
+    """Layer normalisation of a wide layer: every input is centred and brought to unit variance over neurons."""
+
+    eps: float = 1e-5
+
+    def __call__(self, state: KernelState) -> KernelState:
+        left = state.left - state.left_mean.square()
+        right = state.right - state.right_mean.square()
+        scale = torch.rsqrt((left[:, None] + self.eps) * (right[None] + self.eps))
+        return replace(
+            state,
+            kernel=(state.kernel - state.left_mean[:, None] * state.right_mean[None]) * scale,
+            left=left / (left + self.eps),
+            right=right / (right + self.eps),
+            left_mean=torch.zeros_like(left),
+            right_mean=torch.zeros_like(right),
+            tangent=None if state.tangent is None else state.tangent * scale,
+        )
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Maps one after the other; chains concatenate, the empty chain does nothing: a monoid.
+
+    Args:
+        maps: the first one first.
+    """
+
+    maps: tuple[KernelMap, ...] = ()
+
+    def __call__(self, state: KernelState) -> KernelState:
+        for layer in self.maps:
+            state = layer(state)
+        return state
+
+    def __matmul__(self, earlier: Chain) -> Chain:
+        """The composition: `(later @ earlier)(state) = later(earlier(state))`."""
+        return Chain((*earlier.maps, *self.maps))
+
+    def __pow__(self, depth: int) -> Chain:
+        """The chain, `depth` times over."""
+        return Chain(self.maps * depth)
+
+
+def plain_network(activation: Activation, depth: int, dense: Dense) -> Chain:
+    """So many equal `Dense` layers with an activation between them."""
+    if depth < 1:
+        raise InputError(f"a network has at least one layer, got {depth}")
+    return Chain((Pointwise(activation), dense)) ** (depth - 1) @ Chain((dense,))
