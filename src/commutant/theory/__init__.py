@@ -2,6 +2,8 @@
 
 from ._criticality import Criticality as Criticality
 from ._criticality import criticality as criticality
+from ._finite_width import FiniteWidth as FiniteWidth
+from ._finite_width import finite_width as finite_width
 from ._kernel_maps import Chain as Chain
 from ._kernel_maps import Dense as Dense
 from ._kernel_maps import KernelMap as KernelMap

@@ -1,0 +1,89 @@
+"""Nodes and weights for expectations over a few correlated Gaussian variables at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ._gaussian import RADIUS, density, panel_edges, panel_nodes, powers_of_two
+
+MOST = 4  # variables: a tensor grid of more would be too large
+_PANEL_ORDER = 10
+_DEGREES = {3: 40, 4: 22}  # of the Gauss-Hermite rule along each of three or four axes
+
+
+def gaussian_nodes(
+    covariance: Float[Tensor, "n n"], kinks: tuple[float, ...] = ()
+) -> tuple[Float[Tensor, "nodes rank"], Float[Tensor, "nodes"], Float[Tensor, "n rank"]]:
+    """Standard normal nodes y, their weights, and R with $z = R y$ of the given covariance.
+
+    One and two variables get panels at the kinks (of every z), so that kinked functions converge; three and four a
+    Gauss-Hermite grid, good for smooth ones. The rank of a singular covariance is found, and only so many axes used.
+
+    Args:
+        covariance: positive semidefinite.
+        kinks: where the functions to be integrated are not smooth, the same for every variable.
+
+    Raises:
+        InputError: for more than four independent variables, or an indefinite matrix.
+    """
+    covariance = covariance.to(torch.float64)
+    values, vectors = torch.linalg.eigh(covariance)
+    top = float(values[-1]) if len(values) else 0.0
+    if bool((values < -1e-9 * max(top, 1e-300)).any()):
+        raise InputError(f"a covariance has no negative eigenvalues, got {float(values[0]):.3g}")
+    keep = values > 1e-12 * max(top, 1e-300)
+    rank = int(keep.sum())
+    if rank > MOST:
+        raise InputError(
+            f"expectations over more than {MOST} independent Gaussian variables are not offered, got {rank}"
+        )
+    root = vectors[:, keep] * values[keep].sqrt()
+    if rank == 2:
+        # A triangular root: the first variable by itself, the second given the first.
+        root = torch.linalg.qr(root.mT).R.mT
+    if rank == 0:
+        return torch.zeros(1, 0, dtype=torch.float64), torch.ones(1, dtype=torch.float64), root
+    if rank > 2:
+        return (*_hermite_grid(rank, covariance), root)
+    if rank == 1:
+        return (*_line(root[:, 0], kinks), root)
+    return (*_plane(root, kinks), root)
+
+
+def _hermite_grid(rank: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    x, w = (torch.from_numpy(t).to(like.device) for t in np.polynomial.hermite_e.hermegauss(_DEGREES[rank]))
+    w = w / w.sum()
+    weights = torch.cartesian_prod(*[w] * rank).prod(-1)
+    return torch.cartesian_prod(*[x] * rank), weights
+
+
+def _points(slopes: Tensor, kinks: tuple[float, ...]) -> Tensor:
+    """Where on the axis y the variables slope * y meet a kink or a power of two."""
+    at = torch.tensor([*kinks, *powers_of_two(RADIUS * float(slopes.abs().max()))], dtype=torch.float64)
+    return (at.to(slopes.device) / slopes[slopes.abs() > 1e-12, None]).flatten()
+
+
+def _line(slopes: Tensor, kinks: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    zero, one = torch.zeros_like(slopes[:1]), torch.ones_like(slopes[:1])
+    y, weights = panel_nodes(panel_edges(zero, one, _points(slopes, kinks)), 2 * _PANEL_ORDER)
+    return y[0, :, None], (weights * density(y, one, zero))[0]
+
+
+def _plane(root: Tensor, kinks: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Two axes: z_i = r_i1 y1 + r_i2 y2. Panels of y2, at each y1, where one of the z has a kink."""
+    y1, w1 = _line(root[:, 0], kinks)
+    y1 = y1[:, 0]
+    free = root[:, 1].abs() > 1e-12
+    at = torch.tensor([*kinks, 0.0], dtype=torch.float64, device=root.device)
+    crossing = (at - root[free, 0, None, None] * y1[:, None]) / root[free, 1, None, None]
+    crossing = crossing.transpose(0, 1).flatten(1)
+    zero, one = torch.zeros_like(y1), torch.ones_like(y1)
+    y2, w2 = panel_nodes(panel_edges(zero, one, at, extra=(crossing,)), _PANEL_ORDER)
+    weights = w1[:, None] * w2 * density(y2, one, zero)
+    keep = (weights > 1e-25).flatten()
+    nodes = torch.stack([y1[:, None].expand_as(y2), y2], -1).flatten(0, 1)
+    return nodes[keep], weights.flatten()[keep]
