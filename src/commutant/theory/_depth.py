@@ -1,0 +1,167 @@
+"""How deep a network may be for its width: the emergent scale depth / width, and what a skip does to it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import brentq
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra import Activation, gaussian_expectation
+from ._criticality import Criticality, Source, as_activation, criticality
+
+
+def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = True) -> float:
+    """$\\nu$ of $V / n K^2 = \\nu\\, L / n$ at criticality, with an identity skip of weight gamma around every layer.
+
+    $\\nu = (1 - \\gamma^2)\\,[(1 - \\gamma^2)\\, c_4 + 4 \\gamma^2 + 2 \\gamma (1 + \\gamma)\\, c_3^2]$ with
+    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point; in the class of
+    tanh $(2/3)(1 - \\gamma^4)$. The term of $c_3$ is a three-point vertex that an identity skip brings about for every
+    activation that is not odd; the published formula has it not.
+
+    Args:
+        activation: a name, a module, a function or an `Activation`.
+        gamma: weight of the skip, in [0, 1].
+        three_point: False for the formula as published.
+
+    Raises:
+        InputError: for an activation without a critical point, or a gamma outside [0, 1].
+
+    Example:
+        >>> round(nonlinearity("relu"), 9), round(nonlinearity("relu", 0.5**0.5, three_point=False), 9)
+        (5.0, 2.25)
+    """
+    if not 0 <= gamma <= 1:
+        raise InputError(f"gamma, the weight of the skip, lies between 0 and 1, got {gamma}")
+    act = as_activation(activation)
+    found = _critical(act)
+    if found.kind == "zero":
+        return 2 / 3 * (1 - gamma**4)
+    fourth, third = _cumulants(act, found)
+    free, skip = 1 - gamma**2, 2 * gamma * (1 + gamma) * third**2 if three_point else 0.0
+    return free * (free * fourth + 4 * gamma**2 + skip)
+
+
+def optimal_ratio(activation: Source, outputs: int, gamma: float = 0.0) -> float:
+    """The depth over width at which a critical network knows most: $r^* = 4 / ((20 + 3 n_L)\\, \\nu(\\gamma))$.
+
+    Example:
+        >>> round(optimal_ratio("relu", 10), 4), round(optimal_ratio("tanh", 10), 4)
+        (0.016, 0.12)
+    """
+    if outputs < 1:
+        raise InputError(f"a network has at least one output, got {outputs}")
+    nu = nonlinearity(activation, gamma)
+    return 4 / ((20 + 3 * outputs) * nu) if nu else float("inf")
+
+
+def skip_for(activation: Source, depth: int, width: int, outputs: int) -> float:
+    """The weight of the skip that makes a depth optimal for a width: the root of $r^*(\\gamma) = L / n$ nearest 1.
+
+    Raises:
+        InputError: when no skip does, for a network so shallow that none is wanted.
+
+    Example:
+        >>> round(skip_for("tanh", 64, 128, 10), 6) == round((1 - 0.5 / 0.5 * 0.24) ** 0.25, 6)
+        True
+    """
+    if min(depth, width) < 1:
+        raise InputError(f"depth and width are at least 1, got {depth} and {width}")
+    act = as_activation(activation)
+    wanted = 4 * width / ((20 + 3 * outputs) * depth)
+    # From 1, where nu is zero, down to the first gamma at which nu is what is wanted.
+    grid = [1 - i / 400 for i in range(401)]
+    for high, low in itertools.pairwise(grid):
+        if nonlinearity(act, low) >= wanted:
+            return float(brentq(lambda g: nonlinearity(act, g) - wanted, low, high, xtol=1e-12))
+    raise InputError(
+        f"no skip makes {depth} layers of {width} optimal for {outputs} outputs: without one "
+        f"r* = {optimal_ratio(act, outputs):.3g} is above {depth / width:.3g} already"
+    )
+
+
+def four_point_exact(activation: Source, widths: Sequence[int], kernel: float = 1.0) -> Float[Tensor, "layers"]:
+    """$E \\hat G^2 - K^2$ of a critical network of a scale-invariant activation, to all orders in 1/width.
+
+    $K^2 (\\prod_l (1 + \\nu / n_l) - 1)$, the variance over networks of a neuron's second moment (times $n$ and to
+    first order it is V). Where depth nears width it departs from the first order: the breakdown at $r \\sim 1$.
+
+    Example:
+        >>> [round(float(v), 6) for v in four_point_exact("relu", [50, 50])]
+        [0.0, 0.1, 0.21]
+    """
+    act = as_activation(activation)
+    if act.slopes is None:
+        raise InputError(f"all orders are known for scale-invariant activations alone, got {act.name}")
+    nu = nonlinearity(act)
+    growth = torch.log1p(nu / torch.tensor([float(n) for n in widths], dtype=torch.float64)).cumsum(0)
+    return kernel**2 * torch.cat([torch.zeros(1, dtype=torch.float64), torch.expm1(growth)])
+
+
+def residual_four_point(
+    activation: Source,
+    depth: int,
+    kernel: float = 1.0,
+    *,
+    gamma: float,
+    bias_variance: float = 0.0,
+    weight_variance: float,
+    three_point: bool = True,
+) -> tuple[Float[Tensor, "layers"], Float[Tensor, "layers"], Float[Tensor, "layers"]]:
+    """K, V and the three-point vertex T of a residual network of equal widths, to first order in 1/width.
+
+    $z' = W s(z) + b + \\gamma z$. An identity skip breaks the symmetry $z_i \\to -z_i$ unless s is odd, and
+    $E z_i^2 z_j = T / n$ appears: $T' = \\gamma(\\gamma^2 + C_W g') T + \\gamma C_W E z s^2$,
+    $V' = \\chi^2 V + 4 \\gamma^2 K^2 C_W g' + C_W^2 (E s^4 - g^2) + 2 \\chi C_W E (s^2)' T$,
+    $\\chi = \\gamma^2 + C_W g'$.
+
+    Args:
+        activation, bias_variance, weight_variance, kernel: as in `kernel_flow`.
+        depth: layers, the first included.
+        gamma: weight of the skip.
+        three_point: False leaves T out, as published.
+
+    Example:
+        >>> K, V, T = residual_four_point("relu", 3, gamma=0.5**0.5, weight_variance=1.0)
+        >>> [round(float(v), 2) for v in V]
+        [0.0, 2.25, 5.4]
+    """
+    act = as_activation(activation)
+    k, v, t = (torch.tensor(x, dtype=torch.float64) for x in (kernel, 0.0, 0.0))
+    out = [(k, v, t)]
+    for _ in range(depth - 1):
+        square, fourth, third = _moments(act, float(k))
+        drift = weight_variance * float(act.chi(k).parallel)
+        grown = gamma**2 + drift
+        new = grown**2 * v + 4 * gamma**2 * k**2 * drift + weight_variance**2 * (fourth - square**2)
+        if three_point:
+            new = new + 2 * grown * weight_variance * third / k * t
+            t = gamma * grown * t + gamma * weight_variance * third
+        k, v = bias_variance + weight_variance * square + gamma**2 * k, new
+        out.append((k, v, t))
+    stacked = [torch.stack([layer[i] for layer in out]) for i in range(3)]
+    return stacked[0], stacked[1], stacked[2]
+
+
+def _critical(act: Activation) -> Criticality:
+    found = criticality(act)
+    if not found:
+        raise InputError(found.sentence)
+    return found
+
+
+def _moments(act: Activation, kernel: float) -> tuple[float, float, float]:
+    """$E s^2$, $E s^4$ and $E z s^2$."""
+    fourth = gaussian_expectation(lambda z: act(z) ** 4, kernel, kinks=act.kinks)
+    third = gaussian_expectation(lambda z: z * act(z) ** 2, kernel, kinks=act.kinks)
+    return float(act.g(kernel)), float(fourth), float(third)
+
+
+def _cumulants(act: Activation, found: Criticality) -> tuple[float, float]:
+    square, fourth, third = _moments(act, found.kernel)
+    weight = found.weight_variance
+    return weight**2 * (fourth - square**2) / found.kernel**2, weight * third / found.kernel**1.5
