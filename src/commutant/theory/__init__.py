@@ -20,3 +20,15 @@ from ._kernel_maps import LayerNormalisation as LayerNormalisation
 from ._kernel_maps import Pointwise as Pointwise
 from ._kernel_maps import Residual as Residual
 from ._kernel_maps import plain_network as plain_network
+from ._moment_map import FixedPoint as FixedPoint
+from ._moment_map import SelfNormalization as SelfNormalization
+from ._moment_map import fixed_point as fixed_point
+from ._moment_map import is_self_normalizing as is_self_normalizing
+from ._moment_map import moment_map as moment_map
+from ._selu import SELU as SELU
+from ._selu import SNN as SNN
+from ._selu import AlphaDropout as AlphaDropout
+from ._selu import Normalized as Normalized
+from ._selu import gamma_for_growth as gamma_for_growth
+from ._selu import lecun_normal_ as lecun_normal_
+from ._selu import selu_parameters as selu_parameters
