@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
 export MPLBACKEND := Agg
 # Where annotations are checked at run time: everywhere but in the Triton kernels, whose source is compiled.
-CHECKED := commutant.laws,commutant.algebra,commutant.kernels._dispatch,commutant.parameters,commutant.sets,commutant.sequences,commutant.weights,commutant.geometry,commutant.theory,commutant.data,commutant.training,commutant.evidence,commutant.papers,commutant.report,commutant.cli,beartype.beartype
+CHECKED := commutant.laws,commutant.algebra,commutant.kernels._dispatch,commutant.parameters,commutant.sets,commutant.sequences,commutant.weights,commutant.geometry,commutant.theory,commutant.permutations,commutant.data,commutant.training,commutant.evidence,commutant.papers,commutant.report,commutant.cli,beartype.beartype
 
 .PHONY: demo test lint types floors unit docs bench tables format build browser clean
 

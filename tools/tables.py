@@ -24,6 +24,7 @@ ROOMS = (
     "weights",
     "geometry",
     "theory",
+    "permutations",
     "data",
     "training",
     "evidence",

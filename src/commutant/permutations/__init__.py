@@ -1,0 +1,11 @@
+"""Networks that learn permutations exactly, with the law of their outputs, and programs made of such maps."""
+
+from ._ensemble import NTKLinear as NTKLinear
+from ._ensemble import ReLUEnsemble as ReLUEnsemble
+from ._learner import ExactPermutationLearner as ExactPermutationLearner
+from ._tangent_kernel import PermutationNTK as PermutationNTK
+from ._tangent_kernel import arccos_kernels as arccos_kernels
+from ._tangent_kernel import round_outputs as round_outputs
+from ._templates import Template as Template
+from ._templates import TemplateProgram as TemplateProgram
+from ._templates import addition as addition

@@ -1,0 +1,132 @@
+"""Learn a permutation, or any selection map, exactly on every binary input from the k basis vectors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ._ensemble import ReLUEnsemble
+from ._tangent_kernel import PermutationNTK, Rule, binary_inputs, round_outputs
+
+
+class ExactPermutationLearner:
+    """Two-layer networks that learn $x \\mapsto P x$ from $e_1 ... e_k$, right on all $2^k - 1$ nonzero binary inputs.
+
+    In the manner of scikit-learn. With `width=None` the networks are infinitely wide and the ensemble infinitely large:
+    the mean predictor, exact. With a width, real networks are trained together, as many as `delta` asks for. Targets
+    are any selection map (each output copies one input; outputs may repeat or drop inputs). Outputs fed by several
+    inputs (OR) are right only on inputs that are not too dense; where they are not, `fit` says from which weight on.
+
+    A *linear* network learns the same map from the same data, exactly: what is special here is that ReLU networks do.
+
+    Args:
+        delta: allowed probability that any input is answered wrongly, over initialisations.
+        rule: how averaged outputs become bits: `"topn"` (keeps the weight: permutations), `"midpoint"`, or the
+            paper's `"sign"`, which needs many more networks.
+        width: hidden units of real networks, or None for the limit.
+        models: how many of them; None for what `delta` asks for.
+        antithetic: start every network at zero; a handful is enough then.
+        seed: of the weights.
+
+    Example:
+        >>> learner = ExactPermutationLearner().fit(torch.eye(5), torch.eye(5)[[3, 0, 4, 1, 2]])
+        >>> learner.predict(torch.tensor([[1, 0, 0, 1, 1]])).tolist()
+        [[0, 1, 1, 1, 0]]
+    """
+
+    def __init__(
+        self,
+        *,
+        delta: float = 0.01,
+        rule: Rule = "midpoint",
+        width: int | None = None,
+        models: int | None = None,
+        antithetic: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.delta, self.rule, self.width, self.models = delta, rule, width, models
+        self.antithetic, self.seed = antithetic, seed
+
+    def fit(self, x: Float[Tensor, "k k"], y: Float[Tensor, "k outputs"]) -> ExactPermutationLearner:
+        """Learn from the basis vectors, in any order, and their images.
+
+        Raises:
+            InputError: for inputs that are not the k basis vectors, images that are not binary, or the topn rule where
+                images do not keep the weight.
+        """
+        k = x.shape[1] if x.ndim == 2 else 0
+        rows, weights = binary_inputs(x, max(k, 1))
+        if len(rows) != k or bool((weights != 1).any()) or bool((rows.sum(0) != 1).any()):
+            raise InputError(f"training inputs are the {k} basis vectors, each once, got {len(rows)} rows")
+        if y.ndim != 2 or len(y) != k or bool(((y != 0) & (y != 1)).any()):
+            raise InputError(f"images are binary rows, one for each of {k} inputs, got shape {tuple(y.shape)}")
+        self.law_ = PermutationNTK(k)
+        targets = torch.empty(k, y.shape[1], dtype=torch.float64)
+        targets[rows.argmax(1)] = y.to(torch.float64)
+        self.targets_ = targets
+        fed = targets.sum(0)
+        self.dense_from_ = self._first_wrong_weight(int(fed.max()) if len(fed) else 1)
+        if self.rule == "topn" and not (bool((fed == 1).all()) and targets.shape[1] == k):
+            raise InputError("the topn rule keeps the weight of the input, which these images do not; use 'midpoint'")
+        self.ensemble_: ReLUEnsemble | None = None
+        if self.width is not None:
+            self.models_ = self.models or self.law_.ensemble_size(self.delta, self.rule)
+            generator = torch.Generator().manual_seed(self.seed)
+            self.ensemble_ = ReLUEnsemble(
+                k, targets.shape[1], width=self.width, models=self.models_, antithetic=self.antithetic,
+                generator=generator,
+            )  # fmt: skip
+            top = (2 * math.pi + k - 1) / (2 * math.pi * k)
+            self.steps_ = self.ensemble_.fit(torch.eye(k), targets.float(), rate=1 / top, tolerance=1e-5)
+        return self
+
+    def decision_function(self, x: Tensor) -> Float[Tensor, "rows outputs"]:
+        """Averaged outputs at the normalised inputs."""
+        self._fitted()
+        rows, _ = binary_inputs(x, self.law_.k)
+        if self.ensemble_ is None:
+            return self.law_.weights(x) @ self.targets_
+        with torch.no_grad():
+            return self.ensemble_((rows / rows.norm(dim=1, keepdim=True)).float()).double().mean(0)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Bits `(rows, outputs)`, uint8.
+
+        Raises:
+            InputError: before `fit`, for rows that are zero or not binary, or so dense that an OR would be wrong.
+        """
+        average = self.decision_function(x)
+        _, weights = binary_inputs(x, self.law_.k)
+        if self.dense_from_ is not None and bool((weights >= self.dense_from_).any()):
+            raise InputError(
+                f"some outputs are fed by several inputs, and from {self.dense_from_} ones on their sign is wrong; row "
+                f"{int((weights >= self.dense_from_).nonzero()[0])} has {int(weights.max())}"
+            )
+        rule: Rule = "sign" if float(self.targets_.sum(0).max()) > 1 else self.rule
+        return round_outputs(average, weights, self.law_, rule)
+
+    def certificate(self) -> float:
+        """Bound on the probability that any of the $2^k - 1$ inputs is answered wrongly, over initialisations.
+
+        By the law of infinite width; 0 for the infinite ensemble and for antithetic networks, which have no spread.
+        """
+        self._fitted()
+        return 0.0 if self.ensemble_ is None or self.antithetic else self.law_.failure(self.models_, self.rule)
+
+    def _first_wrong_weight(self, fed: int) -> int | None:
+        """The least weight at which one hit among so many inputs of an output is outweighed by the misses."""
+        if fed <= 1:
+            return None
+        for n in range(2, self.law_.k):
+            one, zero = self.law_.mean(n)
+            if one + (fed - 1) * zero <= 0 and n + fed - 1 <= self.law_.k:
+                return n
+        return None
+
+    def _fitted(self) -> None:
+        if not hasattr(self, "law_"):
+            raise InputError("the learner is not fitted: call fit with the basis vectors and their images first")

@@ -1,0 +1,123 @@
+"""Algorithms as templates: local rules on bits, each a training example, executed exactly by the trained predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ._tangent_kernel import PermutationNTK
+
+_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Template:
+    """When these bits have these values, write these bits.
+
+    Args:
+        when: values of named bits.
+        then: names of the bits that the next state has set.
+    """
+
+    when: Mapping[str, int]
+    then: Sequence[str]
+
+
+class TemplateProgram:
+    """A synchronous program of local rules, run by the infinite-width predictor trained on one example a template.
+
+    Every template is an orthonormal training input whose image are the bits that it sets. A state is encoded as the
+    normalised indicator of the templates that match it; an output is $\\mu_1$ times hits plus $\\mu_0$ times misses,
+    and is one when above 1e-10. A bit that no matching template sets is zero in the next state.
+
+    Args:
+        bits: names of all bits of a state.
+        templates: the rules.
+
+    Raises:
+        InputError: for unknown bits, two templates that can match at once and set the same bit so often that misses
+            outweigh a hit, or no template.
+
+    Example:
+        >>> swap = TemplateProgram(["a", "b"], [Template({"a": 1}, ["b"]), Template({"b": 1}, ["a"])])
+        >>> swap.step({"a": 1, "b": 0})
+        {'a': 0, 'b': 1}
+    """
+
+    def __init__(self, bits: Sequence[str], templates: Sequence[Template]) -> None:
+        self.bits, self.templates = tuple(bits), tuple(templates)
+        if not self.templates or len(set(self.bits)) != len(self.bits):
+            raise InputError(
+                f"a program has templates and bits of different names, got {len(self.templates)} templates"
+            )
+        at = {bit: i for i, bit in enumerate(self.bits)}
+        unknown = {bit for t in self.templates for bit in (*t.when, *t.then) if bit not in at}
+        if unknown:
+            raise InputError(f"templates name unknown bits: {', '.join(sorted(unknown))}")
+        self._law = PermutationNTK(len(self.templates))
+        self._care = torch.zeros(len(self.templates), len(self.bits), dtype=torch.bool)
+        self._value = torch.zeros_like(self._care)
+        self._image = torch.zeros(len(self.templates), len(self.bits), dtype=torch.float64)
+        for row, template in enumerate(self.templates):
+            for bit, value in template.when.items():
+                self._care[row, at[bit]], self._value[row, at[bit]] = True, bool(value)
+            for bit in template.then:
+                self._image[row, at[bit]] = 1.0
+
+    def run(self, states: Tensor, steps: int) -> Tensor:
+        """The states after so many steps, `(batch, bits)` of 0 and 1, all at once."""
+        if states.ndim != 2 or states.shape[1] != len(self.bits) or bool(((states != 0) & (states != 1)).any()):
+            raise InputError(f"states are binary, shape (batch, {len(self.bits)}), got {tuple(states.shape)}")
+        state = states.bool()
+        for _ in range(steps):
+            matches = ~((state[:, None] ^ self._value) & self._care).any(-1)
+            hits = matches.double() @ self._image
+            count = matches.sum(1)
+            means = torch.tensor([self._means(int(n)) for n in count], dtype=torch.float64)
+            misses = self._image.sum(0) - hits
+            state = means[:, :1] * hits + means[:, 1:] * misses > _TOLERANCE
+        return state.to(torch.uint8)
+
+    def step(self, state: Mapping[str, int]) -> dict[str, int]:
+        """One step of one state, by names."""
+        missing = set(self.bits) - set(state)
+        if missing:
+            raise InputError(f"the state lacks the bits {', '.join(sorted(missing))}")
+        row = torch.tensor([[int(state[bit]) for bit in self.bits]])
+        return dict(zip(self.bits, self.run(row, 1)[0].tolist(), strict=True))
+
+    def _means(self, n: int) -> tuple[float, float]:
+        if n == 0:
+            return 0.0, 0.0
+        one, zero = self._law.mean(n)
+        return one, 0.0 if n == self._law.k else zero
+
+
+def addition(bits: int) -> TemplateProgram:
+    """Binary addition of p and q: after 2 m steps q holds the sum modulo $2^m$, and `overflow` its top carry.
+
+    Bits `p0 ... ` and `q0 ...`, the least significant first. Each step moves what does not collide from p and q to p,
+    and sends a carry where both are set to the next place of q.
+
+    Example:
+        >>> program = addition(3)
+        >>> state = dict.fromkeys(program.bits, 0) | {"p0": 1, "p1": 1, "q0": 1}  # 3 + 1
+        >>> for _ in range(6):
+        ...     state = program.step(state)
+        >>> [state[f"p{i}"] for i in range(3)]
+        [0, 0, 1]
+    """
+    if bits < 1:
+        raise InputError(f"numbers have at least one bit, got {bits}")
+    rules = []
+    for i in range(bits):
+        p, q = f"p{i}", f"q{i}"
+        carry = f"q{i + 1}" if i + 1 < bits else "overflow"
+        rules += [Template({p: 0, q: 1}, [p]), Template({p: 1, q: 0}, [p]), Template({p: 1, q: 1}, [carry])]
+    rules.append(Template({"overflow": 1}, ["overflow"]))
+    names = [f"{letter}{i}" for letter in "pq" for i in range(bits)]
+    return TemplateProgram([*names, "overflow"], rules)

@@ -1,0 +1,288 @@
+"""Exact learning of permutations: closed forms, their law, decoders, real networks, programs."""
+
+import math
+
+import pytest
+import torch
+
+from commutant import InputError
+from commutant.permutations import (
+    ExactPermutationLearner,
+    NTKLinear,
+    PermutationNTK,
+    ReLUEnsemble,
+    Template,
+    TemplateProgram,
+    addition,
+    arccos_kernels,
+    round_outputs,
+)
+
+
+def every_input(k):
+    numbers = torch.arange(1, 2**k)
+    return (numbers[:, None] >> torch.arange(k) & 1).double()
+
+
+def of_weight(k, n):
+    x = torch.zeros(1, k, dtype=torch.float64)
+    x[0, :n] = 1
+    return x
+
+
+def test_the_training_kernel_and_its_inverse():
+    for k in (1, 2, 5, 64):
+        nngp, ntk = arccos_kernels(torch.eye(k))
+        c, eye = 1 / (2 * math.pi * k), torch.eye(k, dtype=torch.float64)
+        torch.testing.assert_close(ntk, c * ((2 * math.pi - 1) * eye + 1), rtol=0, atol=1e-15)
+        torch.testing.assert_close(nngp, c * ((math.pi - 1) * eye + 1), rtol=0, atol=1e-15)
+        d = 2 * math.pi
+        inverse = (eye - 1 / (d - 1 + k)) / (c * (d - 1))
+        torch.testing.assert_close(ntk @ inverse, eye, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("regime", ["ntk", "nngp"])
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 17, 64])
+def test_closed_forms_are_the_generic_solve(regime, k):
+    law = PermutationNTK(k, regime)
+    for n in range(1, k + 1):
+        x = of_weight(k, n)
+        w, (one, zero) = law.weights(x)[0], law.mean(n)
+        torch.testing.assert_close(w[:n], torch.full_like(w[:n], one), rtol=0, atol=1e-11)
+        if n < k:
+            torch.testing.assert_close(w[n:], torch.full_like(w[n:], zero), rtol=0, atol=1e-11)
+        assert float(law.covariance(x, x)) == pytest.approx(law.variance(n), abs=1e-11)
+
+
+TABLE = [(5, 2, 0.56063, -0.014640, 0.0662), (5, 4, 0.32397, -0.047094, 0.1179), (10, 2, 0.56542, -0.009850, 0.0652),
+         (10, 5, 0.28373, -0.040712, 0.1250), (20, 2, 0.56932, -0.005954, 0.0645), (30, 15, 0.12759, -0.045054, 0.1760),
+         (50, 2, 0.57255, -0.002723, 0.0639)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("k", "n", "one", "zero", "variance"), TABLE)
+def test_reference_values(k, n, one, zero, variance):
+    law = PermutationNTK(k)
+    assert law.mean(n) == pytest.approx((one, zero), abs=6e-6)
+    assert k * law.variance(n) == pytest.approx(variance, abs=6e-5)
+    if n == 2:
+        assert law.mean(2)[1] == pytest.approx(-0.150544 / (k + 2 * math.pi - 1), rel=1e-5)
+
+
+def test_reference_values_at_full_weight_and_in_the_other_regime():
+    assert PermutationNTK(10).mean(10)[0] == pytest.approx(0.14039, abs=6e-6)
+    assert PermutationNTK(50).variance(50) * 50 == pytest.approx(0.2721, abs=6e-5)
+    law = PermutationNTK(10, "nngp")
+    assert law.mean(2) == pytest.approx((0.61794, -0.02326), abs=6e-6)
+    assert law.variance(2) == pytest.approx(6.28e-3, abs=6e-6)
+
+
+@pytest.mark.parametrize("regime", ["ntk", "nngp"])
+def test_signs_and_a_gap_that_does_not_depend_on_k(regime):
+    gaps = {}
+    for k in (3, 8, 40):
+        law = PermutationNTK(k, regime)
+        assert law.mean(1) == pytest.approx((1, 0), abs=1e-13)
+        assert law.variance(1) == 0
+        for n in range(2, k):
+            one, zero = law.mean(n)
+            assert one > 0 > zero
+            assert law.variance(n) > 0
+            gaps.setdefault(n, []).append(one - zero)
+    assert all(max(g) - min(g) < 1e-12 for g in gaps.values())
+
+
+def test_the_covariance_has_exactly_the_training_points_as_null_directions():
+    k = 5
+    values = torch.linalg.eigvalsh(PermutationNTK(k).covariance(every_input(k), every_input(k)))
+    assert float(values.min()) > -1e-12
+    assert int((values < 1e-12).sum()) == k
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 7, 12])
+def test_the_limit_decodes_every_input(k):
+    perm = torch.randperm(k, generator=torch.Generator().manual_seed(k))
+    y = torch.eye(k)[perm]
+    x = every_input(k)
+    want = (x @ y.double()).to(torch.uint8)
+    for rule in ("sign", "midpoint", "topn"):
+        assert torch.equal(ExactPermutationLearner(rule=rule).fit(torch.eye(k), y).predict(x), want), rule
+    shuffled = torch.randperm(k, generator=torch.Generator().manual_seed(1))
+    learner = ExactPermutationLearner().fit(torch.eye(k)[shuffled], y[shuffled])
+    assert torch.equal(learner.predict(x), want)
+    assert learner.certificate() == 0
+
+
+def test_two_hundred_coordinates():
+    k = 200
+    x = (torch.rand(64, k, generator=torch.Generator().manual_seed(0)) < 0.3).double()
+    perm = torch.randperm(k, generator=torch.Generator().manual_seed(2))
+    learner = ExactPermutationLearner().fit(torch.eye(k), torch.eye(k)[perm])
+    assert torch.equal(learner.predict(x), (x @ torch.eye(k, dtype=torch.float64)[perm]).to(torch.uint8))
+
+
+def test_selection_maps_and_where_or_fails():
+    y = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0]])  # input 0 twice, 1 and 3 dropped
+    learner = ExactPermutationLearner().fit(torch.eye(4), y)
+    x = every_input(4)
+    assert torch.equal(learner.predict(x), (x @ y.double()).to(torch.uint8))
+    with pytest.raises(InputError, match="topn rule keeps the weight"):
+        ExactPermutationLearner(rule="topn").fit(torch.eye(4), y)
+    k = 30
+    both = torch.eye(k)[:, :29].clone()
+    both[29, 0] = both[28, 0] = 1  # the first output is an OR of three
+    wide = ExactPermutationLearner().fit(torch.eye(k), both)
+    assert wide.dense_from_ is not None
+    sparse = of_weight(k, 2)
+    assert wide.predict(sparse)[0].tolist() == [1, 1, *[0] * 27]
+    with pytest.raises(InputError, match="fed by several inputs"):
+        wide.predict(torch.ones(1, k))
+    law = PermutationNTK(30)
+    for n, ratio in ((2, 134), (15, 2.8), (29, 0.7)):
+        one, zero = law.mean(n)
+        assert one / -zero == pytest.approx(ratio, rel=0.03)
+
+
+def test_sizes_of_ensembles():
+    """The union bound over all inputs, as printed for the sign and the midpoint rule."""
+    for k, sign, midpoint in ((5, 533, 7), (10, 888, 18), (15, 1232, 29), (20, 1589, 39), (30, 2338, 62)):
+        law = PermutationNTK(k)
+        assert law.ensemble_size(0.05, "sign") <= sign
+        assert law.ensemble_size(0.05, "midpoint") <= midpoint
+        assert law.failure(law.ensemble_size(0.05, "sign"), "sign") <= 0.05
+        assert law.failure(law.ensemble_size(0.05, "sign") - 1, "sign") > 0.05
+    one = PermutationNTK(30).ensemble_size(0.1, "sign", n=2)
+    s2, m = PermutationNTK(30).variance(2), -PermutationNTK(30).mean(2)[1]
+    assert one <= 2 * s2 / m**2 * math.log(30 / 0.2) + 1
+    assert PermutationNTK(64).ensemble_size(0.01, "topn") < 200
+
+
+def test_the_published_curve_is_of_the_other_regime():
+    """N at which 90 % of weight-2 inputs are right: measured 43 to 175; NTK law 205 to 840, last layer 28 to 190."""
+
+    def needed(k, regime):
+        law = PermutationNTK(k, regime)
+        (one, zero), s = law.mean(2), math.sqrt(law.variance(2))
+        phi = torch.special.ndtr
+        for size in range(1, 2000):
+            root = math.sqrt(size) / s
+            right = phi(torch.tensor(-zero * root)) ** (k - 2) * phi(torch.tensor(one * root)) ** 2
+            if float(right) >= 0.9:
+                return size
+        return None
+
+    ks = (5, 10, 15, 20, 25, 30)
+    assert [needed(k, "nngp") for k in ks] == pytest.approx([28, 58, 89, 121, 155, 190], abs=2)
+    assert [needed(k, "ntk") for k in ks] == pytest.approx([205, 333, 454, 579, 708, 840], abs=3)
+
+
+def test_sampled_ensembles_and_their_rounding():
+    k, models = 6, 400
+    law, x = PermutationNTK(k), every_input(6)
+    y = torch.eye(k)[[2, 0, 1, 5, 3, 4]]
+    draws = law.sample(x, y, models, torch.Generator().manual_seed(0))
+    assert draws.shape == (models, 63, k)
+    want, weights = (x @ y.double()).to(torch.uint8), x.sum(1).long()
+    error = (draws.mean(0) - law.weights(x) @ y.double()).abs().max()
+    assert float(error) < 5 * max(law.variance(n) for n in range(1, 7)) ** 0.5 / models**0.5
+    ratio = draws.var(0)[weights == 3].mean() / law.variance(3)
+    assert float(ratio) == pytest.approx(1, abs=0.05)
+
+    def right(count, rule):
+        outs = draws[: models // count * count].reshape(-1, count, 63, k).mean(1)
+        return sum(float((round_outputs(o, weights, law, rule) == want).all(1).float().mean()) for o in outs) / len(
+            outs
+        )
+
+    assert right(1, "sign") < 0.5 < right(1, "topn")
+    assert right(10, "topn") > 0.999
+    assert right(10, "midpoint") > 0.98
+    assert right(10, "sign") < 0.9
+
+
+def test_top_n_keeps_the_weight_of_anything_and_breaks_ties_by_index():
+    scores = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    weights = torch.arange(50) % 7 + 1
+    assert torch.equal(round_outputs(scores, weights, PermutationNTK(7), "topn").sum(1), weights)
+    assert round_outputs(torch.zeros(1, 4), torch.tensor([2]), PermutationNTK(4), "topn").tolist() == [[1, 1, 0, 0]]
+
+
+def test_real_networks_follow_the_law():
+    """Width 2048, forty networks: mean and variance of the limit, and few are enough with the midpoint rule."""
+    k = 5
+    perm = torch.tensor([1, 2, 0, 4, 3])
+    y = torch.eye(k)[perm]
+    learner = ExactPermutationLearner(width=2048, models=40, seed=1).fit(torch.eye(k), y)
+    assert learner.steps_ < 120
+    x = every_input(k)
+    assert torch.equal(learner.predict(x), (x @ y.double()).to(torch.uint8))
+    with torch.no_grad():
+        outs = learner.ensemble_((x / x.norm(dim=1, keepdim=True)).float()).double()
+    law, weights = learner.law_, x.sum(1).long()
+    for n in (2, 3, 4):
+        assert float(outs.var(0)[weights == n].mean()) / law.variance(n) == pytest.approx(1, abs=0.2)
+    mean = law.weights(x) @ y.double()
+    assert float((outs.mean(0) - mean).abs().max()) < 0.1
+    assert 0 < learner.certificate() < 0.05
+
+
+def test_antithetic_networks_start_at_zero_and_hardly_vary():
+    k = 5
+    y = torch.eye(k)[[1, 2, 0, 4, 3]]
+    x = every_input(k)
+    start = ReLUEnsemble(k, k, width=512, models=3, antithetic=True, generator=torch.Generator().manual_seed(0))
+    assert float(start(x.float()).detach().abs().max()) == 0
+    learner = ExactPermutationLearner(width=2048, models=8, antithetic=True, rule="sign").fit(torch.eye(k), y)
+    assert torch.equal(learner.predict(x), (x @ y.double()).to(torch.uint8))
+    with torch.no_grad():
+        outs = learner.ensemble_((x / x.norm(dim=1, keepdim=True)).float()).double()
+    n3 = x.sum(1) == 3
+    assert float(outs.var(0)[n3].mean()) < 0.1 * learner.law_.variance(3)
+
+
+def test_networks_without_biases_are_homogeneous_and_relabel_by_rows():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(NTKLinear(6, 64), torch.nn.ReLU(), NTKLinear(64, 6))
+    x = torch.randn(10, 6)
+    torch.testing.assert_close(net(3 * x), 3 * net(x), rtol=1e-5, atol=1e-6)
+    law, perm = PermutationNTK(6), torch.randperm(6)
+    y, inputs = torch.eye(6, dtype=torch.float64), every_input(6)
+    moved = law.weights(inputs) @ y[:, perm]
+    torch.testing.assert_close(moved, (law.weights(inputs) @ y)[:, perm], rtol=0, atol=1e-13)
+    torch.testing.assert_close(law.weights(inputs[:, perm]), law.weights(inputs)[:, perm], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 5])
+def test_addition_is_exact_on_all_pairs(bits):
+    program = addition(bits)
+    numbers = torch.arange(2**bits)
+    a, b = (t.flatten() for t in torch.meshgrid(numbers, numbers, indexing="ij"))
+    places = torch.arange(bits)
+    state = torch.cat([a[:, None] >> places & 1, b[:, None] >> places & 1, torch.zeros(len(a), 1, dtype=torch.long)], 1)
+    out = program.run(state, 2 * bits).long()
+    total = (out[:, :bits] << places).sum(1) + (out[:, -1] << bits)
+    assert torch.equal(total, a + b)
+    assert int(out[:, bits : 2 * bits].sum()) == 0
+
+
+def test_what_is_refused():
+    law = PermutationNTK(4)
+    with pytest.raises(InputError, match="input 1 is zero"):
+        law.weights(torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0]]))
+    with pytest.raises(InputError, match="input 0 is not binary"):
+        law.weights(torch.tensor([[0.5, 0, 0, 1]]))
+    with pytest.raises(InputError, match=r"shape \(rows, 4\), got \(1, 3\)"):
+        law.weights(torch.ones(1, 3))
+    with pytest.raises(InputError, match="between 1 and 4, got 5"):
+        law.mean(5)
+    with pytest.raises(InputError, match="k = 0"):
+        PermutationNTK(0)
+    with pytest.raises(InputError, match="each once, got 2 rows"):
+        ExactPermutationLearner().fit(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.eye(2))
+    with pytest.raises(InputError, match="not fitted"):
+        ExactPermutationLearner().predict(torch.ones(1, 2))
+    with pytest.raises(InputError, match="must be even, got 7"):
+        ReLUEnsemble(2, 2, width=7, models=1, antithetic=True)
+    with pytest.raises(InputError, match="rate"):
+        ReLUEnsemble(4, 4, width=64, models=2).fit(torch.eye(4), torch.eye(4), rate=100.0)
+    with pytest.raises(InputError, match="unknown bits: z"):
+        TemplateProgram(["a"], [Template({"z": 1}, ["a"])])
