@@ -17,11 +17,9 @@ from commutant.permutations import (
     arccos_kernels,
     round_outputs,
 )
-
-
-def every_input(k):
-    numbers = torch.arange(1, 2**k)
-    return (numbers[:, None] >> torch.arange(k) & 1).double()
+from commutant.permutations import (
+    every_binary_input as every_input,
+)
 
 
 def of_weight(k, n):

@@ -5,6 +5,7 @@ from ._ensemble import ReLUEnsemble as ReLUEnsemble
 from ._learner import ExactPermutationLearner as ExactPermutationLearner
 from ._tangent_kernel import PermutationNTK as PermutationNTK
 from ._tangent_kernel import arccos_kernels as arccos_kernels
+from ._tangent_kernel import every_binary_input as every_binary_input
 from ._tangent_kernel import round_outputs as round_outputs
 from ._templates import Template as Template
 from ._templates import TemplateProgram as TemplateProgram

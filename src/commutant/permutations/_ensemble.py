@@ -103,9 +103,16 @@ class ReLUEnsemble(nn.Module):
     @torch.no_grad()
     def fit(
         self, x: Float[Tensor, "rows inputs"], y: Float[Tensor, "rows outputs"], rate: float, *,
-        tolerance: float = 1e-6, steps: int = 1000,
+        first: float = 1.0, tolerance: float = 1e-6, steps: int = 1000,
     ) -> int:  # fmt: skip
         """Full-batch gradient descent on $\\frac12 \\sum |f(x) - y|^2$ until every residual is below the tolerance.
+
+        Args:
+            x, y: all of the training set.
+            rate: of both layers, in NTK parametrisation; below 2 over the top eigenvalue of the kernel.
+            first: factor on the rate of the first layer; inputs / width is one rate in standard parametrisation.
+            tolerance: of the largest residual.
+            steps: at most.
 
         Returns:
             the steps taken.
@@ -127,7 +134,7 @@ class ReLUEnsemble(nn.Module):
                 )
             back = (error @ self.second.mT) * (z > 0) * width**-0.5
             self.second.sub_(hidden.mT @ error, alpha=rate * width**-0.5)
-            self.first.sub_(x.mT @ back, alpha=rate * inputs**-0.5)
+            self.first.sub_(x.mT @ back, alpha=first * rate * inputs**-0.5)
         raise InputError(
             f"the residual is {left:.1e} after {steps} steps, above {tolerance:g}: allow more, or a rate below {rate:g}"
         )

@@ -34,6 +34,18 @@ def binary_inputs(x: Tensor, k: int, *, what: str = "input") -> tuple[Tensor, Te
     return x.to(torch.float64), weights
 
 
+def every_binary_input(k: int) -> Float[Tensor, "rows k"]:
+    """All $2^k - 1$ nonzero binary rows, float64, in counting order, the first coordinate changing fastest.
+
+    Example:
+        >>> every_binary_input(2).tolist()
+        [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    """
+    if not 1 <= k <= 24:
+        raise InputError(f"all binary inputs are listed for 1 to 24 coordinates, got {k}")
+    return (torch.arange(1, 2**k)[:, None] >> torch.arange(k) & 1).double()
+
+
 class PermutationNTK:
     """Law of the outputs of infinitely wide two-layer ReLU networks trained to convergence on $e_1 ... e_k$.
 

@@ -1,4 +1,4 @@
-"""Experiments on geometry, far smaller than at any scale: they run, and give what their claims and figures read."""
+"""Experiments far smaller than at any scale: they run, and give what their claims and figures read."""
 
 import math
 
@@ -16,6 +16,8 @@ TINY = {
                                        "epochs": 1, "learning_rate": 1e-3},
     ("frame-averaging", "exactness"): {"pairs": 2},
     ("tinvnn", "shapes"): {"train": 50, "test": 10, "points": 40, "epochs": 1},
+    ("exact-permutation-learning", "learning"): {"ks": [3, 8], "width": 256},
+    ("exact-permutation-learning", "regime"): {"k": 4, "width": 256, "models": {"standard": 8, "ntk": 8}},
     ("tinvnn", "routes"): {"cities": 5, "tests": 4, "steps": 2},
 }  # fmt: skip
 
