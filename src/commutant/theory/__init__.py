@@ -12,6 +12,9 @@ from ._finite_width import finite_width as finite_width
 from ._flow import KernelFlow as KernelFlow
 from ._flow import depth_scale as depth_scale
 from ._flow import kernel_flow as kernel_flow
+from ._initialise import Initialised as Initialised
+from ._initialise import activations_before as activations_before
+from ._initialise import critical_ as critical_
 from ._kernel_maps import Chain as Chain
 from ._kernel_maps import Dense as Dense
 from ._kernel_maps import KernelMap as KernelMap

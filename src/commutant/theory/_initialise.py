@@ -1,0 +1,188 @@
+"""Critical initialisation of a module, in place, from the activations that it is found to use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .._errors import InputError
+from ..algebra import Activation
+from ._criticality import Criticality, Source, as_activation, criticality
+from ._selu import SELU, AlphaDropout, Normalized
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.RMSNorm)
+_NOT_POINTWISE = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Softmin, nn.GLU)
+_POINTWISE = {
+    "relu", "relu_", "relu6", "tanh", "sigmoid", "gelu", "silu", "mish", "elu", "elu_", "selu", "selu_", "celu", "sin",
+    "cos", "leaky_relu", "leaky_relu_", "softplus", "softsign", "hardtanh", "hardswish", "hardsigmoid", "erf", "atan",
+    "abs",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Initialised:
+    """What was done to one layer.
+
+    Attributes:
+        layer: its name in the module.
+        after: the activation before it, or None for a layer that reads inputs or normalised features.
+        bias_variance, weight_variance: $C_b$ and $C_W$.
+        std: of its weights, $\\sqrt{C_W / \\text{fan-in}}$.
+    """
+
+    layer: str
+    after: str | None
+    bias_variance: float
+    weight_variance: float
+    std: float
+
+
+def critical_(
+    module: nn.Module,
+    *,
+    activation: Source | None = None,
+    gamma: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> list[Initialised]:
+    """Initialise all linear and convolutional layers of a module at the critical point of its activations, in place.
+
+    A layer after an activation gets that one's $C_W$ / fan-in and $C_b$; a layer that reads inputs (standardise them)
+    or normalised features brings them to the critical kernel. Activations are found by tracing: functional ones count.
+
+    Args:
+        module: any module that `torch.fx` can trace; others with `activation`.
+        activation: what stands before every layer but the first, instead of tracing.
+        gamma: weight of an identity skip around every layer: variances are multiplied by $1 - \\gamma^2$.
+        generator: of the values.
+
+    Returns:
+        what was done, layer by layer, in the order of the pass.
+
+    Raises:
+        InputError: for an activation without a critical point, a layer after several different ones, a module without
+            such layers, or one that can't be traced.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 1))
+        >>> [(done.layer, done.after, round(done.weight_variance, 4)) for done in critical_(net)]
+        [('0', None, 3.3886), ('2', 'gelu', 1.9831)]
+    """
+    if not 0 <= gamma < 1:
+        raise InputError(f"gamma, the weight of a skip, lies in [0, 1), got {gamma}")
+    if activation is None:
+        before = activations_before(module)
+    else:
+        layers = [name for name, layer in module.named_modules() if isinstance(layer, _LAYERS)]
+        before = {name: as_activation(activation) if i else None for i, name in enumerate(layers)}
+    if not before:
+        raise InputError(f"{type(module).__name__} has no linear or convolutional layer to initialise")
+    kinds = {act.name: act for act in before.values() if act is not None}
+    points = {name: _point(act) for name, act in kinds.items()}
+    first = next(iter(points.values()), None)
+    done = []
+    for name, act in before.items():
+        layer = module.get_submodule(name)
+        assert isinstance(layer, _LAYERS)
+        if act is not None:
+            point = points[act.name]
+            bias, weight = point.bias_variance, point.weight_variance
+        elif first is not None and first.kind == "half-stable":
+            bias, weight = first.bias_variance, first.kernel - first.bias_variance
+        else:
+            bias, weight = 0.0, 1.0
+        scale = 1 - gamma**2 if act is not None else 1.0
+        std = (scale * weight / layer.weight[0].numel()) ** 0.5
+        with torch.no_grad():
+            layer.weight.normal_(0, std, generator=generator)
+            if layer.bias is not None:
+                layer.bias.normal_(0, (scale * bias) ** 0.5, generator=generator) if bias else layer.bias.zero_()
+        done.append(Initialised(name, act.name if act else None, scale * bias, scale * weight, std))
+    return done
+
+
+def _point(act: Activation) -> Criticality:
+    found = criticality(act)
+    if not found:
+        raise InputError(found.sentence)
+    return found
+
+
+def activations_before(module: nn.Module) -> dict[str, Activation | None]:
+    """For every linear or convolutional layer, in the order of the pass, the activation whose values it reads, or None.
+
+    Raises:
+        InputError: for a module that can't be traced, or a layer that reads several different activations.
+
+    Example:
+        >>> activations_before(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Dropout(), nn.Linear(3, 1)))
+        {'0': None, '3': Activation('tanh')}
+    """
+    try:
+        graph = _Tracer().trace(module)
+    except Exception as error:
+        raise InputError(
+            f"{type(module).__name__} can't be traced ({type(error).__name__}); say what it uses with activation="
+        ) from error
+    out: dict[str, Activation | None] = {}
+    known: dict[str, Activation] = {}
+    for node in graph.nodes:
+        if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), _LAYERS):
+            found = {act.name: act for act in _upstream(node.args[0], module, set(), known)}
+            if len(found) > 1:
+                raise InputError(f"layer {node.target} reads several activations: {', '.join(found)}; pass activation=")
+            out[str(node.target)] = next(iter(found.values()), None)
+    return out
+
+
+def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str, Activation]) -> list[Activation]:
+    """The activations that a value comes from, through everything that is no layer and no normalisation."""
+    if not isinstance(node, fx.Node) or node in seen:
+        return []
+    seen.add(node)
+    act = _activation_of(node, module, known)
+    if act is not None:
+        return [act]
+    if node.op == "placeholder":
+        return []
+    if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), (*_LAYERS, *_NORMS)):
+        return []
+    return [act for other in node.all_input_nodes for act in _upstream(other, module, seen, known)]
+
+
+def _activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]) -> Activation | None:
+    """The activation that a node applies, each kind made once."""
+    if node.op == "call_module":
+        layer = module.get_submodule(str(node.target))
+        standard = type(layer).__module__ == "torch.nn.modules.activation" and not isinstance(layer, _NOT_POINTWISE)
+        if not (standard or isinstance(layer, SELU | Normalized)):
+            return None
+        name, function = type(layer).__name__.lower(), layer
+        key = str(node.target) if next(layer.parameters(), None) is not None else repr(layer)
+    else:
+        name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+        if node.op not in ("call_function", "call_method") or name not in _POINTWISE:
+            return None
+        options = {key: value for key, value in node.kwargs.items() if key not in ("input", "inplace")}
+        name, function, key = name.rstrip("_"), _bound(node, name, options), f"{name}{node.args[1:]}{options}"
+    if key not in known:
+        known[key] = Activation(function)
+        known[key].name = name
+    return known[key]
+
+
+def _bound(node: fx.Node, name: str, options: dict[str, Any]) -> Any:
+    rest, target = node.args[1:], node.target
+    if isinstance(target, str):
+        return lambda z: getattr(z.clone(), name)(*rest, **options)
+    return lambda z: target(z.clone(), *rest, **options)
+
+
+class _Tracer(fx.Tracer):
+    """Takes the activations of this library as a whole, as it does those of torch."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, SELU | Normalized | AlphaDropout) or super().is_leaf_module(m, module_qualified_name)

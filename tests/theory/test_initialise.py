@@ -1,0 +1,109 @@
+"""Critical initialisation in place: what is found by tracing, what is drawn, and that signals stay."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from commutant import InputError
+from commutant.theory import SELU, activations_before, critical_
+
+
+def deep(act, depth=50, width=256):
+    layers = [nn.Linear(64, width)]
+    for _ in range(depth - 1):
+        layers += [act(), nn.Linear(width, width)]
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Mish, lambda: nn.LeakyReLU(0.3)])
+def test_signals_and_gradients_survive_fifty_layers(act):
+    net = deep(act)
+    critical_(net, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    out = net(x)
+    assert 3e-3 < float(out.detach().var()) < 200
+    probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    (grad,) = torch.autograd.grad((out * probe).sum(), x)
+    assert 5e-3 < float(grad.square().mean()) / 4 < 200  # 256 outputs to 64 inputs
+
+
+class Functional(nn.Module):
+    """A convolutional residual network with functional activations and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.branch = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.after = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.branch(F.leaky_relu(x, 0.1))
+        x = self.after(self.norm(x))
+        return self.head(F.dropout(x.relu().mean((2, 3)), 0.1, self.training))
+
+
+def test_functional_activations_are_found_through_reshaping_and_additions():
+    found = activations_before(Functional())
+    assert {name: act and act.name for name, act in found.items()} == {
+        "stem": None, "branch": "leaky_relu", "after": None, "head": "relu",
+    }  # fmt: skip
+    assert found["branch"].slopes == pytest.approx((0.1, 1.0))
+    done = critical_(Functional(), generator=torch.Generator().manual_seed(0))
+    assert [round(d.weight_variance, 6) for d in done] == [1.0, round(2 / 1.01, 6), 1.0, 2.0]
+
+
+def test_variances_are_those_of_fan_in_and_half_stable_kernels():
+    net = nn.Sequential(nn.Conv2d(4, 512, 3), nn.GELU(), nn.Conv2d(512, 512, 3), nn.GELU(), nn.Linear(64, 7))
+    done = critical_(net, generator=torch.Generator().manual_seed(0))
+    assert done[1].std == pytest.approx((1.98305826 / (512 * 9)) ** 0.5, rel=1e-6)
+    weights = net[2].weight.detach()
+    assert float(weights.std()) == pytest.approx(done[1].std, rel=0.01)
+    assert float(net[2].bias.detach().var()) == pytest.approx(0.17292239, rel=0.2)
+    assert done[0].bias_variance + done[0].weight_variance == pytest.approx(3.5615528)
+    again = critical_(net, generator=torch.Generator().manual_seed(0))
+    assert done == again
+    assert torch.equal(weights, net[2].weight.detach())
+
+
+def test_a_skip_takes_its_share_and_an_activation_may_be_said():
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    assert [d.weight_variance for d in critical_(net, gamma=0.6)] == pytest.approx([1.0, 2 * 0.64])
+    assert [d.after for d in critical_(nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]), activation="tanh")] == [
+        None, "tanh",
+    ]  # fmt: skip
+    critical_(nn.Sequential(nn.Linear(4, 4), SELU(), nn.Linear(4, 4)))
+
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.a(x) if x.sum() > 0 else x
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.a(torch.tanh(x) + torch.relu(x))
+
+
+def test_what_is_refused():
+    with pytest.raises(InputError, match="can't be traced"):
+        critical_(Branching())
+    with pytest.raises(InputError, match="several activations"):
+        critical_(Two())
+    with pytest.raises(InputError, match="no critical point"):
+        critical_(nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.Linear(2, 2)))
+    with pytest.raises(InputError, match="no linear or convolutional layer"):
+        critical_(nn.ReLU())
+    with pytest.raises(InputError, match="lies in"):
+        critical_(nn.Linear(2, 2), gamma=1.0)
