@@ -218,7 +218,43 @@ def test_moments_with_a_mean_and_parameters_with_gradients():
     assert float(by_slope) == pytest.approx(0.6, rel=1e-12)
 
 
+def test_a_constant_input_has_the_gradient_of_the_function_itself():
+    mean = doubles(0.3, -0.2).requires_grad_()
+    value = gaussian_expectation(torch.tanh, doubles(0.0, 1.0), mean)
+    (slope,) = torch.autograd.grad(value.sum(), mean)
+    assert float(slope[0]) == pytest.approx(1 - math.tanh(0.3) ** 2, abs=1e-12)
+    near = [float(gaussian_expectation(torch.tanh, 1.0, -0.2 + h)) for h in (-1e-5, 1e-5)]
+    assert float(slope[1]) == pytest.approx((near[1] - near[0]) / 2e-5, rel=1e-6)
+
+
+def test_variances_whose_product_leaves_the_range():
+    for name in ("relu", "tanh"):
+        act = Activation(name)
+        tiny = act.dual(1e-170, 1e-170, 0.9e-170)
+        assert float(tiny) / 1e-170 == pytest.approx(
+            0.9 if name == "tanh" else float(act.dual(1.0, 1.0, 0.9)), rel=1e-9
+        )
+    assert float(Activation("relu").dual(1e200, 1e200, 1e200)) == pytest.approx(5e199)
+
+
+def test_gelu_of_a_huge_input_is_relu():
+    act, relu = Activation("gelu"), Activation("relu")
+    close(act.g(doubles(1e20, 1e60)), relu.g(doubles(1e20, 1e60)), 1e-9)
+    close(act.dual_dot(1e10, 1e10, 1e10), relu.dual_dot(1e10, 1e10, 1e10), 1e-5)
+
+
+def test_functions_that_work_in_place():
+    act = Activation(nn.ReLU(inplace=True))
+    assert act.slopes == (0.0, 1.0)
+    assert float(gaussian_expectation(lambda z: z.mul_(2), 1.0, 0.5)) == pytest.approx(1.0)
+
+
 def test_what_is_refused_in_a_sentence():
+    for name in ("relu", "gelu", "erf"):
+        with pytest.raises(InputError, match="no pair of Gaussians"):
+            Activation(name).dual(1.0, 1.0, 5.0)
+    with pytest.raises(InputError, match="leaves the range"):
+        Activation("exp").g(1e4)
     with pytest.raises(InputError, match="log gives nan"):
         Activation(torch.log)
     with pytest.raises(InputError, match="unknown activation 'rleu'; known are"):

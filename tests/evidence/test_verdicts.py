@@ -1,9 +1,10 @@
 import math
 
 import pytest
-from evidence_toy import LINE, claim
+from evidence_toy import LINE, PAPER, claim
 
-from commutant.evidence import Interval, judge
+from commutant import RunError
+from commutant.evidence import Interval, Task, judge, judge_runs, run_task
 
 
 def verdict(effects, controls=(), bar=0.5):
@@ -47,3 +48,10 @@ def test_a_record_holds_the_figures_that_every_seed_has():
     assert figures([{"a": 1.0, "b": 2.0, "_plot": 5.0}, {"a": 3.0, "_plot": 5.0}]) == {
         "a": {"mean": 2.0, "sd": 2.0**0.5}
     }
+
+
+def test_runs_of_an_older_measure_are_named(tmp_path):
+    assert run_task(Task("evidence_toy", "line", "small", 0, str(tmp_path))) is None
+    newer = claim("line", LINE, effect=lambda m: m["a figure of today"])
+    with pytest.raises(RunError, match=r"lack the figure 'a figure of today'.*delete that folder"):
+        judge_runs(PAPER, newer, "small", tmp_path)

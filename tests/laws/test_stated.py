@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 import commutant.algebra
 import commutant.geometry
 import commutant.parameters
+import commutant.permutations
 import commutant.sequences
 import commutant.sets
+import commutant.theory
 import commutant.weights
 from commutant.laws import Draw, stated_laws
 

@@ -140,6 +140,25 @@ def test_selection_maps_and_where_or_fails():
         assert one / -zero == pytest.approx(ratio, rel=0.03)
 
 
+def test_outputs_that_copy_nothing_and_many_that_copy_the_same():
+    nothing = ExactPermutationLearner().fit(torch.eye(3), torch.tensor([[1, 0], [0, 0], [0, 0]]))
+    assert nothing.predict(torch.ones(1, 3)).tolist() == [[1, 0]]
+    many = ExactPermutationLearner(width=64, models=2, delta=0.05).fit(torch.eye(4), torch.eye(4).repeat(1, 3))
+    assert many.certificate() == pytest.approx(min(1.0, 3 * many.law_.failure(2, "midpoint")))
+    both = torch.eye(4)
+    both[1, 0] = 1
+    with pytest.raises(InputError, match="in the limit alone"):
+        ExactPermutationLearner(width=64).fit(torch.eye(4), both)
+
+
+def test_rules_too_many_for_one_bit_are_refused_where_they_fail():
+    rules = [Template({f"x{i}": int(i == 0)}, ["o"]) for i in range(10)]
+    rules += [Template({f"x{i}": 1}, ["x0"]) for i in range(10)]
+    program = TemplateProgram(["o", *(f"x{i}" for i in range(10))], rules)
+    with pytest.raises(InputError, match="bit o is set by a template, but outweighed"):
+        program.run(torch.ones(1, 11), 1)
+
+
 def test_sizes_of_ensembles():
     """The union bound over all inputs, as printed for the sign and the midpoint rule."""
     for k, sign, midpoint in ((5, 533, 7), (10, 888, 18), (15, 1232, 29), (20, 1589, 39), (30, 2338, 62)):
@@ -262,7 +281,7 @@ def test_addition_is_exact_on_all_pairs(bits):
     assert int(out[:, bits : 2 * bits].sum()) == 0
 
 
-def test_what_is_refused():
+def test_what_is_refused(unchecked):
     law = PermutationNTK(4)
     with pytest.raises(InputError, match="input 1 is zero"):
         law.weights(torch.tensor([[1, 0, 0, 1], [0, 0, 0, 0]]))
@@ -282,5 +301,9 @@ def test_what_is_refused():
         ReLUEnsemble(2, 2, width=7, models=1, antithetic=True)
     with pytest.raises(InputError, match="rate"):
         ReLUEnsemble(4, 4, width=64, models=2).fit(torch.eye(4), torch.eye(4), rate=100.0)
+    with pytest.raises(InputError, match="fit takes rows"):
+        ReLUEnsemble(2, 2, width=8, models=1).fit(torch.eye(2), torch.ones(2, 1), rate=1.0)
+    with pytest.raises(InputError, match="delta in"):
+        ExactPermutationLearner(delta=5.0).fit(torch.eye(2), torch.eye(2))
     with pytest.raises(InputError, match="unknown bits: z"):
         TemplateProgram(["a"], [Template({"z": 1}, ["a"])])

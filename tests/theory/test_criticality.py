@@ -19,6 +19,8 @@ TABLE = [
     ("erf", "zero", 0.0, 0.0, math.pi / 4),
     ("atan", "zero", 0.0, 0.0, 1.0),
     ("elu", "zero", 0.0, 0.0, 1.0),
+    ("hardtanh", "zero", 0.0, 0.0, 1.0),  # linear near zero: which way the kernel goes is seen at 0.01 and above alone
+    (nn.ReLU(inplace=True), "scale-invariant", 1.0, 0.0, 2.0),
     ("gelu", "half-stable", (3 + math.sqrt(17)) / 2, 0.1729223908, 1.9830582574),
     ("gelu_tanh", "half-stable", 3.5567728449, 0.1728951982, 1.9828882398),
     ("silu", "half-stable", 14.3201736181, 0.5551431707, 1.9880046783),
@@ -33,7 +35,7 @@ def test_reference_values(source, kind, kernel, bias, weight):
     assert found.kernel == pytest.approx(kernel, abs=1e-8)
     assert found.bias_variance == pytest.approx(bias, abs=2e-10)
     assert found.weight_variance == pytest.approx(weight, abs=2e-10)
-    assert max(map(abs, found.residuals)) < 1e-9 if kind != "zero" else max(map(abs, found.residuals)) < 1e-5
+    assert max(map(abs, found.residuals)) < (1e-5 if kind == "zero" else 1e-9)
     assert found
 
 
@@ -53,7 +55,7 @@ def test_none_is_said_to_be_none(name):
 def test_how_fast_kernels_and_angles_decay(name, decay, exponent):
     found = criticality(name)
     assert found.decay == pytest.approx(decay, abs=1e-9, nan_ok=True)
-    assert found.exponent == pytest.approx(exponent, abs=0.02)
+    assert found.exponent == pytest.approx(exponent, abs=1e-3)
 
 
 def test_the_kernel_of_tanh_and_elu_decays_as_the_class_says():

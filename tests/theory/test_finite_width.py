@@ -138,7 +138,7 @@ def test_random_networks_of_selu():
         assert abs(value - want) < max(4 * error, 0.15 * abs(want)), (name, value, want, error)
 
 
-def test_what_is_refused():
+def test_what_is_refused(unchecked):
     with pytest.raises(InputError, match="kinks: vertices of at most two"):
         finite_width("relu", [8], torch.eye(3), weight_variance=2.0)
     with pytest.raises(InputError, match="more than 4 independent"):

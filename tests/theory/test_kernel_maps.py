@@ -124,7 +124,7 @@ def test_layer_normalisation_and_residuals_against_wide_networks():
         z = first(x)
         out = 0.7 * z + second(torch.relu(z))
         normal = torch.nn.functional.layer_norm(torch.relu(out), (n,))
-    maps = (Dense(0, 1.5), Residual(Chain((Pointwise(RELU), Dense(0, 0.8))), gamma=0.7))
+    maps = (Dense(0.0, 1.5), Residual(Chain((Pointwise(RELU), Dense(0.0, 0.8))), gamma=0.7))
     state = Chain(maps)(KernelState.of_inputs(x, x))
     torch.testing.assert_close((out @ out.T / n).double(), state.kernel, rtol=0.1, atol=0.05)
     state = LayerNormalisation()(Pointwise(RELU)(state))
@@ -132,7 +132,7 @@ def test_layer_normalisation_and_residuals_against_wide_networks():
     assert state.left.tolist() == pytest.approx([1, 1, 1], abs=1e-4)
 
 
-def test_zero_inputs_one_input_and_bad_ones():
+def test_zero_inputs_one_input_and_bad_ones(unchecked):
     net = plain_network(RELU, 3, Dense(0.0, 2.0))
     out = net(KernelState.of_inputs(torch.zeros(2, 3), torch.zeros(2, 3)))
     assert out.kernel.abs().max() == 0

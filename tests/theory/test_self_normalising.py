@@ -229,7 +229,7 @@ def test_a_skip_tames_two_hundred_layers():
     assert float(wild.square().mean()) > 1e4
 
 
-def test_shapes_forms_and_refusals_of_the_network():
+def test_shapes_forms_and_refusals_of_the_network(unchecked):
     net = SNN(20, 4, hidden=64, depth=3, form="conic")
     widths = [layer.out_features for layer in net.modules() if isinstance(layer, nn.Linear)]
     assert widths == [64, 25, 10, 4]
@@ -250,5 +250,9 @@ def test_shapes_forms_and_refusals_of_the_network():
         selu_parameters(0, 0)
     with pytest.raises(InputError, match="variance must not be negative"):
         moment_map(0.0, -1.0)
+    with pytest.raises(InputError, match="variance falls to zero"):
+        fixed_point(start=(0.0, 0.0))
+    with pytest.raises(InputError, match="at least zero, got the start"):
+        fixed_point(start=(0.0, -1.0))
     with pytest.raises(InputError, match="diverge"):
         fixed_point(tau=4.0, activation="relu")

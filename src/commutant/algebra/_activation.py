@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._duals import GELU, ClosedForm, Erf, Exponential, PiecewiseLinear, Wave
-from ._gaussian import Scalar, checked, evaluate, gaussian_expectation
+from ._gaussian import Scalar, checked, checked_pair, evaluate, gaussian_expectation
 from ._gaussian_pairs import gaussian_pair_expectation, slope_of
 from ._hermite import hermite_coefficients
 from ._kinks import derivatives, find_kinks, jumps_of
@@ -140,7 +140,7 @@ class Activation:
         """$g(K) = E s(z)^2$ over $z \\sim N(0, K)$, of the shape of K."""
         if self._formula is not None:
             (k,) = checked(variance=variance)
-            return self._formula.dual(k, k, k)
+            return self._finite(self._formula.dual(k, k, k))
         return gaussian_expectation(lambda z: self(z).square(), variance, kinks=self.kinks)
 
     def mean(self, variance: Scalar) -> Float[Tensor, "..."]:
@@ -172,8 +172,7 @@ class Activation:
     def dual(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:
         """$E s(u) s(v)$ over a centred Gaussian pair, broadcast over the three; differentiable."""
         if self._formula is not None:
-            u, v, c = checked(variance_u=variance_u, variance_v=variance_v, covariance=covariance)
-            return self._formula.dual(u, v, c)
+            return self._finite(self._formula.dual(*checked_pair(variance_u, variance_v, covariance)))
         kinks = (self.kinks, self.kinks)
         return gaussian_pair_expectation(self, self, variance_u, variance_v, covariance, kinks=kinks)
 
@@ -185,8 +184,7 @@ class Activation:
         """
         self._need_slope("derivative's dual")
         if self._formula is not None:
-            u, v, c = checked(variance_u=variance_u, variance_v=variance_v, covariance=covariance)
-            return self._formula.dual_dot(u, v, c)
+            return self._finite(self._formula.dual_dot(*checked_pair(variance_u, variance_v, covariance)))
         kinks = (self.kinks, self.kinks)
         return gaussian_pair_expectation(self.slope, self.slope, variance_u, variance_v, covariance, kinks=kinks)
 
@@ -200,9 +198,14 @@ class Activation:
         """$a_k = E s(\\sqrt q\\, x)\\, he_k(x)$ of orthonormal Hermite polynomials; $\\sum_k a_k^2 = g(q)$."""
         return hermite_coefficients(self, variance, terms, self.kinks)
 
+    def _finite(self, values: Tensor) -> Tensor:
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"an expectation of {self.name} leaves the range of float64 at so large a variance")
+        return values
+
     def _need_slope(self, what: str) -> None:
         if self.jumps:
-            raise InputError(f"{self.name} jumps at {self.jumps[0]:g}, so that its {what} is infinite or undefined")
+            raise InputError(f"{self.name} jumps at {self.jumps[0]:g}, so that there is no {what}")
 
     def _limits_at_zero(self) -> tuple[float, float, float]:
         """Limits of the susceptibilities for K to zero."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ._gaussian import geometric_mean
+
 _TWO_PI = 2 * math.pi
 
 
+@runtime_checkable
 class ClosedForm(Protocol):
     """The two expectations of an activation, by formula, differentiable, broadcast over float64 tensors."""
 
@@ -81,22 +84,21 @@ class Exponential:
 
 
 class GELU:
-    """$z \\Phi(z)$."""
+    """$z \\Phi(z)$. Differences of large numbers, $(1 + q_u)(1 + q_v) - c^2$ and the like, are taken apart first."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        inside, determinant, mixed = self._parts(u, v, c)
-        rest = (u * v + c.square() * mixed) / (_TWO_PI * determinant.sqrt())
+        inside, gap, determinant, inverse = self._parts(u, v, c)
+        rest = (gap + c.square() * inverse) / (_TWO_PI * determinant.sqrt())
         return c / 4 + c / _TWO_PI * torch.arcsin(inside) + rest
 
     def dual_dot(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        inside, determinant, mixed = self._parts(u, v, c)
-        root = determinant.sqrt()
-        outer = (u * v + c.square() * mixed) * c / (_TWO_PI * determinant * root)
-        return 1 / 4 + torch.arcsin(inside) / _TWO_PI + c / (_TWO_PI * root) + c * mixed / (math.pi * root) + outer
+        inside, _, determinant, inverse = self._parts(u, v, c)
+        rest = (c.square() * inverse - u - v - 1) / determinant + 2 * inverse
+        return 1 / 4 + torch.arcsin(inside) / _TWO_PI + c / (_TWO_PI * determinant.sqrt()) * rest
 
-    def _parts(self, u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        product = (1 + u) * (1 + v)
-        return c / product.sqrt(), product - c.square(), 1 / (1 + u) + 1 / (1 + v) - 1
+    def _parts(self, u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        gap = u * v - c.square()
+        return c / ((1 + u) * (1 + v)).sqrt(), gap, gap + u + v + 1, 1 / (1 + u) + 1 / (1 + v)
 
 
 def angle(u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +106,7 @@ def angle(u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
     A right angle where one variance is zero.
     """
-    norm = (u * v).sqrt()
+    norm = geometric_mean(u, v)
     gap = torch.where(norm > 0, (norm - c) / torch.where(norm > 0, norm, 1.0), 1.0).clamp(0, 2)
     return 2 * torch.arcsin((gap / 2).sqrt()), (gap * (2 - gap)).sqrt()
 
@@ -115,7 +117,7 @@ class _ArcCosine(torch.autograd.Function):
     @staticmethod
     def forward(ctx, u, v, c, above, below):  # type: ignore[no-untyped-def]
         theta, sine = angle(u, v, c)
-        norm = (u * v).sqrt() / _TWO_PI
+        norm = geometric_mean(u, v) / _TWO_PI
         cosine = torch.cos(theta)
         same, opposite = sine + (math.pi - theta) * cosine, sine - theta * cosine
         value = norm * ((above**2 + below**2) * same - 2 * above * below * opposite)
@@ -146,7 +148,9 @@ class _ArcCosineSlope(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         u, v, c, sine = ctx.saved_tensors
         above, below = ctx.slopes
-        by_c = _over((above - below) ** 2 / _TWO_PI * torch.ones_like(sine), (u * v).sqrt() * sine.clamp(min=1e-8))
+        by_c = _over(
+            (above - below) ** 2 / _TWO_PI * torch.ones_like(sine), geometric_mean(u, v) * sine.clamp(min=1e-8)
+        )
         by = [_over(-c * by_c, 2 * u), _over(-c * by_c, 2 * v), by_c]
         grads = [(grad * part).sum_to_size(t.shape) for part, t in zip(by, (u, v, c), strict=True)]
         return *grads, None, None

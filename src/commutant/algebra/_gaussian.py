@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,21 +14,13 @@ from torch import Tensor
 from .._errors import InputError
 from ._kinks import find_kinks, name_of
 
-Scalar = float | Tensor
+Scalar = float | int | Tensor
 Elementwise = Callable[[Tensor], Tensor]
 
 RADIUS = 12.0  # standard deviations that are integrated: the mass beyond is 4e-33
 _CHUNK = 1 << 22  # values of a function held at once
 _ORDER, _CHECK = 20, 12  # nodes of a panel, for the value and for its check
 _SPLITS = (1, 4, 16)  # panels are cut into so many until the two orders agree
-
-
-class HasKinks(Protocol):
-    """A function that knows where it is not smooth."""
-
-    kinks: tuple[float, ...]
-
-    def __call__(self, z: Tensor, /) -> Tensor: ...
 
 
 def gaussian_expectation(
@@ -50,7 +41,7 @@ def gaussian_expectation(
 
     Args:
         f: elementwise; its parameters get gradients as well.
-        variance: at least zero; at zero the value is f(m), with no gradient by the variance.
+        variance: at least zero; at zero the value is f(m), whose gradient by the variance is left out.
         mean: broadcast with the variance.
         kinks: where f or a derivative jumps; by default looked for (or taken from f where it states them).
         tolerance: error allowed, relative to $E |f|$.
@@ -91,7 +82,7 @@ def gaussian_expectation(
     )
 
 
-def kinks_of(f: Elementwise | HasKinks) -> tuple[float, ...]:
+def kinks_of(f: Elementwise) -> tuple[float, ...]:
     """Where f or its first two derivatives jump: what f states, or else what is found."""
     stated = getattr(f, "kinks", None)
     return tuple(stated) if isinstance(stated, tuple) else find_kinks(f)
@@ -143,11 +134,27 @@ def density(z: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
     return torch.where(v > 0, torch.exp(-0.5 * (z - m).square() / safe) * torch.rsqrt(2 * torch.pi * safe), 0.0)
 
 
+def checked_pair(u: Scalar, v: Scalar, c: Scalar) -> list[Tensor]:
+    """Two variances and their covariance, checked to be those of some pair."""
+    tensors = checked(variance_u=u, variance_v=v, covariance=c)
+    most = geometric_mean(tensors[0].detach(), tensors[1].detach())
+    if bool((tensors[2].detach().abs() > most * (1 + 1e-6)).any()):
+        raise InputError("no pair of Gaussians has a covariance above the geometric mean of its two variances")
+    return tensors
+
+
+def geometric_mean(u: Tensor, v: Tensor) -> Tensor:
+    """$\\sqrt{u v}$: u itself to the last bit where the two are equal, and in range where their product is not."""
+    product = u * v
+    plain = (product > 1e-280) & (product < 1e280)
+    return torch.where(plain, torch.where(plain, product, 1.0).sqrt(), u.sqrt() * v.sqrt())
+
+
 def _integral(f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
     """E f and E |f|, `(batch,)` each. f at the mean is taken off first: less cancels where the variance is small."""
     z, weights = panel_nodes(edges, order)
     values = evaluate(f, z)
-    centre = evaluate(f, mean.detach())
+    centre = evaluate(f, torch.where(variance > 0, mean.detach(), mean))  # a constant, but where it is the value
     mass = weights * density(z, variance, mean)
     return centre + ((values - centre.detach()[:, None]) * mass).sum(-1), (values.abs() * mass).sum(-1) + centre.abs()
 
@@ -163,7 +170,7 @@ def _disagreement(f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor)
 
 def evaluate(f: Elementwise, z: Tensor) -> Tensor:
     """f at float64 points, checked: elementwise, and finite."""
-    values = f(z)
+    values = f(z.clone())  # it may work in place
     if not isinstance(values, Tensor) or values.shape != z.shape:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"{name_of(f)} must be elementwise: it gave {got} for points of shape {tuple(z.shape)}")

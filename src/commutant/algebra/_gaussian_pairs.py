@@ -16,7 +16,7 @@ from ._gaussian import (
     RADIUS,
     Elementwise,
     Scalar,
-    checked,
+    checked_pair,
     density,
     evaluate,
     gaussian_expectation,
@@ -71,10 +71,7 @@ def gaussian_pair_expectation(
         >>> round(float(gaussian_pair_expectation(torch.tanh, torch.tanh, 1.0, 1.0, 0.5)), 9)
         0.186324413
     """
-    u, v, c = checked(variance_u=variance_u, variance_v=variance_v, covariance=covariance)
-    most = (u * v).detach().sqrt()
-    if bool((c.detach().abs() > most * (1 + 1e-6)).any()):
-        raise InputError("no pair of Gaussians has a covariance above the geometric mean of its two variances")
+    u, v, c = checked_pair(variance_u, variance_v, covariance)
     points = (kinks_of(f), kinks_of(g)) if kinks is None else (tuple(kinks[0]), tuple(kinks[1]))
     return _PairExpectation.apply(_Integrand(f, g, *points), u, v, c, tolerance)
 
@@ -85,7 +82,7 @@ def slope_of(f: Elementwise) -> Elementwise:
     def slope(z: Tensor) -> Tensor:
         with torch.enable_grad():
             point = z if z.requires_grad else z.detach().requires_grad_()
-            values = f(point)
+            values = f(point.clone())
             if not values.requires_grad:
                 return torch.zeros_like(z)
             (out,) = torch.autograd.grad(values.sum(), point, create_graph=z.requires_grad, allow_unused=True)

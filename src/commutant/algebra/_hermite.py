@@ -17,6 +17,7 @@ from ._gaussian import (
     density,
     evaluate,
     gaussian_expectation,
+    geometric_mean,
     kinks_of,
     panel_edges,
     panel_nodes,
@@ -82,7 +83,7 @@ def mehler_series(
         series.append(coefficients)
         squares.append(gaussian_expectation(_Squared(f), q, kinks=points))
         rests.append((squares[-1] - coefficients.square().sum(-1)).clamp(min=0))
-    scale = (variances[0] * variances[1]).sqrt()
+    scale = geometric_mean(*variances)
     rho = torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
     out = torch.zeros_like(rho)
     for k in range(_TERMS - 1, -1, -1):

@@ -57,7 +57,7 @@ def name_of(f: object) -> str:
 def jumps_of(f: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> list[tuple[float, float]]:
     """Those of the kinks at which the value of f itself jumps, each with the height of the jump."""
     at = torch.tensor(kinks, dtype=torch.float64)
-    above, below = f(at + _BESIDE).detach(), f(at - _BESIDE).detach()
+    above, below = f((at + _BESIDE).clone()).detach(), f((at - _BESIDE).clone()).detach()
     high = (above - below).abs() > 1e-6 * (1 + above.abs())
     return [(kinks[i], float(above[i] - below[i])) for i in range(len(kinks)) if high[i]]
 
@@ -66,7 +66,7 @@ def derivatives(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Te
     """f, f' ... at the points z by autograd, zero where autograd has none (hardsigmoid has no second one)."""
     z = z.detach().clone().requires_grad_()
     with torch.enable_grad():
-        out = [f(z)]
+        out = [f(z.clone())]  # it may work in place
         for _ in range(order):
             out.append(_derivative(out[-1], z))
     return [value.detach() for value in out]

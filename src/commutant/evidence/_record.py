@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .._errors import InputError
+from .._errors import InputError, RunError
 from ._claim import Claim, Paper
 from ._context import Measurement
 from ._execute import run_folder
@@ -48,7 +48,14 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
     if not found:
         return None
     measurements = [record["measurement"] for record in found]
-    return Judged(claim, scale, judge(claim, measurements), measurements, found)
+    try:
+        verdict = judge(claim, measurements)
+    except KeyError as error:
+        raise RunError(
+            f"runs of {paper.slug}/{claim.experiment.name} in {root} lack the figure {error}: an older version of the "
+            "library measured them; delete that folder and run again"
+        ) from None
+    return Judged(claim, scale, verdict, measurements, found)
 
 
 def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:

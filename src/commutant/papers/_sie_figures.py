@@ -43,7 +43,7 @@ def views(measurements: list[Measurement]) -> Any:
             right.plot([i - 1] * len(values), values, ".", color="black", markersize=3)
     chance = statistics.fmean(m["chance@mrr"] for m in measurements)
     right.axhline(chance, color=SILVER, linestyle=":")
-    right.text(3.42, chance - 0.018, "chance", fontsize=8, color=GREY)
+    right.text(3.42, chance + 0.006, "chance", fontsize=8, color=GREY)
     right.set_xlim(-0.5, 3.9)
     names = [label.replace(", ", ",\n").replace("with ", "with\u00a0") for label, _ in _ARMS.values()]
     left.set_xticks(range(len(names)), names, fontsize=8)

@@ -23,7 +23,7 @@ from ._sie_measures import FLOORS, measure_floor, measure_views
 VIEWS = Experiment(
     name="views",
     measure=measure_views,
-    minutes=11.0,
+    minutes=30.0,
     settings={
         "small": {
             "train": 800,
@@ -31,8 +31,8 @@ VIEWS = Experiment(
             "views": 16,
             "points": 4000,
             "size": 32,
-            "width": 16,
-            "steps": 1200,
+            "width": 32,
+            "steps": 1500,
             "batch": 128,
             "probe": 600,
         },
@@ -50,7 +50,7 @@ VIEWS = Experiment(
     },
     changes={
         "small": "Ten classes of objects made of simple bodies, 1000 of them in 16 views of 32 pixels with the latents "
-        "of 3DIEBench, a small convolutional network of 128 features for 1200 steps, against 52 472 objects of "
+        "of 3DIEBench, a small convolutional network of 128 features for 1500 steps, against 52 472 objects of "
         "ShapeNet in 50 views of 256 pixels and a ResNet-18 for 2000 epochs.",
         "full": "12 000 objects of ten generated classes in 50 views of 32 pixels and a wider network for 50 000 "
         "steps, in place of 3DIEBench and a ResNet-18.",
@@ -66,10 +66,10 @@ VIEWS = Experiment(
 FLOOR = Experiment(
     name="floor",
     measure=measure_floor,
-    minutes=0.6,
-    settings={"small": {"steps": 1500}, "full": {"steps": 20_000}},
+    minutes=4.0,
+    settings={"small": {"steps": 5000}, "full": {"steps": 20_000}},
     changes={
-        "small": "Beside the paper, which argues in words: 16 dimensions that do not move, 1500 steps.",
+        "small": "Beside the paper, which argues in words: 16 dimensions that do not move, 5000 steps.",
         "full": "Beside the paper, which argues in words: 16 dimensions that do not move, 20 000 steps.",
     },
     data={"small": "generated", "full": "generated"},

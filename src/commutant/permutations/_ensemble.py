@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..laws import Draw, Equivariance, Scaling, obeys
 
 
 class NTKLinear(nn.Linear):
@@ -35,6 +36,13 @@ class NTKLinear(nn.Linear):
         return nn.functional.linear(input, self.weight * self.in_features**-0.5, self.bias)
 
 
+def _scaled(draw: Draw):  # type: ignore[no-untyped-def]
+    width = 1 + draw.width
+    ensemble = draw.module(lambda: ReLUEnsemble(width, width, width=8, models=2))
+    return Equivariance(Scaling(width)), ensemble, lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype)
+
+
+@obeys("homogeneity", _scaled)
 class ReLUEnsemble(nn.Module):
     """Independent two-layer networks $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, one batched tensor a layer.
 
@@ -120,7 +128,12 @@ class ReLUEnsemble(nn.Module):
         Raises:
             InputError: if it diverges, or the residual is above the tolerance after all steps.
         """
-        width, inputs = self.second.shape[1], self.first.shape[1]
+        width, inputs, outputs = self.second.shape[1], self.first.shape[1], self.second.shape[2]
+        if x.ndim != 2 or x.shape[1] != inputs or y.shape != (len(x), outputs) or not len(x) or steps < 1:
+            raise InputError(
+                f"fit takes rows ({inputs} inputs) and their targets ({outputs} outputs) and at least one step, got "
+                f"{tuple(x.shape)}, {tuple(y.shape)} and {steps}"
+            )
         for step in range(steps):
             z = self._preactivations(x)
             hidden = torch.relu(z)

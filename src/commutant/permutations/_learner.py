@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from .._errors import InputError
 from ._ensemble import ReLUEnsemble
-from ._tangent_kernel import PermutationNTK, Rule, binary_inputs, round_outputs
+from ._tangent_kernel import RULES, PermutationNTK, Rule, binary_inputs, round_outputs
 
 
 class ExactPermutationLearner:
@@ -51,18 +51,20 @@ class ExactPermutationLearner:
         self.delta, self.rule, self.width, self.models = delta, rule, width, models
         self.antithetic, self.seed = antithetic, seed
 
-    def fit(self, x: Float[Tensor, "k k"], y: Float[Tensor, "k outputs"]) -> ExactPermutationLearner:
+    def fit(self, x: Num[Tensor, "rows k"], y: Num[Tensor, "images outputs"]) -> ExactPermutationLearner:
         """Learn from the basis vectors, in any order, and their images.
 
         Raises:
             InputError: for inputs that are not the k basis vectors, images that are not binary, or the topn rule where
                 images do not keep the weight.
         """
+        if self.rule not in RULES or not 0 < self.delta < 1:
+            raise InputError(f"rule is one of {', '.join(RULES)} and delta in (0, 1), got {self.rule!r}, {self.delta}")
         k = x.shape[1] if x.ndim == 2 else 0
         rows, weights = binary_inputs(x, max(k, 1))
         if len(rows) != k or bool((weights != 1).any()) or bool((rows.sum(0) != 1).any()):
             raise InputError(f"training inputs are the {k} basis vectors, each once, got {len(rows)} rows")
-        if y.ndim != 2 or len(y) != k or bool(((y != 0) & (y != 1)).any()):
+        if y.ndim != 2 or len(y) != k or not y.shape[1] or bool(((y != 0) & (y != 1)).any()):
             raise InputError(f"images are binary rows, one for each of {k} inputs, got shape {tuple(y.shape)}")
         self.law_ = PermutationNTK(k)
         targets = torch.empty(k, y.shape[1], dtype=torch.float64)
@@ -70,11 +72,15 @@ class ExactPermutationLearner:
         self.targets_ = targets
         fed = targets.sum(0)
         self.dense_from_ = self._first_wrong_weight(int(fed.max()) if len(fed) else 1)
+        self._fed, self._copies = fed > 0, max(1, int(targets.sum(1).max())) if targets.numel() else 1
+        self.rule_: Rule = "sign" if self.dense_from_ is not None or float(fed.max()) > 1 else self.rule
         if self.rule == "topn" and not (bool((fed == 1).all()) and targets.shape[1] == k):
             raise InputError("the topn rule keeps the weight of the input, which these images do not; use 'midpoint'")
         self.ensemble_: ReLUEnsemble | None = None
         if self.width is not None:
-            self.models_ = self.models or self.law_.ensemble_size(self.delta, self.rule)
+            if float(fed.max()) > 1:
+                raise InputError("outputs fed by several inputs are offered in the limit alone: leave width out")
+            self.models_ = self.models or self.law_.ensemble_size(self.delta / self._copies, self.rule_)
             generator = torch.Generator().manual_seed(self.seed)
             self.ensemble_ = ReLUEnsemble(
                 k, targets.shape[1], width=self.width, models=self.models_, antithetic=self.antithetic,
@@ -103,11 +109,10 @@ class ExactPermutationLearner:
         _, weights = binary_inputs(x, self.law_.k)
         if self.dense_from_ is not None and bool((weights >= self.dense_from_).any()):
             raise InputError(
-                f"some outputs are fed by several inputs, and from {self.dense_from_} ones on their sign is wrong; row "
-                f"{int((weights >= self.dense_from_).nonzero()[0])} has {int(weights.max())}"
+                f"some outputs are fed by several inputs, and from {self.dense_from_} ones on their sign is wrong, as "
+                f"in row {int((weights >= self.dense_from_).nonzero()[0])}"
             )
-        rule: Rule = "sign" if float(self.targets_.sum(0).max()) > 1 else self.rule
-        return round_outputs(average, weights, self.law_, rule)
+        return round_outputs(average, weights, self.law_, self.rule_) * self._fed.to(torch.uint8)
 
     def certificate(self) -> float:
         """Bound on the probability that any of the $2^k - 1$ inputs is answered wrongly, over initialisations.
@@ -115,7 +120,9 @@ class ExactPermutationLearner:
         By the law of infinite width; 0 for the infinite ensemble and for antithetic networks, which have no spread.
         """
         self._fitted()
-        return 0.0 if self.ensemble_ is None or self.antithetic else self.law_.failure(self.models_, self.rule)
+        if self.ensemble_ is None or self.antithetic:
+            return 0.0
+        return min(1.0, self._copies * self.law_.failure(self.models_, self.rule_))
 
     def _first_wrong_weight(self, fed: int) -> int | None:
         """The least weight at which one hit among so many inputs of an output is outweighed by the misses."""

@@ -6,11 +6,12 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Activation
+from ..laws import Draw, Equivariance, SetPermutation, obeys
 
 Regime = Literal["ntk", "nngp"]
 Rule = Literal["sign", "midpoint", "topn"]
@@ -46,6 +47,19 @@ def every_binary_input(k: int) -> Float[Tensor, "rows k"]:
     return (torch.arange(1, 2**k)[:, None] >> torch.arange(k) & 1).double()
 
 
+def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
+    """The weights of the training points, as a function of the input."""
+    k = 1 + draw.width
+
+    def inputs(g: torch.Generator) -> Tensor:
+        x = (torch.rand(draw.size, k, generator=g) < 0.5).to(draw.dtype)
+        x[:, 0] = 1  # never zero
+        return x
+
+    return Equivariance(SetPermutation(1)), PermutationNTK(k).weights, inputs
+
+
+@obeys("order of the coordinates", _reordered)
 class PermutationNTK:
     """Law of the outputs of infinitely wide two-layer ReLU networks trained to convergence on $e_1 ... e_k$.
 
@@ -98,7 +112,7 @@ class PermutationNTK:
         inner = math.pi + (math.pi - 1) * (n * one**2 + rest * zero**2) + total**2 - 2 * (n * kappa * one + rest * zero)
         return max(0.0, inner / (2 * math.pi * self.k)) if n > 1 else 0.0
 
-    def weights(self, x: Float[Tensor, "rows k"]) -> Float[Tensor, "rows k"]:
+    def weights(self, x: Num[Tensor, "rows k"]) -> Float[Tensor, "rows k"]:
         """$w(x) = \\Theta(X, X)^{-1} \\Theta(X, x)$: the mean output at x is $Y^T w$ for targets Y `(k, outputs)`."""
         rows, _ = binary_inputs(x, self.k)
         nngp, ntk = arccos_kernels(rows / rows.norm(dim=1, keepdim=True), torch.eye(self.k, dtype=torch.float64))
@@ -106,7 +120,7 @@ class PermutationNTK:
         learned = (ntk, own[1]) if self.regime == "ntk" else (nngp, own[0])
         return torch.linalg.solve(learned[1], learned[0].mT).mT
 
-    def covariance(self, a: Float[Tensor, "rows k"], b: Float[Tensor, "columns k"]) -> Float[Tensor, "rows columns"]:
+    def covariance(self, a: Num[Tensor, "rows k"], b: Num[Tensor, "columns k"]) -> Float[Tensor, "rows columns"]:
         """Covariance of one output over networks between normalised binary inputs; the outputs are independent."""
         (rows, _), (columns, _) = binary_inputs(a, self.k), binary_inputs(b, self.k)
         eye = torch.eye(self.k, dtype=torch.float64)
@@ -117,7 +131,7 @@ class PermutationNTK:
         return arccos_kernels(x, y)[0] + left @ train @ right.mT - cross
 
     def sample(
-        self, x: Float[Tensor, "rows k"], targets: Float[Tensor, "k outputs"], models: int,
+        self, x: Num[Tensor, "rows k"], targets: Num[Tensor, "k outputs"], models: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "models rows outputs"]:  # fmt: skip
         """Outputs of so many independent networks, drawn jointly over the inputs from the limit law."""
@@ -205,7 +219,7 @@ class PermutationNTK:
 
 
 def arccos_kernels(
-    x: Float[Tensor, "rows k"], y: Float[Tensor, "columns k"] | None = None
+    x: Num[Tensor, "rows k"], y: Num[Tensor, "columns k"] | None = None
 ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
     """(NNGP, NTK) of the two-layer ReLU network $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, without biases, float64.
 

@@ -39,8 +39,8 @@ class TemplateProgram:
         templates: the rules.
 
     Raises:
-        InputError: for unknown bits, two templates that can match at once and set the same bit so often that misses
-            outweigh a hit, or no template.
+        InputError: for unknown bits or no template; from `run`, where templates that set the same bit and do not match
+            outweigh one that does.
 
     Example:
         >>> swap = TemplateProgram(["a", "b"], [Template({"a": 1}, ["b"]), Template({"b": 1}, ["a"])])
@@ -80,6 +80,13 @@ class TemplateProgram:
             means = torch.tensor([self._means(int(n)) for n in count], dtype=torch.float64)
             misses = self._image.sum(0) - hits
             state = means[:, :1] * hits + means[:, 1:] * misses > _TOLERANCE
+            lost = (hits > 0) & ~state
+            if bool(lost.any()):
+                bit = self.bits[int(lost.any(0).nonzero()[0])]
+                raise InputError(
+                    f"bit {bit} is set by a template, but outweighed by the others that set it and do not match: so "
+                    "many rules for one bit can't be executed; split it"
+                )
         return state.to(torch.uint8)
 
     def step(self, state: Mapping[str, int]) -> dict[str, int]:
@@ -98,7 +105,7 @@ class TemplateProgram:
 
 
 def addition(bits: int) -> TemplateProgram:
-    """Binary addition of p and q: after 2 m steps q holds the sum modulo $2^m$, and `overflow` its top carry.
+    """Binary addition of p and q: after 2 m steps p holds the sum modulo $2^m$, and `overflow` its top carry.
 
     Bits `p0 ... ` and `q0 ...`, the least significant first. Each step moves what does not collide from p and q to p,
     and sends a carry where both are set to the next place of q.

@@ -23,6 +23,7 @@ from ._kernel_maps import LayerNormalisation as LayerNormalisation
 from ._kernel_maps import Pointwise as Pointwise
 from ._kernel_maps import Residual as Residual
 from ._kernel_maps import plain_network as plain_network
+from ._learning_rates import layer_shares as layer_shares
 from ._moment_map import FixedPoint as FixedPoint
 from ._moment_map import SelfNormalization as SelfNormalization
 from ._moment_map import fixed_point as fixed_point

@@ -17,7 +17,8 @@ from ..algebra import Activation
 Kind = Literal["scale-invariant", "zero", "half-stable", "none"]
 Source = str | nn.Module | Activation | Callable[[Tensor], Tensor]
 
-_SMALL = (1e-3, 3e-4, 1e-4)  # kernels at which the approach to zero is looked at
+_SMALL = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # kernels at which it is looked for which way the kernel goes, the smallest first
+_TINY = 1e-10  # a kernel at which exponents are measured
 _GRID = torch.logspace(-3, 4, 141, dtype=torch.float64)
 
 
@@ -56,6 +57,13 @@ class Criticality:
 def as_activation(source: Source) -> Activation:
     """An `Activation` from whatever names one."""
     return source if isinstance(source, Activation) else Activation(source)
+
+
+def check_variances(**values: float) -> None:
+    """Each must be a finite number, at least zero."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be finite and not negative, got {value}")
 
 
 def criticality(activation: Source) -> Criticality:
@@ -112,8 +120,9 @@ def _at_zero(act: Activation) -> Criticality | None:
     slope = float(act.chi(0.0).perpendicular)
     if slope < 1e-12:
         return None
-    drift = [float(act.g(k)) / (slope * k) - 1 for k in _SMALL]
-    if not all(d < -1e-12 for d in drift):
+    drifts = (float(act.g(k)) / (slope * k) - 1 for k in _SMALL)
+    drift = next((d for d in drifts if abs(d) > 1e-12), 0.0)  # of hardtanh nothing is seen below 0.01
+    if drift >= 0:
         return None
     first, second, third = act.at_zero(3)[1:]
     smooth = not math.isnan(second)
@@ -123,7 +132,7 @@ def _at_zero(act: Activation) -> Criticality | None:
         law = f"its kernel falls like {1 / decay:.3g} / depth"
     else:
         exponent = _measured_exponent(act, slope)
-        law = "its kernel falls faster than 1 / depth, for it is not smooth at zero"
+        law = "its kernel falls, but not like 1 / depth: it is no quadratic at zero"
     small = torch.tensor(1e-12, dtype=torch.float64)
     chi = act.chi(small)
     residuals = (
@@ -139,11 +148,13 @@ def _at_zero(act: Activation) -> Criticality | None:
 
 def _measured_exponent(act: Activation, slope: float) -> float:
     """The ratio of the logarithmic rates at which angles and kernels shrink, times two kernels a depth squared."""
-    k = torch.tensor(_SMALL[-1], dtype=torch.float64)
+    k = torch.tensor(_TINY, dtype=torch.float64)
     chi = act.chi(k)
     angle, norm = float(chi.perpendicular) / slope - 1, float(chi.parallel) / slope - 1
     kernel = float(act.g(k)) / (slope * float(k)) - 1
-    # K ~ l^-p with p * (1 - chi_par + ...) : rates per layer relative to that of the kernel, whose power is known.
+    if abs(kernel) < 1e-12:
+        return math.nan
+    # K' / K = 1 - a K^q gives K ~ l^(-1/q), and chi_par = 1 - (1 + q) a K^q.
     power = 1 / (norm / kernel - 1)
     return power * angle / kernel
 
@@ -155,7 +166,7 @@ def _half_stable(act: Activation) -> Criticality | None:
 
     gaps = _gaps(act)
     for i in range(len(gaps) - 1):
-        if not (math.isfinite(gaps[i]) and gaps[i] * gaps[i + 1] < 0):
+        if not gaps[i] * gaps[i + 1] < 0 or min(abs(gaps[i]), abs(gaps[i + 1])) < 1e-9:  # not of rounding
             continue
         k = brentq(gap, float(_GRID[i]), float(_GRID[i + 1]), xtol=1e-13, rtol=1e-14)
         weight = 1 / float(act.chi(k).perpendicular)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -19,9 +20,9 @@ def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = 
     """$\\nu$ of $V / n K^2 = \\nu\\, L / n$ at criticality, with an identity skip of weight gamma around every layer.
 
     $\\nu = (1 - \\gamma^2)\\,[(1 - \\gamma^2)\\, c_4 + 4 \\gamma^2 + 2 \\gamma (1 + \\gamma)\\, c_3^2]$ with
-    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point; in the class of
-    tanh $(2/3)(1 - \\gamma^4)$. The term of $c_3$ is a three-point vertex that an identity skip brings about for every
-    activation that is not odd; the published formula has it not.
+    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point; a third of it where
+    the kernel decays to zero, $(2/3)(1 - \\gamma^4)$ for tanh. The term of $c_3$ is a three-point vertex that a skip
+    brings about for every activation that is not odd; the published formula has it not.
 
     Args:
         activation: a name, a module, a function or an `Activation`.
@@ -37,13 +38,12 @@ def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = 
     """
     if not 0 <= gamma <= 1:
         raise InputError(f"gamma, the weight of the skip, lies between 0 and 1, got {gamma}")
-    act = as_activation(activation)
-    found = _critical(act)
-    if found.kind == "zero":
-        return 2 / 3 * (1 - gamma**4)
-    fourth, third = _cumulants(act, found)
+    return _nu(*_cumulants(as_activation(activation)), gamma, three_point)
+
+
+def _nu(fourth: float, third: float, share: float, gamma: float, three_point: bool) -> float:
     free, skip = 1 - gamma**2, 2 * gamma * (1 + gamma) * third**2 if three_point else 0.0
-    return free * (free * fourth + 4 * gamma**2 + skip)
+    return share * free * (free * fourth + 4 * gamma**2 + skip)
 
 
 def optimal_ratio(activation: Source, outputs: int, gamma: float = 0.0) -> float:
@@ -72,12 +72,12 @@ def skip_for(activation: Source, depth: int, width: int, outputs: int) -> float:
     if min(depth, width) < 1:
         raise InputError(f"depth and width are at least 1, got {depth} and {width}")
     act = as_activation(activation)
-    wanted = 4 * width / ((20 + 3 * outputs) * depth)
+    cumulants, wanted = _cumulants(act), 4 * width / ((20 + 3 * outputs) * depth)
     # From 1, where nu is zero, down to the first gamma at which nu is what is wanted.
     grid = [1 - i / 400 for i in range(401)]
     for high, low in itertools.pairwise(grid):
-        if nonlinearity(act, low) >= wanted:
-            return float(brentq(lambda g: nonlinearity(act, g) - wanted, low, high, xtol=1e-12))
+        if _nu(*cumulants, low, True) >= wanted:
+            return float(brentq(lambda g: _nu(*cumulants, g, True) - wanted, low, high, xtol=1e-12))
     raise InputError(
         f"no skip makes {depth} layers of {width} optimal for {outputs} outputs: without one "
         f"r* = {optimal_ratio(act, outputs):.3g} is above {depth / width:.3g} already"
@@ -161,7 +161,17 @@ def _moments(act: Activation, kernel: float) -> tuple[float, float, float]:
     return float(act.g(kernel)), float(fourth), float(third)
 
 
-def _cumulants(act: Activation, found: Criticality) -> tuple[float, float]:
+def _cumulants(act: Activation) -> tuple[float, float, float]:
+    """$c_4$, $c_3$ and the share that is left of them, at the critical point."""
+    found = _critical(act)
+    if found.kind == "zero":
+        near = torch.tensor([-1e-15, 1e-15], dtype=torch.float64)
+        below, above = act.slope(near).tolist()
+        square = (below**2 + above**2) / 2
+        fourth_power = (below**4 + above**4) / 2
+        third = (above**2 - below**2) / square * (2 / math.pi) ** 0.5
+        # The kernel decays, and V / K^2 loses 2 / l of itself at layer l, whatever the power: a third is left.
+        return 3 * fourth_power / square**2 - 1, third, 1 / 3
     square, fourth, third = _moments(act, found.kernel)
     weight = found.weight_variance
-    return weight**2 * (fourth - square**2) / found.kernel**2, weight * third / found.kernel**1.5
+    return weight**2 * (fourth - square**2) / found.kernel**2, weight * third / found.kernel**1.5, 1.0

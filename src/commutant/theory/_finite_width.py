@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Activation, gaussian_nodes
-from ._criticality import Source, as_activation
+from ._criticality import Source, as_activation, check_variances
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,12 @@ def finite_width(
         raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that its tangent kernel is infinite")
     if any(n < 1 for n in widths):
         raise InputError(f"widths must be at least 1, got {list(widths)}")
+    check_variances(
+        bias_variance=bias_variance, weight_variance=weight_variance, bias_rate=bias_rate, weight_rate=weight_rate
+    )
     metric = torch.as_tensor(gram, dtype=torch.float64)
+    if not bool(torch.isfinite(metric).all()):
+        raise InputError("gram must be finite, got NaN or infinity")
     metric = metric.reshape(1, 1) if metric.ndim == 0 else metric
     if metric.ndim != 2 or metric.shape[0] != metric.shape[1] or not len(metric):
         raise InputError(f"gram must be a square matrix of at least one input, got shape {tuple(metric.shape)}")

@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ._criticality import Source, as_activation
+from ._criticality import Source, as_activation, check_variances
+
+_LARGEST = 1e90  # kernel that is integrated over
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def kernel_flow(
     act = as_activation(activation)
     if depth < 1:
         raise InputError(f"depth counts layers of weights and is at least 1, got {depth}")
+    check_variances(bias_variance=bias_variance, weight_variance=weight_variance, gamma=gamma)
     k = torch.as_tensor(kernel, dtype=torch.float64)
+    if not bool(((k >= 0) & torch.isfinite(k)).all()):
+        raise InputError(f"kernel must be finite and not negative, got {k.flatten()[:4].tolist()}")
     rho = None if correlation is None else torch.as_tensor(correlation, dtype=torch.float64)
     if rho is not None and bool((rho.abs() > 1).any()):
         raise InputError(f"a correlation lies between -1 and 1, got {float(rho.abs().max())}")
@@ -80,14 +85,14 @@ def kernel_flow(
             log_k = log_k + torch.log(gamma**2 + chi[0])
             new, unit = log_k.exp(), torch.ones_like(k)
         else:
+            if float(k.max()) > _LARGEST:
+                raise InputError(
+                    f"the kernel of {act.name} exceeds {_LARGEST:g} at layer {layer} of {depth}: far off criticality "
+                    f"(weight variance {weight_variance:g}); ask for fewer layers"
+                )
             found = act.chi(k)
             chi = (weight_variance * found.parallel, weight_variance * found.perpendicular)
             new = bias_variance + weight_variance * act.g(k) + gamma**2 * k
-            if not bool(torch.isfinite(new).all()) or float(new.max()) > 1e290:
-                raise InputError(
-                    f"the kernel of {act.name} exceeds 1e290 at layer {layer + 1} of {depth}: far off criticality "
-                    f"(weight variance {weight_variance:g}); ask for fewer layers"
-                )
             log_k, unit = new.log(), k
         if rho is not None:
             both = bias_variance + weight_variance * act.dual(unit, unit, rho * unit) + gamma**2 * rho * unit

@@ -80,15 +80,15 @@ def critical_(
         before = {name: as_activation(activation) if i else None for i, name in enumerate(layers)}
     if not before:
         raise InputError(f"{type(module).__name__} has no linear or convolutional layer to initialise")
-    kinds = {act.name: act for act in before.values() if act is not None}
-    points = {name: _point(act) for name, act in kinds.items()}
+    kinds = {id(act): act for act in before.values() if act is not None}
+    points = {key: _point(act) for key, act in kinds.items()}
     first = next(iter(points.values()), None)
     done = []
     for name, act in before.items():
         layer = module.get_submodule(name)
         assert isinstance(layer, _LAYERS)
         if act is not None:
-            point = points[act.name]
+            point = points[id(act)]
             bias, weight = point.bias_variance, point.weight_variance
         elif first is not None and first.kind == "half-stable":
             bias, weight = first.bias_variance, first.kernel - first.bias_variance
@@ -131,9 +131,11 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
     known: dict[str, Activation] = {}
     for node in graph.nodes:
         if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), _LAYERS):
-            found = {act.name: act for act in _upstream(node.args[0], module, set(), known)}
+            found = {id(act): act for act in _upstream(node.args[0], module, set(), known)}
             if len(found) > 1:
-                raise InputError(f"layer {node.target} reads several activations: {', '.join(found)}; pass activation=")
+                raise InputError(
+                    f"layer {node.target} reads several activations: {', '.join(act.name for act in found.values())}"
+                )
             out[str(node.target)] = next(iter(found.values()), None)
     return out
 

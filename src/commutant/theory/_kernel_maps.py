@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Activation
+from ..laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class KernelState:
         return cls(kernel, left, right, torch.zeros_like(left), torch.zeros_like(right), zero)
 
 
+@runtime_checkable
 class KernelMap(Protocol):
     """A layer, or several of them."""
 
@@ -194,6 +196,32 @@ class Chain:
         return Chain(self.maps * depth)
 
 
+def _turned(draw: Draw):  # type: ignore[no-untyped-def]
+    """The tangent kernel of inputs with themselves, as a function of the inputs."""
+    net, width = _drawn_network(draw), 1 + draw.width
+    return (
+        Invariance(Orthogonal(width)),
+        lambda x: net(KernelState.of_inputs(x, x)).tangent,
+        lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype),
+    )
+
+
+def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
+    """The kernel of some inputs with others that stay."""
+    net, others = _drawn_network(draw), draw.normal(3, draw.width)
+    return (
+        Equivariance(SetPermutation(0)),
+        lambda x: net(KernelState.of_inputs(x, others)).tangent,
+        lambda g: torch.randn(draw.size, draw.width, generator=g).to(draw.dtype),
+    )
+
+
+def _drawn_network(draw: Draw) -> Chain:
+    return plain_network(Activation("relu", kinks=(0.0,)), 1 + draw.size % 4, Dense(0.1, 1.5))
+
+
+@obeys("turning the inputs", _turned)
+@obeys("order of the inputs", _reordered)
 def plain_network(activation: Activation, depth: int, dense: Dense) -> Chain:
     """So many equal `Dense` layers with an activation between them."""
     if depth < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,11 @@ from .._errors import InputError
 from ..algebra import Activation
 from ._criticality import Source, as_activation
 
-Scalar = float | Tensor
+Scalar = float | int | Tensor
 DOMAIN = ((-0.1, 0.1), (0.8, 1.5), (-0.1, 0.1), (0.95, 1.1))  # of theorem 1: mean, variance, omega, tau
 
 
+@runtime_checkable
 class HasMoments(Protocol):
     """An activation that knows its moments in closed form."""
 
@@ -134,6 +135,10 @@ def fixed_point(
         >>> round(point.spectral_norm, 6), round(point.eigenvalue, 6)
         (0.787673, 0.782648)
     """
+    if not start[1] >= 0:
+        raise InputError(f"a variance is at least zero, got the start {start}")
+    if not hasattr(activation, "moments"):
+        activation = as_activation(activation)  # type: ignore[arg-type]
     state = torch.tensor(start, dtype=torch.float64)
 
     def step(x: Tensor) -> Tensor:
@@ -154,11 +159,24 @@ def fixed_point(
         system = jacobian - torch.eye(2, dtype=torch.float64)
         state = state - torch.linalg.lstsq(system, residual[:, None], driver="gelsd").solution[:, 0]
         state = torch.stack([state[0], state[1].clamp(min=0)])
-    jacobian, residual = _jacobian(step, state), step(state) - state
-    if float(residual.abs().max()) > 1e-9:
-        raise InputError(
-            f"no fixed point of mean and variance found from {start}: {float(residual.abs().max()):.1e} left"
-        )
+    if float((step(state) - state).abs().max()) > 1e-9:
+        raise InputError(f"no fixed point of mean and variance was found from {start}")
+    if float(state[1]) < 1e-9:
+        raise InputError(f"from {start} the variance falls to zero, where the map has no derivative")
+    return _described(step, state)
+
+
+def fixed_point_at(activation: HasMoments, mean: float, variance: float) -> FixedPoint:
+    """A point that is known to be fixed under zero-mean weights of unit variance, whether it attracts or not."""
+
+    def step(x: Tensor) -> Tensor:
+        return torch.stack(moment_map(x[0], x[1], activation=activation))
+
+    return _described(step, torch.tensor([mean, variance], dtype=torch.float64))
+
+
+def _described(step: Callable[[Tensor], Tensor], state: Tensor) -> FixedPoint:
+    jacobian = _jacobian(step, state)
     eigenvalue = float(torch.linalg.eigvals(jacobian).abs().max())
     norm = float(torch.linalg.matrix_norm(jacobian, 2))
     return FixedPoint(float(state[0]), float(state[1]), jacobian, norm, eigenvalue, eigenvalue < 1 - 1e-9)

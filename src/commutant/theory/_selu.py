@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._criticality import Source, as_activation
-from ._moment_map import FixedPoint, fixed_point, selu_moments, selu_parts
+from ._moment_map import FixedPoint, fixed_point_at, selu_moments, selu_parts
 
 ALPHA = 1.6732632423543772848170429916717
 SCALE = 1.0507009873554804934193349852946
@@ -203,6 +203,8 @@ class SNN(nn.Sequential):
             raise InputError(f"sizes are at least 1, got {in_features}, {out_features}, {hidden}, depth {depth}")
         if form not in ("rectangular", "conic"):
             raise InputError(f"form is 'rectangular' or 'conic', got {form!r}")
+        if not 0 <= gamma < 1:
+            raise InputError(f"gamma, the weight of the skip, lies in [0, 1), got {gamma}")
         if gamma and form == "conic":
             raise InputError("an identity skip needs layers of one width: gamma goes with form='rectangular'")
         shrink = out_features / hidden if form == "conic" else 1.0
@@ -280,7 +282,7 @@ class Normalized(nn.Module):
             raise InputError(f"{self._act.name} is constant: no scale gives it a variance of one")
         self.scale = variance**-0.5
         self.shift = -mean * self.scale
-        self.fixed_point: FixedPoint = fixed_point(activation=self)
+        self.fixed_point: FixedPoint = fixed_point_at(self, 0.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation, elementwise."""

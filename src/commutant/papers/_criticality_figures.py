@@ -1,0 +1,93 @@
+"""The figures of the claims on criticality and finite width."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from ..evidence import Measurement
+from ._criticality_measures import CRITICAL, SCALES, VERTICES
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends
+
+_COLOURS = {"relu": CRIMSON, "linear": NAVY, "tanh": TEAL}
+_NAMES = {"relu": "ReLU", "linear": "linear", "tanh": "tanh"}
+
+
+def _mean(measurements: list[Measurement]) -> Callable[[str], float]:
+    return lambda key: statistics.fmean(m[key] for m in measurements)
+
+
+def ensembles(measurements: list[Measurement]) -> Any:
+    """The four-point vertex against depth: networks (dots), first order (lines), all orders (dashed)."""
+    figure, axes = axes_of(3.8)
+    mean, ends = _mean(measurements), []
+    layers = sorted(int(key.split("@")[1]) for key in measurements[0] if key.startswith("relu-measured"))
+    for name in CRITICAL:
+        colour = _COLOURS[name]
+        axes.plot(layers, [mean(f"{name}-first@{i}") for i in layers], color=colour, linewidth=1.6)
+        if f"{name}-all@{layers[0]}" in measurements[0]:
+            axes.plot(layers, [mean(f"{name}-all@{i}") for i in layers], "--", color=colour, linewidth=1.2)
+        for m in measurements:
+            axes.plot(layers, [m[f"{name}-measured@{i}"] for i in layers], "o", color=colour, alpha=0.35, markersize=4)
+        ends.append((mean(f"{name}-first@{layers[-1]}"), _NAMES[name], colour))
+    axes.set(xlabel="layer", ylabel="four-point vertex V / K²", ylim=(0, None), xlim=(1.5, layers[-1] + 2.2))
+    axes.set_xticks(layers[::2])
+    label_ends(axes, ends, layers[-1] + 0.4, 9)
+    axes.plot([], [], color=GREY, linewidth=1.6, label="first order in 1/width")
+    axes.plot([], [], "--", color=GREY, linewidth=1.2, label="all orders")
+    axes.plot([], [], "o", color=GREY, markersize=4, label="random networks of width 64")
+    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+    return figure
+
+
+def vertices(measurements: list[Measurement]) -> Any:
+    """Measured over predicted, a row a vertex and activation."""
+    letters = dict(zip(VERTICES, ("V", "D", "F", "B", "A"), strict=True))
+    keys: dict[str, tuple[str, str]] = {}
+    rows = [f"{name}-{v}" for name in ("tanh", "gelu") for v in VERTICES]
+    ratios = [{row: m[f"{row}@measured"] / m[f"{row}@theory"] for row in rows} for m in measurements]
+    for name, colour in (("tanh", TEAL), ("gelu", OCHRE)):
+        keys |= {f"{name}-{v}": (f"{letters[v]}, {name}", colour) for v in VERTICES}
+    figure = dots(ratios, keys, "measured over first order in 1/width, at width 32 and layer 4")
+    figure.axes[0].axvline(1, color=GREY, linestyle=":", linewidth=1)
+    return figure
+
+
+def training(measurements: list[Measurement]) -> Any:
+    """Test accuracy against the variance of weights, over the critical one."""
+    figure, axes = axes_of(3.2)
+    ends = []
+    for name, scales in SCALES.items():
+        for m in measurements:
+            axes.plot(
+                scales, [m[f"{name}-{s}@accuracy"] for s in scales], color=_COLOURS[name], alpha=0.3, linewidth=0.8
+            )
+        line = [statistics.fmean(m[f"{name}-{s}@accuracy"] for m in measurements) for s in scales]
+        axes.plot(scales, line, "o-", color=_COLOURS[name], linewidth=2, markersize=5)
+        ends.append((line[-1], _NAMES[name], _COLOURS[name]))
+    axes.axvline(1, color=GREY, linestyle=":", linewidth=1)
+    axes.set(xscale="log", xlabel="variance of weights over the critical one", ylabel="test accuracy", ylim=(0, 1))
+    axes.set_xticks([0.5, 1, 2, 4], ["½", "1", "2", "4"])
+    axes.minorticks_off()
+    for (height, label, colour), x in zip(ends, (SCALES["relu"][-1], SCALES["tanh"][-1]), strict=True):
+        axes.text(x * 1.04, height, label, color=colour, va="center", fontsize=8.5)
+    return figure
+
+
+def shares(measurements: list[Measurement]) -> Any:
+    """What the biases of every layer add to the tangent kernel."""
+    figure, axes = axes_of(2.8)
+    ends = []
+    for name, label, colour in (("uniform", "one rate", CRIMSON), ("rule", "by the rule", TEAL)):
+        layers = sorted(int(k.split("@")[1]) for k in measurements[0] if k.startswith(f"_{name}@"))
+        for m in measurements:
+            axes.plot(layers, [100 * m[f"_{name}@{i}"] for i in layers], color=colour, alpha=0.3, linewidth=0.8)
+        line = [100 * statistics.fmean(m[f"_{name}@{i}"] for m in measurements) for i in layers]
+        axes.plot(layers, line, color=colour, linewidth=2)
+        ends.append((line[-1], label, colour))
+    axes.set(
+        xlabel="layer", ylabel="share of the tangent\nkernel, per cent", ylim=(0, None), xlim=(0.5, layers[-1] * 1.16)
+    )
+    label_ends(axes, ends, layers[-1] + 0.6, 0.4)
+    return figure

@@ -1,0 +1,219 @@
+"""The Principles of Deep Learning Theory: its claims, at each scale, with controls."""
+
+from __future__ import annotations
+
+import math
+
+from ..evidence import Claim, Experiment, Measurement, Paper
+from ..theory import criticality, finite_width, kernel_flow, nonlinearity, plain_network
+from . import _criticality_figures as draw_figure
+from ._criticality_measures import (
+    VERTICES,
+    measure_ensembles,
+    measure_shares,
+    measure_training,
+    measure_vertices,
+)
+
+ENSEMBLES = Experiment(
+    name="ensembles",
+    measure=measure_ensembles,
+    minutes=0.3,
+    settings={
+        "small": {"width": 64, "depth": 16, "networks": 4000},
+        "full": {"width": 64, "depth": 32, "networks": 1_000_000},
+    },
+    changes={
+        "small": "4000 networks of width 64 and 16 layers, one input; the book gives no experiment.",
+        "full": "A million networks of width 64 and 32 layers, one input; the book gives no experiment.",
+    },
+    data={"small": "one input", "full": "one input"},
+    seeds={"small": 5, "full": 3},
+    figure=draw_figure.ensembles,
+    figure_caption="How much the second moments of two neurons vary together over random networks (times the width), "
+    "against depth, at criticality. Dots are seeds of 4000 networks.",
+)
+
+FLUCTUATIONS = Experiment(
+    name="vertices",
+    measure=measure_vertices,
+    minutes=0.5,
+    settings={
+        "small": {"width": 32, "depth": 4, "networks": 20_000},
+        "full": {"width": 128, "depth": 4, "networks": 2_000_000},
+    },
+    changes={
+        "small": "20 000 networks of width 32; the book gives no experiment.",
+        "full": "Two million networks of width 128; the book gives no experiment.",
+    },
+    data={"small": "one input", "full": "one input"},
+    seeds={"small": 3, "full": 3},
+    figure=draw_figure.vertices,
+    figure_caption="Fluctuations of kernel and tangent kernel in random networks over what first order predicts. Dots "
+    "are seeds; A has the largest next order.",
+)
+
+TRAINING = Experiment(
+    name="training",
+    measure=measure_training,
+    minutes=3.0,
+    settings={
+        "small": {"width": 100, "depth": 30, "steps": 300, "rates": [0.001, 0.01, 0.1]},
+        "full": {"width": 300, "depth": 50, "steps": 5000, "rates": [0.0001, 0.001, 0.01, 0.1]},
+    },
+    changes={
+        "small": "30 plain layers of 100 units on scikit-learn's digits, 300 steps; the book gives no experiment.",
+        "full": "50 plain layers of 300 units on scikit-learn's digits, 5000 steps; the book gives no experiment.",
+    },
+    data={"small": "scikit-learn digits", "full": "scikit-learn digits"},
+    seeds={"small": 3, "full": 5},
+    figure=draw_figure.training,
+    figure_caption="Test accuracy on digits of plain networks of 30 layers after 300 steps, at the best of three "
+    "learning rates (thin lines are seeds).",
+)
+
+SHARES = Experiment(
+    name="shares",
+    measure=measure_shares,
+    minutes=0.1,
+    settings={
+        "small": {"width": 256, "depth": 50, "inputs": 4, "outputs": 8},
+        "full": {"width": 1024, "depth": 50, "inputs": 16, "outputs": 16},
+    },
+    changes={
+        "small": "Tanh, 50 layers of 256 units; the book argues by formula.",
+        "full": "Tanh, 50 layers of 1024 units; the book argues by formula.",
+    },
+    data={"small": "normal inputs", "full": "normal inputs"},
+    seeds={"small": 3, "full": 3},
+    figure=draw_figure.shares,
+    figure_caption="What the biases of each layer of a tanh network add to its tangent kernel, under one learning rate "
+    "and under the rule that divides it by the predicted share (thin lines are seeds).",
+)
+
+
+def _worst_vertex(m: Measurement) -> float:
+    """The largest relative deviation from first order, noise included."""
+    rows = [f"{name}-{vertex}" for name in ("tanh", "gelu") for vertex in VERTICES]
+    return max(abs(m[f"{row}@measured"] / m[f"{row}@theory"] - 1) for row in rows)
+
+
+def _gain(m: Measurement, other: dict[str, float]) -> float:
+    """Accuracy at criticality above that at another variance, the worse of the activations named."""
+    return min(m[f"{name}-1.0@accuracy"] - m[f"{name}-{scale}@accuracy"] for name, scale in other.items())
+
+
+PAPER = Paper(
+    slug="deep-learning-theory",
+    title="The Principles of Deep Learning Theory",
+    authors="Daniel A. Roberts, Sho Yaida, Boris Hanin",
+    year=2022,
+    venue="Cambridge University Press",
+    link="https://arxiv.org/abs/2106.10165",
+    room="theory",
+    idea="What a deep network does at initialisation follows from recursions layer by layer. Tuned to a critical "
+    "point of its activation, signals and gradients neither explode nor vanish; what is left grows with depth over "
+    "width, the ratio that decides whether a network is Gaussian, learns, or is chaotic.",
+    usage="""import torch
+from torch import nn
+from commutant.theory import critical_, criticality, optimal_ratio
+
+print(criticality("silu").sentence)
+net = nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 10))
+critical_(net)
+print(optimal_ratio("silu", outputs=10))
+""",
+    subjects=(criticality, finite_width, kernel_flow, nonlinearity, plain_network),
+    claims=(
+        Claim(
+            name="kernel",
+            statement="The mean kernel of random tanh networks at criticality falls with depth as the recursion says, "
+            "within a tenth at layer 16 of width 64.",
+            source="eq. 4.8 and section 5.3",
+            reported={},
+            experiment=ENSEMBLES,
+            effect=lambda m: -abs(m["tanh-kernel@16"] - 1),
+            effect_label="minus the deviation from the recursion at layer 16",
+            at_least=-0.1,
+        ),
+        Claim(
+            name="four-point",
+            statement="Second moments of different neurons vary together as first order in 1/width says, within a "
+            "fifth where depth is a sixteenth of width, for all three universal constants.",
+            source="section 5.4: V / n K² = (5, 2, 2/3) L / n",
+            reported={},
+            experiment=ENSEMBLES,
+            effect=lambda m: (
+                -max(abs(m[f"{n}-measured@4"] / m[f"{n}-first@4"] - 1) for n in ("relu", "linear", "tanh"))
+            ),
+            effect_label="minus the largest relative deviation at layer 4",
+            at_least=-0.2,
+        ),
+        Claim(
+            name="breakdown",
+            statement="Where depth is a quarter of width first order is no longer enough: ReLU networks vary 1.3 times "
+            "as much.",
+            source="section 3.4 and epilogue: strong coupling as L / n grows",
+            reported={},
+            experiment=ENSEMBLES,
+            effect=lambda m: m["relu-measured@16"] / m["relu-first@16"],
+            effect_label="measured over first order at layer 16",
+            at_least=1.3,
+            controls={"at layer 2, where first order is exact": lambda m: m["relu-measured@2"] / m["relu-first@2"]},
+        ),
+        Claim(
+            name="vertices",
+            statement="Fluctuations of the tangent kernel, and its correlations with the signal, are those of first "
+            "order in 1/width within a quarter at width 32, for tanh and GELU.",
+            source="chapter 8: V, D, F, B and A",
+            reported={},
+            experiment=FLUCTUATIONS,
+            effect=lambda m: -_worst_vertex(m),
+            effect_label="minus the worst relative deviation",
+            at_least=-0.25,
+        ),
+        Claim(
+            name="half",
+            statement="A plain network of 30 layers at criticality trains where half the variance of weights does "
+            "not: 50 points of accuracy more.",
+            source="chapter 5, argued; a sheet of measurements of our own",
+            reported={},
+            experiment=TRAINING,
+            effect=lambda m: _gain(m, {"tanh": 0.5, "relu": 0.5}),
+            effect_label="accuracy at criticality above half the variance, the worse of tanh and ReLU",
+            at_least=0.5,
+        ),
+        Claim(
+            name="chaos",
+            statement="It trains better than well into the chaotic phase, by 15 points at four times the variance for "
+            "tanh.",
+            source="chapter 5, argued; a sheet of measurements of our own",
+            reported={},
+            experiment=TRAINING,
+            effect=lambda m: _gain(m, {"tanh": 4.0}),
+            effect_label="accuracy at criticality above four times the variance",
+            at_least=0.15,
+        ),
+        Claim(
+            name="sharp",
+            statement="The optimum is sharp: one and a half times the critical variance costs five points.",
+            source="not claimed in the book; a reading of it that is common",
+            reported={},
+            experiment=TRAINING,
+            effect=lambda m: _gain(m, {"tanh": 1.5}),
+            effect_label="accuracy at criticality above one and a half times the variance",
+            at_least=0.05,
+        ),
+        Claim(
+            name="equal-shares",
+            statement="Under one learning rate the biases of the layers of a deep tanh network add very differently "
+            "to the tangent kernel; divided by the predicted share they add alike: the spread falls tenfold.",
+            source="section 9.4: the equivalence principle",
+            reported={},
+            experiment=SHARES,
+            effect=lambda m: math.log10(m["uniform@spread"] / m["rule@spread"]),
+            effect_label="orders of magnitude by which the rule narrows the spread over layers",
+            at_least=1.0,
+        ),
+    ),
+)
