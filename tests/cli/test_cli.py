@@ -251,7 +251,7 @@ def test_minutes_are_minutes_of_the_clock(tmp_path, monkeypatch, capsys):
 
 
 def test_minutes_leave_out_the_dear(tmp_path):
-    done = commutant("reproduce", "lcm", "rnn-sparsity", "--minutes", "0.15", "--jobs", "2",
+    done = commutant("reproduce", "lcm", "rnn-sparsity", "--minutes", "0.3", "--jobs", "1",
                      "--seeds", "1", "--runs", tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "skipped lcm/second-minimum: about 3 minutes of computing; run: commutant reproduce lcm/" in done.stdout

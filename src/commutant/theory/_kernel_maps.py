@@ -212,7 +212,7 @@ def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
     return (
         Equivariance(SetPermutation(0)),
         lambda x: net(KernelState.of_inputs(x, others)).tangent,
-        lambda g: torch.randn(draw.size, draw.width, generator=g).to(draw.dtype),
+        lambda g: torch.randn(draw.size + 1, draw.width, generator=g).to(draw.dtype),
     )
 
 
