@@ -136,6 +136,11 @@ class Activation:
         values = [float(v) for v in derivatives(self._function, torch.zeros(1, dtype=torch.float64), order)]
         return values[:1] + [math.nan] * order if 0.0 in self.kinks else values
 
+    def slopes_beside_zero(self) -> tuple[float, float]:
+        """$s'$ just below and just above zero, two numbers where there is a kink."""
+        below, above = self.slope(torch.tensor([-1e-15, 1e-15], dtype=torch.float64)).tolist()
+        return below, above
+
     def g(self, variance: Scalar) -> Float[Tensor, "..."]:
         """$g(K) = E s(z)^2$ over $z \\sim N(0, K)$, of the shape of K."""
         if self._formula is not None:
@@ -209,9 +214,8 @@ class Activation:
 
     def _limits_at_zero(self) -> tuple[float, float, float]:
         """Limits of the susceptibilities for K to zero."""
-        near = torch.tensor([-1e-15, 1e-15], dtype=torch.float64)
         value = float(self(torch.zeros(1, dtype=torch.float64)))
-        below, above = self.slope(near).tolist()
+        below, above = self.slopes_beside_zero()
         square = (below**2 + above**2) / 2
         _, _, second, third = self.at_zero(3)
         if 0.0 in self.kinks:

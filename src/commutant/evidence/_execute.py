@@ -216,7 +216,7 @@ def _run_all(pending: list[Task], jobs: int, backend: str) -> list[str | None]:
             distributed.Client(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
     elif backend != "loky":
         raise InputError(f"backend must be 'loky', 'ray' or 'dask', got {backend!r}")
-    with joblib.parallel_config(backend=backend, n_jobs=jobs):
+    with joblib.parallel_config(backend=backend, n_jobs=jobs), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given")  # loky's own recycling
         return list(joblib.Parallel(batch_size=1, pre_dispatch="all")(joblib.delayed(run_task)(t) for t in pending))
 

@@ -71,9 +71,9 @@ class ExactPermutationLearner:
         targets[rows.argmax(1)] = y.to(torch.float64)
         self.targets_ = targets
         fed = targets.sum(0)
-        self.dense_from_ = self._first_wrong_weight(int(fed.max()) if len(fed) else 1)
-        self._fed, self._copies = fed > 0, max(1, int(targets.sum(1).max())) if targets.numel() else 1
-        self.rule_: Rule = "sign" if self.dense_from_ is not None or float(fed.max()) > 1 else self.rule
+        self.dense_from_ = self._first_wrong_weight(int(fed.max()))
+        self._fed, self._copies = fed > 0, max(1, int(targets.sum(1).max()))
+        self.rule_: Rule = "sign" if float(fed.max()) > 1 else self.rule
         if self.rule == "topn" and not (bool((fed == 1).all()) and targets.shape[1] == k):
             raise InputError("the topn rule keeps the weight of the input, which these images do not; use 'midpoint'")
         self.ensemble_: ReLUEnsemble | None = None

@@ -251,7 +251,8 @@ def round_outputs(
     if rule == "topn":
         order = average.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (order < weights[:, None]).to(torch.uint8)
-    at = torch.tensor([law.threshold(int(n), rule) for n in weights], dtype=average.dtype)
+    by_weight = [law.threshold(n, rule) for n in range(1, law.k + 1)]
+    at = torch.tensor(by_weight, dtype=average.dtype)[weights - 1]
     return (average > at[:, None]).to(torch.uint8)
 
 

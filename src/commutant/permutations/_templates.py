@@ -77,7 +77,8 @@ class TemplateProgram:
             matches = ~((state[:, None] ^ self._value) & self._care).any(-1)
             hits = matches.double() @ self._image
             count = matches.sum(1)
-            means = torch.tensor([self._means(int(n)) for n in count], dtype=torch.float64)
+            table = [self._means(n) for n in range(int(count.max()) + 1)] if len(count) else [(0.0, 0.0)]
+            means = torch.tensor(table, dtype=torch.float64)[count]
             misses = self._image.sum(0) - hits
             state = means[:, :1] * hits + means[:, 1:] * misses > _TOLERANCE
             lost = (hits > 0) & ~state

@@ -100,6 +100,14 @@ def criticality(activation: Source) -> Criticality:
     return _at_zero(act) or _half_stable(act) or _none(act)
 
 
+def critical_point(act: Activation) -> Criticality:
+    """The critical point, or the sentence that there is none as an error."""
+    found = criticality(act)
+    if not found:
+        raise InputError(found.sentence)
+    return found
+
+
 def _scale_invariant(act: Activation) -> Criticality:
     below, above = act.slopes or (0.0, 0.0)
     square = (below**2 + above**2) / 2

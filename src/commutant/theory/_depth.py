@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Activation, gaussian_expectation
-from ._criticality import Criticality, Source, as_activation, criticality
+from ._criticality import Source, as_activation, critical_point
 
 
 def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = True) -> float:
@@ -147,13 +147,6 @@ def residual_four_point(
     return stacked[0], stacked[1], stacked[2]
 
 
-def _critical(act: Activation) -> Criticality:
-    found = criticality(act)
-    if not found:
-        raise InputError(found.sentence)
-    return found
-
-
 def _moments(act: Activation, kernel: float) -> tuple[float, float, float]:
     """$E s^2$, $E s^4$ and $E z s^2$."""
     fourth = gaussian_expectation(lambda z: act(z) ** 4, kernel, kinks=act.kinks)
@@ -163,10 +156,9 @@ def _moments(act: Activation, kernel: float) -> tuple[float, float, float]:
 
 def _cumulants(act: Activation) -> tuple[float, float, float]:
     """$c_4$, $c_3$ and the share that is left of them, at the critical point."""
-    found = _critical(act)
+    found = critical_point(act)
     if found.kind == "zero":
-        near = torch.tensor([-1e-15, 1e-15], dtype=torch.float64)
-        below, above = act.slope(near).tolist()
+        below, above = act.slopes_beside_zero()
         square = (below**2 + above**2) / 2
         fourth_power = (below**4 + above**4) / 2
         third = (above**2 - below**2) / square * (2 / math.pi) ** 0.5

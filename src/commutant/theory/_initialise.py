@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from .._errors import InputError
 from ..algebra import Activation
-from ._criticality import Criticality, Source, as_activation, criticality
+from ._criticality import Source, as_activation, critical_point
 from ._selu import SELU, AlphaDropout, Normalized
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -81,7 +81,7 @@ def critical_(
     if not before:
         raise InputError(f"{type(module).__name__} has no linear or convolutional layer to initialise")
     kinds = {id(act): act for act in before.values() if act is not None}
-    points = {key: _point(act) for key, act in kinds.items()}
+    points = {key: critical_point(act) for key, act in kinds.items()}
     first = next(iter(points.values()), None)
     done = []
     for name, act in before.items():
@@ -102,13 +102,6 @@ def critical_(
                 layer.bias.normal_(0, (scale * bias) ** 0.5, generator=generator) if bias else layer.bias.zero_()
         done.append(Initialised(name, act.name if act else None, scale * bias, scale * weight, std))
     return done
-
-
-def _point(act: Activation) -> Criticality:
-    found = criticality(act)
-    if not found:
-        raise InputError(found.sentence)
-    return found
 
 
 def activations_before(module: nn.Module) -> dict[str, Activation | None]:

@@ -123,7 +123,7 @@ def fixed_point(
     tau: float = 1.0,
     *,
     activation: Source | HasMoments = "selu",
-    start: tuple[float, float] = (0, 1),
+    start: tuple[float, float] = (0.0, 1.0),
 ) -> FixedPoint:
     """The fixed point of mean and variance nearest to where the iteration starts, by iteration and Newton's method.
 

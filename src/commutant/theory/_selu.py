@@ -128,15 +128,18 @@ class AlphaDropout(nn.Module):
         act = SELU() if activation is None else activation
         self.p, self.featurewise = p, featurewise
         self.mean, self.variance, self.saturation = act.mean, act.variance, -act.scale * act.alpha
-        self.a, self.b = self.affine()
 
-    def affine(self) -> tuple[float, float]:
-        """$a$ and $b$; with everything dropped the mean is all that is left."""
-        keep, value = 1 - self.p, self.saturation
-        if keep == 0:
-            return 0.0, self.mean
-        a = math.sqrt(self.variance / (keep * ((1 - keep) * (value - self.mean) ** 2 + self.variance)))
-        return a, self.mean - a * (keep * self.mean + (1 - keep) * value)
+    @property
+    def a(self) -> float:
+        """The factor, zero where everything is dropped."""
+        keep = 1 - self.p
+        spread = keep * (self.p * (self.saturation - self.mean) ** 2 + self.variance)
+        return math.sqrt(self.variance / spread) if keep else 0.0
+
+    @property
+    def b(self) -> float:
+        """The shift, the mean where everything is dropped."""
+        return self.mean - self.a * ((1 - self.p) * self.mean + self.p * self.saturation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape and dtype as x."""
