@@ -71,7 +71,7 @@ def _draw(panel: Any, molecule: Molecule, x: Tensor) -> None:
 
 def families(measurements: list[Measurement]) -> Any:
     """Pairs of each family that are not told apart, by a network in canonical orders and by message passing."""
-    names = {"graph8c": "all connected graphs\non 8 nodes", "exp": "EXP, 600 pairs", "sr16": "SR16", "sr25": "SR25",
+    names = {"graph8c": "graphs of\n8 nodes", "exp": "EXP,\n600 pairs", "sr16": "SR16", "sr25": "SR25",
              "sr26": "SR26", "sr28": "SR28", "sr29": "SR29"}  # fmt: skip
     shown = [n for n in names if f"{n}@graphs" in measurements[0]]
     figure, axes = axes_of(3.2)
