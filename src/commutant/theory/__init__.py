@@ -1,5 +1,7 @@
 """Theory that one can use: criticality, kernels of wide networks, self-normalisation, and a doctor for networks."""
 
+from ._autoscale import Scaled as Scaled
+from ._autoscale import autoscale_ as autoscale_
 from ._criticality import Criticality as Criticality
 from ._criticality import criticality as criticality
 from ._depth import four_point_exact as four_point_exact
@@ -7,11 +9,22 @@ from ._depth import nonlinearity as nonlinearity
 from ._depth import optimal_ratio as optimal_ratio
 from ._depth import residual_four_point as residual_four_point
 from ._depth import skip_for as skip_for
+from ._diagnose import Diagnosis as Diagnosis
+from ._diagnose import diagnose as diagnose
+from ._empirical import empirical_ntk as empirical_ntk
+from ._empirical import ntk_vector_product as ntk_vector_product
+from ._estimators import NTKClassifier as NTKClassifier
+from ._estimators import NTKRegressor as NTKRegressor
+from ._findings import Finding as Finding
+from ._findings import Stage as Stage
 from ._finite_width import FiniteWidth as FiniteWidth
 from ._finite_width import finite_width as finite_width
 from ._flow import KernelFlow as KernelFlow
 from ._flow import depth_scale as depth_scale
 from ._flow import kernel_flow as kernel_flow
+from ._infinite_width import Scale as Scale
+from ._infinite_width import Traced as Traced
+from ._infinite_width import infinite_width as infinite_width
 from ._initialise import Initialised as Initialised
 from ._initialise import activations_before as activations_before
 from ._initialise import critical_ as critical_
@@ -24,11 +37,19 @@ from ._kernel_maps import Pointwise as Pointwise
 from ._kernel_maps import Residual as Residual
 from ._kernel_maps import plain_network as plain_network
 from ._learning_rates import layer_shares as layer_shares
+from ._learning_rates import param_groups as param_groups
 from ._moment_map import FixedPoint as FixedPoint
 from ._moment_map import SelfNormalization as SelfNormalization
 from ._moment_map import fixed_point as fixed_point
 from ._moment_map import is_self_normalizing as is_self_normalizing
 from ._moment_map import moment_map as moment_map
+from ._moment_report import MomentReport as MomentReport
+from ._moment_report import Moments as Moments
+from ._moment_report import moment_report as moment_report
+from ._moment_report import swap as swap
+from ._predict import Prediction as Prediction
+from ._predict import gp_predict as gp_predict
+from ._predict import ntk_predict as ntk_predict
 from ._selu import SELU as SELU
 from ._selu import SNN as SNN
 from ._selu import AlphaDropout as AlphaDropout
@@ -36,3 +57,4 @@ from ._selu import Normalized as Normalized
 from ._selu import gamma_for_growth as gamma_for_growth
 from ._selu import lecun_normal_ as lecun_normal_
 from ._selu import selu_parameters as selu_parameters
+from ._wide_kernel import wide_kernel as wide_kernel

@@ -115,7 +115,7 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
         {'0': None, '3': Activation('tanh')}
     """
     try:
-        graph = _Tracer().trace(module)
+        graph = Tracer().trace(module)
     except Exception as error:
         raise InputError(
             f"{type(module).__name__} can't be traced ({type(error).__name__}); say what it uses with activation="
@@ -133,12 +133,18 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
     return out
 
 
+def is_pointwise(module: nn.Module) -> bool:
+    """Whether a module is an elementwise activation that is known to be one."""
+    standard = type(module).__module__ == "torch.nn.modules.activation" and not isinstance(module, _NOT_POINTWISE)
+    return standard or isinstance(module, SELU | Normalized)
+
+
 def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str, Activation]) -> list[Activation]:
     """The activations that a value comes from, through everything that is no layer and no normalisation."""
     if not isinstance(node, fx.Node) or node in seen:
         return []
     seen.add(node)
-    act = _activation_of(node, module, known)
+    act = activation_of(node, module, known)
     if act is not None:
         return [act]
     if node.op == "placeholder":
@@ -148,12 +154,11 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
     return [act for other in node.all_input_nodes for act in _upstream(other, module, seen, known)]
 
 
-def _activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]) -> Activation | None:
+def activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]) -> Activation | None:
     """The activation that a node applies, each kind made once."""
     if node.op == "call_module":
         layer = module.get_submodule(str(node.target))
-        standard = type(layer).__module__ == "torch.nn.modules.activation" and not isinstance(layer, _NOT_POINTWISE)
-        if not (standard or isinstance(layer, SELU | Normalized)):
+        if not is_pointwise(layer):
             return None
         name, function = type(layer).__name__.lower(), layer
         key = str(node.target) if next(layer.parameters(), None) is not None else repr(layer)
@@ -176,7 +181,7 @@ def _bound(node: fx.Node, name: str, options: dict[str, Any]) -> Any:
     return lambda z: target(z.clone(), *rest, **options)
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
     """Takes the activations of this library as a whole, as it does those of torch."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -62,6 +63,10 @@ class KernelState:
 class KernelMap(Protocol):
     """A layer, or several of them."""
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scaling an input by a positive number scales its kernels, and nothing else happens."""
+
     def __call__(self, state: KernelState) -> KernelState:
         """The state after the layer."""
 
@@ -84,6 +89,11 @@ class Dense:
     weight_variance: float
     bias_rate: float | None = None
     weight_rate: float | None = None
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scaling an input scales everything: without biases."""
+        return self.bias_variance == 0 and not self.bias_rate
 
     def __post_init__(self) -> None:
         for name in ("bias_variance", "weight_variance", "bias_rate", "weight_rate"):
@@ -114,6 +124,11 @@ class Pointwise:
 
     activation: Activation
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scaling an input scales everything: piecewise linear with the kink at zero."""
+        return self.activation.homogeneous
+
     def __call__(self, state: KernelState) -> KernelState:
         act, (u, v) = self.activation, (state.left[:, None], state.right[None])
         tangent = state.tangent
@@ -121,12 +136,19 @@ class Pointwise:
             tangent = act.dual_dot(u, v, state.kernel) * tangent
         return KernelState(
             kernel=act.dual(u, v, state.kernel),
-            left=act.g(state.left),
-            right=act.g(state.right),
-            left_mean=act.mean(state.left),
-            right_mean=act.mean(state.right),
+            left=_once(act.g, state.left),
+            right=_once(act.g, state.right),
+            left_mean=_once(act.mean, state.left),
+            right_mean=_once(act.mean, state.right),
             tangent=tangent,
         )
+
+
+def _once(expectation: Callable[[Tensor], Tensor], kernels: Tensor) -> Tensor:
+    """An expectation at every kernel, of which inputs of one norm have only one."""
+    if kernels.numel() > 1 and bool((kernels == kernels[0]).all()):
+        return expectation(kernels[:1]).expand_as(kernels)
+    return expectation(kernels)
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,11 @@ class Residual:
 
     branch: KernelMap
     gamma: float = 1.0
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scaling an input scales everything."""
+        return self.branch.homogeneous
 
     def __call__(self, state: KernelState) -> KernelState:
         inner, square = self.branch(state), self.gamma**2
@@ -156,6 +183,7 @@ class LayerNormalisation:
     """Layer normalisation of a wide layer: every input is centred and brought to unit variance over neurons."""
 
     eps: float = 1e-5
+    homogeneous: ClassVar[bool] = False
 
     def __call__(self, state: KernelState) -> KernelState:
         left = state.left - state.left_mean.square()
@@ -181,6 +209,11 @@ class Chain:
     """
 
     maps: tuple[KernelMap, ...] = ()
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scaling an input scales everything."""
+        return all(layer.homogeneous for layer in self.maps)
 
     def __call__(self, state: KernelState) -> KernelState:
         for layer in self.maps:

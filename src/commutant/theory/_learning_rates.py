@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._errors import InputError
 from ._criticality import Source, as_activation
 from ._flow import kernel_flow
+from ._record import parameter_shares, recorded
 
 
 def layer_shares(
@@ -47,3 +50,53 @@ def layer_shares(
         return after
     first = (flow.kernel[:1] - bias_variance) / weight_variance  # |x|^2 / n_0
     return torch.cat([first, act.g(flow.kernel[:-1])]) * after
+
+
+def param_groups(
+    model: nn.Module, x: Any, rate: float, *, probes: int = 4, generator: torch.Generator | None = None
+) -> list[dict[str, Any]]:
+    """Groups of parameters for `torch.optim.SGD` under which all layers add alike to the tangent kernel.
+
+    The equivalence principle (Roberts, Yaida and Hanin, ch. 9) measured on the network at hand: a tensor's rate is
+    `rate` times the mean share of tensors of its kind (weights, or biases and gains) over its own share
+    $E |\\partial (v \\cdot f) / \\partial \\theta|^2$. The tangent kernel's trace stays that of one rate. Made for SGD;
+    Adam divides by the size of gradients already.
+
+    Args:
+        model, x, probes, generator: as for `diagnose`.
+        rate: the learning rate that you would give to all of it.
+
+    Returns:
+        dictionaries with `params` and `lr`, one a tensor.
+
+    Raises:
+        InputError: as `diagnose`; for shares that range over more than a million within a kind: a network so
+            far off criticality needs another initialisation, not other rates.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 1))
+        >>> groups = param_groups(net, torch.randn(64, 8), 0.1)
+        >>> optimiser = torch.optim.SGD(groups, lr=0.1)
+    """
+    if not 0 < rate < float("inf"):
+        raise InputError(f"rate is positive and finite, got {rate}")
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        raise InputError(f"{type(model).__name__} has no parameter to train")
+    with recorded(model, x) as record:
+        found = parameter_shares(record, [p for _, p in named], probes, generator or torch.Generator().manual_seed(0))
+    rates = [rate] * len(named)
+    for matrix in (True, False):
+        kind = [i for i, (_, p) in enumerate(named) if (p.ndim >= 2) == matrix and found[i] > 0]
+        if not kind:
+            continue
+        low, high = min(kind, key=found.__getitem__), max(kind, key=found.__getitem__)
+        if found[high] > 1e6 * found[low]:
+            raise InputError(
+                f"{named[high][0]} adds {found[high] / found[low]:.0e} times as much as {named[low][0]}: bring the "
+                "network to criticality first, with critical_ or autoscale_"
+            )
+        mean = sum(found[i] for i in kind) / len(kind)
+        for i in kind:
+            rates[i] = rate * mean / found[i]
+    return [{"params": [p], "lr": r} for (_, p), r in zip(named, rates, strict=True)]

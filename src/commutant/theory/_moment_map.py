@@ -9,11 +9,14 @@ from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Activation
 from ._criticality import Source, as_activation
+
+ALPHA = 1.6732632423543772848170429916717
+SCALE = 1.0507009873554804934193349852946
 
 Scalar = float | int | Tensor
 DOMAIN = ((-0.1, 0.1), (0.8, 1.5), (-0.1, 0.1), (0.95, 1.1))  # of theorem 1: mean, variance, omega, tau
@@ -60,6 +63,8 @@ def moment_map(
 
 
 def _moments_of(activation: Source | HasMoments):  # type: ignore[no-untyped-def]
+    if activation == "selu" or isinstance(activation, nn.SELU):
+        return lambda mean, variance: selu_moments(mean, variance, ALPHA, SCALE)
     if hasattr(activation, "moments") and not isinstance(activation, Activation):
         return activation.moments
     act = as_activation(activation)  # type: ignore[arg-type]

@@ -11,10 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._criticality import Source, as_activation
-from ._moment_map import FixedPoint, fixed_point_at, selu_moments, selu_parts
-
-ALPHA = 1.6732632423543772848170429916717
-SCALE = 1.0507009873554804934193349852946
+from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments, selu_parts
 
 
 def selu_parameters(

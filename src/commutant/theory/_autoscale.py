@@ -1,0 +1,201 @@
+"""Bring any network to the edge of chaos by measuring it: unit gain of every layer, branches that do not add up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._record import Call, Record, gain_into, real_tensor, recorded, square_gain
+
+_SKIP = 0.1  # weight of the identity from which on a block counts as residual
+_ROUNDS = 30
+_CLOSE = 1.2  # times the share of the growth that a block may have
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What was done to one module.
+
+    Attributes:
+        module: its name.
+        factor: of its weights.
+        before: its gain as it was found, $\\chi_\\perp$; of the end of a branch, the gain of the whole block.
+        role: `"layer"`, `"output"` or `"branch"`.
+    """
+
+    module: str
+    factor: float
+    before: float
+    role: str
+
+
+def autoscale_(
+    model: nn.Module, x: Any, *, growth: float = math.e, probes: int = 8, generator: torch.Generator | None = None
+) -> list[Scaled]:
+    """Rescale the weights of a network, in place, so that gradients keep their size through it.
+
+    In one pass, layer by layer, every linear and convolutional layer gets a gain of one, measured by probes through
+    whatever lies before it; the last one gets outputs of mean square one, layers that read inputs likewise; biases of
+    layers become zero. Then the ends of residual branches are made weaker until all blocks together let squared
+    gradients grow by no more than `growth`. Embeddings and normalisations keep their parameters, except at the end
+    of a branch. Use it before training where `critical_` doesn't reach: normalisation, skips, attention, activations
+    without a critical point. Plain networks of GELU or SiLU are better served by `critical_`: their critical point
+    needs biases, and without them the size of signals drifts.
+
+    Args:
+        model: the network, with random weights.
+        x: a batch as for `diagnose`, standardised.
+        growth: of squared gradients over all residual blocks, above 1.
+        probes: random vectors for each gain.
+        generator: of these.
+
+    Returns:
+        what was done, in the order of the pass, branches last.
+
+    Raises:
+        InputError: as `diagnose`; for a growth of 1 or less; for a layer whose output doesn't depend on its weights.
+
+    Example:
+        >>> net = nn.Sequential(*[m for _ in range(40) for m in (nn.Linear(64, 64), nn.Sigmoid())], nn.Linear(64, 1))
+        >>> x = torch.randn(32, 64)
+        >>> done = autoscale_(net, x)
+        >>> from commutant.theory import diagnose
+        >>> all(abs(layer.gain - 1) < 0.3 for layer in diagnose(net, x).layers[1:-1])
+        True
+    """
+    if growth <= 1 or probes < 1:
+        raise InputError(f"growth is above 1 and probes at least 1, got {growth} and {probes}")
+    generator = generator or torch.Generator().manual_seed(0)
+    with recorded(model, x) as record:
+        names = [c.name for c in record.layers if _scalable(c)]
+        tied = _tied(model)
+        if not names:
+            raise InputError(f"{type(model).__name__} has no linear or convolutional layer to scale")
+    done: list[Scaled] = []
+    with _scaling(model, set(names) - tied, names[-1], probes, generator, done), recorded(model, x):
+        pass
+    return done + _weaken_branches(model, x, growth, probes, generator)
+
+
+@contextmanager
+def _scaling(
+    model: nn.Module, names: set[str], last: str, probes: int, generator: torch.Generator, done: list[Scaled]
+) -> Iterator[None]:
+    """While it is open, every layer scales its weights in its first call and goes on with what it gives then."""
+    before: list[Tensor] = []
+    handles = []
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        def scale(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
+            if not isinstance(output, Tensor):
+                return None
+            call = Call(name, module, real_tensor((*given, *named.values())), output, block=False)
+            if name in names and call.weight is not None and all(d.module != name for d in done):
+                if isinstance(bias := getattr(module, "bias", None), nn.Parameter):
+                    bias.data = torch.zeros_like(bias.data)
+                call.output = output = module.forward(*given, **named)
+                into = gain_into(call, before, probes, generator)
+                role, gain = "layer", 1.0
+                if name == last or into is None:
+                    role, gain = ("output" if name == last else "layer"), _square(output)
+                else:
+                    gain = into[0]
+                factor = gain**-0.5 if gain > 0 and math.isfinite(gain) else math.nan
+                if not math.isfinite(factor):
+                    raise InputError(
+                        f"layer {name} has a gain of {gain:g}: its weights can't be scaled to a gain of one"
+                    )
+                call.weight.data = call.weight.data * factor  # what is behind in the graph keeps the old values
+                output = module.forward(*given, **named)
+                done.append(Scaled(name, factor, gain, role))
+            if call.weight is not None or call.normalises:
+                before.append(output)
+            return output
+
+        return scale
+
+    for name, module in model.named_modules():
+        if not next(module.children(), None):
+            handles.append(module.register_forward_hook(hook(name or type(module).__name__), with_kwargs=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _weaken_branches(model: nn.Module, x: Any, growth: float, probes: int, generator: torch.Generator) -> list[Scaled]:
+    """Scale the ends of residual branches until the gain of each block is its share of the growth."""
+    factors: dict[str, float] = {}
+    first: dict[str, float] = {}
+    for _ in range(_ROUNDS):
+        changed = False
+        with recorded(model, x) as record:
+            gains = [(c, _gain_of_block(c, probes, generator)) for c in record.calls if c.block]
+            blocks = [(c, *found) for c, found in gains if found is not None and found[1] > _SKIP]
+            scales: list[tuple[nn.Module, float]] = []
+            for block, gain, skip in blocks:
+                # What comes through the identity is no more than that, whatever the probes' noise says.
+                straight, target = min(skip, 1.0) ** 2, growth ** (1 / len(blocks))
+                if gain - 1 <= _CLOSE * (target - 1):
+                    continue
+                factor = math.sqrt((target - straight) / (gain - straight))
+                for end in _ends(record, block, generator):
+                    scales.append((end.module, factor))
+                    factors[end.name] = factors.get(end.name, 1.0) * factor
+                    first.setdefault(end.name, gain)
+                    changed = True
+        with torch.no_grad():
+            for module, factor in scales:
+                for parameter in module.parameters(recurse=False):
+                    parameter.mul_(factor)
+        if not changed:
+            break
+    return [Scaled(name, factor, first[name], "branch") for name, factor in factors.items()]
+
+
+def _gain_of_block(call: Call, probes: int, generator: torch.Generator) -> tuple[float, float] | None:
+    if call.input is None or call.input.shape != call.output.shape:
+        return None
+    return square_gain(call.output, call.input, probes, generator)
+
+
+def _ends(record: Record, block: Call, generator: torch.Generator) -> list[Call]:
+    """The calls inside a block whose output reaches that of the block by an identity: what the branches end in."""
+    inside = {id(m) for m in block.module.modules()}
+    ends: list[Call] = []
+    for call in reversed([c for c in record.calls if id(c.module) in inside and not c.block]):
+        if call.output.shape != block.output.shape or not next(call.module.parameters(recurse=False), None) is not None:
+            continue
+        straight = square_gain(block.output, call.output, 2, generator)
+        if straight is None or straight[1] < _SKIP:
+            continue
+        # A convolution before the normalisation that ends the branch reaches it, too, and can't change it.
+        if not any((to := square_gain(e.output, call.output, 2, generator)) and to[1] > _SKIP for e in ends):
+            ends.append(call)
+    return ends
+
+
+def _scalable(call: Call) -> bool:
+    weight = call.weight
+    return weight is not None and not isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention)
+
+
+def _tied(model: nn.Module) -> set[str]:
+    """Modules that share a weight with another one: scaling one would change the other."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
+
+
+def _square(z: Tensor) -> float:
+    return float(z.detach().double().square().mean())

@@ -1,0 +1,166 @@
+"""What is wrong with a network before it is trained, and what to do: measured on the network itself, by probes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._findings import Finding, Stage, correlation, findings, not_finite
+from ._record import Record, gain_into, probe_like, recorded, sent_back, square_gain
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes:
+        stages: all modules in the order of the pass.
+        findings: the worst first; empty for a network that is in order.
+    """
+
+    stages: tuple[Stage, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def layers(self) -> tuple[Stage, ...]:
+        """The stages that have weights of their own."""
+        return tuple(stage for stage in self.stages if stage.share > 0 and not stage.block)
+
+    def __str__(self) -> str:
+        """A table of the layers and blocks, and the findings below."""
+        shown = [s for s in self.stages if s.share > 0 or s.block]
+        wide = max([len(s.name) for s in shown] + [5])
+        columns = f"{'mean':>9} {'kernel':>9} {'cosine':>7} {'gradient':>9} {'gain':>8} {'share':>9}"
+        head = f"{'layer':<{wide}}  {'kind':<14} {columns}"
+        lines = [head, "-" * len(head)]
+        for s in _shortened(shown):
+            if s is None:
+                lines.append(f"{'...':<{wide}}")
+                continue
+            lines.append(
+                f"{s.name:<{wide}}  {s.kind[:14]:<14} {s.mean:>9.2e} {s.kernel:>9.2e} {_number(s.correlation, '7.3f')} "
+                f"{_number(s.gradient, '9.2e')} {_number(s.gain, '8.3g')} {s.share:>9.2e}"
+            )
+        lines.append("")
+        for finding in self.findings:
+            lines += [f"{finding.what}: {finding.sentence}", f"  -> {finding.remedy}"]
+        if self.healthy:
+            lines.append("nothing wrong: signals, angles and gradients keep their size through the network")
+        return "\n".join(lines)
+
+
+def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Generator | None = None) -> Diagnosis:
+    """Measure how signals, angles and gradients move through a network as it stands, and say what is wrong.
+
+    One forward pass, `probes` backward passes through all of it and as many between neighbouring layers; linear
+    layers, convolutions, normalisation, skips, attention, any module. Use it on a new architecture before the first
+    training run. Dropout is off during the pass; nothing in the model is changed.
+
+    Args:
+        model: the network.
+        x: a batch as the model takes it, or a tuple of arguments, or a mapping of keywords. At least two inputs let it
+            see whether they stay apart.
+        probes: random vectors for each expectation.
+        generator: of these.
+
+    Raises:
+        InputError: for a pass that fails, an input that is empty or not finite, or a model without weights.
+
+    Example:
+        >>> layers = [m for _ in range(40) for m in (nn.Linear(64, 64), nn.Tanh())]
+        >>> found = diagnose(nn.Sequential(*layers), torch.randn(16, 64))
+        >>> [finding.what for finding in found.findings]
+        ['inputs look alike', 'gradients vanish']
+    """
+    if probes < 1:
+        raise InputError(f"probes is at least 1, got {probes}")
+    generator = generator or torch.Generator().manual_seed(0)
+    with recorded(model, x) as record:
+        if not record.layers:
+            raise InputError(f"{type(model).__name__} has no layer with weights to look at")
+        broken = next((c for c in record.calls if not bool(torch.isfinite(c.output).all())), None)
+        stages = _stages(record, probes, generator)
+        found = [not_finite(broken)] if broken else findings(model, record, stages)
+    return Diagnosis(tuple(stages), tuple(found))
+
+
+def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Stage]:
+    calls, batch = record.calls, max(1, len(record.output))
+    owned = [
+        list(c.module.parameters(recurse=not c.block and c.weight is not None)) if not c.block else [] for c in calls
+    ]
+    outputs = [c.output for c in calls]
+    parameters = list({id(p): p for own in owned for p in own}.values())
+    back = torch.zeros(len(calls), dtype=torch.float64)
+    shares = {id(p): 0.0 for p in parameters}
+    reached = [False] * len(calls)
+    for _ in range(probes):
+        found = sent_back(record.output, [*outputs, *parameters], probe_like(record.output, generator))
+        for i, grad in enumerate(found[: len(calls)]):
+            if grad is not None:
+                reached[i] = True
+                back[i] += grad.double().square().sum() / batch / probes
+        for p, grad in zip(parameters, found[len(calls) :], strict=True):
+            shares[id(p)] += 0.0 if grad is None else float(grad.double().square().sum()) / batch / probes
+    out, before = [], [t for t in record.inputs]
+    for i, call in enumerate(calls):
+        z = call.output.detach().double()
+        gain, skip = math.nan, 0.0
+        if call.block:
+            found_gain = None if call.input is None else square_gain(call.output, call.input, probes, generator)
+            gain, skip = (math.nan, 0.0) if found_gain is None else found_gain
+        elif call.weight is not None:
+            into = gain_into(call, before, probes, generator)
+            gain = math.nan if into is None else into[0]
+        if not call.block and (call.normalises or call.weight is not None):
+            before.append(call.output)
+        out.append(
+            Stage(
+                name=call.name,
+                kind=type(call.module).__name__,
+                block=call.block,
+                mean=float(z.mean()),
+                variance=float(z.var(correction=0)),
+                kernel=float(z.square().mean()),
+                correlation=correlation(z),
+                gradient=float(back[i]) if reached[i] else math.nan,
+                gain=gain,
+                skip=skip,
+                share=math.fsum(shares[id(p)] for p in owned[i]),
+                idle=_idle(call.module, z),
+            )
+        )
+    return out
+
+
+def _idle(module: nn.Module, z: Tensor) -> float:
+    """The share of units that are at a flat end for every input."""
+    if isinstance(module, nn.ReLU | nn.ReLU6):
+        flat = z == 0
+    elif isinstance(module, nn.Tanh):
+        flat = z.abs() > 0.99
+    elif isinstance(module, nn.Sigmoid):
+        flat = (z < 0.01) | (z > 0.99)
+    else:
+        return 0.0
+    return float(flat.flatten(1).all(0).double().mean()) if z.ndim > 1 else float(flat.all())
+
+
+def _shortened(stages: list[Stage], most: int = 40) -> list[Stage | None]:
+    if len(stages) <= most:
+        return list(stages)
+    return [*stages[: most // 2], None, *stages[-most // 2 :]]
+
+
+def _number(x: float, form: str) -> str:
+    return f"{x:>{form}}" if x == x else " " * (int(form.split(".")[0]) - 1) + "-"

@@ -1,0 +1,222 @@
+"""The neural tangent kernel of a network as it stands, in blocks that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, jvp, vjp, vmap
+
+from .._errors import InputError
+from ..laws import Draw, Equivariance, SetPermutation, obeys
+
+_BYTES = 1 << 28  # of Jacobians held at a time
+
+
+def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
+    """The kernel of some inputs with others that stay."""
+    width = 1 + draw.width
+    net = draw.module(lambda: nn.Sequential(nn.Linear(width, 5), nn.Tanh(), nn.Linear(5, 2)))
+    others = draw.normal(3, width)
+    return (
+        Equivariance(SetPermutation(0)),
+        lambda x: empirical_ntk(net, x, others),
+        lambda g: torch.randn(draw.size + 1, width, generator=g).to(draw.dtype),
+    )
+
+
+@obeys("order of the inputs", _reordered)
+def empirical_ntk(
+    model: nn.Module,
+    rows: Float[Tensor, "rows ..."],
+    columns: Float[Tensor, "columns ..."] | None = None,
+    *,
+    every_output: bool = False,
+    bytes_at_once: int = _BYTES,
+) -> Float[Tensor, "rows columns ..."]:
+    """$\\Theta(x, x') = \\sum_\\theta \\partial_\\theta f(x)\\, \\partial_\\theta f(x')$ over a network's parameters.
+
+    Plain gradients, as of SGD with one rate. Jacobians are contracted block by block and never held as a whole; where a
+    network consists of `nn.Linear` layers and functions without parameters they are not even formed: such a layer adds
+    $(h \\cdot h' + 1)(\\delta \\cdot \\delta')$.
+
+    Args:
+        model: with one tensor in, one out; batch first. Its parameters that don't require gradients don't count.
+        rows: inputs `(rows, ...)`.
+        columns: inputs `(columns, ...)`, or None for the rows again.
+        every_output: all pairs of outputs `(rows, columns, outputs, outputs)` instead of the mean over outputs of equal
+            pairs, which is what a wide network's kernel is.
+        bytes_at_once: of Jacobians.
+
+    Returns:
+        of the dtype of the parameters.
+
+    Raises:
+        InputError: for a model without parameters, in training mode with batch normalisation or dropout (its kernel
+            is not a function of two inputs), or inputs that are not finite.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> empirical_ntk(net, torch.randn(5, 3)).shape
+        torch.Size([5, 5])
+    """
+    parameters = _trainable(model)
+    jacobian = _jacobian(model, parameters)
+    for x in (rows, columns):
+        if x is not None and not bool(torch.isfinite(x).all()):
+            raise InputError("inputs must be finite, got NaN or infinity")
+    if columns is not None and columns.shape[1:] != rows.shape[1:]:
+        raise InputError(
+            f"inputs must have one shape, got rows of {tuple(rows.shape[1:])} and {tuple(columns.shape[1:])}"
+        )
+    if not every_output and len(rows) and (columns is None or len(columns)):
+        layered = _by_layers(model, parameters, rows, columns)
+        # A layer may be used otherwise than by calling it: one entry is looked at by the definition.
+        if layered is not None:
+            pair = jacobian(rows[:1]), jacobian((rows if columns is None else columns)[:1])
+            exact = (pair[0] * pair[1]).sum() / pair[0].shape[1]
+            if abs(float(layered[0, 0] - exact)) <= 1e-3 * float(pair[0].norm() * pair[1].norm()) / pair[0].shape[1]:
+                return layered
+    with torch.no_grad():
+        outputs = model(rows[:1]).numel() if len(rows) else 1
+    first = next(iter(parameters.values()))
+    each = outputs * sum(p.numel() for p in parameters.values()) * first.element_size()
+    block = max(1, bytes_at_once // (2 * each))
+    others = rows if columns is None else columns
+    shape = (len(rows), len(others), *([outputs, outputs] if every_output else []))
+    out = torch.zeros(shape, dtype=first.dtype, device=first.device)
+    for i in range(0, len(rows), block):
+        left = jacobian(rows[i : i + block])
+        for j in range(i if columns is None else 0, len(others), block):
+            right = left if columns is None and i == j else jacobian(others[j : j + block])
+            if every_output:
+                part = torch.einsum("aop,bqp->aboq", left, right)
+            else:
+                part = left.flatten(1) @ right.flatten(1).T / outputs
+            out[i : i + block, j : j + block] = part
+            if columns is None and i != j:
+                out[j : j + block, i : i + block] = part.permute(1, 0, 3, 2) if every_output else part.T
+    return out
+
+
+def ntk_vector_product(
+    model: nn.Module, x: Float[Tensor, "rows ..."], v: Float[Tensor, "rows ..."]
+) -> Float[Tensor, "rows ..."]:
+    """$\\Theta(x, x)\\, v$ with all pairs of outputs, by one backward and one forward pass: no kernel is formed.
+
+    Args:
+        model, x: as for `empirical_ntk`.
+        v: of the shape of the model's output.
+
+    Example:
+        >>> net = nn.Linear(3, 2)
+        >>> ntk_vector_product(net, torch.zeros(1, 3), torch.ones(1, 2))  # the biases alone
+        tensor([[1., 1.]])
+    """
+    parameters = _trainable(model)
+    rest = _rest(model, parameters)
+
+    def outputs(p: dict[str, Tensor]) -> Tensor:
+        return functional_call(model, {**p, **rest}, (x,))
+
+    value, back = vjp(outputs, parameters)[:2]
+    if v.shape != value.shape:
+        raise InputError(f"v has the shape of the output {tuple(value.shape)}, got {tuple(v.shape)}")
+    (gradient,) = back(v.to(value))
+    return jvp(outputs, (parameters,), (gradient,))[1]
+
+
+def _trainable(model: nn.Module) -> dict[str, Tensor]:
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        if module.training and ("BatchNorm" in kind or ("Dropout" in kind and getattr(module, "p", 0))):
+            raise InputError(
+                f"{name or kind} ({kind}) makes outputs depend on the rest of the batch, or on chance: "
+                "a tangent kernel is a function of two inputs, call eval() first"
+            )
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise InputError(f"{type(model).__name__} has no parameter that requires gradients")
+    return parameters
+
+
+def _rest(model: nn.Module, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+    frozen = {name: p.detach() for name, p in model.named_parameters() if name not in parameters}
+    return {**frozen, **dict(model.named_buffers())}
+
+
+def _jacobian(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    """Rows to `(rows, outputs, parameters)`."""
+    rest = _rest(model, parameters)
+
+    def one(p: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(model, {**p, **rest}, (x[None],)).flatten()
+
+    def of(x: Tensor) -> Tensor:
+        parts = vmap(jacrev(one), (None, 0))(parameters, x)
+        return torch.cat([part.flatten(2) for part in parts.values()], 2).detach()
+
+    return of
+
+
+def _by_layers(model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, columns: Tensor | None) -> Tensor | None:
+    """The kernel without Jacobians, if all parameters are those of linear layers that see one vector an input."""
+    layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
+    owned = {f"{name}.{own}" if name else own for name, m in layers.items() for own, _ in m.named_parameters()}
+    shared = len(owned) != len({id(p) for m in layers.values() for p in m.parameters()})
+    if not set(parameters) <= owned or shared or not layers:
+        return None
+    left = _layer_signals(model, layers, rows)
+    right = left if columns is None else _layer_signals(model, layers, columns)
+    if left is None or right is None:
+        return None
+    total: Tensor | None = None
+    for name in layers:
+        if name not in left[0]:
+            continue
+        prefix = f"{name}." if name else ""
+        weight, bias = f"{prefix}weight" in parameters, f"{prefix}bias" in parameters
+        (h, d), (g, e) = (side[0][name] for side in (left, right))
+        factor = (h @ g.T if weight else 0) + (1.0 if bias else 0.0)
+        part = d.flatten(1) @ e.flatten(1).T * factor / left[1]
+        total = part if total is None else total + part
+    return total
+
+
+def _layer_signals(
+    model: nn.Module, layers: dict[str, nn.Linear], x: Tensor
+) -> tuple[dict[str, tuple[Tensor, Tensor]], int] | None:
+    """For every layer its inputs `(rows, in)` and the gradients of each output by its own, `(rows, outputs, out)`."""
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    fits = True
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        def keep(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            nonlocal fits
+            fits &= output.ndim == 2 and len(output) == len(x) and name not in seen
+            seen[name] = given[0].detach(), output
+            return output.clone()
+
+        return keep
+
+    handles = [m.register_forward_hook(hook(name)) for name, m in layers.items()]
+    try:
+        with torch.enable_grad():
+            # Below a frozen layer nothing else asks for gradients.
+            out = model(x.detach().requires_grad_(x.is_floating_point()))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not fits or not isinstance(out, Tensor) or not out.requires_grad or len(out) != len(x):
+        return None
+    flat, names = out.flatten(1), list(seen)
+    grads: dict[str, list[Tensor]] = {name: [] for name in names}
+    for k in range(flat.shape[1]):
+        found = torch.autograd.grad(
+            flat[:, k].sum(), [seen[name][1] for name in names], retain_graph=True, allow_unused=True
+        )
+        for name, grad in zip(names, found, strict=True):
+            grads[name].append(torch.zeros_like(seen[name][1]) if grad is None else grad)
+    return {name: (seen[name][0], torch.stack(grads[name], 1).detach()) for name in names}, flat.shape[1]

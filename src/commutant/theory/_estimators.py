@@ -1,0 +1,195 @@
+"""Kernel regression with the kernel of a wide network, in the manner of scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra import Activation
+from ._criticality import critical_point
+from ._kernel_maps import Dense, KernelMap, plain_network
+from ._predict import ntk_predict
+from ._wide_kernel import wide_kernel
+
+
+class _KernelEstimator:
+    """What the classifier and the regressor share: kernel, standardised inputs, parameters as scikit-learn has them."""
+
+    _kind = ""
+
+    def __init__(
+        self,
+        network: str | KernelMap = "relu",
+        *,
+        depth: int = 3,
+        ridge: float = 1e-4,
+        get: Literal["tangent", "kernel"] = "tangent",
+        standardise: bool = True,
+    ) -> None:
+        self.network, self.depth, self.ridge = network, depth, ridge
+        self.get: Literal["tangent", "kernel"] = get
+        self.standardise = standardise
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments, as scikit-learn's tools ask for them."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **values: Any) -> _KernelEstimator:
+        """Change arguments by name."""
+        for name, value in values.items():
+            if name not in self.get_params():
+                raise InputError(f"{type(self).__name__} has no parameter {name!r}")
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
+
+        classifies = self._kind == "classifier"
+        return Tags(
+            estimator_type=self._kind,
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags() if classifies else None,
+            regressor_tags=None if classifies else RegressorTags(),
+            transformer_tags=None,
+            input_tags=InputTags(),
+        )
+
+    def _fit(self, x: Any, targets: Tensor) -> None:
+        inputs = _matrix(x)
+        if len(inputs) != len(targets) or not len(inputs):
+            raise InputError(f"fit takes as many targets as inputs, at least one, got {len(inputs)} and {len(targets)}")
+        if self.depth < 1 or self.ridge < 0:
+            raise InputError(f"depth is at least 1 and ridge not negative, got {self.depth} and {self.ridge}")
+        self.mean_ = inputs.mean(0) if self.standardise else torch.zeros(inputs.shape[1], dtype=torch.float64)
+        spread = inputs.std(0, correction=0) if self.standardise else torch.ones_like(self.mean_)
+        self.scale_ = torch.where(spread > 0, spread, 1.0)
+        self.n_features_in_ = inputs.shape[1]
+        self.map_: KernelMap = (
+            self.network if not isinstance(self.network, str) else _critical(self.network, self.depth)
+        )
+        self._inputs = self._prepared(inputs)
+        kernel = wide_kernel(self.map_, self._inputs, get=self.get)
+        ridge = self.ridge * float(kernel.diagonal().mean())
+        eye = torch.eye(len(kernel), dtype=torch.float64)
+        self.weights_ = ntk_predict(kernel, targets, eye, ridge=ridge).mean  # of the training inputs
+
+    def _prepared(self, inputs: Tensor) -> Tensor:
+        return (inputs - self.mean_) / self.scale_
+
+    def _need_fit(self) -> None:
+        if not hasattr(self, "weights_"):
+            raise InputError(f"{type(self).__name__} is not fitted: call fit first")
+
+    def _scores(self, x: Any) -> Tensor:
+        self._need_fit()
+        inputs = _matrix(x)
+        if inputs.shape[1] != self.n_features_in_:
+            raise InputError(f"inputs have {self.n_features_in_} features, got {inputs.shape[1]}")
+        return wide_kernel(self.map_, self._prepared(inputs), self._inputs, get=self.get) @ self.weights_
+
+
+class NTKClassifier(_KernelEstimator):
+    """Classification by the tangent kernel of an infinitely wide network: one-vs-rest least squares with a ridge.
+
+    A strong baseline on small tables and small images, without a hyperparameter that needs a search. It works inside
+    `cross_val_score`, `GridSearchCV` and pipelines.
+
+    Args:
+        network: the activation of a plain network at criticality, or any map of kernels (`infinite_width(module)`).
+        depth: layers of weights of the plain network.
+        ridge: added to the diagonal, relative to its mean.
+        get: `"tangent"`, or `"kernel"` for the Gaussian process of the untrained network.
+        standardise: features to mean 0 and variance 1 of the training part. Activations without a closed form (tanh)
+            are fast only for inputs of one norm: put a `Normalizer` before, and turn this off.
+
+    Example:
+        >>> x, y = torch.randn(64, 3), None
+        >>> classifier = NTKClassifier().fit(x, (x[:, 0] > 0).long())
+        >>> classifier.score(x, (x[:, 0] > 0).long())
+        1.0
+    """
+
+    _kind = "classifier"
+
+    def fit(self, X: Any, y: Any) -> NTKClassifier:
+        """Learn from inputs `(rows, features)` and labels `(rows,)`, arrays or tensors.
+
+        Raises:
+            InputError: for shapes that don't fit, values that are not finite, or a single class.
+        """
+        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(f"classification needs at least two classes, got {len(self.classes_)}")
+        hot = torch.nn.functional.one_hot(torch.from_numpy(codes.ravel()).long(), len(self.classes_)).double()
+        self._fit(X, hot - 1 / len(self.classes_))
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """`(rows, classes)`; for two classes the second minus the first, `(rows,)`."""
+        scores = self._scores(X).numpy()
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels `(rows,)`."""
+        best = self._scores(X).argmax(1).numpy()
+        return self.classes_[best]
+
+    def score(self, X: Any, y: Any) -> float:
+        """Accuracy."""
+        return float((self.predict(X) == np.asarray(y)).mean())
+
+
+class NTKRegressor(_KernelEstimator):
+    """Regression by the tangent kernel of an infinitely wide network, with a ridge; arguments as `NTKClassifier`.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 40)[:, None]
+        >>> NTKRegressor().fit(x, x[:, 0] ** 2).score(x, x[:, 0] ** 2) > 0.9
+        True
+    """
+
+    _kind = "regressor"
+
+    def fit(self, X: Any, y: Any) -> NTKRegressor:
+        """Learn from inputs `(rows, features)` and targets `(rows,)` or `(rows, outputs)`, arrays or tensors.
+
+        Raises:
+            InputError: for shapes that don't fit, or values that are not finite.
+        """
+        targets = torch.as_tensor(np.asarray(y), dtype=torch.float64)
+        self._flat = targets.ndim == 1
+        targets = targets[:, None] if self._flat else targets
+        self._shift = targets.mean(0)
+        self._fit(X, targets - self._shift)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Of the shape of the targets."""
+        scores = self._scores(X)
+        found = (scores + self._shift).numpy()
+        return found[:, 0] if self._flat else found
+
+    def score(self, X: Any, y: Any) -> float:
+        """$R^2$."""
+        y = np.asarray(y, dtype=float)
+        missed, spread = ((self.predict(X) - y) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
+        return float(1 - missed / spread) if spread else float(missed == 0)
+
+
+def _critical(activation: str, depth: int) -> KernelMap:
+    act = Activation(activation)
+    point = critical_point(act)
+    return plain_network(act, depth, Dense(point.bias_variance, point.weight_variance, 1.0, 1.0))
+
+
+def _matrix(x: Any) -> Tensor:
+    found = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x), dtype=torch.float64)
+    if found.ndim != 2 or not bool(torch.isfinite(found).all()):
+        raise InputError(f"inputs are finite numbers (rows, features), got shape {tuple(found.shape)}")
+    return found

@@ -1,0 +1,255 @@
+"""What the measurements of a network mean: the illnesses that are known, and their cures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._criticality import criticality
+from ._depth import nonlinearity
+from ._initialise import activations_before
+from ._moment_report import recipe_breaks
+from ._record import NORMS, Call, Record
+
+_DRIFT = 1e3  # over all layers, of a mean square that should stay
+_ALIKE = 1e-3  # what is left of the angle between inputs, 1 - correlation
+_MOST_IDLE = 0.9
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One module in one pass.
+
+    Attributes:
+        name, kind: of the module and of its class.
+        block: whether it is a block of a stack rather than a single layer.
+        mean, variance: of its outputs, over inputs and units.
+        kernel: their mean square.
+        correlation: mean cosine between the outputs of different inputs, NaN for one input.
+        gradient: $E |\\partial (v \\cdot f) / \\partial z|^2$ of one input, over random unit vectors v of the network's
+            output; NaN where the output doesn't depend on it.
+        gain: $\\chi_\\perp$ from the nearest layer or normalisation before, the mean square by which gradients grow on
+            the way back; of a block, from its input. NaN where there is none.
+        skip: of a block whose output has the shape of its input, the weight of the identity in it; else 0.
+        share: $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters, what it adds to the tangent
+            kernel; 0 without any.
+        idle: the share of units that are zero, or saturated, for every input; 0 for modules that are no activation.
+    """
+
+    name: str
+    kind: str
+    block: bool
+    mean: float
+    variance: float
+    kernel: float
+    correlation: float
+    gradient: float
+    gain: float
+    skip: float
+    share: float
+    idle: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        what: a short name, such as `"gradients vanish"`.
+        sentence: with the figures.
+        remedy: what to do.
+    """
+
+    what: str
+    sentence: str
+    remedy: str
+
+
+def not_finite(call: Call) -> Finding:
+    return Finding(
+        "not finite",
+        f"{call.name} ({type(call.module).__name__}) gives NaN or infinity on this input",
+        "look at what it computes there; everything behind it is lost",
+    )
+
+
+def findings(model: nn.Module, record: Record, stages: list[Stage]) -> list[Finding]:
+    layers = [s for s in stages if s.share > 0 and not s.block] or [s for s in stages if not s.block]
+    remedy = _remedy(model, record)
+    found = [
+        *_inputs(record),
+        *_angles(record, layers, remedy),
+        *_gradients(layers, stages, remedy),
+        *_signals(layers, remedy),
+        *_idle_units(stages),
+        *_width(model, record),
+        *_self_normalising(model),
+    ]
+    return found
+
+
+def _remedy(model: nn.Module, record: Record) -> str:
+    """The initialisation by theory where the theory covers the network, the measured one elsewhere."""
+    if not any(c.block or c.normalises for c in record.calls):
+        try:
+            found = {id(act): act for act in activations_before(model).values() if act is not None}
+            if all(criticality(act) for act in found.values()):
+                return "critical_(model)"
+        except InputError:
+            pass
+    return "autoscale_(model, x)"
+
+
+def _inputs(record: Record) -> list[Finding]:
+    if not record.inputs:
+        return []
+    x = record.inputs[0].detach().double()
+    mean, spread = float(x.mean()), float(x.std(correction=0))
+    if x.numel() > 1 and (abs(mean) > spread or not 0.1 < spread < 10):
+        return [
+            Finding(
+                "inputs not standardised",
+                f"the inputs have mean {mean:.3g} and standard deviation {spread:.3g}",
+                "standardise them feature by feature to mean 0 and variance 1: every initialisation assumes it",
+            )
+        ]
+    return []
+
+
+def _angles(record: Record, layers: list[Stage], remedy: str) -> list[Finding]:
+    inputs = [correlation(t.detach().double()) for t in record.inputs[:1]]
+    last = next((s for s in reversed(layers) if not math.isnan(s.correlation)), None)
+    if last is None or 1 - last.correlation > _ALIKE or (inputs and 1 - inputs[0] < 10 * _ALIKE):
+        return []
+    where = next(s for s in layers if 1 - s.correlation <= _ALIKE)
+    return [
+        Finding(
+            "inputs look alike",
+            f"from {where.name} on outputs of different inputs have a mean cosine of {where.correlation:.4f} or more"
+            + (f", the inputs one of {inputs[0]:.2f}" if inputs else ""),
+            f"{remedy}, biases zero: weights too small beside biases, or means that add up, drown what differs",
+        )
+    ]
+
+
+def _gradients(layers: list[Stage], stages: list[Stage], remedy: str) -> list[Finding]:
+    blocks = [s for s in stages if s.block and s.gain == s.gain]
+    values = [s.gradient for s in layers if s.gradient == s.gradient]
+    if len(values) < 2:
+        return []
+    logs = [math.log(max(v, 1e-300)) for v in values]
+    rate, change = _trend(logs)
+    if abs(change) < math.log(_DRIFT):
+        return []
+    vanish = change > 0  # smaller in front: they shrink on the way back
+    steady = [s.gain for s in blocks if s.skip > 0.1]
+    through = f"; the {len(steady)} blocks with a skip multiply by {_mean_gain(steady):.2f} each" if steady else ""
+    return [
+        Finding(
+            "gradients vanish" if vanish else "gradients explode",
+            f"on the way back through {len(values)} layers squared gradients "
+            f"{'shrink' if vanish else 'grow'} by {_power(math.exp(abs(change)))}, "
+            f"{math.exp(-rate):.2f} a layer{through}",
+            f"{remedy}: a gain of 1 a layer" + (", and weaker branches" if steady else ""),
+        )
+    ]
+
+
+def _signals(layers: list[Stage], remedy: str) -> list[Finding]:
+    logs = [math.log(max(s.kernel, 1e-300)) for s in layers]
+    if len(logs) < 2:
+        return []
+    rate, change = _trend(logs)
+    if abs(change) < math.log(_DRIFT):
+        return []
+    return [
+        Finding(
+            "signals vanish" if change < 0 else "signals explode",
+            f"mean squares {'shrink' if change < 0 else 'grow'} by {_power(math.exp(abs(change)))} through "
+            f"{len(logs)} layers, {math.exp(rate):.2f} a layer",
+            f"{remedy}, or normalisation",
+        )
+    ]
+
+
+def _idle_units(stages: list[Stage]) -> list[Finding]:
+    worst = max(stages, key=lambda s: s.idle)
+    if worst.idle <= _MOST_IDLE:
+        return []
+    return [
+        Finding(
+            "idle units",
+            f"{worst.idle:.0%} of the units of {worst.name} ({worst.kind}) are at a flat end for every input",
+            "smaller weights or biases before it, or an activation with a slope on both sides",
+        )
+    ]
+
+
+def _width(model: nn.Module, record: Record) -> list[Finding]:
+    """Depth over width, for plain networks, where the theory knows its meaning."""
+    plain = all(isinstance(c.module, nn.Linear) for c in record.layers) and not any(c.block for c in record.calls)
+    if not plain or any(isinstance(m, NORMS) for m in model.modules()):
+        return []
+    try:
+        before = activations_before(model)
+        acts = {id(a): a for a in before.values() if a is not None}
+        constant = max(nonlinearity(a) for a in acts.values())
+    except (InputError, ValueError):
+        return []
+    widths = [c.output.shape[-1] for c in record.layers[:-1]]
+    ratio = constant * sum(1 / n for n in widths)
+    if not ratio > 1:
+        return []
+    return [
+        Finding(
+            "too deep for its width",
+            f"{len(widths)} layers of {min(widths)} to {max(widths)} units: from one initialisation to the next the "
+            f"squared output varies by {math.sqrt(ratio):.1f} times its mean",
+            f"{math.ceil(max(widths) * ratio)} units or more, fewer layers, or a skip of the weight of skip_for",
+        )
+    ]
+
+
+def _self_normalising(model: nn.Module) -> list[Finding]:
+    """The recipe of self-normalising networks holds as a whole or not at all."""
+    wrong = recipe_breaks(model, [])
+    if not wrong:
+        return []
+    return [
+        Finding(
+            "SELU without its recipe",
+            "; ".join(wrong),
+            "lecun_normal_ weights, zero biases, AlphaDropout, no normalisation, standardised inputs: SNN(...) has all",
+        )
+    ]
+
+
+def _trend(values: list[float]) -> tuple[float, float]:
+    """Slope of the line through values at 0, 1, 2 ..., and how much it rises in all."""
+    n = len(values)
+    centre = (n - 1) / 2
+    slope = sum((i - centre) * v for i, v in enumerate(values)) / sum((i - centre) ** 2 for i in range(n))
+    return slope, slope * (n - 1)
+
+
+def _mean_gain(gains: list[float]) -> float:
+    return math.exp(sum(math.log(g) for g in gains) / len(gains))
+
+
+def _power(x: float) -> str:
+    return f"{x:.0f} times" if x < 1e4 else f"1e{math.log10(x):.0f} times"
+
+
+def correlation(z: Tensor) -> float:
+    """Mean cosine between different rows."""
+    rows = z.flatten(1) if z.ndim > 1 else z[:, None] if z.ndim else z[None, None]
+    if len(rows) < 2 or not bool(torch.isfinite(rows).all()):
+        return math.nan
+    rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=1e-300)
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    n = len(rows)
+    return float((unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1)))

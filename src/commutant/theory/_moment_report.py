@@ -1,0 +1,193 @@
+"""Self-normalisation of a network at hand: its moments beside those predicted, and its conversion."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._initialise import is_pointwise
+from ._moment_map import moment_map
+from ._record import Call, recorded
+from ._selu import SELU, AlphaDropout, Normalized, lecun_normal_
+
+
+@dataclass(frozen=True)
+class Moments:
+    """One layer with the activation that follows it.
+
+    Attributes:
+        layer, activation: their names.
+        mean, variance: of the activations, measured.
+        predicted_mean, predicted_variance: what the map of moments makes of those measured one layer before.
+        omega, omega_spread: mean and standard deviation over units of the sum of a unit's weights.
+        tau, tau_spread: likewise of the sum of their squares; 1 for `lecun_normal_`.
+        tolerance: standard deviation of the measured variance over initialisations at this width, to first order.
+    """
+
+    layer: str
+    activation: str
+    mean: float
+    variance: float
+    predicted_mean: float
+    predicted_variance: float
+    omega: float
+    omega_spread: float
+    tau: float
+    tau_spread: float
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class MomentReport:
+    """All layers, and what breaks the recipe.
+
+    Attributes:
+        layers: in the order of the pass.
+        warnings: sentences; empty if the recipe holds.
+    """
+
+    layers: tuple[Moments, ...]
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        wide = max([len(m.layer) for m in self.layers] + [5])
+        columns = f"{'mean':>8} {'expected':>8}  {'variance':>8} {'expected':>8}    {'omega':>7} {'tau':>6}"
+        lines = [f"{'layer':<{wide}}  {columns}"]
+        for m in self.layers:
+            lines.append(
+                f"{m.layer:<{wide}}  {m.mean:>8.3f} {m.predicted_mean:>8.3f}  {m.variance:>8.3f} "
+                f"{m.predicted_variance:>8.3f}    {m.omega:>7.3f} {m.tau:>6.3f}"
+            )
+        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
+
+
+def moment_report(model: nn.Module, x: Any) -> MomentReport:
+    """Mean and variance of every hidden layer's activations beside what the map of moments predicts.
+
+    Layers are linear ones followed by an activation, called as modules. Dropout is off. The prediction starts anew from
+    what was measured one layer before, so that a row that deviates names the layer that breaks.
+
+    Args:
+        model: a network of linear layers and activations.
+        x: a batch as for `diagnose`.
+
+    Raises:
+        InputError: as `diagnose`; for a model in which no linear layer is followed by an activation.
+
+    Example:
+        >>> from commutant.theory import SNN
+        >>> report = moment_report(SNN(16, 2, hidden=256, depth=3, dropout=0.0), torch.randn(512, 16))
+        >>> [abs(m.variance - 1) < 0.3 for m in report.layers], report.warnings
+        ([True, True, True], ())
+    """
+    with recorded(model, x) as record:
+        calls = [c for c in record.calls if not c.block]
+        pairs = [
+            (layer, act)
+            for layer, act in itertools.pairwise(calls)
+            if isinstance(layer.module, nn.Linear) and is_pointwise(act.module)
+        ]
+        if not pairs:
+            raise InputError(f"{type(model).__name__} has no linear layer followed by an activation module")
+        layers = tuple(_moments(layer, act) for layer, act in pairs)
+        return MomentReport(layers, tuple(recipe_breaks(model, record.inputs)))
+
+
+def _moments(layer: Call, act: Call) -> Moments:
+    assert isinstance(layer.module, nn.Linear)
+    assert layer.input is not None
+    w = layer.module.weight.detach().double()
+    sums, squares = w.sum(1), w.square().sum(1)
+    z, a = layer.input.detach().double(), act.output.detach().double()
+    mean, variance = float(z.mean()), float(z.var(correction=0))
+    # Means of single inputs differ from their overall mean: what a unit sees is their second moment.
+    omega, tau = float(sums.mean()), float(squares.mean())
+    given: Any = act.module if isinstance(act.module, SELU | Normalized) else None
+    given = "selu" if isinstance(act.module, nn.SELU) else given or act.module
+    second = variance + (mean**2 * float((sums - omega).square().mean()) / tau if tau else 0.0)
+    expected = moment_map(mean, second, omega, tau, activation=given)
+    width = w.shape[0]
+    centred = a - a.mean()
+    fourth = float(centred.square().var(correction=0))
+    return Moments(
+        layer.name, act.name, float(a.mean()), float(a.var(correction=0)), float(expected[0]), float(expected[1]),
+        omega, float(sums.std(correction=0)), tau, float(squares.std(correction=0)), math.sqrt(fourth / width),
+    )  # fmt: skip
+
+
+def recipe_breaks(model: nn.Module, inputs: list[Tensor]) -> list[str]:
+    """What keeps a network with SELU from normalising itself; nothing for networks without."""
+    modules = list(model.modules())
+    if not any(isinstance(m, SELU | nn.SELU | Normalized) for m in modules):
+        return []
+    out = []
+    norms = [m for m in modules if "Norm" in type(m).__name__ and not isinstance(m, Normalized)]
+    if norms:
+        out.append(f"{type(norms[0]).__name__} normalises what the activation would")
+    if any(type(m) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d) and getattr(m, "p", 0) for m in modules):
+        out.append("Dropout shifts mean and variance; AlphaDropout does not")
+    weights = [m.weight.detach().double() for m in modules if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    taus = [float(w.flatten(1).square().sum(1).mean()) for w in weights]
+    off = [tau for tau in taus if not 0.9 < tau < 1.1]
+    if off:
+        name = " (He initialisation)" if abs(off[0] - 2) < 0.2 else " (gain 3/4)" if abs(off[0] - 0.5625) < 0.06 else ""
+        out.append(f"weights times fan-in have variance {off[0]:.2f}{name} instead of 1: lecun_normal_")
+    for x in inputs[:1]:
+        z = x.detach().double()
+        mean, variance = float(z.mean()), float(z.var(correction=0))
+        if z.numel() > 1 and (abs(mean) > 0.3 or not 0.6 < variance < 1.6):
+            out.append(f"inputs have mean {mean:.2f} and variance {variance:.2f}; standardise them to 0 and 1")
+    return out
+
+
+def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generator | None = None) -> nn.Module:
+    """Turn a plain network of ReLUs into a self-normalising one, in place: activation, dropout and weights together.
+
+    Every `nn.ReLU` becomes `SELU`, dropout becomes `AlphaDropout` of a tenth of its rate at most 0.1, linear and
+    convolutional layers get `lecun_normal_` weights and zero biases. Any one of these alone does not help.
+
+    Args:
+        model: with its activations as modules.
+        what: `"relu->selu"`, the one there is.
+        generator: of the weights.
+
+    Returns:
+        the model.
+
+    Raises:
+        InputError: for another swap, a model without `nn.ReLU` modules, or one with normalisation layers.
+
+    Example:
+        >>> net = swap(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)))
+        >>> [type(m).__name__ for m in net]
+        ['Linear', 'SELU', 'AlphaDropout', 'Linear']
+    """
+    if what != "relu->selu":
+        raise InputError(f"the swap there is is 'relu->selu', got {what!r}")
+    norms = [name for name, m in model.named_modules() if "Norm" in type(m).__name__]
+    if norms:
+        raise InputError(f"{norms[0]} normalises already: take normalisation layers out of a self-normalising network")
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ReLU)]
+    if not found or isinstance(model, nn.ReLU):
+        raise InputError(f"{type(model).__name__} has no nn.ReLU inside; F.relu in a forward method can't be swapped")
+    for name, module in list(model.named_modules()):
+        new: nn.Module | None = None
+        if isinstance(module, nn.ReLU):
+            new = SELU()
+        elif type(module) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
+            new = AlphaDropout(min(0.1, module.p / 10), featurewise=type(module) is not nn.Dropout)
+        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            lecun_normal_(module.weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if new is not None:
+            parent, _, leaf = name.rpartition(".")
+            new.train(module.training)
+            setattr(model.get_submodule(parent), leaf, new)
+    return model

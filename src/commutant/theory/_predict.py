@@ -1,0 +1,166 @@
+"""What wide networks predict after training: Gaussian processes and gradient descent on a kernel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+
+_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)  # times the mean diagonal
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Means at the test inputs, and what they rest on.
+
+    Attributes:
+        mean: `(test, outputs)`.
+        covariance: `(test, test)` of one output, over initialisations, or None when it wasn't asked for.
+        jitter: that was added to the diagonal of the training kernel, relative to its mean; above zero for inputs that
+            repeat.
+    """
+
+    mean: Float[Tensor, "test outputs"]
+    covariance: Float[Tensor, "test test"] | None
+    jitter: float
+
+
+def gp_predict(
+    kernel: Float[Tensor, "train train"],
+    targets: Float[Tensor, "train outputs"],
+    cross: Float[Tensor, "test train"],
+    prior: Float[Tensor, "test test"] | None = None,
+    *,
+    noise: float = 0.0,
+) -> Prediction:
+    """Posterior of the Gaussian process of a wide network: $K_{tD} (K_{DD} + \\sigma^2)^{-1} y$.
+
+    Args:
+        kernel: $K_{DD}$ between training inputs.
+        targets: y.
+        cross: $K_{tD}$ between test and training inputs.
+        prior: $K_{tt}$, for the covariance.
+        noise: variance $\\sigma^2$ of the targets.
+
+    Raises:
+        InputError: for shapes that don't fit, values that are not finite, or a kernel that is not positive definite.
+
+    Example:
+        >>> k = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+        >>> gp_predict(k, torch.tensor([[3.0], [1.0]]), k).mean.T.round(decimals=6)
+        tensor([[3., 1.]], dtype=torch.float64)
+    """
+    kernel, targets, cross = _checked(kernel, targets, cross)
+    if not 0 <= noise < math.inf:
+        raise InputError(f"noise is a variance, got {noise}")
+    factor, jitter = _factor(kernel, noise)
+    weights = torch.cholesky_solve(cross.T, factor).T
+    covariance = None if prior is None else prior.to(torch.float64) - weights @ cross.T
+    return Prediction(weights @ targets, covariance, jitter)
+
+
+def ntk_predict(
+    tangent: Float[Tensor, "train train"],
+    targets: Float[Tensor, "train outputs"],
+    cross: Float[Tensor, "test train"],
+    kernels: tuple[Tensor, Tensor, Tensor] | None = None,
+    *,
+    time: float = math.inf,
+    steps: int | None = None,
+    rate: float = 1.0,
+    start: tuple[Tensor, Tensor] | None = None,
+    ridge: float = 0.0,
+) -> Prediction:
+    """What gradient descent on $\\frac12 \\sum |f(x) - y|^2$ makes of a wide network.
+
+    $f_t = f_t(0) + \\Theta_{tD} \\Theta_{DD}^{-1} (1 - e^{-\\Theta_{DD} T}) (y - f_D(0))$ by gradient flow over a time,
+    $(1 - \\eta \\Theta_{DD})^T$ in its place by steps of descent.
+
+    Args:
+        tangent: $\\Theta_{DD}$.
+        targets: y.
+        cross: $\\Theta_{tD}$.
+        kernels: $(K_{DD}, K_{tD}, K_{tt})$ of the outputs at initialisation, for the covariance over networks.
+        time: of gradient flow; infinity trains to the end.
+        steps: of gradient descent at the learning rate instead.
+        rate: $\\eta$, below two over the largest eigenvalue.
+        start: $(f_D(0), f_t(0))$ of one network; zero, the ensemble's mean, by default.
+        ridge: added to the diagonal of the tangent kernel: early stopping in closed form.
+
+    Raises:
+        InputError: as `gp_predict`; for a negative time, or a rate at which descent diverges.
+
+    Example:
+        >>> k = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+        >>> y = torch.tensor([[3.0], [1.0]])
+        >>> ntk_predict(k, y, k, time=0.0).mean.T, ntk_predict(k, y, k).mean.T.round(decimals=6)
+        (tensor([[0., 0.]], dtype=torch.float64), tensor([[3., 1.]], dtype=torch.float64))
+    """
+    tangent, targets, cross = _checked(tangent, targets, cross)
+    if not time >= 0 or (steps is not None and steps < 0) or not 0 <= ridge < math.inf:
+        raise InputError(f"time, steps and ridge are not negative, got {time}, {steps} and {ridge}")
+    jitter = 0.0
+    if math.isinf(time) and steps is None:
+        factor, jitter = _factor(tangent, ridge)
+        weights = torch.cholesky_solve(cross.T, factor).T
+    else:
+        tangent = tangent + ridge * torch.eye(len(tangent), dtype=torch.float64, device=tangent.device)
+        values, vectors = torch.linalg.eigh(tangent)
+        weights = cross @ vectors * _learnt(values.clamp(min=0), time, steps, rate) @ vectors.T
+    first, offset = targets, torch.zeros_like(targets[:0])
+    mean = weights @ targets
+    if start is not None:
+        first, offset = (s.to(torch.float64) for s in start)
+        mean = offset + weights @ (targets - first)
+    covariance = None
+    if kernels is not None:
+        k, k_cross, k_test = (t.to(torch.float64) for t in kernels)
+        both = weights @ k_cross.T
+        covariance = k_test - both - both.T + weights @ k @ weights.T
+    return Prediction(mean, covariance, jitter)
+
+
+def _learnt(values: Tensor, time: float, steps: int | None, rate: float) -> Tensor:
+    """$(1 - e^{-\\lambda t}) / \\lambda$, or what steps make of it; t at zero."""
+    safe = torch.where(values > 0, values, 1.0)
+    if steps is None:
+        return torch.where(values > 0, -torch.expm1(-values * time) / safe, time)
+    top = float(values.max())
+    if not 0 < rate * top < 2:
+        raise InputError(f"descent diverges at rate {rate:g}: it must be below 2 / {top:.4g} = {2 / top:.4g}")
+    small = values * rate < 0.5
+    slow = -torch.expm1(steps * torch.log1p(-torch.where(small, values * rate, 0.0)))
+    learnt = torch.where(small, slow, 1 - (1 - rate * values) ** steps)
+    return torch.where(values > 0, learnt / safe, rate * steps)
+
+
+def _factor(kernel: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """Cholesky factor with the smallest of a few relative jitters that does."""
+    diagonal = kernel.diagonal()
+    scale = float(diagonal.mean())
+    for jitter in _JITTERS:
+        shifted = kernel.clone()
+        shifted.diagonal().add_(ridge + jitter * scale)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        # Where rounding makes up the smallest pivot, so it would the prediction.
+        if not int(failed) and float(factor.diagonal().square().min()) > 1e-14 * scale * len(kernel):
+            return factor, jitter
+    raise InputError("the training kernel is not positive definite, even with 1e-6 of its mean diagonal added to it")
+
+
+def _checked(kernel: Tensor, targets: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    n = len(kernel)
+    if kernel.shape != (n, n) or not n or len(targets) != n or targets.ndim != 2 or cross.shape[1:] != (n,):
+        raise InputError(
+            f"a kernel (train, train), targets (train, outputs) and a kernel (test, train) go together, got "
+            f"{tuple(kernel.shape)}, {tuple(targets.shape)} and {tuple(cross.shape)}"
+        )
+    for t in (kernel, targets, cross):
+        if not bool(torch.isfinite(t).all()):
+            raise InputError("kernels and targets must be finite, got NaN or infinity")
+    return kernel.to(torch.float64), targets.to(torch.float64), cross.to(torch.float64)

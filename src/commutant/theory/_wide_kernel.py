@@ -1,0 +1,183 @@
+"""Kernels of wide networks between many inputs: block by block, by one table where a kernel depends on angles alone."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import numpy.polynomial.chebyshev as chebyshev
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra._gaussian import geometric_mean
+from ._kernel_maps import KernelMap, KernelState
+
+_BLOCK = 1024  # rows and columns of a tile
+_CELLS = 1024  # of the table, cubic each
+_ORDER = 24  # of the polynomials that it is made from
+_CHECKS = 33  # places at which it is compared with the network
+_MISS = 1e-10  # what the table may miss, relative to the largest value
+_SAME = 2e-15  # 1 - cosine that rounding leaves of identical inputs
+
+
+def wide_kernel(
+    network: KernelMap,
+    rows: Float[Tensor, "rows features"],
+    columns: Float[Tensor, "columns features"] | None = None,
+    *,
+    get: Literal["tangent", "kernel"] = "tangent",
+) -> Float[Tensor, "rows columns"]:
+    """The kernel of a wide network between all rows and columns, in float64, in memory of hardly more than the result.
+
+    Inputs of one norm, or networks that are homogeneous (piecewise linear without biases), make a kernel a function of
+    the angle alone: the whole network is then tabulated once, whatever its depth, and each pair is a lookup. Otherwise
+    every tile goes through the layers.
+
+    Args:
+        network: `infinite_width(module)` or any map of kernels, such as `plain_network(...)`.
+        rows: inputs, standardised.
+        columns: others, or None for the rows again: symmetric, then, and half the work.
+        get: `"tangent"`, the neural tangent kernel, or `"kernel"`, of the Gaussian process of its outputs.
+
+    Raises:
+        InputError: for inputs of different width or that are not finite.
+
+    Example:
+        >>> from commutant.algebra import Activation
+        >>> from commutant.theory import Dense, plain_network
+        >>> net = plain_network(Activation("relu"), 3, Dense(0.0, 2.0, bias_rate=1.0, weight_rate=1.0))
+        >>> wide_kernel(net, torch.tensor([[2**0.5, 0.0], [0.5**0.5, 1.5**0.5]])).round(decimals=5)
+        tensor([[6.0000, 3.5322],
+                [3.5322, 6.0000]], dtype=torch.float64)
+    """
+    if get not in ("tangent", "kernel"):
+        raise InputError(f"get is 'tangent' or 'kernel', got {get!r}")
+    KernelState.of_inputs(rows[:1], rows[:1] if columns is None else columns[:1], tangent=False)  # widths
+    left = _Side(rows)
+    right = left if columns is None else _Side(columns)
+    out = torch.empty(len(rows), len(right.unit), dtype=torch.float64, device=rows.device)
+    table = _table(network, left, right, get) if out.numel() > 2 * _CELLS else None
+    for i in range(0, len(left.unit), _BLOCK):
+        for j in range(i if columns is None else 0, len(right.unit), _BLOCK):
+            one, two = slice(i, i + _BLOCK), slice(j, j + _BLOCK)
+            tile = out[one, two]
+            if table is not None:
+                table.fill(tile, left.unit[one] @ right.unit[two].T)
+                if table.scaled:
+                    tile.mul_(left.norm[one, None]).mul_(right.norm[two])
+            else:
+                _through(network, left, right, one, two, tile, get, same=columns is None and i == j)
+            if columns is None and i == j:
+                if table is not None:
+                    tile.diagonal().copy_(table.at_one * (left.square[one] if table.scaled else 1.0))
+                tile.copy_(tile.triu() + tile.triu(1).T)
+            elif columns is None:
+                out[two, one] = tile.T
+    return out
+
+
+class _Side:
+    """Inputs as directions and sizes, $|x|^2 / n$."""
+
+    def __init__(self, x: Tensor) -> None:
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("inputs must be finite, got NaN or infinity")
+        self.eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+        x = x.to(torch.float64)
+        self.square = x.square().mean(1)
+        self.norm = self.square.sqrt()
+        length = x.norm(dim=1, keepdim=True)
+        self.unit = x / torch.where(length > 0, length, 1.0)
+
+
+def _state(left: Tensor, right: Tensor, kernel: Tensor, get: str) -> KernelState:
+    zero = torch.zeros_like(kernel) if get == "tangent" else None
+    return KernelState(kernel, left, right, torch.zeros_like(left), torch.zeros_like(right), zero)
+
+
+def _read(state: KernelState, get: str) -> Tensor:
+    return cast(Tensor, state.tangent) if get == "tangent" else state.kernel
+
+
+def _through(
+    network: KernelMap, left: _Side, right: _Side, one: slice, two: slice, tile: Tensor, get: str, *, same: bool
+) -> None:
+    cosine = left.unit[one] @ right.unit[two].T
+    cosine = torch.where(1 - cosine.abs() < _SAME, cosine.sign(), cosine)
+    # The same mean as the closed forms take, so that identical inputs have an angle of exactly zero.
+    kernel = cosine * geometric_mean(left.square[one, None], right.square[None, two])
+    if same:
+        kernel.diagonal().copy_(left.square[one])
+    tile.copy_(_read(network(_state(left.square[one], right.square[two], kernel, get)), get))
+
+
+class _Table:
+    """A function of the cosine by cubics in $\\sqrt{1 - |\\rho|}$, in which kernels with kinks are smooth."""
+
+    def __init__(self, coefficients: Tensor, *, scaled: bool) -> None:
+        self.coefficients, self.scaled, self.at_one = coefficients, scaled, coefficients[0, 0]
+
+    def fill(self, out: Tensor, cosine: Tensor) -> None:
+        """Write the function at the cosines, which are overwritten."""
+        at = self._place(cosine)
+        cell = at.to(torch.int32).clamp_(max=_CELLS - 1)
+        at -= cell
+        cell = cell.flatten()
+        a = self.coefficients
+        value = a[3].index_select(0, cell).view_as(at)
+        for k in (2, 1, 0):
+            value.mul_(at).add_(a[k].index_select(0, cell).view_as(at))
+        out.copy_(value)
+
+    @staticmethod
+    def _place(cosine: Tensor) -> Tensor:
+        """From 0 at a cosine of 1 to the number of cells at -1."""
+        half = _CELLS / 2
+        root = torch.nn.functional.threshold(1 - cosine.abs(), _SAME, 0.0).sqrt_().mul_(half)
+        return torch.where(cosine < 0, _CELLS - root, root)
+
+
+def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | None:
+    """The table of a network for these inputs, or None where the kernel is no function of angles or misses the mark."""
+    sizes = torch.cat([left.square, right.square])
+    # To the precision that the inputs came in: rows normalised in float32 have one norm to 1e-7.
+    equal = bool((sizes - sizes[0]).abs().max() <= 8 * max(left.eps, right.eps) * sizes[0])
+    if not equal and not network.homogeneous:
+        return None
+    q = sizes[:1] if equal else torch.ones_like(sizes[:1])
+
+    def values(place: Tensor) -> Tensor:
+        return _read(network(_state(q, q.expand(len(place)), (q * _cosine(place))[None], get)), get)[0]
+
+    # A few panels of high order first: an activation without closed forms is integrated at 200 cosines, not at 4096.
+    half = [0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2]
+    ends = torch.tensor([*half, *(1 - h for h in reversed(half[1:-1])), 1.0], dtype=torch.float64) * _CELLS
+    nodes = torch.from_numpy(chebyshev.chebpts1(_ORDER))
+    low, high = ends[:-1, None], ends[1:, None]
+    found = values(((low + high) / 2 + (high - low) / 2 * nodes).flatten().to(q.device)).cpu().view(len(low), _ORDER)
+    series = torch.linalg.solve(torch.from_numpy(chebyshev.chebvander(nodes.numpy(), _ORDER - 1)), found.T)
+
+    def resampled(place: Tensor) -> Tensor:
+        panel = (torch.searchsorted(ends, place, right=True) - 1).clamp(0, len(low) - 1)
+        at = (2 * place - low[panel, 0] - high[panel, 0]) / (high - low)[panel, 0]
+        return (torch.from_numpy(chebyshev.chebvander(at.numpy(), _ORDER - 1)) * series.T[panel]).sum(-1)
+
+    cells = torch.arange(_CELLS, dtype=torch.float64)
+    inside = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0 - 1e-9], dtype=torch.float64)  # the last within the cell's panel
+    cubics = (
+        resampled((cells[:, None] + inside).flatten()).view(_CELLS, 4) @ torch.linalg.inv(torch.linalg.vander(inside)).T
+    )
+    cubics[0, 0] = values(torch.zeros(1, dtype=torch.float64, device=q.device))[0].cpu()
+    table = _Table(cubics.T.contiguous().to(q.device), scaled=not equal)
+    middle = torch.linspace(0.3, _CELLS - 0.3, _CHECKS, dtype=torch.float64, device=q.device)
+    exact, read = values(middle), torch.empty_like(middle)
+    table.fill(read, _cosine(middle))
+    return table if float((read - exact).abs().max()) <= _MISS * float(exact.abs().max()) else None
+
+
+def _cosine(place: Tensor) -> Tensor:
+    """From places on the table, 0 to the number of cells, to cosines from 1 to -1."""
+    negative = place > _CELLS / 2
+    root = torch.where(negative, _CELLS - place, place) / (_CELLS / 2)
+    return torch.where(negative, root.square() - 1, 1 - root.square())
