@@ -6,14 +6,13 @@ import math
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..algebra import Activation
 from ..data import image_classes
 from ..evidence import Context, Measurement
-from ..theory import FiniteWidth, criticality, finite_width, four_point_exact, layer_shares
+from ..theory import criticality, finite_width, four_point_exact, layer_shares, measure_ensemble
 
-_BATCH = 200  # networks at a time
 CRITICAL = {"relu": 2.0, "linear": 1.0, "tanh": 1.0}
 SCALES = {"relu": (0.5, 1.0, 2.0), "tanh": (0.5, 0.8, 1.0, 1.5, 4.0)}
 VERTICES = ("four_point", "tangent_signal", "tangent_cross", "tangent_mixed", "tangent_variance")
@@ -29,30 +28,20 @@ def measure_ensembles(context: Context) -> Measurement:
 
 
 def _ensemble(context: Context, name: str) -> Measurement:
-    settings, generator = context.settings, context.generator(1)
-    n, depth, weight = settings["width"], settings["depth"], CRITICAL[name]
-    act, sums = Activation(name, kinks=(0.0,) if name == "relu" else ()), torch.zeros(depth, 2, dtype=torch.float64)
-    theory = finite_width(act, [n] * (depth - 1), weight_variance=weight, gram=1 / weight)
-    expected, count = theory.kernel.flatten(), 0
-    for _ in range(settings["networks"] // _BATCH):
-        z = torch.randn(_BATCH, n, generator=generator)  # unit kernel at the first layer
-        for layer in range(depth):
-            if layer:
-                weights = torch.randn(_BATCH, n, n, generator=generator) * (weight / n) ** 0.5
-                z = torch.bmm(weights, act(z)[..., None])[..., 0]
-            q = z.double().square() - expected[layer]  # centred: far less noise in what varies together
-            pairs = (q.sum(1).square() - q.square().sum(1)) / (n * (n - 1))
-            sums[layer] += torch.stack([q.mean(1).sum(), pairs.sum()])
-        count += _BATCH
-    shift, second = (sums / count).unbind(1)
-    kernel, first = expected + shift, theory.four_point.flatten() / expected.square()
+    settings, weight = context.settings, CRITICAL[name]
+    n, depth, act = settings["width"], settings["depth"], Activation(name, kinks=(0.0,) if name == "relu" else ())
+    theory = finite_width(act, [n] * (depth - 1), weight_variance=weight, gram=1 / weight)  # unit kernel at first
+    found = measure_ensemble(
+        act, [n] * depth, settings["networks"], gram=1 / weight, weight_variance=weight, generator=context.generator(1)
+    )
+    expected, kernel = theory.kernel.flatten(), found.kernel.value
     out: Measurement = {}
     for layer in range(1, depth):
         place = f"@{layer + 1}"
         out[f"{name}-kernel{place}"] = float(kernel[layer] / expected[layer])
         # Over the ensemble's own kernel: its shift at finite width is another vertex.
-        out[f"{name}-measured{place}"] = float(n * (second[layer] - shift[layer].square()) / kernel[layer].square())
-        out[f"{name}-first{place}"] = float(first[layer])
+        out[f"{name}-measured{place}"] = float(found.four_point.value[layer] / kernel[layer].square())
+        out[f"{name}-first{place}"] = float(theory.four_point.flatten()[layer] / expected[layer].square())
         if act.homogeneous:
             out[f"{name}-all{place}"] = n * float(four_point_exact(act, [n] * (depth - 1))[layer])
     return out
@@ -68,54 +57,20 @@ def measure_vertices(context: Context) -> Measurement:
 
 
 def _vertices(context: Context, name: str) -> Measurement:
-    settings, generator = context.settings, context.generator(2)
+    settings = context.settings
     n, depth = settings["width"], settings["depth"]
     b, w, lb, lw = (0.1, 1.3, 0.3, 0.7) if name == "tanh" else (0.17292239, 1.98305826, 0.5, 1.0)
-    act, blocks = Activation(name, kinks=()), []
-    theory = finite_width(act, [n] * (depth - 1), bias_variance=b, weight_variance=w, bias_rate=lb, weight_rate=lw)
-    for _ in range(settings["networks"] // _BATCH):
-        z = torch.randn(_BATCH, n, generator=generator) * (b + w) ** 0.5
-        tangent = (lb + lw) * torch.eye(n).expand(_BATCH, n, n)
-        for _ in range(depth - 1):
-            weights = torch.randn(_BATCH, n, n, generator=generator) * (w / n) ** 0.5
-            s, passed = act(z), weights * act.slope(z)[:, None]
-            grown = lb + lw * s.square().mean(1)
-            tangent = grown[:, None, None] * torch.eye(n) + torch.bmm(torch.bmm(passed, tangent), passed.mT)
-            z = torch.bmm(weights, s[..., None])[..., 0] + torch.randn(_BATCH, n, generator=generator) * b**0.5
-        blocks.append(_products(z.double(), tangent.double(), theory))
-    return _against(name, torch.stack(blocks), theory, n)
-
-
-def _products(z: Tensor, tangent: Tensor, theory: FiniteWidth) -> Tensor:
-    """Averages over networks and different neurons of what the vertices are made of, about the infinite width."""
-    n = z.shape[1]
-    q = z.square() - theory.kernel[-1].squeeze()
-    own = tangent.diagonal(dim1=1, dim2=2) - theory.tangent[-1].squeeze()
-
-    def different(a: Tensor, b: Tensor) -> Tensor:
-        return ((a.sum(1) * b.sum(1) - (a * b).sum(1)) / (n * (n - 1))).mean()
-
-    off = tangent - torch.diag_embed(tangent.diagonal(dim1=1, dim2=2))
-    mixed, crossed = off.square().sum((1, 2)), (z[:, :, None] * z[:, None] * off).sum((1, 2))
-    means = [q.mean(), own.mean(), different(q, q), different(q, own), different(own, own)]
-    return torch.stack([*means, (crossed / (n * (n - 1))).mean(), (mixed / (n * (n - 1))).mean()])
-
-
-def _against(name: str, products: Tensor, theory: FiniteWidth, n: int) -> Measurement:
-    mean, error = products.mean(0), products.std(0) / len(products) ** 0.5
-    k, t = float(mean[0]), float(mean[1])
-    found = {
-        "four_point": (n * (float(mean[2]) - k * k), float(error[2])),
-        "tangent_signal": (n * (float(mean[3]) - k * t), float(error[3])),
-        "tangent_variance": (n * (float(mean[4]) - t * t), float(error[4])),
-        "tangent_cross": (n * float(mean[5]), float(error[5])),
-        "tangent_mixed": (n * float(mean[6]), float(error[6])),
-    }
+    act = Activation(name, kinks=())
+    layers = {"bias_variance": b, "weight_variance": w, "bias_rate": lb, "weight_rate": lw}
+    theory = finite_width(act, [n] * (depth - 1), **layers)
+    generator = context.generator(2)
+    found = measure_ensemble(act, [n] * depth, settings["networks"], **layers, tangent=True, generator=generator)
     out: Measurement = {}
-    for vertex, (value, deviation) in found.items():
-        out[f"{name}-{vertex}@measured"] = value
+    for vertex in VERTICES:
+        estimate = getattr(found, vertex)
+        out[f"{name}-{vertex}@measured"] = float(estimate.value[-1])
         out[f"{name}-{vertex}@theory"] = float(getattr(theory, vertex)[-1].squeeze())
-        out[f"{name}-{vertex}@error"] = n * deviation
+        out[f"{name}-{vertex}@error"] = float(estimate.error[-1])
     return out
 
 

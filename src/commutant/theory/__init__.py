@@ -13,6 +13,9 @@ from ._diagnose import Diagnosis as Diagnosis
 from ._diagnose import diagnose as diagnose
 from ._empirical import empirical_ntk as empirical_ntk
 from ._empirical import ntk_vector_product as ntk_vector_product
+from ._ensemble import EnsembleMoments as EnsembleMoments
+from ._ensemble import Estimate as Estimate
+from ._ensemble import measure_ensemble as measure_ensemble
 from ._estimators import NTKClassifier as NTKClassifier
 from ._estimators import NTKRegressor as NTKRegressor
 from ._findings import Finding as Finding
@@ -57,4 +60,6 @@ from ._selu import Normalized as Normalized
 from ._selu import gamma_for_growth as gamma_for_growth
 from ._selu import lecun_normal_ as lecun_normal_
 from ._selu import selu_parameters as selu_parameters
+from ._spectrum import jacobian_spectrum as jacobian_spectrum
+from ._spectrum import spectrum_moments as spectrum_moments
 from ._wide_kernel import wide_kernel as wide_kernel

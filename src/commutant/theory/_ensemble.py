@@ -1,0 +1,166 @@
+"""Thousands of random networks at once: what theory predicts of an ensemble, measured, with standard errors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra import Activation
+from ._criticality import Source, as_activation, check_variances
+
+_AT_ONCE = 1 << 22  # weights of a layer in one batched product
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Averages over an ensemble and their standard errors, layer by layer."""
+
+    value: Float[Tensor, "layers"]
+    error: Float[Tensor, "layers"]
+
+
+@dataclass(frozen=True)
+class EnsembleMoments:
+    """What was measured, under the names of `FiniteWidth`; every vertex over pairs of different neurons, times width.
+
+    Attributes:
+        networks: how many.
+        kernel: $E z_i^2$.
+        four_point: V, $n\\, Cov(z_i^2, z_j^2)$.
+        tangent: $E H_{ii}$, or None where the tangent kernel was not asked for, as all below.
+        tangent_signal: D, $n\\, Cov(z_i^2, H_{jj})$.
+        tangent_cross: F, $n\\, E z_i z_j H_{ij}$.
+        tangent_mixed: B, $n\\, E H_{ij}^2$.
+        tangent_variance: A, $n\\, Cov(H_{ii}, H_{jj})$.
+    """
+
+    networks: int
+    kernel: Estimate
+    four_point: Estimate
+    tangent: Estimate | None = None
+    tangent_signal: Estimate | None = None
+    tangent_cross: Estimate | None = None
+    tangent_mixed: Estimate | None = None
+    tangent_variance: Estimate | None = None
+
+
+def measure_ensemble(
+    activation: Source,
+    widths: Sequence[int],
+    networks: int,
+    *,
+    gram: float = 1.0,
+    bias_variance: float = 0.0,
+    weight_variance: float,
+    bias_rate: float = 1.0,
+    weight_rate: float = 1.0,
+    tangent: bool = False,
+    generator: torch.Generator | None = None,
+) -> EnsembleMoments:
+    """Draw plain networks at random and measure their kernels and vertices, the twin of `finite_width`.
+
+    Networks are batched; there is no loop over them but over blocks that fit into memory. Weights are float32,
+    averages float64. Standard errors are over blocks; beyond a depth of a fifth of the width distributions have heavy
+    tails, and errors are too small.
+
+    Args:
+        activation: a name, a module, a function or an `Activation`.
+        widths: of all layers of neurons, the last one of outputs; at least 2 each.
+        networks: how many.
+        gram: $|x|^2 / n_0$ of the input.
+        bias_variance, weight_variance, bias_rate, weight_rate: as in `finite_width`.
+        tangent: measure the tangent kernel, too.
+        generator: of the weights.
+
+    Raises:
+        InputError: for widths below 2, less than 2 networks, or negative variances.
+
+    Example:
+        >>> found = measure_ensemble("linear", [64, 64], 4000, weight_variance=1.0)
+        >>> abs(float(found.four_point.value[1]) - 2) < 0.3  # Cov(z_1^2, z_2^2) = 2 K^2 / n
+        True
+    """
+    act = as_activation(activation)
+    check_variances(bias_variance=bias_variance, weight_variance=weight_variance, gram=gram)
+    if not widths or min(widths) < 2 or networks < 2:
+        raise InputError(f"widths are at least 2, networks at least 2, got {list(widths)} and {networks}")
+    if tangent and act.jumps:
+        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that there is no tangent kernel")
+    block = max(1, min(networks // 8 or 1, _AT_ONCE // max(widths) ** 2))
+    sizes = [block] * (networks // block) + ([networks % block] if networks % block else [])
+    rows = torch.stack(
+        [
+            _block(
+                act, widths, size, gram, (bias_variance, weight_variance, bias_rate, weight_rate), tangent, generator
+            )
+            for size in sizes
+        ]
+    )  # blocks, layers, averages
+    weight = torch.tensor(sizes, dtype=torch.float64)
+    weight = weight / weight.sum()
+    mean = torch.einsum("b,blk->lk", weight, rows)
+    fan_in = torch.tensor([0, *widths[:-1]], dtype=torch.float64)  # the first layer is Gaussian exactly
+
+    def estimate(k: int, of: tuple[int, int] | None = None, *, times: bool = False) -> Estimate:
+        value, parts = mean[:, k], rows[:, :, k]
+        if of is not None:  # a covariance, by the delta method
+            a, b = of
+            value = value - mean[:, a] * mean[:, b]
+            parts = parts - mean[:, a] * rows[:, :, b] - mean[:, b] * rows[:, :, a]
+        spread = torch.einsum("b,bl->l", weight, (parts - torch.einsum("b,bl->l", weight, parts)).square())
+        error = (spread / max(1, len(sizes) - 1)).sqrt()
+        return Estimate(value * fan_in, error * fan_in) if times else Estimate(value, error)
+
+    found = EnsembleMoments(networks, estimate(0), estimate(1, (0, 0), times=True))
+    if not tangent:
+        return found
+    return EnsembleMoments(
+        networks, found.kernel, found.four_point, estimate(2), estimate(3, (0, 2), times=True),
+        estimate(5, times=True), estimate(6, times=True), estimate(4, (2, 2), times=True),
+    )  # fmt: skip
+
+
+def _block(
+    act: Activation, widths: Sequence[int], networks: int, gram: float, parameters: tuple[float, ...], tangent: bool,
+    generator: torch.Generator | None,
+) -> Tensor:  # fmt: skip
+    """Averages of every layer, `(layers, averages)`."""
+    b, w, bias_rate, weight_rate = parameters
+    z = torch.randn(networks, widths[0], generator=generator) * (b + w * gram) ** 0.5
+    kernel = (bias_rate + weight_rate * gram) * torch.eye(widths[0]).expand(networks, -1, -1) if tangent else None
+    out = [_averages(z, kernel)]
+    for inputs, outputs in itertools.pairwise(widths):
+        weights = torch.randn(networks, outputs, inputs, generator=generator) * (w / inputs) ** 0.5
+        s = act(z)
+        if kernel is not None:
+            passed = weights * act.slope(z)[:, None]
+            own = bias_rate + weight_rate * s.square().mean(1)
+            kernel = own[:, None, None] * torch.eye(outputs) + torch.bmm(torch.bmm(passed, kernel), passed.mT)
+        z = torch.bmm(weights, s[..., None])[..., 0]
+        if b:
+            z = z + torch.randn(networks, outputs, generator=generator) * b**0.5
+        out.append(_averages(z, kernel))
+    return torch.stack(out)
+
+
+def _averages(z: Tensor, kernel: Tensor | None) -> Tensor:
+    """Over networks and pairs of different neurons."""
+    q = z.double().square()
+    pairs = q.shape[1] * (q.shape[1] - 1)
+
+    def different(a: Tensor, b: Tensor) -> Tensor:
+        return ((a.sum(1) * b.sum(1) - (a * b).sum(1)) / pairs).mean()
+
+    if kernel is None:
+        return torch.stack([q.mean(), different(q, q)])
+    own = kernel.diagonal(dim1=1, dim2=2).double()
+    off = (kernel - torch.diag_embed(kernel.diagonal(dim1=1, dim2=2))).double()
+    crossed = torch.einsum("bi,bij,bj->b", z.double(), off, z.double()).mean() / pairs
+    mixed = off.square().sum((1, 2)).mean() / pairs
+    return torch.stack([q.mean(), different(q, q), own.mean(), different(q, own), different(own, own), crossed, mixed])

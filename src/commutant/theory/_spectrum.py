@@ -1,0 +1,82 @@
+"""Singular values of the input-output Jacobian at initialisation: measured, and what wide networks have."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..algebra import gaussian_expectation
+from ._criticality import Source, as_activation
+from ._flow import kernel_flow
+
+
+def jacobian_spectrum(model: nn.Module, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch values"]:
+    """Singular values of $\\partial f(x) / \\partial x$ for every input, largest first.
+
+    Near one for all of them is dynamical isometry: errors pass through undistorted, and deep networks train fast.
+
+    Args:
+        model: with one tensor in and out.
+        x: inputs, of real numbers.
+
+    Example:
+        >>> layer = nn.Linear(3, 3, bias=False)
+        >>> _ = nn.init.orthogonal_(layer.weight)
+        >>> jacobian_spectrum(layer, torch.randn(2, 3)).round(decimals=5)
+        tensor([[1., 1., 1.],
+                [1., 1., 1.]])
+    """
+    if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+        raise InputError(f"a Jacobian needs finite inputs of real numbers, got {x.dtype}")
+    rows = []
+    for row in x:
+        jacobian = torch.autograd.functional.jacobian(lambda z: model(z[None]).flatten(), row)
+        rows.append(torch.linalg.svdvals(jacobian.flatten(1)))
+    return torch.stack(rows).detach() if rows else torch.zeros(0, 0, dtype=x.dtype)
+
+
+def spectrum_moments(
+    activation: Source,
+    depth: int,
+    kernel: float = 1.0,
+    *,
+    bias_variance: float = 0.0,
+    weight_variance: float,
+    orthogonal: bool = False,
+) -> tuple[float, float]:
+    """Mean and variance of the squared singular values of $\\prod_l D_l W_l$ in wide networks (Pennington et al. 2017).
+
+    $m = \\prod \\chi_\\perp$ and $m^2 \\sum_l (\\mu_2 / \\mu_1^2 - 1 - s_1)$ with $\\mu_k = E s'(z)^{2k}$ and
+    $s_1 = -1$ for Gaussian weights, 0 for scaled orthogonal ones. Only where the sum stays of order one is there dynamical
+    isometry: orthogonal weights and an activation that is nearly linear at its kernel, never ReLU.
+
+    Args:
+        activation: with a slope.
+        depth: layers, each of weights followed by the activation.
+        kernel: of the first layer's preactivations.
+        bias_variance, weight_variance: as in `kernel_flow`.
+        orthogonal: weights.
+
+    Example:
+        >>> spectrum_moments("relu", 5, weight_variance=2.0)
+        (1.0, 10.0)
+        >>> spectrum_moments("relu", 5, weight_variance=2.0, orthogonal=True)
+        (1.0, 5.0)
+    """
+    act = as_activation(activation)
+    if act.jumps:
+        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that there is no Jacobian")
+    flow = kernel_flow(act, depth, kernel, bias_variance=bias_variance, weight_variance=weight_variance)
+    mean, spread = 1.0, 0.0
+    for k in flow.kernel:
+        if act.slopes is not None:
+            below, above = act.slopes
+            first, second = (below**2 + above**2) / 2, (below**4 + above**4) / 2
+        else:
+            first = float(act.chi(k).perpendicular)
+            second = float(gaussian_expectation(lambda z: act.slope(z) ** 4, k, kinks=act.kinks))
+        mean *= weight_variance * first
+        spread += second / first**2 - 1 + (0 if orthogonal else 1)
+    return mean, mean**2 * spread
