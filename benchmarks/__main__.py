@@ -21,6 +21,7 @@ from . import (
     shrinking,
     sparse_recurrences,
     symmetries,
+    tangent_kernels,
 )
 
 
@@ -37,6 +38,7 @@ def main() -> None:
         *shrinking.ALL,
         *frames.ALL,
         *particles.ALL,
+        *tangent_kernels.ALL,
     ):
         if names and bench.__name__.replace("_", "-") not in names:
             continue

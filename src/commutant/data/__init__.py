@@ -35,6 +35,9 @@ from ._sets import digit_points as digit_points
 from ._sets import second_minimum as second_minimum
 from ._surfaces import Surfaces as Surfaces
 from ._surfaces import solid_surfaces as solid_surfaces
+from ._tables import Table as Table
+from ._tables import load_table as load_table
+from ._tables import tables_unavailable as tables_unavailable
 from ._text import CharacterText as CharacterText
 from ._text import character_text as character_text
 from ._text import text_unavailable as text_unavailable

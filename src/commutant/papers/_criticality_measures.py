@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from functools import partial
 
@@ -9,12 +10,23 @@ import torch
 from torch import nn
 
 from ..algebra import Activation
-from ..data import image_classes
+from ..data import image_classes, load_table
 from ..evidence import Context, Measurement
-from ..theory import criticality, finite_width, four_point_exact, layer_shares, measure_ensemble
+from ..theory import (
+    autoscale_,
+    critical_,
+    criticality,
+    diagnose,
+    finite_width,
+    four_point_exact,
+    layer_shares,
+    measure_ensemble,
+)
+from ._plain_training import best_of
 
 CRITICAL = {"relu": 2.0, "linear": 1.0, "tanh": 1.0}
 SCALES = {"relu": (0.5, 1.0, 2.0), "tanh": (0.5, 0.8, 1.0, 1.5, 4.0)}
+CURES = ("as torch has it", "outputs", "critical", "autoscale")
 VERTICES = ("four_point", "tangent_signal", "tangent_cross", "tangent_mixed", "tangent_variance")
 
 
@@ -117,6 +129,39 @@ def _trained(context: Context, name: str, scale: float) -> Measurement:
         if math.isfinite(last) and last < best["loss"]:
             best = {"loss": last, "accuracy": accuracy}
     return {f"{name}-{scale}@accuracy": best["accuracy"], f"{name}-{scale}@loss": min(best["loss"], 1e9)}
+
+
+def measure_cures(context: Context) -> Measurement:
+    """Test accuracy of a deep network as torch initialises it, and after what `diagnose` recommends."""
+    out: Measurement = {}
+    context.total_arms = len(CURES)
+    for cure in CURES:
+        out |= context.arm(cure, partial(_cured, context, cure))
+    return out
+
+
+def _cured(context: Context, cure: str) -> Measurement:
+    settings = context.settings
+    parts = load_table("digits").split(context.generator(5), 0.6, 0.15)
+    x = parts[0][0][:256]
+
+    def make(generator: torch.Generator) -> nn.Module:
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        widths = [x.shape[1], *[settings["width"]] * (settings["depth"] - 1), 10]
+        pairs = [(nn.Linear(a, b), nn.Tanh()) for a, b in itertools.pairwise(widths)]
+        layers = [layer for pair in pairs for layer in pair][:-1]
+        net = nn.Sequential(*layers)
+        if cure == "outputs":
+            with torch.no_grad():
+                pairs[-1][0].weight.div_(net(x).std(0).mean().clamp(min=1e-12))
+        elif cure == "critical":
+            critical_(net, generator=generator)
+        elif cure == "autoscale":
+            autoscale_(net, x, generator=generator)
+        return net
+
+    ill = len(diagnose(make(context.generator(6)), x).findings)
+    return {f"{cure}@accuracy": best_of(context, make, parts, settings["rates"], settings["steps"]), f"{cure}@ill": ill}
 
 
 def measure_shares(context: Context) -> Measurement:

@@ -48,9 +48,9 @@ def spectrum_moments(
 ) -> tuple[float, float]:
     """Mean and variance of the squared singular values of $\\prod_l D_l W_l$ in wide networks (Pennington et al. 2017).
 
-    $m = \\prod \\chi_\\perp$ and $m^2 \\sum_l (\\mu_2 / \\mu_1^2 - 1 - s_1)$ with $\\mu_k = E s'(z)^{2k}$ and
-    $s_1 = -1$ for Gaussian weights, 0 for scaled orthogonal ones. Only where the sum stays of order one is there dynamical
-    isometry: orthogonal weights and an activation that is nearly linear at its kernel, never ReLU.
+    $m = \\prod \\chi_\\perp$ and $m^2 \\sum_l (\\mu_2 / \\mu_1^2 - 1 - s_1)$ with $\\mu_k = E s'(z)^{2k}$, $s_1 = -1$
+    for Gaussian weights and 0 for scaled orthogonal ones. Where the sum stays of order one there is dynamical isometry:
+    orthogonal weights and an activation that is nearly linear at its kernel, never ReLU.
 
     Args:
         activation: with a slope.

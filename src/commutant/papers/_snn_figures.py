@@ -1,0 +1,76 @@
+"""The figures of the claims on self-normalising networks."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from ..evidence import Measurement
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends
+from ._snn_measures import METHODS
+
+_COLOURS = {"selu": TEAL, "relu": CRIMSON, "batch": OCHRE, "layer": NAVY}
+_NAMES = {"selu": "SELU", "relu": "ReLU", "batch": "batch norm", "layer": "layer norm"}
+
+
+def _layers(measurements: list[Measurement], prefix: str) -> list[int]:
+    return sorted(int(key.split("@")[1]) for key in measurements[0] if key.startswith(prefix))
+
+
+def moments(measurements: list[Measurement]) -> Any:
+    """Variance of activations against depth under three initialisations, and what gradients and angles do."""
+    figure, axes = axes_of(3.6)
+    layers = _layers(measurements, "lecun-variance@")
+    series = (
+        ("lecun-variance", "variance", TEAL, "-"),
+        ("he-variance", "variance, He's initialisation", CRIMSON, "-"),
+        ("gain 3/4-variance", "variance, gain 3/4", OCHRE, "-"),
+        ("lecun-gradient", "squared gradient", NAVY, "--"),
+    )
+    ends = []
+    for key, label, colour, style in series:
+        line = [statistics.fmean(m[f"{key}@{i}"] for m in measurements) for i in layers]
+        axes.plot(layers, line, style, color=colour, linewidth=1.8)
+        high = line[0] > 2 * line[-1] and key.endswith("gradient")
+        ends.append((line[-1] if not high else line[0], label, colour, 1 if high else layers[-1]))
+    axes.axhline(1, color=GREY, linestyle=":", linewidth=1)
+    axes.set(yscale="log", xlabel="layer", xlim=(0, layers[-1] * 1.42))
+    axes.set_xticks([i for i in layers if i % 8 == 0])
+    for height, label, colour, at in ends:
+        if at == layers[-1]:
+            axes.text(at + 0.6, height, label, color=colour, va="center", fontsize=8.5)
+        else:
+            axes.text(at + 0.6, height * 1.25, label + ", from the last layer back", color=colour, fontsize=8.5)
+    return figure
+
+
+def depths(measurements: list[Measurement]) -> Any:
+    """Mean accuracy over the tables against depth."""
+    figure, axes = axes_of(3.2)
+    layers = _layers(measurements, "mean-selu@")
+    places, ends = list(range(len(layers))), []
+    for method in METHODS:
+        for m in measurements:
+            axes.plot(
+                places, [m[f"mean-{method}@{i}"] for i in layers], color=_COLOURS[method], alpha=0.3, linewidth=0.8
+            )
+        line = [statistics.fmean(m[f"mean-{method}@{i}"] for m in measurements) for i in layers]
+        axes.plot(places, line, "o-", color=_COLOURS[method], linewidth=2, markersize=5)
+        ends.append((line[-1], _NAMES[method], _COLOURS[method]))
+    axes.set_xticks(places, [str(i) for i in layers])
+    axes.set(xlabel="hidden layers", ylabel="test accuracy, mean over tables", xlim=(-0.15, len(layers) - 0.55))
+    low, high = axes.get_ylim()
+    label_ends(axes, ends, places[-1] + 0.07, (high - low) / 14)
+    return figure
+
+
+def very_deep(measurements: list[Measurement]) -> Any:
+    """Accuracy of 200 layers."""
+    keys = {
+        "skip@accuracy": ("SELU with a skip", TEAL),
+        "plain@accuracy": ("SELU as published", NAVY),
+        "relu@accuracy": ("ReLU, critical", CRIMSON),
+    }
+    figure = dots(measurements, keys, "test accuracy on digits, 200 layers")
+    figure.axes[0].set_xlim(0, 1)
+    return figure
