@@ -1,6 +1,7 @@
 """Gaussian expectations: closed forms, kinks found by themselves, certificates that refuse, gradients."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -292,3 +293,28 @@ def test_modules_with_parameters_and_names_that_people_use():
     assert prelu.slopes == pytest.approx((0.2, 1.0))
     assert Activation("swish").g(1.0) == Activation(nn.SiLU()).g(1.0)
     assert Activation(lambda z: z.clamp(min=0)).homogeneous
+
+
+@pytest.mark.parametrize("name", ["gelu_tanh", "linear", "step", "silu"])
+def test_activations_can_be_stored(name):
+    act = pickle.loads(pickle.dumps(Activation(name)))
+    assert torch.equal(act.g(torch.tensor(0.7)), Activation(name).g(torch.tensor(0.7)))
+
+
+def test_parameters_of_an_activation_are_taken_as_they_are():
+    act = Activation(torch.nn.PReLU(init=0.1))
+    assert act(torch.tensor([-1.0])).dtype == torch.float32
+    assert float(act.g(2.0)) == pytest.approx(1.01, rel=1e-7)
+    assert not act.g(2.0).requires_grad
+
+
+@pytest.mark.parametrize("spread", [1e-6, 1e-10, 1e-14, 0.0])
+def test_variances_do_not_cancel(spread):
+    variance = Activation("tanh").moments(1.0, spread)[1]
+    slope = 1 - torch.tanh(torch.tensor(1.0, dtype=torch.float64)) ** 2
+    assert float(variance) == pytest.approx(float(slope**2) * spread, rel=1e-5, abs=0)
+
+
+def test_a_step_has_no_slope_where_it_is_flat():
+    act = Activation("step")
+    assert act.slope(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist() == [0.0, 0.0]

@@ -107,3 +107,42 @@ def test_what_is_refused():
         critical_(nn.ReLU())
     with pytest.raises(InputError, match="lies in"):
         critical_(nn.Linear(2, 2), gamma=1.0)
+
+
+class Between(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(4, 4), nn.Linear(4, 4), function
+
+    def forward(self, x):
+        return self.second(self.function(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda z: torch.clamp(z, 0), "clamp is no activation"),
+        (nn.functional.logsigmoid, "no activation that is known"),
+        (lambda z: torch.tanh(torch.relu(z)), "several activations: tanh, relu"),
+    ],
+)
+def test_what_stands_between_layers_is_known_or_refused(function, says):
+    with pytest.raises(InputError, match=says):
+        critical_(Between(function))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda z: nn.functional.relu(input=z),
+        lambda z: nn.functional.relu(z) * 2,
+        lambda z: nn.functional.max_pool1d(torch.relu(z), 1),
+    ],
+)
+def test_one_activation_by_any_route(function):
+    assert [done.after for done in critical_(Between(function))] == [None, "relu"]
+
+
+def test_lazy_layers_must_have_seen_a_batch():
+    with pytest.raises(InputError, match="one batch first"):
+        critical_(nn.Sequential(nn.LazyLinear(3)))

@@ -20,8 +20,21 @@ from ._gaussian_pairs import gaussian_pair_expectation, slope_of
 from ._hermite import hermite_coefficients
 from ._kinks import derivatives, find_kinks, jumps_of
 
+
+def _linear(z: Tensor) -> Tensor:
+    return z
+
+
+def _gelu_tanh(z: Tensor) -> Tensor:
+    return F.gelu(z, approximate="tanh")
+
+
+def _step(z: Tensor) -> Tensor:
+    return torch.where(z == 0, 0.5, (z > 0).to(z.dtype))
+
+
 _NAMED: dict[str, Callable[[Tensor], Tensor]] = {
-    "linear": lambda z: z,
+    "linear": _linear,
     "relu": F.relu,
     "relu6": F.relu6,
     "tanh": torch.tanh,
@@ -34,7 +47,7 @@ _NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "sign": torch.sign,
     "sigmoid": torch.sigmoid,
     "gelu": F.gelu,
-    "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
+    "gelu_tanh": _gelu_tanh,
     "silu": F.silu,
     "swish": F.silu,
     "mish": F.mish,
@@ -47,7 +60,7 @@ _NAMED: dict[str, Callable[[Tensor], Tensor]] = {
     "hardtanh": F.hardtanh,
     "hardswish": F.hardswish,
     "hardsigmoid": F.hardsigmoid,
-    "step": lambda z: torch.heaviside(z, torch.full_like(z, 0.5)),
+    "step": _step,
 }
 _FORMULAS: dict[str, ClosedForm] = {
     "erf": Erf(),
@@ -90,7 +103,6 @@ class Activation:
 
     Attributes:
         name: for people.
-        slope: $s'$, by autograd, a function of points.
         kinks: ascending.
         jumps: the kinks at which the value itself jumps; there is no $s'$ then, and no NTK.
         slopes: `(below, above)` of a piecewise linear function with its only kink at zero, else None.
@@ -109,7 +121,6 @@ class Activation:
         self, function: str | nn.Module | Callable[[Tensor], Tensor], *, kinks: Iterable[float] | None = None
     ) -> None:
         self._function, self.name = _resolve(function)
-        self.slope = slope_of(self._function)
         self.kinks = find_kinks(self) if kinks is None else tuple(sorted(float(k) for k in kinks))
         self.jumps = tuple(at for at, _ in jumps_of(self, self.kinks))
         self.slopes = self._find_slopes()
@@ -119,7 +130,13 @@ class Activation:
         return f"Activation({self.name!r})"
 
     def __call__(self, z: Tensor) -> Tensor:
+        if z.dtype != torch.float64 and isinstance(self._function, nn.Module) and _has_state(self._function):
+            return self._function(z.double()).to(z.dtype)
         return self._function(z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        """$s'$ at points, by autograd."""
+        return slope_of(self)(z)
 
     @property
     def homogeneous(self) -> bool:
@@ -197,7 +214,11 @@ class Activation:
         """Mean and variance of $s(z)$ over $z \\sim N(m, v)$; differentiable in both."""
         first = gaussian_expectation(self, variance, mean, kinks=self.kinks)
         second = gaussian_expectation(lambda z: self(z).square(), variance, mean, kinks=self.kinks)
-        return first, second - first.square()
+        spread = second - first.square()
+        # Where it all but cancels the function is a line.
+        point = torch.as_tensor(mean, dtype=torch.float64)
+        line = (self.slope(point.detach()).square() * torch.as_tensor(variance, dtype=torch.float64)).expand_as(spread)
+        return first, torch.where(spread < 1e-9 * second, line, spread)
 
     def hermite(self, variance: Scalar, terms: int) -> Float[Tensor, "... terms"]:
         """$a_k = E s(\\sqrt q\\, x)\\, he_k(x)$ of orthonormal Hermite polynomials; $\\sum_k a_k^2 = g(q)$."""
@@ -241,6 +262,10 @@ class Activation:
         return None
 
 
+def _has_state(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
 def _resolve(function: str | nn.Module | Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], str]:
     if isinstance(function, Activation):
         return function._function, function.name
@@ -252,10 +277,8 @@ def _resolve(function: str | nn.Module | Callable[[Tensor], Tensor]) -> tuple[Ca
         return _NAMED[function], function
     if isinstance(function, nn.Module):
         # An activation with parameters (PReLU) must take float64 points.
-        has_state = next(function.parameters(), None) is not None
-        return cast(Callable[[Tensor], Tensor], copy.deepcopy(function).double() if has_state else function), repr(
-            function
-        )
+        own = copy.deepcopy(function).double().requires_grad_(False) if _has_state(function) else function
+        return cast(Callable[[Tensor], Tensor], own), repr(function)
     if not callable(function):
         raise InputError(f"an activation is a name, an nn.Module or a function, got {type(function).__name__}")
     return function, getattr(function, "__name__", repr(function))

@@ -22,6 +22,16 @@ _POINTWISE = {
     "abs",
 }  # fmt: skip
 
+_TRANSPARENT = {
+    "add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul", "truediv", "div", "div_", "neg", "flatten",
+    "view", "reshape", "permute", "transpose", "contiguous", "squeeze", "unsqueeze", "expand", "repeat", "chunk",
+    "split", "getitem", "getattr", "size", "clone", "detach", "to", "float", "double", "mean", "sum", "amax", "max",
+    "cat", "stack", "dropout", "alpha_dropout", "dropout2d", "pad", "interpolate", "roll", "flip", "max_pool1d",
+    "max_pool2d", "boolean_dispatch", "fn", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "adaptive_max_pool2d", "matmul", "layer_norm", "group_norm", "batch_norm", "normalize", "T", "t",
+}  # fmt: skip
+_POINTS = torch.linspace(-3, 3, 25, dtype=torch.float64)
+
 
 @dataclass(frozen=True)
 class Initialised:
@@ -87,6 +97,8 @@ def critical_(
     for name, act in before.items():
         layer = module.get_submodule(name)
         assert isinstance(layer, _LAYERS)
+        if isinstance(layer.weight, nn.parameter.UninitializedParameter):
+            raise InputError(f"layer {name} has no weights yet: run the module on one batch first")
         if act is not None:
             point = points[id(act)]
             bias, weight = point.bias_variance, point.weight_variance
@@ -124,13 +136,19 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
     known: dict[str, Activation] = {}
     for node in graph.nodes:
         if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), _LAYERS):
-            found = {id(act): act for act in _upstream(node.args[0], module, set(), known)}
+            found: list[Activation] = []
+            for act in _upstream(_first(node), module, set(), known):
+                if not any(act is other or torch.equal(act(_POINTS), other(_POINTS)) for other in found):
+                    found.append(act)
             if len(found) > 1:
-                raise InputError(
-                    f"layer {node.target} reads several activations: {', '.join(act.name for act in found.values())}"
-                )
-            out[str(node.target)] = next(iter(found.values()), None)
+                names = ", ".join(act.name for act in found)
+                raise InputError(f"layer {node.target} reads several activations: {names}")
+            out[str(node.target)] = found[0] if found else None
     return out
+
+
+def _first(node: fx.Node) -> Any:
+    return node.args[0] if node.args else node.kwargs.get("input", next(iter(node.all_input_nodes), None))
 
 
 def is_pointwise(module: nn.Module) -> bool:
@@ -146,11 +164,17 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
     seen.add(node)
     act = activation_of(node, module, known)
     if act is not None:
-        return [act]
+        return [act, *_upstream(_first(node), module, seen, known)]  # one of another would be neither
     if node.op == "placeholder":
         return []
     if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), (*_LAYERS, *_NORMS)):
         return []
+    unknown = node.op in ("call_function", "call_method") and _name(node) not in _TRANSPARENT
+    if unknown and len(node.all_input_nodes) == 1:
+        raise InputError(
+            f"{_name(node)} is no activation that is known by name: say what it uses with activation=, or wrap it in "
+            "Normalized"
+        )
     return [act for other in node.all_input_nodes for act in _upstream(other, module, seen, known)]
 
 
@@ -163,7 +187,7 @@ def activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]
         name, function = type(layer).__name__.lower(), layer
         key = str(node.target) if next(layer.parameters(), None) is not None else repr(layer)
     else:
-        name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+        name = _name(node)
         if node.op not in ("call_function", "call_method") or name not in _POINTWISE:
             return None
         options = {key: value for key, value in node.kwargs.items() if key not in ("input", "inplace")}
@@ -172,6 +196,10 @@ def activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]
         known[key] = Activation(function)
         known[key].name = name
     return known[key]
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
 
 
 def _bound(node: fx.Node, name: str, options: dict[str, Any]) -> Any:
