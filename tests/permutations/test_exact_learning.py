@@ -15,6 +15,7 @@ from commutant.permutations import (
     TemplateProgram,
     addition,
     arccos_kernels,
+    multiplication,
     round_outputs,
 )
 from commutant.permutations import (
@@ -307,3 +308,26 @@ def test_what_is_refused(unchecked):
         ExactPermutationLearner(delta=5.0).fit(torch.eye(2), torch.eye(2))
     with pytest.raises(InputError, match="unknown bits: z"):
         TemplateProgram(["a"], [Template({"z": 1}, ["a"])])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_multiplication_is_exact_on_all_pairs(bits):
+    program = multiplication(bits)
+    at = {bit: i for i, bit in enumerate(program.bits)}
+    p, q = (grid.flatten() for grid in torch.meshgrid(torch.arange(2**bits), torch.arange(2**bits), indexing="ij"))
+    states = torch.zeros(len(p), len(program.bits), dtype=torch.uint8)
+    states[:, at["t0"]] = 1
+    for i in range(bits):
+        states[:, at[f"p{i}"]], states[:, at[f"q{i}"]] = (p >> i) & 1, (q >> i) & 1
+    steps = bits * (2 * bits + 1)
+
+    def product(after):
+        out = program.run(states, after)
+        return sum(out[:, at[f"r{i}"]].long() << i for i in range(2 * bits))
+
+    assert torch.equal(product(steps), p * q)
+    assert torch.equal(product(steps + 3), p * q)  # and stays
+    if bits > 1:
+        assert not torch.equal(product(2), p * q)
+    with pytest.raises(InputError, match="at least one bit"):
+        multiplication(0)

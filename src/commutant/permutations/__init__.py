@@ -10,3 +10,4 @@ from ._tangent_kernel import round_outputs as round_outputs
 from ._templates import Template as Template
 from ._templates import TemplateProgram as TemplateProgram
 from ._templates import addition as addition
+from ._templates import multiplication as multiplication

@@ -129,3 +129,37 @@ def addition(bits: int) -> TemplateProgram:
     rules.append(Template({"overflow": 1}, ["overflow"]))
     names = [f"{letter}{i}" for letter in "pq" for i in range(bits)]
     return TemplateProgram([*names, "overflow"], rules)
+
+
+def multiplication(bits: int) -> TemplateProgram:
+    """Binary multiplication of p and q: after m (2 m + 1) steps r holds the product, of 2 m bits.
+
+    Bits `p0 ... ` (2 m of them, the upper half zero) and `q0 ...`, the least significant first; `t0`, which starts the
+    clock, must be set. Once a round of the clock p is added to r where `q0` is set, carries running through c, while p
+    moves up and q down by a place.
+
+    Example:
+        >>> program = multiplication(2)
+        >>> state = dict.fromkeys(program.bits, 0) | {"t0": 1, "p0": 1, "p1": 1, "q1": 1}  # 3 * 2
+        >>> for _ in range(10):
+        ...     state = program.step(state)
+        >>> [state[f"r{i}"] for i in range(4)]
+        [0, 1, 1, 0]
+    """
+    if bits < 1:
+        raise InputError(f"numbers have at least one bit, got {bits}")
+    wide, rules = 2 * bits, []
+    for i in range(wide):
+        r, c, p = f"r{i}", f"c{i}", f"p{i}"
+        carry, above = ([f"c{i + 1}"], [f"p{i + 1}"]) if i + 1 < wide else ([], [])
+        rules += [Template({r: 0, c: 1}, [r]), Template({r: 1, c: 0}, [r]), Template({r: 1, c: 1}, carry)]
+        rules += [Template({"t0": 1, "q0": 1, p: 1}, [c])]
+        rules += [Template({"t0": 0, p: 1}, [p]), Template({"t0": 1, p: 1}, above)]
+    for j in range(bits):
+        below = [f"q{j - 1}"] if j else []
+        rules += [Template({"t0": 0, f"q{j}": 1}, [f"q{j}"]), Template({"t0": 1, f"q{j}": 1}, below)]
+    rules += [Template({f"t{k}": 1}, [f"t{(k + 1) % (wide + 1)}"]) for k in range(wide + 1)]
+    names = [
+        f"{letter}{i}" for letter, count in (("p", wide), ("q", bits), ("r", wide), ("c", wide)) for i in range(count)
+    ]
+    return TemplateProgram([*names, *(f"t{k}" for k in range(wide + 1))], rules)
