@@ -58,12 +58,12 @@ def wide_kernels() -> dict[str, Any]:
     ):
         x, network = _inputs(sphere=sphere), plain_network(Activation(act), _DEPTH, Dense(bias, 2.0))
         ours = _timed(lambda n=network, x=x: wide_kernel(n, x), 3 if sphere or not bias else 1)
-        plain = _timed(lambda x=x, b=bias: layer_by_layer(x, b, 2.0)) if act == "relu" else math.nan
+        plain = _timed(lambda x=x, b=bias: layer_by_layer(x, b, 2.0), 1) if act == "relu" else math.nan
         code = (
             "import torch, math\nfrom commutant.algebra import Activation\nfrom commutant.theory import *\n"
             "from benchmarks.tangent_kernels import _inputs, _DEPTH, layer_by_layer\n"
             f"x = _inputs(sphere={sphere})\nnet = plain_network(Activation({act!r}), _DEPTH, Dense({bias}, 2.0))\n"
-            "wide_kernel(net, x[:3000]); layer_by_layer(x[:100], 0.1, 2.0)\n# MARK\n"
+            "wide_kernel(net, x[:500]); layer_by_layer(x[:100], 0.1, 2.0)\n# MARK\n"
         )
         size = _ROWS**2 * 8 / 2**30
         memory = peak_memory(code + "out = wide_kernel(net, x)") / size

@@ -190,6 +190,7 @@ def test_selu_without_its_recipe():
         (nn.ReLU(), torch.randn(2, 4), "no layer with weights|no linear"),
         (nn.Linear(3, 2), "a string", "a tensor, a tuple"),
         (nn.Linear(3, 2), torch.zeros(2, 3, dtype=torch.int64), "fails on this input"),
+        (nn.LazyLinear(2), torch.randn(2, 4), "one batch first"),
     ],
 )
 def test_bad_input_is_one_sentence(model, x, says):
@@ -198,11 +199,126 @@ def test_bad_input_is_one_sentence(model, x, says):
             function(model, x)
 
 
-def test_dead_layers_cannot_be_scaled():
-    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1))
-    nn.init.zeros_(net[2].weight)
-    with pytest.raises(InputError, match="layer 2 has a gain of 0"):
+def test_a_layer_without_gain_cannot_be_scaled_and_nothing_is_changed():
+    net = nn.Sequential(
+        nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 1)
+    )
+    net[3].register_forward_hook(lambda *_: torch.zeros(8, 4, requires_grad=True))
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(InputError, match="gain"):
         autoscale_(net, torch.randn(8, 4))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_zero_and_frozen_layers_are_left_alone():
+    net = nn.Sequential(*[m for _ in range(4) for m in (nn.Linear(8, 8), nn.Tanh())], nn.Linear(8, 2))
+    nn.init.zeros_(net[8].weight)
+    net[2].weight.requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    assert [d.module for d in autoscale_(net, torch.randn(32, 8))] == ["0", "4", "6"]
+    for name in ("2.weight", "2.bias", "8.weight"):
+        assert torch.equal(net.state_dict()[name], before[name])
+
+
+class Hidden(nn.Module):
+    """Skips that no block holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 64), nn.Linear(64, 2)
+        self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(24))
+
+    def forward(self, x):
+        x = self.first(x)
+        for layer in self.layers:
+            x = x + layer(torch.relu(x))
+        return self.last(x)
+
+
+def test_skips_that_cannot_be_seen_are_refused_and_nothing_is_changed():
+    net, x = Hidden(), torch.randn(32, 8)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(InputError, match="skips that no block"):
+        autoscale_(net, x)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert not any(f.what == "too deep for its width" for f in diagnose(net, x).findings)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+        nn.init.normal_(self.layer.weight, std=0.25)
+
+    def forward(self, x):
+        x += self.layer(torch.tanh(x))
+        return x
+
+
+def test_residual_blocks_that_work_in_place():
+    net, x = nn.Sequential(nn.Linear(8, 64), *[InPlace() for _ in range(10)], nn.Linear(64, 2)), torch.randn(32, 8)
+    blocks = [s for s in diagnose(net, x).stages if s.block]
+    assert all(b.gain > 1.2 and b.skip == pytest.approx(1, abs=0.2) for b in blocks)
+    autoscale_(net, x)
+    assert math.prod(b.gain for b in diagnose(net, x).stages if b.block) < 1.3 * math.e
+
+
+class Frozen(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.body(x)
+        return self.head(x)
+
+
+class Logarithm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x)).log()
+
+
+class Own(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.act = nn.Parameter(torch.randn(64, 64) / 2), nn.ReLU()
+
+    def forward(self, x):
+        return self.act(x @ self.weight)
+
+
+def test_models_of_every_kind():
+    x = torch.randn(16, 8)
+    diagnose(Frozen(), x)
+    assert names(diagnose(Logarithm(), x)) == ["not finite"]
+    exploding = nn.Sequential(*[Own() for _ in range(30)], nn.Linear(64, 4))
+    assert "gradients explode" in names(diagnose(exploding, torch.randn(16, 64)))
+    diagnose(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 4)), x)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        one_output = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+        assert diagnose(one_output, x[:4]).healthy
+
+
+def test_dropout_is_off_and_the_random_state_stays():
+    layer, x = nn.TransformerEncoderLayer(32, 4, 64, 0.5, batch_first=True), torch.randn(8, 16, 32)
+    state = torch.random.get_rng_state()
+    one, two = (diagnose(layer, x).stages for _ in range(2))
+    assert [s.kernel for s in one] == [s.kernel for s in two]
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(m.training for m in layer.modules())
+
+
+def test_swap_keeps_shared_modules_shared():
+    act = nn.ReLU()
+    net = swap(nn.Sequential(nn.Linear(16, 8), act, nn.Linear(8, 8), act, nn.Linear(8, 1)))
+    assert type(net[1]).__name__ == "SELU"
+    assert net[1] is net[3]
 
 
 def test_tied_weights_are_left_alone():

@@ -99,6 +99,41 @@ def test_a_weight_that_is_used_beside_its_layer_is_noticed():
     assert torch.allclose(empirical_ntk(model, x), full, rtol=1e-12)
 
 
+def test_a_path_that_the_first_input_hides_is_noticed():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 6)
+
+        def forward(self, x):
+            return self.layer(x) + x @ self.layer.weight
+
+    model, x = Hidden().double(), points(5, 6)
+    x[0] = 0
+    full = empirical_ntk(model, x, every_output=True).diagonal(dim1=2, dim2=3).mean(-1)
+    assert torch.allclose(empirical_ntk(model, x), full, rtol=1e-12)
+
+
+def test_outputs_without_an_axis_and_inputs_that_are_worked_on():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(6, 1)
+
+        def forward(self, x):
+            x -= 1
+            return self.layer(x).squeeze(-1)
+
+    model, x = InPlace().double(), points(5, 6)
+    before = x.clone()
+    with torch.no_grad():
+        found = empirical_ntk(model, x)
+    assert torch.equal(x, before)
+    assert torch.allclose(found, (x - 1) @ (x - 1).T + 1, rtol=1e-12)
+    with pytest.raises(InputError, match="one tensor"):
+        empirical_ntk(nn.GRU(6, 3, batch_first=True), torch.randn(2, 4, 6))
+
+
 def test_any_module(net):
     model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.LazyLinear(2)).double()
     x = points(5, 2, 8)
@@ -182,6 +217,40 @@ def test_dependent_sums_are_refused():
 
     with pytest.raises(InputError, match="not independent"):
         infinite_width(Doubled())
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3, 8), nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x)) + torch.relu(self.second(x)))
+
+
+class Again(Twice):
+    def forward(self, x):
+        return self.last(self.first(x) + self.first(x * 2))
+
+
+class Doubled(Twice):
+    def forward(self, x):
+        z = torch.tanh(self.first(x))
+        return self.last(z + z * 2)
+
+
+class Several(Twice):
+    def forward(self, x):
+        return self.first(x), self.second(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [(Twice, "not independent"), (Again, "called twice"), (Doubled, "not independent"), (Several, "several values")],
+)
+def test_what_would_be_silently_wrong_is_refused(kind, says):
+    with pytest.raises(InputError, match=says):
+        infinite_width(kind())
 
 
 @pytest.mark.parametrize("kind", ["batch normalisation", "dropout"])
@@ -363,6 +432,29 @@ def test_the_estimators_in_the_tools_of_scikit_learn():
     assert base.is_regressor(base.clone(NTKRegressor(depth=2)))
     scores = selection.cross_val_score(pipeline.make_pipeline(NTKRegressor()), x, x[:, 0] * x[:, 1], cv=4)
     assert scores.mean() > 0.5
+
+
+def test_scores_take_columns_of_targets():
+    x = points(30, 3)
+    y = (x[:, 0] > 0).long().numpy()
+    assert NTKClassifier().fit(x, y).score(x, y[:, None]) == 1.0
+    assert NTKRegressor().fit(x, x[:, 0]).score(x, x[:, :1]) > 0.9
+    with pytest.raises(InputError, match="as many targets"):
+        NTKRegressor().fit(x, x[:, 0]).score(x, x[:1, 0])
+
+
+def test_predictions_refuse_what_does_not_fit():
+    k, y, c = torch.eye(3).double(), points(3, 1), points(2, 3)
+    for wrong in (torch.ones(1, 1), torch.full((2, 2), math.nan)):
+        with pytest.raises(InputError, match="prior"):
+            gp_predict(k, y, c, wrong)
+        with pytest.raises(InputError, match="kernels"):
+            ntk_predict(k, y, c, (k, c, wrong))
+    with pytest.raises(InputError, match="start"):
+        ntk_predict(k, y, c, start=(points(3), points(2)))
+    with pytest.raises(InputError, match="either time or steps"):
+        ntk_predict(k, y, c, time=1.0, steps=3)
+    assert torch.allclose(ntk_predict(0 * k, y, c, steps=3, rate=0.1).mean, 0.3 * c @ y)
 
 
 def test_estimators_refuse_what_makes_no_sense():

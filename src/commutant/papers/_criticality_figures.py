@@ -85,6 +85,33 @@ def cures(measurements: list[Measurement]) -> Any:
     return figure
 
 
+def plane(measurements: list[Measurement]) -> Any:
+    """Accuracy over the plane of variances, and where depth is six correlation scales."""
+    import numpy as np
+
+    figure, axes = axes_of(3.2)
+    axes.grid(False)
+    keys = [key for key in measurements[0] if key.startswith("accuracy@")]
+    points = [tuple(float(v) for v in key.split("@")[1].split(",")) for key in keys]
+    biases, weights = (sorted({p[i] for p in points}) for i in (0, 1))
+    mean = _mean(measurements)
+    heat = np.array([[mean(f"accuracy@{b},{w}") for w in weights] for b in biases])
+    depths = np.array([[6 * mean(f"scale@{b},{w}") for w in weights] for b in biases])
+    axes.imshow(heat, origin="lower", aspect="auto", cmap="BuGn", vmin=0, vmax=1.15)
+    for row in range(len(biases)):
+        for column in range(len(weights)):
+            reach = f"{depths[row, column]:.0f} layers" if depths[row, column] < 1000 else "any depth"
+            colour = "white" if heat[row, column] > 0.7 else "black"
+            label = f"{heat[row, column]:.2f}\n{reach}"
+            axes.text(column, row, label, ha="center", va="center", fontsize=7.5, color=colour)
+    axes.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
+    axes.set_yticks(range(len(biases)), [f"{b:g}" for b in biases])
+    axes.set(xlabel="variance of weights times fan-in", ylabel="variance of biases")
+    axes.tick_params(length=0)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    return figure
+
+
 def shares(measurements: list[Measurement]) -> Any:
     """What the biases of every layer add to the tangent kernel."""
     figure, axes = axes_of(2.8)

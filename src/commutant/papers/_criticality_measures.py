@@ -16,9 +16,11 @@ from ..theory import (
     autoscale_,
     critical_,
     criticality,
+    depth_scale,
     diagnose,
     finite_width,
     four_point_exact,
+    kernel_flow,
     layer_shares,
     measure_ensemble,
 )
@@ -162,6 +164,53 @@ def _cured(context: Context, cure: str) -> Measurement:
 
     ill = len(diagnose(make(context.generator(6)), x).findings)
     return {f"{cure}@accuracy": best_of(context, make, parts, settings["rates"], settings["steps"]), f"{cure}@ill": ill}
+
+
+def measure_plane(context: Context) -> Measurement:
+    """Test accuracy of deep tanh networks over the plane of variances, beside the depth that theory allows."""
+    settings = context.settings
+    points = list(itertools.product(settings["biases"], settings["weights"]))
+    out: Measurement = {}
+    context.total_arms = len(points)
+    for bias, weight in points:
+        out |= context.arm(f"{bias}-{weight}", partial(_on_plane, context, bias, weight))
+    return out
+
+
+def _on_plane(context: Context, bias: float, weight: float) -> Measurement:
+    settings = context.settings
+    parts = load_table("digits").split(context.generator(7), 0.6, 0.15)
+    features = parts[0][0].shape[1]
+
+    def make(generator: torch.Generator) -> nn.Module:
+        layers: list[nn.Module] = []
+        widths = [features, *[settings["width"]] * (settings["depth"] - 1), 10]
+        for inputs, outputs in itertools.pairwise(widths):
+            layer = nn.Linear(inputs, outputs)
+            nn.init.normal_(layer.weight, std=(weight / inputs) ** 0.5, generator=generator)
+            nn.init.normal_(layer.bias, std=bias**0.5, generator=generator)
+            layers += [layer, nn.Tanh()]
+        return nn.Sequential(*layers[:-1])
+
+    at = f"@{bias},{weight}"
+    accuracy = best_of(context, make, parts, settings["rates"], settings["steps"])
+    return {f"accuracy{at}": accuracy, f"scale{at}": correlation_scale("tanh", bias, weight)}
+
+
+def correlation_scale(name: str, bias: float, weight: float) -> float:
+    """Layers over which the correlation of two inputs settles (Schoenholz et al. 2017), at most 1e4."""
+    act = Activation(name)
+    k = float(kernel_flow(act, 100, 1.0, bias_variance=bias, weight_variance=weight).kernel[-1])
+    if k < 1e-8:
+        slope = weight * float(act.chi(0.0).perpendicular)
+    else:
+        squares = act.hermite(k, 100).square() * weight / k
+        powers = torch.arange(100, dtype=torch.float64)
+        rho = torch.tensor(0.5, dtype=torch.float64)
+        for _ in range(1000):
+            rho = (bias / k + (squares * rho**powers).sum()).clamp(max=1)
+        slope = float((squares[1:] * powers[1:] * rho ** powers[:-1]).sum())
+    return min(1e4, depth_scale(slope)) if slope != 1 else 1e4
 
 
 def measure_shares(context: Context) -> Measurement:

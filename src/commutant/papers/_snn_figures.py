@@ -31,16 +31,16 @@ def moments(measurements: list[Measurement]) -> Any:
     for key, label, colour, style in series:
         line = [statistics.fmean(m[f"{key}@{i}"] for m in measurements) for i in layers]
         axes.plot(layers, line, style, color=colour, linewidth=1.8)
-        high = line[0] > 2 * line[-1] and key.endswith("gradient")
-        ends.append((line[-1] if not high else line[0], label, colour, 1 if high else layers[-1]))
+        ends.append((line, label, colour))
     axes.axhline(1, color=GREY, linestyle=":", linewidth=1)
     axes.set(yscale="log", xlabel="layer", xlim=(0, layers[-1] * 1.42))
     axes.set_xticks([i for i in layers if i % 8 == 0])
-    for height, label, colour, at in ends:
-        if at == layers[-1]:
-            axes.text(at + 0.6, height, label, color=colour, va="center", fontsize=8.5)
+    for line, label, colour in ends:
+        if label == "squared gradient":  # it ends where the variance does
+            middle = len(layers) // 2
+            axes.text(middle, line[middle] * 1.3, label + ", from the last layer back", color=colour, fontsize=8.5)
         else:
-            axes.text(at + 0.6, height * 1.25, label + ", from the last layer back", color=colour, fontsize=8.5)
+            axes.text(layers[-1] + 0.6, line[-1], label, color=colour, va="center", fontsize=8.5)
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ..evidence import Claim, Experiment, Measurement, Paper
 from ..theory import criticality, finite_width, kernel_flow, nonlinearity, plain_network
@@ -11,6 +12,7 @@ from ._criticality_measures import (
     VERTICES,
     measure_cures,
     measure_ensembles,
+    measure_plane,
     measure_shares,
     measure_training,
     measure_vertices,
@@ -92,6 +94,40 @@ CURES = Experiment(
     "learning rates: as torch initialises it, with its outputs alone brought to unit size, and after either cure.",
 )
 
+PLANE = Experiment(
+    name="plane",
+    measure=measure_plane,
+    minutes=3.0,
+    settings={
+        "small": {
+            "width": 100,
+            "depth": 30,
+            "steps": 200,
+            "rates": [0.01, 0.1],
+            "biases": [0.0, 0.05, 0.2, 0.8],
+            "weights": [0.4, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0],
+        },
+        "full": {
+            "width": 300,
+            "depth": 100,
+            "steps": 5000,
+            "rates": [0.001, 0.01, 0.1],
+            "biases": [0.0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.8],
+            "weights": [0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0],
+        },
+    },
+    changes={
+        "small": "30 layers of 100 tanh units on scikit-learn's digits, 200 steps; the book gives no experiment.",
+        "full": "100 layers of 300 tanh units on scikit-learn's digits, 5000 steps; the book gives no experiment.",
+    },
+    data={"small": "scikit-learn digits", "full": "scikit-learn digits"},
+    seeds={"small": 3, "full": 3},
+    figure=draw_figure.plane,
+    figure_caption="Test accuracy of tanh networks of 30 layers over the plane of variances, and below it six times "
+    "the "
+    "layers over which the correlation of two inputs settles: how deep a network there should still train.",
+)
+
 SHARES = Experiment(
     name="shares",
     measure=measure_shares,
@@ -121,6 +157,13 @@ def _worst_vertex(m: Measurement) -> float:
 def _gain(m: Measurement, other: dict[str, float]) -> float:
     """Accuracy at criticality above that at another variance, the worse of the activations named."""
     return min(m[f"{name}-1.0@accuracy"] - m[f"{name}-{scale}@accuracy"] for name, scale in other.items())
+
+
+def _told(m: Measurement, rule: Callable[[float, float, float], bool]) -> float:
+    """Share of the points of the plane at which a rule says rightly whether accuracy exceeds one half."""
+    rows = [key.split("@")[1] for key in m if key.startswith("accuracy@")]
+    points = [(*(float(v) for v in row.split(",")), m[f"scale@{row}"], m[f"accuracy@{row}"] > 0.5) for row in rows]
+    return sum(rule(bias, weight, scale) == trained for bias, weight, scale, trained in points) / len(points)
 
 
 PAPER = Paper(
@@ -223,6 +266,18 @@ print(optimal_ratio("silu", outputs=10))
             effect=lambda m: _gain(m, {"tanh": 1.5}),
             effect_label="accuracy at criticality above one and a half times the variance",
             at_least=0.05,
+        ),
+        Claim(
+            name="plane",
+            statement="Where in the plane of variances a deep tanh network trains is where its depth is less than six "
+            "correlation scales: right for 85 % of the points.",
+            source="section 5.3; the factor six is Schoenholz et al.'s (2017)",
+            reported={},
+            experiment=PLANE,
+            effect=lambda m: _told(m, lambda bias, weight, scale: 6 * scale > 30),
+            effect_label="points of the plane that the rule tells rightly",
+            at_least=0.85,
+            controls={"by the variance of weights alone": lambda m: _told(m, lambda bias, weight, scale: weight >= 1)},
         ),
         Claim(
             name="cure",

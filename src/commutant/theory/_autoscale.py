@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._record import Call, Record, gain_into, real_tensor, recorded, square_gain
+from ._findings import trend
+from ._record import Call, Record, gain_into, probe_like, real_tensor, recorded, sent_back, square_gain
 
 _SKIP = 0.1  # weight of the identity from which on a block counts as residual
 _ROUNDS = 30
+_WORSE = 10  # times, of squared gradients: what noise and width may add
 _CLOSE = 1.2  # times the share of the growth that a block may have
 
 
@@ -60,7 +62,8 @@ def autoscale_(
         what was done, in the order of the pass, branches last.
 
     Raises:
-        InputError: as `diagnose`; for a growth of 1 or less; for a layer whose output doesn't depend on its weights.
+        InputError: as `diagnose`; for a growth of 1 or less; for a layer without gain; for a network that it would make
+            worse, with skips that it can't see. The network is as it was, then.
 
     Example:
         >>> net = nn.Sequential(*[m for _ in range(40) for m in (nn.Linear(64, 64), nn.Sigmoid())], nn.Linear(64, 1))
@@ -70,18 +73,33 @@ def autoscale_(
         >>> all(abs(layer.gain - 1) < 0.3 for layer in diagnose(net, x).layers[1:-1])
         True
     """
-    if growth <= 1 or probes < 1:
-        raise InputError(f"growth is above 1 and probes at least 1, got {growth} and {probes}")
+    if not 1 < growth < math.inf or probes < 1:
+        raise InputError(f"growth is finite and above 1 and probes at least 1, got {growth} and {probes}")
     generator = generator or torch.Generator().manual_seed(0)
+    fixed = _shared_or_frozen(model) if isinstance(model, nn.Module) else set()
     with recorded(model, x) as record:
-        names = [c.name for c in record.layers if _scalable(c)]
-        tied = _tied(model)
+        names = [c.name for c in record.layers if _scalable(c) and c.name not in fixed]
+        drift = _drift(record, generator)
         if not names:
             raise InputError(f"{type(model).__name__} has no linear or convolutional layer to scale")
+    kept = [(p, p.detach().clone()) for p in model.parameters()]
     done: list[Scaled] = []
-    with _scaling(model, set(names) - tied, names[-1], probes, generator, done), recorded(model, x):
-        pass
-    return done + _weaken_branches(model, x, growth, probes, generator)
+    try:
+        with _scaling(model, set(names), names[-1], probes, generator, done), recorded(model, x):
+            pass
+        done += _weaken_branches(model, x, growth, probes, generator)
+        with recorded(model, x) as record:
+            after = _drift(record, generator)
+        if after > max(drift, math.log(growth)) + math.log(_WORSE):
+            raise InputError(
+                f"with a gain of one a layer squared gradients change by {math.exp(after):.1e} through the network, "
+                f"{math.exp(drift):.1e} as it was: skips that no block of a Sequential or ModuleList holds as a whole"
+            )
+    except BaseException:
+        for parameter, value in kept:
+            parameter.data.copy_(value)
+        raise
+    return done
 
 
 @contextmanager
@@ -184,17 +202,36 @@ def _ends(record: Record, block: Call, generator: torch.Generator) -> list[Call]
 
 
 def _scalable(call: Call) -> bool:
-    weight = call.weight
-    return weight is not None and not isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention)
+    """Whether it is a layer whose own weight is a parameter that is not zero: ends of branches may start at zero."""
+    weight = call.module._parameters.get("weight")
+    others = isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention) or call.normalises
+    return weight is not None and weight.ndim >= 2 and not others and bool(weight.any())
 
 
-def _tied(model: nn.Module) -> set[str]:
-    """Modules that share a weight with another one: scaling one would change the other."""
+def _shared_or_frozen(model: nn.Module) -> set[str]:
+    """Modules that share a weight with another one, which scaling would change, or that are not to be trained."""
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    return {name for names in owners.values() if len(names) > 1 for name in names}
+            owners.setdefault(id(parameter), []).append(name or type(module).__name__)
+    shared = {name for names in owners.values() if len(names) > 1 for name in names}
+    frozen = {
+        name or type(m).__name__
+        for name, m in model.named_modules()
+        if any(not p.requires_grad for p in m.parameters(recurse=False))
+    }
+    return shared | frozen
+
+
+def _drift(record: Record, generator: torch.Generator) -> float:
+    """How much squared gradients change from the first layer to the last, in logarithms, by the trend over all."""
+    layers = [c.output for c in record.layers]
+    total = [0.0] * len(layers)
+    for _ in range(4):
+        back = sent_back(record.output, layers, probe_like(record.output, generator))
+        total = [t + (0.0 if g is None else float(g.double().square().sum())) for t, g in zip(total, back, strict=True)]
+    logs = [math.log(t) for t in total if t > 0 and math.isfinite(t)]
+    return abs(trend(logs)[1]) if len(logs) > 1 else 0.0
 
 
 def _square(z: Tensor) -> float:

@@ -90,12 +90,15 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
             raise InputError(f"{type(model).__name__} has no layer with weights to look at")
         broken = next((c for c in record.calls if not bool(torch.isfinite(c.output).all())), None)
         stages = _stages(record, probes, generator)
-        found = [not_finite(broken)] if broken else findings(model, record, stages)
+        if broken is not None or not bool(torch.isfinite(record.output).all()):
+            found = [not_finite(broken)]
+        else:
+            found = findings(model, record, stages)
     return Diagnosis(tuple(stages), tuple(found))
 
 
 def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Stage]:
-    calls, batch = record.calls, max(1, len(record.output))
+    calls, batch = record.calls, max(1, len(record.output)) if record.output.ndim else 1
     owned = [
         list(c.module.parameters(recurse=not c.block and c.weight is not None)) if not c.block else [] for c in calls
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -64,6 +65,7 @@ def empirical_ntk(
     """
     parameters = _trainable(model)
     jacobian = _jacobian(model, parameters)
+    rows, columns = rows.detach().clone(), None if columns is None else columns.detach().clone()
     for x in (rows, columns):
         if x is not None and not bool(torch.isfinite(x).all()):
             raise InputError("inputs must be finite, got NaN or infinity")
@@ -73,14 +75,10 @@ def empirical_ntk(
         )
     if not every_output and len(rows) and (columns is None or len(columns)):
         layered = _by_layers(model, parameters, rows, columns)
-        # A layer may be used otherwise than by calling it: one entry is looked at by the definition.
         if layered is not None:
-            pair = jacobian(rows[:1]), jacobian((rows if columns is None else columns)[:1])
-            exact = (pair[0] * pair[1]).sum() / pair[0].shape[1]
-            if abs(float(layered[0, 0] - exact)) <= 1e-3 * float(pair[0].norm() * pair[1].norm()) / pair[0].shape[1]:
-                return layered
+            return layered
     with torch.no_grad():
-        outputs = model(rows[:1]).numel() if len(rows) else 1
+        outputs = _tensor(model, rows[:1].clone()).numel() if len(rows) else 1
     first = next(iter(parameters.values()))
     each = outputs * sum(p.numel() for p in parameters.values()) * first.element_size()
     block = max(1, bytes_at_once // (2 * each))
@@ -131,7 +129,8 @@ def ntk_vector_product(
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         kind = type(module).__name__
-        if module.training and ("BatchNorm" in kind or ("Dropout" in kind and getattr(module, "p", 0))):
+        chance: Any = getattr(module, "p" if "Dropout" in kind else "dropout", 0.0)
+        if module.training and ("BatchNorm" in kind or (isinstance(chance, float) and chance > 0)):
             raise InputError(
                 f"{name or kind} ({kind}) makes outputs depend on the rest of the batch, or on chance: "
                 "a tangent kernel is a function of two inputs, call eval() first"
@@ -168,8 +167,14 @@ def _by_layers(model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, co
     shared = len(owned) != len({id(p) for m in layers.values() for p in m.parameters()})
     if not set(parameters) <= owned or shared or not layers:
         return None
-    left = _layer_signals(model, layers, rows)
-    right = left if columns is None else _layer_signals(model, layers, columns)
+    with torch.enable_grad():
+        left = _layer_signals(model, layers, rows)
+        if left is not None and not _complete(model, layers, parameters, left, rows):
+            return None
+    right = left
+    if columns is not None:
+        with torch.enable_grad():
+            right = _layer_signals(model, layers, columns)
     if left is None or right is None:
         return None
     total: Tensor | None = None
@@ -183,6 +188,45 @@ def _by_layers(model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, co
         part = d.flatten(1) @ e.flatten(1).T * factor / left[1]
         total = part if total is None else total + part
     return total
+
+
+def _complete(
+    model: nn.Module, layers: dict[str, nn.Linear], parameters: dict[str, Tensor],
+    signals: tuple[dict[str, tuple[Tensor, Tensor]], int], x: Tensor,
+) -> bool:  # fmt: skip
+    """Whether the calls of the layers are all that their weights do: gradients of a random sum, both ways."""
+    generator = torch.Generator().manual_seed(0)
+    out = _tensor(model, x.clone()).reshape(len(x), -1)
+    probe = torch.randn(out.shape, generator=generator).to(out)
+    given = dict(model.named_parameters())
+    names = [name for name in parameters if name in given]
+    exact = torch.autograd.grad(out, [given[name] for name in names], probe, allow_unused=True)
+    for name, grad in zip(names, exact, strict=True):
+        layer, _, kind = name.rpartition(".")
+        if layer not in signals[0]:
+            if grad is not None and bool(grad.any()):
+                return False
+            continue
+        h, d = signals[0][layer]
+        delta = torch.einsum("ro,roi->ri", probe, d)
+        found = delta.T @ h if kind == "weight" else delta.sum(0)
+        size = float(found.norm()) + (0.0 if grad is None else float(grad.norm()))
+        if float((found - (0 if grad is None else grad)).norm()) > 1e-3 * size:
+            return False
+    return True
+
+
+def _tensor(model: nn.Module, x: Tensor) -> Tensor:
+    """The output of a model that gives one tensor of real numbers, a row an input."""
+    try:
+        out = model(x)
+    except Exception as error:
+        raise InputError(f"{type(model).__name__} fails on these inputs ({type(error).__name__}: {error})") from error
+    if not isinstance(out, Tensor) or not out.is_floating_point() or (out.ndim and len(out) != len(x)):
+        raise InputError(
+            f"a tangent kernel needs a model with one tensor (rows, ...) of real numbers, got {type(out).__name__}"
+        )
+    return out
 
 
 def _layer_signals(
@@ -205,13 +249,13 @@ def _layer_signals(
     try:
         with torch.enable_grad():
             # Below a frozen layer nothing else asks for gradients.
-            out = model(x.detach().requires_grad_(x.is_floating_point()))
+            out = model(x.detach().clone().requires_grad_(x.is_floating_point()).clone())
     finally:
         for handle in handles:
             handle.remove()
     if not fits or not isinstance(out, Tensor) or not out.requires_grad or len(out) != len(x):
         return None
-    flat, names = out.flatten(1), list(seen)
+    flat, names = out.reshape(len(x), -1), list(seen)
     grads: dict[str, list[Tensor]] = {name: [] for name in names}
     for k in range(flat.shape[1]):
         found = torch.autograd.grad(

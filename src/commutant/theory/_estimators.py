@@ -142,7 +142,8 @@ class NTKClassifier(_KernelEstimator):
 
     def score(self, X: Any, y: Any) -> float:
         """Accuracy."""
-        return float((self.predict(X) == np.asarray(y)).mean())
+        found = self.predict(X)
+        return float((found == _like(y, found)).mean())
 
 
 class NTKRegressor(_KernelEstimator):
@@ -177,9 +178,18 @@ class NTKRegressor(_KernelEstimator):
 
     def score(self, X: Any, y: Any) -> float:
         """$R^2$."""
-        y = np.asarray(y, dtype=float)
-        missed, spread = ((self.predict(X) - y) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
+        found = self.predict(X)
+        y = _like(y, found).astype(float)
+        missed, spread = ((found - y) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
         return float(1 - missed / spread) if spread else float(missed == 0)
+
+
+def _like(y: Any, found: np.ndarray) -> np.ndarray:
+    """Targets in the shape of predictions: a column counts as a row of them."""
+    y = np.asarray(y)
+    if y.size != found.size or len(y) != len(found):
+        raise InputError(f"as many targets as predictions, {found.shape}, got {y.shape}")
+    return y.reshape(found.shape)
 
 
 def _critical(activation: str, depth: int) -> KernelMap:

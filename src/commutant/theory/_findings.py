@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ._criticality import criticality
 from ._depth import nonlinearity
-from ._initialise import activations_before
+from ._initialise import activations_before, has_skips
 from ._moment_report import recipe_breaks
 from ._record import NORMS, Call, Record
 
 _DRIFT = 1e3  # over all layers, of a mean square that should stay
+_STEEP = 1.1  # a layer: below that even very deep networks train
+_FEW = 5  # layers, below which there is no trend
 _ALIKE = 1e-3  # what is left of the angle between inputs, 1 - correlation
 _MOST_IDLE = 0.9
 
@@ -69,16 +71,20 @@ class Finding:
     remedy: str
 
 
-def not_finite(call: Call) -> Finding:
+def not_finite(call: Call | None) -> Finding:
+    where = (
+        "the model itself, behind its last module," if call is None else f"{call.name} ({type(call.module).__name__})"
+    )
     return Finding(
         "not finite",
-        f"{call.name} ({type(call.module).__name__}) gives NaN or infinity on this input",
+        f"{where} gives NaN or infinity on this input",
         "look at what it computes there; everything behind it is lost",
     )
 
 
 def findings(model: nn.Module, record: Record, stages: list[Stage]) -> list[Finding]:
-    layers = [s for s in stages if s.share > 0 and not s.block] or [s for s in stages if not s.block]
+    weighted = {c.name for c in record.layers}
+    layers = [s for s in stages if s.name in weighted]
     remedy = _remedy(model, record)
     found = [
         *_inputs(record),
@@ -94,7 +100,7 @@ def findings(model: nn.Module, record: Record, stages: list[Stage]) -> list[Find
 
 def _remedy(model: nn.Module, record: Record) -> str:
     """The initialisation by theory where the theory covers the network, the measured one elsewhere."""
-    if not any(c.block or c.normalises for c in record.calls):
+    if not any(c.block or c.normalises for c in record.calls) and not has_skips(model):
         try:
             found = {id(act): act for act in activations_before(model).values() if act is not None}
             if all(criticality(act) for act in found.values()):
@@ -108,6 +114,8 @@ def _inputs(record: Record) -> list[Finding]:
     if not record.inputs:
         return []
     x = record.inputs[0].detach().double()
+    if bool(((x == 0) | (x == 1)).all()):
+        return []  # a mask, or categories
     mean, spread = float(x.mean()), float(x.std(correction=0))
     if x.numel() > 1 and (abs(mean) > spread or not 0.1 < spread < 10):
         return [
@@ -142,8 +150,8 @@ def _gradients(layers: list[Stage], stages: list[Stage], remedy: str) -> list[Fi
     if len(values) < 2:
         return []
     logs = [math.log(max(v, 1e-300)) for v in values]
-    rate, change = _trend(logs)
-    if abs(change) < math.log(_DRIFT):
+    rate, change = trend(logs)
+    if abs(change) < math.log(_DRIFT) or abs(rate) < math.log(_STEEP) or len(values) < _FEW:
         return []
     vanish = change > 0  # smaller in front: they shrink on the way back
     steady = [s.gain for s in blocks if s.skip > 0.1]
@@ -163,7 +171,7 @@ def _signals(layers: list[Stage], remedy: str) -> list[Finding]:
     logs = [math.log(max(s.kernel, 1e-300)) for s in layers]
     if len(logs) < 2:
         return []
-    rate, change = _trend(logs)
+    rate, change = trend(logs)
     if abs(change) < math.log(_DRIFT):
         return []
     return [
@@ -191,7 +199,8 @@ def _idle_units(stages: list[Stage]) -> list[Finding]:
 
 def _width(model: nn.Module, record: Record) -> list[Finding]:
     """Depth over width, for plain networks, where the theory knows its meaning."""
-    plain = all(isinstance(c.module, nn.Linear) for c in record.layers) and not any(c.block for c in record.calls)
+    plain = all(isinstance(c.module, nn.Linear) for c in record.layers) and not has_skips(model)
+    plain = plain and not any(c.block for c in record.calls)
     if not plain or any(isinstance(m, NORMS) for m in model.modules()):
         return []
     try:
@@ -228,7 +237,7 @@ def _self_normalising(model: nn.Module) -> list[Finding]:
     ]
 
 
-def _trend(values: list[float]) -> tuple[float, float]:
+def trend(values: list[float]) -> tuple[float, float]:
     """Slope of the line through values at 0, 1, 2 ..., and how much it rises in all."""
     n = len(values)
     centre = (n - 1) / 2
@@ -245,9 +254,11 @@ def _power(x: float) -> str:
 
 
 def correlation(z: Tensor) -> float:
-    """Mean cosine between different rows."""
-    rows = z.flatten(1) if z.ndim > 1 else z[:, None] if z.ndim else z[None, None]
-    if len(rows) < 2 or not bool(torch.isfinite(rows).all()):
+    """Mean cosine between different rows; NaN where there is none: one row, one number a row, a row of zeros."""
+    if z.ndim < 2 or len(z) < 2 or z[0].numel() < 2 or not bool(torch.isfinite(z).all()):
+        return math.nan
+    rows = z.flatten(1)
+    if not bool(rows.any(1).all()):
         return math.nan
     rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=1e-300)
     unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-300)

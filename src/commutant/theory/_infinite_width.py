@@ -111,10 +111,17 @@ def infinite_width(
     numbers: dict[fx.Node, int] = {}
     steps: list[tuple[Any, tuple[int, ...]]] = []
     known: dict[str, Activation] = {}
+    called: set[str] = set()
     variances = bias_variance, weight_variance
     for node in graph.nodes:
         if node.op == "output":
+            if not isinstance(node.args[0], fx.Node):
+                raise InputError(f"{type(module).__name__} gives several values; a kernel is of one")
+            steps = steps[: numbers[node.args[0]] + 1]
             break
+        if node.op == "call_module" and str(node.target) in called:
+            raise InputError(f"{node.target} is called twice: its weights are not independent of themselves")
+        called.add(str(node.target))
         if node.op == "placeholder":
             if steps:
                 raise InputError(f"{type(module).__name__} takes more than one input; a kernel has one")
@@ -182,8 +189,11 @@ def _dense(layer: nn.Linear, variances: tuple[float | None, float | None], param
 
 
 def _fresh(node: Any, module: nn.Module) -> bool:
-    """Whether a value is a linear layer's own, so that over its weights it is independent of everything before."""
-    while isinstance(node, fx.Node) and node.op in ("call_function", "call_method") and len(node.all_input_nodes) == 1:
+    """Whether a value is a linear layer's own, used here alone: over its weights it is independent of all else."""
+    scales = (operator.mul, torch.mul, "mul", operator.truediv, torch.div, "div")
+    while (
+        isinstance(node, fx.Node) and node.target in scales and len(node.all_input_nodes) == 1 and len(node.users) == 1
+    ):
         node = node.all_input_nodes[0]
     return (
         isinstance(node, fx.Node)

@@ -147,6 +147,15 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
     return out
 
 
+def has_skips(module: nn.Module) -> bool:
+    """Whether values are added up or joined anywhere; False for a module that can't be traced."""
+    try:
+        graph = Tracer().trace(module)
+    except Exception:
+        return False
+    return any(node.op in ("call_function", "call_method") and len(node.all_input_nodes) > 1 for node in graph.nodes)
+
+
 def _first(node: fx.Node) -> Any:
     return node.args[0] if node.args else node.kwargs.get("input", next(iter(node.all_input_nodes), None))
 

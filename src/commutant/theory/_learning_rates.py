@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -78,13 +79,16 @@ def param_groups(
         >>> groups = param_groups(net, torch.randn(64, 8), 0.1)
         >>> optimiser = torch.optim.SGD(groups, lr=0.1)
     """
-    if not 0 < rate < float("inf"):
-        raise InputError(f"rate is positive and finite, got {rate}")
+    if not 0 < rate < float("inf") or probes < 1:
+        raise InputError(f"rate is positive and finite, probes at least 1, got {rate} and {probes}")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise InputError(f"{type(model).__name__} has no parameter to train")
     with recorded(model, x) as record:
         found = parameter_shares(record, [p for _, p in named], probes, generator or torch.Generator().manual_seed(0))
+    broken = [name for (name, _), share in zip(named, found, strict=True) if not math.isfinite(share)]
+    if broken:
+        raise InputError(f"gradients of {broken[0]} are not finite: see what diagnose says")
     rates = [rate] * len(named)
     for matrix in (True, False):
         kind = [i for i, (_, p) in enumerate(named) if (p.ndim >= 2) == matrix and found[i] > 0]

@@ -176,9 +176,12 @@ def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generat
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ReLU)]
     if not found or isinstance(model, nn.ReLU):
         raise InputError(f"{type(model).__name__} has no nn.ReLU inside; F.relu in a forward method can't be swapped")
-    for name, module in list(model.named_modules()):
-        new: nn.Module | None = None
-        if isinstance(module, nn.ReLU):
+    made: dict[int, nn.Module] = {}  # a module that is used at several places stays one
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        new = made.get(id(module))
+        if new is not None:
+            pass
+        elif isinstance(module, nn.ReLU):
             new = SELU()
         elif type(module) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
             new = AlphaDropout(min(0.1, module.p / 10), featurewise=type(module) is not nn.Dropout)
@@ -187,6 +190,7 @@ def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generat
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         if new is not None:
+            made[id(module)] = new
             parent, _, leaf = name.rpartition(".")
             new.train(module.training)
             setattr(model.get_submodule(parent), leaf, new)

@@ -60,7 +60,7 @@ def gp_predict(
         raise InputError(f"noise is a variance, got {noise}")
     factor, jitter = _factor(kernel, noise)
     weights = torch.cholesky_solve(cross.T, factor).T
-    covariance = None if prior is None else prior.to(torch.float64) - weights @ cross.T
+    covariance = None if prior is None else _fitting(prior, "prior", (len(cross),) * 2) - weights @ cross.T
     return Prediction(weights @ targets, covariance, jitter)
 
 
@@ -102,6 +102,8 @@ def ntk_predict(
         (tensor([[0., 0.]], dtype=torch.float64), tensor([[3., 1.]], dtype=torch.float64))
     """
     tangent, targets, cross = _checked(tangent, targets, cross)
+    if steps is not None and not math.isinf(time):
+        raise InputError(f"either time or steps of descent, got {time} and {steps}")
     if not time >= 0 or (steps is not None and steps < 0) or not 0 <= ridge < math.inf:
         raise InputError(f"time, steps and ridge are not negative, got {time}, {steps} and {ridge}")
     jitter = 0.0
@@ -115,11 +117,15 @@ def ntk_predict(
     first, offset = targets, torch.zeros_like(targets[:0])
     mean = weights @ targets
     if start is not None:
-        first, offset = (s.to(torch.float64) for s in start)
+        outputs = targets.shape[1]
+        first = _fitting(start[0], "start", (len(tangent), outputs))
+        offset = _fitting(start[1], "start", (len(cross), outputs))
         mean = offset + weights @ (targets - first)
     covariance = None
     if kernels is not None:
-        k, k_cross, k_test = (t.to(torch.float64) for t in kernels)
+        n, m = len(tangent), len(cross)
+        shapes = ((n, n), (m, n), (m, m))
+        k, k_cross, k_test = (_fitting(t, "kernels", shape) for t, shape in zip(kernels, shapes, strict=True))
         both = weights @ k_cross.T
         covariance = k_test - both - both.T + weights @ k @ weights.T
     return Prediction(mean, covariance, jitter)
@@ -131,6 +137,8 @@ def _learnt(values: Tensor, time: float, steps: int | None, rate: float) -> Tens
     if steps is None:
         return torch.where(values > 0, -torch.expm1(-values * time) / safe, time)
     top = float(values.max())
+    if top == 0:
+        return torch.full_like(values, rate * steps)
     if not 0 < rate * top < 2:
         raise InputError(f"descent diverges at rate {rate:g}: it must be below 2 / {top:.4g} = {2 / top:.4g}")
     small = values * rate < 0.5
@@ -151,6 +159,12 @@ def _factor(kernel: Tensor, ridge: float) -> tuple[Tensor, float]:
         if not int(failed) and float(factor.diagonal().square().min()) > 1e-14 * scale * len(kernel):
             return factor, jitter
     raise InputError("the training kernel is not positive definite, even with 1e-6 of its mean diagonal added to it")
+
+
+def _fitting(t: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+    if t.shape != shape or not bool(torch.isfinite(t).all()):
+        raise InputError(f"{name} must be finite, of shape {shape}, got {tuple(t.shape)}")
+    return t.to(torch.float64)
 
 
 def _checked(kernel: Tensor, targets: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:

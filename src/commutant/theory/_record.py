@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d, nn.RMSNorm)
-_DROPOUT = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
 
 
 @dataclass
@@ -63,18 +63,24 @@ class Record:
 def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
     """Run the model once on a tensor, a tuple of arguments or a mapping of keywords, and keep what its modules gave.
 
-    Dropout is off; everything else runs in the mode that the model is in. Buffers (running statistics) and gradients
-    are left as they were.
+    Dropout is off; batch normalisation runs in the mode that it is in. Buffers (running statistics), gradients, modes
+    and the global random state are left as they were.
 
     Raises:
         InputError: if the pass fails or gives no tensor of real numbers that depends on parameters or inputs.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is an nn.Module, got {type(model).__name__}")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
+        raise InputError(f"{type(model).__name__} has layers without weights yet: run it on one batch first")
     args, kwargs = _arguments(x)
     calls: list[Call] = []
+    entered: dict[int, Tensor] = {}  # what blocks are given, before they can change it
     seen: dict[str, int] = {}
     blocks = _blocks(model)
-    buffers = {name: value.clone() for name, value in model.named_buffers()}
-    dropouts = [m for m in model.modules() if type(m).__name__ in _DROPOUT and m.training]
+    buffers = {name: (value, value.clone()) for name, value in model.named_buffers()}
+    # Only normalisation over the batch is looked at in training: everything else that training changes is chance.
+    quiet = [m for m in model.modules() if m.training and not isinstance(m, _BATCH_NORMS)]
     switched = [(p, p.requires_grad) for p in model.parameters()]
     handles = []
 
@@ -85,63 +91,90 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
                 return None
             seen[name] = seen.get(name, 0) + 1
             label = name if seen[name] == 1 else f"{name}#{seen[name]}"
-            calls.append(Call(label, module, real_tensor((*given, *named.values())), value, block))
+            entry = entered.pop(id(module), None) if block else real_tensor((*given, *named.values()))
+            calls.append(Call(label, module, entry, value, block))
             # What comes after may work in place: it gets a copy.
             return value.clone() if output is value else None
 
         return keep
 
     for name, module in model.named_modules():
-        whole = _whole(module) or not next(module.children(), None)
+        # Its own weights make a module a layer, whatever it holds besides (an activation, parametrisations).
+        owns = next(module.parameters(recurse=False), None) is not None or hasattr(module, "parametrizations")
+        whole = _whole(module) or owns or not next(module.children(), None)
         inside = any(_whole(parent) for parent in _parents(model, name))
         if not inside and (whole or id(module) in blocks):
             label = name or type(module).__name__
+            if not whole:
+                handles.append(module.register_forward_pre_hook(_keep_input(entered), with_kwargs=True))
             handles.append(module.register_forward_hook(hook(label, not whole), with_kwargs=True))
     try:
-        for m in dropouts:
+        for m in quiet:
             m.training = False
         for p, _ in switched:
             p.requires_grad_(p.is_floating_point())
         with torch.enable_grad():
             try:
-                output = real_tensor(model(*args, **kwargs))
+                with torch.random.fork_rng(devices=[]):
+                    given = model(*[_copied(a) for a in args], **{key: _copied(v) for key, v in kwargs.items()})
+                output = real_tensor(given, attached=True)
             except InputError:
                 raise
             except Exception as error:
-                raise InputError(
-                    f"{type(model).__name__} fails on this input ({type(error).__name__}: {str(error).splitlines()[0]})"
-                ) from error
+                raise InputError(f"{type(model).__name__} fails on this input ({_first_line(error)})") from error
             if output is None or not output.requires_grad:
                 raise InputError(f"{type(model).__name__} gives no real numbers that depend on parameters or inputs")
             yield Record(calls, [t for t in (*args, *kwargs.values()) if _real(t)], output)
     finally:
         for handle in handles:
             handle.remove()
-        for m in dropouts:
+        for m in quiet:
             m.training = True
         for p, flag in switched:
             p.requires_grad_(flag)
-        with torch.no_grad():
-            for name, value in model.named_buffers():
-                value.copy_(buffers[name])
+        for name, (value, before) in buffers.items():
+            with torch.no_grad():
+                value.copy_(before)
+            owner, _, leaf = name.rpartition(".")
+            model.get_submodule(owner)._buffers[leaf] = value
 
 
-def real_tensor(value: Any) -> Tensor | None:
-    """The first tensor of real numbers in an output: of a model of Hugging Face, its logits or last hidden state."""
+def _keep_input(entered: dict[int, Tensor]):  # type: ignore[no-untyped-def]
+    def keep(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        value = real_tensor((*given, *named.values()))
+        if value is None:
+            return None
+        entered[id(module)] = value
+        return tuple(v.clone() if v is value else v for v in given), {
+            key: v.clone() if v is value else v for key, v in named.items()
+        }
+
+    return keep
+
+
+def real_tensor(value: Any, *, attached: bool = False) -> Tensor | None:
+    """The first tensor of real numbers in an output: of a model of Hugging Face, its logits or last hidden state.
+
+    With `attached`, the first that depends on something, if there is one.
+    """
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
     for key in ("logits", "last_hidden_state"):
         if isinstance(getattr(value, key, None), Tensor):
             return getattr(value, key)
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
-    return next((found for item in items if (found := real_tensor(item)) is not None), None)
+    found = [t for item in items if (t := real_tensor(item, attached=attached)) is not None]
+    depending = [t for t in found if t.requires_grad] if attached else []
+    return next(iter([*depending, *found]), None)
 
 
 def sent_back(output: Tensor, to: list[Tensor], probe: Tensor) -> list[Tensor | None]:
     """$J^T v$ for every tensor that the output may depend on; None where it does not."""
-    if not output.requires_grad or not to:
+    attached = [t for t in to if t.requires_grad]
+    if not output.requires_grad or not attached:
         return [None] * len(to)
-    return list(torch.autograd.grad(output, to, probe.to(output), retain_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(output, attached, probe.to(output), retain_graph=True, allow_unused=True))
+    return [next(found) if t.requires_grad else None for t in to]
 
 
 def probe_like(output: Tensor, generator: torch.Generator) -> Tensor:
@@ -217,6 +250,15 @@ def _watched(value: Any) -> Any:
     return value.detach().clone().requires_grad_() if _real(value) else value
 
 
+def _copied(value: Any) -> Any:
+    """For models whose first step works in place."""
+    return value.clone() if _real(value) else value
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+
+
 def _real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -230,7 +272,7 @@ def _blocks(model: nn.Module) -> set[int]:
 
 def _whole(module: nn.Module) -> bool:
     """Modules whose insides are not called as modules, or must not be looked at one by one."""
-    return isinstance(module, nn.MultiheadAttention | nn.RNNBase)
+    return isinstance(module, nn.MultiheadAttention | nn.RNNBase) or hasattr(module, "parametrizations")
 
 
 def _parents(model: nn.Module, name: str) -> list[nn.Module]:
