@@ -292,6 +292,36 @@ class Own(nn.Module):
         return self.act(x @ self.weight)
 
 
+class WithToken(nn.Module):
+    """As vision transformers are: a parameter beside blocks, and blocks with a parameter of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(1, 1, 16))
+        self.blocks = nn.ModuleList(Scaled(16) for _ in range(4))
+
+    def forward(self, x):
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Scaled(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.scale, self.layer = nn.Parameter(torch.ones(width)), nn.Linear(width, width)
+
+    def forward(self, x):
+        return x + self.scale * self.layer(torch.relu(x))
+
+
+def test_parameters_beside_blocks_hide_no_block():
+    found = diagnose(WithToken(), torch.randn(8, 5, 16))
+    assert [s.name for s in found.stages if s.block] == [f"blocks.{i}" for i in range(4)]
+    assert [s.name for s in found.layers] == [f"blocks.{i}.layer" for i in range(4)]
+
+
 def test_models_of_every_kind():
     x = torch.randn(16, 8)
     diagnose(Frozen(), x)

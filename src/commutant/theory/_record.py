@@ -99,9 +99,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
         return keep
 
     for name, module in model.named_modules():
-        # Its own weights make a module a layer, whatever it holds besides (an activation, parametrisations).
-        owns = next(module.parameters(recurse=False), None) is not None or hasattr(module, "parametrizations")
-        whole = _whole(module) or owns or not next(module.children(), None)
+        whole = _whole(module) or _owns(module)
         inside = any(_whole(parent) for parent in _parents(model, name))
         if not inside and (whole or id(module) in blocks):
             label = name or type(module).__name__
@@ -273,6 +271,12 @@ def _blocks(model: nn.Module) -> set[int]:
 def _whole(module: nn.Module) -> bool:
     """Modules whose insides are not called as modules, or must not be looked at one by one."""
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) or hasattr(module, "parametrizations")
+
+
+def _owns(module: nn.Module) -> bool:
+    """Whether it is one layer: nothing inside, or nothing with weights (an activation) beside its own."""
+    inside = [p for child in module.children() for p in child.parameters()]
+    return not next(module.children(), None) or (not inside and next(module.parameters(), None) is not None)
 
 
 def _parents(model: nn.Module, name: str) -> list[nn.Module]:
