@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evidence import Measurement
 from ._criticality_measures import CRITICAL, CURES, SCALES, VERTICES
-from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends, seeds_and_mean
 
 _COLOURS = {"relu": CRIMSON, "linear": NAVY, "tanh": TEAL}
 _NAMES = {"relu": "ReLU", "linear": "linear", "tanh": "tanh"}
@@ -59,12 +59,8 @@ def training(measurements: list[Measurement]) -> Any:
     figure, axes = axes_of(3.2)
     ends = []
     for name, scales in SCALES.items():
-        for m in measurements:
-            axes.plot(
-                scales, [m[f"{name}-{s}@accuracy"] for s in scales], color=_COLOURS[name], alpha=0.3, linewidth=0.8
-            )
-        line = [statistics.fmean(m[f"{name}-{s}@accuracy"] for m in measurements) for s in scales]
-        axes.plot(scales, line, "o-", color=_COLOURS[name], linewidth=2, markersize=5)
+        rows = [[m[f"{name}-{s}@accuracy"] for s in scales] for m in measurements]
+        line = seeds_and_mean(axes, scales, rows, _COLOURS[name])
         ends.append((line[-1], _NAMES[name], _COLOURS[name]))
     axes.axvline(1, color=GREY, linestyle=":", linewidth=1)
     axes.set(xscale="log", xlabel="variance of weights over the critical one", ylabel="test accuracy", ylim=(0, 1))

@@ -39,6 +39,15 @@ def label_ends(
         axes.text(x, height, label, color=colour, va="center", fontsize=8.5, clip_on=False)
 
 
+def seeds_and_mean(axes: Any, x: Sequence[float], rows: Sequence[Sequence[float]], colour: str) -> list[float]:
+    """A thin line a seed and a thick one for their mean, which is returned."""
+    for row in rows:
+        axes.plot(x, row, color=colour, alpha=0.3, linewidth=0.8)
+    mean = [statistics.fmean(values) for values in zip(*rows, strict=True)]
+    axes.plot(x, mean, "o-", color=colour, linewidth=2, markersize=5)
+    return mean
+
+
 def dots(measurements: Sequence[Measurement], keys: Mapping[str, tuple[str, str]], label: str) -> Any:
     """A row for each key, given as (name, colour): a dot a seed, a bar at the mean."""
     figure, axes = axes_of(0.9 + 0.42 * len(keys))

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ..evidence import Measurement
-from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends, seeds_and_mean
 from ._snn_measures import METHODS
 
 _COLOURS = {"selu": TEAL, "relu": CRIMSON, "batch": OCHRE, "layer": NAVY}
@@ -50,12 +50,8 @@ def depths(measurements: list[Measurement]) -> Any:
     layers = _layers(measurements, "mean-selu@")
     places, ends = list(range(len(layers))), []
     for method in METHODS:
-        for m in measurements:
-            axes.plot(
-                places, [m[f"mean-{method}@{i}"] for i in layers], color=_COLOURS[method], alpha=0.3, linewidth=0.8
-            )
-        line = [statistics.fmean(m[f"mean-{method}@{i}"] for m in measurements) for i in layers]
-        axes.plot(places, line, "o-", color=_COLOURS[method], linewidth=2, markersize=5)
+        rows = [[m[f"mean-{method}@{i}"] for i in layers] for m in measurements]
+        line = seeds_and_mean(axes, places, rows, _COLOURS[method])
         ends.append((line[-1], _NAMES[method], _COLOURS[method]))
     axes.set_xticks(places, [str(i) for i in layers])
     axes.set(xlabel="hidden layers", ylabel="test accuracy, mean over tables", xlim=(-0.15, len(layers) - 0.55))
