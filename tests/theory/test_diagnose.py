@@ -417,6 +417,32 @@ def test_moment_report_follows_any_activation():
     )
 
 
+def test_moment_report_follows_biases_and_names_them():
+    torch.manual_seed(0)
+    net = SNN(64, 2, hidden=512, depth=3, dropout=0.0)
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            nn.init.constant_(layer.bias, 1.0)
+    report = moment_report(net, torch.randn(512, 64))
+    assert all(m.mean == pytest.approx(m.predicted_mean, abs=0.1) for m in report.layers)
+    assert report.layers[0].mean > 0.8
+    assert "biases have a mean square of 1" in report.warnings[0]
+
+
+def test_moment_report_pairs_what_is_connected():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.act = nn.Linear(8, 256), nn.Linear(8, 256), nn.Tanh()
+
+        def forward(self, x):
+            u, v = self.a(x), self.b(x)
+            return self.act(u) + v
+
+    with pytest.raises(InputError, match="no linear layer followed"):
+        moment_report(Crossed(), torch.randn(16, 8))
+
+
 def test_swap_changes_activation_dropout_and_weights_together():
     net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Dropout(0.5), nn.Sequential(nn.Linear(256, 256), nn.ReLU()))
     net.eval()

@@ -146,3 +146,20 @@ def test_one_activation_by_any_route(function):
 def test_lazy_layers_must_have_seen_a_batch():
     with pytest.raises(InputError, match="one batch first"):
         critical_(nn.Sequential(nn.LazyLinear(3)))
+
+
+class Mine(nn.Linear):
+    pass
+
+
+def test_layers_of_ones_own_count_and_computed_weights_are_refused():
+    done = critical_(nn.Sequential(Mine(8, 64), nn.ReLU(), Mine(64, 1)))
+    assert [(d.layer, d.after) for d in done] == [("0", None), ("2", "relu")]
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(64, 64))
+    with pytest.raises(InputError, match="computed from others"):
+        critical_(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), normed))
+
+
+def test_gates_are_no_activations():
+    with pytest.raises(InputError, match="multiplies two values"):
+        critical_(Between(lambda z: torch.sigmoid(z) * z))

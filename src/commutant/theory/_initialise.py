@@ -64,7 +64,8 @@ def critical_(
     or normalised features brings them to the critical kernel. Activations are found by tracing: functional ones count.
 
     Args:
-        module: any module that `torch.fx` can trace; others with `activation`.
+        module: any module that `torch.fx` can trace; others with `activation`. Transposed convolutions and recurrent
+            layers keep their weights.
         activation: what stands before every layer but the first, instead of tracing.
         gamma: weight of an identity skip around every layer: variances are multiplied by $1 - \\gamma^2$.
         generator: of the values.
@@ -99,6 +100,8 @@ def critical_(
         assert isinstance(layer, _LAYERS)
         if isinstance(layer.weight, nn.parameter.UninitializedParameter):
             raise InputError(f"layer {name} has no weights yet: run the module on one batch first")
+        if "weight" not in layer._parameters:
+            raise InputError(f"the weight of layer {name} is computed from others: initialise those")
         if act is not None:
             point = points[id(act)]
             bias, weight = point.bias_variance, point.weight_variance
@@ -178,6 +181,9 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
         return []
     if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), (*_LAYERS, *_NORMS)):
         return []
+    factors = [n for n in node.all_input_nodes if n.op != "get_attr"]
+    if _name(node) in ("mul", "mul_", "imul") and len(factors) > 1:
+        raise InputError(f"{node.name} multiplies two values, so that no single activation stands before what reads it")
     unknown = node.op in ("call_function", "call_method") and _name(node) not in _TRANSPARENT
     if unknown and len(node.all_input_nodes) == 1:
         raise InputError(
@@ -222,4 +228,6 @@ class Tracer(fx.Tracer):
     """Takes the activations of this library as a whole, as it does those of torch."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, SELU | Normalized | AlphaDropout) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, (SELU, Normalized, AlphaDropout, *_LAYERS)) or super().is_leaf_module(
+            m, module_qualified_name
+        )

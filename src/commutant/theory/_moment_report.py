@@ -70,8 +70,9 @@ class MomentReport:
 def moment_report(model: nn.Module, x: Any) -> MomentReport:
     """Mean and variance of every hidden layer's activations beside what the map of moments predicts.
 
-    Layers are linear ones followed by an activation, called as modules. Dropout is off. The prediction starts anew from
-    what was measured one layer before, so that a row that deviates names the layer that breaks.
+    Layers are linear ones whose output goes straight to an activation, both called as modules. Dropout is off. The
+    prediction starts anew from what was measured one layer before, so that a row that deviates names the layer that
+    breaks.
 
     Args:
         model: a network of linear layers and activations.
@@ -91,7 +92,7 @@ def moment_report(model: nn.Module, x: Any) -> MomentReport:
         pairs = [
             (layer, act)
             for layer, act in itertools.pairwise(calls)
-            if isinstance(layer.module, nn.Linear) and is_pointwise(act.module)
+            if isinstance(layer.module, nn.Linear) and is_pointwise(act.module) and act.input is layer.passed
         ]
         if not pairs:
             raise InputError(f"{type(model).__name__} has no linear layer followed by an activation module")
@@ -111,7 +112,9 @@ def _moments(layer: Call, act: Call) -> Moments:
     given: Any = act.module if isinstance(act.module, SELU | Normalized) else None
     given = "selu" if isinstance(act.module, nn.SELU) else given or act.module
     second = variance + (mean**2 * float((sums - omega).square().mean()) / tau if tau else 0.0)
-    expected = moment_map(mean, second, omega, tau, activation=given)
+    bias = torch.zeros(1) if layer.module.bias is None else layer.module.bias.detach().double()
+    at = mean * omega + float(bias.mean()), second * tau + float(bias.var(correction=0))
+    expected = moment_map(*at, 1.0, 1.0, activation=given)  # of the net input itself
     width = w.shape[0]
     centred = a - a.mean()
     fourth = float(centred.square().var(correction=0))
@@ -138,6 +141,10 @@ def recipe_breaks(model: nn.Module, inputs: list[Tensor]) -> list[str]:
     if off:
         name = " (He initialisation)" if abs(off[0] - 2) < 0.2 else " (gain 3/4)" if abs(off[0] - 0.5625) < 0.06 else ""
         out.append(f"weights times fan-in have variance {off[0]:.2f}{name} instead of 1: lecun_normal_")
+    biases = [m.bias for m in modules if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d) and m.bias is not None]
+    largest = max((float(b.detach().square().mean()) for b in biases), default=0.0)
+    if largest > 0.05:  # beside a variance of one
+        out.append(f"biases have a mean square of {largest:.2g} instead of zero")
     for x in inputs[:1]:
         z = x.detach().double()
         mean, variance = float(z.mean()), float(z.var(correction=0))

@@ -26,6 +26,7 @@ class Call:
         input: its first tensor of real numbers, or None (an embedding).
         output: likewise; attached to the graph.
         block: whether it is a part of a `Sequential` or `ModuleList` with modules inside, rather than a single layer.
+        passed: the copy of the output that goes on through the network, or None.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Call:
     input: Tensor | None
     output: Tensor
     block: bool
+    passed: Tensor | None = None
 
     @property
     def normalises(self) -> bool:
@@ -92,9 +94,10 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
             seen[name] = seen.get(name, 0) + 1
             label = name if seen[name] == 1 else f"{name}#{seen[name]}"
             entry = entered.pop(id(module), None) if block else real_tensor((*given, *named.values()))
-            calls.append(Call(label, module, entry, value, block))
             # What comes after may work in place: it gets a copy.
-            return value.clone() if output is value else None
+            passed = value.clone() if output is value else None
+            calls.append(Call(label, module, entry, value, block, passed))
+            return passed
 
         return keep
 
