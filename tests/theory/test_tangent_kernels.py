@@ -443,7 +443,7 @@ def test_scores_take_columns_of_targets():
         NTKRegressor().fit(x, x[:, 0]).score(x, x[:1, 0])
 
 
-def test_predictions_refuse_what_does_not_fit():
+def test_predictions_refuse_what_does_not_fit(unchecked):
     k, y, c = torch.eye(3).double(), points(3, 1), points(2, 3)
     for wrong in (torch.ones(1, 1), torch.full((2, 2), math.nan)):
         with pytest.raises(InputError, match="prior"):
