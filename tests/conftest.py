@@ -1,7 +1,6 @@
 import os
 
 import pytest
-import torch
 from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -10,12 +9,6 @@ settings.register_profile(
     "commutant", deadline=None, derandomize=True, max_examples=8, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("commutant")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread_and_one_seed():
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
 
 
 @pytest.fixture

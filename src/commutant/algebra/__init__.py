@@ -18,6 +18,7 @@ from ._euclidean_frames import weighted_frame as weighted_frame
 from ._frame import Frame as Frame
 from ._frame import Kind as Kind
 from ._gaussian import gaussian_expectation as gaussian_expectation
+from ._gaussian import geometric_mean as geometric_mean
 from ._gaussian_nodes import gaussian_nodes as gaussian_nodes
 from ._gaussian_pairs import gaussian_pair_expectation as gaussian_pair_expectation
 from ._graph_frames import GraphFrame as GraphFrame

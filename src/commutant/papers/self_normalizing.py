@@ -149,8 +149,7 @@ print(moment_report(net, torch.randn(512, 64)))
         Claim(
             name="gradients",
             statement="Gradients neither explode nor vanish: their mean square changes by less than a factor of two "
-            "through "
-            "32 layers.",
+            "through 32 layers.",
             source="abstract: vanishing and exploding gradients are impossible",
             reported={},
             experiment=MOMENTS,
@@ -161,8 +160,7 @@ print(moment_report(net, torch.randn(512, 64)))
         Claim(
             name="deep",
             statement="With 32 hidden layers plain SELU networks are better than ReLU networks without, with batch "
-            "and with "
-            "layer normalisation: three points on the mean over four tables.",
+            "and with layer normalisation: three points on the mean over four tables.",
             source="Tables 1 and 2: the lead grows with depth",
             reported={},
             experiment=DEPTHS,
@@ -189,8 +187,7 @@ print(moment_report(net, torch.randn(512, 64)))
         Claim(
             name="two-hundred",
             statement="Through 200 layers SELU as published does not train; a skip of the weight that keeps gradients "
-            "in "
-            "bounds gains 30 points.",
+            "in bounds gains 30 points.",
             source="not in the paper: what its growing gradients ask for",
             reported={},
             experiment=VERY_DEEP,

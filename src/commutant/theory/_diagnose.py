@@ -99,9 +99,7 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
 
 def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Stage]:
     calls, batch = record.calls, max(1, len(record.output)) if record.output.ndim else 1
-    owned = [
-        list(c.module.parameters(recurse=not c.block and c.weight is not None)) if not c.block else [] for c in calls
-    ]
+    owned = [[] if c.block else list(c.module.parameters()) for c in calls]
     outputs = [c.output for c in calls]
     parameters = list({id(p): p for own in owned for p in own}.values())
     back = torch.zeros(len(calls), dtype=torch.float64)
@@ -115,7 +113,7 @@ def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Sta
                 back[i] += grad.double().square().sum() / batch / probes
         for p, grad in zip(parameters, found[len(calls) :], strict=True):
             shares[id(p)] += 0.0 if grad is None else float(grad.double().square().sum()) / batch / probes
-    out, before = [], [t for t in record.inputs]
+    out, before = [], list(record.inputs)
     for i, call in enumerate(calls):
         z = call.output.detach().double()
         gain, skip = math.nan, 0.0

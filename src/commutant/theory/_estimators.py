@@ -109,9 +109,9 @@ class NTKClassifier(_KernelEstimator):
             are fast only for inputs of one norm: put a `Normalizer` before, and turn this off.
 
     Example:
-        >>> x, y = torch.randn(64, 3), None
-        >>> classifier = NTKClassifier().fit(x, (x[:, 0] > 0).long())
-        >>> classifier.score(x, (x[:, 0] > 0).long())
+        >>> x = torch.randn(64, 3)
+        >>> y = (x[:, 0] > 0).long()
+        >>> NTKClassifier().fit(x, y).score(x, y)
         1.0
     """
 

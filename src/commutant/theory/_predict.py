@@ -114,7 +114,6 @@ def ntk_predict(
         tangent = tangent + ridge * torch.eye(len(tangent), dtype=torch.float64, device=tangent.device)
         values, vectors = torch.linalg.eigh(tangent)
         weights = cross @ vectors * _learnt(values.clamp(min=0), time, steps, rate) @ vectors.T
-    first, offset = targets, torch.zeros_like(targets[:0])
     mean = weights @ targets
     if start is not None:
         outputs = targets.shape[1]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ..algebra._gaussian import geometric_mean
+from ..algebra import geometric_mean
 from ._kernel_maps import KernelMap, KernelState
 
 _BLOCK = 1024  # rows and columns of a tile
@@ -119,7 +119,7 @@ class _Table:
         self.coefficients, self.scaled, self.at_one = coefficients, scaled, coefficients[0, 0]
 
     def fill(self, out: Tensor, cosine: Tensor) -> None:
-        """Write the function at the cosines, which are overwritten."""
+        """Write the function at the cosines."""
         at = self._place(cosine)
         cell = at.to(torch.int32).clamp_(max=_CELLS - 1)
         at -= cell
