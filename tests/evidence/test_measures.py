@@ -22,6 +22,8 @@ TINY = {
     ("deep-learning-theory", "cures"): {"width": 8, "depth": 4, "steps": 2, "rates": [0.01]},
     ("deep-learning-theory", "plane"): {"width": 8, "depth": 4, "steps": 2, "rates": [0.01], "biases": [0.0, 0.1],
                                         "weights": [0.5, 2.0]},
+    ("deep-learning-theory", "aspect"): {"table": "digits", "weights": 200, "ratios": [0.1, 1.0], "rates": [0.1],
+                                         "steps": 2},
     ("self-normalizing", "moments"): {"width": 16, "depth": 8, "inputs": 8},
     ("self-normalizing", "depths"): {"tables": ["wine"], "depths": [4, 5], "width": 8, "steps": 2, "rates": [0.01]},
     ("self-normalizing", "very-deep"): {"depth": 5, "width": 8, "steps": 2, "rates": [0.01]},

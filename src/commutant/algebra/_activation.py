@@ -121,6 +121,7 @@ class Activation:
         self, function: str | nn.Module | Callable[[Tensor], Tensor], *, kinks: Iterable[float] | None = None
     ) -> None:
         self._function, self.name = _resolve(function)
+        self._need_elementwise()
         self.kinks = find_kinks(self) if kinks is None else tuple(sorted(float(k) for k in kinks))
         self.jumps = tuple(at for at, _ in jumps_of(self, self.kinks))
         self.slopes = self._find_slopes()
@@ -167,6 +168,9 @@ class Activation:
 
     def mean(self, variance: Scalar) -> Float[Tensor, "..."]:
         """$E s(z)$ over $z \\sim N(0, K)$, of the shape of K."""
+        if self.slopes is not None:
+            (k,) = checked(variance=variance)
+            return (self.slopes[1] - self.slopes[0]) * (k / (2 * math.pi)).sqrt()
         return gaussian_expectation(self, variance, kinks=self.kinks)
 
     def chi(self, variance: Scalar) -> Susceptibilities:
@@ -177,6 +181,8 @@ class Activation:
         """
         self._need_slope("susceptibilities")
         (k,) = checked(variance=variance)
+        if not k.numel():
+            return Susceptibilities(k, k.clone(), k.clone())
         if self.slopes is not None:
             value = torch.full_like(k, (self.slopes[0] ** 2 + self.slopes[1] ** 2) / 2)
             return Susceptibilities(value, value.clone(), torch.zeros_like(k))
@@ -228,6 +234,17 @@ class Activation:
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"an expectation of {self.name} leaves the range of float64 at so large a variance")
         return values
+
+    def _need_elementwise(self) -> None:
+        try:
+            found = self(_PROBES.clone())
+        except Exception as error:
+            raise InputError(f"{self.name} fails on a vector of numbers ({error})") from error
+        if not isinstance(found, Tensor) or found.shape != _PROBES.shape or not found.is_floating_point():
+            what = f"{found.dtype}, {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise InputError(
+                f"an activation is elementwise and real, {self.name} makes {what} of {len(_PROBES)} numbers"
+            )
 
     def _need_slope(self, what: str) -> None:
         if self.jumps:

@@ -137,6 +137,11 @@ def density(z: Tensor, variance: Tensor, mean: Tensor) -> Tensor:
 def checked_pair(u: Scalar, v: Scalar, c: Scalar) -> list[Tensor]:
     """Two variances and their covariance, checked to be those of some pair."""
     tensors = checked(variance_u=u, variance_v=v, covariance=c)
+    try:
+        torch.broadcast_shapes(*(t.shape for t in tensors))
+    except RuntimeError as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors)
+        raise InputError(f"two variances and a covariance must broadcast, got {shapes}") from error
     most = geometric_mean(tensors[0].detach(), tensors[1].detach())
     if bool((tensors[2].detach().abs() > most * (1 + 1e-6)).any()):
         raise InputError("no pair of Gaussians has a covariance above the geometric mean of its two variances")
@@ -146,6 +151,9 @@ def checked_pair(u: Scalar, v: Scalar, c: Scalar) -> list[Tensor]:
 def geometric_mean(u: Tensor, v: Tensor) -> Tensor:
     """$\\sqrt{u v}$: u itself to the last bit where the two are equal, and in range where their product is not."""
     product = u * v
+    sides = [t.detach().abs() for t in (u, v) if t.numel()]
+    if len(sides) == 2 and all(float(t.min()) > 1e-140 and float(t.max()) < 1e140 for t in sides):
+        return product.sqrt()
     plain = (product > 1e-280) & (product < 1e280)
     return torch.where(plain, torch.where(plain, product, 1.0).sqrt(), u.sqrt() * v.sqrt())
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._errors import InputError
 from ._gaussian import (
     RADIUS,
     Elementwise,
@@ -45,11 +46,18 @@ def hermite_coefficients(
     Returns:
         `(..., terms)` for variances `(...)`, float64, without gradients by the variance.
 
+    Raises:
+        InputError: for a negative or non-finite variance, or no term.
+
     Example:
         >>> [round(float(a), 6) for a in hermite_coefficients(lambda z: z**2, 1.0, 4)]
         [1.0, 0.0, 1.414214, 0.0]
     """
     (q,) = checked(variance=variance)
+    if terms < 1:
+        raise InputError(f"a series has at least one term, got {terms}")
+    if not q.numel():
+        return torch.zeros(*q.shape, terms, dtype=torch.float64, device=q.device)
     points = kinks_of(f) if kinks is None else tuple(kinks)
     shape, q = q.shape, q.detach().reshape(-1)
     sigma = q.sqrt()

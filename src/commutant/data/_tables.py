@@ -31,6 +31,11 @@ class Table:
     y: Int[Tensor, " rows"]
     source: str
 
+    def sample(self, generator: torch.Generator, rows: int) -> Table:
+        """At most so many rows, drawn without replacement."""
+        picked = torch.randperm(len(self.x), generator=generator)[:rows]
+        return Table(self.x[picked], self.y[picked], self.source)
+
     def split(self, generator: torch.Generator, *shares: float) -> list[tuple[Tensor, Tensor]]:
         """Parts of these shares of every class, the rest last, features standardised on the first part.
 
@@ -61,6 +66,19 @@ def tables_unavailable(names: tuple[str, ...], data_dir: str | None) -> str | No
         if folder is None or not _file(folder, name).is_file():
             return f"{name} needs a data folder (--data-dir) with uci121/{name}.npz"
     return None
+
+
+def uci_tables(data_dir: str | None = None) -> list[str]:
+    """The names of all tables in `DATA_DIR/uci121`, sorted.
+
+    Raises:
+        InputError: where there is none.
+    """
+    folder = data_folder(data_dir)
+    names = [] if folder is None else sorted(path.stem for path in (folder / "uci121").glob("*.npz"))
+    if not names:
+        raise InputError("the UCI tables need a data folder (--data-dir) with uci121/NAME.npz")
+    return names
 
 
 def load_table(name: str, data_dir: str | None = None) -> Table:

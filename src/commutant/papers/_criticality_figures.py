@@ -6,9 +6,13 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
+from ..algebra import Activation
 from ..evidence import Measurement
-from ._criticality_measures import CRITICAL, CURES, SCALES, VERTICES
-from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends, seeds_and_mean
+from ..theory import kernel_flow, optimal_ratio
+from ._criticality_measures import ASPECTS, CRITICAL, CURES, SCALES, VERTICES
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, columns_of, dots, label_ends, seeds_and_mean
 
 _COLOURS = {"relu": CRIMSON, "linear": NAVY, "tanh": TEAL}
 _NAMES = {"relu": "ReLU", "linear": "linear", "tanh": "tanh"}
@@ -19,26 +23,45 @@ def _mean(measurements: list[Measurement]) -> Callable[[str], float]:
 
 
 def ensembles(measurements: list[Measurement]) -> Any:
-    """The four-point vertex against depth: networks (dots), first order (lines), all orders (dashed)."""
-    figure, axes = axes_of(3.8)
+    """Above the kernel against depth with the band of networks, below the four-point vertex, first and all orders."""
+    figure, (flow, vertex) = columns_of(2, 3.8)
     mean, ends = _mean(measurements), []
     layers = sorted(int(key.split("@")[1]) for key in measurements[0] if key.startswith("relu-measured"))
     for name in CRITICAL:
         colour = _COLOURS[name]
-        axes.plot(layers, [mean(f"{name}-first@{i}") for i in layers], color=colour, linewidth=1.6)
+        vertex.plot(layers, [mean(f"{name}-first@{i}") for i in layers], color=colour, linewidth=1.6)
         if f"{name}-all@{layers[0]}" in measurements[0]:
-            axes.plot(layers, [mean(f"{name}-all@{i}") for i in layers], "--", color=colour, linewidth=1.2)
+            vertex.plot(layers, [mean(f"{name}-all@{i}") for i in layers], "--", color=colour, linewidth=1.2)
         for m in measurements:
-            axes.plot(layers, [m[f"{name}-measured@{i}"] for i in layers], "o", color=colour, alpha=0.35, markersize=4)
+            vertex.plot(
+                layers, [m[f"{name}-measured@{i}"] for i in layers], "o", color=colour, alpha=0.35, markersize=4
+            )
         ends.append((mean(f"{name}-first@{layers[-1]}"), _NAMES[name], colour))
-    axes.set(xlabel="layer", ylabel="four-point vertex V / K²", ylim=(0, None), xlim=(1.5, layers[-1] + 2.2))
-    axes.set_xticks(layers[::2])
-    label_ends(axes, ends, layers[-1] + 0.4, 9)
-    axes.plot([], [], color=GREY, linewidth=1.6, label="first order in 1/width")
-    axes.plot([], [], "--", color=GREY, linewidth=1.2, label="all orders")
-    axes.plot([], [], "o", color=GREY, markersize=4, label="random networks of width 64")
-    axes.legend(frameon=False, fontsize=8.5, loc="upper left")
+    _flows(flow, measurements, layers)
+    vertex.set(xlabel="layer", ylabel="four-point vertex V / K²", ylim=(0, None), xlim=(1.5, layers[-1] * 1.25))
+    vertex.set_xticks(layers[::4])
+    label_ends(vertex, ends, layers[-1] + 0.5, 9)
+    vertex.plot([], [], color=GREY, linewidth=1.6, label="first order in 1/width")
+    vertex.plot([], [], "--", color=GREY, linewidth=1.2, label="all orders")
+    vertex.plot([], [], "o", color=GREY, markersize=4, label="random networks of width 64")
+    vertex.legend(frameon=False, fontsize=8, loc="upper left")
     return figure
+
+
+def _flows(axes: Any, measurements: list[Measurement], layers: list[int]) -> None:
+    """Kernels against depth: theory, the mean of networks, and how far one network is from it."""
+    mean = _mean(measurements)
+    for name in ("relu", "tanh"):
+        colour, theory = _COLOURS[name], [mean(f"_{name}-theory@{i}") for i in layers]
+        found = [k * mean(f"{name}-kernel@{i}") for i, k in zip(layers, theory, strict=True)]
+        spread = [mean(f"_{name}-spread@{i}") for i in layers]
+        low, high = ([k + sign * s for k, s in zip(found, spread, strict=True)] for sign in (-1, 1))
+        axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(layers, theory, color=colour, linewidth=1.6)
+        axes.plot(layers, found, "o", color=colour, markersize=4)
+        axes.text(layers[-1] + 0.5, theory[-1], _NAMES[name], color=colour, va="center", fontsize=8.5)
+    axes.set(xlabel="layer", ylabel="kernel, and the spread of networks", ylim=(0, None), xlim=(1.5, layers[-1] * 1.25))
+    axes.set_xticks(layers[::4])
 
 
 def vertices(measurements: list[Measurement]) -> Any:
@@ -82,11 +105,12 @@ def cures(measurements: list[Measurement]) -> Any:
 
 
 def plane(measurements: list[Measurement]) -> Any:
-    """Accuracy over the plane of variances, and where depth is six correlation scales."""
+    """Accuracy over the plane of variances with six correlation scales, and maps of correlation at three points."""
     import numpy as np
+    from matplotlib.figure import Figure
 
-    figure, axes = axes_of(3.2)
-    axes.grid(False)
+    figure = Figure(figsize=(7.2, 5.9), layout="constrained")
+    axes, maps = figure.subplots(2, 1, height_ratios=(1.1, 1))
     keys = [key for key in measurements[0] if key.startswith("accuracy@")]
     points = [tuple(float(v) for v in key.split("@")[1].split(",")) for key in keys]
     biases, weights = (sorted({p[i] for p in points}) for i in (0, 1))
@@ -104,8 +128,26 @@ def plane(measurements: list[Measurement]) -> Any:
     axes.set_yticks(range(len(biases)), [f"{b:g}" for b in biases])
     axes.set(xlabel="variance of weights times fan-in", ylabel="variance of biases")
     axes.tick_params(length=0)
-    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.spines[:].set_visible(False)
+    _correlation_maps(maps, biases[min(1, len(biases) - 1)], (weights[0], 1.0, weights[-1]))
     return figure
+
+
+def _correlation_maps(axes: Any, bias: float, weights: tuple[float, ...]) -> None:
+    """The correlation of two inputs after one more layer of tanh against that before it."""
+    rho = torch.linspace(0, 1, 101, dtype=torch.float64)
+    for weight, colour in zip(weights, (NAVY, TEAL, CRIMSON), strict=True):
+        act = Activation("tanh")
+        k = float(kernel_flow(act, 200, 1.0, bias_variance=bias, weight_variance=weight).kernel[-1])
+        after = (bias + weight * act.dual(k, k, k * rho)) / (bias + weight * float(act.g(k)))
+        axes.plot(rho, after, color=colour, linewidth=1.8)
+        axes.text(-0.01, float(after[0]), f"weights {weight:g}", color=colour, fontsize=8.5, va="center", ha="right")
+    axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
+    axes.set(
+        xlabel=f"correlation of two inputs, biases {bias:g}", ylabel="one layer later", xlim=(-0.16, 1), ylim=(0, 1)
+    )
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def shares(measurements: list[Measurement]) -> Any:
@@ -123,4 +165,21 @@ def shares(measurements: list[Measurement]) -> Any:
         xlabel="layer", ylabel="share of the tangent\nkernel, per cent", ylim=(0, None), xlim=(0.5, layers[-1] * 1.16)
     )
     label_ends(axes, ends, layers[-1] + 0.6, 0.4)
+    return figure
+
+
+def aspects(measurements: list[Measurement]) -> Any:
+    """Accuracy against depth over width, and the ratio that theory calls best."""
+    figure, axes = axes_of(3.2)
+    ends = []
+    ratios = sorted(float(key.split("@")[1]) for key in measurements[0] if key.startswith("relu-accuracy@"))
+    for name in ASPECTS:
+        rows = [[m[f"{name}-accuracy@{r}"] for r in ratios] for m in measurements]
+        line = seeds_and_mean(axes, ratios, rows, _COLOURS[name])
+        ends.append((line[-1], _NAMES[name], _COLOURS[name]))
+        axes.axvline(optimal_ratio(name, 10), color=_COLOURS[name], linestyle=":", linewidth=1.2)
+    axes.set(xscale="log", xlabel="depth over width (dotted: the best by theory)", ylabel="test accuracy", ylim=(0, 1))
+    axes.set_xticks(ratios, [f"{r:g}" for r in ratios])
+    axes.minorticks_off()
+    label_ends(axes, ends, ratios[-1] * 1.1, 0.07)
     return figure

@@ -29,6 +29,7 @@ from ._plain_training import best_of
 CRITICAL = {"relu": 2.0, "linear": 1.0, "tanh": 1.0}
 SCALES = {"relu": (0.5, 1.0, 2.0), "tanh": (0.5, 0.8, 1.0, 1.5, 4.0)}
 CURES = ("as torch has it", "outputs", "critical", "autoscale")
+ASPECTS = {"relu": nn.ReLU, "tanh": nn.Tanh}
 VERTICES = ("four_point", "tangent_signal", "tangent_cross", "tangent_mixed", "tangent_variance")
 
 
@@ -53,6 +54,8 @@ def _ensemble(context: Context, name: str) -> Measurement:
     for layer in range(1, depth):
         place = f"@{layer + 1}"
         out[f"{name}-kernel{place}"] = float(kernel[layer] / expected[layer])
+        out[f"_{name}-theory{place}"] = float(expected[layer])
+        out[f"_{name}-spread{place}"] = float(found.kernel.error[layer]) * settings["networks"] ** 0.5
         # Over the ensemble's own kernel: its shift at finite width is another vertex.
         out[f"{name}-measured{place}"] = float(found.four_point.value[layer] / kernel[layer].square())
         out[f"{name}-first{place}"] = float(theory.four_point.flatten()[layer] / expected[layer].square())
@@ -163,7 +166,10 @@ def _cured(context: Context, cure: str) -> Measurement:
         return net
 
     ill = len(diagnose(make(context.generator(6)), x).findings)
-    return {f"{cure}@accuracy": best_of(context, make, parts, settings["rates"], settings["steps"]), f"{cure}@ill": ill}
+    return {
+        f"{cure}@accuracy": best_of(context, [make], parts, settings["rates"], settings["steps"]),
+        f"{cure}@ill": ill,
+    }
 
 
 def measure_plane(context: Context) -> Measurement:
@@ -193,7 +199,7 @@ def _on_plane(context: Context, bias: float, weight: float) -> Measurement:
         return nn.Sequential(*layers[:-1])
 
     at = f"@{bias},{weight}"
-    accuracy = best_of(context, make, parts, settings["rates"], settings["steps"])
+    accuracy = best_of(context, [make], parts, settings["rates"], settings["steps"])
     return {f"accuracy{at}": accuracy, f"scale{at}": correlation_scale("tanh", bias, weight)}
 
 
@@ -239,3 +245,31 @@ def measure_shares(context: Context) -> Measurement:
         out[f"{name}@spread"] = float(shares.max() / shares.min())
         out |= {f"_{name}@{i + 1}": float(share) for i, share in enumerate(shares)}
     return out
+
+
+def measure_aspects(context: Context) -> Measurement:
+    """Test accuracy of critical networks of one number of weights, by depth over width."""
+    settings = context.settings
+    out: Measurement = {}
+    arms = list(itertools.product(ASPECTS, settings["ratios"]))
+    context.total_arms = len(arms)
+    for name, ratio in arms:
+        out |= context.arm(f"{name}-{ratio}", partial(_of_aspect, context, name, ratio))
+    return out
+
+
+def _of_aspect(context: Context, name: str, ratio: float) -> Measurement:
+    settings = context.settings
+    depth = max(2, round((settings["weights"] * ratio**2) ** (1 / 3)))
+    width = round((settings["weights"] / depth) ** 0.5)
+    parts = load_table(settings["table"], context.data_dir).split(context.generator(10), 0.6, 0.15)
+
+    def make(generator: torch.Generator) -> nn.Module:
+        widths = [parts[0][0].shape[1], *[width] * (depth - 1), 10]
+        pairs = [(nn.Linear(a, b), ASPECTS[name]()) for a, b in itertools.pairwise(widths)]
+        net = nn.Sequential(*[layer for pair in pairs for layer in pair][:-1])
+        critical_(net, generator=generator)
+        return net
+
+    accuracy = best_of(context, [make], parts, settings["rates"], settings["steps"])
+    return {f"{name}-accuracy@{ratio}": accuracy, f"_{name}-depth@{ratio}": depth, f"_{name}-width@{ratio}": width}

@@ -25,6 +25,18 @@ def axes_of(height: float = 3.6) -> tuple[Any, Any]:
     return figure, axes
 
 
+def columns_of(columns: int, height: float) -> tuple[Any, Any]:
+    """The same with several sets of axes side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    panels = figure.subplots(1, columns)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    return figure, panels
+
+
 def label_ends(
     axes: Any, ends: Sequence[tuple[float, str, str]], x: float, gap: float, ceiling: float = float("inf")
 ) -> None:

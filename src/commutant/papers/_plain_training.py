@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,19 @@ _BATCH, _EVERY = 64, 50
 
 def best_of(
     context: Context,
-    make: Callable[[torch.Generator], nn.Module],
+    makes: Sequence[Callable[[torch.Generator], nn.Module]],
     parts: list[tuple[Tensor, Tensor]],
-    rates: list[float],
+    rates: Sequence[float],
     steps: int,
+    optimiser_class: type[torch.optim.Optimizer] = torch.optim.SGD,
 ) -> float:
-    """Test accuracy of SGD at the best validation check of the best rate."""
+    """Test accuracy at the best validation check of the best network and rate; the first of equals."""
     (x, y), (x_valid, y_valid), (x_test, y_test) = parts
     best = (-1.0, 0.0)
-    for rate in rates:
+    for make, rate in itertools.product(makes, rates):
         generator = context.generator(3)
         net = make(generator)
-        optimiser = torch.optim.SGD(net.parameters(), lr=rate)
+        optimiser = optimiser_class(net.parameters(), lr=rate)  # type: ignore[call-arg]
         for step in range(1, steps + 1):
             rows = torch.randint(len(x), (min(_BATCH, len(x)),), generator=generator)
             loss = nn.functional.cross_entropy(net(x[rows]), y[rows])

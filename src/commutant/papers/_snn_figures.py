@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ..evidence import Measurement
-from ._figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, dots, label_ends, seeds_and_mean
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, SLATE, TEAL, VIOLET, axes_of, dots, label_ends, seeds_and_mean
 from ._snn_measures import METHODS
 
 _COLOURS = {"selu": TEAL, "relu": CRIMSON, "batch": OCHRE, "layer": NAVY}
@@ -70,3 +70,12 @@ def very_deep(measurements: list[Measurement]) -> Any:
     figure = dots(measurements, keys, "test accuracy on digits, 200 layers")
     figure.axes[0].set_xlim(0, 1)
     return figure
+
+
+def ranks(measurements: list[Measurement]) -> Any:
+    """Mean ranks among all six methods, best first."""
+    names = _NAMES | {"adamw": "layer norm, AdamW", "boosting": "gradient boosting"}
+    colours = _COLOURS | {"adamw": SLATE, "boosting": VIOLET}
+    order = sorted(names, key=lambda method: statistics.fmean(m[f"rank@{method}"] for m in measurements))
+    keys = {f"rank@{method}": (names[method], colours[method]) for method in order}
+    return dots(measurements, keys, f"mean rank of six over {measurements[0]['tables']:.0f} tables")

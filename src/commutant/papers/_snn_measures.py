@@ -86,7 +86,7 @@ def _on_table(context: Context, name: str, depth: int, method: str) -> Measureme
     def make(generator: torch.Generator) -> nn.Module:
         return plain(method, parts[0][0].shape[1], settings["width"], depth, classes, generator)
 
-    accuracy = best_of(context, make, parts, settings["rates"], settings["steps"])
+    accuracy = best_of(context, [make], parts, settings["rates"], settings["steps"])
     return {f"{name}-{method}@{depth}": accuracy}
 
 
@@ -129,4 +129,4 @@ def _very_deep(context: Context, arm: str) -> Measurement:
         gamma = gamma_for_growth(depth) if arm == "skip" else 0.0
         return SNN(64, 10, hidden=width, depth=depth, dropout=0.0, gamma=gamma, generator=generator)
 
-    return {f"{arm}@accuracy": best_of(context, make, parts, settings["rates"], settings["steps"])}
+    return {f"{arm}@accuracy": best_of(context, [make], parts, settings["rates"], settings["steps"])}

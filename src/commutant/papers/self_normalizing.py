@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 
+from .._errors import InputError
+from ..data import uci_tables
 from ..evidence import Claim, Experiment, Measurement, Paper
 from ..theory import is_self_normalizing, moment_map
 from . import _snn_figures as draw_figure
+from ._rank_measures import measure_ranks
 from ._snn_measures import measure_depths, measure_moments, measure_very_deep
 
 _SMALL = ("digits", "breast-cancer", "waveform", "ringnorm")
 _FULL = ("spambase", "statlog-landsat", "statlog-image", "optical", "letter", "magic", "waveform-noise", "semeion")
+
+
+def _no_tables(data_dir: str | None) -> str | None:
+    try:
+        uci_tables(data_dir)
+    except InputError as error:
+        return str(error)
+    return None
+
 
 MOMENTS = Experiment(
     name="moments",
@@ -82,6 +94,45 @@ VERY_DEEP = Experiment(
 )
 
 
+RANKS = Experiment(
+    name="ranks",
+    measure=measure_ranks,
+    minutes=25.0,
+    settings={
+        "small": {
+            "rows": 2500,
+            "depths": [2, 8],
+            "width": 128,
+            "steps": 200,
+            "rates": [0.01, 0.1],
+            "adamw_rates": [0.001, 0.01],
+            "trees": 100,
+        },
+        "full": {
+            "rows": 200_000,
+            "depths": [2, 3, 4, 8, 16, 32],
+            "width": 256,
+            "steps": 20_000,
+            "rates": [0.01, 0.1, 1.0],
+            "adamw_rates": [0.0003, 0.001, 0.003],
+            "trees": 300,
+        },
+    },
+    changes={
+        "small": "117 tables of 121, at most 2500 rows of each, four networks of seven, 200 steps, two depths and two "
+        "learning rates in place of 72 settings; layer normalisation under AdamW and gradient boosting are ours.",
+        "full": "117 tables of 121, four networks of seven, 20 000 steps, six depths and three learning rates; layer "
+        "normalisation under AdamW and gradient boosting are ours.",
+    },
+    data={"small": "UCI tables of Fernandez-Delgado et al.", "full": "UCI tables of Fernandez-Delgado et al."},
+    seeds={"small": 3, "full": 5},
+    unavailable=_no_tables,
+    figure=draw_figure.ranks,
+    figure_caption="Mean rank over the tables by test accuracy, 1 is best. Dots are seeds, each with splits of its "
+    "own.",
+)
+
+
 def _worst(m: Measurement, name: str) -> float:
     """How far the variance strays from one, in logarithms, and the mean from zero."""
     layers = [key.split("@")[1] for key in m if key.startswith(f"{name}-variance@")]
@@ -100,6 +151,11 @@ def _lead(m: Measurement, depth: str) -> float:
 def _fall(m: Measurement, method: str) -> float:
     """Accuracy at the deepest above that at 4 layers."""
     return m[f"mean-{method}@{_depths(m)[-1]}"] - m[f"mean-{method}@4"]
+
+
+def _rank_lead(m: Measurement, among: str, others: tuple[str, ...]) -> float:
+    """Ranks by which SELU is ahead of the best of the others."""
+    return min(m[f"{among}@{other}"] for other in others) - m[f"{among}@selu"]
 
 
 PAPER = Paper(
@@ -194,6 +250,34 @@ print(moment_report(net, torch.randn(512, 64)))
             effect=lambda m: m["skip@accuracy"] - m["plain@accuracy"],
             effect_label="accuracy with the skip above that without",
             at_least=0.3,
+        ),
+        Claim(
+            name="ranks",
+            statement="Over all tables at hand SELU networks have the best mean rank of plain networks, a fifth of a "
+            "rank ahead of ReLU without, with batch and with layer normalisation.",
+            source="Table 1: 0.516 ranks ahead of the next among seven",
+            reported={
+                "difference@selu": -0.756,
+                "difference@relu": -0.240,
+                "difference@layer": -0.198,
+                "difference@batch": 0.504,
+            },
+            experiment=RANKS,
+            effect=lambda m: _rank_lead(m, "difference", ("relu", "batch", "layer")),
+            effect_label="ranks ahead of the next",
+            at_least=0.2,
+            reported_effect=0.516,
+        ),
+        Claim(
+            name="modern",
+            statement="They are ahead, too, of a network with layer normalisation under AdamW and of gradient "
+            "boosting as scikit-learn has it.",
+            source="not in the paper; what one would use today",
+            reported={},
+            experiment=RANKS,
+            effect=lambda m: _rank_lead(m, "rank", ("adamw", "boosting")),
+            effect_label="ranks ahead of the better of the two, among six",
+            at_least=0.0,
         ),
     ),
 )

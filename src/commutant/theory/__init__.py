@@ -50,6 +50,8 @@ from ._moment_report import MomentReport as MomentReport
 from ._moment_report import Moments as Moments
 from ._moment_report import moment_report as moment_report
 from ._moment_report import swap as swap
+from ._phase_diagram import edge_of_chaos as edge_of_chaos
+from ._phase_diagram import phase_diagram as phase_diagram
 from ._predict import Prediction as Prediction
 from ._predict import gp_predict as gp_predict
 from ._predict import ntk_predict as ntk_predict

@@ -69,8 +69,8 @@ def skip_for(activation: Source, depth: int, width: int, outputs: int) -> float:
         >>> round(skip_for("tanh", 64, 128, 10), 6) == round((1 - 0.5 / 0.5 * 0.24) ** 0.25, 6)
         True
     """
-    if min(depth, width) < 1:
-        raise InputError(f"depth and width are at least 1, got {depth} and {width}")
+    if min(depth, width, outputs) < 1:
+        raise InputError(f"depth, width and outputs are at least 1, got {depth}, {width} and {outputs}")
     act = as_activation(activation)
     cumulants, wanted = _cumulants(act), 4 * width / ((20 + 3 * outputs) * depth)
     # From 1, where nu is zero, down to the first gamma at which nu is what is wanted.
@@ -97,6 +97,8 @@ def four_point_exact(activation: Source, widths: Sequence[int], kernel: float = 
     act = as_activation(activation)
     if act.slopes is None:
         raise InputError(f"all orders are known for scale-invariant activations alone, got {act.name}")
+    if any(n < 1 for n in widths):
+        raise InputError(f"widths must be at least 1, got {list(widths)}")
     nu = nonlinearity(act)
     growth = torch.log1p(nu / torch.tensor([float(n) for n in widths], dtype=torch.float64)).cumsum(0)
     return kernel**2 * torch.cat([torch.zeros(1, dtype=torch.float64), torch.expm1(growth)])
@@ -130,6 +132,8 @@ def residual_four_point(
         >>> [round(float(v), 2) for v in V]
         [0.0, 2.25, 5.4]
     """
+    if not kernel > 0:
+        raise InputError(f"the kernel of the first layer must be positive, got {kernel}")
     act = as_activation(activation)
     k, v, t = (torch.tensor(x, dtype=torch.float64) for x in (kernel, 0.0, 0.0))
     out = [(k, v, t)]

@@ -73,12 +73,12 @@ def empirical_ntk(
         raise InputError(
             f"inputs must have one shape, got rows of {tuple(rows.shape[1:])} and {tuple(columns.shape[1:])}"
         )
+    with torch.no_grad():  # before anything else, since it says what is wrong with the model
+        outputs = _tensor(model, rows[:1].clone()).numel() if len(rows) else 1
     if not every_output and len(rows) and (columns is None or len(columns)):
         layered = _by_layers(model, parameters, rows, columns)
         if layered is not None:
             return layered
-    with torch.no_grad():
-        outputs = _tensor(model, rows[:1].clone()).numel() if len(rows) else 1
     first = next(iter(parameters.values()))
     each = outputs * sum(p.numel() for p in parameters.values()) * first.element_size()
     block = max(1, bytes_at_once // (2 * each))
@@ -113,7 +113,11 @@ def ntk_vector_product(
         >>> ntk_vector_product(net, torch.zeros(1, 3), torch.ones(1, 2))  # the biases alone
         tensor([[1., 1.]])
     """
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("inputs must be finite, got NaN or infinity")
     parameters = _trainable(model)
+    with torch.no_grad():
+        _tensor(model, x[:1].clone())
     rest = _rest(model, parameters)
 
     def outputs(p: dict[str, Tensor]) -> Tensor:

@@ -66,6 +66,11 @@ class _KernelEstimator:
             raise InputError(f"fit takes as many targets as inputs, at least one, got {len(inputs)} and {len(targets)}")
         if self.depth < 1 or self.ridge < 0:
             raise InputError(f"depth is at least 1 and ridge not negative, got {self.depth} and {self.ridge}")
+        if not isinstance(self.network, str | KernelMap):
+            raise InputError(
+                "network is the name of an activation or a map of kernels, such as infinite_width(module), got "
+                f"{type(self.network).__name__}"
+            )
         self.mean_ = inputs.mean(0) if self.standardise else torch.zeros(inputs.shape[1], dtype=torch.float64)
         spread = inputs.std(0, correction=0) if self.standardise else torch.ones_like(self.mean_)
         self.scale_ = torch.where(spread > 0, spread, 1.0)
@@ -163,7 +168,12 @@ class NTKRegressor(_KernelEstimator):
         Raises:
             InputError: for shapes that don't fit, or values that are not finite.
         """
-        targets = torch.as_tensor(np.asarray(y), dtype=torch.float64)
+        try:
+            targets = torch.as_tensor(np.asarray(y), dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"regression takes numbers as targets, got {np.asarray(y).dtype}") from error
+        if targets.ndim not in (1, 2) or not bool(torch.isfinite(targets).all()):
+            raise InputError(f"targets are finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
         self._flat = targets.ndim == 1
         targets = targets[:, None] if self._flat else targets
         self._shift = targets.mean(0)

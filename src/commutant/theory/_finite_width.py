@@ -94,8 +94,8 @@ def finite_width(
         all layers, the first (exactly Gaussian) one included.
 
     Raises:
-        InputError: for no width or one below 1, more than four independent inputs, three or more with an activation
-            that has kinks, or an activation that jumps.
+        InputError: for weights without variance, a width below 1, more than four independent inputs, three or more
+            with an activation that has kinks, or an activation that jumps.
 
     Example:
         >>> found = finite_width("relu", [64] * 9, weight_variance=2.0)
@@ -107,6 +107,8 @@ def finite_width(
         raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that its tangent kernel is infinite")
     if any(n < 1 for n in widths):
         raise InputError(f"widths must be at least 1, got {list(widths)}")
+    if weight_variance == 0:
+        raise InputError("weight_variance must be positive: without weights nothing reaches the next layer")
     check_variances(
         bias_variance=bias_variance, weight_variance=weight_variance, bias_rate=bias_rate, weight_rate=weight_rate
     )

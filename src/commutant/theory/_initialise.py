@@ -84,13 +84,7 @@ def critical_(
     """
     if not 0 <= gamma < 1:
         raise InputError(f"gamma, the weight of a skip, lies in [0, 1), got {gamma}")
-    if activation is None:
-        before = activations_before(module)
-    else:
-        layers = [name for name, layer in module.named_modules() if isinstance(layer, _LAYERS)]
-        before = {name: as_activation(activation) if i else None for i, name in enumerate(layers)}
-    if not before:
-        raise InputError(f"{type(module).__name__} has no linear or convolutional layer to initialise")
+    before = layers_and_activations(module, activation)
     kinds = {id(act): act for act in before.values() if act is not None}
     points = {key: critical_point(act) for key, act in kinds.items()}
     first = next(iter(points.values()), None)
@@ -117,6 +111,18 @@ def critical_(
                 layer.bias.normal_(0, (scale * bias) ** 0.5, generator=generator) if bias else layer.bias.zero_()
         done.append(Initialised(name, act.name if act else None, scale * bias, scale * weight, std))
     return done
+
+
+def layers_and_activations(module: nn.Module, activation: Source | None) -> dict[str, Activation | None]:
+    """The same as `activations_before`, or by what is said to stand before every layer but the first; never empty."""
+    if activation is None:
+        before = activations_before(module)
+    else:
+        layers = [name for name, layer in module.named_modules() if isinstance(layer, _LAYERS)]
+        before = {name: as_activation(activation) if i else None for i, name in enumerate(layers)}
+    if not before:
+        raise InputError(f"{type(module).__name__} has no linear or convolutional layer")
+    return before
 
 
 def activations_before(module: nn.Module) -> dict[str, Activation | None]:

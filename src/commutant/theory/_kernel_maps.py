@@ -185,6 +185,10 @@ class LayerNormalisation:
     eps: float = 1e-5
     homogeneous: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < float("inf"):
+            raise InputError(f"eps must be finite and not negative, got {self.eps}")
+
     def __call__(self, state: KernelState) -> KernelState:
         left = state.left - state.left_mean.square()
         right = state.right - state.right_mean.square()
@@ -255,8 +259,9 @@ def _drawn_network(draw: Draw) -> Chain:
 
 @obeys("turning the inputs", _turned)
 @obeys("order of the inputs", _reordered)
-def plain_network(activation: Activation, depth: int, dense: Dense) -> Chain:
+def plain_network(activation: Activation | str, depth: int, dense: Dense) -> Chain:
     """So many equal `Dense` layers with an activation between them."""
+    activation = Activation(activation) if isinstance(activation, str) else activation
     if depth < 1:
         raise InputError(f"a network has at least one layer, got {depth}")
     return Chain((Pointwise(activation), dense)) ** (depth - 1) @ Chain((dense,))

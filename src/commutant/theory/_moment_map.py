@@ -231,6 +231,8 @@ def is_self_normalizing(
         >>> found.holds, round(found.contraction, 4)
         (True, 0.8976)
     """
+    if points < 2:
+        raise InputError(f"the grid has at least its corners, 2 points along an axis, got {points}")
     axes = [torch.linspace(low, high, points, dtype=torch.float64) for low, high in box]
     mu, nu, omega, tau = (axis.reshape(-1) for axis in torch.meshgrid(*axes, indexing="ij"))
     mu.requires_grad_(), nu.requires_grad_()

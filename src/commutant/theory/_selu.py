@@ -106,7 +106,7 @@ class AlphaDropout(nn.Module):
 
     Args:
         p: probability to drop.
-        activation: the `SELU` whose fixed point and saturation are meant.
+        activation: the `SELU` whose fixed point and saturation are meant, by default that of torch.
         featurewise: drop whole channels `(batch, channel, ...)`.
 
     Raises:
@@ -118,11 +118,13 @@ class AlphaDropout(nn.Module):
         1.0
     """
 
-    def __init__(self, p: float = 0.1, activation: SELU | None = None, *, featurewise: bool = False) -> None:
+    def __init__(self, p: float = 0.1, activation: SELU | nn.SELU | None = None, *, featurewise: bool = False) -> None:
         super().__init__()
         if not 0 <= p <= 1:
             raise InputError(f"p is a probability, got {p}")
-        act = SELU() if activation is None else activation
+        act = SELU() if activation is None or isinstance(activation, nn.SELU) else activation
+        if not isinstance(act, SELU):
+            raise InputError(f"alpha dropout goes with a SELU, got {type(act).__name__}")
         self.p, self.featurewise = p, featurewise
         self.mean, self.variance, self.saturation = act.mean, act.variance, -act.scale * act.alpha
 
@@ -156,10 +158,12 @@ def lecun_normal_(tensor: Tensor, *, generator: torch.Generator | None = None) -
     `nn.init.calculate_gain("selu")` gives 3/4 instead, with which activations shrink layer by layer.
 
     Raises:
-        InputError: for a tensor of less than two axes.
+        InputError: for a tensor of less than two axes, or without elements.
     """
     if tensor.ndim < 2:
         raise InputError(f"fan-in needs a weight of at least two axes, got shape {tuple(tensor.shape)}")
+    if not tensor.numel():
+        raise InputError(f"a weight without elements has no fan-in, got shape {tuple(tensor.shape)}")
     with torch.no_grad():
         return tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
 

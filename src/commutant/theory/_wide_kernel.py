@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..algebra import geometric_mean
 from ._kernel_maps import KernelMap, KernelState
 
-_BLOCK = 1024  # rows and columns of a tile
+_BLOCK = 512  # rows and columns of a tile
 _CELLS = 1024  # of the table, cubic each
 _ORDER = 24  # of the polynomials that it is made from
 _CHECKS = 33  # places at which it is compared with the network
@@ -53,6 +53,10 @@ def wide_kernel(
     """
     if get not in ("tangent", "kernel"):
         raise InputError(f"get is 'tangent' or 'kernel', got {get!r}")
+    for x in (rows, rows if columns is None else columns):
+        if not isinstance(x, Tensor) or x.ndim != 2:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"inputs are tensors (rows, features), got {got}")
     KernelState.of_inputs(rows[:1], rows[:1] if columns is None else columns[:1], tangent=False)  # widths
     left = _Side(rows)
     right = left if columns is None else _Side(columns)
