@@ -467,3 +467,12 @@ def test_swap_changes_activation_dropout_and_weights_together():
 def test_swaps_that_make_no_sense(net, what, says):
     with pytest.raises(InputError, match=says):
         swap(net, what)
+
+
+def test_layers_through_which_nothing_comes_are_listed_too():
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 2))
+    nn.init.constant_(net[2].bias, -100.0)
+    found = diagnose(net, torch.randn(16, 8))
+    assert [stage.name for stage in found.layers] == ["0", "2", "4"]
+    assert [stage.share for stage in found.layers[:2]] == [0, 0]
+    assert "idle units" in [finding.what for finding in found.findings]

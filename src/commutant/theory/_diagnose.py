@@ -34,11 +34,11 @@ class Diagnosis:
     @property
     def layers(self) -> tuple[Stage, ...]:
         """The stages that have weights of their own."""
-        return tuple(stage for stage in self.stages if stage.share > 0 and not stage.block)
+        return tuple(stage for stage in self.stages if stage.share == stage.share and not stage.block)
 
     def __str__(self) -> str:
         """A table of the layers and blocks, and the findings below."""
-        shown = [s for s in self.stages if s.share > 0 or s.block]
+        shown = [s for s in self.stages if s.share == s.share or s.block]
         wide = max([len(s.name) for s in shown] + [5])
         columns = f"{'mean':>9} {'kernel':>9} {'cosine':>7} {'gradient':>9} {'gain':>8} {'share':>9}"
         head = f"{'layer':<{wide}}  {'kind':<14} {columns}"
@@ -49,7 +49,7 @@ class Diagnosis:
                 continue
             lines.append(
                 f"{s.name:<{wide}}  {s.kind[:14]:<14} {s.mean:>9.2e} {s.kernel:>9.2e} {_number(s.correlation, '7.3f')} "
-                f"{_number(s.gradient, '9.2e')} {_number(s.gain, '8.3g')} {s.share:>9.2e}"
+                f"{_number(s.gradient, '9.2e')} {_number(s.gain, '8.3g')} {_number(s.share, '9.2e')}"
             )
         lines.append("")
         for finding in self.findings:
@@ -137,7 +137,7 @@ def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Sta
                 gradient=float(back[i]) if reached[i] else math.nan,
                 gain=gain,
                 skip=skip,
-                share=math.fsum(shares[id(p)] for p in owned[i]),
+                share=math.fsum(shares[id(p)] for p in owned[i]) if owned[i] else math.nan,
                 idle=_idle(call.module, z),
             )
         )

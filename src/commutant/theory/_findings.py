@@ -38,7 +38,7 @@ class Stage:
             the way back; of a block, from its input. NaN where there is none.
         skip: of a block whose output has the shape of its input, the weight of the identity in it; else 0.
         share: $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters, what it adds to the tangent
-            kernel; 0 without any.
+            kernel; NaN without any.
         idle: the share of units that are zero, or saturated, for every input; 0 for modules that are no activation.
     """
 

@@ -235,7 +235,7 @@ class Chain:
 
 def _turned(draw: Draw):  # type: ignore[no-untyped-def]
     """The tangent kernel of inputs with themselves, as a function of the inputs."""
-    net, width = _drawn_network(draw), 1 + draw.width
+    net, width = drawn_network(draw), 1 + draw.width
     return (
         Invariance(Orthogonal(width)),
         lambda x: net(KernelState.of_inputs(x, x)).tangent,
@@ -245,7 +245,7 @@ def _turned(draw: Draw):  # type: ignore[no-untyped-def]
 
 def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
     """The kernel of some inputs with others that stay."""
-    net, others = _drawn_network(draw), draw.normal(3, draw.width)
+    net, others = drawn_network(draw), draw.normal(3, draw.width)
     return (
         Equivariance(SetPermutation(0)),
         lambda x: net(KernelState.of_inputs(x, others)).tangent,
@@ -253,7 +253,8 @@ def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
     )
 
 
-def _drawn_network(draw: Draw) -> Chain:
+def drawn_network(draw: Draw) -> Chain:
+    """A network of ReLU with biases, for laws."""
     return plain_network(Activation("relu", kinks=(0.0,)), 1 + draw.size % 4, Dense(0.1, 1.5))
 
 
