@@ -18,6 +18,7 @@ from commutant.theory import (
     finite_width,
     four_point_exact,
     is_self_normalizing,
+    kernel_flow,
     lecun_normal_,
     ntk_vector_product,
     plain_network,
@@ -90,6 +91,7 @@ def test_nothing_in_nothing_out():
     assert Activation("tanh").hermite(none, 3).shape == (0, 3)
     assert Activation("relu").mean(none).shape == (0,)
     assert empirical_ntk(_net(), X[:0]).shape == (0, 0)
+    assert kernel_flow("tanh", 5, none, weight_variance=1.0).kernel.shape == (5, 0)
     assert wide_kernel(_wide(), torch.zeros(0, 3)).shape == (0, 0)
 
 

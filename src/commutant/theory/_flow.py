@@ -85,7 +85,7 @@ def kernel_flow(
             log_k = log_k + torch.log(gamma**2 + chi[0])
             new, unit = log_k.exp(), torch.ones_like(k)
         else:
-            if float(k.max()) > _LARGEST:
+            if bool((k > _LARGEST).any()):
                 raise InputError(
                     f"the kernel of {act.name} exceeds {_LARGEST:g} at layer {layer} of {depth}: far off criticality "
                     f"(weight variance {weight_variance:g}); ask for fewer layers"

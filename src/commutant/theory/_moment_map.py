@@ -50,13 +50,18 @@ def moment_map(
         tau: sum of their squares; one in expectation there.
         activation: anything that names an `Activation`, or a module with closed-form `moments`, like `SELU`.
 
+    Raises:
+        InputError: for what is not finite, or a negative variance or tau.
+
     Example:
         >>> [round(float(m), 12) for m in moment_map(0.0, 1.0)]
         [0.0, 1.0]
     """
     mu, nu, w, t = (torch.as_tensor(x, dtype=torch.float64) for x in (mean, variance, omega, tau))
-    for name, value in (("variance", nu), ("tau", t)):
-        if bool((value < 0).any()):
+    for name, value in (("mean", mu), ("variance", nu), ("omega", w), ("tau", t)):
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{name} must be finite, got {value.detach().flatten()[:4].tolist()}")
+        if name in ("variance", "tau") and bool((value < 0).any()):
             raise InputError(f"{name} must not be negative, got {float(value.detach().min())}")
     m, v = torch.broadcast_tensors(mu * w, nu * t)
     return _moments_of(activation)(m, v)
