@@ -306,3 +306,9 @@ def test_a_zero_input_keeps_a_zero_kernel_and_the_limit_of_chi():
         assert float(found.kernel.abs().max()) == 0
         chi = weight * float(Activation(name).chi(0.0).perpendicular)
         assert found.tangent.squeeze().tolist() == pytest.approx([1, 1 + chi, 1 + chi + chi**2])
+
+
+def test_a_zero_input_is_the_limit_of_small_ones_at_a_kink():
+    for name, weight in (("relu", 2.0), ("selu", 1.0)):
+        none, little = (finite_width(name, [8, 8], gram, weight_variance=weight) for gram in (0.0, 1e-12))
+        torch.testing.assert_close(none.tangent, little.tangent, rtol=1e-5, atol=1e-9)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,8 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Activation, gaussian_nodes
 from ._criticality import Source, as_activation, check_variances
+
+_NEXT_TO_ZERO = 1e-100  # a kernel of zero, for activations with a kink there
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,8 @@ class _Rates:
 def _next(act: Activation, x: _Vertices, rho: float, rates: _Rates) -> _Vertices:
     """One layer. Pairs of inputs are flattened: a vertex is a matrix `(m m, m m)`."""
     cw, lw, m = rates.w, rates.lw, len(x.K)
+    if 0.0 in act.kinks:  # at a zero input its slope is what it is on either side, half and half
+        x = replace(x, K=x.K + torch.diag((x.K.diagonal() == 0) * torch.full_like(x.K.diagonal(), _NEXT_TO_ZERO)))
     average = _Average(x.K, act)
     s, t = average.s, average.t
     ss, tt, st = (torch.einsum("oa,ob->oab", *pair).flatten(1) for pair in ((s, s), (t, t), (s, t)))
