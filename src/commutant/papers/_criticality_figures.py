@@ -23,7 +23,7 @@ def _mean(measurements: list[Measurement]) -> Callable[[str], float]:
 
 
 def ensembles(measurements: list[Measurement]) -> Any:
-    """Above the kernel against depth with the band of networks, below the four-point vertex, first and all orders."""
+    """The kernel against depth with the band of networks; the four-point vertex, first and all orders."""
     figure, (flow, vertex) = columns_of(2, 3.8)
     mean, ends = _mean(measurements), []
     layers = sorted(int(key.split("@")[1]) for key in measurements[0] if key.startswith("relu-measured"))
