@@ -50,6 +50,12 @@ def test_layers_are_where_their_variances_are():
     assert phase_diagram(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid(), nn.Linear(4, 4))).axes
 
 
+def test_an_activation_without_a_border_is_drawn_too():
+    assert edge_of_chaos("softplus").shape == (0, 2)
+    net = nn.Sequential(nn.Linear(4, 4), nn.Softplus(), nn.Linear(4, 4))
+    assert len(_dots(phase_diagram(net))) >= 2
+
+
 def test_what_has_no_phase_diagram_says_so():
     mixed = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     with pytest.raises(InputError, match=r"tanh, relu"):

@@ -39,6 +39,7 @@ from ._tables import Table as Table
 from ._tables import load_table as load_table
 from ._tables import tables_unavailable as tables_unavailable
 from ._tables import uci_tables as uci_tables
+from ._tables import uci_unavailable as uci_unavailable
 from ._text import CharacterText as CharacterText
 from ._text import character_text as character_text
 from ._text import text_unavailable as text_unavailable

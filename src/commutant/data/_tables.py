@@ -74,11 +74,20 @@ def uci_tables(data_dir: str | None = None) -> list[str]:
     Raises:
         InputError: where there is none.
     """
-    folder = data_folder(data_dir)
-    names = [] if folder is None else sorted(path.stem for path in (folder / "uci121").glob("*.npz"))
+    names = _stored(data_dir)
     if not names:
-        raise InputError("the UCI tables need a data folder (--data-dir) with uci121/NAME.npz")
+        raise InputError(str(uci_unavailable(data_dir)))
     return names
+
+
+def uci_unavailable(data_dir: str | None) -> str | None:
+    """Why `uci_tables` would fail, or None."""
+    return None if _stored(data_dir) else "the UCI tables need a data folder (--data-dir) with uci121/NAME.npz"
+
+
+def _stored(data_dir: str | None) -> list[str]:
+    folder = data_folder(data_dir)
+    return [] if folder is None else sorted(path.stem for path in (folder / "uci121").glob("*.npz"))
 
 
 def load_table(name: str, data_dir: str | None = None) -> Table:

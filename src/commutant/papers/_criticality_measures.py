@@ -113,14 +113,10 @@ def _trained(context: Context, name: str, scale: float) -> Measurement:
     best = {"loss": math.inf, "accuracy": 0.1}
     for rate in settings["rates"]:
         generator = context.generator(3)
-        widths = [x.shape[1], *[settings["width"]] * (settings["depth"] - 1), 10]
-        layers: list[nn.Module] = []
-        for i in range(settings["depth"]):
-            layer = nn.Linear(widths[i], widths[i + 1])
-            nn.init.normal_(layer.weight, std=(weight / widths[i]) ** 0.5, generator=generator)
+        net = _plain(activation, x.shape[1], settings["width"], settings["depth"])
+        for layer in _linears(net):
+            nn.init.normal_(layer.weight, std=(weight / layer.in_features) ** 0.5, generator=generator)
             nn.init.zeros_(layer.bias)
-            layers += [layer, activation()] if i < settings["depth"] - 1 else [layer]
-        net = nn.Sequential(*layers)
         optimiser, loss = torch.optim.SGD(net.parameters(), lr=rate), torch.zeros(())
         for _ in range(settings["steps"]):
             batch = torch.randint(len(x), (128,), generator=generator)
@@ -134,6 +130,17 @@ def _trained(context: Context, name: str, scale: float) -> Measurement:
         if math.isfinite(last) and last < best["loss"]:
             best = {"loss": last, "accuracy": accuracy}
     return {f"{name}-{scale}@accuracy": best["accuracy"], f"{name}-{scale}@loss": min(best["loss"], 1e9)}
+
+
+def _plain(activation: type[nn.Module], features: int, width: int, depth: int) -> nn.Sequential:
+    """So many linear layers down to ten outputs, activations between them, as torch initialises them."""
+    widths = [features, *[width] * (depth - 1), 10]
+    pairs = [(nn.Linear(a, b), activation()) for a, b in itertools.pairwise(widths)]
+    return nn.Sequential(*[layer for pair in pairs for layer in pair][:-1])
+
+
+def _linears(net: nn.Sequential) -> list[nn.Linear]:
+    return [layer for layer in net if isinstance(layer, nn.Linear)]
 
 
 def measure_cures(context: Context) -> Measurement:
@@ -152,13 +159,10 @@ def _cured(context: Context, cure: str) -> Measurement:
 
     def make(generator: torch.Generator) -> nn.Module:
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        widths = [x.shape[1], *[settings["width"]] * (settings["depth"] - 1), 10]
-        pairs = [(nn.Linear(a, b), nn.Tanh()) for a, b in itertools.pairwise(widths)]
-        layers = [layer for pair in pairs for layer in pair][:-1]
-        net = nn.Sequential(*layers)
+        net = _plain(nn.Tanh, x.shape[1], settings["width"], settings["depth"])
         if cure == "outputs":
             with torch.no_grad():
-                pairs[-1][0].weight.div_(net(x).std(0).mean().clamp(min=1e-12))
+                _linears(net)[-1].weight.div_(net(x).std(0).mean().clamp(min=1e-12))
         elif cure == "critical":
             critical_(net, generator=generator)
         elif cure == "autoscale":
@@ -166,10 +170,8 @@ def _cured(context: Context, cure: str) -> Measurement:
         return net
 
     ill = len(diagnose(make(context.generator(6)), x).findings)
-    return {
-        f"{cure}@accuracy": best_of(context, [make], parts, settings["rates"], settings["steps"]),
-        f"{cure}@ill": ill,
-    }
+    accuracy = best_of(context, [make], parts, settings["rates"], settings["steps"])
+    return {f"{cure}@accuracy": accuracy, f"{cure}@ill": ill}
 
 
 def measure_plane(context: Context) -> Measurement:
@@ -189,14 +191,11 @@ def _on_plane(context: Context, bias: float, weight: float) -> Measurement:
     features = parts[0][0].shape[1]
 
     def make(generator: torch.Generator) -> nn.Module:
-        layers: list[nn.Module] = []
-        widths = [features, *[settings["width"]] * (settings["depth"] - 1), 10]
-        for inputs, outputs in itertools.pairwise(widths):
-            layer = nn.Linear(inputs, outputs)
-            nn.init.normal_(layer.weight, std=(weight / inputs) ** 0.5, generator=generator)
+        net = _plain(nn.Tanh, features, settings["width"], settings["depth"])
+        for layer in _linears(net):
+            nn.init.normal_(layer.weight, std=(weight / layer.in_features) ** 0.5, generator=generator)
             nn.init.normal_(layer.bias, std=bias**0.5, generator=generator)
-            layers += [layer, nn.Tanh()]
-        return nn.Sequential(*layers[:-1])
+        return net
 
     at = f"@{bias},{weight}"
     accuracy = best_of(context, [make], parts, settings["rates"], settings["steps"])
@@ -265,9 +264,7 @@ def _of_aspect(context: Context, name: str, ratio: float) -> Measurement:
     parts = load_table(settings["table"], context.data_dir).split(context.generator(10), 0.6, 0.15)
 
     def make(generator: torch.Generator) -> nn.Module:
-        widths = [parts[0][0].shape[1], *[width] * (depth - 1), 10]
-        pairs = [(nn.Linear(a, b), ASPECTS[name]()) for a, b in itertools.pairwise(widths)]
-        net = nn.Sequential(*[layer for pair in pairs for layer in pair][:-1])
+        net = _plain(ASPECTS[name], parts[0][0].shape[1], width, depth)
         critical_(net, generator=generator)
         return net
 

@@ -16,21 +16,16 @@ PALETTE = (TEAL, NAVY, CRIMSON, VIOLET, OCHRE, SLATE, GREY, SILVER)
 
 def axes_of(height: float = 3.6) -> tuple[Any, Any]:
     """A figure of the report's width with one plain set of axes."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    figure, (axes,) = columns_of(1, height)
     return figure, axes
 
 
 def columns_of(columns: int, height: float) -> tuple[Any, Any]:
-    """The same with several sets of axes side by side."""
+    """A figure of the report's width with sets of plain axes side by side."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, height), layout="constrained")
-    panels = figure.subplots(1, columns)
+    panels = figure.subplots(1, columns, squeeze=False)[0]
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25, linewidth=0.6)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .._errors import InputError
-from ..data import uci_tables
+from ..data import uci_unavailable
 from ..evidence import Claim, Experiment, Measurement, Paper
 from ..theory import is_self_normalizing, moment_map
 from . import _snn_figures as draw_figure
@@ -14,14 +13,6 @@ from ._snn_measures import measure_depths, measure_moments, measure_very_deep
 
 _SMALL = ("digits", "breast-cancer", "waveform", "ringnorm")
 _FULL = ("spambase", "statlog-landsat", "statlog-image", "optical", "letter", "magic", "waveform-noise", "semeion")
-
-
-def _no_tables(data_dir: str | None) -> str | None:
-    try:
-        uci_tables(data_dir)
-    except InputError as error:
-        return str(error)
-    return None
 
 
 MOMENTS = Experiment(
@@ -126,7 +117,7 @@ RANKS = Experiment(
     },
     data={"small": "UCI tables of Fernandez-Delgado et al.", "full": "UCI tables of Fernandez-Delgado et al."},
     seeds={"small": 3, "full": 5},
-    unavailable=_no_tables,
+    unavailable=uci_unavailable,
     figure=draw_figure.ranks,
     figure_caption="Mean rank over the tables by test accuracy, 1 is best. Dots are seeds, each with splits of its "
     "own.",

@@ -86,7 +86,8 @@ def finite_width(
     Args:
         activation: a name, a module, a function or an `Activation`.
         widths: of the hidden layers, L - 1 of them for a network of L layers of weights.
-        gram: $x_a \\cdot x_b / n_0$ of the inputs, `(m, m)`, or a number for one input.
+        gram: $x_a \\cdot x_b / n_0$ of the inputs, `(m, m)`, or a number for one input. One of zero is the limit of
+            small ones; beside others it takes the slope that autograd gives at a kink.
         bias_variance: $C_b$.
         weight_variance: $C_W$, the variance of a weight times its fan-in.
         bias_rate: $\\lambda_b$, the learning rate of biases beside the global one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -233,33 +233,44 @@ class Chain:
         return Chain(self.maps * depth)
 
 
-def _turned(draw: Draw):  # type: ignore[no-untyped-def]
-    """The tangent kernel of inputs with themselves, as a function of the inputs."""
-    net, width = drawn_network(draw), 1 + draw.width
-    return (
-        Invariance(Orthogonal(width)),
-        lambda x: net(KernelState.of_inputs(x, x)).tangent,
-        lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype),
-    )
+def turned(kernel: Callable[[Chain, Tensor, Tensor], Tensor]):  # type: ignore[no-untyped-def]
+    """The law that a kernel of inputs with themselves stays as all of them are turned."""
+
+    def stated(draw: Draw):  # type: ignore[no-untyped-def]
+        net, width = _drawn_network(draw), 1 + draw.width
+        return (
+            Invariance(Orthogonal(width)),
+            lambda x: kernel(net, x, x),
+            lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype),
+        )
+
+    return stated
 
 
-def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
-    """The kernel of some inputs with others that stay."""
-    net, others = drawn_network(draw), draw.normal(3, draw.width)
-    return (
-        Equivariance(SetPermutation(0)),
-        lambda x: net(KernelState.of_inputs(x, others)).tangent,
-        lambda g: torch.randn(draw.size + 1, draw.width, generator=g).to(draw.dtype),
-    )
+def reordered(kernel: Callable[[Chain, Tensor, Tensor], Tensor]):  # type: ignore[no-untyped-def]
+    """The law that a kernel of some inputs with others that stay follows their order."""
+
+    def stated(draw: Draw):  # type: ignore[no-untyped-def]
+        net, others = _drawn_network(draw), draw.normal(3, draw.width)
+        return (
+            Equivariance(SetPermutation(0)),
+            lambda x: kernel(net, x, others),
+            lambda g: torch.randn(draw.size + 1, draw.width, generator=g).to(draw.dtype),
+        )
+
+    return stated
 
 
-def drawn_network(draw: Draw) -> Chain:
-    """A network of ReLU with biases, for laws."""
+def _drawn_network(draw: Draw) -> Chain:
     return plain_network(Activation("relu", kinks=(0.0,)), 1 + draw.size % 4, Dense(0.1, 1.5))
 
 
-@obeys("turning the inputs", _turned)
-@obeys("order of the inputs", _reordered)
+def _tangent(net: KernelMap, rows: Tensor, columns: Tensor) -> Tensor:
+    return cast(Tensor, net(KernelState.of_inputs(rows, columns)).tangent)
+
+
+@obeys("turning the inputs", turned(_tangent))
+@obeys("order of the inputs", reordered(_tangent))
 def plain_network(activation: Activation | str, depth: int, dense: Dense) -> Chain:
     """So many equal `Dense` layers with an activation between them."""
     activation = Activation(activation) if isinstance(activation, str) else activation

@@ -70,7 +70,7 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
     critical = [(point.weight_variance, point.bias_variance)] if point else []
     marks = [*inputs, *hidden, *critical]
     right, top = 1.25 * max(w for w, _ in marks), max(0.25, 1.35 * max(b for _, b in marks))
-    in_view = float(edge[0, 0]) < top
+    in_view = len(edge) > 0 and float(edge[0, 0]) < top
     right = max(right, 1.4 * float(edge[0, 1])) if in_view else right
     figure = figure_class(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.add_subplot()
@@ -78,7 +78,7 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
     if in_view:
         axes.fill_betweenx(biases, weights, right, color=_CRIMSON, alpha=0.08, linewidth=0)
         axes.plot(weights, biases, color=_GREY, linewidth=1.4)
-    low, ends = (biases, weights) if in_view else ([0, top], right)
+    low, ends = (biases, weights) if in_view else ([0, top], min([right, *weights]))
     axes.fill_betweenx(low, 0, ends, color=_TEAL, alpha=0.08, linewidth=0)
     if inputs:
         axes.scatter(*zip(*inputs, strict=True), s=44, facecolors="none", edgecolors="black", zorder=3)

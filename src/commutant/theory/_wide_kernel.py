@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import geometric_mean
-from ..laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
-from ._kernel_maps import KernelMap, KernelState, drawn_network
+from ..laws import obeys
+from ._kernel_maps import KernelMap, KernelState, reordered, turned
 
 _BLOCK = 512  # rows and columns of a tile
 _CELLS = 1024  # of the table, cubic each
@@ -22,28 +22,12 @@ _MISS = 1e-10  # what the table may miss, relative to the largest value
 _SAME = 2e-15  # 1 - cosine that rounding leaves of identical inputs
 
 
-def _turned(draw: Draw):  # type: ignore[no-untyped-def]
-    """The kernel of inputs with themselves, all of them turned."""
-    net, width = drawn_network(draw), 1 + draw.width
-    return (
-        Invariance(Orthogonal(width)),
-        lambda x: wide_kernel(net, x),
-        lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype),
-    )
+def _lawful(network: KernelMap, rows: Tensor, columns: Tensor) -> Tensor:
+    return wide_kernel(network, rows, None if columns is rows else columns)
 
 
-def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
-    """The kernel of some inputs with others that stay."""
-    net, others = drawn_network(draw), draw.normal(3, draw.width)
-    return (
-        Equivariance(SetPermutation(0)),
-        lambda x: wide_kernel(net, x, others),
-        lambda g: torch.randn(draw.size + 1, draw.width, generator=g).to(draw.dtype),
-    )
-
-
-@obeys("turning the inputs", _turned)
-@obeys("order of the inputs", _reordered)
+@obeys("turning the inputs", turned(_lawful))
+@obeys("order of the inputs", reordered(_lawful))
 def wide_kernel(
     network: KernelMap,
     rows: Float[Tensor, "rows features"],
