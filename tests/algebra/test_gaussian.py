@@ -158,6 +158,8 @@ def test_gradients_of_duals(name):
     points = [t.requires_grad_() for t in (doubles(1.3, 0.5), doubles(0.7, 2.0), doubles(0.4, -0.3))]
     assert torch.autograd.gradcheck(act.dual, points, atol=1e-6)
     assert torch.autograd.gradcheck(act.dual_dot, points, atol=1e-6)
+    if act._formula is not None:
+        assert torch.autograd.gradgradcheck(lambda *at: sum(act.duals(*at)), points, atol=1e-6)
 
 
 def test_the_gradient_of_the_arc_cosine_is_finite_at_full_correlation_and_at_zero():

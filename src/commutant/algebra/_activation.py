@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._duals import GELU, ClosedForm, Erf, Exponential, PiecewiseLinear, Wave
-from ._gaussian import Scalar, checked, checked_pair, evaluate, gaussian_expectation
+from ._gaussian import Scalar, all_finite, checked, checked_pair, evaluate, gaussian_expectation
 from ._gaussian_pairs import gaussian_pair_expectation, slope_of
 from ._hermite import hermite_coefficients
 from ._kinks import derivatives, find_kinks, jumps_of
@@ -216,6 +216,21 @@ class Activation:
         kinks = (self.kinks, self.kinks)
         return gaussian_pair_expectation(self.slope, self.slope, variance_u, variance_v, covariance, kinks=kinks)
 
+    def duals(
+        self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """`dual` and `dual_dot` at once, for less than one after the other where there is a formula.
+
+        Raises:
+            InputError: for an activation that jumps.
+        """
+        self._need_slope("derivative's dual")
+        if self._formula is None:
+            at = (variance_u, variance_v, covariance)
+            return self.dual(*at), self.dual_dot(*at)
+        value, slope = self._formula.both(*checked_pair(variance_u, variance_v, covariance))
+        return self._finite(value), self._finite(slope)
+
     def moments(self, mean: Scalar, variance: Scalar) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
         """Mean and variance of $s(z)$ over $z \\sim N(m, v)$; differentiable in both."""
         first = gaussian_expectation(self, variance, mean, kinks=self.kinks)
@@ -231,7 +246,7 @@ class Activation:
         return hermite_coefficients(self, variance, terms, self.kinks)
 
     def _finite(self, values: Tensor) -> Tensor:
-        if not bool(torch.isfinite(values).all()):
+        if not all_finite(values):
             raise InputError(f"an expectation of {self.name} leaves the range of float64 at so large a variance")
         return values
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,36 +14,44 @@ from ._gaussian import geometric_mean
 _TWO_PI = 2 * math.pi
 
 
-@runtime_checkable
-class ClosedForm(Protocol):
+class ClosedForm(ABC):
     """The two expectations of an activation, by formula, differentiable, broadcast over float64 tensors."""
 
+    @abstractmethod
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
         """$E s(u) s(v)$."""
 
+    @abstractmethod
     def dual_dot(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
         """$E s'(u) s'(v)$, which is the derivative of the former by the covariance."""
 
+    def both(self, u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """The two at once, for less where they have parts in common."""
+        return self.dual(u, v, c), self.dual_dot(u, v, c)
+
 
 @dataclass(frozen=True)
-class PiecewiseLinear:
+class PiecewiseLinear(ClosedForm):
     """$s(z) = a_+ z$ above zero and $a_- z$ below: the arc-cosine kernels of degree one (Cho and Saul 2009)."""
 
     above: float
     below: float
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        if self.above == self.below:
-            return self.above**2 * c * torch.ones_like(u * v)
-        return _ArcCosine.apply(u, v, c, self.above, self.below)
+        return self.both(u, v, c)[0]
 
     def dual_dot(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        return self.both(u, v, c)[1]
+
+    def both(self, u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         if self.above == self.below:
-            return self.above**2 * torch.ones_like(u * v * c)
-        return _ArcCosineSlope.apply(u, v, c, self.above, self.below)
+            slope = self.above**2 * torch.ones_like(u * v * c)
+            return slope * c, slope
+        value, slope = _ArcCosine.apply(u, v, c, self.above, self.below)
+        return value, slope
 
 
-class Erf:
+class Erf(ClosedForm):
     """Williams 1997."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
@@ -54,7 +62,7 @@ class Erf:
 
 
 @dataclass(frozen=True)
-class Wave:
+class Wave(ClosedForm):
     """Sine (odd) or cosine (even)."""
 
     odd: bool
@@ -74,16 +82,17 @@ class Wave:
         return (up + down) / 2
 
 
-class Exponential:
+class Exponential(ClosedForm):
     """$e^z$."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
         return torch.exp((u + v) / 2 + c)
 
-    dual_dot = dual
+    def dual_dot(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        return self.dual(u, v, c)
 
 
-class GELU:
+class GELU(ClosedForm):
     """$z \\Phi(z)$. Differences of large numbers, $(1 + q_u)(1 + q_v) - c^2$ and the like, are taken apart first."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
@@ -101,59 +110,48 @@ class GELU:
         return c / ((1 + u) * (1 + v)).sqrt(), gap, gap + u + v + 1, 1 / (1 + u) + 1 / (1 + v)
 
 
-def angle(u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The angle between two inputs and its sine, from $1 - \\rho$: exact on the diagonal, where arccos is not.
-
-    A right angle where one variance is zero.
-    """
-    norm = geometric_mean(u, v)
-    gap = torch.where(norm > 0, (norm - c) / torch.where(norm > 0, norm, 1.0), 1.0).clamp(0, 2)
-    return 2 * torch.arcsin((gap / 2).sqrt()), (gap * (2 - gap)).sqrt()
-
-
 class _ArcCosine(torch.autograd.Function):
-    """$E s(u) s(v)$ of a piecewise linear s; gradients by Euler's theorem, finite where those of arccos are not."""
+    """Both expectations of a piecewise linear s; gradients by Euler's theorem, finite where those of arccos are not.
+
+    The slope of the second has a pole at full correlation, which is cut off at an angle of 1e-8.
+    """
 
     @staticmethod
     def forward(ctx, u, v, c, above, below):  # type: ignore[no-untyped-def]
-        theta, sine = angle(u, v, c)
-        norm = geometric_mean(u, v) / _TWO_PI
-        cosine = torch.cos(theta)
-        same, opposite = sine + (math.pi - theta) * cosine, sine - theta * cosine
-        value = norm * ((above**2 + below**2) * same - 2 * above * below * opposite)
-        ctx.save_for_backward(u, v, c, value)
+        norm = geometric_mean(u, v)
+        gap = _gap(norm, u, v, c)
+        # Twice the angle of a right triangle with these legs: exact at both ends, where arccos is not.
+        low, high = gap.sqrt(), (2 - gap).sqrt_()
+        bend = (above - below) ** 2 / math.pi
+        slope = torch.atan2(high, low).mul_(bend).add_(above * below)
+        value = low.mul_(high).mul_(bend / 2).addcmul_(gap.neg_().add_(1), slope).mul_(norm)
+        ctx.save_for_backward(u, v, c, value, slope)
         ctx.slopes = above, below
-        return value
+        ctx.set_materialize_grads(False)
+        return value, slope
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        u, v, c, value = ctx.saved_tensors
-        cross = PiecewiseLinear(*ctx.slopes).dual_dot(u, v, c)
-        by = [_over(value - c * cross, 2 * u), _over(value - c * cross, 2 * v), cross]
-        grads = [(grad * part).sum_to_size(t.shape) for part, t in zip(by, (u, v, c), strict=True)]
-        return *grads, None, None
+    def backward(ctx, by_value, by_slope):  # type: ignore[no-untyped-def]
+        u, v, c, value, slope = ctx.saved_tensors
+        scale, by_c = torch.zeros_like(value), torch.zeros_like(value)
+        if by_value is not None:
+            scale, by_c = by_value * (value - c * slope), by_value * slope
+        if by_slope is not None:
+            above, below = ctx.slopes
+            norm = geometric_mean(u, v)
+            gap = _gap(norm, u, v, c)
+            sine = (gap * (2 - gap)).clamp(min=1e-16).sqrt()
+            pole = by_slope * _over((above - below) ** 2 / _TWO_PI * torch.ones_like(sine), norm * sine)
+            scale, by_c = scale - c * pole, by_c + pole
+        grads = (_over(scale, 2 * u), _over(scale, 2 * v), by_c)
+        return *(grad.sum_to_size(t.shape) for grad, t in zip(grads, (u, v, c), strict=True)), None, None
 
 
-class _ArcCosineSlope(torch.autograd.Function):
-    """$E s'(u) s'(v)$; its slope has a pole at full correlation, which is cut off at an angle of 1e-8."""
-
-    @staticmethod
-    def forward(ctx, u, v, c, above, below):  # type: ignore[no-untyped-def]
-        theta, sine = angle(u, v, c)
-        ctx.save_for_backward(u, v, c, sine)
-        ctx.slopes = above, below
-        return ((above**2 + below**2) * (math.pi - theta) + 2 * above * below * theta) / _TWO_PI
-
-    @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        u, v, c, sine = ctx.saved_tensors
-        above, below = ctx.slopes
-        by_c = _over(
-            (above - below) ** 2 / _TWO_PI * torch.ones_like(sine), geometric_mean(u, v) * sine.clamp(min=1e-8)
-        )
-        by = [_over(-c * by_c, 2 * u), _over(-c * by_c, 2 * v), by_c]
-        grads = [(grad * part).sum_to_size(t.shape) for part, t in zip(by, (u, v, c), strict=True)]
-        return *grads, None, None
+def _gap(norm: Tensor, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """$1 - \\rho$ of two inputs; 1, a right angle, where one variance is zero."""
+    if bool((u > 0).all()) and bool((v > 0).all()):
+        return (norm - c).div_(norm).clamp_(0, 2)
+    return torch.where(norm > 0, (norm - c) / torch.where(norm > 0, norm, 1.0), 1.0).clamp(0, 2)
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:

@@ -107,9 +107,9 @@ class Dense:
         if tangent is not None:
             bias_rate = b if self.bias_rate is None else self.bias_rate
             weight_rate = w if self.weight_rate is None else self.weight_rate
-            tangent = bias_rate + weight_rate * state.kernel + w * tangent
+            tangent = (weight_rate * state.kernel).add_(tangent, alpha=w).add_(bias_rate)
         return KernelState(
-            kernel=b + w * state.kernel,
+            kernel=(w * state.kernel).add_(b),
             left=b + w * state.left,
             right=b + w * state.right,
             left_mean=torch.zeros_like(state.left),
@@ -131,24 +131,24 @@ class Pointwise:
 
     def __call__(self, state: KernelState) -> KernelState:
         act, (u, v) = self.activation, (state.left[:, None], state.right[None])
-        tangent = state.tangent
-        if tangent is not None:
-            tangent = act.dual_dot(u, v, state.kernel) * tangent
-        return KernelState(
-            kernel=act.dual(u, v, state.kernel),
-            left=_once(act.g, state.left),
-            right=_once(act.g, state.right),
-            left_mean=_once(act.mean, state.left),
-            right_mean=_once(act.mean, state.right),
-            tangent=tangent,
-        )
+        if state.tangent is None:
+            kernel, tangent = act.dual(u, v, state.kernel), None
+        else:
+            kernel, slope = act.duals(u, v, state.kernel)
+            tangent = slope * state.tangent
+        left, right = _of_both(act.g, state)
+        left_mean, right_mean = _of_both(act.mean, state)
+        return KernelState(kernel, left, right, left_mean, right_mean, tangent)
 
 
-def _once(expectation: Callable[[Tensor], Tensor], kernels: Tensor) -> Tensor:
-    """An expectation at every kernel, of which inputs of one norm have only one."""
+def _of_both(expectation: Callable[[Tensor], Tensor], state: KernelState) -> tuple[Tensor, Tensor]:
+    """An expectation at every kernel of both sides, of which inputs of one norm have only one."""
+    kernels = torch.cat([state.left, state.right])
     if kernels.numel() > 1 and bool((kernels == kernels[0]).all()):
-        return expectation(kernels[:1]).expand_as(kernels)
-    return expectation(kernels)
+        values = expectation(kernels[:1]).expand_as(kernels)
+    else:
+        values = expectation(kernels)
+    return values[: len(state.left)], values[len(state.left) :]
 
 
 @dataclass(frozen=True)

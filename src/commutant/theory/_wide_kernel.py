@@ -14,7 +14,7 @@ from ..algebra import geometric_mean
 from ..laws import obeys
 from ._kernel_maps import KernelMap, KernelState, reordered, turned
 
-_BLOCK = 512  # rows and columns of a tile
+_BLOCK = 384  # rows and columns of a tile
 _CELLS = 1024  # of the table, cubic each
 _ORDER = 24  # of the polynomials that it is made from
 _CHECKS = 33  # places at which it is compared with the network
