@@ -240,6 +240,37 @@ def test_variances_whose_product_leaves_the_range():
     assert float(Activation("relu").dual(1e200, 1e200, 1e200)) == pytest.approx(5e199)
 
 
+@pytest.mark.parametrize("rho", [1 - 1e-4, 0.999, 0.5, -0.9999])
+@pytest.mark.parametrize("frequency", [5.0, 10.0, 20.0, 40.0])
+def test_waves_that_nodes_cannot_follow_are_right_or_refused(frequency, rho):
+    def wave(z):
+        return torch.sin(frequency * z)
+
+    def value():
+        return float(gaussian_pair_expectation(wave, wave, 1.0, 1.0, rho, kinks=((), ())))
+
+    a = frequency**2
+    if frequency < 20:
+        assert value() == pytest.approx((math.exp(-a * (1 - rho)) - math.exp(-a * (1 + rho))) / 2, abs=1e-9)
+    elif rho != 0.5:
+        with pytest.raises(InputError, match="does not converge"):
+            value()
+
+
+def test_variances_of_every_size_at_once():
+    act, q = Activation("tanh"), torch.logspace(-12, 2, 8, dtype=torch.float64)
+    u, v = q[:, None].expand(8, 8), q.expand(8, 8)
+    c = 0.6 * (u * v).sqrt()
+    one_by_one = [float(act.dual(*map(float, at))) for at in zip(u.flatten(), v.flatten(), c.flatten(), strict=True)]
+    close(act.dual(q[:, None], q[None], c).flatten(), torch.tensor(one_by_one, dtype=torch.float64), 1e-11)
+
+
+def test_identical_inputs_of_a_kinked_activation():
+    act, q = Activation("selu"), torch.linspace(1.5, 3.5, 400, dtype=torch.float64)
+    for c in (q, q * (1 - 1e-16), q * (1 + 4e-16)):
+        close(act.dual(q, q, c), act.g(q), 1e-9)
+
+
 def test_gelu_of_a_huge_input_is_relu():
     act, relu = Activation("gelu"), Activation("relu")
     close(act.g(doubles(1e20, 1e60)), relu.g(doubles(1e20, 1e60)), 1e-9)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -102,7 +103,7 @@ class _Integrand:
 
     def at(self, u: Tensor, v: Tensor, c: Tensor, tolerance: float) -> Tensor:
         """By Hermite series, and by the double rule where the series is not sure to the last digits."""
-        shape = torch.broadcast_shapes(u.shape, v.shape, c.shape)
+        shape = np.broadcast_shapes(u.shape, v.shape, c.shape)
         if not math.prod(shape):
             return torch.zeros(shape, dtype=torch.float64, device=u.device)
         value, unsure = mehler_series((self.f, self.g), (self.kinks_f, self.kinks_g), (u, v), c)
@@ -138,7 +139,8 @@ class _Integrand:
 
     def _sum(self, u: Tensor, v: Tensor, c: Tensor, order: int) -> Tensor:
         """The double sum: outer nodes `(pairs, nodes)` for u, inner nodes for v at each of them."""
-        slope, spread = c / u, (v - c * c / u).clamp(min=0)
+        slope, spread = c / u, v - c * c / u
+        spread = torch.where(spread > 1e-15 * v, spread, 0.0)  # less is rounding of the covariance
         scales = powers_of_two(RADIUS * float(torch.maximum(u, v).max().sqrt()))
         outer, inner, kinks, halo = (
             torch.tensor(values, dtype=torch.float64, device=u.device)
@@ -159,8 +161,10 @@ class _Integrand:
         value = evaluate(self.g, mean)
         random = variance > 0  # at full correlation v is known from u
         m, s = mean[random], variance[random]
-        z, weights = panel_nodes(panel_edges(m, s.sqrt(), points), order)
-        value[random] = (weights * density(z, s, m) * evaluate(self.g, z)).sum(-1)
+        # By the distance from the mean, of which a small variance leaves no digits in v itself.
+        zero = torch.zeros_like(m)
+        away, weights = panel_nodes(panel_edges(zero, s.sqrt(), points - m[:, None]), order)
+        value[random] = (weights * density(away, s, zero) * evaluate(self.g, m[:, None] + away)).sum(-1)
         return value
 
 

@@ -59,19 +59,32 @@ def hermite_coefficients(
     if not q.numel():
         return torch.zeros(*q.shape, terms, dtype=torch.float64, device=q.device)
     points = kinks_of(f) if kinks is None else tuple(kinks)
-    shape, q = q.shape, q.detach().reshape(-1)
+    coefficients, _ = _series(f, q.detach().reshape(-1), terms, points)
+    return coefficients.reshape(*q.shape, terms)
+
+
+def _series(f: Elementwise, q: Tensor, terms: int, points: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Coefficients `(variances, terms)`, and $E f^2$ by the same nodes, of which the squares of all take their part."""
     sigma = q.sqrt()
-    at = torch.tensor([*points, *powers_of_two(RADIUS * float(sigma.max()))], dtype=torch.float64, device=q.device)
-    z, weights = panel_nodes(panel_edges(torch.zeros_like(q), sigma, at), _ORDER)
-    mass = weights * density(z, q, torch.zeros_like(q)) * evaluate(f, z)
-    x, out = z / torch.where(sigma > 0, sigma, 1.0)[:, None], []
+    most = float(sigma.max())
+    scales = torch.tensor(powers_of_two(RADIUS * most), dtype=torch.float64, device=q.device)
+    kinks = torch.tensor(points, dtype=torch.float64, device=q.device)
+    one, rows = torch.ones_like(q[:1]), torch.ones_like(q)
+    if most == 0 or set(points) <= {0.0}:
+        # Panels between powers of two are fine enough for every smaller variance, too.
+        edges = panel_edges(0 * one, one, torch.cat([kinks, scales / (most or 1.0)]))
+    else:
+        scaled = torch.cat([kinks, scales]) / torch.where(sigma > 0, sigma, 1.0)[:, None]
+        edges = panel_edges(0 * rows, rows, scaled)
+    x, weights = panel_nodes(edges, _ORDER)
+    mass, values = weights * density(x, one.expand(len(x)), 0 * one.expand(len(x))), evaluate(f, sigma[:, None] * x)
+    weighted, out = mass * values, []
     below, this = torch.zeros_like(x), torch.ones_like(x)
     for k in range(terms):
-        out.append((mass * this).sum(-1))
+        out.append(this if len(x) == 1 else (weighted * this).sum(-1))
         below, this = this, (x * this - math.sqrt(k) * below) / math.sqrt(k + 1)
-    constant = torch.zeros(len(q), terms, dtype=torch.float64, device=q.device)
-    constant[:, 0] = evaluate(f, torch.zeros_like(q))
-    return torch.where((q > 0)[:, None], torch.stack(out, -1), constant).reshape(*shape, terms)
+    coefficients = weighted @ torch.cat(out).T if len(x) == 1 else torch.stack(out, -1)
+    return coefficients, (weighted * values).sum(-1)
 
 
 def mehler_series(
@@ -80,24 +93,39 @@ def mehler_series(
     variances: tuple[Tensor, Tensor],
     covariance: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """$E f(u) g(v)$ by 200 terms, and where the rest of the series might be more than rounding.
+    """$E f(u) g(v)$ by n terms, 200 at most, and where the rest of the series might be more than rounding.
 
-    What these terms leave of $E f^2$ and $E g^2$, $r_f$ and $r_g$, bounds the rest by $|\\rho|^{200} \\sqrt{r_f r_g}$
+    What these terms leave of $E f^2$ and $E g^2$, $r_f$ and $r_g$, bounds the rest by $|\\rho|^n \\sqrt{r_f r_g}$
     (Cauchy and Schwarz). The variances broadcast with the covariance, and are taken as they are, not once a pair.
     """
-    series, squares, rests = [], [], []
+    series, rests, resolved = [], [], True
     for f, points, q in zip(functions, kinks, variances, strict=True):
-        coefficients = hermite_coefficients(f, q, _TERMS, points)
-        series.append(coefficients)
-        squares.append(gaussian_expectation(_Squared(f), q, kinks=points))
-        rests.append((squares[-1] - coefficients.square().sum(-1)).clamp(min=0))
+        coefficients, square = _series(f, q.detach().reshape(-1), _TERMS, points)
+        # Nodes are certified where they have most to resolve, at the largest variance.
+        most = int(q.argmax())
+        certified = gaussian_expectation(_Squared(f), q.detach().reshape(-1)[most], kinks=points)
+        resolved &= bool((certified - square[most]).abs() <= 100 * _ROUNDING * certified)
+        rests.append(_rests(coefficients, square).reshape(*q.shape, _TERMS))
+        series.append(coefficients.reshape(*q.shape, _TERMS))
     scale = geometric_mean(*variances)
     rho = torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
+    # No more terms than the worst of these pairs asks for.
+    worst = rests[0].reshape(-1, _TERMS).amax(0) * rests[1].reshape(-1, _TERMS).amax(0)
+    powers = rho.abs().max() ** torch.arange(1, _TERMS + 1, dtype=torch.float64, device=rho.device)
+    terms = 1 + int((powers * worst.sqrt() > _ROUNDING).sum().clamp(max=_TERMS - 1))
     out = torch.zeros_like(rho)
-    for k in range(_TERMS - 1, -1, -1):
-        out.mul_(rho).add_(series[0][..., k] * series[1][..., k])
-    bound = rho.abs() ** _TERMS * (rests[0] * rests[1]).sqrt()
-    return out, bound > _ROUNDING * (squares[0] * squares[1]).sqrt()
+    for k in range(terms - 1, -1, -1):
+        out.mul_(rho).addcmul_(series[0][..., k], series[1][..., k])
+    bound = rho.abs() ** terms * (rests[0][..., terms - 1] * rests[1][..., terms - 1]).sqrt()
+    return out, (bound > _ROUNDING) | (not resolved)
+
+
+def _rests(coefficients: Tensor, square: Tensor) -> Tensor:
+    """What the first 1, 2 ... terms leave of $E f^2$, as shares of it: sums of those that follow, small ones too."""
+    parts = coefficients.square() / torch.where(square > 0, square, 1.0)[:, None]
+    after = torch.cat([parts[:, 1:].flip(-1).cumsum(-1).flip(-1), torch.zeros_like(parts[:, :1])], -1)
+    beyond = (1 - parts.sum(-1, keepdim=True)).clamp(min=torch.finfo(torch.float64).eps)
+    return torch.where(square[:, None] > 0, after + beyond, 0.0)
 
 
 class _Squared:
