@@ -32,6 +32,8 @@ types: $(VENV)/installed
 floors: $(VENV)/installed
 	$(BIN)/lint-imports
 
+# One thread a worker: threads of several workers wait for each other at every barrier.
+unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/installed
 	$(RUN) pytest tests src --doctest-modules --numprocesses=auto --maxprocesses=4 --jaxtyping-packages=$(CHECKED)
 

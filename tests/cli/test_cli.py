@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 MODELS = """
 import torch
@@ -123,7 +124,7 @@ def test_papers_and_doctor():
     ],
 )
 def test_check(models, arguments, code, said):
-    done = commutant("check", *arguments, cwd=models)
+    done = warm.commutant("check", *arguments, cwd=models)
     assert said in done.stdout + done.stderr
     assert done.returncode == code
     assert "Traceback" not in done.stderr
@@ -172,7 +173,7 @@ def test_reproduce_report_and_record(tmp_path):
     ],
 )
 def test_mistakes_are_named(tmp_path, arguments, said):
-    done = commutant(*arguments, cwd=tmp_path)
+    done = warm.commutant(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -251,7 +252,7 @@ def test_minutes_are_minutes_of_the_clock(tmp_path, monkeypatch, capsys):
 
 
 def test_minutes_leave_out_the_dear(tmp_path):
-    done = commutant("reproduce", "lcm", "rnn-sparsity", "--minutes", "0.3", "--jobs", "1",
+    done = commutant("reproduce", "lcm/batch-dependence", "lcm/second-minimum", "--minutes", "0.3", "--jobs", "1",
                      "--seeds", "1", "--runs", tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "skipped lcm/second-minimum: about 3 minutes of computing; run: commutant reproduce lcm/" in done.stdout

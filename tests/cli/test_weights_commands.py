@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from test_cli import commutant
 from torch import nn
+from warm import commutant
 
 from commutant.weights import resize
 

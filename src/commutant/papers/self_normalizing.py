@@ -261,7 +261,7 @@ print(moment_report(net, torch.randn(512, 64)))
         ),
         Claim(
             name="modern",
-            statement="They are ahead, too, of a network with layer normalisation under AdamW and of gradient "
+            statement="SELU networks are ahead, too, of a network with layer normalisation under AdamW and of gradient "
             "boosting as scikit-learn has it.",
             source="not in the paper; what one would use today",
             reported={},
