@@ -257,6 +257,14 @@ def test_waves_that_nodes_cannot_follow_are_right_or_refused(frequency, rho):
             value()
 
 
+def test_a_series_from_nodes_that_miss_the_waves_is_not_believed():
+    def wave(z):
+        return torch.cos(80 * z)
+
+    with pytest.raises(InputError, match="does not converge"):
+        gaussian_pair_expectation(wave, wave, 1.0, 1.0, 0.5, kinks=((), ()))
+
+
 def test_variances_of_every_size_at_once():
     act, q = Activation("tanh"), torch.logspace(-12, 2, 8, dtype=torch.float64)
     u, v = q[:, None].expand(8, 8), q.expand(8, 8)
