@@ -47,6 +47,10 @@ def measure_killer(context):
     return {"seed": float(context.seed)}
 
 
+def measure_reader(context):
+    return {"there": float(context.data_dir is not None)}
+
+
 def experiment(name, measure, seeds=2, **settings):
     return Experiment(
         name, measure, {"small": settings}, {"small": "nothing"}, {"small": "generated"}, {"small": seeds}, minutes=0.1
@@ -60,6 +64,7 @@ def claim(name, experiment, **options):
 
 LINE = experiment("line", measure_line, steps=80)
 KILLER = experiment("killer", measure_killer, seeds=3)
+READER = experiment("reader", measure_reader)
 PAPER = Paper(
     slug="toy",
     title="A toy",
@@ -71,5 +76,5 @@ PAPER = Paper(
     idea="",
     usage="",
     subjects=(),
-    claims=(claim("line", LINE), claim("killer", KILLER)),
+    claims=(claim("line", LINE), claim("killer", KILLER), claim("reader", READER)),
 )

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,133 @@ def test_damaged_files_are_named_and_passed_over(tmp_path, caplog):
     assert "run.json" in caplog.text
     assert run_task(bad) is None
     assert figures(bad) == figures(good)
+
+
+def test_runs_under_other_conditions_are_kept_and_not_mixed_in(tmp_path, caplog):
+    single, double = task(tmp_path), task(tmp_path, precision="bf16-mixed")
+    assert run_task(single) is None
+    first = figures(single)
+    assert double.result() is None
+    assert run_task(double) is None
+    assert double.result() is not None
+    assert "precision 32-true" in caplog.text
+    assert figures(double) != first
+    aside = RunFolder(double.folder.path.with_name("seed-0.set-aside-1"))
+    assert aside.result()["measurement"] == first
+    assert run_task(task(tmp_path, seed=1)) is None
+    judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path / "runs")
+    assert [run["seed"] for run in judged.runs] == [1]
+    assert "seed 0 is left out, it was run with precision bf16-mixed" in caplog.text
+
+
+@pytest.mark.parametrize("package", ["torch", "commutant"])
+def test_runs_of_other_versions_are_not_counted_as_done(tmp_path, package):
+    run = task(tmp_path)
+    assert run_task(run) is None
+    found = run.folder.result()
+    run.folder.write("run.json", {**found, "versions": {**found["versions"], package: "0.0.1"}})
+    assert run.result() is None
+    assert execute([run]) == {}
+    assert run.result()["versions"] == found["versions"]
+
+
+def test_a_killed_run_goes_on_only_under_its_own_conditions(tmp_path):
+    process = start(task(tmp_path), pause="0.05")
+    folder = task(tmp_path).folder
+    while not list((folder.path / "checkpoint").glob("*/step-*")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert run_task(task(tmp_path, precision="bf16-mixed")) is None
+    assert run_task(task(tmp_path / "fresh", precision="bf16-mixed")) is None
+    assert figures(task(tmp_path)) == figures(task(tmp_path / "fresh"))
+
+
+def test_a_run_that_read_data_counts_for_those_data_alone(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "sets").mkdir(parents=True)
+        (tmp_path / name / "sets" / "x.npz").write_bytes(name.encode() * (1 if name == "a" else 2))
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    reads, generated = (task(tmp_path, experiment=e, data_dir=str(tmp_path / "a")) for e in ("reader", "line"))
+    for each in (reads, generated):
+        assert run_task(each) is None
+    assert replace(reads, data_dir=str(tmp_path / "copy")).result() is not None
+    assert replace(reads, data_dir=str(tmp_path / "b")).result() is None
+    assert replace(reads, data_dir=None).result() is None
+    assert replace(generated, data_dir=str(tmp_path / "b")).result() is not None
+
+
+def test_a_damaged_run_on_a_disk_that_is_read_only_is_an_error_in_a_sentence(tmp_path, monkeypatch):
+    run = task(tmp_path)
+    assert run_task(run) is None
+    (run.folder.path / "run.json").write_text("{")
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(RunError, match=r"damaged .* can't be set aside: Read-only file system"):
+        run.folder.result()
+
+
+def stopped(folder, steps=4, model=None, **options):
+    """A training that ended with a checkpoint in the folder."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 1) if model is None else model
+    draw = lambda g, n: torch.randn(n, 2, generator=g)  # noqa: E731
+    options = {"batch_size": 2, "learning_rate": 0.1, "seed": 0, "checkpoint_every": 2, **options}
+    return fit(model, draw, lambda m, x: m(x).square().mean(), steps=steps, folder=folder, **options)
+
+
+def test_a_checkpoint_is_restored_whole_or_not_at_all(tmp_path, caplog):
+    """Whatever is missing in the state: neither weights without their steps nor steps that were written by hand."""
+    whole = stopped(tmp_path / "a").model.state_dict()
+    for number, damage in enumerate(
+        (
+            lambda state: state["optimizer"].pop("param_groups"),
+            lambda state: state.update(step=3),
+            lambda state: state.pop("extra"),
+            lambda state: state["optimizer"].update(numbers={"0": {"step": 1.0}}),
+        )
+    ):
+        folder = tmp_path / f"b{number}"
+        stopped(folder)
+        path = folder / "step-000000004" / "state.json"
+        state = json.loads(path.read_text())
+        damage(state)
+        path.write_text(json.dumps(state))
+        again = stopped(folder)
+        assert "state.json does not match its hash" in caplog.text
+        assert all(torch.equal(again.model.state_dict()[name], value) for name, value in whole.items())
+        caplog.clear()
+
+
+def test_checkpoints_of_another_training_are_refused(tmp_path):
+    stopped(tmp_path)
+    for options, said in (
+        ({"learning_rate": 0.2}, "learning_rate was 0.1 and is 0.2"),
+        ({"seed": 1}, "seed was 0 and is 1"),
+        ({"steps": 8}, "steps was 4 and is 8"),
+        ({"batch_size": 4}, "batch_size was 2 and is 4"),
+        ({"clip": None}, "clip was 1.0 and is None"),
+        ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1))}, "0.bias has shape None"),
+    ):
+        with pytest.raises(InputError, match=r"is of another training: .*" + said):
+            stopped(tmp_path, **options)
+
+
+def test_tied_weights_are_saved_and_resumed(tmp_path):
+    def tied():
+        torch.manual_seed(1)
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        model[1].weight = model[0].weight
+        return model
+
+    first = stopped(tmp_path, model=tied()).model
+    again = stopped(tmp_path, model=tied()).model
+    assert again[0].weight is again[1].weight
+    assert torch.equal(first[0].weight, again[0].weight)
 
 
 def test_nothing_is_unpickled(tmp_path, monkeypatch):

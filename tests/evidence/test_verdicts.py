@@ -1,10 +1,13 @@
+import json
 import math
+import shutil
+import subprocess
 
 import pytest
 from evidence_toy import LINE, PAPER, claim
 
-from commutant import RunError
-from commutant.evidence import Interval, Task, judge, judge_runs, run_task
+from commutant import InputError, RunError
+from commutant.evidence import Interval, Task, judge, judge_runs, record, run_task
 
 
 def verdict(effects, controls=(), bar=0.5):
@@ -24,12 +27,82 @@ def verdict(effects, controls=(), bar=0.5):
         ([0.8, 0.82, 0.81], [[0.7, 0.72, 0.71]], "confounded"),
         ([0.8, 0.82, 0.81], [[0.1, 0.9, 0.5]], "inconclusive"),
         ([0.1, 0.12, 0.11], [[0.7, 0.72, 0.71]], "refuted"),
-        ([0.5, 0.5, 0.5], [], "holds"),
+        ([0.8, 0.81], [], "inconclusive"),
+        ([1.0, 1.0, 1.0], [], "inconclusive"),
+        ([0.0] * 13, [], "inconclusive"),
+        ([1.0, 1.0, 1.0 - 1e-12], [], "inconclusive"),
+        ([1.0] * 14, [], "holds"),
+        ([0.5] * 14, [], "holds"),
+        ([0.0] * 14, [], "refuted"),
+        ([0.8, 0.82, 0.81], [[0.1, 0.1, 0.1]], "inconclusive"),
+        ([0.8, 0.82, 0.81], [[float("nan"), 0.1, 0.2]], "inconclusive"),
         ([float("nan"), 0.9, 0.9], [], "inconclusive"),
     ],
 )
 def test_outcomes(effects, controls, outcome):
     assert verdict(effects, controls).outcome == outcome
+
+
+def test_equal_seeds_would_have_shown_what_happens_to_one_in_five():
+    """A success probability of 0.8 a seed, bar 0.95: three, five or ten equal seeds are no evidence."""
+    for seeds in (3, 5, 10, 13):
+        assert "same value" in verdict([1.0] * seeds, bar=0.95).reason
+        assert 0.8**seeds > 0.05
+    assert verdict([1.0] * 14, bar=0.95).outcome == "holds"
+    assert 0.8**14 < 0.05
+
+
+def share(shares, trials, bar, controls=()):
+    measurements = [
+        {"e": e, "n": trials, **{f"c{i}": c[k] for i, c in enumerate(controls)}} for k, e in enumerate(shares)
+    ]
+    named = {f"c{i}": (lambda m, i=i: m[f"c{i}"]) for i in range(len(controls))}
+    options = {"effect": lambda m: m["e"], "at_least": bar, "basis": "share", "cases": lambda m: m["n"]}
+    return judge(claim("x", LINE, controls=named, **options), measurements)
+
+
+def test_shares_have_the_exact_binomial_interval_over_all_trials():
+    """Reference values: Clopper and Pearson's interval, k = 0, n = 10 and k = 8, n = 10, by their published tables."""
+    assert share([1.0], 10, 0.5).effect.low == pytest.approx(0.025 ** (1 / 10), rel=1e-9)
+    assert share([0.0, 0.0], 5, 0.5).effect.high == pytest.approx(1 - 0.025 ** (1 / 10), rel=1e-9)
+    found = share([0.8, 0.8], 5, 0.5).effect
+    assert (round(found.low, 4), round(found.high, 4)) == (0.4439, 0.9748)
+    assert (found.cases, found.seeds) == (10, 2)
+    assert share([1.0] * 3, 1000, 0.995).outcome == "holds"
+    assert share([1.0] * 3, 100, 0.995).outcome == "inconclusive"
+    assert share([0.9] * 3, 1000, 0.995).outcome == "refuted"
+    assert share([1.0] * 3, 1000, 0.995, [[0.0] * 3]).outcome == "holds"
+    assert share([1.0] * 3, 1000, 0.995, [[1.0] * 3]).outcome == "confounded"
+    assert share([1.2], 10, 0.5).outcome == "inconclusive"
+    assert share([1.0], 0, 0.5).outcome == "inconclusive"
+
+
+def test_shares_that_differ_between_seeds_more_than_their_trials_explain_have_the_wider_interval():
+    shares = [1.0, 1.0, 0.7]
+    found, seeds = share(shares, 100_000, 0.5).effect, Interval.of(shares)
+    assert found.low == seeds.low
+    assert found.high == seeds.high
+
+
+def identity(values, cases=100.0, bar=0.5):
+    options = {"effect": lambda m: m["e"], "at_least": bar, "basis": "identity", "cases": lambda m: cases}
+    return judge(claim("x", LINE, **options), [{"e": e} for e in values])
+
+
+def test_an_identity_is_exact_and_one_case_refutes_it():
+    assert identity([7.0]).outcome == "holds"
+    assert "exact: no case of 300" in identity([7.0, 7.0, 7.0]).reason
+    assert identity([7.0, 7.0, 0.4]).outcome == "refuted"
+    assert "at 0.4" in identity([7.0, 7.0, 0.4]).reason
+    assert identity([7.0, float("nan")]).outcome == "inconclusive"
+    assert identity([7.0], cases=0.0).outcome == "inconclusive"
+
+
+def test_a_basis_without_its_cases_is_refused():
+    with pytest.raises(InputError, match="basis 'share' and no count of cases"):
+        claim("x", LINE, basis="share")
+    with pytest.raises(InputError, match="only there"):
+        claim("x", LINE, cases=lambda m: 1.0)
 
 
 def test_the_interval_is_students():
@@ -50,8 +123,47 @@ def test_a_record_holds_the_figures_that_every_seed_has():
     }
 
 
+def test_a_figure_that_is_not_finite_is_recorded_as_none(tmp_path):
+    for seed in range(2):
+        assert run_task(Task("evidence_toy", "line", "small", seed, str(tmp_path))) is None
+    folder = Task("evidence_toy", "line", "small", 1, str(tmp_path)).folder
+    run = folder.result()
+    folder.write("run.json", {**run, "measurement": {**run["measurement"], "wide": math.nan}})
+    judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path)
+    found = json.loads(record(PAPER, judged, tmp_path / "results").read_text())
+    assert found["figures"]["wide"] == {"mean": None, "sd": None}
+    assert found["figures"]["narrow"]["sd"] is not None
+
+
+def test_folders_that_are_no_runs_are_passed_over(tmp_path):
+    task = Task("evidence_toy", "line", "small", 0, str(tmp_path))
+    assert run_task(task) is None
+    for name in ("seed-0-old", "seed-", "seed-0.set-aside-1", "seed-x"):
+        shutil.copytree(task.folder.path, task.folder.path.with_name(name))
+    assert len(judge_runs(PAPER, PAPER.claims[0], "small", tmp_path).runs) == 1
+
+
+def test_an_unknown_scale_is_named(tmp_path):
+    with pytest.raises(InputError, match="unknown scale 'foo'; expected one of small"):
+        judge_runs(PAPER, PAPER.claims[0], "foo", tmp_path)
+
+
+def test_the_commit_of_a_record_is_that_of_the_library(tmp_path, monkeypatch):
+    """Not that of the repository in which somebody runs the command."""
+    from commutant.evidence._record import _commit
+
+    def git(*arguments):
+        command = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "another project")
+    monkeypatch.chdir(tmp_path)
+    assert _commit() != git("rev-parse", "--short", "HEAD")
+
+
 def test_runs_of_an_older_measure_are_named(tmp_path):
     assert run_task(Task("evidence_toy", "line", "small", 0, str(tmp_path))) is None
     newer = claim("line", LINE, effect=lambda m: m["a figure of today"])
-    with pytest.raises(RunError, match=r"lack the figure 'a figure of today'.*delete that folder"):
+    with pytest.raises(RunError, match=r"lack the figure 'a figure of today'.*delete the folder"):
         judge_runs(PAPER, newer, "small", tmp_path)

@@ -75,7 +75,7 @@ def reproduce(
     _show(console, judged)
     for name, reason in skipped.items():
         console.print(f"[yellow]skipped[/] {name}: {reason}", soft_wrap=True, highlight=False)
-    late = [t for t in tasks if t not in failed and t.folder.result() is None]
+    late = [t for t in tasks if t not in failed and t.result() is None]
     for name in dict.fromkeys(f"{t.paper.slug}/{t.experiment}" for t in late):
         seeds_left = [str(t.seed) for t in late if f"{t.paper.slug}/{t.experiment}" == name]
         reason = f"the {minutes:g} minutes were over before seed {', '.join(seeds_left)} started"
@@ -115,7 +115,7 @@ def _too_dear(
 
 
 def _run(console: Console, tasks: list[Task], jobs: int, backend: str) -> dict[Task, str]:
-    pending = [task for task in tasks if task.folder.result() is None]
+    pending = [task for task in tasks if task.result() is None]
     if len(pending) < len(tasks):
         console.print(f"{len(tasks) - len(pending)} of {len(tasks)} runs were done before")
     if not pending:

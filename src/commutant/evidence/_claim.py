@@ -6,10 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from .._errors import InputError
 from ._context import Context, Measurement
+
+Basis: TypeAlias = Literal["seeds", "share", "identity"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ class Claim:
         at_least: the bar.
         controls: arms that would show the same effect if it were an artefact; each gives one number a seed.
         reported_effect: the effect computed from the paper's own figures, where it gives them.
+        basis: What the interval of the effect is.
+            `"seeds"`: the mean over seeds, for whatever varies from seed to seed, such as trained networks.
+            `"share"`: a share of trials that are independent within a seed too, such as drawn inputs of a fixed
+            function; `cases` counts them.
+            `"identity"`: nothing random decides, every one of `cases` cases must lie at or above the bar.
+        cases: From a measurement to the number of trials or cases behind the effect.
+
+    Raises:
+        InputError: when `basis` is a share or an identity and `cases` is missing.
     """
 
     name: str
@@ -73,6 +84,15 @@ class Claim:
     at_least: float
     controls: dict[str, Callable[[Measurement], float]] = field(default_factory=dict)
     reported_effect: float | None = None
+    basis: Basis = "seeds"
+    cases: Callable[[Measurement], float] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.basis == "seeds") != (self.cases is None):
+            raise InputError(
+                f"claim {self.name!r} has the basis {self.basis!r} and {'no' if self.cases is None else 'a'} count of "
+                "cases; give `cases` for a share or an identity, and only there"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,46 +4,55 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from ..training import Checkpoints, fit
+from ._conditions import DATA_MARK, data_digest
 from ._folder import RunFolder
 
 Measurement: TypeAlias = dict[str, float]
 """The figures of one seed at one scale; those whose names start with `_` are for the plot and stay out of records."""
 
 
-@dataclass
 class Context:
     """The surroundings of one measurement.
 
     Args:
-        seed: of everything random.
-        settings: of the experiment, at this scale.
-        folder: of the run.
-        fabric: a launched Lightning Fabric.
-        data_dir: a local folder of data sets, or None.
-        tensorboard: whether to write TensorBoard logs too.
+        seed: Seed of everything random.
+        settings: Settings of the experiment at this scale.
+        folder: Folder of the run.
+        fabric: A launched Lightning Fabric.
+        data_dir: Local folder of data sets, or None.
+        tensorboard: Whether to write TensorBoard logs too.
     """
 
-    seed: int
-    settings: dict[str, Any]
-    folder: RunFolder
-    fabric: Any
-    data_dir: str | None = None
-    tensorboard: bool = False
-    total_arms: int = 1
-    _done_arms: int = field(default=0, init=False)
-    _started: float = field(default_factory=time.monotonic, init=False)
-    _seconds_before: float = field(default=0.0, init=False)
-    _writer: Any = field(default=None, init=False)
+    def __init__(
+        self,
+        seed: int,
+        settings: dict[str, Any],
+        folder: RunFolder,
+        fabric: Any,
+        data_dir: str | None = None,
+        tensorboard: bool = False,
+    ) -> None:
+        self.seed, self.settings, self.folder, self.fabric = seed, settings, folder, fabric
+        self.tensorboard = tensorboard
+        self.total_arms = 1
+        self._data_dir = data_dir
+        self._done_arms = 0
+        self._started = time.monotonic()
+        self._seconds_before = float((folder.read("progress.json") or {}).get("seconds", 0.0))
+        self._writer: Any = None
 
-    def __post_init__(self) -> None:
-        self._seconds_before = float((self.folder.read("progress.json") or {}).get("seconds", 0.0))
+    @property
+    def data_dir(self) -> str | None:
+        """The local folder of data sets; what reads it depends on its contents, and the run says so."""
+        if self.fabric.global_rank == 0 and not (self.folder.path / DATA_MARK).exists():
+            self.folder.write(DATA_MARK, {"data": data_digest(self._data_dir)})
+        return self._data_dir
 
     @property
     def seconds(self) -> float:

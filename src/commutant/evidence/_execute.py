@@ -22,8 +22,9 @@ import torch
 
 from .._errors import CommutantError, InputError, RunError, require
 from ._claim import Experiment, Paper
+from ._conditions import DATA_MARK, conditions, data_digest, differences
 from ._context import Context
-from ._folder import RunFolder, environment
+from ._folder import RunFolder, environment, versions
 
 logger = logging.getLogger("commutant")
 
@@ -72,6 +73,18 @@ class Task:
         """Where the run lives."""
         return run_folder(self.paper, self.paper.experiment(self.experiment), self.scale, self.seed, Path(self.runs))
 
+    def result(self) -> dict[str, Any] | None:
+        """Return the `run.json` of the finished run, or None where there is none under the conditions of this task."""
+        found = self.folder.result()
+        return found if found is not None and not self.other_conditions(found) else None
+
+    def other_conditions(self, run: dict[str, Any]) -> list[str]:
+        """Say in what a run in this task's folder differs from what the task asks for."""
+        head = {**conditions(self), "versions": versions()}
+        if run.get("data") is not None:
+            head["data"] = data_digest(self.data_dir)
+        return differences(run, head)
+
 
 def run_folder(paper: Paper, experiment: Experiment, scale: str, seed: int, runs: Path) -> RunFolder:
     """The folder of one run."""
@@ -85,7 +98,7 @@ def run_task(task: Task) -> str | None:
         if task.threads and "LOCAL_RANK" not in os.environ:
             torch.set_num_threads(task.threads)
         folder = task.folder
-        if folder.result() is not None or time.time() > task.not_after:
+        if task.result() is not None or time.time() > task.not_after:
             return None
         if task.devices > 1 and "LOCAL_RANK" not in os.environ:
             return _run_on_devices(task)
@@ -112,11 +125,14 @@ def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
         "scale": task.scale,
         "seed": task.seed,
         "settings": experiment.settings[task.scale],
-        "precision": task.precision,
-        "devices": task.devices,
+        **conditions(task),
     }
     if fabric.global_rank == 0:
+        before = {**(folder.read("run.json") or {}), **(folder.read(DATA_MARK) or {})}
+        if other := task.other_conditions(before):
+            folder.set_aside(", ".join(other))
         folder.write("run.json", {**head, "status": "running", "started": time.time(), **environment()})
+    fabric.barrier()
     context = Context(
         seed=task.seed,
         settings=experiment.settings[task.scale],
@@ -127,8 +143,9 @@ def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
     )
     measurement = experiment.measure(context)
     if fabric.global_rank == 0:
-        record = {**head, "status": "done", "seconds": round(context.seconds, 1), **environment()}
-        folder.write("run.json", {**record, "measurement": measurement})
+        record = {**head, **(folder.read(DATA_MARK) or {"data": None}), "status": "done", **environment()}
+        record |= {"finished": time.time(), "seconds": round(context.seconds, 1), "measurement": measurement}
+        folder.write("run.json", record)
 
 
 def _run_on_devices(task: Task) -> str | None:
@@ -182,7 +199,7 @@ def execute(
         The tasks that failed, each with the reason in a sentence.
     """
     for attempt in range(_ATTEMPTS):
-        pending = [task for task in tasks if task.folder.result() is None]
+        pending = [task for task in tasks if task.result() is None]
         if not pending:
             break
         with _watch(pending, on_progress):
@@ -196,7 +213,7 @@ def execute(
         failed = {task: error for task, error in zip(pending, errors, strict=True) if error is not None}
         if on_progress is not None:
             for task in pending:
-                if task in failed or task.folder.result() is not None:
+                if task in failed or task.result() is not None:
                     on_progress(task, 1.0, failed.get(task))
         return failed
     return {}
@@ -250,7 +267,7 @@ def _watch(tasks: list[Task], on_progress: Callable[[Task, float, str | None], N
             for task in tasks:
                 path = task.folder.path / "progress.json"
                 try:
-                    done = 1.0 if task.folder.result() else float(json.loads(path.read_text())["done"])
+                    done = 1.0 if task.result() else float(json.loads(path.read_text())["done"])
                 except (OSError, ValueError, KeyError):
                     continue
                 on_progress(task, min(done, 0.999), None)

@@ -7,8 +7,9 @@ import logging
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,20 @@ class RunFolder:
         finally:
             lock.release()
 
+    def set_aside(self, reason: str) -> None:
+        """Move the contents into a folder beside this one: a run under other conditions is kept, not mixed in."""
+        number = 1
+        while (target := self.path.with_name(f"{self.path.name}.set-aside-{number}")).exists():
+            number += 1
+        logger.warning("%s was run with %s; kept as %s", self.path, reason, target.name)
+        try:
+            target.mkdir()
+            for each in self.path.iterdir():
+                if each.name != ".lock":
+                    each.rename(target / each.name)
+        except OSError as error:
+            raise RunError(f"can't write to {target}: {error.strerror or error}; choose another --runs") from None
+
     def result(self) -> dict[str, Any] | None:
         """The contents of `run.json` of a finished run, or None."""
         record = self.read("run.json")
@@ -56,7 +71,7 @@ class RunFolder:
         """A JSON file of the run; a damaged one is named, set aside and treated as missing."""
         path = self.path / name
         try:
-            record = json.loads(path.read_text())
+            record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict):
                 raise ValueError("it holds no JSON object")
             return record
@@ -66,7 +81,13 @@ class RunFolder:
             raise RunError(f"can't read {path}: {error.strerror or error}; choose another --runs") from None
         except (ValueError, UnicodeDecodeError) as error:
             logger.warning("%s is damaged (%s); set aside as %s.damaged", path, error, path.name)
-            path.replace(path.with_name(path.name + ".damaged"))
+            try:
+                path.replace(path.with_name(path.name + ".damaged"))
+            except OSError as failure:
+                raise RunError(
+                    f"{path} is damaged ({error}) and can't be set aside: {failure.strerror or failure}; "
+                    "choose another --runs"
+                ) from None
             return None
 
     def write(self, name: str, record: dict[str, Any]) -> None:
@@ -77,7 +98,7 @@ class RunFolder:
         """Append to the training curves; what a killed run logged beyond its checkpoint is written again, equal."""
         line = json.dumps({"arm": arm, "step": step, **values})
         try:
-            with (self.path / "metrics.jsonl").open("a") as file:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
             raise RunError(f"can't write to {self.path}: {error.strerror or error}") from None
@@ -86,7 +107,7 @@ class RunFolder:
         """The training loss of every arm, by step."""
         found: dict[str, dict[int, float]] = {}
         path = self.path / "metrics.jsonl"
-        for line in path.read_text().splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
             try:
                 entry = json.loads(line)
                 found.setdefault(entry["arm"], {})[int(entry["step"])] = float(entry["loss"])
@@ -104,7 +125,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("w") as file:
+        with scratch.open("w", encoding="utf-8") as file:
             json.dump(record, file, indent=1)
             file.write("\n")
             file.flush()
@@ -115,16 +136,20 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
         raise RunError(f"can't write {path}: {error.strerror or error}") from None
 
 
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a figure may depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("commutant", "torch", "torch-geometric", "lightning-fabric", "numpy", "scipy", "scikit-learn"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
 def environment() -> dict[str, Any]:
     """Versions, hardware and time: what a reader needs to know about where a figure comes from."""
-    versions = {"python": platform.python_version()}
-    for package in ("commutant", "torch", "torch-geometric", "lightning-fabric", "numpy", "scipy", "scikit-learn"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return {
-        "versions": versions,
+        "versions": versions(),
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

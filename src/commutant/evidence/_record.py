@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import re
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -13,10 +15,15 @@ from typing import Any
 
 from .._errors import InputError, RunError
 from ._claim import Claim, Paper
+from ._conditions import differences
 from ._context import Measurement
 from ._execute import run_folder
-from ._folder import write_json
+from ._folder import RunFolder, write_json
 from ._verdict import Interval, Verdict, judge
+
+logger = logging.getLogger("commutant")
+
+_SEED = re.compile(r"seed-\d+")
 
 
 @dataclass(frozen=True)
@@ -37,25 +44,41 @@ class Judged:
 
 
 def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | None:
-    """Judge a claim from its finished runs on disk; None where there is none."""
-    found = []
-    root = run_folder(paper, claim.experiment, scale, 0, runs).path.parent
-    for path in sorted(root.glob("seed-*"), key=lambda p: int(p.name.removeprefix("seed-"))):
-        seed = int(path.name.removeprefix("seed-"))
-        record = run_folder(paper, claim.experiment, scale, seed, runs).result()
-        if record is not None:
-            found.append(record)
+    """Judge a claim from its finished runs on disk; None where there is none.
+
+    Runs of one verdict share their conditions (precision, devices, versions, data): those of the run that finished
+    last decide, and a warning names the others.
+
+    Raises:
+        InputError: for a scale that the experiment does not have.
+        RunError: for runs that lack a figure which the claim reads.
+    """
+    if scale not in claim.experiment.settings:
+        raise InputError(f"unknown scale {scale!r}; expected one of {', '.join(claim.experiment.settings)}")
+    found = _finished(run_folder(paper, claim.experiment, scale, 0, runs).path.parent)
     if not found:
         return None
+    root, last = f"{paper.slug}/{claim.experiment.name}", max(found, key=lambda run: run.get("finished", 0.0))
+    other = {run["seed"]: differences(run, last) for run in found}
+    for seed, reasons in other.items():
+        if reasons:
+            logger.warning("%s: seed %s is left out, it was run with %s", root, seed, ", ".join(reasons))
+    found = [run for run in found if not other[run["seed"]]]
     measurements = [record["measurement"] for record in found]
     try:
         verdict = judge(claim, measurements)
     except KeyError as error:
         raise RunError(
-            f"runs of {paper.slug}/{claim.experiment.name} in {root} lack the figure {error}: an older version of the "
-            "library measured them; delete that folder and run again"
+            f"runs of {root} lack the figure {error}: an older version of the library measured them; delete the folder "
+            f"{run_folder(paper, claim.experiment, scale, 0, runs).path.parent} and run again"
         ) from None
     return Judged(claim, scale, verdict, measurements, found)
+
+
+def _finished(root: Path) -> list[dict[str, Any]]:
+    """Return the `run.json` of every finished run, by seed; folders of other names are not runs."""
+    named = [(int(p.name.removeprefix("seed-")), p) for p in root.glob("seed-*") if _SEED.fullmatch(p.name)]
+    return [run for _, path in sorted(named) if (run := RunFolder(path).result()) is not None]
 
 
 def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
@@ -63,12 +86,18 @@ def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
     return {
         key: {
             "mean": statistics.fmean(m[key] for m in measurements),
-            "sd": statistics.stdev([m[key] for m in measurements]) if len(measurements) > 1 else 0.0,
+            "sd": _stdev([m[key] for m in measurements]),
         }
         for key in measurements[0]
         if not key.startswith("_")
         and all(key in m for m in measurements)  # a seed measured by an older version may know others
     }
+
+
+def _stdev(values: list[float]) -> float:
+    if not all(math.isfinite(v) for v in values):
+        return math.nan
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def record(paper: Paper, judged: Judged, results: Path) -> Path:
@@ -90,6 +119,8 @@ def record(paper: Paper, judged: Judged, results: Path) -> Path:
             "verdict": verdict.outcome,
             "reason": verdict.reason,
             "effect": {"label": claim.effect_label, **_interval(verdict.effect)},
+            "basis": claim.basis,
+            "cases": verdict.effect.cases,
             "bar": verdict.bar,
             "reported_effect": claim.reported_effect,
             "controls": {name: _interval(control) for name, control in verdict.controls.items()},
@@ -116,7 +147,7 @@ def read_records(results: Path) -> list[dict[str, Any]]:
         if path.parent.name == "benchmarks":
             continue
         try:
-            found.append(json.loads(path.read_text()))
+            found.append(json.loads(path.read_text(encoding="utf-8")))
         except ValueError as error:
             raise InputError(f"record {path} is damaged: {error}") from None
     return found
@@ -131,8 +162,14 @@ def _round(value: float) -> float | None:  # JSON knows no infinity
 
 
 def _commit() -> str | None:
+    """Return the commit of the library's own sources, where they lie in a repository that tracks them."""
+    source = Path(__file__)
     try:
-        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, timeout=10)
+        tracked = ["git", "-C", str(source.parent), "ls-files", "--error-unmatch", source.name]
+        if subprocess.run(tracked, capture_output=True, timeout=10).returncode:
+            return None
+        head = ["git", "-C", str(source.parent), "rev-parse", "--short", "HEAD"]
+        done = subprocess.run(head, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

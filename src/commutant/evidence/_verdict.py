@@ -4,37 +4,113 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ._claim import Claim
+from ._claim import Basis, Claim
 from ._context import Measurement
 
 Outcome: TypeAlias = Literal["holds", "refuted", "inconclusive", "confounded"]
 
+MIN_SEEDS = 3
+"""Seeds that an interval over seeds needs: two have a spread that says nearly nothing."""
+MIN_EQUAL_SEEDS = 14
+"""Seeds that a verdict needs where all give the same value: 0.8 ** 14 < 0.05, so what happens to one seed in five
+would have been seen."""
+_ROUNDING = 1e-9  # relative spread at which values count as equal
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its two-sided 95 % interval (Student's t)."""
+    """The mean of an effect and the interval that decides about it.
+
+    Attributes:
+        mean: Mean over seeds.
+        low: Lower end; minus infinity where the seeds give no interval.
+        high: Upper end.
+        seeds: Number of seeds.
+        basis: What the interval is, see `Claim.basis`.
+        cases: Number of trials or cases over all seeds; 0 for the basis `"seeds"`.
+        undecided: Why there is no interval, in a sentence; empty where there is one.
+    """
 
     mean: float
     low: float
     high: float
     seeds: int
+    basis: Basis = "seeds"
+    cases: int = 0
+    undecided: str = ""
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Interval:
-        """The interval of a mean; of one value it is the whole line."""
-        from scipy.special import stdtrit
+    def of(cls, values: Sequence[float], basis: Basis = "seeds", cases: Sequence[float] = ()) -> Interval:
+        """Return the interval of the values of several seeds.
 
-        mean = statistics.fmean(values)
-        if not all(math.isfinite(v) for v in values):
-            return cls(mean, -math.inf, math.inf, len(values))
-        if len(values) < 2:
-            return cls(mean, -math.inf, math.inf, len(values))
-        half = float(stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
-        return cls(mean, mean - half, mean + half, len(values))
+        - `"seeds"`: two-sided 95 % interval of the mean (Student's t);
+        - `"share"`: two-sided 95 % Clopper-Pearson interval over all trials, widened to Student's where the seeds
+          spread more than their trials explain;
+        - `"identity"`: smallest and largest value.
+
+        Args:
+            values: One value a seed.
+            basis: What the interval is.
+            cases: Number of trials (of a share) or cases (of an identity) of each seed.
+        """
+        mean, total = statistics.fmean(values), round(sum(cases))
+        problem = _no_interval(values, basis, cases)
+        if problem:
+            return cls(mean, -math.inf, math.inf, len(values), basis, total, problem)
+        if basis == "identity":
+            return cls(mean, min(values), max(values), len(values), basis, total)
+        low, high = _student(values) if len(values) > 1 else (math.inf, -math.inf)
+        if basis == "share":
+            successes = math.fsum(v * n for v, n in zip(values, cases, strict=True))
+            mean = successes / total
+            exact = _clopper_pearson(successes, total)
+            low, high = min(low, exact[0]), max(high, exact[1])
+        return cls(mean, low, high, len(values), basis, total)
+
+
+def _no_interval(values: Sequence[float], basis: Basis, cases: Sequence[float]) -> str:
+    """Say why the values give no interval; an empty string where they do."""
+    if not all(math.isfinite(v) for v in (*values, *cases)):
+        return "the figure of a seed is not finite"
+    if basis != "seeds":
+        if not all(n >= 1 for n in cases):
+            return "a seed has no cases"
+        if basis == "share" and not all(0 <= v <= 1 for v in values):
+            return "a share lies outside 0 to 1"
+        return ""
+    if len(values) < MIN_SEEDS:
+        return f"a verdict needs at least {MIN_SEEDS} seeds, there {_are(len(values))}"
+    if max(values) - min(values) <= _ROUNDING * max(map(abs, values)) and len(values) < MIN_EQUAL_SEEDS:
+        return (
+            f"all {len(values)} seeds give the same value, which says nothing about the spread; "
+            f"without spread a verdict needs {MIN_EQUAL_SEEDS} seeds"
+        )
+    return ""
+
+
+def _are(number: int) -> str:
+    return "is 1" if number == 1 else f"are {number}"
+
+
+def _student(values: Sequence[float]) -> tuple[float, float]:
+    from scipy.special import stdtrit
+
+    mean, n = statistics.fmean(values), len(values)
+    half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def _clopper_pearson(successes: float, trials: int) -> tuple[float, float]:
+    from scipy.special import betaincinv
+
+    failures = trials - successes
+    low = float(betaincinv(successes, failures + 1, 0.025)) if successes > 0 else 0.0
+    high = float(betaincinv(successes + 1, failures, 0.975)) if failures > 0 else 1.0
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -49,29 +125,42 @@ class Verdict:
 
 
 def judge(claim: Claim, measurements: Sequence[Measurement]) -> Verdict:
-    """Compare the 95 % interval of the effect with the bar, and every control with it too.
+    """Compare the interval of the effect with the bar, and the interval of every control too.
 
     - *holds*: the interval lies at or above the bar, and that of every control below it;
-    - *refuted*: the interval lies below the bar;
+    - *refuted*: the interval lies below the bar; an identity is refuted by one case;
     - *confounded*: the effect is there, but a control shows it as well;
-    - *inconclusive*: an interval that decides lies across the bar.
+    - *inconclusive*: there is no interval, or one that decides lies across the bar.
+
+    An interval over seeds needs at least 3 seeds, and 14 where all give the same value.
     """
-    effect = Interval.of([claim.effect(m) for m in measurements])
-    controls = {name: Interval.of([control(m) for m in measurements]) for name, control in claim.controls.items()}
+    cases = [] if claim.cases is None else [float(claim.cases(m)) for m in measurements]
+
+    def interval(figure: Callable[[Measurement], float]) -> Interval:
+        return Interval.of([float(figure(m)) for m in measurements], claim.basis, cases)
+
+    effect, controls = interval(claim.effect), {name: interval(control) for name, control in claim.controls.items()}
     bar = claim.at_least
 
     def verdict(outcome: Outcome, reason: str) -> Verdict:
         return Verdict(outcome, effect, bar, controls, reason)
 
+    if effect.undecided:
+        return verdict("inconclusive", effect.undecided)
     if effect.high < bar:
         return verdict("refuted", f"the whole interval lies below the bar of {bar:g}")
+    if effect.low < bar and claim.basis == "identity":
+        return verdict("refuted", f"one of {effect.seeds} seeds lies below the bar of {bar:g}, at {effect.low:g}")
     if effect.low < bar:
-        few = "a single seed gives no interval" if effect.seeds < 2 else f"the interval lies across the bar of {bar:g}"
-        return verdict("inconclusive", few)
+        return verdict("inconclusive", f"the interval lies across the bar of {bar:g}")
     for name, control in controls.items():
-        if control.low >= bar:
+        if not control.undecided and control.low >= bar:
             return verdict("confounded", f"the control “{name}” shows the effect too")
     for name, control in controls.items():
+        if control.undecided:
+            return verdict("inconclusive", f"the control “{name}” does not decide: {control.undecided}")
         if control.high >= bar:
             return verdict("inconclusive", f"the control “{name}” lies across the bar of {bar:g}")
+    if claim.basis == "identity":
+        return verdict("holds", f"exact: no case of {effect.cases} lies below the bar of {bar:g}")
     return verdict("holds", f"the whole interval lies above the bar of {bar:g}")

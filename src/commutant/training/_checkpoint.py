@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .._errors import InputError
+
 logger = logging.getLogger("commutant")
 
+_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 _KEEP = 2  # generations: the last one, and the one before in case the last is damaged
 
 
 class Checkpoints:
     """The checkpoints of one training, in one folder.
 
-    Each is a folder `step-N` with the tensors in safetensors files, the rest in `state.json`, and the SHA-256 of both.
-    It is written under another name and renamed into place; the last two are kept.
+    Each is a folder `step-N` with the tensors in safetensors files, the rest in `state.json`, and the SHA-256 of all
+    three in `hashes.json`. It is written under another name and renamed into place; the last two are kept.
 
     Args:
-        folder: made when first written to.
+        folder: Created when first written to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,35 +45,60 @@ class Checkpoints:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         tensors, plain = _flatten_optimizer(optimizer)
-        save_file({k: v.detach().contiguous() for k, v in model.state_dict().items()}, scratch / "model.safetensors")
-        save_file(tensors, scratch / "optimizer.safetensors")
-        hashes = {name: _sha256(scratch / name) for name in ("model.safetensors", "optimizer.safetensors")}
-        state = {"step": step, "optimizer": plain, "extra": extra, "sha256": hashes}
-        (scratch / "state.json").write_text(json.dumps(state))
+        save_file(_own_storage(model.state_dict()), scratch / "model.safetensors")
+        save_file(_own_storage(tensors), scratch / "optimizer.safetensors")
+        state = {"step": step, "optimizer": plain, "extra": extra}
+        (scratch / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        hashes = {name: _sha256(scratch / name) for name in _FILES}
+        (scratch / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
         _sync(scratch)
         scratch.rename(target)
         for old in self._steps()[:-_KEEP]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+    def load(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, expect: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         """Restore the newest checkpoint that is whole; name the damaged ones and pass them over.
+
+        Nothing is restored in part: a checkpoint is read, verified and compared before it touches model or optimizer.
+
+        Args:
+            model: Module to restore.
+            optimizer: Optimizer to restore.
+            expect: What `extra["settings"]` must hold under the same names.
 
         Returns:
             The number of steps done (0 where there is no good checkpoint) and what was saved as `extra`.
+
+        Raises:
+            InputError: for a whole checkpoint of another model, another optimizer or other settings.
         """
         for folder in reversed(self._steps()):
             try:
-                state = json.loads((folder / "state.json").read_text())
-                for name, digest in state["sha256"].items():
-                    if _sha256(folder / name) != digest:
+                hashes = json.loads((folder / "hashes.json").read_text(encoding="utf-8"))
+                for name in _FILES:
+                    if _sha256(folder / name) != hashes[name]:
                         raise ValueError(f"{name} does not match its hash")
+                state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
                 weights = load_file(folder / "model.safetensors")
-                moments = load_file(folder / "optimizer.safetensors")
-                model.load_state_dict(weights)
-                _restore_optimizer(optimizer, moments, state["optimizer"])
-                return int(state["step"]), state["extra"]
+                optimizer_state = _optimizer_state(load_file(folder / "optimizer.safetensors"), state["optimizer"])
+                step, extra = int(state["step"]), state["extra"]
             except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
                 logger.warning("checkpoint %s is damaged (%s); going back to the one before", folder, error)
+                continue
+            other = (
+                _differs(extra.get("settings", {}), expect or {})
+                or _other_weights(model, weights)
+                or _other_groups(optimizer, state)
+            )
+            if other:
+                raise InputError(
+                    f"checkpoint {folder} is of another training: {other}; choose another folder or delete it"
+                )
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(optimizer_state)
+            return step, extra
         return 0, {}
 
     def remove(self) -> None:
@@ -93,13 +122,36 @@ def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tens
     return tensors, {"numbers": numbers, "param_groups": state["param_groups"]}
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+def _optimizer_state(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[str, Any]:
     state: dict[int, dict[str, Any]] = {int(i): dict(entries) for i, entries in plain["numbers"].items()}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     groups = [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in plain["param_groups"]]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return {"state": state, "param_groups": groups}
+
+
+def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors, as safetensors refuses those that share memory: tied weights are written under each name."""
+    return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+
+
+def _differs(found: dict[str, Any], expect: dict[str, Any]) -> str:
+    other = [f"{k} was {found.get(k)!r} and is {v!r}" for k, v in expect.items() if found.get(k) != v]
+    return ", ".join(other)
+
+
+def _other_weights(model: nn.Module, weights: dict[str, Tensor]) -> str:
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    there = {name: tuple(value.shape) for name, value in weights.items()}
+    names = sorted(n for n in wanted.keys() | there.keys() if wanted.get(n) != there.get(n))
+    return "" if not names else f"{names[0]} has shape {there.get(names[0])}, the model has {wanted.get(names[0])}"
+
+
+def _other_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:
+    wanted = [len(group["params"]) for group in optimizer.param_groups]
+    there = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+    return "" if wanted == there else f"its optimizer has groups of {there} parameters, this one of {wanted}"
 
 
 def _sha256(path: Path) -> str:

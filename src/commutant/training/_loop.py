@@ -68,13 +68,17 @@ def fit(
         on_progress: called with (steps done, steps, mean loss or None).
 
     Raises:
-        InputError: when the loss is not finite, naming the step.
+        InputError: when the loss is not finite, naming the step; when `folder` holds checkpoints of another training.
     """
     if fabric is None:
         fabric = require("lightning_fabric", "evidence").Fabric(accelerator="cpu", devices=1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     checkpoints = None if folder is None else Checkpoints(folder)
-    start, extra = (0, {}) if checkpoints is None else checkpoints.load(model, optimizer)
+    kept = {
+        "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "warmup": warmup,
+        "clip": clip, "weight_decay": weight_decay, "ranks": fabric.world_size,
+    }  # fmt: skip
+    start, extra = (0, {}) if checkpoints is None else checkpoints.load(model, optimizer, expect=kept)
     losses = [(int(step), float(value)) for step, value in extra.get("losses", [])]
     fabric_model, fabric_optimizer = fabric.setup(model, optimizer)
     share = max(1, batch_size // fabric.world_size)
@@ -100,7 +104,7 @@ def fit(
             losses.append((done, total / since))
             total, since = 0.0, 0
             if checkpoints is not None and fabric.global_rank == 0:
-                checkpoints.save(done, model, optimizer, {"losses": losses})
+                checkpoints.save(done, model, optimizer, {"losses": losses, "settings": kept})
             if on_progress is not None:
                 on_progress(done, steps, losses[-1][1])
             last = time.monotonic()
