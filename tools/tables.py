@@ -60,7 +60,7 @@ def records() -> list[dict[str, Any]]:
 
 
 def benchmarks() -> list[dict[str, Any]]:
-    return [json.loads(p.read_text()) for p in sorted((ROOT / "results" / "benchmarks").glob("*.json"))]
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "results" / "benchmarks").glob("*.json"))]
 
 
 def claims_table(paper: str | None = None) -> str:
@@ -69,13 +69,15 @@ def claims_table(paper: str | None = None) -> str:
         if paper is not None and r["paper"] != paper:
             continue
         effect = r["effect"]
-        interval = f"{number(effect['mean'])} ({number(effect['low'])} … {number(effect['high'])})"
+        interval = f"{number(effect['low'])} … {number(effect['high'])}"
+        if r.get("basis") == "identity":
+            interval = f"exact, {number(r['cases'])} cases"
         rows.append(
             [
                 f"`{r['paper']}/{r['claim']}`",
                 r["statement"],
                 f"**{r['verdict']}**",
-                interval,
+                f"{number(effect['mean'])} ({interval})",
                 number(r["bar"]),
                 number(r["reported_effect"]),
                 f"{r['scale']}, {len(r['seeds'])} seeds",
@@ -231,7 +233,7 @@ def pages() -> dict[Path, str]:
     }
     out = {}
     for name, parts in filled.items():
-        text = (ROOT / name).read_text()
+        text = (ROOT / name).read_text(encoding="utf-8")
         for part, content in parts.items():
             text = fill(text, part, content)
         out[ROOT / name] = text
@@ -239,13 +241,13 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> int:
-    stale = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
+    stale = [path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:
         for path in stale:
             print(f"{path.relative_to(ROOT)} differs from what results/ and the code say; run: make tables")
         return int(bool(stale))
     for path, text in pages().items():
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     print(f"{len(stale)} pages written")
     return 0
 

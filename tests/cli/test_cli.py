@@ -192,7 +192,7 @@ import commutant.papers.lcm as lcm
 claims = tuple(replace(c, at_least=1e9) if c.name == "batch-dependence" else c for c in lcm.PAPER.claims)
 lcm.PAPER = replace(lcm.PAPER, claims=claims)
 from commutant.cli import main
-sys.argv = ["commutant", "reproduce", "lcm/batch-dependence", "--seeds", "2", "--jobs", "1", *sys.argv[1:]]
+sys.argv = ["commutant", "reproduce", "lcm/batch-dependence", "--seeds", "3", "--jobs", "1", *sys.argv[1:]]
 main()
 """
     for strict, expected in (([], 0), (["--strict"], 1)):
@@ -261,3 +261,81 @@ def test_minutes_leave_out_the_dear(tmp_path):
     done = commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
     assert done.returncode == 2
     assert "--minutes goes by what the small scale takes" in done.stderr
+
+
+def test_brackets_are_printed_and_every_extra_is_listed(tmp_path):
+    """Brackets of an extra are not markup; an extra that is missing says how to install it."""
+    from importlib import metadata
+
+    code = """
+import sys
+from importlib import metadata
+found = metadata.version
+def version(name):
+    if name in ("transformers", "ase", "networkx"):
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.version = version
+from commutant.cli import main
+sys.argv = ["commutant", "doctor"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}
+    )
+    assert done.returncode == 0, done.stderr
+    for extra in metadata.metadata("commutant").get_all("Provides-Extra"):
+        assert (f"extra {extra} " in done.stdout) == (extra not in ("dev", "docs", "all"))
+    for extra, package in (("hf", "transformers"), ("molecules", "ase"), ("graphs", "networkx")):
+        assert f"missing {package}: pip install 'commutant[{extra}]'" in done.stdout
+
+
+def test_a_failed_run_names_the_extra(tmp_path):
+    (tmp_path / "torch_geometric.py").write_text("raise ImportError('gone')")
+    done = commutant(
+        "reproduce", "lcm/batch-dependence", "--seeds", 1, "--jobs", 1, cwd=tmp_path, PYTHONPATH=str(tmp_path)
+    )
+    assert done.returncode == 2
+    assert "pip install 'commutant[graphs]'" in done.stdout + done.stderr
+
+
+def test_claims_that_cannot_run_are_exit_two(tmp_path):
+    done = warm.commutant("reproduce", "frame-averaging/ligands", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "skipped frame-averaging/ligands" in done.stdout
+    assert "none of the claims asked for can run here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["record", "lcm/batch-dependence", "--scale", "foo"], ["record", "lcm", "--scale", ""]]
+)
+def test_an_unknown_scale_is_exit_two(tmp_path, arguments):
+    done = warm.commutant(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "unknown scale" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_that_nobody_thought_of_is_a_sentence_and_exit_two(tmp_path):
+    code = """
+import sys
+import commutant.cli._show as show
+def broken():
+    raise ZeroDivisionError("one\\ntwo")
+show.show_doctor = broken
+from commutant.cli import main
+sys.argv = ["commutant", "doctor"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"commutant: ZeroDivisionError: one two \(at .*<string>:\d+\)\n", done.stderr)
+
+
+def test_a_terminal_and_a_report_without_unicode(tmp_path):
+    plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = commutant("papers", cwd=tmp_path, **plain)
+    assert done.returncode == 0, done.stderr
+    done = commutant("report", "--no-laws", cwd=tmp_path, **plain)
+    assert done.returncode == 0, done.stderr
+    assert "·" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 
 def main() -> None:
-    """Entry point: errors of the library become one sentence and exit code 2."""
+    """Run the command line: whatever fails is one sentence and exit code 2; 1 is left to verdicts."""
     from .._errors import CommutantError
     from ._app import app
 
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows question marks instead of failing
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     logging.basicConfig(format="commutant: %(message)s", level=logging.WARNING)
     try:
         app(standalone_mode=True)
     except CommutantError as error:
-        print(f"commutant: {error}", file=sys.stderr)
+        _fail(str(error))
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # the reader is gone: nothing to flush at exit
         sys.exit(2)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _fail(f"{type(error).__name__}: {error} (at {place.filename}:{place.lineno})")
+
+
+def _fail(sentence: str) -> None:
+    print(f"commutant: {' '.join(sentence.split())}", file=sys.stderr)
+    sys.exit(2)

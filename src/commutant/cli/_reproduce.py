@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -74,17 +75,24 @@ def reproduce(
     judged = [(p, c.name, judge_runs(p, c, scale, runs)) for p, claims in chosen for c in claims]
     _show(console, judged)
     for name, reason in skipped.items():
-        console.print(f"[yellow]skipped[/] {name}: {reason}", soft_wrap=True, highlight=False)
+        _say(console, "[yellow]skipped[/]", f"{name}: {reason}")
     late = [t for t in tasks if t not in failed and t.result() is None]
     for name in dict.fromkeys(f"{t.paper.slug}/{t.experiment}" for t in late):
         seeds_left = [str(t.seed) for t in late if f"{t.paper.slug}/{t.experiment}" == name]
         reason = f"the {minutes:g} minutes were over before seed {', '.join(seeds_left)} started"
-        console.print(f"[yellow]skipped[/] {name}: {reason}", soft_wrap=True, highlight=False)
+        _say(console, "[yellow]skipped[/]", f"{name}: {reason}")
     for task, error in failed.items():
-        console.print(f"[red]failed[/] {task.experiment}, seed {task.seed}: {error}", soft_wrap=True, highlight=False)
+        _say(console, "[red]failed[/]", f"{task.experiment}, seed {task.seed}: {error}")
     if failed:
         return 2
+    if not tasks and minutes is None:
+        raise InputError("none of the claims asked for can run here; the lines above say why")
     return int(strict and any(j is not None and j.verdict.outcome == "refuted" for _, _, j in judged))
+
+
+def _say(console: Console, label: str, text: str) -> None:
+    """Print a line; brackets in the text are text, as in pip install 'commutant[graphs]'."""
+    console.print(f"{label} {escape(text)}", soft_wrap=True, highlight=False)
 
 
 def _in_words(minutes: float) -> str:
@@ -161,8 +169,11 @@ def _show(console: Console, judged: list[tuple[Paper, str, Judged | None]]) -> N
                 name,
                 f"[{OUTCOMES[verdict.outcome]}]{verdict.outcome}[/]",
                 f"{effect.mean:.3g}",
-                f"{effect.low:.3g} … {effect.high:.3g}",
+                str(effect),
                 f"{verdict.bar:g}",
                 "" if reported is None else f"{reported:.3g}",
             )
         console.print(table)
+        for paper, name, found in judged:
+            if paper.slug == slug and found is not None and found.verdict.outcome == "inconclusive":
+                _say(console, f"[yellow]{name}[/]", f"is inconclusive: {found.verdict.reason}")

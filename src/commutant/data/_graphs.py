@@ -82,7 +82,7 @@ def _from_zip(name: str, path: Path) -> GraphData:
     data_class = require("torch_geometric.data", "graphs").Data
     try:
         with zipfile.ZipFile(path) as archive:
-            lines = io.TextIOWrapper(archive.open(f"{name}/{name}.txt")).read().splitlines()
+            lines = io.TextIOWrapper(archive.open(f"{name}/{name}.txt"), encoding="utf-8").read().splitlines()
             folds = [
                 torch.tensor([int(v) for v in archive.read(f"{name}/10fold_idx/test_idx-{k}.txt").split()])
                 for k in range(1, 11)

@@ -267,7 +267,7 @@ def _watch(tasks: list[Task], on_progress: Callable[[Task, float, str | None], N
             for task in tasks:
                 path = task.folder.path / "progress.json"
                 try:
-                    done = 1.0 if task.result() else float(json.loads(path.read_text())["done"])
+                    done = 1.0 if task.result() else float(json.loads(path.read_text(encoding="utf-8"))["done"])
                 except (OSError, ValueError, KeyError):
                     continue
                 on_progress(task, min(done, 0.999), None)

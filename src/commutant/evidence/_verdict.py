@@ -71,6 +71,13 @@ class Interval:
             low, high = min(low, exact[0]), max(high, exact[1])
         return cls(mean, low, high, len(values), basis, total)
 
+    def __str__(self) -> str:
+        if self.undecided:
+            return "none"
+        if self.basis == "identity":
+            return f"exact, {self.cases} case{'' if self.cases == 1 else 's'}"
+        return f"{self.low:.3g} … {self.high:.3g}"
+
 
 def _no_interval(values: Sequence[float], basis: Basis, cases: Sequence[float]) -> str:
     """Say why the values give no interval; an empty string where they do."""

@@ -58,7 +58,7 @@ def build(runs: Path, output: Path, *, check_laws: bool = True) -> Path:
         }
         pages.append({"paper": paper, "judged": judged, "verdicts": Counter(_outcome(j) for j in judged.values())})
     shared = {
-        "style": (Path(__file__).parent / "templates" / "style.css").read_text(),
+        "style": (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"),
         "rooms": sorted({page["paper"].room for page in pages}),
     }
     try:
@@ -67,9 +67,9 @@ def build(runs: Path, output: Path, *, check_laws: bool = True) -> Path:
             body = environment.get_template("paper.html").render(
                 **shared, **page, **_experiments(page["paper"], runs), laws=_laws(page["paper"]) if check_laws else []
             )
-            (output / f"{page['paper'].slug}.html").write_text(body)
+            (output / f"{page['paper'].slug}.html").write_text(body, encoding="utf-8")
         index = output / "index.html"
-        index.write_text(environment.get_template("index.html").render(**shared, pages=pages))
+        index.write_text(environment.get_template("index.html").render(**shared, pages=pages), encoding="utf-8")
     except OSError as error:
         raise RunError(f"can't write the report to {output}: {error.strerror or error}") from None
     return index
