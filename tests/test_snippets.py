@@ -1,0 +1,53 @@
+"""Every snippet of README and docs runs, page by page, as a reader would run it from top to bottom."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+
+def blocks(language):
+    """Pages with the (line, source) of their blocks in a language."""
+    found = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        here = [(text[: m.start(2)].count("\n"), m[2]) for m in BLOCK.finditer(text) if m[1] == language]
+        if here:
+            found.append(pytest.param(path, here, id=path.name))
+    return found
+
+
+@pytest.mark.parametrize(("page", "found"), blocks("python"))
+def test_python(page, found, unchecked, tmp_path, monkeypatch):
+    """The blocks of a page share their names, as in one notebook."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "snippet"}
+    for line, source in found:
+        exec(compile("\n" * line + source, str(page), "exec"), names)
+    for name in [n for n in names if n.startswith("test_")]:
+        names[name]()
+
+
+@pytest.mark.parametrize(("page", "found"), blocks("bash"))
+def test_commands_exist_with_their_options(page, found):
+    from commutant.cli._app import app
+
+    commands = typer.main.get_command(app)
+    for _, source in found:
+        for line in source.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["commutant"]:
+                commands.commands[words[1]].make_context(words[1], words[2:])
+
+
+def test_every_block_names_its_language():
+    """A block without a language would be skipped here and shown without colors."""
+    for path in PAGES:
+        nameless = [m[2] for m in BLOCK.finditer(path.read_text(encoding="utf-8")) if not m[1]]
+        assert not nameless, f"{path}: {nameless[0]}"
