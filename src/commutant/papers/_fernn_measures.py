@@ -142,6 +142,7 @@ def measure_equivariance(context: Context) -> Measurement:
 
     given = settings["given"]
     return {
+        "cases": float(len(x) * len(closed.generators) * given),  # sequences, velocities and steps
         "fernn": error(FERNN(1, 4, closed, pool=None), closed),
         "mixing": error(FERNN(1, 4, closed, v_mixing=1, pool=None), closed),
         "grnn": error(FERNN(1, 4, Translation.grid(0)), closed),

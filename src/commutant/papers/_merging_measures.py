@@ -151,5 +151,6 @@ def _planted(tag: str, model: nn.Module, example: Tensor, generator: torch.Gener
         with torch.no_grad():
             gap = (small.module(example) - model(example)).abs().max() / model(example).abs().max()
         out[f"{tag}-{arm}@planted"] = sum(right) / len(right)
+        out[f"{tag}@layers"] = float(len(right))
         out[f"{tag}-{arm}@planted-gap"] = float(gap)
     return out

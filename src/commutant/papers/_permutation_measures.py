@@ -12,7 +12,8 @@ from ..evidence import Context, Measurement
 from ..permutations import PermutationNTK, ReLUEnsemble, round_outputs
 from ..permutations import every_binary_input as every_input
 
-SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 400)
+SIZES = tuple(dict.fromkeys(round(1.12**n) for n in range(60)))
+"""Sizes of ensembles, an eighth apart where they are large."""
 _BATCH = 50  # networks at a time, for memory
 
 

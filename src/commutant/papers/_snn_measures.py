@@ -55,9 +55,17 @@ def _moments(context: Context, name: str) -> Measurement:
 
 
 def _contraction() -> Measurement:
-    found = is_self_normalizing("selu")
+    points = 9
+    found = is_self_normalizing("selu", points=points)
     (low, high), (least, most) = found.image
-    return {"contraction": found.contraction, "mean-low": low, "mean-high": high, "var-low": least, "var-high": most}
+    return {
+        "contraction": found.contraction,
+        "grid": float(points**4),
+        "mean-low": low,
+        "mean-high": high,
+        "var-low": least,
+        "var-high": most,
+    }
 
 
 def measure_depths(context: Context) -> Measurement:

@@ -125,6 +125,8 @@ print(small.module, small.summary())""",
             effect=lambda m: min(_recovered(m, 32), _recovered(m, 256)),
             effect_label="share of layers brought back to their width, less a thousand times the change of the outputs",
             at_least=0.99,
+            basis="identity",
+            cases=lambda m: m["w32@layers"] + m["w256@layers"],
             controls={"the paper's distance, which counts what reads the channels": lambda m: m["w256-ifm@planted"]},
         ),
         Claim(

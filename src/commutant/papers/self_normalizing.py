@@ -192,6 +192,8 @@ print(moment_report(net, torch.randn(512, 64)))
             effect=lambda m: 1 - m["contraction"],
             effect_label="one minus the largest singular value on a grid of the domain",
             at_least=0.0,
+            basis="identity",
+            cases=lambda m: m["grid"],
         ),
         Claim(
             name="gradients",
