@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from commutant import InputError
-from commutant.theory import SELU, activations_before, critical_
+from commutant.theory import SELU, activations_before, critical_, swap
 
 
 def deep(act, depth=50, width=256):
@@ -163,3 +163,110 @@ def test_layers_of_ones_own_count_and_computed_weights_are_refused():
 def test_gates_are_no_activations():
     with pytest.raises(InputError, match="multiplies two values"):
         critical_(Between(lambda z: torch.sigmoid(z) * z))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        nn.GLU(),
+        nn.Softmax(-1),
+        nn.LSTM(8, 8),
+        nn.MultiheadAttention(8, 2),
+        nn.Bilinear(8, 8, 8),
+        nn.ConvTranspose1d(8, 8, 3),
+        nn.TransformerEncoderLayer(8, 2, 8),
+        nn.LocalResponseNorm(2),
+        nn.CosineSimilarity(),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_part_that_is_not_known_is_named_before_anything_is_changed(part):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.part, self.last = nn.Linear(8, 8), part, nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.last(self.part(self.first(x)))
+
+    net = Net()
+    kept = [p.clone() for p in net.parameters()]
+    with pytest.raises(InputError, match=type(part).__name__):
+        critical_(net)
+    assert all(torch.equal(p, k) for p, k in zip(net.parameters(), kept, strict=True))
+
+
+@pytest.mark.parametrize("part", [nn.InstanceNorm1d(8), nn.SyncBatchNorm(8), nn.LayerNorm(8), nn.GroupNorm(2, 8)])
+def test_a_layer_after_normalisation_reads_unit_variance(part):
+    done = critical_(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), part, nn.Linear(8, 8)))
+    assert [d.after for d in done] == [None, None]
+    assert done[-1].weight_variance == 1.0
+
+
+def test_a_function_that_normalises_is_as_the_module():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.last(nn.functional.layer_norm(torch.relu(self.first(x)), (8,)))
+
+    assert [d.after for d in critical_(Net())] == [None, None]
+
+
+def test_a_transformer_is_refused_and_not_initialised_in_part():
+    net = nn.Sequential(
+        nn.Linear(8, 16),
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 3),
+        nn.Linear(16, 2),
+    )
+    for options in ({}, {"activation": "relu"}):
+        with pytest.raises(InputError, match=r"TransformerEncoder|MultiheadAttention"):
+            critical_(net, **options)
+
+
+def test_shared_weights_are_named():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, ids):
+            return self.head(torch.tanh(self.embed(ids)))
+
+    for options in ({}, {"activation": "gelu"}):
+        with pytest.raises(InputError, match=r"embed\.weight and head\.weight are one weight"):
+            critical_(Tied(), **options)
+
+
+def test_gpt2_is_refused_with_its_layers_named():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=20, n_positions=8)
+    model = transformers.GPT2LMHeadModel(config)
+    kept = [p.clone() for p in model.parameters()]
+    with pytest.raises(InputError, match="are one weight"):
+        critical_(model, activation="gelu")
+    with pytest.raises(InputError, match=r"Conv1D\) has weights that no critical point is known for"):
+        critical_(transformers.GPT2ForSequenceClassification(config), activation="gelu")
+    assert all(torch.equal(p, k) for p, k in zip(model.parameters(), kept, strict=True))
+
+
+def test_frozen_layers_keep_their_weights():
+    def net():
+        made = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        made[2].requires_grad_(False)
+        made[4].bias.data.fill_(3.0)
+        made[4].bias.requires_grad_(False)
+        return made
+
+    for change in (critical_, swap):
+        model = net()
+        kept = model[2].weight.clone(), model[2].bias.clone()
+        done = change(model)
+        assert torch.equal(model[2].weight, kept[0])
+        assert torch.equal(model[2].bias, kept[1])
+        assert bool((model[4].bias == 3).all())
+        if change is critical_:
+            assert [d.layer for d in done] == ["0", "4"]

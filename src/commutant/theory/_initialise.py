@@ -14,7 +14,20 @@ from ._criticality import Source, as_activation, critical_point
 from ._selu import SELU, AlphaDropout, Normalized
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.RMSNorm)
+_NORMS = (
+    nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm,
+    nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d,
+)  # fmt: skip
+_NORM_FUNCTIONS = {"layer_norm", "group_norm", "rms_norm", "batch_norm", "instance_norm"}
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+_MOVING = (
+    nn.Identity, nn.Flatten, nn.Unflatten, nn.Fold, nn.Unfold, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle,
+    nn.Upsample, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+    AlphaDropout, nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.padding._ConstantPadNd, nn.modules.padding._ReflectionPadNd,
+    nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd,
+)  # fmt: skip
+"""Modules that move, drop or pool values and leave open which activation they come from."""
 _NOT_POINTWISE = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Softmin, nn.GLU)
 _POINTWISE = {
     "relu", "relu_", "relu6", "tanh", "sigmoid", "gelu", "silu", "mish", "elu", "elu_", "selu", "selu_", "celu", "sin",
@@ -28,7 +41,7 @@ _TRANSPARENT = {
     "split", "getitem", "getattr", "size", "clone", "detach", "to", "float", "double", "mean", "sum", "amax", "max",
     "cat", "stack", "dropout", "alpha_dropout", "dropout2d", "pad", "interpolate", "roll", "flip", "max_pool1d",
     "max_pool2d", "boolean_dispatch", "fn", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-    "adaptive_max_pool2d", "matmul", "layer_norm", "group_norm", "batch_norm", "normalize", "T", "t",
+    "adaptive_max_pool2d", "matmul", "T", "t",
 }  # fmt: skip
 _POINTS = torch.linspace(-3, 3, 25, dtype=torch.float64)
 
@@ -64,8 +77,8 @@ def critical_(
     or normalised features brings them to the critical kernel. Activations are found by tracing: functional ones count.
 
     Args:
-        module: any module that `torch.fx` can trace; others with `activation`. Transposed convolutions and recurrent
-            layers keep their weights.
+        module: A module that `torch.fx` can trace; others with `activation`. Normalizations and embeddings keep their
+            weights, and so do layers whose weight does not require a gradient.
         activation: what stands before every layer but the first, instead of tracing.
         gamma: weight of an identity skip around every layer: variances are multiplied by $1 - \\gamma^2$.
         generator: of the values.
@@ -75,7 +88,8 @@ def critical_(
 
     Raises:
         InputError: for an activation without a critical point, a layer after several different ones, a module without
-            such layers, or one that can't be traced.
+            such layers, or one that can't be traced; for weights of other kinds (recurrent, attention, transposed
+            convolution) and weights that are shared; for a layer that reads what is no activation (softmax, gates).
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 1))
@@ -85,6 +99,7 @@ def critical_(
     if not 0 <= gamma < 1:
         raise InputError(f"gamma, the weight of a skip, lies in [0, 1), got {gamma}")
     before = layers_and_activations(module, activation)
+    _refuse_other_weights(module, set(before))
     kinds = {id(act): act for act in before.values() if act is not None}
     points = {key: critical_point(act) for key, act in kinds.items()}
     first = next(iter(points.values()), None)
@@ -96,6 +111,8 @@ def critical_(
             raise InputError(f"layer {name} has no weights yet: run the module on one batch first")
         if "weight" not in layer._parameters:
             raise InputError(f"the weight of layer {name} is computed from others: initialise those")
+        if not layer.weight.requires_grad:
+            continue
         if act is not None:
             point = points[id(act)]
             bias, weight = point.bias_variance, point.weight_variance
@@ -107,10 +124,32 @@ def critical_(
         std = (scale * weight / layer.weight[0].numel()) ** 0.5
         with torch.no_grad():
             layer.weight.normal_(0, std, generator=generator)
-            if layer.bias is not None:
+            if layer.bias is not None and layer.bias.requires_grad:
                 layer.bias.normal_(0, (scale * bias) ** 0.5, generator=generator) if bias else layer.bias.zero_()
         done.append(Initialised(name, act.name if act else None, scale * bias, scale * weight, std))
     return done
+
+
+def _refuse_other_weights(module: nn.Module, layers: set[str]) -> None:
+    """Refuse weights that would be left as they are without a word, or changed under another name."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for names in owners.values():
+        if len(names) > 1 and any(name.rpartition(".")[0] in layers for name in names):
+            raise InputError(
+                f"{' and '.join(names)} are one weight, which a critical layer would change for the other; untie them, "
+                "or use autoscale_(model, x)"
+            )
+    for name, part in module.named_modules():
+        weights = [p for p in part.parameters(recurse=False) if p.ndim > 1 and p.requires_grad]
+        if isinstance(part, nn.utils.parametrize.ParametrizationList):
+            continue  # the layer that it computes the weight of is named
+        if weights and name not in layers and not isinstance(part, (*_NORMS, *_EMBEDDINGS)):
+            raise InputError(
+                f"{name or 'the module'} ({type(part).__name__}) has weights that no critical point is known for; use "
+                "autoscale_(model, x), or freeze them to keep them as they are"
+            )
 
 
 def layers_and_activations(module: nn.Module, activation: Source | None) -> dict[str, Activation | None]:
@@ -185,7 +224,16 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
         return [act, *_upstream(_first(node), module, seen, known)]  # one of another would be neither
     if node.op == "placeholder":
         return []
-    if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), (*_LAYERS, *_NORMS)):
+    if node.op == "call_module":
+        part = module.get_submodule(str(node.target))
+        if isinstance(part, (*_LAYERS, *_NORMS, *_EMBEDDINGS)):
+            return []
+        if not isinstance(part, _MOVING):
+            raise InputError(
+                f"{node.target} ({type(part).__name__}) is neither an activation nor a layer that is known: say what "
+                "stands before the layers with activation=, or use autoscale_(model, x)"
+            )
+    if _name(node) in _NORM_FUNCTIONS:
         return []
     factors = [n for n in node.all_input_nodes if n.op != "get_attr"]
     if _name(node) in ("mul", "mul_", "imul") and len(factors) > 1:

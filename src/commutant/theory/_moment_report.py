@@ -157,7 +157,8 @@ def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generat
     """Turn a plain network of ReLUs into a self-normalising one, in place: activation, dropout and weights together.
 
     Every `nn.ReLU` becomes `SELU`, dropout becomes `AlphaDropout` of a tenth of its rate at most 0.1, linear and
-    convolutional layers get `lecun_normal_` weights and zero biases. Any one of these alone does not help.
+    convolutional layers get `lecun_normal_` weights and zero biases; frozen ones keep theirs. Any one of these alone
+    does not help.
 
     Args:
         model: with its activations as modules.
@@ -192,9 +193,9 @@ def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generat
             new = SELU()
         elif type(module) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d):
             new = AlphaDropout(min(0.1, module.p / 10), featurewise=type(module) is not nn.Dropout)
-        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and module.weight.requires_grad:
             lecun_normal_(module.weight, generator=generator)
-            if module.bias is not None:
+            if module.bias is not None and module.bias.requires_grad:
                 nn.init.zeros_(module.bias)
         if new is not None:
             made[id(module)] = new
