@@ -476,3 +476,33 @@ def test_layers_through_which_nothing_comes_are_listed_too():
     assert [stage.name for stage in found.layers] == ["0", "2", "4"]
     assert [stage.share for stage in found.layers[:2]] == [0, 0]
     assert "idle units" in [finding.what for finding in found.findings]
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant=None):
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Sequential(nn.Linear(32, 32), nn.Tanh()) for _ in range(8)])
+        self.head, self.reentrant = nn.Linear(32, 4), reentrant
+
+    def forward(self, x):
+        for part in self.parts:
+            if self.reentrant is None:
+                x = part(x)
+            else:
+                x = torch.utils.checkpoint.checkpoint(part, x, use_reentrant=self.reentrant)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_changes_nothing(reentrant):
+    x = torch.randn(16, 32)
+    found, done = [], []
+    for way in (None, reentrant):
+        torch.manual_seed(0)
+        model = Checkpointed(way).train()
+        found.append(diagnose(model, x))
+        done.append(autoscale_(model, x))
+        model(x.clone().requires_grad_()).sum().backward()  # checkpointing is back
+    assert repr(found[0].stages) == repr(found[1].stages)
+    assert found[0].findings == found[1].findings
+    assert done[0] == done[1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from .._errors import InputError
@@ -116,7 +118,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
             p.requires_grad_(p.is_floating_point())
         with torch.enable_grad():
             try:
-                with torch.random.fork_rng(devices=[]):
+                with torch.random.fork_rng(devices=[]), without_checkpointing():
                     given = model(*[_copied(a) for a in args], **{key: _copied(v) for key, v in kwargs.items()})
                 output = real_tensor(given, attached=True)
             except InputError:
@@ -138,6 +140,25 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
                 value.copy_(before)
             owner, _, leaf = name.rpartition(".")
             model.get_submodule(owner)._buffers[leaf] = value
+
+
+@contextmanager
+def without_checkpointing() -> Iterator[None]:
+    """Keep activations that the model would recompute: a second call of a module in the backward pass is no layer."""
+
+    class Plain:
+        @staticmethod
+        def apply(function: Any, _: bool, *args: Any) -> Any:
+            return function(*args)
+
+    def around(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+
+    with ExitStack() as stack:
+        for name, plain in (("CheckpointFunction", Plain), ("_checkpoint_without_reentrant_generator", around)):
+            if hasattr(torch.utils.checkpoint, name):
+                stack.enter_context(mock.patch.object(torch.utils.checkpoint, name, plain))
+        yield
 
 
 def _keep_input(entered: dict[int, Tensor]):  # type: ignore[no-untyped-def]
