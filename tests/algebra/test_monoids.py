@@ -347,16 +347,18 @@ import torch
 from commutant.algebra import *
 from commutant.sets import BinaryGRU
 x = torch.randn(37, 4)
-ptr = torch.tensor([0, 5, 5, 20, 37])
-plan = reduction_plan(num_elements=37, ptr=ptr)
-plan.levels, plan.index, plan.occupied
+long = torch.randn(370, 4)
 gru = BinaryGRU(4)
 for f in (lambda x: Sum().reduce(x), lambda x: Max().scan(x), lambda x: LogSumExp().reduce(x, dim=1),
-          lambda x: gru.reduce(x), lambda x: gru.segment_reduce(x, plan=plan),
-          lambda x: Sum().segment_reduce(x, plan=plan),
-          lambda x: DiagonalAffine().scan((x, x))[1]):
+          lambda x: gru.reduce(x), lambda x: DiagonalAffine().scan((x, x))[1]):
     fast = torch.compile(f, fullgraph=True, backend="aot_eager")
     assert torch.allclose(fast(x), f(x), atol=1e-5), f
+# each plan meets the compiler before anything else: nothing may be left to work out
+for f in (lambda x, plan: Sum().segment_reduce(x, plan=plan), lambda x, plan: Max().segment_reduce(x, plan=plan),
+          lambda x, plan: LogSumExp().segment_reduce(x, plan=plan), lambda x, plan: gru.segment_reduce(x, plan=plan)):
+    plan = reduction_plan(num_elements=370, ptr=torch.tensor([0, 5, 5, 20, 370]))
+    fast = torch.compile(f, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(fast(long, plan), f(long, plan), rtol=1e-4, atol=1e-5)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -9,7 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Bracketing, Monoid, reduction_plan
+from ..algebra import Bracketing, Monoid
+from ..algebra._monoid import check_monoid, check_size
+from ..algebra._plan import lazy_plan
 from ..laws import BatchIndependence, Draw, Invariance, SetPermutation, Sets, breaks, obeys
 from ._associativity import associativity_loss
 from ._binary_gru import BinaryGRU
@@ -156,12 +158,12 @@ class MonoidAggregation(SetAggregation):
         bracketing: Bracketing = "balanced"
         order = None
         if monoid.associative != "exact" and monoid.commutative != "no":
-            elements = reduction_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
+            elements = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
             order = scattered_order(elements.sizes, self.generator, random=self.training)
             order = order if elements.order is None else elements.order[order]
             index, ptr, num_sets = None, nn.functional.pad(elements.sizes.cumsum(0), (1, 0)), None
             bracketing = "random" if self.training and self.random_bracketing else "balanced"
-        plan = reduction_plan(
+        plan = lazy_plan(
             num_elements=x.shape[0],
             index=index,
             ptr=ptr,
@@ -315,7 +317,7 @@ class GRUFoldAggregation(SetAggregation):
     def aggregate(self, x: Tensor, index: Tensor | None, ptr: Tensor | None, num_sets: int | None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise InputError(f"x must have shape (elements, {self.in_channels}), got {tuple(x.shape)}")
-        plan = reduction_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
+        plan = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
         sizes, starts = plan.sizes, plan.sizes.cumsum(0) - plan.sizes
         out = self.start.to(x.dtype).expand(plan.num_sets, -1)
         if x.shape[0] == 0:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Monoid, ReductionPlan, Sum
+from ..algebra._monoid import check_monoid, check_size
 from ..laws import Associativity, Commutativity, Draw, obeys
 
 
@@ -33,8 +34,10 @@ class CouplingFlow(nn.Module):
 
     def __init__(self, channels: int, layers: int = 4, hidden_channels: int = 64) -> None:
         super().__init__()
-        if channels < 2:
-            raise InputError(f"a coupling flow needs at least 2 channels, got {channels}")
+        if not isinstance(channels, int) or channels < 2:
+            raise InputError(f"a coupling flow needs at least 2 channels, got {channels!r}")
+        check_size("layers", layers)
+        check_size("hidden_channels", hidden_channels)
         self.channels, self.split = channels, channels // 2
         widths = [
             (self.split, channels - self.split) if i % 2 == 0 else (channels - self.split, self.split)
@@ -109,6 +112,7 @@ class Conjugated(Monoid):
 
     def __init__(self, base: Monoid, flow: nn.Module) -> None:
         super().__init__()
+        check_monoid("base", base)
         if not callable(getattr(flow, "inverse", None)):
             raise InputError(f"flow must have an inverse method, {type(flow).__name__} has none")
         self.base, self.flow = base, flow
