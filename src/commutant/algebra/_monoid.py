@@ -149,9 +149,8 @@ class Monoid(nn.Module):
         elif plan.num_elements != self._check_elements(x):
             raise InputError(f"the plan is for {plan.num_elements} elements, x has {first_leaf(x).shape[0]}")
         if plan.sizes.device != first_leaf(x).device:
-            raise InputError(
-                f"the sets lie on {plan.sizes.device} and the elements lie on {first_leaf(x).device}; move them together"
-            )
+            where = f"the sets lie on {plan.sizes.device} and the elements lie on {first_leaf(x).device}"
+            raise InputError(f"{where}; move one of them")
         dtypes, x = self.widened(x)
         return narrowed(self._reduce_plan(x, plan), dtypes)
 
