@@ -1,4 +1,4 @@
-"""Gaussian expectations of narrow features, poles and singularities: right, or refused; derivatives at variance zero."""
+"""Gaussian expectations of narrow features and singularities: right, or refused; derivatives at variance zero."""
 
 import math
 

@@ -72,7 +72,12 @@ def birkhoff_ascent(
         The permutations (`p[i]` is the column of row i), and the matrices before rounding.
     """
     current = [s.detach().double() for s in start]
+    for matrix in current:
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
+            raise InputError(f"start must hold finite square matrices, got shape {tuple(matrix.shape)}")
     idle, best = 0, float(value(*current))
+    if best != best:
+        raise InputError("the value at the start is NaN; give a function that is finite there")
     for _ in range(steps):
         with torch.enable_grad():
             leaves = [m.clone().requires_grad_() for m in current]

@@ -90,7 +90,7 @@ def _gains(steps: NDArray[np.float64], columns: NDArray[np.int64], before: NDArr
             seen[at] = start
             at = int(columns[before[at]])
         if seen[at] == start and before[at] >= 0:
-            first, terms = at, []
+            first, terms = at, list[float]()
             while not terms or at != first:
                 terms.append(float(steps[before[at], at]))
                 at = int(columns[before[at]])

@@ -142,6 +142,7 @@ def graph_frame(
     for name, value in (("features", features), ("mask", mask)):
         if value is not None and tuple(value.shape[:2]) != (graphs, n):
             raise InputError(f"{name} must begin with {(graphs, n)}, got shape {tuple(value.shape)}")
+    rounding = max(1e-6, 8 * torch.finfo(adjacency.dtype).eps) if adjacency.is_floating_point() else 0.0
     matrices = adjacency.detach().double().cpu().numpy()
     rows = None if features is None else features.detach().double().cpu().numpy().reshape(graphs, n, -1)
     there = np.ones((graphs, n), dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
@@ -154,7 +155,7 @@ def graph_frame(
     for g in range(graphs):
         nodes = np.flatnonzero(there[g])
         own = matrices[g][np.ix_(nodes, nodes)]
-        if np.abs(own - own.T).max(initial=0.0) > 1e-6 * np.abs(own).max(initial=0.0):
+        if np.abs(own - own.T).max(initial=0.0) > rounding * np.abs(own).max(initial=0.0):
             raise InputError(
                 f"the adjacency of graph {g} is not symmetric; symmetrise it: (adjacency + adjacency.mT) / 2"
             )

@@ -118,7 +118,7 @@ def mehler_series(
     for k in range(terms - 1, -1, -1):
         out.mul_(rho).addcmul_(series[0][..., k], series[1][..., k])
     bound = rho.abs() ** terms * (rests[0][..., terms - 1] * rests[1][..., terms - 1]).sqrt()
-    return out, (bound > _ROUNDING) | (not resolved)
+    return out, ~(bound <= _ROUNDING) | (not resolved)  # NaN is not sure
 
 
 def _rests(coefficients: Tensor, square: Tensor) -> Tensor:
