@@ -281,7 +281,7 @@ def test_empty_batches():
         (lambda: MatrixAffine().op((torch.ones(2, 2), torch.ones(3)), (torch.ones(2, 2), torch.ones(3))), "one width"),
         (lambda: KSmallest(0), "at least 1"),
         (lambda: KSmallest(2).op(torch.ones(3), torch.ones(3)), "2 sorted values"),
-        (lambda: LogSumExp(0.0), "positive"),
+        (lambda: LogSumExp(0.0), "at least 1.2e-38"),
         (lambda: Product(), "at least one"),
         (lambda: reduction_plan(num_elements=1, ptr=torch.tensor([0, 1]), bracketing="sideways"), "sideways"),
         (lambda: SegmentTree(Sum(), torch.empty(0, 2)), "at least one element"),

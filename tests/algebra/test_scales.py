@@ -185,3 +185,63 @@ def test_second_derivatives_of_sinkhorn_also_where_all_scores_are_equal():
     for scores in (torch.zeros(3, 3, dtype=torch.float64), torch.randn(3, 3, dtype=torch.float64)):
         leaf = scores.requires_grad_()
         assert torch.autograd.gradgradcheck(lambda s: a.sinkhorn(s, 0.7, tolerance=1e-13).square(), leaf)
+
+
+@pytest.mark.parametrize("temperature", [1e-37, 1e-20, 1e-3, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logsumexp_at_every_temperature(temperature, dtype):
+    x = torch.tensor([1.0, 3.0, 3.0, -2.0, 1e10], dtype=dtype)
+    for values in (x[:4], x, x * 1e20):
+        leaf = values.clone().requires_grad_()
+        value = a.LogSumExp(temperature).reduce(leaf)
+        (gradient,) = torch.autograd.grad(value, leaf)
+        shifted = (values.double() - values.double().max()) / temperature
+        exact = values.double().max() + temperature * shifted.logsumexp(0)
+        torch.testing.assert_close(value.detach().double(), exact, rtol=4 * torch.finfo(dtype).eps, atol=0)
+        torch.testing.assert_close(gradient.double(), shifted.softmax(0), rtol=1e-4, atol=1e-5)
+
+
+def test_logsumexp_of_infinities_and_second_derivatives_at_ties():
+    x = torch.tensor([torch.inf, 1.0, torch.inf], requires_grad=True)
+    value = a.LogSumExp().reduce(x)
+    assert float(value.detach()) == torch.inf
+    assert bool(torch.autograd.grad(value, x)[0].isfinite().all())
+    assert bool(a.LogSumExp().reduce(torch.tensor([torch.nan, 1.0])).isnan())
+    at = double([0.5, 0.5, 0.5, 0.2]).requires_grad_()
+    assert torch.autograd.gradcheck(a.LogSumExp(0.3).reduce, at)
+    assert torch.autograd.gradgradcheck(a.LogSumExp(0.3).reduce, at)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: a.sinkhorn(torch.randn(3, 3), 1e-40), "leave the range of torch.float32"),
+        (lambda: a.LogSumExp(1e-42), "temperature must be at least 1.2e-38 and finite, got 1e-42; take Max"),
+        (lambda: a.sinkhorn(torch.randn(3, 3), max_sweeps=0), "max_sweeps at least 1"),
+        (lambda: a.sinkhorn(torch.randn(3, 3), tolerance=-1.0), "tolerance must be positive"),
+        (lambda: a.compose(torch.arange(3), torch.arange(2)), "of one shape"),
+        (lambda: a.power(torch.arange(3), 1.5), "exponent must be an integer"),
+        (lambda: a.cycle_lengths(torch.tensor([0, 0, 1])), "cycles are those of permutations"),
+        (lambda: a.parity(torch.tensor([5, 0])), "cycles are those of permutations"),
+        (lambda: a.Sum().scan(torch.ones(3), ptr=[0, 3], reverse=True), "ptr must be a 1-d integer tensor"),
+        (lambda: a.Sum().reduce(torch.ones(3), dim="0"), "dim=0 is not an axis"),
+        (lambda: a.Sum().segment_reduce(torch.ones(3), plan=3), "plan must come from reduction_plan"),
+        (
+            lambda: a.Sum().segment_reduce_nodes(
+                torch.ones(4), a.reduction_plan(num_elements=3, ptr=torch.tensor([0, 3]))
+            ),
+            "the plan is for 3 elements, x has 4",
+        ),
+        (
+            lambda: a.reduction_plan(num_elements=3, ptr=torch.tensor([0, 3]), order=torch.tensor([0, 0, 1])),
+            "each of the 3 elements once",
+        ),
+        (
+            lambda: a.reduction_plan(num_elements=3, ptr=torch.tensor([0, 3]), generator=3),
+            "generator must be a torch.Generator",
+        ),
+    ],
+)
+def test_arguments_out_of_range_are_named(unchecked, call, message):
+    with pytest.raises(InputError, match=message):
+        call()

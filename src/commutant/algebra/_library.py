@@ -41,6 +41,7 @@ class _Native(Monoid):
         return map_leaves(scatter, x)
 
 
+_NEAR = 1000.0  # temperatures apart, from which on the smaller term is nothing in float64
 _ACCUMULATOR = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
@@ -114,15 +115,18 @@ class LogSumExp(Monoid):
 
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not 0 < temperature < math.inf:
-            raise InputError(f"temperature must be positive and finite, got {temperature}")
+        if not torch.finfo(torch.float32).tiny <= temperature < math.inf:
+            raise InputError(f"temperature must be at least 1.2e-38 and finite, got {temperature}; take Max() for 0")
         self.temperature = temperature
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
         nothing = (a == -torch.inf) & (b == -torch.inf)  # whose gradient would be 0 / 0
-        a, b = torch.where(nothing, 0.0, a), torch.where(nothing, 0.0, b)
-        both = torch.logaddexp(a / self.temperature, b / self.temperature) * self.temperature
-        return torch.where(nothing, -torch.inf, both)
+        larger, smaller = torch.where(a >= b, a, b), torch.where(a >= b, b, a)
+        near = larger - smaller <= _NEAR * self.temperature  # further apart, and beside NaN, it is the maximum
+        gap = torch.where(near, smaller, 0.0) - torch.where(near, larger, 0.0)
+        rest = torch.nn.functional.softplus(gap / self.temperature) * self.temperature
+        both = torch.where(near, torch.where(near, larger, 0.0) + rest, torch.maximum(a, b))
+        return torch.where(nothing, -torch.inf, torch.where(nothing, 0.0, both))
 
     def identity(self, like: Tensor) -> Tensor:
         return torch.full_like(like, -torch.inf)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._elements import Element, concatenate, first_leaf, leaves, map_leaves, permute_rows, rows, split_rows
-from ._plan import Bracketing, ReductionPlan, lazy_plan
+from ._plan import Bracketing, ReductionPlan, check_positions, lazy_plan
 
 Exactness: TypeAlias = Literal["exact", "approximate", "no"]
 Numbers: TypeAlias = Literal["real", "complex", "any"]
@@ -146,11 +146,7 @@ class Monoid(nn.Module):
                 bracketing=bracketing,
                 generator=generator,
             )
-        elif plan.num_elements != self._check_elements(x):
-            raise InputError(f"the plan is for {plan.num_elements} elements, x has {first_leaf(x).shape[0]}")
-        if plan.sizes.device != first_leaf(x).device:
-            where = f"the sets lie on {plan.sizes.device} and the elements lie on {first_leaf(x).device}"
-            raise InputError(f"{where}; move one of them")
+        self._check_plan(x, plan)
         dtypes, x = self.widened(x)
         return narrowed(self._reduce_plan(x, plan), dtypes)
 
@@ -166,8 +162,10 @@ class Monoid(nn.Module):
             The result of each set, and the value of every node: first the elements, then the merges in the order of
             `plan.left` and `plan.right`, which name the two children of each merge.
         """
+        self._check_plan(x, plan)
+        dtypes, x = self.widened(x)
         top, merged = self._merge_levels(x, plan)
-        return self._collect(x, top, plan), concatenate(x, *merged)
+        return narrowed(self._collect(x, top, plan), dtypes), concatenate(x, *merged)
 
     def _merge_levels(self, x: Element, plan: ReductionPlan) -> tuple[Element, list[Element]]:
         merged = []
@@ -213,6 +211,8 @@ class Monoid(nn.Module):
             tensor([ 0.,  1.,  3.,  6., 10.])
         """
         dim = self._check_axis(x, dim)
+        if ptr is not None:
+            check_positions("ptr", ptr)
         if ptr is not None and dim != 0:
             raise InputError(f"a segmented scan runs over the leading axis, got dim={dim}")
         x = map_leaves(lambda leaf: leaf.movedim(dim, 0), x)
@@ -262,10 +262,19 @@ class Monoid(nn.Module):
         self.check_numbers(x)
         return sizes.pop()
 
+    def _check_plan(self, x: Element, plan: ReductionPlan) -> None:
+        if not isinstance(plan, ReductionPlan):
+            raise InputError(f"plan must come from reduction_plan, got {type(plan).__name__}")
+        if plan.num_elements != self._check_elements(x):
+            raise InputError(f"the plan is for {plan.num_elements} elements, x has {first_leaf(x).shape[0]}")
+        if plan.sizes.device != first_leaf(x).device:
+            where = f"the sets lie on {plan.sizes.device} and the elements lie on {first_leaf(x).device}"
+            raise InputError(f"{where}; move one of them")
+
     def _check_axis(self, x: Element, dim: int) -> int:
         self.check_numbers(x)
         lead = first_leaf(x)
-        if not -lead.dim() <= dim < lead.dim() or (dim < 0 and not isinstance(x, Tensor)):
+        if not isinstance(dim, int) or not -lead.dim() <= dim < lead.dim() or (dim < 0 and not isinstance(x, Tensor)):
             raise InputError(f"dim={dim} is not an axis of an element with shapes {_shapes(x)}")
         dim %= lead.dim()
         if len({leaf.shape[: dim + 1] for leaf in leaves(x)}) != 1:

@@ -23,6 +23,8 @@ def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tenso
         >>> bool((x[p][q] == x[compose(p, q)]).all())
         True
     """
+    if p.shape != q.shape:
+        raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
     return p.gather(-1, q.long())
 
 
@@ -34,6 +36,8 @@ def inverse(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
 
 def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
     """p applied `exponent` times; its inverse where the exponent is negative."""
+    if not isinstance(exponent, int):
+        raise InputError(f"exponent must be an integer, got {exponent!r}")
     base = inverse(p) if exponent < 0 else p
     result = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype).expand_as(p).clone()
     left = abs(exponent)
@@ -51,6 +55,8 @@ def permutation_matrix(p: Int[Tensor, "*batch n"], dtype: torch.dtype = torch.fl
 
 def cycle_lengths(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
     """For each element the length of the cycle that it is in, by pointer doubling in O(n log n)."""
+    if not is_permutation(p):
+        raise InputError(f"cycles are those of permutations: each row must hold each of 0 to {p.shape[-1] - 1} once")
     p = p.long()
     least, jump = torch.arange(p.shape[-1], device=p.device).expand_as(p).clone(), p
     reach = 1

@@ -189,6 +189,8 @@ def lazy_plan(
     """Return the plan of `reduction_plan` with nothing but its sizes worked out."""
     if bracketing not in ("balanced", "fold", "random"):
         raise InputError(f"bracketing must be 'balanced', 'fold' or 'random', got {bracketing!r}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator must be a torch.Generator or None, got {generator!r}")
     sizes, sort = set_sizes(index, ptr, num_elements, num_sets)
     return ReductionPlan(sizes, sort if order is None else order, num_elements, bracketing, generator)
 
@@ -224,6 +226,10 @@ def reduction_plan(
         >>> len(plan.levels), plan.occupied.tolist()
         (2, [0, 2])
     """
+    if order is not None:
+        check_positions("order", order)
+        if not torch.equal(order.sort().values, torch.arange(num_elements, device=order.device, dtype=order.dtype)):
+            raise InputError(f"order must hold each of the {num_elements} elements once")
     return lazy_plan(
         num_elements=num_elements,
         index=index,

@@ -50,8 +50,12 @@ def sinkhorn(
         raise InputError("scores hold NaN or plus infinity")
     if scores.numel() and bool((scores.amax(-1) == -torch.inf).any() | (scores.amax(-2) == -torch.inf).any()):
         raise InputError("a row or column of the scores is minus infinity throughout")
-    working = scores if scores.dtype == torch.float64 else scores.float()
-    return _Sinkhorn.apply(working / temperature, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
+    if not tolerance > 0 or max_sweeps < 1:
+        raise InputError(f"tolerance must be positive and max_sweeps at least 1, got {tolerance} and {max_sweeps}")
+    logits = (scores if scores.dtype == torch.float64 else scores.float()) / temperature
+    if bool((scores.isfinite() & ~logits.isfinite()).any()):
+        raise InputError(f"the scores over a temperature of {temperature} leave the range of {logits.dtype}; raise it")
+    return _Sinkhorn.apply(logits, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
 
 
 class _Sinkhorn(torch.autograd.Function):
