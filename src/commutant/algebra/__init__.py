@@ -4,13 +4,13 @@ from ._activation import Activation as Activation
 from ._activation import Susceptibilities as Susceptibilities
 from ._affine import DiagonalAffine as DiagonalAffine
 from ._affine import MatrixAffine as MatrixAffine
-from ._assignment import assignment_duals as assignment_duals
 from ._assignment import birkhoff_ascent as birkhoff_ascent
-from ._assignment import birkhoff_decomposition as birkhoff_decomposition
 from ._assignment import linear_assignment as linear_assignment
 from ._axes import spectrum as spectrum
+from ._birkhoff import birkhoff_decomposition as birkhoff_decomposition
 from ._clouds import Clouds as Clouds
 from ._clouds import Copies as Copies
+from ._duals_of_assignments import assignment_duals as assignment_duals
 from ._elements import Element as Element
 from ._euclidean_frames import FrameGroup as FrameGroup
 from ._euclidean_frames import pca_frame as pca_frame

@@ -1,4 +1,4 @@
-"""Linear assignment, its dual certificate, and Frank-Wolfe over permutation matrices for what is not linear."""
+"""Linear assignment, and Frank-Wolfe over permutation matrices for what is not linear."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._errors import InputError
-from ._permutations import is_permutation
 
 
 def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = False) -> Int[Tensor, "*batch n"]:
@@ -33,6 +32,9 @@ def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = Fal
         >>> linear_assignment(torch.tensor([[4.0, 1.0], [2.0, 3.0]]))
         tensor([1, 0])
     """
+    if not isinstance(cost, Tensor) or cost.dim() < 2 or cost.is_complex():
+        given = f"{cost.dtype} of shape {tuple(cost.shape)}" if isinstance(cost, Tensor) else type(cost).__name__
+        raise InputError(f"cost must be a real tensor of shape (..., n, m), got {given}")
     flat = cost.detach().double().cpu().reshape(prod(cost.shape[:-2]), *cost.shape[-2:]).numpy()
     found = np.full(flat.shape[:2], -1, dtype=np.int64)
     for i, matrix in enumerate(flat):
@@ -44,42 +46,6 @@ def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = Fal
             raise InputError(f"the cost matrix{where} {why}") from None
         found[i, rows] = columns
     return torch.from_numpy(found).reshape(cost.shape[:-1]).to(cost.device)
-
-
-def assignment_duals(
-    cost: Float[Tensor, "n n"], columns: Int[Tensor, " n"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """Potentials u, v that prove an assignment optimal: `u_i + v_j <= cost_ij`, with equality on the assigned pairs.
-
-    They are shortest distances in the graph in which an assigned column leads on to the columns that its row could take
-    instead; where that graph has a cycle of negative length the assignment is not optimal.
-
-    Args:
-        cost: square, finite, to be minimised.
-        columns: the column of each row.
-
-    Raises:
-        InputError: the assignment is not optimal.
-    """
-    matrix = cost.detach().double()
-    n = matrix.shape[0]
-    if matrix.shape != (n, n) or columns.shape != (n,) or not bool(matrix.isfinite().all()):
-        raise InputError(f"a finite square cost and a column for each row are needed, got {tuple(cost.shape)}")
-    if not is_permutation(columns):
-        raise InputError("the columns must be each of 0 to n - 1 once")
-    if n == 0:
-        return matrix.new_zeros(0), matrix.new_zeros(0)
-    steps = matrix - matrix.gather(1, columns[:, None])  # from the column of row i to column j
-    v = torch.zeros(n, dtype=torch.float64, device=cost.device)
-    for _ in range(n + 1):
-        shorter = torch.minimum(v, (v[columns][:, None] + steps).amin(0))
-        if torch.equal(shorter, v):
-            break
-        moved, v = float((v - shorter).max()), shorter
-    else:
-        if moved > 1e-9 * float(matrix.abs().max()):
-            raise InputError("the assignment is not optimal: exchanging some pairs lowers its cost")
-    return matrix.gather(1, columns[:, None])[:, 0] - v[columns], v
 
 
 def birkhoff_ascent(
@@ -106,7 +72,12 @@ def birkhoff_ascent(
         The permutations (`p[i]` is the column of row i), and the matrices before rounding.
     """
     current = [s.detach().double() for s in start]
+    for matrix in current:
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
+            raise InputError(f"start must hold finite square matrices, got shape {tuple(matrix.shape)}")
     idle, best = 0, float(value(*current))
+    if best != best:
+        raise InputError("the value at the start is NaN; give a function that is finite there")
     for _ in range(steps):
         with torch.enable_grad():
             leaves = [m.clone().requires_grad_() for m in current]
@@ -143,50 +114,3 @@ def _line_search(
 def _corner(gradient: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     columns = linear_assignment(gradient, maximize=True)
     return torch.nn.functional.one_hot(columns, gradient.shape[1]).to(gradient)
-
-
-def birkhoff_decomposition(
-    matrix: Float[Tensor, "n n"], tolerance: float = 1e-10
-) -> tuple[Float[Tensor, " terms"], Int[Tensor, "terms n"]]:
-    """A doubly stochastic matrix as a mixture of permutations (Birkhoff and von Neumann).
-
-    Greedily: the permutation whose smallest entry is largest by product, taken off until nothing is left; at most
-    `(n - 1)^2 + 1` terms.
-
-    Args:
-        matrix: doubly stochastic to `tolerance`.
-        tolerance: what may be left, and how far row and column sums may be from one.
-
-    Returns:
-        Weights that sum to one, and as many permutations.
-
-    Raises:
-        InputError: the matrix is not doubly stochastic.
-    """
-    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
-        raise InputError(f"a finite square matrix is needed, got shape {tuple(matrix.shape)}")
-    left = matrix.detach().double().clone()
-    if not len(left):
-        return left.new_ones(1), torch.zeros(1, 0, dtype=torch.long)
-    ones = torch.ones(left.shape[0], dtype=torch.float64, device=left.device)
-    slack = max(tolerance, 1e-12) * max(1, left.shape[0])
-    off = max(float((left.sum(k) - ones).abs().max()) for k in (0, 1))
-    if bool((left < -slack).any()) or off > slack:
-        raise InputError("the matrix is not doubly stochastic: entries below zero, or sums that are not one")
-    weights, permutations = [], []
-    for _ in range((left.shape[0] - 1) ** 2 + 1):
-        cost = torch.where(left > tolerance, -left.clamp(min=1e-300).log(), torch.inf)
-        try:
-            columns = linear_assignment(cost)
-        except InputError:
-            break
-        weight = left.gather(1, columns[:, None]).min()
-        weights.append(weight)
-        permutations.append(columns)
-        left[torch.arange(left.shape[0]), columns] -= weight
-        if float(left.max()) <= tolerance:
-            break
-    if not weights:
-        raise InputError(f"no permutation has all its entries above the tolerance of {tolerance}")
-    total = torch.stack(weights)
-    return total / total.sum(), torch.stack(permutations)

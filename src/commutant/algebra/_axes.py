@@ -34,6 +34,7 @@ class Axes:
 def principal_axes(
     clouds: Clouds, x: Tensor, centred: bool, signs: str, proper: bool, blend: tuple[float, float], directed: bool
 ) -> Axes:
+    clouds.check(x)
     points = clouds.here(clouds.flat(x)).double()
     count = clouds.count(points).clamp(min=torch.finfo(torch.float64).tiny)
     d = x.shape[-1]

@@ -76,10 +76,20 @@ class Clouds:
             if low < 0 or high >= number:
                 raise InputError(f"batch must lie in 0 to {number - 1}, got {low} to {high}")
             found = cls((number,), number, batch.long(), weight)
-        seen = x if weight is None else torch.where((weight > 0).unsqueeze(-1), x, 0.0)
-        if not bool(seen.isfinite().all()):
-            raise InputError("points must be finite, got NaN or infinities")
+        found.check(x)
         return found
+
+    def check(self, x: Float[Tensor, "*lead n d"]) -> None:
+        """Check points against the layout: their shape, and that those which the mask keeps are finite.
+
+        Raises:
+            InputError: another shape than that of the layout, NaN or infinite points.
+        """
+        lead = x.shape[:-2] if self.index is None else self.index.shape
+        if tuple(lead) != (self.lead if self.index is None else tuple(x.shape[:1])):
+            raise InputError(f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds")
+        if not bool(self.here(self.flat(x)).isfinite().all()):
+            raise InputError("points must be finite, got NaN or infinities")
 
     @property
     def ragged(self) -> bool:

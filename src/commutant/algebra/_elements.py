@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .._errors import InputError
+
 Element: TypeAlias = Any
 """A tensor, or a nested tuple of tensors with the same leading (element) axes."""
 
@@ -16,9 +18,12 @@ def leaves(element: Element) -> Iterator[Tensor]:
     """The tensors of an element, depth first."""
     if isinstance(element, Tensor):
         yield element
-    else:
+    elif isinstance(element, tuple | list) and element:
         for part in element:
             yield from leaves(part)
+    else:
+        given = "nothing" if isinstance(element, tuple | list) else type(element).__name__
+        raise InputError(f"an element must be a tensor or a tuple of tensors, got {given}")
 
 
 def map_leaves(function: Callable[..., Tensor], *elements: Element) -> Element:

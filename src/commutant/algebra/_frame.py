@@ -138,8 +138,7 @@ class Frame:
             where, rows = self.copies.rows, len(self.clouds.index)
         else:
             where, rows = self.cloud, self.clouds.number
-        weighted = y * weight.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
-        found = y.new_zeros(rows, *y.shape[1:]).index_add(0, where, weighted)
+        found = weighted_sum(y, weight, where, rows)
         return found if self.clouds.ragged else found.reshape((*self.clouds.lead, *y.shape[1:]))
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> Frame:
@@ -239,6 +238,13 @@ class Frame:
                 raise InputError(f"{len(self.clouds.index)} rows are needed, one a point, got shape {tuple(x.shape)}")
         elif tuple(x.shape[: len(self.clouds.lead)]) != self.clouds.lead:
             raise InputError(f"values must begin with {self.clouds.lead}, as the points do, got shape {tuple(x.shape)}")
+
+
+def weighted_sum(y: Tensor, weight: Tensor, where: Tensor, number: int) -> Tensor:
+    """Weighted sums of rows that go to the same place; in double precision, for there may be thousands of them."""
+    wide = y.to(torch.promote_types(y.dtype, torch.float64))
+    weighted = wide * weight.reshape(-1, *(1,) * (y.dim() - 1))
+    return wide.new_zeros(number, *y.shape[1:]).index_add(0, where, weighted).to(y.dtype)
 
 
 def drawn_elements(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ._kinks import find_kinks, name_of
+from ._kinks import derivatives, find_kinks, name_of, real_values
 
 Scalar = float | int | Tensor
 Elementwise = Callable[[Tensor], Tensor]
@@ -41,9 +41,11 @@ def gaussian_expectation(
 
     Args:
         f: elementwise; its parameters get gradients as well.
-        variance: at least zero; at zero the value is f(m), whose gradient by the variance is left out.
+        variance: at least zero; at zero the value is f(m) and its derivative by the variance is f''(m) / 2, which is
+            left out where m is a kink.
         mean: broadcast with the variance.
-        kinks: where f or a derivative jumps; by default looked for (or taken from f where it states them).
+        kinks: where f or a derivative jumps; by default looked for (or taken from f where it states them). What is
+            narrower than 1e-4, or than the nodes outside [-20, 20], must be stated: no rule sees it.
         tolerance: error allowed, relative to $E |f|$.
 
     Returns:
@@ -58,7 +60,7 @@ def gaussian_expectation(
         True
     """
     v, m = torch.broadcast_tensors(*checked(variance=variance, mean=mean))
-    points = kinks_of(f) if kinks is None else tuple(kinks)
+    points = kinks_of(f) if kinks is None else stated_kinks(kinks)
     shape, v, m = v.shape, v.reshape(-1), m.reshape(-1)
     if not v.numel():
         return torch.zeros(shape, dtype=torch.float64, device=v.device)
@@ -75,17 +77,35 @@ def gaussian_expectation(
         error = max(float(part.max()) for part in errors)
         if error <= tolerance:
             values = [_integral(f, *part, edges, _ORDER)[0] for part, edges in zip(parts, cut, strict=True)]
-            return torch.cat(values).reshape(shape)
+            return (torch.cat(values) + _bend_at_zero(f, v, m, points)).reshape(shape)
     raise InputError(
         f"the Gaussian expectation of {name_of(f)} does not converge: two orders of quadrature differ by {error:.1e} "
         f"of E|f|, where {tolerance:.0e} is allowed; it grows too fast, or jumps where no kink was found or given"
     )
 
 
+def _bend_at_zero(f: Elementwise, variance: Tensor, mean: Tensor, kinks: tuple[float, ...]) -> Tensor | float:
+    """Zero, with the derivative $f''(m) / 2$ by a variance of zero, unless f has a kink there."""
+    zero = variance.detach() == 0
+    if not variance.requires_grad or not bool(zero.any()):
+        return 0.0
+    at = mean.detach()
+    smooth = zero & ~torch.isin(at, torch.tensor(kinks, dtype=torch.float64, device=at.device))
+    return torch.where(smooth, derivatives(f, at, 2)[2] / 2 * (variance - variance.detach()), 0.0)
+
+
 def kinks_of(f: Elementwise) -> tuple[float, ...]:
     """Where f or its first two derivatives jump: what f states, or else what is found."""
     stated = getattr(f, "kinks", None)
     return tuple(stated) if isinstance(stated, tuple) else find_kinks(f)
+
+
+def stated_kinks(kinks: Iterable[float]) -> tuple[float, ...]:
+    """Kinks as a user states them, checked."""
+    given = tuple(kinks)
+    if not all(isinstance(k, int | float) and math.isfinite(k) for k in given):
+        raise InputError(f"kinks must be finite numbers, got {given[:4]}")
+    return tuple(float(k) for k in given)
 
 
 def gauss_legendre(order: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,36 +179,43 @@ def geometric_mean(u: Tensor, v: Tensor) -> Tensor:
     return torch.where(plain, torch.where(plain, product, 1.0).sqrt(), u.sqrt() * v.sqrt())
 
 
-def _integral(f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """E f and E |f|, `(batch,)` each. f at the mean is taken off first: less cancels where the variance is small."""
+def _integral(
+    f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor, order: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """E f and E |f|, `(batch,)` each, and the part of each panel `(batch, panels)`.
+
+    f at the mean is taken off first: less cancels where the variance is small.
+    """
     z, weights = panel_nodes(edges, order)
     values = evaluate(f, z)
     centre = evaluate(f, torch.where(variance > 0, mean.detach(), mean))  # a constant, but where it is the value
     mass = weights * density(z, variance, mean)
-    return centre + ((values - centre.detach()[:, None]) * mass).sum(-1), (values.abs() * mass).sum(-1) + centre.abs()
+    size = (values.abs() * mass).sum(-1)
+    # near a singularity the mean is no typical value, and would cancel every digit
+    centre = torch.where((variance > 0) & (centre.abs() > 2 * size), 0.0, centre)
+    parts = ((values - centre.detach()[:, None]) * mass).unflatten(-1, (-1, order)).sum(-1)
+    return centre + parts.sum(-1), torch.where(variance > 0, size, centre.abs()), parts
 
 
 def _disagreement(f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor) -> Tensor:
     """How far two orders differ, and what the outermost standard deviation still holds, relative to E |f|."""
-    value, size = _integral(f, variance, mean, edges, _ORDER)
-    other, _ = _integral(f, variance, mean, edges, _CHECK)
+    _, size, parts = _integral(f, variance, mean, edges, _ORDER)
+    _, _, others = _integral(f, variance, mean, edges, _CHECK)
     ends = edges[:, [0, -1]]
     tail = (evaluate(f, ends).abs() * density(ends, variance, mean)).sum(-1) * variance.sqrt()
-    return ((value - other).abs() + tail) / size.clamp(min=torch.finfo(torch.float64).tiny)
+    # Panel by panel: beside a pole the errors of two panels cancel, and the integral does not exist.
+    return ((parts - others).abs().sum(-1) + tail) / size.clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def evaluate(f: Elementwise, z: Tensor) -> Tensor:
     """f at float64 points, checked: elementwise, and finite."""
-    values = f(z.clone())  # it may work in place
-    if not isinstance(values, Tensor) or values.shape != z.shape:
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"{name_of(f)} must be elementwise: it gave {got} for points of shape {tuple(z.shape)}")
+    values = real_values(f, z)
     if not bool(torch.isfinite(values).all()):
         where = float(z.detach()[~torch.isfinite(values)].abs().min())
         raise InputError(
             f"{name_of(f)} is not finite everywhere (nearest to 0 at |z| = {where:.3g}), which no mean allows"
         )
-    return values.to(torch.float64)
+    return values
 
 
 def all_finite(x: Tensor) -> bool:
@@ -198,6 +225,10 @@ def all_finite(x: Tensor) -> bool:
 
 def checked(**values: Scalar) -> list[Tensor]:
     # With its dtype from the start: a Python number would pass through float32.
+    for name, value in values.items():
+        if not isinstance(value, int | float | Tensor) or (isinstance(value, Tensor) and value.is_complex()):
+            given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{name} must be a real number or tensor, got {given}")
     tensors = [torch.as_tensor(value, dtype=torch.float64) for value in values.values()]
     for name, tensor in zip(values, tensors, strict=True):
         if not all_finite(tensor):

@@ -30,12 +30,19 @@ def gaussian_nodes(
     Raises:
         InputError: for more than four independent variables, or an indefinite matrix.
     """
+    if covariance.dim() != 2 or covariance.shape[0] != covariance.shape[1] or not bool(covariance.isfinite().all()):
+        raise InputError(f"a covariance must be a finite square matrix, got shape {tuple(covariance.shape)}")
+    # what rounding in the given precision makes of zero
+    noise = 4 * max(1, len(covariance)) * torch.finfo(covariance.dtype).eps if covariance.is_floating_point() else 0.0
     covariance = covariance.to(torch.float64)
-    values, vectors = torch.linalg.eigh(covariance)
+    size = float(covariance.abs().max()) if covariance.numel() else 0.0
+    if bool(((covariance - covariance.mT).abs() > max(1e-9, noise) * size).any()):
+        raise InputError("a covariance must be symmetric; symmetrize it, (c + c.mT) / 2")
+    values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
     top = float(values[-1]) if len(values) else 0.0
-    if bool((values < -1e-9 * max(top, 1e-300)).any()):
+    if bool((values < -max(1e-9, noise) * max(top, 1e-300)).any()):
         raise InputError(f"a covariance has no negative eigenvalues, got {float(values[0]):.3g}")
-    keep = values > 1e-12 * max(top, 1e-300)
+    keep = values > max(1e-12, noise) * max(top, 1e-300)
     rank = int(keep.sum())
     if rank > MOST:
         raise InputError(

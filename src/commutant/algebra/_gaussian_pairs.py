@@ -25,9 +25,10 @@ from ._gaussian import (
     panel_edges,
     panel_nodes,
     powers_of_two,
+    stated_kinks,
 )
 from ._hermite import mehler_series
-from ._kinks import jumps_of, name_of
+from ._kinks import derivatives, jumps_of, name_of
 
 _CHUNK = 1 << 22  # values of a function held at once
 _ORDERS = ((16, 10), (28, 20))  # nodes of a panel, for the value and for its check
@@ -56,7 +57,8 @@ def gaussian_pair_expectation(
     Args:
         f: of u.
         g: of v.
-        variance_u: of u; at zero, u is zero.
+        variance_u: of u; at zero, u is zero. A derivative by it does not exist there if f has a kink at zero, and is
+            left out.
         variance_v: of v.
         covariance: at most $\\sqrt{q_u q_v}$ in size; what rounding adds is cut off.
         kinks: of f and of g; by default looked for, or taken from where they state them.
@@ -73,7 +75,7 @@ def gaussian_pair_expectation(
         0.186324413
     """
     u, v, c = checked_pair(variance_u, variance_v, covariance)
-    points = (kinks_of(f), kinks_of(g)) if kinks is None else (tuple(kinks[0]), tuple(kinks[1]))
+    points = (kinks_of(f), kinks_of(g)) if kinks is None else (stated_kinks(kinks[0]), stated_kinks(kinks[1]))
     return _PairExpectation.apply(_Integrand(f, g, *points), u, v, c, tolerance)
 
 
@@ -193,8 +195,30 @@ class _PairExpectation(torch.autograd.Function):
             cross = cross + height * _given(df, at, v, u, c, own.kinks_f)
         for (at_u, height_u), (at_v, height_v) in itertools.product(jumps_f, jumps_g):
             cross = cross + height_u * height_v * _pair_density(at_u, at_v, u, v, c)
-        by = [(left - c * cross) / (2 * u), (right - c * cross) / (2 * v), cross]
+        by = [_by_variance(left - c * cross, own.f, own.g, own.kinks_f, own.kinks_g, u, v), cross]
+        by.insert(1, _by_variance(right - c * cross, own.g, own.f, own.kinks_g, own.kinks_f, v, u))
         return None, *((grad * part).sum_to_size(t.shape) for part, t in zip(by, (u, v, c), strict=True)), None
+
+
+def _by_variance(
+    twice: Tensor,
+    f: Elementwise,
+    g: Elementwise,
+    kinks_f: tuple[float, ...],
+    kinks_g: tuple[float, ...],
+    u: Tensor,
+    v: Tensor,
+) -> Tensor:
+    """The derivative by the variance of u; at u = 0, where the quotient is 0 / 0, $f''(0) E g / 2$."""
+    zero = u == 0
+    out = twice / (2 * torch.where(zero, 1.0, u))
+    if not bool(zero.any()):
+        return out
+    limit = torch.zeros_like(v)
+    if 0.0 not in kinks_f:
+        bend = derivatives(f, torch.zeros(1, dtype=torch.float64, device=u.device), 2)[2][0]
+        limit = bend / 2 * gaussian_expectation(g, v, kinks=kinks_g)
+    return torch.where(zero, limit, out)
 
 
 def _given(g: Elementwise, at: float, u: Tensor, v: Tensor, c: Tensor, kinks: tuple[float, ...]) -> Tensor:

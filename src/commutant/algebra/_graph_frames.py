@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..laws import Draw, GraphPermutation, Invariance, obeys
 from ._colour_refinement import as_colours, canonical_orders, orders_of, ranked, refined, spectral_signature
-from ._frame import drawn_elements
+from ._frame import drawn_elements, weighted_sum
 from ._permutations import inverse
 
 GraphKind: TypeAlias = Literal["nodes", "pairs", "scalars"]
@@ -57,8 +57,11 @@ class GraphFrame:
 
     def pool(self, y: Shaped[Tensor, "frames ..."]) -> Shaped[Tensor, "graphs ..."]:
         """The weighted mean over the orders of each graph."""
-        weighted = y * self.weight.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
-        return y.new_zeros(self.graphs, *y.shape[1:]).index_add(0, self.graph, weighted)
+        if not (y.is_floating_point() or y.is_complex()):
+            raise InputError(f"only real and complex values have a mean over orders, got {y.dtype}")
+        if not y.dim() or len(y) != len(self):
+            raise InputError(f"{len(self)} rows are needed, one an order, got shape {tuple(y.shape)}")
+        return weighted_sum(y, self.weight, self.graph, self.graphs)
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> GraphFrame:
         """As many orders of each graph, drawn with replacement: the mean is right in expectation only."""
@@ -139,6 +142,7 @@ def graph_frame(
     for name, value in (("features", features), ("mask", mask)):
         if value is not None and tuple(value.shape[:2]) != (graphs, n):
             raise InputError(f"{name} must begin with {(graphs, n)}, got shape {tuple(value.shape)}")
+    rounding = max(1e-6, 8 * torch.finfo(adjacency.dtype).eps) if adjacency.is_floating_point() else 0.0
     matrices = adjacency.detach().double().cpu().numpy()
     rows = None if features is None else features.detach().double().cpu().numpy().reshape(graphs, n, -1)
     there = np.ones((graphs, n), dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
@@ -151,7 +155,7 @@ def graph_frame(
     for g in range(graphs):
         nodes = np.flatnonzero(there[g])
         own = matrices[g][np.ix_(nodes, nodes)]
-        if np.abs(own - own.T).max(initial=0.0) > 1e-6 * np.abs(own).max(initial=0.0):
+        if np.abs(own - own.T).max(initial=0.0) > rounding * np.abs(own).max(initial=0.0):
             raise InputError(
                 f"the adjacency of graph {g} is not symmetric; symmetrise it: (adjacency + adjacency.mT) / 2"
             )

@@ -73,11 +73,14 @@ def group_frame(
         InputError: matrices that are not closed under products.
     """
     clouds = clouds or Clouds.of(x)
+    clouds.check(x)
     group = matrices.double().to(x.device)
     if group.dim() != 3 or not len(group) or group.shape[1:] != (x.shape[-1],) * 2:
         raise InputError(f"matrices must be (elements, {x.shape[-1]}, {x.shape[-1]}), got {tuple(matrices.shape)}")
+    if not bool(group.isfinite().all()):
+        raise InputError("the matrices of a group must be finite, got NaN or infinities")
     if float(torch.linalg.det(group).abs().min()) < 1e-9 or (
-        len(group) > 1 and float(torch.pdist(group.flatten(1)).min()) < 1e-9
+        len(group) > 1 and float(torch.pdist(group.flatten(1)).min()) < 1e-6
     ):
         raise InputError("the matrices of a group must be invertible and each stand once")
     products = (group[:, None] @ group).flatten(0, 1).flatten(1)
@@ -105,9 +108,10 @@ def random_frame(
     What frames are to be better than. For the Euclidean groups the origin is the mean.
     """
     centred, proper = _turning(group)
-    if number < 1:
-        raise InputError(f"number must be at least 1, got {number}")
+    if not isinstance(number, int) or number < 1:
+        raise InputError(f"number must be at least 1, an integer, got {number}")
     clouds = clouds or Clouds.of(x)
+    clouds.check(x)
     total, d = number * clouds.number, x.shape[-1]
     device = x.device if generator is None else generator.device
     q, r = torch.linalg.qr(torch.randn(total, d, d, generator=generator, device=device, dtype=torch.float64))
@@ -141,6 +145,7 @@ def gram_schmidt_frame(
     clouds = clouds or Clouds.of(x)
     if clouds.ragged or clouds.weight is not None:
         raise InputError("minimal frames need stacked clouds without a mask")
+    clouds.check(x)
     points, d = clouds.flat(x).double(), x.shape[-1]
     origin = clouds.mean(points) if centred else points.new_zeros(len(points), d)
     rows = points - origin[:, None]
@@ -188,6 +193,7 @@ def lorentz_frame(
         InputError: momenta that do not span all dimensions, or whose axes are not distinct; by number.
     """
     clouds = clouds or Clouds.of(x, batch, mask)
+    clouds.check(x)
     points, d = clouds.flat(x).double(), x.shape[-1]
     if d < 2:
         raise InputError(f"momenta need energy and at least one more component, got {d}")

@@ -23,6 +23,7 @@ from ._gaussian import (
     panel_edges,
     panel_nodes,
     powers_of_two,
+    stated_kinks,
 )
 
 _ORDER = 20  # nodes of a panel
@@ -54,11 +55,11 @@ def hermite_coefficients(
         [1.648721, 1.648721, 1.165822, 0.673088]
     """
     (q,) = checked(variance=variance)
-    if terms < 1:
-        raise InputError(f"a series has at least one term, got {terms}")
+    if not isinstance(terms, int) or terms < 1:
+        raise InputError(f"a series has at least one term, an integer, got {terms}")
     if not q.numel():
         return torch.zeros(*q.shape, terms, dtype=torch.float64, device=q.device)
-    points = kinks_of(f) if kinks is None else tuple(kinks)
+    points = kinks_of(f) if kinks is None else stated_kinks(kinks)
     coefficients, _ = _series(f, q.detach().reshape(-1), terms, points)
     return coefficients.reshape(*q.shape, terms)
 
@@ -117,7 +118,7 @@ def mehler_series(
     for k in range(terms - 1, -1, -1):
         out.mul_(rho).addcmul_(series[0][..., k], series[1][..., k])
     bound = rho.abs() ** terms * (rests[0][..., terms - 1] * rests[1][..., terms - 1]).sqrt()
-    return out, (bound > _ROUNDING) | (not resolved)
+    return out, ~(bound <= _ROUNDING) | (not resolved)  # NaN is not sure
 
 
 def _rests(coefficients: Tensor, square: Tensor) -> Tensor:

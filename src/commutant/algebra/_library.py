@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..laws import Draw
 from ._elements import Element, map_leaves
-from ._monoid import Monoid
+from ._monoid import Monoid, check_monoid, check_size
 from ._plan import ReductionPlan
 from ._stated import states_monoid_laws
 
@@ -26,17 +27,31 @@ class _Native(Monoid):
     unit: float
 
     def identity(self, like: Element) -> Element:
+        self.check_numbers(like)
         return map_leaves(lambda leaf: torch.full_like(leaf, self.unit), like)
 
     def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
         def scatter(leaf: Tensor) -> Tensor:
-            start = leaf.new_full((plan.num_sets, *leaf.shape[1:]), self.unit)
             if self.native == "sum":
-                return start.index_add(0, plan.index, leaf)
+                return _segment_sum(leaf, plan)
+            start = leaf.new_full((plan.num_sets, *leaf.shape[1:]), self.unit)
             where = plan.index.view(-1, *([1] * (leaf.dim() - 1))).expand_as(leaf)
             return start.scatter_reduce(0, where, leaf, self.native, include_self=False)  # empty sets keep the unit
 
         return map_leaves(scatter, x)
+
+
+_NEAR = 1000.0  # temperatures apart, from which on the smaller term is nothing in float64
+_ACCUMULATOR = {torch.float32: torch.float64, torch.complex64: torch.complex128}
+
+
+def _segment_sum(x: Tensor, plan: ReductionPlan) -> Tensor:
+    """The sum of each set, as accurate as a tree: block by block, and the sums of blocks in double precision."""
+    if plan.blocks is not None:
+        into_blocks, into_sets = plan.blocks
+        sums = _segment_sum(x, into_blocks)
+        return _segment_sum(sums.to(_ACCUMULATOR.get(x.dtype, x.dtype)), into_sets).to(x.dtype)
+    return x.new_zeros((plan.num_sets, *x.shape[1:])).index_add(0, plan.index, x)
 
 
 @states_monoid_laws(lambda draw: (Sum(), lambda: draw.normal(draw.size, draw.width)))
@@ -48,7 +63,7 @@ class Sum(_Native):
         tensor(6.)
     """
 
-    native, unit = "sum", 0.0
+    native, unit, numbers = "sum", 0.0, "complex"
 
     def op(self, a: Element, b: Element) -> Element:
         return map_leaves(torch.add, a, b)
@@ -63,7 +78,7 @@ class Max(_Native):
         tensor(3.)
     """
 
-    native, unit = "amax", -torch.inf
+    native, unit, numbers = "amax", -torch.inf, "real"
 
     def op(self, a: Element, b: Element) -> Element:
         return map_leaves(torch.maximum, a, b)
@@ -78,7 +93,7 @@ class Min(_Native):
         tensor(3.)
     """
 
-    native, unit = "amin", torch.inf
+    native, unit, numbers = "amin", torch.inf, "real"
 
     def op(self, a: Element, b: Element) -> Element:
         return map_leaves(torch.minimum, a, b)
@@ -96,17 +111,22 @@ class LogSumExp(Monoid):
         4.0
     """
 
+    numbers = "real"
+
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive, got {temperature}")
+        if not torch.finfo(torch.float32).tiny <= temperature < math.inf:
+            raise InputError(f"temperature must be at least 1.2e-38 and finite, got {temperature}; take Max() for 0")
         self.temperature = temperature
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
         nothing = (a == -torch.inf) & (b == -torch.inf)  # whose gradient would be 0 / 0
-        a, b = torch.where(nothing, 0.0, a), torch.where(nothing, 0.0, b)
-        both = torch.logaddexp(a / self.temperature, b / self.temperature) * self.temperature
-        return torch.where(nothing, -torch.inf, both)
+        larger, smaller = torch.where(a >= b, a, b), torch.where(a >= b, b, a)
+        near = larger - smaller <= _NEAR * self.temperature  # further apart, and beside NaN, it is the maximum
+        gap = torch.where(near, smaller, 0.0) - torch.where(near, larger, 0.0)
+        rest = torch.nn.functional.softplus(gap / self.temperature) * self.temperature
+        both = torch.where(near, torch.where(near, larger, 0.0) + rest, torch.maximum(a, b))
+        return torch.where(nothing, -torch.inf, torch.where(nothing, 0.0, both))
 
     def identity(self, like: Tensor) -> Tensor:
         return torch.full_like(like, -torch.inf)
@@ -133,10 +153,11 @@ class KSmallest(Monoid):
         tensor([3., 5.])
     """
 
+    numbers = "real"
+
     def __init__(self, k: int) -> None:
         super().__init__()
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
+        check_size("k", k)
         self.k = k
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
@@ -186,10 +207,19 @@ class Product(Monoid):
         super().__init__()
         if not factors:
             raise InputError("a product needs at least one monoid")
+        for factor in factors:
+            check_monoid("a factor", factor)
         self.factors = torch.nn.ModuleList(factors)
         ranks = ("exact", "approximate", "no")
         self.associative = max((factor.associative for factor in factors), key=ranks.index)
         self.commutative = max((factor.commutative for factor in factors), key=ranks.index)
+
+    def check_numbers(self, x: Element) -> None:
+        if not isinstance(x, tuple | list) or len(x) != len(self.factors):
+            given = f"{len(x)} parts" if isinstance(x, tuple | list) else type(x).__name__
+            raise InputError(f"a product of {len(self.factors)} monoids takes as many parts in a tuple, got {given}")
+        for factor, part in zip(self.factors, x, strict=True):
+            factor.check_numbers(part)  # type: ignore[operator]
 
     def op(self, a: Element, b: Element) -> Element:
         return tuple(f.op(x, y) for f, x, y in zip(self.factors, a, b, strict=True))  # type: ignore[operator]
@@ -207,6 +237,7 @@ class Product(Monoid):
         return sum(f.out_channels(in_channels) for f in self.factors)  # type: ignore[operator, misc]
 
     def reduce(self, x: Element, dim: int = 0, mask: Tensor | None = None) -> Element:
+        self.check_numbers(x)
         return tuple(f.reduce(p, dim, mask) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
 
     def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
@@ -236,6 +267,7 @@ class Adjoin(Monoid):
 
     def __init__(self, base: Monoid) -> None:
         super().__init__()
+        check_monoid("base", base)
         self.base = base
         self.associative, self.commutative, self.widen = base.associative, base.commutative, base.widen
 
@@ -255,6 +287,11 @@ class Adjoin(Monoid):
             return torch.where((has_x & has_y)[pad], both, kept)
 
         return map_leaves(choose, x, y, self.base.op(left, right)), has_x | has_y
+
+    def check_numbers(self, x: Element) -> None:
+        if not isinstance(x, tuple | list) or len(x) != 2 or getattr(x[1], "dtype", None) != torch.bool:
+            raise InputError("an adjoined element must be a pair of a value and a boolean tensor")
+        self.base.check_numbers(x[0])
 
     def identity(self, like: Element) -> Element:
         value, present = like

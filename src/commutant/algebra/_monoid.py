@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ._elements import Element, concatenate, first_leaf, leaves, map_leaves, permute_rows, rows, split_rows
-from ._plan import Bracketing, ReductionPlan, reduction_plan
+from ._plan import Bracketing, ReductionPlan, check_positions, lazy_plan
 
 Exactness: TypeAlias = Literal["exact", "approximate", "no"]
+Numbers: TypeAlias = Literal["real", "complex", "any"]
 
 
 class Monoid(nn.Module):
@@ -36,6 +37,8 @@ class Monoid(nn.Module):
     commutative: Exactness = "exact"
     widen = True
     """Half-precision elements are combined in float32 and the result is rounded once."""
+    numbers: Numbers = "any"
+    """What the operator is defined on: real floating point, complex too, or booleans too."""
 
     def op(self, a: Element, b: Element) -> Element:
         """Combine two elements."""
@@ -74,29 +77,32 @@ class Monoid(nn.Module):
             >>> Max().reduce(torch.tensor([[1., 5.], [3., 2.]]), dim=0)
             tensor([3., 5.])
         """
-        dim = _check_axis(x, dim)
+        dim = self._check_axis(x, dim)
         if mask is not None:
             return self._masked_reduce(x, dim, mask)
         x = map_leaves(lambda leaf: leaf.movedim(dim, 0), x)
         if first_leaf(x).shape[0] == 0:
             return self.identity(map_leaves(lambda leaf: leaf.new_empty(leaf.shape[1:]), x))
-        dtypes, x = self._widen(x)
+        dtypes, x = self.widened(x)
         while (n := first_leaf(x).shape[0]) > 1:
             even = rows(x, slice(0, n - n % 2))
             merged = self.op(rows(even, slice(0, None, 2)), rows(even, slice(1, None, 2)))
             x = concatenate(merged, rows(x, slice(n - 1, n))) if n % 2 else merged
-        return _narrow(rows(x, slice(0, 1)), dtypes, squeeze=True)
+        return narrowed(rows(x, slice(0, 1)), dtypes, squeeze=True)
 
     def _masked_reduce(self, x: Element, dim: int, mask: Tensor) -> Element:
         batch = first_leaf(x).shape[:dim]
+        if not isinstance(mask, Tensor):
+            raise InputError(f"mask must be a boolean tensor, got {type(mask).__name__}")
         if mask.shape != first_leaf(x).shape[: dim + 1] or mask.dtype != torch.bool:
             raise InputError(
                 f"mask must be boolean of shape {tuple(first_leaf(x).shape[: dim + 1])}, "
                 f"got {mask.dtype} of shape {tuple(mask.shape)}"
             )
-        ptr = nn.functional.pad(mask.flatten(0, -2).sum(-1).cumsum(0) if dim else mask.sum()[None], (1, 0))
+        sizes = mask.sum(-1).flatten()
+        ptr = nn.functional.pad(sizes.cumsum(0), (1, 0))
         out = self.segment_reduce(map_leaves(lambda leaf: leaf[mask], x), ptr=ptr)
-        return map_leaves(lambda leaf: leaf.reshape(*batch, *leaf.shape[1:]), out)
+        return map_leaves(lambda leaf: leaf.reshape(batch + leaf.shape[1:]), out)
 
     def segment_reduce(
         self,
@@ -132,18 +138,17 @@ class Monoid(nn.Module):
             tensor([2., 0., 5.])
         """
         if plan is None:
-            plan = reduction_plan(
-                num_elements=_check_elements(x),
+            plan = lazy_plan(
+                num_elements=self._check_elements(x),
                 index=index,
                 ptr=ptr,
                 num_sets=num_sets,
                 bracketing=bracketing,
                 generator=generator,
             )
-        elif plan.num_elements != _check_elements(x):
-            raise InputError(f"the plan is for {plan.num_elements} elements, x has {first_leaf(x).shape[0]}")
-        dtypes, x = self._widen(x)
-        return _narrow(self._reduce_plan(x, plan), dtypes)
+        self._check_plan(x, plan)
+        dtypes, x = self.widened(x)
+        return narrowed(self._reduce_plan(x, plan), dtypes)
 
     def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
         """Run a plan; a subclass with a native segmented reduction overrides this."""
@@ -157,8 +162,10 @@ class Monoid(nn.Module):
             The result of each set, and the value of every node: first the elements, then the merges in the order of
             `plan.left` and `plan.right`, which name the two children of each merge.
         """
+        self._check_plan(x, plan)
+        dtypes, x = self.widened(x)
         top, merged = self._merge_levels(x, plan)
-        return self._collect(x, top, plan), concatenate(x, *merged)
+        return narrowed(self._collect(x, top, plan), dtypes), concatenate(x, *merged)
 
     def _merge_levels(self, x: Element, plan: ReductionPlan) -> tuple[Element, list[Element]]:
         merged = []
@@ -203,7 +210,9 @@ class Monoid(nn.Module):
             >>> Sum().scan(torch.arange(1., 6.), exclusive=True)
             tensor([ 0.,  1.,  3.,  6., 10.])
         """
-        dim = _check_axis(x, dim)
+        dim = self._check_axis(x, dim)
+        if ptr is not None:
+            check_positions("ptr", ptr)
         if ptr is not None and dim != 0:
             raise InputError(f"a segmented scan runs over the leading axis, got dim={dim}")
         x = map_leaves(lambda leaf: leaf.movedim(dim, 0), x)
@@ -211,15 +220,15 @@ class Monoid(nn.Module):
         if reverse:
             x = map_leaves(lambda leaf: leaf.flip(0), x)
             ptr = None if ptr is None else n - ptr.flip(0)
-        dtypes, x = self._widen(x)
+        dtypes, x = self.widened(x)
         if ptr is None:
             out = _scan_dense(self, x, reverse)
         else:
-            plan = reduction_plan(num_elements=n, ptr=ptr)
+            plan = lazy_plan(num_elements=n, ptr=ptr)
             out = _scan_levels(self, x, plan, 0, reverse)
         if exclusive:
             out = self._shift(out, ptr)
-        out = _narrow(out, dtypes)
+        out = narrowed(out, dtypes)
         if reverse:
             out = map_leaves(lambda leaf: leaf.flip(0), out)
         return map_leaves(lambda leaf: leaf.movedim(0, dim), out)
@@ -236,7 +245,44 @@ class Monoid(nn.Module):
         identity = self.identity(rows(scanned, starts))
         return map_leaves(lambda leaf, e: leaf.index_copy(0, starts, e.to(leaf.dtype)), shifted, identity)
 
-    def _widen(self, x: Element) -> tuple[Element, Element]:
+    def check_numbers(self, x: Element) -> None:
+        """Refuse elements of a dtype that the operator is not defined on."""
+        for leaf in leaves(x):
+            if leaf.is_floating_point() or (leaf.is_complex() and self.numbers != "real"):
+                continue
+            if leaf.dtype != torch.bool or self.numbers != "any":
+                kind = "real floating point" if self.numbers == "real" else "floating point"
+                remedy = "take its real part" if leaf.is_complex() else "convert them with .float()"
+                raise InputError(f"elements of {type(self).__name__} must be {kind}, got {leaf.dtype}; {remedy}")
+
+    def _check_elements(self, x: Element) -> int:
+        sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in leaves(x)}
+        if -1 in sizes or len(sizes) != 1:
+            raise InputError(f"the tensors of an element must share their leading axis, got {_shapes(x)}")
+        self.check_numbers(x)
+        return sizes.pop()
+
+    def _check_plan(self, x: Element, plan: ReductionPlan) -> None:
+        if not isinstance(plan, ReductionPlan):
+            raise InputError(f"plan must come from reduction_plan, got {type(plan).__name__}")
+        if plan.num_elements != self._check_elements(x):
+            raise InputError(f"the plan is for {plan.num_elements} elements, x has {first_leaf(x).shape[0]}")
+        if plan.sizes.device != first_leaf(x).device:
+            where = f"the sets lie on {plan.sizes.device} and the elements lie on {first_leaf(x).device}"
+            raise InputError(f"{where}; move one of them")
+
+    def _check_axis(self, x: Element, dim: int) -> int:
+        self.check_numbers(x)
+        lead = first_leaf(x)
+        if not isinstance(dim, int) or not -lead.dim() <= dim < lead.dim() or (dim < 0 and not isinstance(x, Tensor)):
+            raise InputError(f"dim={dim} is not an axis of an element with shapes {_shapes(x)}")
+        dim %= lead.dim()
+        if len({leaf.shape[: dim + 1] for leaf in leaves(x)}) != 1:
+            raise InputError(f"the tensors of an element must share the axes up to dim={dim}, got {_shapes(x)}")
+        return dim
+
+    def widened(self, x: Element) -> tuple[Element, Element]:
+        """The dtypes of an element, and the element with half precision as float32."""
         dtypes = map_leaves(lambda leaf: leaf.dtype, x)  # type: ignore[arg-type, return-value]
         if not self.widen:
             return dtypes, x
@@ -246,36 +292,25 @@ class Monoid(nn.Module):
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def _narrow(x: Element, dtypes: Element, squeeze: bool = False) -> Element:
+def narrowed(x: Element, dtypes: Element, squeeze: bool = False) -> Element:
+    """An element rounded back to half precision where it came in it."""
     if isinstance(x, Tensor):
         x = x.squeeze(0) if squeeze else x
         return x.to(dtypes) if x.dtype != dtypes and dtypes in _HALF else x
-    return tuple(_narrow(part, dtype, squeeze) for part, dtype in zip(x, dtypes, strict=True))
+    return tuple(narrowed(part, dtype, squeeze) for part, dtype in zip(x, dtypes, strict=True))
 
 
-def _check_elements(x: Element) -> int:
-    sizes = {leaf.shape[0] if leaf.dim() else -1 for leaf in leaves(x)}
-    if -1 in sizes or len(sizes) != 1:
-        raise InputError(f"the tensors of an element must share their leading axis, got {_shapes(x)}")
-    _check_floating(x)
-    return sizes.pop()
+def check_monoid(name: str, given: object) -> None:
+    """Refuse what is no monoid."""
+    if not isinstance(given, Monoid):
+        what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
+        raise InputError(f"{name} must be a Monoid such as commutant.algebra.Sum(), got {what}")
 
 
-def _check_axis(x: Element, dim: int) -> int:
-    _check_floating(x)
-    lead = first_leaf(x)
-    if not -lead.dim() <= dim < lead.dim() or (dim < 0 and not isinstance(x, Tensor)):
-        raise InputError(f"dim={dim} is not an axis of an element with shapes {_shapes(x)}")
-    dim %= lead.dim()
-    if len({leaf.shape[: dim + 1] for leaf in leaves(x)}) != 1:
-        raise InputError(f"the tensors of an element must share the axes up to dim={dim}, got {_shapes(x)}")
-    return dim
-
-
-def _check_floating(x: Element) -> None:
-    for leaf in leaves(x):
-        if not leaf.is_floating_point() and not leaf.is_complex() and leaf.dtype != torch.bool:
-            raise InputError(f"elements must be floating point, got {leaf.dtype}; convert them with .float()")
+def check_size(name: str, given: object) -> None:
+    """Refuse what is no positive integer."""
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise InputError(f"{name} must be at least 1, an integer, got {given!r}")
 
 
 def _shapes(x: Element) -> str:

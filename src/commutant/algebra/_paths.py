@@ -12,6 +12,7 @@ from torch import Tensor
 from .._errors import InputError
 
 _EXACT = 12  # points up to which 2^n n^2 steps are taken
+_MOST = 20  # points of which 2^n n numbers fit into memory
 
 
 def shortest_hamiltonian_path(
@@ -25,7 +26,7 @@ def shortest_hamiltonian_path(
     Args:
         distance: symmetric, finite, `(n, n)`.
         closed: a tour, which returns to its start.
-        exact: force one or the other; exact beyond about 18 points takes too much memory.
+        exact: force one or the other; exact takes 20 points at most.
 
     Returns:
         The points in their order.
@@ -38,9 +39,21 @@ def shortest_hamiltonian_path(
         >>> shortest_hamiltonian_path((places[:, None] - places).abs())
         tensor([0, 2, 3, 1])
     """
+    if not isinstance(distance, Tensor) or distance.is_complex():
+        given = str(distance.dtype) if isinstance(distance, Tensor) else type(distance).__name__
+        raise InputError(f"distances must be a real tensor, got {given}")
     d = distance.detach().double().cpu().numpy()
-    if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.isfinite(d).all() or not np.allclose(d, d.T):
-        raise InputError("distances must be a square matrix, finite and symmetric")
+    if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.isfinite(d).all():
+        raise InputError(f"distances must be a square matrix, finite and symmetric, got shape {tuple(distance.shape)}")
+    if (gap := _asymmetry(d)) > 64 * (torch.finfo(distance.dtype).eps if distance.is_floating_point() else 0):
+        raise InputError(
+            "distances must be a square matrix, finite and symmetric; squares of the two directions differ by "
+            f"{gap:.1e} of the largest: symmetrize them, (d + d.mT) / 2"
+        )
+    if exact and len(d) > _MOST:
+        raise InputError(
+            f"an exact path of {len(d)} points takes too much memory, the most is {_MOST}; use exact=False"
+        )
     n, d = len(d), (d + d.T) / 2
     if n <= 2:
         return torch.arange(n, device=distance.device)
@@ -53,6 +66,13 @@ def shortest_hamiltonian_path(
     if order[0] > order[-1] and not closed:
         order = order[::-1]
     return torch.tensor(order, device=distance.device)
+
+
+def _asymmetry(d: np.ndarray) -> float:
+    """The largest difference of squares of the two directions: `torch.cdist` rounds squares, not distances."""
+    scaled = d / (np.abs(d).max(initial=0.0) or 1.0)
+    squares = scaled * np.abs(scaled)
+    return float(np.abs(squares - squares.T).max(initial=0.0))
 
 
 def path_length(distance: Float[Tensor, "n n"], order: Int[Tensor, " n"], *, closed: bool = False) -> Float[Tensor, ""]:
@@ -130,7 +150,7 @@ def _two_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
     )
     gain = np.triu(gain, 1)
     i, j = np.unravel_index(gain.argmax(), (n, n))
-    if gain[i, j] <= 1e-12 * (1 + np.abs(d).max()):
+    if gain[i, j] <= 1e-12 * np.abs(d).max():
         return None
     better = order.copy()
     better[i + 1 : j + 1] = better[i + 1 : j + 1][::-1]
@@ -149,6 +169,6 @@ def _or_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
             for ends in (piece, piece[::-1]):
                 added = d[rest, ends[0]] + d[ends[-1], following] - d[rest, following]
                 k = int(added.argmin())
-                if added[k] < removed - 1e-12 * (1 + np.abs(d).max()):
+                if added[k] < removed - 1e-12 * np.abs(d).max():
                     return np.concatenate([rest[: k + 1], ends, rest[k + 1 :]])
     return None

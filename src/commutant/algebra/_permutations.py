@@ -23,19 +23,23 @@ def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tenso
         >>> bool((x[p][q] == x[compose(p, q)]).all())
         True
     """
-    return p.gather(-1, q)
+    if p.shape != q.shape:
+        raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
+    return p.gather(-1, q.long())
 
 
 def inverse(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
-    """The permutation that undoes p: `x[p][inverse(p)] == x`."""
-    places = torch.arange(p.shape[-1], device=p.device).expand_as(p)
-    return torch.empty_like(p).scatter(-1, p, places)
+    """The permutation that undoes p: `x[p][inverse(p)] == x`; -1 for what p lacks, where it is no permutation."""
+    places = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype).expand_as(p)
+    return torch.full_like(p, -1).scatter(-1, p.long(), places)
 
 
 def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
     """p applied `exponent` times; its inverse where the exponent is negative."""
+    if not isinstance(exponent, int):
+        raise InputError(f"exponent must be an integer, got {exponent!r}")
     base = inverse(p) if exponent < 0 else p
-    result = torch.arange(p.shape[-1], device=p.device).expand_as(p).clone()
+    result = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype).expand_as(p).clone()
     left = abs(exponent)
     while left:
         if left & 1:
@@ -46,11 +50,14 @@ def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
 
 def permutation_matrix(p: Int[Tensor, "*batch n"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "*batch n n"]:
     """The matrix P with `P[i, p[i]] = 1`, so that `P @ x == x[p]`."""
-    return torch.nn.functional.one_hot(p, p.shape[-1]).to(dtype)
+    return torch.nn.functional.one_hot(p.long(), p.shape[-1]).to(dtype)
 
 
 def cycle_lengths(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
     """For each element the length of the cycle that it is in, by pointer doubling in O(n log n)."""
+    if not is_permutation(p):
+        raise InputError(f"cycles are those of permutations: each row must hold each of 0 to {p.shape[-1] - 1} once")
+    p = p.long()
     least, jump = torch.arange(p.shape[-1], device=p.device).expand_as(p).clone(), p
     reach = 1
     while reach < p.shape[-1]:
@@ -92,6 +99,7 @@ def permutation_distance(
     """
     if p.shape != q.shape or not (is_permutation(p) and is_permutation(q)):
         raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
+    p, q = p.long(), q.long()  # sums and squares leave the range of smaller integers
     if kind == "kendall":
         before = (p.unsqueeze(-1) < p.unsqueeze(-2)) != (q.unsqueeze(-1) < q.unsqueeze(-2))
         return before.sum((-1, -2)) // 2

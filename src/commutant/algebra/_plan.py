@@ -20,6 +20,8 @@ from .._errors import InputError
 
 Bracketing: TypeAlias = Literal["balanced", "fold", "random"]
 
+_BLOCK = 32  # elements that are summed one after the other
+
 
 @dataclass(frozen=True)
 class Level:
@@ -46,8 +48,8 @@ class _Tree:
 class ReductionPlan:
     """The bracketing of every set in a ragged batch; made by `reduction_plan`, reusable while the sizes stay.
 
-    The levels are worked out when they are first asked for, so a plan for a monoid that torch reduces natively costs
-    no more than the sizes.
+    `reduction_plan` works everything out at once, so that a compiled function finds only tensors. Inside the library
+    plans are lazy: a monoid that torch reduces natively then costs no more than the sizes.
     """
 
     sizes: Tensor
@@ -75,6 +77,34 @@ class ReductionPlan:
         return self.sizes.nonzero().squeeze(1)
 
     @cached_property
+    def blocks(self) -> tuple[ReductionPlan, ReductionPlan] | None:
+        """Plans from elements to blocks and from blocks to sets, or None where every set fits into one block."""
+        if not self.num_elements or int(self.sizes.max()) <= _BLOCK:
+            return None
+        counts = (self.sizes + _BLOCK - 1) // _BLOCK
+        number = int(counts.sum())
+        within = torch.full((number,), _BLOCK, dtype=self.sizes.dtype, device=self.sizes.device)
+        filled = counts > 0
+        within[(counts.cumsum(0) - 1)[filled]] = (self.sizes - (counts - 1) * _BLOCK)[filled]
+        return (
+            ReductionPlan(within, self.order, self.num_elements, "balanced", None),
+            ReductionPlan(counts, None, number, "balanced", None),
+        )
+
+    def resolve(self) -> ReductionPlan:
+        """Work out everything that is lazy and return the plan."""
+        _ = self.index, self.occupied, self._tree
+        for part in self.blocks or ():
+            part.resolve_sums()
+        return self
+
+    def resolve_sums(self) -> None:
+        """Work out what a sum needs."""
+        _ = self.index
+        for part in self.blocks or ():
+            part.resolve_sums()
+
+    @cached_property
     def _tree(self) -> _Tree:
         return _build_tree(self)
 
@@ -99,6 +129,14 @@ class ReductionPlan:
         return self._tree.right
 
 
+def check_positions(name: str, given: object) -> None:
+    """Refuse what is no vector of integers."""
+    if not isinstance(given, Tensor):
+        raise InputError(f"{name} must be a 1-d integer tensor, got {type(given).__name__}; use torch.tensor")
+    if given.dim() != 1 or given.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise InputError(f"{name} must be a 1-d integer tensor, got {given.dtype} of shape {tuple(given.shape)}")
+
+
 def set_sizes(
     index: Tensor | None, ptr: Tensor | None, num_elements: int, num_sets: int | None
 ) -> tuple[Tensor, Tensor | None]:
@@ -108,8 +146,11 @@ def set_sizes(
     given = index if index is not None else ptr
     assert given is not None
     name = "index" if index is not None else "ptr"
-    if given.dim() != 1 or given.dtype not in (torch.int64, torch.int32, torch.int16):
-        raise InputError(f"{name} must be a 1-d integer tensor, got {given.dtype} of shape {tuple(given.shape)}")
+    check_positions(name, given)
+    if not isinstance(num_elements, int) or num_elements < 0:
+        raise InputError(f"num_elements must be an integer of at least 0, got {num_elements!r}")
+    if num_sets is not None and (not isinstance(num_sets, int) or num_sets < 0):
+        raise InputError(f"num_sets must be an integer of at least 0, got {num_sets!r}")
     if ptr is not None:
         sizes = ptr.long().diff()
         if ptr.numel() == 0 or int(ptr[0]) != 0 or int(ptr[-1]) != num_elements or bool((sizes < 0).any()):
@@ -125,11 +166,33 @@ def set_sizes(
         raise InputError(f"index has {index.numel()} entries for {num_elements} elements; expected one for each")
     low, high = (int(index.min()), int(index.max())) if index.numel() else (0, -1)
     size = high + 1 if num_sets is None else num_sets
-    if low < 0 or high >= size:
-        raise InputError(f"index must lie in 0..{size - 1}, got values from {low} to {high}")
+    if low < 0:
+        raise InputError(f"index must not be negative, got values from {low} to {high}; number the sets from 0")
+    if high >= size:
+        bound = f"lie in 0..{size - 1} for {size} sets" if size else "be empty where there is no set"
+        raise InputError(f"index must {bound}, got values from {low} to {high}")
     index = index.long()
     is_sorted = index.numel() < 2 or bool((index[1:] >= index[:-1]).all())
     return torch.bincount(index, minlength=size), None if is_sorted else index.argsort(stable=True)
+
+
+def lazy_plan(
+    *,
+    num_elements: int,
+    index: Tensor | None = None,
+    ptr: Tensor | None = None,
+    num_sets: int | None = None,
+    bracketing: Bracketing = "balanced",
+    generator: torch.Generator | None = None,
+    order: Tensor | None = None,
+) -> ReductionPlan:
+    """Return the plan of `reduction_plan` with nothing but its sizes worked out."""
+    if bracketing not in ("balanced", "fold", "random"):
+        raise InputError(f"bracketing must be 'balanced', 'fold' or 'random', got {bracketing!r}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator must be a torch.Generator or None, got {generator!r}")
+    sizes, sort = set_sizes(index, ptr, num_elements, num_sets)
+    return ReductionPlan(sizes, sort if order is None else order, num_elements, bracketing, generator)
 
 
 def reduction_plan(
@@ -163,10 +226,19 @@ def reduction_plan(
         >>> len(plan.levels), plan.occupied.tolist()
         (2, [0, 2])
     """
-    if bracketing not in ("balanced", "fold", "random"):
-        raise InputError(f"bracketing must be 'balanced', 'fold' or 'random', got {bracketing!r}")
-    sizes, sort = set_sizes(index, ptr, num_elements, num_sets)
-    return ReductionPlan(sizes, sort if order is None else order, num_elements, bracketing, generator)
+    if order is not None:
+        check_positions("order", order)
+        if not torch.equal(order.sort().values, torch.arange(num_elements, device=order.device, dtype=order.dtype)):
+            raise InputError(f"order must hold each of the {num_elements} elements once")
+    return lazy_plan(
+        num_elements=num_elements,
+        index=index,
+        ptr=ptr,
+        num_sets=num_sets,
+        bracketing=bracketing,
+        generator=generator,
+        order=order,
+    ).resolve()
 
 
 def _build_tree(plan: ReductionPlan) -> _Tree:

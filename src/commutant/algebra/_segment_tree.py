@@ -7,15 +7,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .._errors import InputError
-from ._elements import Element, concatenate, first_leaf, map_leaves, rows
-from ._monoid import Monoid
+from ._elements import Element, concatenate, first_leaf, leaves, map_leaves, rows
+from ._monoid import Monoid, check_monoid, narrowed
+from ._plan import check_positions
 
 
 class SegmentTree:
     """A balanced reduction kept whole, so that an edit or a range query takes O(log n) applications.
 
     Its root equals `monoid.reduce(x)`, for operators that are only approximately associative too, since both use the
-    same bracketing. It works in the dtype of x. For streams of edits at inference: it holds no gradient.
+    same bracketing and precision. For streams of edits at inference: it holds no gradient.
 
     Args:
         monoid: the operator.
@@ -32,10 +33,13 @@ class SegmentTree:
     """
 
     def __init__(self, monoid: Monoid, x: Element) -> None:
+        check_monoid("monoid", monoid)
         if first_leaf(x).dim() == 0 or first_leaf(x).shape[0] == 0:
             raise InputError("a segment tree needs at least one element along the leading axis")
         self.monoid = monoid
-        self._levels = [map_leaves(lambda leaf: leaf.detach().clone(), x)]
+        monoid.check_numbers(x)
+        self._dtypes, x = monoid.widened(map_leaves(lambda leaf: leaf.detach().clone(), x))
+        self._levels = [x]
         with torch.no_grad():
             while (n := first_leaf(self._levels[-1]).shape[0]) > 1:
                 below = self._levels[-1]
@@ -50,17 +54,24 @@ class SegmentTree:
     @property
     def root(self) -> Element:
         """The reduction of all elements."""
-        return map_leaves(lambda leaf: leaf[0].clone(), self._levels[-1])
+        return narrowed(map_leaves(lambda leaf: leaf[0].clone(), self._levels[-1]), self._dtypes)
 
     @torch.no_grad()
     def update(self, index: Int[Tensor, " edits"], x: Element) -> None:
         """Replace the elements at `index` (distinct) by the rows of `x`."""
+        check_positions("index", index)
+        for leaf, new in zip(leaves(self._levels[0]), leaves(x), strict=True):
+            if new.shape != (index.numel(), *leaf.shape[1:]):
+                raise InputError(
+                    f"x must hold one row for each of the {index.numel()} edits, "
+                    f"{(index.numel(), *leaf.shape[1:])}, got shape {tuple(new.shape)}"
+                )
         if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             raise InputError(f"index must lie in 0..{len(self) - 1}, got {index.tolist()[:8]}")
         if index.unique().numel() != index.numel():
             raise InputError(f"index must name each element once, got {index.tolist()[:8]}")
         index = index.long()
-        map_leaves(lambda leaf, new: leaf.index_copy_(0, index, new), self._levels[0], x)
+        map_leaves(lambda leaf, new: leaf.index_copy_(0, index, new.to(leaf)), self._levels[0], x)
         for below, above in zip(self._levels, self._levels[1:], strict=False):
             n = first_leaf(below).shape[0]
             index = (index // 2).unique()
@@ -89,5 +100,7 @@ class SegmentTree:
                 right = node if right is None else self.monoid.op(node, right)
             start, stop = start // 2, stop // 2
         if left is None and right is None:
-            return self.monoid.identity(map_leaves(lambda leaf: leaf[0], self._levels[0]))
-        return right if left is None else left if right is None else self.monoid.op(left, right)
+            found = self.monoid.identity(map_leaves(lambda leaf: leaf[0], self._levels[0]))
+        else:
+            found = right if left is None else left if right is None else self.monoid.op(left, right)
+        return narrowed(found, self._dtypes)

@@ -42,14 +42,20 @@ def sinkhorn(
     """
     if not temperature > 0:
         raise InputError(f"temperature must be positive, got {temperature}")
+    if not isinstance(scores, Tensor):
+        raise InputError(f"scores must be real square matrices in a tensor, got {type(scores).__name__}")
     if scores.dim() < 2 or scores.shape[-1] != scores.shape[-2] or not scores.is_floating_point():
         raise InputError(f"scores must be real square matrices, got {scores.dtype} of shape {tuple(scores.shape)}")
     if scores.isnan().any() or (scores == torch.inf).any():
         raise InputError("scores hold NaN or plus infinity")
     if scores.numel() and bool((scores.amax(-1) == -torch.inf).any() | (scores.amax(-2) == -torch.inf).any()):
         raise InputError("a row or column of the scores is minus infinity throughout")
-    working = scores if scores.dtype == torch.float64 else scores.float()
-    return _Sinkhorn.apply(working / temperature, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
+    if not tolerance > 0 or max_sweeps < 1:
+        raise InputError(f"tolerance must be positive and max_sweeps at least 1, got {tolerance} and {max_sweeps}")
+    logits = (scores if scores.dtype == torch.float64 else scores.float()) / temperature
+    if bool((scores.isfinite() & ~logits.isfinite()).any()):
+        raise InputError(f"the scores over a temperature of {temperature} leave the range of {logits.dtype}; raise it")
+    return _Sinkhorn.apply(logits, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
 
 
 class _Sinkhorn(torch.autograd.Function):
@@ -80,9 +86,8 @@ class _Sinkhorn(torch.autograd.Function):
         sums, rows, columns = s.sum(-1, keepdim=True), weighted.sum(-1), weighted.sum(-2)
         # singular along each block of a matrix that falls apart: there nothing is to be projected
         system = torch.diag_embed(s.sum(-2)) - s.mT @ (s / sums)
-        values, vectors = torch.linalg.eigh(system)
-        inverse = torch.where(values > 1e-10, 1 / values.clamp(min=1e-10), torch.zeros_like(values))
+        inverse = torch.linalg.pinv(system, atol=1e-10, rtol=0.0, hermitian=True)
         goal = columns - (s.mT @ (rows.unsqueeze(-1) / sums)).squeeze(-1)
-        y = (vectors @ (inverse.unsqueeze(-1) * (vectors.mT @ goal.unsqueeze(-1)))).squeeze(-1)
+        y = (inverse @ goal.unsqueeze(-1)).squeeze(-1)
         x = (rows - (s @ y.unsqueeze(-1)).squeeze(-1)) / sums.squeeze(-1)
         return (weighted - s * (x.unsqueeze(-1) + y.unsqueeze(-2))).to(gradient.dtype), None, None

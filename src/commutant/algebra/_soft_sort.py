@@ -23,8 +23,9 @@ def soft_sort_matrix(scores: Float[Tensor, "*batch n"], temperature: float = 1.0
         tensor([1, 2, 0])
     """
     _check(scores, temperature)
-    ordered = scores.sort(dim=-1, descending=True, stable=True).values
-    return (-(ordered.unsqueeze(-1) - scores.unsqueeze(-2)).abs() / temperature).softmax(-1)
+    wide = scores.double()
+    ordered = wide.sort(dim=-1, descending=True, stable=True).values
+    return (-(ordered.unsqueeze(-1) - wide.unsqueeze(-2)).abs() / temperature).softmax(-1).to(scores.dtype)
 
 
 def neural_sort_matrix(scores: Float[Tensor, "*batch n"], temperature: float = 1.0) -> Float[Tensor, "*batch n n"]:
@@ -33,10 +34,11 @@ def neural_sort_matrix(scores: Float[Tensor, "*batch n"], temperature: float = 1
     Rows sum to one, columns do not; the largest entry of row i stands at the i-th largest score.
     """
     _check(scores, temperature)
-    n = scores.shape[-1]
-    spread = (scores.unsqueeze(-1) - scores.unsqueeze(-2)).abs().sum(-1)
-    scale = n + 1 - 2 * torch.arange(1, n + 1, device=scores.device, dtype=scores.dtype)
-    return ((scale.unsqueeze(-1) * scores.unsqueeze(-2) - spread.unsqueeze(-2)) / temperature).softmax(-1)
+    n, wide = scores.shape[-1], scores.double()  # terms of the size of n times the scores cancel
+    spread = (wide.unsqueeze(-1) - wide.unsqueeze(-2)).abs().sum(-1)
+    scale = n + 1 - 2 * torch.arange(1, n + 1, device=scores.device, dtype=torch.float64)
+    logits = (scale.unsqueeze(-1) * wide.unsqueeze(-2) - spread.unsqueeze(-2)) / temperature
+    return logits.softmax(-1).to(scores.dtype)
 
 
 def soft_rank(scores: Float[Tensor, "*batch n"], strength: float = 1.0) -> Float[Tensor, "*batch n"]:
@@ -50,11 +52,14 @@ def soft_rank(scores: Float[Tensor, "*batch n"], strength: float = 1.0) -> Float
         tensor([8., 1., 5., 4., 3., 2., 6., 7., 9.])
     """
     _check(scores, strength)
-    z = scores.double() / strength
-    s, order = z.sort(dim=-1, descending=True, stable=True)
-    w = torch.arange(scores.shape[-1], 0, -1, device=scores.device, dtype=torch.float64).expand_as(s)
+    n = scores.shape[-1]
+    ordered, order = scores.double().sort(dim=-1, descending=True, stable=True)
+    # Only gaps count, and ones above n all part the ranks: no digit is lost to large scores over a small strength.
+    gaps = ((ordered[..., :-1] - ordered[..., 1:]) / strength).clamp(max=n + 1)
+    s = torch.nn.functional.pad(gaps.flip(-1).cumsum(-1).flip(-1), (0, min(n, 1)))
+    w = torch.arange(n, 0, -1, device=scores.device, dtype=torch.float64).expand_as(s)
     blocks = _pooled(s - w)
-    projected = (_mean(w.double(), blocks) + s.double() - _mean(s.double(), blocks)).to(scores.dtype)
+    projected = (_mean(w, blocks) + s - _mean(s, blocks)).to(scores.dtype)
     return torch.empty_like(projected).scatter(-1, order, projected)
 
 
@@ -86,6 +91,11 @@ def _mean(values: Float[Tensor, "*batch n"], block: Int[Tensor, "*batch n"]) -> 
 
 
 def _check(scores: Tensor, temperature: float) -> None:
+    if not isinstance(scores, Tensor) or not scores.is_floating_point() or not scores.dim():
+        given = (
+            f"{scores.dtype} of shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        )
+        raise InputError(f"scores must be floating point of shape (..., n), got {given}")
     if not scores.isfinite().all():
         raise InputError("scores hold NaN or infinities")
     if not temperature > 0:

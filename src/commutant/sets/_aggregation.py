@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,10 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Bracketing, Monoid, reduction_plan
+from ..algebra import Bracketing, Monoid
+from ..algebra._monoid import check_monoid, check_size
+from ..algebra._plan import check_positions, lazy_plan
 from ..laws import BatchIndependence, Draw, Invariance, SetPermutation, Sets, breaks, obeys
 from ._associativity import associativity_loss
 from ._binary_gru import BinaryGRU
+from ._checks import check_features, check_generator, first_weight
 
 try:
     from torch_geometric.nn.aggr import Aggregation as _Base
@@ -25,6 +29,10 @@ class SetAggregation(_Base):  # type: ignore[misc, valid-type]
 
     A subclass gives `aggregate(x, index, num_sets)` for x of shape `(elements, *rest, channels)`.
     """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # not PyG's, which reads x and index before `forward` can check them
+        return nn.Module.__call__(self, *args, **kwargs)
 
     def forward(
         self,
@@ -46,12 +54,16 @@ class SetAggregation(_Base):  # type: ignore[misc, valid-type]
         Returns:
             `(..., sets, out_channels)`; an empty set gives the identity.
         """
-        if x.dim() < 2 or not -x.dim() <= dim < x.dim():
+        check_features("x", x, first_weight(self))
+        if not isinstance(dim, int) or x.dim() < 2 or not -x.dim() <= dim < x.dim():
             raise InputError(
                 f"x must have an axis of elements (dim={dim}) and one of channels, got shape {tuple(x.shape)}"
             )
-        if not x.is_floating_point():
-            raise InputError(f"x must be floating point, got {x.dtype}; convert it with .float()")
+        for name, given in (("index", index), ("ptr", ptr)):
+            if given is not None:
+                check_positions(name, given)
+                if given.device != x.device:
+                    raise InputError(f"{name} lies on {given.device} and x lies on {x.device}; move one of them")
         dim %= x.dim()
         if dim == x.dim() - 1:
             raise InputError(f"dim={dim} is the axis of channels; elements must lie along another")
@@ -142,8 +154,12 @@ class MonoidAggregation(SetAggregation):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not associativity_weight >= 0:
-            raise InputError(f"associativity_weight must not be negative, got {associativity_weight}")
+        check_monoid("monoid", monoid)
+        check_generator(generator)
+        if not isinstance(associativity_weight, int | float) or not 0 <= associativity_weight < math.inf:
+            raise InputError(
+                f"associativity_weight must be finite and must not be negative, got {associativity_weight!r}"
+            )
         self.monoid = monoid
         self.random_bracketing = random_bracketing
         self.associativity_weight = associativity_weight
@@ -156,12 +172,12 @@ class MonoidAggregation(SetAggregation):
         bracketing: Bracketing = "balanced"
         order = None
         if monoid.associative != "exact" and monoid.commutative != "no":
-            elements = reduction_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
+            elements = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
             order = scattered_order(elements.sizes, self.generator, random=self.training)
             order = order if elements.order is None else elements.order[order]
             index, ptr, num_sets = None, nn.functional.pad(elements.sizes.cumsum(0), (1, 0)), None
             bracketing = "random" if self.training and self.random_bracketing else "balanced"
-        plan = reduction_plan(
+        plan = lazy_plan(
             num_elements=x.shape[0],
             index=index,
             ptr=ptr,
@@ -248,6 +264,8 @@ class LCMAggregation(MonoidAggregation):
         associativity_weight: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
+        check_size("in_channels", in_channels)
+        check_size("out_channels", out_channels)
         super().__init__(
             BinaryGRU(out_channels),
             random_bracketing=random_bracketing,
@@ -307,6 +325,9 @@ class GRUFoldAggregation(SetAggregation):
 
     def __init__(self, in_channels: int, out_channels: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        check_size("in_channels", in_channels)
+        check_size("out_channels", out_channels)
+        check_generator(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.gru = nn.GRU(in_channels, out_channels)
         self.start = nn.Parameter(torch.zeros(out_channels))
@@ -315,7 +336,7 @@ class GRUFoldAggregation(SetAggregation):
     def aggregate(self, x: Tensor, index: Tensor | None, ptr: Tensor | None, num_sets: int | None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise InputError(f"x must have shape (elements, {self.in_channels}), got {tuple(x.shape)}")
-        plan = reduction_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
+        plan = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
         sizes, starts = plan.sizes, plan.sizes.cumsum(0) - plan.sizes
         out = self.start.to(x.dtype).expand(plan.num_sets, -1)
         if x.shape[0] == 0:

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._errors import InputError
 from ..algebra import Element, Monoid, ReductionPlan
 from ..algebra._elements import concatenate, first_leaf, leaves, rows, split_rows
+from ..algebra._monoid import check_monoid
 
 
 def associativity_defect(
@@ -23,8 +25,17 @@ def associativity_defect(
         >>> associativity_defect(Max(), *torch.randn(3, 5, 8)).max()
         tensor(0.)
     """
+    check_monoid("op", op)
     left, right = op.op(op.op(a, b), c), op.op(a, op.op(b, c))
-    return torch.linalg.vector_norm(left - right, dim=-1) / torch.linalg.vector_norm(right, dim=-1)
+    if not isinstance(left, Tensor):
+        raise InputError("the defect is that of an operator on tensors, got one on tuples; take a factor of it")
+    gap = torch.linalg.vector_norm(_gap(left, right), dim=-1)
+    return gap / torch.where(gap == 0, 1.0, torch.linalg.vector_norm(right, dim=-1))
+
+
+def _gap(left: Tensor, right: Tensor) -> Tensor:
+    """The difference, zero between equal infinities."""
+    return torch.where(left == right, 0.0, left - right)
 
 
 def associativity_triples(plan: ReductionPlan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,6 +73,7 @@ def associativity_loss(op: Monoid, nodes: Element, plan: ReductionPlan) -> Float
         nodes: the values that `op.segment_reduce_nodes` returned.
         plan: the plan it ran.
     """
+    check_monoid("op", op)
     a, b, c, known = associativity_triples(plan)
     if a.numel() == 0:
         return first_leaf(nodes).new_zeros(())
@@ -75,9 +87,7 @@ def associativity_loss(op: Monoid, nodes: Element, plan: ReductionPlan) -> Float
     both = op.op(concatenate(ab, rows(nodes, a)), concatenate(rows(nodes, c), bc))
 
     def squared(leaf: Tensor) -> Tensor:
-        left, right = leaf.chunk(2)
-        gap = torch.where(left == right, 0.0, left - right)  # equal infinities have no gap
-        return gap.square().flatten(1).sum(1)
+        return _gap(*leaf.chunk(2)).square().flatten(1).sum(1)
 
     return torch.stack([squared(leaf) for leaf in leaves(both)]).sum(0).mean()
 

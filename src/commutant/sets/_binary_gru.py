@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Monoid
+from ..algebra._monoid import check_size
 from ..laws import Associativity, BatchIndependence, Commutativity, Draw, IdentityElement, breaks, obeys
+from ._checks import check_features
 
 _ROWS = 2048  # pairs handled at a time on CPU, so that the gates of a block stay in cache
 
@@ -52,11 +54,11 @@ class BinaryGRU(Monoid):
 
     associative = "approximate"
     widen = False
+    numbers = "real"
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels < 1:
-            raise InputError(f"channels must be at least 1, got {channels}")
+        check_size("channels", channels)
         self.channels = channels
         self.weight_ih = nn.Parameter(torch.empty(3 * channels, channels))
         self.weight_hh = nn.Parameter(torch.empty(3 * channels, channels))
@@ -74,6 +76,8 @@ class BinaryGRU(Monoid):
         nn.init.zeros_(self.empty)
 
     def op(self, a: Float[Tensor, "*a channels"], b: Float[Tensor, "*b channels"]) -> Float[Tensor, "*ab channels"]:
+        check_features("a", a, self.weight_ih)
+        check_features("b", b, self.weight_ih)
         if a.shape[-1:] != (self.channels,) or b.shape[-1:] != (self.channels,):
             raise InputError(
                 f"BinaryGRU({self.channels}) combines elements of {self.channels} features, "

@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Monoid, ReductionPlan, Sum
+from ..algebra import Element, Monoid, ReductionPlan, Sum
+from ..algebra._monoid import check_monoid, check_size
 from ..laws import Associativity, Commutativity, Draw, obeys
+from ._checks import check_features, first_weight
 
 
 class CouplingFlow(nn.Module):
@@ -33,8 +35,10 @@ class CouplingFlow(nn.Module):
 
     def __init__(self, channels: int, layers: int = 4, hidden_channels: int = 64) -> None:
         super().__init__()
-        if channels < 2:
-            raise InputError(f"a coupling flow needs at least 2 channels, got {channels}")
+        if not isinstance(channels, int) or channels < 2:
+            raise InputError(f"a coupling flow needs at least 2 channels, got {channels!r}")
+        check_size("layers", layers)
+        check_size("hidden_channels", hidden_channels)
         self.channels, self.split = channels, channels // 2
         widths = [
             (self.split, channels - self.split) if i % 2 == 0 else (channels - self.split, self.split)
@@ -45,11 +49,17 @@ class CouplingFlow(nn.Module):
             for kept, moved in widths
         )
 
+    def _check(self, name: str, x: Tensor) -> None:
+        check_features(name, x, first_weight(self))
+        if x.shape[-1:] != (self.channels,):
+            raise InputError(f"{name} must have {self.channels} channels, got shape {tuple(x.shape)}")
+
     def _coupling(self, layer: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         log_scale, shift = self.couplings[layer](kept).chunk(2, -1)
         return torch.tanh(log_scale), shift
 
     def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
+        self._check("x", x)
         one, two = x[..., : self.split], x[..., self.split :]
         for layer in range(len(self.couplings)):
             if layer % 2 == 0:
@@ -62,6 +72,7 @@ class CouplingFlow(nn.Module):
 
     def inverse(self, y: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
         """The exact inverse of `forward`."""
+        self._check("y", y)
         one, two = y[..., : self.split], y[..., self.split :]
         for layer in reversed(range(len(self.couplings))):
             if layer % 2 == 0:
@@ -109,6 +120,7 @@ class Conjugated(Monoid):
 
     def __init__(self, base: Monoid, flow: nn.Module) -> None:
         super().__init__()
+        check_monoid("base", base)
         if not callable(getattr(flow, "inverse", None)):
             raise InputError(f"flow must have an inverse method, {type(flow).__name__} has none")
         self.base, self.flow = base, flow
@@ -133,8 +145,20 @@ class Conjugated(Monoid):
         finite = (value.abs() != torch.inf).all(-1, keepdim=True)  # an infinite identity stays itself
         return torch.where(finite, self.flow.inverse(torch.where(finite, value, 0.0)), value)  # type: ignore[operator]
 
+    def check_numbers(self, x: Element) -> None:
+        if not isinstance(x, Tensor):
+            raise InputError(f"elements of Conjugated must be tensors of channels, got {type(x).__name__}")
+        self.base.check_numbers(x)
+
+    def _check_axis(self, x: Element, dim: int) -> int:
+        dim = super()._check_axis(x, dim)
+        if dim == x.dim() - 1:
+            raise InputError(f"dim={dim} is the axis of channels; elements must lie along another")
+        return dim
+
     def _reduce_plan(self, x: Tensor, plan: ReductionPlan) -> Tensor:
         return self._back(self.base.segment_reduce(self._forth(x), plan=plan))
 
     def reduce(self, x: Tensor, dim: int = 0, mask: Tensor | None = None) -> Tensor:
+        dim = self._check_axis(x, dim)
         return self._back(self.base.reduce(self._forth(x), dim, mask))

@@ -1,0 +1,37 @@
+"""Checks of what users hand to sets: features that fit the weights, and operators that are monoids."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+
+
+def check_features(name: str, x: object, weight: Tensor | None = None) -> None:
+    """Check that `x` is a real floating point tensor of the dtype and device of the weights.
+
+    Under autocast the dtypes may differ.
+    """
+    if not isinstance(x, Tensor):
+        remedy = "; convert it with torch.as_tensor" if x is not None else ""
+        raise InputError(f"{name} must be a tensor, got {type(x).__name__}{remedy}")
+    if not x.is_floating_point():
+        raise InputError(f"{name} must be floating point, got {x.dtype}; convert it with .float()")
+    if weight is None:
+        return
+    if x.device != weight.device:
+        raise InputError(f"{name} lies on {x.device} and the weights lie on {weight.device}; move one with .to(device)")
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise InputError(f"{name} is {x.dtype} and the weights are {weight.dtype}; convert one with .to(dtype)")
+
+
+def first_weight(module: nn.Module) -> Tensor | None:
+    """Return the first floating point parameter of a module, if it has one."""
+    return next((p for p in module.parameters() if p.is_floating_point()), None)
+
+
+def check_generator(generator: object) -> None:
+    """Check that `generator` is a `torch.Generator` or absent."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator must be a torch.Generator or None, got {generator!r}")
