@@ -180,7 +180,8 @@ def test_shares_right_of_networks_drawn_from_the_limit():
         for n, share in zip((1, 5, 10, 20), shares, strict=True):
             outs = draws[: models // n * n].reshape(-1, n, len(x), k).mean(1)
             right = torch.stack([(round_outputs(o, weights, law, rule) == want).all(1) for o in outs]).double()
-            assert float(right.mean()) == pytest.approx(share, abs=0.04), (rule, n)
+            error = float(right.mean(1).std()) / len(outs) ** 0.5  # the printed share is such a draw itself
+            assert float(right.mean()) == pytest.approx(share, abs=0.01 + 4 * error), (rule, n)
             every[rule, n] = float(right.all(1).double().mean())
     assert every["topn", 5] == pytest.approx(0.65, abs=0.15)
     assert every["midpoint", 10] == pytest.approx(0.78, abs=0.2)
