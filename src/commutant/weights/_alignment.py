@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._matching import State, state_of
+from ._given import State, state_of
 
 
 @dataclass(frozen=True)

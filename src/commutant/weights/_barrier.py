@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._matching import state_of
+from ._given import state_of
 from ._merging import interpolate, same_entries
 
 

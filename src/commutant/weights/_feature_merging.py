@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import PermutationSpec, WeightPermutation
-from ._matching import exposed, state_of
+from ._given import state_of
 from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
 from ._normalised import Level
 from ._resizing import resize
 from ._shrunk import Shrunk, folding_bounds
+from ._slices import exposed
 
 
 def _law(draw: Draw):  # type: ignore[no-untyped-def]

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
-from ._matching import Problem, State, state_of, weight_matching
+from ._given import State, check_spec, list_of_networks, state_of
+from ._matching import weight_matching
 from ._merging import interpolate
-from ._pairing import TOLERANCE
+from ._problem import Problem
 from ._soft import apply_softly, matrices_of
 from ._straight_through import Loss, straight_through
 
@@ -91,9 +92,8 @@ def _towards_mean(
         for i in torch.randperm(len(states), generator=generator).tolist():
             centre = interpolate([m for j, m in enumerate(moved) if j != i])
             problem = Problem(spec, centre, states[i])
-            before = problem.value(found[i].tables)
             better = weight_matching(spec, centre, states[i], init=found[i])
-            if problem.value(better.tables) > before + TOLERANCE * abs(before):
+            if problem.better(better.tables, found[i].tables):
                 found[i], moved[i], progress = better, better.apply(states[i]), True
         if not progress:
             break

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .._errors import InputError
 from ..parameters import PermutationSpec, as_arguments, difference, generic, positions_by_group
-from ._matching import state_of
+from ._given import state_of
 from ._merge_path import Cells, Rule, Site, equal_shares
 from ._normalised import Normalised
 from ._resizing import resize

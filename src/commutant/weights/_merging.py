@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._matching import State, state_of
+from ._given import State, state_of
 
 
 def interpolate(

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
-from ._matching import Problem, State, state_of, weight_matching
+from ._given import State, check_module, check_spec, state_of
+from ._matching import weight_matching
 from ._pairing import TOLERANCE
+from ._problem import Problem
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -13,7 +13,8 @@ from torch.func import functional_call
 from .._errors import InputError
 from ..algebra import linear_assignment, sinkhorn
 from ..parameters import Permutation, PermutationSpec
-from ._matching import State, state_of, weight_matching
+from ._given import State, check_spec, state_of
+from ._matching import weight_matching
 from ._merging import same_entries
 from ._soft import apply_softly
 
