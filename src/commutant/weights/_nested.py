@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -14,6 +14,7 @@ from ..parameters import PermutationSpec
 from ._pairing import assign, gram, picked
 
 Piece = tuple[tuple[str, ...], Float[Tensor, "..."], Float[Tensor, "..."]]
+Scores = Mapping[str, Float[Tensor, "batch flat flat"]]
 _ENTRIES = 2**24  # of the pairs of slices that are compared at a time
 
 
@@ -68,13 +69,18 @@ def pair_up(nest: Nest, pieces: Sequence[Piece], current: Int[Tensor, " n"]) -> 
         pieces: parts of weights of both networks: the groups on their leading axes, outer groups first, and the parts.
         current: the pairing that ties go to.
     """
-    if all(own == (*nest.parents[own[-1]], own[-1]) for own, _, _ in pieces):
-        scores = {g: torch.zeros(2 * (nest.flat(g),), dtype=torch.float64) for g in nest.sizes}
-        for own, x, y in pieces:
+    scores = {g: torch.zeros(2 * (nest.flat(g),), dtype=torch.float64) for g in nest.sizes}
+    coupled = []
+    for own, x, y in pieces:
+        if own == (*nest.parents[own[-1]], own[-1]):
             scores[own[-1]] += gram(x.flatten(0, len(own) - 1), y.flatten(0, len(own) - 1))
+        else:
+            coupled.append((own, x, y))
+    if not coupled:
         return pair_by_scores(nest, scores, current)
-    batch = [(own, x[None].double(), y[None].double()) for own, x, y in pieces]
-    return {g: table[0] for g, table in _pair_inner(nest, nest.root, batch, current).items()}
+    batch = [(own, x[None].double(), y[None].double()) for own, x, y in coupled]
+    found = _pair_inner(nest, nest.root, {g: s[None] for g, s in scores.items()}, batch, current)
+    return {g: table[0] for g, table in found.items()}
 
 
 def pair_by_scores(
@@ -87,110 +93,111 @@ def pair_by_scores(
         scores: for each group, by its index together with the indices around it, of both networks.
         current: the pairing that ties go to.
     """
+    found = _batch_by_scores(nest, nest.root, {g: s[None] for g, s in scores.items()}, current)
+    return {g: table[0] for g, table in found.items()}
+
+
+def _batch_by_scores(
+    nest: Nest, root: str, scores: Scores, current: Int[Tensor, " n"]
+) -> dict[str, Int[Tensor, "batch ..."]]:
+    """`pair_by_scores` of a group, and all inside it, for a batch of pairs of the indices around them."""
     total, found = dict(scores), dict[str, Tensor]()
-    for group in reversed(nest.sizes):
+    family = nest.below(root)
+    for group in reversed(family):
         n = nest.sizes[group]
-        blocks = total[group].unflatten(0, (-1, n)).unflatten(2, (-1, n)).permute(0, 2, 1, 3)
-        start = current.expand(1, 1, n) if group == nest.root else torch.arange(n).expand(blocks.shape[:-1])
-        found[group] = assign(blocks, start)  # (new outer, old outer, n)
-        if group != nest.root:
+        blocks = total[group].unflatten(1, (-1, n)).unflatten(3, (-1, n)).transpose(2, 3)
+        start = current if group == root else torch.arange(n)
+        found[group] = assign(blocks, start.expand(blocks.shape[:-1]))  # (batch, new outer, old outer, n)
+        if group != root:
             outer = nest.parents[group][-1]
             total[outer] = total[outer] + picked(blocks, found[group]).sum(-1)
-    old, tables = {nest.root: found[nest.root][0, 0]}, {nest.root: found[nest.root][0, 0]}
-    for group in list(nest.sizes)[1:]:
+    tables = {root: found[root][:, 0, 0]}
+    old, batch = dict(tables), torch.arange(len(tables[root]))[:, None]
+    for group in family[1:]:
         around = old[nest.parents[group][-1]]
-        own = found[group][torch.arange(len(around)), around]
-        old[group] = (around[:, None] * nest.sizes[group] + own).flatten()
-        tables[group] = own.view(*(nest.sizes[p] for p in nest.parents[group]), -1)
+        own = found[group][batch, torch.arange(around.shape[1]), around]
+        old[group] = (around.unsqueeze(-1) * nest.sizes[group] + own).flatten(1)
+        sizes = [nest.sizes[p] for p in nest.parents[group] if p == root or root in nest.parents[p]]
+        tables[group] = own.view(-1, *sizes, nest.sizes[group])
     return tables
 
 
-def _pair_level(nest: Nest, level: Sequence[str], pieces: Sequence[Piece]) -> tuple[Tensor, dict[str, Tensor]]:
+def _pair_level(
+    nest: Nest, level: Sequence[str], scores: Scores, pieces: Sequence[Piece]
+) -> tuple[Float[Tensor, " batch"], dict[str, Int[Tensor, "batch ..."]]]:
     """Solve the groups of one level, and all inside them, for a batch of pairs of the indices around them.
 
+    Args:
+        nest: the groups.
+        level: groups that stand inside the same others.
+        scores: as for `pair_by_scores`, by the indices from this level on.
+        pieces: those that carry several groups of which none stands inside the other, with a leading batch axis.
+
     Returns:
-        The score of each pair, and the tables with the batch as their leading axis.
+        The score of each pair, and its tables.
     """
-    families = {group: set(nest.below(group)) for group in level}
-    carried = [{group for group in level if families[group] & set(own)} for own, _, _ in pieces]
+    families = {group: nest.below(group) for group in level}
+    carried = [{group for group in level if not set(own).isdisjoint(families[group])} for own, _, _ in pieces]
     # first those that stand alone in some weight: they can be told without the others
-    order = sorted(
-        (group for group in level if any(group in c for c in carried)),
-        key=lambda group: all(len(c) > 1 for c in carried if group in c),
-    )
+    order = sorted(level, key=lambda group: not any(bool(scores[g].any()) for g in families[group]))
     size = pieces[0][1].shape[0]
-    tables: dict[str, Tensor] = {
-        g: torch.arange(nest.sizes[g]).expand(size, *(nest.sizes[p] for p in _between(nest, g, level)), -1)
-        for g in nest.sizes
-        if any(g in family for family in families.values())
-    }
-    for sweep in range(3 if any(len(c) > 1 for c in carried) else 1):
+    tables: dict[str, Tensor] = {}
+    for sweep in range(3):
         before = dict(tables)
-        for number, group in enumerate(order):
-            known = set(order if sweep else order[: number + 1])
+        for group in order:
+            known = {g for g in level if g in tables} | {group}
             mine = [p for p, c in zip(pieces, carried, strict=True) if group in c and c <= known]
-            mine = mine or [p for p, c in zip(pieces, carried, strict=True) if group in c]
-            others = set(tables) - families[group]
+            if not mine and not any(bool(scores[g].any()) for g in families[group]):
+                mine = [p for p, c in zip(pieces, carried, strict=True) if group in c]
+            others = set(tables).difference(families[group])
             placed = [(own, x, _moved(nest, tables, own, y, others)) for own, x, y in mine]
-            tables |= _pair_inner(nest, group, placed)
-        if all(torch.equal(tables[g], before[g]) for g in tables):
+            tables |= _pair_inner(nest, group, scores, placed, torch.arange(nest.sizes[group]))
+        if sweep and all(torch.equal(tables[g], before[g]) for g in tables):
             break
-    score = torch.zeros(size, dtype=torch.float64)
+    total = torch.zeros(size, dtype=torch.float64)
+    for group in level:
+        old: dict[str, Tensor] = {}
+        for g in families[group]:
+            around = old[nest.parents[g][-1]].unsqueeze(-1) * nest.sizes[g] if g != group else 0
+            old[g] = (around + tables[g].flatten(1).unflatten(1, (-1, nest.sizes[g]))).flatten(1)
+            total += picked(scores[g], old[g]).sum(-1)
     for own, x, y in pieces:
-        score += torch.linalg.vecdot(x.flatten(1), _moved(nest, tables, own, y, tables).flatten(1))
-    return score, tables
-
-
-def _between(nest: Nest, group: str, level: Sequence[str]) -> list[str]:
-    """The groups of a level, or inside it, that another group stands inside."""
-    return [p for p in nest.parents[group] if any(p == g or g in nest.parents[p] for g in level)]
+        total += torch.linalg.vecdot(x.flatten(1), _moved(nest, tables, own, y, tables).flatten(1))
+    return total, tables
 
 
 def _pair_inner(
-    nest: Nest, group: str, pieces: Sequence[Piece], current: Int[Tensor, " n"] | None = None
-) -> dict[str, Tensor]:
+    nest: Nest, group: str, scores: Scores, pieces: Sequence[Piece], current: Int[Tensor, " n"]
+) -> dict[str, Int[Tensor, "batch ..."]]:
     """Solve one group, and all inside it, for a batch of pairs; other groups of the pieces stay as they are."""
-    n, size = nest.sizes[group], pieces[0][1].shape[0]
-    inside = nest.inside(group)
+    n, size = nest.sizes[group], len(scores[group])
+    own_scores, nested = scores[group], list[Piece]()
     family = nest.below(group)
-    scores = torch.zeros(size, n, n, dtype=torch.float64)
-    nested: list[Piece] = []
     for own, x, y in pieces:
         here = [g for g in family if g in own]
         axes = [1 + own.index(g) for g in here]
         x, y = (t.movedim(axes, list(range(1, len(axes) + 1))).flatten(len(axes) + 1) for t in (x, y))
         if here == [group]:
-            scores += gram(x, y)
+            own_scores = own_scores + x @ y.mT
         else:
             nested.append((tuple(here[1:]), x, y))
-    tables: dict[str, Tensor] = {}
-    if nested:
-        parts = [_pair_level(nest, inside, chunk) for chunk in _all_pairs(nested)]
-        scores += torch.cat([score for score, _ in parts]).view(size, n, n)
-        tables = {g: torch.cat([t[g] for _, t in parts]).unflatten(0, (size, n, n)) for g in parts[0][1]}
-    elif inside:
-        tables = {g: torch.arange(nest.sizes[g]).expand(size, n, n, *(nest.sizes[p] for p in _between(nest, g, inside)), -1)
-                  for g in family[1:]}  # fmt: skip
-    start = torch.arange(n) if current is None else current
-    found = assign(scores, start.expand(size, n))
-    batch, new = torch.arange(size)[:, None], torch.arange(n)
-    return {group: found, **{g: table[batch, new, found] for g, table in tables.items()}}
-
-
-def _all_pairs(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Pair every index of the target with every index of the source, within each batch entry, a chunk at a time."""
-    size, n = pieces[0][1].shape[:2]
-    step = max(1, _ENTRIES // max(1, n * sum(x[0, 0].numel() for _, x, _ in pieces)))
+    if not nested:
+        own = {g: scores[g] for g in family[1:]} | {group: own_scores}
+        return _batch_by_scores(nest, group, own, current)
+    blocks = {g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]}
+    parts = []
+    step = max(1, _ENTRIES // max(1, n * sum(x[0, 0].numel() for _, x, _ in nested)))
     for start in range(0, size * n, step):
         rows = torch.arange(start, min(start + step, size * n))
-        yield [
-            (
-                own,
-                x.flatten(0, 1)[rows].unsqueeze(1).expand(-1, n, *x.shape[2:]).flatten(0, 1),
-                y[rows // n].flatten(0, 1),
-            )
-            for own, x, y in pieces
-        ]
+        pairs = [(own, x.flatten(0, 1)[rows].unsqueeze(1).expand(-1, n, *x.shape[2:]).flatten(0, 1),
+                  y[rows // n].flatten(0, 1)) for own, x, y in nested]  # fmt: skip
+        among = {g: block[start * n : (start + step) * n] for g, block in blocks.items()}
+        parts.append(_pair_level(nest, nest.inside(group), among, pairs))
+    own_scores = own_scores + torch.cat([total for total, _ in parts]).view(size, n, n)
+    found = assign(own_scores, current.expand(size, n))
+    batch, new = torch.arange(size)[:, None], torch.arange(n)
+    tables = {g: torch.cat([t[g] for _, t in parts]).unflatten(0, (size, n, n)) for g in family[1:]}
+    return {group: found, **{g: table[batch, new, found] for g, table in tables.items()}}
 
 
 def _moved(
@@ -199,7 +206,9 @@ def _moved(
     """Apply the tables of some groups to a batch of parts."""
     for axis, group in enumerate(own, start=1):
         if group in groups:
-            shape = [y.shape[0], *(y.shape[1 + i] if g == group or g in nest.parents[group] else 1
-                                   for i, g in enumerate(own)), *[1] * (y.dim() - 1 - len(own))]  # fmt: skip
-            y = y.gather(axis, tables[group].reshape(shape).expand(y.shape))
+            lead = y.shape[:axis]
+            around = [y.shape[0], *(y.shape[1 + i] if g in nest.parents[group] else 1 for i, g in enumerate(own[: axis - 1]))]
+            table = tables[group].reshape(*around, -1).expand(*lead, -1)
+            first = torch.arange(prod(lead)).view(*lead, 1) * y.shape[axis]
+            y = y.flatten(0, axis)[(first + table).flatten()].view(y.shape)
     return y
