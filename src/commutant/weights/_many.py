@@ -53,7 +53,8 @@ def match_many(
     Raises:
         InputError: fewer than two networks, or data and loss missing or given where they have no use.
     """
-    networks = list(networks)
+    check_spec(spec)
+    networks = list_of_networks(networks)
     generator = generator or torch.Generator().manual_seed(0)
     if method not in ("mean", "universe", "ste"):
         raise InputError(f'method must be "mean", "universe" or "ste", got {method!r}')

@@ -34,6 +34,8 @@ def fold_gains(spec: PermutationSpec, model: M) -> M:
     Raises:
         InputError: a gain of zero (named), whose channel can't be told from the layers behind it.
     """
+    check_spec(spec)
+    check_module(model, "model")
     state = dict(state_of(model))
     spec.check(state)
     for group, kind in spec.kinds.items():
@@ -97,6 +99,9 @@ def procrustes_matching(
     Raises:
         InputError: nothing can be rotated; parameters that are not those of the spec.
     """
+    check_spec(spec)
+    check_module(target, "target")
+    check_module(source, "source")
     streams = [group for group, kind in spec.kinds.items() if kind.rotations and not spec.parents[group]]
     if not streams:
         raise InputError(

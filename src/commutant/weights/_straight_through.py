@@ -77,6 +77,9 @@ def straight_through(
     """`ste_matching` of several sources at once; with `mixed` the weights of the mean are drawn for each batch."""
     if projection not in ("lap", "sinkhorn"):
         raise InputError(f'projection must be "lap" or "sinkhorn", got {projection!r}')
+    check_spec(spec)
+    if not callable(loss):
+        raise InputError(f"loss must be a function of a module and a batch, got {type(loss).__name__}")
     if not isinstance(target, nn.Module):
         raise InputError(f"the target is run on the batches: give a module, got {type(target).__name__}")
     rate = learning_rate if learning_rate is not None else (1e-3 if projection == "lap" else 0.1)
