@@ -15,7 +15,8 @@ from ._pairing import assign, gram, picked
 
 Piece = tuple[tuple[str, ...], Float[Tensor, "..."], Float[Tensor, "..."]]
 Scores = Mapping[str, Float[Tensor, "batch flat flat"]]
-_ENTRIES = 2**24  # of the pairs of slices that are compared at a time
+_ENTRIES = 2**18  # of the pairs of slices that are compared at a time
+_LIKELY = 4  # partners of each index whose inner permutations are improved further
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,12 @@ def _batch_by_scores(
 
 
 def _pair_level(
-    nest: Nest, level: Sequence[str], scores: Scores, pieces: Sequence[Piece]
+    nest: Nest,
+    level: Sequence[str],
+    scores: Scores,
+    pieces: Sequence[Piece],
+    start: Mapping[str, Int[Tensor, "batch ..."]],
+    sweeps: int,
 ) -> tuple[Float[Tensor, " batch"], dict[str, Int[Tensor, "batch ..."]]]:
     """Solve the groups of one level, and all inside them, for a batch of pairs of the indices around them.
 
@@ -132,6 +138,8 @@ def _pair_level(
         level: groups that stand inside the same others.
         scores: as for `pair_by_scores`, by the indices from this level on.
         pieces: those that carry several groups of which none stands inside the other, with a leading batch axis.
+        start: tables of the groups, as far as they are known.
+        sweeps: over the groups of the level.
 
     Returns:
         The score of each pair, and its tables.
@@ -141,8 +149,8 @@ def _pair_level(
     # first those that stand alone in some weight: they can be told without the others
     order = sorted(level, key=lambda group: not any(bool(scores[g].any()) for g in families[group]))
     size = pieces[0][1].shape[0]
-    tables: dict[str, Tensor] = {}
-    for sweep in range(3):
+    tables = dict(start)
+    for _ in range(sweeps):
         before = dict(tables)
         for group in order:
             known = {g for g in level if g in tables} | {group}
@@ -152,7 +160,7 @@ def _pair_level(
             others = set(tables).difference(families[group])
             placed = [(own, x, _moved(nest, tables, own, y, others)) for own, x, y in mine]
             tables |= _pair_inner(nest, group, scores, placed, torch.arange(nest.sizes[group]))
-        if sweep and all(torch.equal(tables[g], before[g]) for g in tables):
+        if before and all(torch.equal(tables[g], before[g]) for g in tables):
             break
     total = torch.zeros(size, dtype=torch.float64)
     for group in level:
@@ -185,19 +193,44 @@ def _pair_inner(
         own = {g: scores[g] for g in family[1:]} | {group: own_scores}
         return _batch_by_scores(nest, group, own, current)
     blocks = {g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]}
-    parts = []
-    step = max(1, _ENTRIES // max(1, n * sum(x[0, 0].numel() for _, x, _ in nested)))
-    for start in range(0, size * n, step):
-        rows = torch.arange(start, min(start + step, size * n))
-        pairs = [(own, x.flatten(0, 1)[rows].unsqueeze(1).expand(-1, n, *x.shape[2:]).flatten(0, 1),
-                  y[rows // n].flatten(0, 1)) for own, x, y in nested]  # fmt: skip
-        among = {g: block[start * n : (start + step) * n] for g, block in blocks.items()}
-        parts.append(_pair_level(nest, nest.inside(group), among, pairs))
-    own_scores = own_scores + torch.cat([total for total, _ in parts]).view(size, n, n)
-    found = assign(own_scores, current.expand(size, n))
+    every = torch.arange(size * n * n)
+    total, tables = _pair_chosen(nest, group, blocks, nested, every, {}, sweeps=1)
+    likely = torch.zeros(size, n, n, dtype=torch.bool)
+    for axis in (1, 2):
+        likely.scatter_(axis, total.view(size, n, n).topk(min(n, _LIKELY), axis).indices, True)
+    chosen = likely.flatten().nonzero().flatten()
+    better, refined = _pair_chosen(nest, group, blocks, nested, chosen, {g: t[chosen] for g, t in tables.items()}, sweeps=2)
+    rises = better > total[chosen]
+    total[chosen[rises]] = better[rises]
+    for g, table in tables.items():
+        table[chosen[rises]] = refined[g][rises]
+    found = assign(own_scores + total.view(size, n, n), current.expand(size, n))
     batch, new = torch.arange(size)[:, None], torch.arange(n)
-    tables = {g: torch.cat([t[g] for _, t in parts]).unflatten(0, (size, n, n)) for g in family[1:]}
-    return {group: found, **{g: table[batch, new, found] for g, table in tables.items()}}
+    tables = {g: table.unflatten(0, (size, n, n))[batch, new, found] for g, table in tables.items()}
+    return {group: found, **tables}
+
+
+def _pair_chosen(
+    nest: Nest,
+    group: str,
+    scores: Scores,
+    pieces: Sequence[Piece],
+    chosen: Int[Tensor, " pairs"],
+    start: Mapping[str, Int[Tensor, "pairs ..."]],
+    sweeps: int,
+) -> tuple[Float[Tensor, " pairs"], dict[str, Int[Tensor, "pairs ..."]]]:
+    """`_pair_level` inside some of the pairs of the indices of a group, a few at a time, so that they stay in the cache."""
+    n = nest.sizes[group]
+    step = max(1, _ENTRIES // max(1, sum(x[0, 0].numel() for _, x, _ in pieces)))
+    flat = [(own, x.flatten(0, 1), y.flatten(0, 1)) for own, x, y in pieces]
+    parts = []
+    for first in range(0, len(chosen), step):
+        here = chosen[first : first + step]
+        pairs = [(own, x[here // n], y[here // n**2 * n + here % n]) for own, x, y in flat]
+        among = {g: score[here] for g, score in scores.items()}
+        given = {g: table[first : first + step] for g, table in start.items()}
+        parts.append(_pair_level(nest, nest.inside(group), among, pairs, given, sweeps))
+    return torch.cat([t for t, _ in parts]), {g: torch.cat([t[g] for _, t in parts]) for g in parts[0][1]}
 
 
 def _moved(
