@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec
 from ._constants import Constants, constants_of, kinds_of_rows
-from ._given import State, check_spec, state_of
+from ._given import State, batches_of, check_spec, state_of
 from ._nested import Nest, nest_of, pair_by_scores
 from ._pairing import gram
 from ._slices import exposed
@@ -45,6 +45,7 @@ def activation_matching(
     if score not in ("second_moment", "correlation"):
         raise InputError(f'score must be "second_moment" or "correlation", got {score!r}')
     check_spec(spec)
+    batches = batches_of(batches)
     states = state_of(target, "target"), state_of(source, "source")
     for state in states:
         spec.check(state)

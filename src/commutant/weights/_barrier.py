@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._given import check_module, number, state_of
+from ._given import check_callable, check_module, number, state_of
 from ._merging import interpolate, same_entries
 
 
@@ -57,8 +57,7 @@ def loss_barrier(
     """
     check_module(a, "a")
     check_module(b, "b")
-    if not callable(evaluate):
-        raise InputError(f"evaluate must be a function from a module to its loss, got {type(evaluate).__name__}")
+    check_callable(evaluate, "evaluate", "a function from a module to its loss")
     if isinstance(points, bool) or not isinstance(points, int) or points < 3 or points % 2 == 0:
         raise InputError(f"points must be odd and three or more, got {points}")
     network = copy.deepcopy(a)
@@ -86,6 +85,7 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
     """
     check_module(a, "a")
     check_module(b, "b")
+    check_callable(loss, "loss", "a function from a module to its loss")
     same_entries(state_of(a), state_of(b), 1)
     a, b = copy.deepcopy(a), copy.deepcopy(b)  # a loss in training mode moves running statistics
     ends, slopes, curvatures = [dict(m.named_parameters()) for m in (a, b)], [], []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import PermutationSpec, WeightPermutation
-from ._given import check_module, check_spec, state_of
+from ._given import batches_of, check_module, check_spec, number, state_of
 from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
 from ._normalised import Level
@@ -145,7 +145,7 @@ class FeatureMerger:
         """The second moments of the activations that layers read, for each group."""
         found = {g: torch.zeros(n, n, dtype=torch.float64) for g, n in self.groups.items()}
         count = dict.fromkeys(found, 0)
-        for batch in batches:
+        for batch in batches_of(batches):
             values = self.spec.activations(state, batch)
             for node, labels in self.spec.reads.items():
                 for group in {g for label in labels for g in label.groups()} & set(found):
@@ -210,11 +210,13 @@ class FeatureMerger:
                     steps.append(step)
             return self._clusters(steps)
         if beta is not None:
+            beta = number(beta, "beta")
             if not 0 <= beta < 1:
                 raise InputError(f"beta must be at least 0 and below 1, got {beta}")
             count = next((i for i, step in enumerate(self.path) if step.level > beta), len(self.path))
             return self._clusters(self.path[:count])
         assert parameters is not None
+        parameters = number(parameters, "parameters")
         if not 0 < parameters <= 1:
             raise InputError(f"parameters must be a share above 0 and at most 1, got {parameters}")
         low, high, total = 0, len(self.path), self.count(self._clusters([]))
@@ -231,6 +233,8 @@ class FeatureMerger:
 
     def complexity(self, betas: Sequence[float]) -> dict[str, list[int]]:
         """Feature complexity: how many channels of each group are left at each threshold."""
+        if not isinstance(betas, Sequence) or isinstance(betas, str):
+            raise InputError(f"betas must be a list of numbers, got {type(betas).__name__}")
         return {g: [len(self.clusters(beta=beta)[g]) for beta in betas] for g in self.groups}
 
     def _clusters(self, steps: Sequence[Merge]) -> dict[str, list[list[int]]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
@@ -60,7 +61,7 @@ def list_of_networks(networks: Any, name: str = "networks") -> list[nn.Module | 
     Raises:
         InputError: a single network where several are expected.
     """
-    if isinstance(networks, nn.Module | Mapping) or not isinstance(networks, Sequence):
+    if isinstance(networks, nn.Module | Mapping | Tensor | str) or not isinstance(networks, Iterable):
         raise InputError(f"{name} must be a list of modules or state dicts, got {_shown(networks)}: pass [a, b]")
     return list(networks)
 
@@ -98,6 +99,48 @@ def number(value: Any, what: str) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise InputError(f"{what} must be one real number, got {_shown(value)}") from None
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """Return a whole number that a user gave.
+
+    Raises:
+        InputError: something else, or a number below the least one.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
+def batches_of(batches: Any) -> Iterable[Any]:
+    """Return batches of data.
+
+    Raises:
+        InputError: a single tensor or mapping, which is one batch, or nothing that can be iterated over.
+    """
+    if isinstance(batches, Tensor | Mapping | str | nn.Module) or not isinstance(batches, Iterable):
+        raise InputError(f"batches must be an iterable of batches, got {_shown(batches)}: pass a list such as [x]")
+    return batches
+
+
+def check_callable(function: Any, name: str, what: str) -> None:
+    """Refuse anything but a function.
+
+    Raises:
+        InputError: names the argument and what it must be.
+    """
+    if not callable(function) or isinstance(function, type):
+        raise InputError(f"{name} must be {what}, got {_shown(function)}")
+
+
+def check_generator(generator: Any) -> None:
+    """Refuse anything but a random generator or None.
+
+    Raises:
+        InputError: says what was given.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator must be a torch.Generator, got {_shown(generator)}")
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
-from ._given import State, check_spec, list_of_networks, state_of
+from ._given import State, check_generator, check_spec, list_of_networks, state_of, whole
 from ._matching import weight_matching
 from ._merging import interpolate
 from ._problem import Problem
@@ -54,6 +54,8 @@ def match_many(
         InputError: fewer than two networks, or data and loss missing or given where they have no use.
     """
     check_spec(spec)
+    check_generator(generator)
+    whole(max_sweeps, "max_sweeps", 1)
     networks = list_of_networks(networks)
     generator = generator or torch.Generator().manual_seed(0)
     if method not in ("mean", "universe", "ste"):

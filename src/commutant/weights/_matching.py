@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import Permutation, PermutationSpec, WeightPermutation
 from ._given import State as State
-from ._given import check_spec
+from ._given import check_generator, check_spec, whole
 from ._given import state_of as state_of
 from ._problem import Problem
 
@@ -64,6 +64,9 @@ def weight_matching(
         InputError: parameters that are not those of the spec, or that hold NaN or infinities; names the entry.
     """
     check_spec(spec)
+    check_generator(generator)
+    whole(restarts, "restarts", 0)
+    whole(max_sweeps, "max_sweeps", 1)
     problem = Problem(spec, state_of(target, "target"), state_of(source, "source"))
     if isinstance(init, Permutation):
         Permutation(spec).compose(init)  # refuses one of another spec

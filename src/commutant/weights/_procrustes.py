@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
-from ._given import State, check_module, check_spec, state_of
+from ._given import State, check_module, check_spec, state_of, whole
 from ._matching import weight_matching
 from ._pairing import TOLERANCE
 from ._problem import Problem
@@ -100,6 +100,7 @@ def procrustes_matching(
         InputError: nothing can be rotated; parameters that are not those of the spec.
     """
     check_spec(spec)
+    whole(max_sweeps, "max_sweeps", 1)
     check_module(target, "target")
     check_module(source, "source")
     streams = [group for group, kind in spec.kinds.items() if kind.rotations and not spec.parents[group]]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from .._errors import InputError
-from ._given import check_module, list_of_networks, shares_of, state_of
+from ._given import batches_of, check_module, list_of_networks, shares_of, state_of
 from ._merging import same_entries
 from ._statistics import call
 
@@ -68,9 +68,7 @@ def repair(
         check_module(parent, "each parent")
         same_entries(state_of(merged), state_of(parent), 1)
     shares = shares_of(weights, len(parents))
-    if isinstance(batches, Tensor):
-        raise InputError("batches must be a list of batches, got one tensor: pass [x]")
-    batches = list(batches)
+    batches = list(batches_of(batches))
     if not batches:
         raise InputError("no batch was given to estimate statistics from")
     network = copy.deepcopy(merged)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .._errors import InputError
-from ._given import check_module
+from ._given import batches_of, check_module
 
 
 def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
@@ -23,6 +23,7 @@ def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module
         batches: of training data: tensors, tuples of arguments (the first is the input) or mappings of keywords.
     """
     check_module(model, "model")
+    batches = batches_of(batches)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
         return model

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from .._errors import InputError
 from ..algebra import linear_assignment, sinkhorn
 from ..parameters import Permutation, PermutationSpec
-from ._given import State, check_spec, state_of
+from ._given import State, batches_of, check_callable, check_generator, check_spec, number, state_of
 from ._matching import weight_matching
 from ._merging import same_entries
 from ._soft import apply_softly
@@ -78,11 +78,13 @@ def straight_through(
     if projection not in ("lap", "sinkhorn"):
         raise InputError(f'projection must be "lap" or "sinkhorn", got {projection!r}')
     check_spec(spec)
-    if not callable(loss):
-        raise InputError(f"loss must be a function of a module and a batch, got {type(loss).__name__}")
+    check_generator(generator)
+    check_callable(loss, "loss", "a function of a module and a batch")
+    batches = batches_of(batches)
     if not isinstance(target, nn.Module):
         raise InputError(f"the target is run on the batches: give a module, got {type(target).__name__}")
-    rate = learning_rate if learning_rate is not None else (1e-3 if projection == "lap" else 0.1)
+    rate = number((1e-3 if projection == "lap" else 0.1) if learning_rate is None else learning_rate, "learning_rate")
+    temperature = number(temperature, "temperature")
     if not rate > 0 or not temperature > 0:
         raise InputError(f"learning rate and temperature must be positive, got {rate} and {temperature}")
     given = [state_of(target), *(state_of(source) for source in sources)]
@@ -90,8 +92,8 @@ def straight_through(
         spec.check(state)
     base, *states = ({k: s[spec.name_in(s, k)] for k in spec.axes if k not in spec.ties} for s in given)
     generator = generator or torch.Generator().manual_seed(0)
-    for number, state in enumerate(states, start=1):
-        same_entries(base, state, number)
+    for i, state in enumerate(states, start=1):
+        same_entries(base, state, i)
     base = {key: value.detach() for key, value in base.items()}
     guides = [_Shadow(spec, base, s) if projection == "lap" else _Scores(spec, s, temperature, generator)
               for s in states]  # fmt: skip
