@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..parameters import PermutationSpec
 from ._given import State
+from ._slices import exposed
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 _CLOSE = 1e-5  # relative, up to which two constants are one
@@ -32,6 +33,18 @@ class Constants:
     def entries(self, keys: Iterable[str]) -> list[tuple[str, Tensor, Tensor]]:
         """Some of the constants, by name, as numbers of the first and of the second network."""
         return [(key, *self.codes[key]) for key in keys]
+
+    def same(self, spec: PermutationSpec, group: str) -> Bool[Tensor, "*outer n n"] | None:
+        """Whether all constants agree at each pair of indices of a group, all other groups in place; None without any."""
+        around = (*spec.parents[group], group)
+        found = None
+        for key, (a, b) in self.codes.items():
+            for axis, label in enumerate(spec.axes[key]):
+                if group in label.groups():
+                    x, y = kinds_of_rows(*(exposed(t, spec.axes[key], around, axis) for t in (a, b)))
+                    agree = x.unsqueeze(-1) == y.unsqueeze(-2)
+                    found = agree if found is None else found & agree
+        return found
 
 
 def constants_of(spec: PermutationSpec, target: State, source: State) -> Constants:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product as pairs_of
 
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from ..parameters import AxisLabel, positions_by_group
@@ -13,7 +13,7 @@ from ..parameters import AxisLabel, positions_by_group
 
 def exposed(
     value: Tensor, labels: Sequence[AxisLabel], groups: Sequence[str], at: int | None = None
-) -> Float[Tensor, "*sizes rest"]:
+) -> Shaped[Tensor, "*sizes rest"]:
     """A tensor with the indices of some groups as its leading axes, and all else flattened behind them.
 
     A group that stands on several axes is read off axis `at` if it is there, else off the first that carries it.
@@ -32,7 +32,7 @@ def exposed(
     return value.reshape(*value.shape[: len(groups)], -1)
 
 
-def stretches(value: Tensor, labels: Sequence[AxisLabel], group: str) -> list[Float[Tensor, "*sizes rest"]]:
+def stretches(value: Tensor, labels: Sequence[AxisLabel], group: str) -> list[Shaped[Tensor, "*sizes rest"]]:
     """The parts of a tensor along which a group stands on the same axes, with its index on each as a leading axis."""
     cuts = []
     for label in labels:
@@ -53,7 +53,7 @@ def stretches(value: Tensor, labels: Sequence[AxisLabel], group: str) -> list[Fl
 
 def pieces(
     value: Tensor, labels: Sequence[AxisLabel], family: Sequence[str]
-) -> list[tuple[list[str], Float[Tensor, "*sizes rest"]]]:
+) -> list[tuple[list[str], Shaped[Tensor, "*sizes rest"]]]:
     """A tensor cut into parts along each of which the same groups of a family stand, as query, key and value of one
     weight: for each part its groups, in the family's order, and the part with their indices as leading axes.
     """
