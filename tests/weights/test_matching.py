@@ -10,7 +10,7 @@ from torch import nn
 from commutant import InputError
 from commutant.parameters import Permutation, PermutationSpec
 from commutant.weights import distance, interpolate, match_many, weight_matching
-from commutant.weights._matching import Problem
+from commutant.weights._problem import Problem
 from commutant.weights._pairing import gram
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parameters"))

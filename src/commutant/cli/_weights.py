@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ def show_symmetries(model: str, inputs: list[str]) -> None:
 def align(a: Path, b: Path, model: str, inputs: list[str], output: Path, *, overwrite: bool, restarts: int) -> None:
     """Write the second checkpoint, permuted to lie close to the first."""
     first, second = Checkpoint(a), Checkpoint(b)
-    _free(output, overwrite, second, [first, second])
+    copies = _companions(model, second, output)
+    _free(output, overwrite, second, [first, second], copies)
     _, spec = _spec(model, inputs)
     found = weight_matching(spec, first, second, restarts=restarts, generator=torch.Generator().manual_seed(0))
     before, after = (_distance(spec, first, second, p) for p in (Permutation(spec), found))
-    written = second.rewrite(output, found.apply_to)
+    written = second.rewrite(output, found.apply_to, copies=copies)
     fewer = 0.0 if before == 0 else 1 - after / before
     print(f"distance of the weights: {before:.6g} before, {after:.6g} after ({fewer:.1%} less); {found!r}")
     print(f"wrote {', '.join(str(f) for f in written)}")
@@ -51,7 +53,8 @@ def merge(
     shares = weights or [1 / len(states)] * len(states)
     if len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
         raise InputError(f"--weights must be {len(states)} numbers that sum to one, got {shares}")
-    _free(output, overwrite, states[0], states)
+    copies = _companions(model, states[0], output)
+    _free(output, overwrite, states[0], states, copies)
     network, spec = _spec(model, inputs)
     for number, state in enumerate(states):
         spec.check(state)
@@ -72,7 +75,7 @@ def merge(
         parts = [{key: p.apply_to(key, s[spec.name_in(s, key)])} for p, s in zip(found, states, strict=True)]
         return interpolate(parts, shares)[key]
 
-    written = states[0].rewrite(output, mean)
+    written = states[0].rewrite(output, mean, copies=copies)
     print(f"merged {len(states)} checkpoints with weights {', '.join(f'{w:g}' for w in shares)}")
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
         print(
@@ -88,9 +91,9 @@ def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
     if not callable(measure):
         raise InputError(f"{evaluate} must be a function from a module to its loss")
 
-    def loss(network: nn.Module) -> float:
+    def loss(network: nn.Module) -> Any:
         try:
-            return float(measure(network))
+            return measure(network)
         except Exception as error:
             raise InputError(f"{evaluate} failed to give a number: {type(error).__name__}: {error}") from error
 
@@ -117,7 +120,8 @@ def shrink(
     if criterion not in ("saliency", "inout"):
         raise InputError(f"--criterion must be saliency or inout, got {criterion!r}")
     given = Checkpoint(checkpoint)
-    _free(output, overwrite, given, [given])
+    copies = _companions(model, given, output)
+    _free(output, overwrite, given, [given], copies)
     network = _loaded(model, checkpoint)
     if "F64" in given.dtypes.values():  # more than the model holds by itself
         network = network.double()
@@ -126,10 +130,11 @@ def shrink(
     merger = FeatureMerger(network, example, criterion=criterion, outputs=outputs)  # type: ignore[arg-type]
     small = merger.shrink(parameters=parameters, beta=beta)
     state = small.module.state_dict()
-    written = given.rewrite(output, lambda key, value: state[key].to(value.dtype))
+    written = given.rewrite(output, lambda key, value: state[key].to(value.dtype), copies=copies)
     print(small.summary())
     print(f"wrote {', '.join(str(f) for f in written)}")
-    print("load it with commutant.weights.resize(model, safetensors.torch.load_file(path)); retrain for more accuracy")
+    note = "; from_pretrained does not know these widths" if model.startswith("hf:") else ""
+    print(f"load it with commutant.weights.resize(model, dict(commutant.parameters.Checkpoint(path))){note}")
 
 
 def _loaded(model: str, path: Path) -> nn.Module:
@@ -203,13 +208,40 @@ def _example(model: str, network: Any, inputs: list[str]) -> tuple[Any, Callable
     return example, select
 
 
-def _free(output: Path, overwrite: bool, layout: Checkpoint, inputs: Sequence[Checkpoint]) -> None:
+_COMPANIONS = ("config", "generation_config", "tokenizer", "tokenization", "special_tokens", "added_tokens", "vocab",
+               "merges", "spiece", "sentencepiece", "preprocessor", "processor", "video_preprocessor", "chat_template",
+               "modeling")  # fmt: skip
+
+
+def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, Path]:
+    """The configuration and tokenizer files that `from_pretrained` reads beside weights, and their places."""
+    (place, *_) = checkpoint.places(output).values()
+    if not model.startswith("hf:") or place == output:
+        return {}
+    own = checkpoint.files[0].parent
+    folder = own if (own / "config.json").is_file() else Path(model.removeprefix("hf:"))
+    found = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        named = file.name.startswith(_COMPANIONS) and file.suffix in (".json", ".txt", ".model", ".jinja", ".py")
+        if file.is_file() and (named or file.suffix in (".model", ".tiktoken")):
+            there = output / file.name
+            if not (there.is_file() and there.read_bytes() == file.read_bytes()):
+                found[file] = there
+    return found
+
+
+def _free(
+    output: Path, overwrite: bool, layout: Checkpoint, inputs: Sequence[Checkpoint], copies: Mapping[Path, Path]
+) -> None:
     """Refuse to write over an input, or over anything at all that was not offered."""
-    places = {place.resolve() for place in layout.places(output).values()}
-    read = {file.resolve() for one in inputs for file in (*one.files, *([one.index] if one.index else []))}
+    try:
+        places = {place.resolve() for place in (*layout.places(output).values(), *copies.values())}
+        read = {file.resolve() for one in inputs for file in (*one.files, *([one.index] if one.index else []), *copies)}
+        there = sorted(place for place in places if place.exists())
+    except OSError as error:
+        raise InputError(f"{output} can't be written: {error.strerror}") from None
     if places & read:
         raise InputError(f"{output} would write over {sorted(places & read)[0]}, which is one of the inputs")
-    there = sorted(place for place in places if place.exists())
     if there and not overwrite:
         raise InputError(f"{there[0]} exists; give --overwrite to replace it")
 
@@ -219,4 +251,6 @@ def _distance(spec: PermutationSpec, a: Checkpoint, b: Checkpoint, permutation: 
     for key in a:
         if key in b and key not in spec.buffers:
             total += float((a[key].double() - permutation.apply_to(key, b[key]).double()).square().sum())
+            if not math.isfinite(total):
+                raise InputError(f"{key!r} holds NaN, infinities or numbers too large for a distance")
     return total**0.5

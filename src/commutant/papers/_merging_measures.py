@@ -18,7 +18,7 @@ from ._classifiers import accuracy, cross_entropy
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)
 RULES: dict[str, dict[str, Any]] = {
     "ifm": {"rule": "ifm", "reference": "current"},
-    "fold": {"rule": "fold", "reference": "initial"},
+    "fold": {"rule": "fold", "criterion": "inout", "reference": "initial"},
     "saliency": {"criterion": "saliency"},
     "activations": {"criterion": "activations"},
 }

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._errors import InputError
 
 _INDEX = "model.safetensors.index.json"
+_PARTIAL = ".partial"
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -55,25 +56,46 @@ class Checkpoint(Mapping[str, Tensor]):
     def places(self, target: str | Path) -> dict[Path, Path]:
         """Where `rewrite` would write each file of this checkpoint, the index of shards included.
 
+        A target without a suffix is a folder, which need not exist.
+
         Raises:
-            InputError: a file for a sharded checkpoint, or a folder's name for a single file.
+            InputError: a file for a sharded checkpoint, a file of another kind, or a place that can't be reached.
         """
         target = Path(target)
-        if self.index is None:
-            if target.is_dir():
-                return {self.files[0]: target / self.files[0].name}
-            if target.suffix != ".safetensors":
-                raise InputError(f"{target} must be a folder that is there, or end in .safetensors")
-            return {self.files[0]: target}
-        if target.suffix == ".safetensors" or target.is_file():
-            raise InputError(f"{self.path} has shards: the output must be a folder, got {target}")
-        return {file: target / file.relative_to(self.index.parent) for file in (*self.files, self.index)}
+        try:
+            folder = target.is_dir() or not (target.suffix or target.exists())
+            if self.index is None and not folder:
+                if target.suffix != ".safetensors":
+                    raise InputError(f"{target} must be a folder, or end in .safetensors")
+                places = {self.files[0]: target}
+            elif self.index is None:
+                places = {self.files[0]: target / self.files[0].name}
+            elif target.suffix == ".safetensors" or not folder:
+                raise InputError(f"{self.path} has shards: the output must be a folder, got {target}")
+            else:
+                places = {file: target / file.relative_to(self.index.parent) for file in (*self.files, self.index)}
+            for place in places.values():
+                place.with_name(place.name + _PARTIAL).exists()  # names that are too long fail here
+        except OSError as error:
+            raise InputError(f"{target} can't be written: {error.strerror}") from None
+        return places
 
-    def rewrite(self, target: str | Path, change: Callable[[str, Tensor], Tensor]) -> list[Path]:
+    def rewrite(
+        self,
+        target: str | Path,
+        change: Callable[[str, Tensor], Tensor],
+        *,
+        copies: Mapping[Path, Path] | None = None,
+    ) -> list[Path]:
         """Write a checkpoint of the same layout with every tensor changed, one shard in memory at a time.
 
         All files are written beside their places first and renamed together at the end, so that a failure leaves what
-        was there.
+        was there. Folders that are missing are made; the sizes that an index of shards states are those of the result.
+
+        Args:
+            target: a `.safetensors` file, or a folder.
+            change: from the name and the tensor of an entry to the tensor to write.
+            copies: files to copy with the checkpoint, such as a configuration, and their places.
 
         Returns:
             The files written.
@@ -82,26 +104,48 @@ class Checkpoint(Mapping[str, Tensor]):
             InputError: the output can't be written.
         """
         places = self.places(target)
-        partial = {place: place.with_name(place.name + ".partial") for place in places.values()}
+        copies = dict(copies or {})
+        partial = {place: place.with_name(place.name + _PARTIAL) for place in (*places.values(), *copies.values())}
+        made: list[Path] = []
+        size = count = 0
         try:
-            for file, place in places.items():
+            for place in partial:
+                made += [p for p in (place.parent, *place.parent.parents) if not p.exists() and p not in made]
                 place.parent.mkdir(parents=True, exist_ok=True)
-                if file == self.index:
-                    partial[place].write_text(file.read_text())
-                    continue
+            for file in self.files:
                 with _opened(file) as handle:
-                    metadata, keys = handle.metadata(), list(handle.keys())
+                    metadata, keys = handle.metadata() or {"format": "pt"}, list(handle.keys())
                     tensors = {key: change(key, handle.get_tensor(key)).contiguous() for key in keys}
-                save_file(tensors, str(partial[place]), metadata)
+                size += sum(value.numel() * value.element_size() for value in tensors.values())
+                count += sum(value.numel() for value in tensors.values())
+                save_file(tensors, str(partial[places[file]]), metadata)
+            if self.index is not None:
+                text = _with_sizes(self.index.read_text(), {"total_size": size, "total_parameters": count})
+                partial[places[self.index]].write_text(text)
+            for file, place in copies.items():
+                partial[place].write_bytes(file.read_bytes())
             for place, written in partial.items():
                 written.replace(place)
+            made.clear()
         except (OSError, SafetensorError) as error:
             raise InputError(f"{target} can't be written: {error}") from None
         finally:
             for written in partial.values():
                 with contextlib.suppress(OSError):
                     written.unlink()
+            for folder in sorted(made, key=lambda p: len(p.parts), reverse=True):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
         return list(partial)
+
+
+def _with_sizes(index: str, sizes: Mapping[str, int]) -> str:
+    """An index of shards that states other sizes, where it states any."""
+    content = json.loads(index)
+    stated = content.get("metadata")
+    if isinstance(stated, dict):
+        stated |= {name: size for name, size in sizes.items() if name in stated}
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _files(path: Path) -> tuple[list[Path], Path | None]:

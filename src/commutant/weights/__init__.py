@@ -17,8 +17,8 @@ from ._merging import interpolate as interpolate
 from ._procrustes import LinearMatching as LinearMatching
 from ._procrustes import fold_gains as fold_gains
 from ._procrustes import procrustes_matching as procrustes_matching
+from ._repair import repair as repair
 from ._resizing import resize as resize
 from ._shrunk import Shrunk as Shrunk
-from ._statistics import repair as repair
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats
 from ._straight_through import ste_matching as ste_matching

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec
-from ._matching import State, exposed, state_of
-from ._pairing import assign, gram, pair_by_scores
+from ._constants import Constants, constants_of, kinds_of_rows
+from ._given import State, batches_of, check_spec, state_of
+from ._nested import Nest, nest_of, pair_by_scores
+from ._pairing import gram
+from ._slices import exposed
 
 
 def activation_matching(
@@ -41,7 +44,9 @@ def activation_matching(
     """
     if score not in ("second_moment", "correlation"):
         raise InputError(f'score must be "second_moment" or "correlation", got {score!r}')
-    states = state_of(target), state_of(source)
+    check_spec(spec)
+    batches = batches_of(batches)
+    states = state_of(target, "target"), state_of(source, "source")
     for state in states:
         spec.check(state)
     moments: dict[tuple[str, ...], _Moments] = {}
@@ -60,17 +65,30 @@ def activation_matching(
                 moments.setdefault(family, _Moments(len(a))).add(a, b)
     if not seen:
         raise InputError("no batch was given")
-    scores = {family: m.scores(score) for family, m in moments.items()}
+    scores = {family[-1]: m.scores(score) for family, m in moments.items()}
+    constants = constants_of(spec, *states)
     tables = spec.identity_tables()
-    for group, size in spec.sizes.items():
-        inner = [f for f in scores if len(f) == 2 and f[0] == group]
-        if inner:
-            blocks = {f[1]: scores[f].unflatten(0, (size, -1)).unflatten(2, (size, -1)) for f in inner}
-            tables[group], own = pair_by_scores(blocks, torch.zeros(size, size).double(), tables[group])
-            tables |= own
-        elif (group,) in scores:
-            tables[group] = assign(scores[group,], tables[group])
+    for group in spec.sizes:
+        if not spec.parents[group]:
+            nest = nest_of(spec, group)
+            own = {g: scores.get(g, torch.zeros(2 * (nest.flat(g),), dtype=torch.float64)) for g in nest.sizes}
+            tables |= pair_by_scores(nest, _with_constants(spec, nest, own, constants), tables[group])
     return Permutation(spec, tables)
+
+
+def _with_constants(
+    spec: PermutationSpec, nest: Nest, scores: Mapping[str, Tensor], constants: Constants
+) -> dict[str, Tensor]:
+    """Scores in which pairs whose constants agree are worth more than all activations together."""
+    worth = sum(2 * len(s) * float(s.max() - s.min()) for s in scores.values()) or 1.0
+    result = {group: s.clone() for group, s in scores.items()}
+    for key, (a, b) in constants.codes.items():
+        labels = spec.axes[key]
+        for family in _families(spec, {g for label in labels for g in label.groups()}):
+            if family[-1] in nest.sizes:
+                x, y = kinds_of_rows(*(exposed(t, labels, family).flatten(0, len(family) - 1) for t in (a, b)))
+                result[family[-1]] += worth * (x.unsqueeze(-1) == y)
+    return result
 
 
 class _Moments:
@@ -92,17 +110,17 @@ class _Moments:
         if kind == "second_moment":
             return self.products / self.count
         means = self.sums / self.count
+        sizes = (self.squares / self.count).sqrt()
         spread = (self.squares / self.count - means.square()).clamp(min=0).sqrt()
+        spread = torch.where(spread > 1e-6 * sizes, spread, 0.0)  # below is rounding: the unit never varies
         covariance = self.products / self.count - means[0][:, None] * means[1]
         scale = spread[0][:, None] * spread[1]
-        return torch.where(scale > 1e-12, covariance / (scale + 1e-12), torch.zeros(()).double())
+        return torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0)
 
 
 def _families(spec: PermutationSpec, groups: set[str]) -> Iterable[tuple[str, ...]]:
-    """Each outer group by itself, and each group that depends on exactly one with that one."""
+    """The innermost of some groups, each with the groups around it."""
     for group in groups:
-        parents = spec.parents[group]
-        if not parents:
-            yield (group,)
-        elif len(parents) == 1 and parents[0] in groups:
-            yield (*parents, group)
+        around = spec.parents[group]
+        if set(around) <= groups and not any(group in spec.parents[other] for other in groups):
+            yield (*around, group)

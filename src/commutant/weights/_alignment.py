@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._matching import State, state_of
+from ._given import State, number, state_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ def singular_alignment(a: nn.Module | State, b: nn.Module | State, threshold: fl
     Raises:
         InputError: a threshold outside [0, 1], or weights that differ in shape.
     """
+    threshold = number(threshold, "threshold")
     if not 0 <= threshold <= 1:
         raise InputError(f"threshold must be from 0 to 1, got {threshold}")
     first, second = state_of(a), state_of(b)

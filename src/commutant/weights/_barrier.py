@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._matching import state_of
+from ._given import check_callable, check_module, number, state_of
 from ._merging import interpolate, same_entries
 
 
@@ -41,26 +41,31 @@ class Barrier:
         return self.curve[len(self.curve) // 2]
 
 
-def loss_barrier(a: nn.Module, b: nn.Module, evaluate: Callable[[nn.Module], float], *, points: int = 25) -> Barrier:
+def loss_barrier(
+    a: nn.Module, b: nn.Module, evaluate: Callable[[nn.Module], float | Tensor], *, points: int = 25
+) -> Barrier:
     """Evaluate the networks on the line from `a` to `b`.
 
     Args:
         a: a module; stays as it is.
         b: of the same architecture, usually aligned with `a` first.
-        evaluate: from a module to its loss; it may reset batch-norm statistics first (`reset_batchnorm_stats`).
+        evaluate: from a module to its loss, a number or a tensor of one element; it may reset batch-norm statistics first (`reset_batchnorm_stats`).
         points: on the grid, odd, so that the midpoint is one of them.
 
     Raises:
-        InputError: an even number of points or fewer than three.
+        InputError: an even number of points or fewer than three, or a loss that is no finite number.
     """
-    if points < 3 or points % 2 == 0:
+    check_module(a, "a")
+    check_module(b, "b")
+    check_callable(evaluate, "evaluate", "a function from a module to its loss")
+    if isinstance(points, bool) or not isinstance(points, int) or points < 3 or points % 2 == 0:
         raise InputError(f"points must be odd and three or more, got {points}")
     network = copy.deepcopy(a)
     grid = [i / (points - 1) for i in range(points)]
     losses = []
     for t in grid:
         network.load_state_dict(interpolate([a, b], [1 - t, t]))
-        losses.append(float(evaluate(network)))
+        losses.append(number(evaluate(network), "what evaluate returns"))
         if not math.isfinite(losses[-1]):
             raise InputError(f"evaluate gave {losses[-1]} at t = {t:g}")
     curve = [loss - (1 - t) * losses[0] - t * losses[-1] for t, loss in zip(grid, losses, strict=True)]
@@ -78,6 +83,9 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
         b: of the same architecture.
         loss: differentiable, of a module.
     """
+    check_module(a, "a")
+    check_module(b, "b")
+    check_callable(loss, "loss", "a function from a module to its loss")
     same_entries(state_of(a), state_of(b), 1)
     a, b = copy.deepcopy(a), copy.deepcopy(b)  # a loss in training mode moves running statistics
     ends, slopes, curvatures = [dict(m.named_parameters()) for m in (a, b)], [], []
@@ -85,7 +93,10 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
     for network, parameters in zip((a, b), ends, strict=True):
         names = [k for k, p in parameters.items() if p.requires_grad]
         leaves = [parameters[k] for k in names]
-        gradients = torch.autograd.grad(loss(network), leaves, create_graph=True, allow_unused=True)
+        value = loss(network)
+        if not (isinstance(value, Tensor) and value.numel() == 1 and value.requires_grad and bool(value.isfinite())):
+            raise InputError(f"loss must return a finite scalar tensor that has a gradient, got {value!r}")
+        gradients = torch.autograd.grad(value.sum(), leaves, create_graph=True, allow_unused=True)
         slope = sum(
             ((g * direction[k]).sum() for k, g in zip(names, gradients, strict=True) if g is not None), torch.zeros(())
         )
@@ -101,6 +112,8 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
 
 def distance(a: nn.Module, b: nn.Module) -> float:
     """The Euclidean distance of two networks' parameters, buffers left out."""
+    check_module(a, "a")
+    check_module(b, "b")
     first, second = state_of(a), state_of(b)
     same_entries(first, second, 1)
     names = [name for name, _ in a.named_parameters()]

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import PermutationSpec, WeightPermutation
-from ._matching import exposed, state_of
+from ._given import batches_of, check_module, check_spec, number, state_of
 from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
 from ._normalised import Level
 from ._resizing import resize
 from ._shrunk import Shrunk, folding_bounds
+from ._slices import exposed
 
 
 def _law(draw: Draw):  # type: ignore[no-untyped-def]
@@ -62,10 +63,10 @@ class FeatureMerger:
         rule: `"fold"` averages what makes the channels and adds what reads them: exact for equal channels under any
             activation. `"ifm"` is the paper's rule (Eqs. 9 to 11), the other way round: exact for positively
             homogeneous activations only, and refused for groups where it is not.
-        criterion: what "alike" means, squared: `"inout"`, the distance of all weights that make or read two channels
-            (the paper's); `"saliency"`, a bound on what merging them changes in the next layer,
-            |v_m| |v_n| / (|v_m| + |v_n|) |w_m - w_n|; `"activations"`, the same with the root mean square difference
-            of the channels on data in the place of |w_m - w_n|.
+        criterion: what "alike" means, squared: `"saliency"`, a bound on what merging two channels changes in the next
+            layer, |v_m| |v_n| / (|v_m| + |v_n|) |w_m - w_n|, the default of `"fold"`; `"inout"`, the distance of all
+            weights that make or read them, the paper's and the default of `"ifm"`; `"activations"`, as `"saliency"` with
+            the root mean square difference of the channels on data in the place of |w_m - w_n|.
         reference: thresholds are shares of the largest distance in the group: the `"initial"` one, or the `"current"`
             one (the paper's), which grows as the paper's rule adds weights up.
         modulo_scale: channels that differ by a positive factor count as equal where the activation between lets the
@@ -99,13 +100,15 @@ class FeatureMerger:
         example_inputs: Any,
         *,
         rule: Rule = "fold",
-        criterion: Criterion = "inout",
+        criterion: Criterion | None = None,
         reference: Reference = "initial",
         modulo_scale: bool = False,
         batches: Iterable[Any] | None = None,
         outputs: Callable[[Any], Any] | None = None,
         spec: PermutationSpec | None = None,
     ) -> None:
+        check_module(model, "model")
+        criterion = criterion or ("inout" if rule == "ifm" else "saliency")
         for name, given, known in (("rule", rule, ("fold", "ifm")), ("reference", reference, ("initial", "current")),
                                    ("criterion", criterion, ("inout", "saliency", "activations"))):  # fmt: skip
             if given not in known:
@@ -123,6 +126,8 @@ class FeatureMerger:
                 raise InputError(f"{key!r} is on the meta device: merging needs its values")
             if value.is_floating_point() and not bool(value.isfinite().all()):
                 raise InputError(f"{key!r} holds NaN or infinities")
+        if spec is not None:
+            check_spec(spec)
         check_example(model, example_inputs, outputs)
         self.spec = spec or PermutationSpec.from_module(model, example_inputs, outputs=outputs)
         self.spec.check(state)
@@ -140,7 +145,7 @@ class FeatureMerger:
         """The second moments of the activations that layers read, for each group."""
         found = {g: torch.zeros(n, n, dtype=torch.float64) for g, n in self.groups.items()}
         count = dict.fromkeys(found, 0)
-        for batch in batches:
+        for batch in batches_of(batches):
             values = self.spec.activations(state, batch)
             for node, labels in self.spec.reads.items():
                 for group in {g for label in labels for g in label.groups()} & set(found):
@@ -205,11 +210,13 @@ class FeatureMerger:
                     steps.append(step)
             return self._clusters(steps)
         if beta is not None:
+            beta = number(beta, "beta")
             if not 0 <= beta < 1:
                 raise InputError(f"beta must be at least 0 and below 1, got {beta}")
             count = next((i for i, step in enumerate(self.path) if step.level > beta), len(self.path))
             return self._clusters(self.path[:count])
         assert parameters is not None
+        parameters = number(parameters, "parameters")
         if not 0 < parameters <= 1:
             raise InputError(f"parameters must be a share above 0 and at most 1, got {parameters}")
         low, high, total = 0, len(self.path), self.count(self._clusters([]))
@@ -226,6 +233,8 @@ class FeatureMerger:
 
     def complexity(self, betas: Sequence[float]) -> dict[str, list[int]]:
         """Feature complexity: how many channels of each group are left at each threshold."""
+        if not isinstance(betas, Sequence) or isinstance(betas, str):
+            raise InputError(f"betas must be a list of numbers, got {type(betas).__name__}")
         return {g: [len(self.clusters(beta=beta)[g]) for beta in betas] for g in self.groups}
 
     def _clusters(self, steps: Sequence[Merge]) -> dict[str, list[list[int]]]:

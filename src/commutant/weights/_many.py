@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
-from ._matching import Problem, State, state_of, weight_matching
+from ._given import State, check_generator, check_spec, list_of_networks, state_of, whole
+from ._matching import weight_matching
 from ._merging import interpolate
-from ._pairing import TOLERANCE
+from ._problem import Problem
 from ._soft import apply_softly, matrices_of
 from ._straight_through import Loss, straight_through
 
@@ -52,7 +53,10 @@ def match_many(
     Raises:
         InputError: fewer than two networks, or data and loss missing or given where they have no use.
     """
-    networks = list(networks)
+    check_spec(spec)
+    check_generator(generator)
+    whole(max_sweeps, "max_sweeps", 1)
+    networks = list_of_networks(networks)
     generator = generator or torch.Generator().manual_seed(0)
     if method not in ("mean", "universe", "ste"):
         raise InputError(f'method must be "mean", "universe" or "ste", got {method!r}')
@@ -91,9 +95,8 @@ def _towards_mean(
         for i in torch.randperm(len(states), generator=generator).tolist():
             centre = interpolate([m for j, m in enumerate(moved) if j != i])
             problem = Problem(spec, centre, states[i])
-            before = problem.value(found[i].tables)
             better = weight_matching(spec, centre, states[i], init=found[i])
-            if problem.value(better.tables) > before + TOLERANCE * abs(before):
+            if problem.better(better.tables, found[i].tables):
                 found[i], moved[i], progress = better, better.apply(states[i]), True
         if not progress:
             break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from .._errors import InputError
 from ..parameters import PermutationSpec, as_arguments, difference, generic, positions_by_group
-from ._matching import state_of
+from ._given import state_of
 from ._merge_path import Cells, Rule, Site, equal_shares
 from ._normalised import Normalised
 from ._resizing import resize
@@ -23,8 +23,9 @@ TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that com
 class Mergeable:
     """The groups of a network whose equal channels can be merged, and why the others can't be.
 
-    A pair of channels is made equal and then merged: the graph must compute the same in float64 whatever is left in the
-    place of the second channel, and so must the module without it.
+    Some channels are made equal and then merged: the graph must compute the same in float64 whatever is left in the
+    place of those that went into others, and so must the module without them. A module that fixes how widths relate, as
+    by `chunk(2, 1)` or `shape[1] // 2`, may fit some widths by chance: several are tried.
     """
 
     def __init__(
@@ -71,22 +72,50 @@ class Mergeable:
             if (why := self._refutation([group])) is not None:
                 self.refused[group] = why
                 del self.sites[group]
-        if self.sites and self._refutation(list(self.sites)) is not None:
-            self.refused |= dict.fromkeys(self.sites, "it can be merged by itself only")
-            self.sites.clear()
+        places = self._places(self.spec.sizes)
+        for doubtful in ([g for g in self.sites if places[g]], list(self.sites)):
+            if self.sites and self._refutation(list(self.sites)) is not None:
+                self.refused |= dict.fromkeys(doubtful, "it can be merged by itself only")
+                self.sites = {g: sites for g, sites in self.sites.items() if g not in doubtful}
 
     def _refutation(self, groups: Sequence[str]) -> str | None:
         """What goes wrong when equal channels of each group are merged, with generic parameters.
 
-        Two channels in the first group, three in the next and so on in turn, so that groups end at unequal widths.
+        Two channels become one in the first group, three in the next, and so on in turn; then most channels. Where several
+        groups share an axis, most channels of only some of them, and then of the others.
         """
+        sizes = {group: len(self.sites[group][0].index) for group in groups}
+        if (why := self._refutation_at({g: min(n, 2 + i % 2) for i, (g, n) in enumerate(sizes.items())})) is not None:
+            return why
+        places = self._places(sizes)
+        for bit in range(max(1, max(places.values()).bit_length())):
+            for side in range(2):
+                some = {g: min(n, n // 2 + 2) for g, n in sizes.items() if n > 1 and places[g] >> bit & 1 == side}
+                if some and (why := self._refutation_at(some)) is not None:
+                    return why
+        return None
+
+    def _places(self, groups: Collection[str]) -> dict[str, int]:
+        """A number for each group, another one for each of those that share an axis of a weight."""
+        places: dict[str, int] = {}
+        for labels in self.spec.axes.values():
+            for label in labels:
+                here = dict.fromkeys(g for g in label.groups() if g in groups)
+                for group in here:
+                    taken = {places[g] for g in here if g in places and g != group}
+                    if group not in places or places[group] in taken:
+                        places[group] = next(k for k in range(len(here) + len(taken)) if k not in taken)
+        return places | {g: 0 for g in groups if g not in places}
+
+    def _refutation_at(self, merged_channels: Mapping[str, int]) -> str | None:
+        """What goes wrong when so many channels of each group become one."""
         generator = torch.Generator().manual_seed(0)
         twins = self.norms.split(generic(state_of(self.model), generator))
         chosen: dict[str, list[int]] = {}
         garbage: dict[tuple[str, str, int], Tensor] = {}
-        for number, group in enumerate(groups):
+        for group, count in merged_channels.items():
             size = len(self.sites[group][0].index)
-            chosen[group] = torch.randperm(size, generator=generator)[: 2 + number % 2].sort().values.tolist()
+            chosen[group] = torch.randperm(size, generator=generator)[:count].sort().values.tolist()
             first, *others = chosen[group]
             for site in self.sites[group]:
                 if not site.reads:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._matching import State, state_of
+from ._given import State, list_of_networks, shares_of, state_of
 
 
 def interpolate(
@@ -16,42 +16,56 @@ def interpolate(
 ) -> dict[str, Tensor]:
     """The weighted mean of several networks' parameters and buffers, in the format and types of the first.
 
-    With one weight of one and the others zero, the result is that network to the last bit. Entries that are no
-    floating-point numbers (counters) come from the first network.
+    With one weight of one and the others zero, the result is that network to the last bit. Entries that are the same in
+    all networks stay as they are. Integers without an axis (counters) come from the first network.
 
     Args:
         networks: modules or state dicts with the same entries.
         weights: that sum to one; equal by default. Negative ones extrapolate.
 
     Raises:
-        InputError: entries, shapes or types that differ, named; weights of another number or sum.
+        InputError: entries, shapes or types that differ, named; integers or flags that differ; a mean that is not
+            finite; weights of another number or sum.
 
     Example:
         >>> a, b = {"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}
         >>> interpolate([a, b], [0.75, 0.25])
         {'w': tensor([0.2500, 2.5000])}
     """
-    states = [state_of(network) for network in networks]
+    states = [state_of(network) for network in list_of_networks(networks)]
     if not states:
         raise InputError("at least one network is needed")
-    shares = [1 / len(states)] * len(states) if weights is None else [float(w) for w in weights]
-    if len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
-        raise InputError(f"{len(states)} weights that sum to one are needed, got {shares}")
+    shares = shares_of(weights, len(states))
     for i, state in enumerate(states[1:], start=1):
         same_entries(states[0], state, i)
-    alone = [i for i, share in enumerate(shares) if share != 0]
-    if len(alone) == 1 and shares[alone[0]] == 1:
-        return {key: value.clone() for key, value in states[alone[0]].items()}
-    result = {}
-    for key, first in states[0].items():
-        if not (first.is_floating_point() or first.is_complex()):
-            result[key] = first.clone()
-            continue
-        wide = torch.complex128 if first.is_complex() else torch.float64
-        total = torch.zeros(first.shape, dtype=wide, device=first.device)
-        for share, state in zip(shares, states, strict=True):
-            total += share * state[key].to(total)
-        result[key] = total.to(first.dtype)
+    counted = [(share, state) for share, state in zip(shares, states, strict=True) if share != 0]
+    if len(counted) == 1 and counted[0][0] == 1:
+        return {key: value.clone() for key, value in counted[0][1].items()}
+    return {key: _mean_of(key, [(share, state[key]) for share, state in counted], states[0][key]) for key in states[0]}
+
+
+def _mean_of(key: str, parts: Sequence[tuple[float, Tensor]], first: Tensor) -> Tensor:
+    """The weighted mean of one entry of several networks."""
+    if all(torch.equal(first, value) for _, value in parts):
+        return first.clone()
+    if not (first.is_floating_point() or first.is_complex()):
+        if first.dim():
+            raise InputError(
+                f"{key!r} holds {first.dtype} and differs between the networks: it has no mean; make it the same in all"
+            )
+        return first.clone()
+    wide = torch.complex128 if first.is_complex() else torch.float64
+    total = torch.zeros(first.shape, dtype=wide, device=first.device)
+    for share, value in parts:
+        total += share * value.to(total)
+    result = total.to(first.dtype)
+    if not bool(result.isfinite().all()):
+        given = all(bool(value.isfinite().all()) for _, value in parts)
+        raise InputError(
+            f"the mean of {key!r} exceeds the range of {first.dtype}"
+            if given
+            else f"{key!r} holds NaN or infinities in one of the networks: it has no mean"
+        )
     return result
 
 

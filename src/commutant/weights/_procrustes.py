@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
-from ._matching import Problem, State, state_of, weight_matching
+from ._given import State, check_module, check_spec, state_of, whole
+from ._matching import weight_matching
 from ._pairing import TOLERANCE
+from ._problem import Problem
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -32,6 +34,8 @@ def fold_gains(spec: PermutationSpec, model: M) -> M:
     Raises:
         InputError: a gain of zero (named), whose channel can't be told from the layers behind it.
     """
+    check_spec(spec)
+    check_module(model, "model")
     state = dict(state_of(model))
     spec.check(state)
     for group, kind in spec.kinds.items():
@@ -95,6 +99,10 @@ def procrustes_matching(
     Raises:
         InputError: nothing can be rotated; parameters that are not those of the spec.
     """
+    check_spec(spec)
+    whole(max_sweeps, "max_sweeps", 1)
+    check_module(target, "target")
+    check_module(source, "source")
     streams = [group for group, kind in spec.kinds.items() if kind.rotations and not spec.parents[group]]
     if not streams:
         raise InputError(

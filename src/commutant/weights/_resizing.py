@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._given import check_module, state_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -25,6 +26,8 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
     Raises:
         InputError: entries that the module lacks, lacking ones, or tensors of another kind.
     """
+    check_module(model, "model")
+    state = state_of(state, "state")
     own = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     there = {id(v) for k, v in own.items() if k in state}
     odd = sorted(

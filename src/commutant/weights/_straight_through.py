@@ -13,10 +13,13 @@ from torch.func import functional_call
 from .._errors import InputError
 from ..algebra import linear_assignment, sinkhorn
 from ..parameters import Permutation, PermutationSpec
-from ._matching import State, state_of, weight_matching
+from ._constants import constants_of
+from ._given import State, batches_of, check_callable, check_generator, check_spec, number, state_of
+from ._matching import weight_matching
 from ._merging import same_entries
 from ._soft import apply_softly
 
+_BARRED = 50  # temperatures that separate pairs of units with other constants from the rest
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
@@ -76,9 +79,14 @@ def straight_through(
     """`ste_matching` of several sources at once; with `mixed` the weights of the mean are drawn for each batch."""
     if projection not in ("lap", "sinkhorn"):
         raise InputError(f'projection must be "lap" or "sinkhorn", got {projection!r}')
+    check_spec(spec)
+    check_generator(generator)
+    check_callable(loss, "loss", "a function of a module and a batch")
+    batches = batches_of(batches)
     if not isinstance(target, nn.Module):
         raise InputError(f"the target is run on the batches: give a module, got {type(target).__name__}")
-    rate = learning_rate if learning_rate is not None else (1e-3 if projection == "lap" else 0.1)
+    rate = number((1e-3 if projection == "lap" else 0.1) if learning_rate is None else learning_rate, "learning_rate")
+    temperature = number(temperature, "temperature")
     if not rate > 0 or not temperature > 0:
         raise InputError(f"learning rate and temperature must be positive, got {rate} and {temperature}")
     given = [state_of(target), *(state_of(source) for source in sources)]
@@ -86,10 +94,10 @@ def straight_through(
         spec.check(state)
     base, *states = ({k: s[spec.name_in(s, k)] for k in spec.axes if k not in spec.ties} for s in given)
     generator = generator or torch.Generator().manual_seed(0)
-    for number, state in enumerate(states, start=1):
-        same_entries(base, state, number)
+    for i, state in enumerate(states, start=1):
+        same_entries(base, state, i)
     base = {key: value.detach() for key, value in base.items()}
-    guides = [_Shadow(spec, base, s) if projection == "lap" else _Scores(spec, s, temperature, generator)
+    guides = [_Shadow(spec, base, s) if projection == "lap" else _Scores(spec, base, s, temperature, generator)
               for s in states]  # fmt: skip
     optimizer = torch.optim.Adam([p for guide in guides for p in guide.trained], rate)
     measured = _Measured(target, loss)
@@ -134,7 +142,7 @@ class _Scores:
     """Trained scores, made doubly stochastic by Sinkhorn's iteration; forward their best assignment."""
 
     def __init__(
-        self, spec: PermutationSpec, source: State, temperature: float, generator: torch.Generator | None
+        self, spec: PermutationSpec, base: State, source: State, temperature: float, generator: torch.Generator | None
     ) -> None:
         self.spec, self.source, self.temperature = spec, source, temperature
         self.scores = {
@@ -142,9 +150,13 @@ class _Scores:
         }
         self.trained = list(self.scores.values())
         self.permutation = Permutation(spec)
+        constants = constants_of(spec, base, source)
+        self.barred = {g: -_BARRED * temperature * (~same) for g in spec.sizes
+                       if (same := constants.same(spec, g)) is not None}  # fmt: skip
 
     def moved(self) -> dict[str, Tensor]:
-        soft = {g: sinkhorn(s, self.temperature, tolerance=1e-3) for g, s in self.scores.items()}
+        scores = {g: s + self.barred.get(g, 0) for g, s in self.scores.items()}
+        soft = {g: sinkhorn(s, self.temperature, tolerance=1e-3) for g, s in scores.items()}
         tables = {g: linear_assignment(s.detach(), maximize=True) for g, s in soft.items()}
         self.permutation = Permutation(self.spec, tables)
         hard = {g: torch.nn.functional.one_hot(t, t.shape[-1]).to(soft[g]) for g, t in tables.items()}

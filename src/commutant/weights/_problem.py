@@ -1,0 +1,249 @@
+"""The search for a permutation: the tensors of both networks, and the scores of each group given the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .._errors import InputError
+from ..algebra import birkhoff_ascent
+from ..parameters import Permutation, PermutationSpec
+from ._constants import Constants, constants_of, kinds_of_rows, one_hot_rows
+from ._given import State
+from ._nested import Piece, nest_of, pair_up
+from ._pairing import TOLERANCE, assign, dot, gram
+from ._slices import exposed, pieces, stretches
+
+_FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
+
+
+class Problem:
+    """The tensors of both networks, the current permutation, and the scores of each group given the others.
+
+    Constants, such as masks, come first: of two permutations the better one is that under which more entries of the
+    constants agree, and of two under which equally many do, the one with the larger inner product of weights.
+    """
+
+    def __init__(self, spec: PermutationSpec, target: State, source: State) -> None:
+        spec.check(target)
+        spec.check(source)
+        self.spec = spec
+        self.constants: Constants = constants_of(spec, target, source)
+        weights = [k for k, labels in spec.axes.items() if any(any(label.groups()) for label in labels)
+                   and k not in spec.ties and (k not in spec.buffers or k in self.constants.differ)]  # fmt: skip
+        self.target, self.source = (
+            _Weights(spec, state, name, weights) for state, name in ((target, "target"), (source, "source"))
+        )
+        self.tables = spec.identity_tables()
+        self.uses, self.fixed = (
+            {
+                g: [k for k in keys if any(g in label.groups() for label in spec.axes[k])] for g in spec.sizes
+            } for keys in (self.target, self.constants.codes)
+        )  # fmt: skip
+        self.solved: set[str] = set()
+        self.children = {g: [c for c in spec.sizes if g in spec.parents[c]] for g in spec.sizes}
+
+    def value(self, tables: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> float:
+        """The inner product of the target and the permuted source, over some entries or all, in float64."""
+        permutation = Permutation(self.spec, tables)
+        found = 0.0
+        for key in self.target if keys is None else keys:
+            found += dot(self.target[key], permutation.apply_to(key, self.source[key]))
+        return found
+
+    def agreement(self, tables: Mapping[str, Tensor]) -> int:
+        """How many entries of the constants are the same in the target and in the permuted source."""
+        permutation = Permutation(self.spec, tables)
+        return sum(int((a == permutation.apply_to(k, b)).sum()) for k, (a, b) in self.constants.codes.items())
+
+    def better(
+        self, tables: Mapping[str, Tensor], than: Mapping[str, Tensor], keys: Sequence[str] | None = None
+    ) -> bool:
+        """Whether one permutation is better than another by more than noise."""
+        if (gain := self.agreement(tables) - self.agreement(than)) != 0:
+            return gain > 0
+        before = self.value(than, keys)
+        return self.value(tables, keys) > before + TOLERANCE * abs(before)
+
+    def descend(self, max_sweeps: int) -> dict[str, Tensor]:
+        """Solve group after group until none gains; a group is visited again only after a neighbour has moved."""
+        stale = set(self.spec.sizes) - self.solved
+        self.solved = set()
+        order = self.spec.outermost_first()
+        for _ in range(max_sweeps):
+            if not stale:
+                break
+            for group in order:
+                if group not in stale:
+                    continue
+                stale.discard(group)
+                if self._improve(group):
+                    stale |= {
+                        g for key in self.uses[group] for label in self.spec.axes[key] for g in label.groups()
+                    } - {group}
+        return {k: v.clone() for k, v in self.tables.items()}
+
+    def anchor(self) -> None:
+        """A start: the group whose weights lead mostly to known axes first, matched on those weights alone."""
+        energy = {key: float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2 for key, x in self.target.items()}
+        groups = {key: {g for label in self.spec.axes[key] for g in label.groups()} for key in self.target}
+        known: set[str] = set()
+        self.solved = set()
+        top = [g for g in self.spec.sizes if not self.spec.parents[g]]
+        shares: dict[str, tuple[float, list[str]]] = {}
+        open_to: set[str] = set(top)  # groups whose share may have changed
+        while top:
+            for group in open_to.intersection(top):
+                family = {group, *self.children[group]}
+                anchored = [key for key in self.uses[group] if groups[key] - family <= known]
+                total = sum(energy[key] for key in self.uses[group])
+                shares[group] = (sum(energy[key] for key in anchored) / total if total else 0.0, anchored)
+            group = max(top, key=lambda g: shares[g][0])
+            self._improve(group, shares[group][1] or self.uses[group])
+            known |= {group, *self.children[group]}
+            exact = not self.children[group] and not self._twice(group, self.uses[group])
+            if exact and len(shares[group][1]) == len(self.uses[group]):  # nothing that it depends on is open
+                self.solved.add(group)
+            top.remove(group)
+            open_to = {g for key in self.uses[group] for g in groups[key]}
+
+    def _improve(self, group: str, keys: Sequence[str] | None = None) -> bool:
+        """Solve one group given the others; whether the permutation became better."""
+        if self.children[group] and self.spec.parents[group]:  # solved with what is around it
+            return False
+        family = [group, *self.children[group]]
+        touched = list(dict.fromkeys(key for g in family for key in self.uses[g])) if keys is None else list(keys)
+        if not self.children[group] and not self._twice(group, [*touched, *self.fixed[group]]):
+            new = assign(self._scores(group, touched), self.tables[group])
+            if torch.equal(new, self.tables[group]):
+                return False
+            self.tables[group] = new
+            return True
+        proposed = self._paired(group, touched) if self.children[group] else self._quadratic(group, touched)
+        tables = {**self.tables, **proposed}
+        if not self.better(tables, self.tables, touched):
+            return False
+        self.tables = tables
+        return True
+
+    def _twice(self, group: str, keys: Sequence[str]) -> bool:
+        return any(sum(group in label.groups() for label in self.spec.axes[key]) > 1 for key in keys)
+
+    def _scores(self, group: str, keys: Sequence[str]) -> Float[Tensor, "*outer n n"]:
+        """`C[..., i, j]`: what it adds to the inner product to put the source's entry j in place i.
+
+        Pairs of entries at which constants agree are worth more than all weights together.
+        """
+        around = (*self.spec.parents[group], group)
+        shape = self.spec.shape(group)
+        found = torch.zeros(*shape, shape[-1], dtype=torch.float64)
+        permutation = Permutation(self.spec, self.tables)
+        tensors = [(key, self.target[key], self.source[key]) for key in keys]
+        for key, own, other, axis in self._along(group, tensors):
+            labels = self.spec.axes[key]
+            held = tuple(x.without({group}) if i == axis else x for i, x in enumerate(labels))
+            moved = permutation.apply_to_labels(held, other)
+            found += gram(exposed(own, labels, around, axis), exposed(moved, labels, around, axis))
+        if not self.fixed[group]:
+            return found
+        agree = torch.zeros_like(found)
+        for key, own, other, axis in self._along(group, self.constants.entries(self.fixed[group])):
+            labels = self.spec.axes[key]
+            held = tuple(x.without({group}) if i == axis else x for i, x in enumerate(labels))
+            moved = permutation.apply_to_labels(held, other)
+            x, y = kinds_of_rows(exposed(own, labels, around, axis), exposed(moved, labels, around, axis))
+            agree += x.unsqueeze(-1) == y.unsqueeze(-2)
+        spread = float(found.max() - found.min()) if found.numel() else 0.0
+        return found + agree * (2 * shape[-1] * spread or 1.0)
+
+    def _along(
+        self, group: str, tensors: Sequence[tuple[str, Tensor, Tensor]]
+    ) -> Iterator[tuple[str, Tensor, Tensor, int]]:
+        """Entries of both networks with each axis that carries a group."""
+        for key, own, other in tensors:
+            for axis, label in enumerate(self.spec.axes[key]):
+                if group in label.groups():
+                    yield key, own, other, axis
+
+    def _quadratic(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
+        """The better of one step from the current permutation and, for groups of moderate size, Frank-Wolfe from the
+        centre of all permutations."""
+        found = {group: assign(self._scores(group, keys), self.tables[group])}
+        size = self.spec.sizes[group]
+        if not self.spec.parents[group] and size <= _FRANK_WOLFE:
+            start = torch.full((size, size), 1 / size, dtype=torch.float64)
+            (table,), _ = birkhoff_ascent(self._softly(group, keys), [start])
+            if self.better({**self.tables, group: table}, {**self.tables, **found}, keys):
+                found = {group: table}
+        return found
+
+    def _softly(self, group: str, keys: Sequence[str]) -> Callable[[Tensor], Tensor]:
+        """The inner product as a function of a matrix in the place of the group's permutation."""
+        permutation = Permutation(self.spec, self.tables)
+        parts = []
+        for key in keys:
+            labels = self.spec.axes[key]
+            moved = permutation.apply_to_labels(tuple(label.without({group}) for label in labels), self.source[key])
+            for x, y in zip(*(stretches(t, labels, group) for t in (self.target[key], moved)), strict=True):
+                parts.append((x.double(), y.double()))
+
+        def value(p: Tensor) -> Tensor:
+            total = p.new_zeros(())
+            for x, y in parts:
+                for axis in range(x.dim() - 1):
+                    y = torch.tensordot(p, y, ([1], [axis])).movedim(0, axis)
+                total = total + (x * y).sum()
+            return total
+
+        return value
+
+    def _paired(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
+        """The best pairing of outer indices, each pair with its own best permutations of what stands inside."""
+        nest = nest_of(self.spec, group)
+        inner = {group, *self.children[group]}
+        permutation = Permutation(self.spec, self.tables)
+
+        def cut(key: str, own: Tensor, other: Tensor) -> Iterator[Piece]:
+            labels = self.spec.axes[key]
+            moved = permutation.apply_to_labels(tuple(label.without(inner) for label in labels), other)
+            both = zip(*(pieces(t, labels, tuple(nest.sizes)) for t in (own, moved)), strict=True)
+            return ((tuple(here), x, y) for (here, x), (_, y) in both if here and here[0] == group)
+
+        found = [piece for key in keys for piece in cut(key, self.target[key], self.source[key])]
+        worth = 2 * sum(float(x.double().norm()) * float(y.double().norm()) for _, x, y in found) or 1.0
+        for key, own, other in self.constants.entries(dict.fromkeys(k for g in inner for k in self.fixed[g])):
+            for here, x, y in cut(key, own, other):
+                first, second = one_hot_rows(x, y)
+                found.append((here, worth * first, second))
+        return pair_up(nest, found, self.tables[group])
+
+
+class _Weights(Mapping[str, Tensor]):
+    """The entries that count: floating-point and moved by some group, tied ones once; read when asked for."""
+
+    def __init__(self, spec: PermutationSpec, state: State, name: str, keys: Sequence[str]) -> None:
+        self.state, self.name = state, name
+        self.names = {k: spec.name_in(state, k) for k in keys}
+        self.finite: set[str] = set()
+
+    def __getitem__(self, key: str) -> Tensor:
+        value = self.state[self.names[key]].detach().cpu()
+        if value.is_meta or not (value.is_floating_point() and value.element_size() > 1):
+            raise InputError(
+                f"{key!r} of the {self.name} is {value.dtype} on {self.state[self.names[key]].device}; weights "
+                "must be real numbers of 16 bits or more, with values"
+            )
+        if key not in self.finite:
+            if not bool(value.isfinite().all()):
+                raise InputError(f"{key!r} of the {self.name} holds NaN or infinities")
+            self.finite.add(key)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
