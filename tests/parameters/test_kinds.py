@@ -261,3 +261,32 @@ def test_running_variances_scale_almost_but_not_quite():
     kind = kinds(model, torch.randn(3, 2, 9))["0"]
     assert len(kind.scales) == 2
     assert not any("running_var" in part[0] for scale in kind.scales for part in scale)
+
+
+def relative_positions(m, i):
+    """Scores between contents, from contents to positions and back; the projections are shared."""
+    q, k, v = (h.view(2, 5, 2, 2).transpose(1, 2) for h in (m.q(i), m.k(i), m.v(i)))
+    key, query = (h.view(5, 2, 2).transpose(0, 1) for h in (m.k(m.places), m.q(m.places)))
+    scores = q @ k.mT + q @ key.mT + (k @ query.mT).mT
+    return m.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_sets_of_signs_do_not_stand_in_for_each_other(seed):
+    """Each of two wrong sets can undo the other where few heads leave few draws."""
+    torch.manual_seed(seed)
+    parts = {name: nn.Linear(4, 4) for name in ("q", "k", "v")}
+    model = Net(relative_positions, **parts, out=nn.Linear(4, 2), places=nn.Parameter(torch.randn(5, 4))).double()
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    spec = PermutationSpec.from_module(model, x)
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+    before = model(x)
+    for group, kind in spec.kinds.items():
+        *parents, size = spec.shape(group)
+        outer = int(torch.Size(parents).numel())
+        for parts in kind.signs:
+            for channel in range(outer * size):
+                flips = torch.ones(outer * size, dtype=torch.float64)
+                flips[channel] = -1
+                moved = act_linearly(spec, state, group, dict.fromkeys(parts, flips.view(outer, size)))
+                torch.testing.assert_close(torch.func.functional_call(model, moved, (x,)), before)

@@ -13,7 +13,7 @@ from ._axes import Axis, freeze
 from ._labels import AxisLabel, Factor
 from ._storage import storage_of
 from ._trace import Source, Trace
-from ._walk import WEIGHTS, Events, Labels, Stacked, Value, collapse, constant, fixed, walk
+from ._walk import PARAMETER, WEIGHTS, Events, Labels, Stacked, Value, collapse, constant, fixed, walk
 
 
 @dataclass
@@ -51,6 +51,7 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
         placeholders = [node for node in traced.module.graph.nodes if node.op == "placeholder"]
         for node, source in zip(placeholders, traced.sources, strict=True):
             node.meta[WEIGHTS] = source.kind in ("parameter", "buffer")
+            node.meta[PARAMETER] = source.value if source.kind == "parameter" else None
         outputs = walk(traced.module.graph, [_start(source, of) for source in traced.sources], events)
         for axes in _visible(outputs):
             for axis in axes:

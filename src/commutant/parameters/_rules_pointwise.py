@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-from torch import Tensor, fx
-
 from ._axes import Axis, Invariant, product
+from ._distinct import distinct_along
 from ._rules_reshaping import cut
-from ._walk import Labels, Op, fixed, name_of, rule
+from ._walk import Labels, Op, fixed, rule
 
 UNARY = """
     abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
@@ -99,37 +97,15 @@ def ordering(op: Op) -> Any:
         del rest[dim]
     else:
         rest[dim] = fixed(op.shape[dim], op.name)
-    if isinstance(source, Invariant) or not without_plateaus(op["self"]):
+    if isinstance(source, Invariant) or not distinct_along(op["self"], dim):
         if not isinstance(source, Invariant):
-            op.freeze(source)  # among equal values the first is taken
+            op.freeze(source, f"{op.name} of entries that may be equal")  # of which the first is taken
         where = Labels(tuple(rest))
     else:
         where = Labels(tuple(rest), points_to=source)
     if op.name.startswith("aten.arg"):
         return where
     return (rest, where)
-
-
-_SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d", "convolution"}
-_STRICT = {"softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid", "tanh", "exp", "log", "neg", "add", "sub",
-           "mul", "div", "to", "_to_copy", "view", "reshape", "_unsafe_view", "transpose", "permute", "squeeze",
-           "unsqueeze", "select", "slice", "clone", "contiguous", "detach", "flatten", "unflatten",
-           "unbind"}  # fmt: skip
-
-
-def without_plateaus(node: Any) -> bool:
-    """Whether a tensor's entries are different almost surely: sums over weights, under strictly monotone functions."""
-    if not isinstance(node, fx.Node) or node.op != "call_function":
-        return False
-    if node.target is operator.getitem:
-        return without_plateaus(node.args[0])
-    name = name_of(node.target).removeprefix("aten.")
-    if name in _SUMS:
-        return True
-    tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
-    if name in ("add", "sub"):
-        return any(without_plateaus(n) for n in tensors)
-    return name in _STRICT and bool(tensors) and all(without_plateaus(n) for n in tensors)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "special_softmax", "softmin")

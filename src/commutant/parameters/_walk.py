@@ -43,6 +43,8 @@ class Stacked:
 
 
 WEIGHTS = "commutant_weights"  # marks nodes of a graph that parameters alone determine
+PARAMETER = "commutant_parameter"  # the value of a placeholder that is a parameter
+OUTER = "commutant_outer"  # the node whose value a placeholder of a nested graph takes
 Value = Labels | Stacked | None | tuple["Value", ...]
 
 
@@ -126,9 +128,9 @@ class Op:
         self.tie(x, y)
         self._pending += [x, y]
 
-    def freeze(self, axis: Axis) -> None:
+    def freeze(self, axis: Axis, why: str | None = None) -> None:
         """The operation reads positions along the axis: only the identity is left."""
-        freeze(axis, self.name)
+        freeze(axis, why or self.name)
         self.mix(axis)
 
     def pin(self, axis: Axis, size: int | None = None) -> Axis:
@@ -302,6 +304,7 @@ def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Valu
             inner = [n for n in called.graph.nodes if n.op == "placeholder"]
             for own_input, outer in zip(inner, node.args[i + 1 :], strict=False):
                 own_input.meta[WEIGHTS] = isinstance(outer, fx.Node) and outer.meta.get(WEIGHTS, False)
+                own_input.meta[OUTER] = outer
             return walk(called.graph, [lookup(a) for a in node.args[i + 1 :]], events)
     op = Op(node, {str(i): a for i, a in enumerate(node.args)}, lookup, events)
     return _unknown(op)  # type: ignore[no-any-return]
