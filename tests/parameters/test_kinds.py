@@ -5,7 +5,7 @@ import torch
 from networks import CASES, Net
 from torch import nn
 
-from commutant.parameters import Permutation, PermutationSpec, act_linearly, part_rows
+from commutant.parameters import Permutation, PermutationSpec, _kinds, act_linearly, part_rows
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -271,10 +271,8 @@ def relative_positions(m, i):
     return m.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_two_sets_of_signs_do_not_stand_in_for_each_other(seed):
-    """Each of two wrong sets can undo the other where few heads leave few draws."""
-    torch.manual_seed(seed)
+def test_signs_of_shared_projections_hold():
+    torch.manual_seed(0)
     parts = {name: nn.Linear(4, 4) for name in ("q", "k", "v")}
     model = Net(relative_positions, **parts, out=nn.Linear(4, 2), places=nn.Parameter(torch.randn(5, 4))).double()
     x = torch.randn(2, 5, 4, dtype=torch.float64)
@@ -290,3 +288,12 @@ def test_two_sets_of_signs_do_not_stand_in_for_each_other(seed):
                 flips[channel] = -1
                 moved = act_linearly(spec, state, group, dict.fromkeys(parts, flips.view(outer, size)))
                 torch.testing.assert_close(torch.func.functional_call(model, moved, (x,)), before)
+
+
+def test_two_wrong_changes_do_not_stand_in_for_each_other(monkeypatch):
+    """Each undoes the other, so that only one alone shows that it is wrong."""
+    part = ("0.weight", 0, 0)
+    flip = torch.tensor([[-1.0, 1, 1, 1, 1, 1]]).double()
+    wrong = _kinds._Proposal("0", "signs", frozenset({part}), lambda _: {part: flip})
+    monkeypatch.setattr(_kinds.Kinds, "_proposals", lambda *_: [wrong, wrong])
+    assert kinds(nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)))["0"].name == "permutation"

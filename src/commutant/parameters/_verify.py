@@ -86,7 +86,7 @@ def outputs(trace: Trace, state: Mapping[str, Tensor], factor: float = 1.0) -> l
         given.append(_double(value) * factor if scaled else _double(value))
     with torch.set_grad_enabled(torch.is_grad_enabled() and any(v.requires_grad for v in state.values())):
         found = InDouble(trace.module).run(*given)
-    return [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+    return [x for x in trace.returned(pytree.tree_leaves(found)) if isinstance(x, Tensor)]
 
 
 def captured(

@@ -59,6 +59,7 @@ class Events:
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     summed: list[Axis] = field(default_factory=list)
+    equal: list[tuple[Axis, ...]] = field(default_factory=list)
 
 
 class Op:
@@ -317,10 +318,21 @@ def _constant(node: fx.Node) -> Value:
     return constant(owner) if isinstance(owner, torch.Tensor) else None
 
 
-def constant(value: torch.Tensor) -> Labels:
-    """Labels of a tensor that is written into the graph."""
+def constant(value: torch.Tensor, written: bool = False) -> Labels:
+    """Labels of a tensor that is written into the graph; one that the graph changes may hold anything next time."""
     known = value if value.numel() <= 64 and type(value) is torch.Tensor and not value.is_meta else None
-    return Labels(tuple(fixed(n, "a constant of the graph") for n in value.shape), constant=known)
+    axes = tuple(
+        Invariant(n) if not written and n > 1 and _same_along(value, i) else fixed(n, "a constant of the graph")
+        for i, n in enumerate(value.shape)
+    )
+    return Labels(axes, constant=known)
+
+
+def _same_along(value: torch.Tensor, axis: int) -> bool:
+    """Whether all entries along an axis are equal."""
+    if type(value) is not torch.Tensor or value.is_meta or value.numel() == 0:
+        return False
+    return bool((value == value.narrow(axis, 0, 1)).all())
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
