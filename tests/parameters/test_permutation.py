@@ -110,7 +110,8 @@ def test_examples_of_several_paths_meet():
         return m.c(m.b(h if bool(a.sum() > 0) else h.cumsum(-1)).relu())
 
     model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 5), c=nn.Linear(5, 2))
-    one = PermutationSpec.from_module(model, torch.ones(2, 3))
+    with pytest.warns(UserWarning, match="found on the path of the example alone; give inputs that take the other"):
+        one = PermutationSpec.from_module(model, torch.ones(2, 3))
     assert one.sizes == {"a": 6, "b": 5}
     assert "torch.export could not follow" in one.summary()
     both = PermutationSpec.from_module(model, torch.ones(2, 3), also=[-torch.ones(2, 3)])
@@ -217,3 +218,53 @@ def test_a_model_that_does_not_run_on_the_example():
 def test_wrong_specs_by_hand(axes, message):
     with pytest.raises(InputError, match=message):
         PermutationSpec.from_axes(axes, nn.Linear(3, 2).state_dict())
+
+
+def halves_by_number(h):
+    return [h[:, : h.shape[1] // 2], h[:, h.shape[1] // 2 :]]
+
+
+@pytest.mark.parametrize(
+    ("width", "cut", "sizes"),
+    [
+        (12, lambda h: h.chunk(2, 1), [(6, 6)]),
+        (12, halves_by_number, [(6, 6)]),
+        (13, lambda h: h.chunk(2, 1), [(7, 6)]),
+        (13, halves_by_number, [(6, 7)]),
+        (12, lambda h: h.split(6, 1), [(6, 6)]),
+        (12, lambda h: [h[:, :6], h[:, 6:]], [(6, 6)]),
+        (12, lambda h: h.tensor_split(2, 1), [(6, 6)]),
+        (12, lambda h: [h.narrow(1, 0, 6), h.narrow(1, 6, 6)], [(6, 6)]),
+        (12, lambda h: h.split([4, 8], 1), []),
+        (12, lambda h: [h, h[:, :1].expand_as(h)], []),
+    ],
+)
+def test_parts_that_code_cuts_alike_are_named(width, cut, sizes):
+    """A block that keeps the first half of its channels and goes on with the second, as YOLO's C2f."""
+
+    def forward(m, x):
+        first, second = cut(m.a(x).relu())
+        return m.c(torch.cat([first, second, m.b(second).tanh()], 1))
+
+    a = torch.randn(2, 3, 4, 4)
+    second = cut(torch.zeros(2, width, 4, 4))[1].shape[1]
+    first = cut(torch.zeros(2, width, 4, 4))[0].shape[1]
+    model = networks.Net(
+        forward, a=nn.Conv2d(3, width, 1), b=nn.Conv2d(second, 5, 1), c=nn.Conv2d(first + second + 5, 2, 1)
+    )
+    spec = PermutationSpec.from_module(model, a)
+    assert [tuple(label.size for label in parts) for parts in spec.equal_parts] == sizes
+    for parts in spec.equal_parts:
+        assert len({group for label in parts for group in label.groups()}) == 2
+    assert spec.without(list(spec.sizes)).equal_parts == ()
+
+
+def test_thirds_are_named_together():
+    def forward(m, x):
+        h = m.a(x)
+        n = h.shape[1] // 3
+        return m.b(torch.tanh(h[:, :n])) + m.c(h[:, n : 2 * n].relu()) * m.d(h[:, 2 * n :].sigmoid())
+
+    parts = {name: nn.Linear(4, 2) for name in "bcd"}
+    spec = PermutationSpec.from_module(networks.Net(forward, a=nn.Linear(3, 12), **parts), torch.randn(2, 3))
+    assert [tuple(label.size for label in own) for own in spec.equal_parts] == [(4, 4, 4)]

@@ -87,13 +87,27 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
     sizes = {name: leaf.size for leaf, name in names.items()}
     summed = {id(axis) for axis in events.summed}
     over = frozenset((key, i) for key, axes in labelled.items() for i, axis in enumerate(axes) if id(axis) in summed)
-    parts = moving(tuple(_label(axis, names) for axis in own) for own in events.equal)
+    parts = moving(tuple(dict.fromkeys(_label(axis, names) for axis in own)) for own in _equal_parts(events))
     return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads, over, _idle(own, acts, traces), parts)
 
 
 def moving(parts: Iterable[tuple[AxisLabel, ...]]) -> tuple[tuple[AxisLabel, ...], ...]:
-    """Those of which one moves, each once."""
-    return tuple(dict.fromkeys(own for own in parts if any(any(label.groups()) for label in own)))
+    """Those of several labels of which one moves, each once."""
+    return tuple(dict.fromkeys(own for own in parts if len(own) > 1 and any(any(label.groups()) for label in own)))
+
+
+def _equal_parts(events: Events) -> Iterator[list[Axis]]:
+    """The parts of each axis that are cut at even distances, as by `chunk`, or in the middle."""
+    pieces: dict[int, dict[int, list[Axis]]] = {}
+    for whole, parts, taken in events.cuts:
+        sizes = [part.size for part in parts]
+        shorter_last = len(parts) > 2 and len(set(sizes[:-1])) == 1 and sizes[-1] < sizes[0]
+        if len(parts) > 1 and (max(sizes) - min(sizes) <= 1 or shorter_last):
+            yield list(parts)
+        for part in taken:
+            pieces.setdefault(id(whole.find()), {}).setdefault(part.size, []).append(part)
+    for found in pieces.values():
+        yield from found.values()
 
 
 def _idle(

@@ -11,7 +11,7 @@ from ._walk import Labels, Op, fixed, rule
 
 UNARY = """
     abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
-    clamp_min cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1 feature_dropout floor frac gelu
+    clamp_min conj _conj conj_physical imag real resolve_conj resolve_neg cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1 feature_dropout floor frac gelu
     hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan leaky_relu lgamma log log10 log1p log2 log_sigmoid
     logical_not logit mish nan_to_num neg negative pow positive reciprocal relu relu6 round rrelu rsqrt
     selu sgn sigmoid sign silu sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan
@@ -130,6 +130,17 @@ def positional(op: Op) -> Any:
     if op.name in ("aten.cummax", "aten.cummin"):
         return result, [op.pin(axis) for axis in result]
     return result
+
+
+@rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft", "fft_fft2", "fft_ifft2", "fft_rfft2",
+      "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn", "fft_fftshift", "fft_ifftshift", "_fft_r2c",
+      "_fft_c2r", "_fft_c2c")  # fmt: skip
+def fourier(op: Op) -> Any:
+    """Transforms along some axes, in their order; every other position by itself."""
+    axes = op.axes("self")
+    lengths = op["s"] if op["dim"] is None and op["s"] is not None else None
+    dims = dims_of(op["dim"], len(axes)) if lengths is None else range(len(axes) - len(lengths), len(axes))
+    return [op.pin(axis, op.shape[i]) if i in dims else axis for i, axis in enumerate(axes)]
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")

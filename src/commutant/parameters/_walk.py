@@ -59,7 +59,7 @@ class Events:
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     summed: list[Axis] = field(default_factory=list)
-    equal: list[tuple[Axis, ...]] = field(default_factory=list)
+    cuts: list[tuple[Axis, tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
 
 
 class Op:
