@@ -3,6 +3,7 @@
 import networks
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from commutant import InputError
@@ -268,3 +269,57 @@ def test_thirds_are_named_together():
     parts = {name: nn.Linear(4, 2) for name in "bcd"}
     spec = PermutationSpec.from_module(networks.Net(forward, a=nn.Linear(3, 12), **parts), torch.randn(2, 3))
     assert [tuple(label.size for label in own) for own in spec.equal_parts] == [(4, 4, 4)]
+
+
+def visited(m, x):
+    """Experts that are called only where a row chooses them."""
+    h = m.a(x).relu()
+    chosen, out = m.r(h).argmax(-1), h
+    for number, expert in enumerate(m.experts):
+        if bool((chosen == number).any()):
+            out = out + (chosen == number)[:, None] * expert(h)
+    return m.b(out)
+
+
+def merging(m, x):
+    return m.b(F.linear(x, m.w if m.merged else m.w + m.up @ m.down).relu())
+
+
+IDLE = {
+    "experts": lambda: networks.Net(visited, a=nn.Linear(3, 6), r=nn.Linear(6, 4), b=nn.Linear(6, 2),
+                                    experts=nn.ModuleList(nn.Linear(6, 6) for _ in range(4))),
+    "an auxiliary head": lambda: networks.Net(lambda m, x: (m.b(m.a(x).relu()), m.c(m.a(x)) if m.training else None),
+                                              a=nn.Linear(3, 6), b=nn.Linear(6, 2), c=nn.Linear(6, 4)),
+    "an optional input": lambda: networks.Net(
+        lambda m, x, y=None: m.b((m.a(x) + (0 if y is None else m.c(y))).relu()),
+        a=nn.Linear(3, 6), b=nn.Linear(6, 2), c=nn.Linear(5, 6)),
+    "an embedding of masked places": lambda: networks.Net(
+        lambda m, x: m.b((torch.where(x[:, :1] > 9, m.e, m.a(x)) if m.training else m.a(x)).relu()),
+        a=nn.Linear(3, 6), b=nn.Linear(6, 2), e=nn.Parameter(torch.randn(6))),
+    "merged adapters": lambda: networks.Net(merging, w=networks.p(6, 3), up=networks.p(6, 2), down=networks.p(2, 3),
+                                            b=nn.Linear(6, 2), merged=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_entries_that_no_example_reads_are_named(name):
+    torch.manual_seed(0)
+    model = IDLE[name]()
+    with pytest.warns(UserWarning, match=r"the example does not read '[a-z.0-9]+'.* whose shapes fit the groups"):
+        spec = PermutationSpec.from_module(model, torch.randn(1, 3))
+    assert 6 in spec.sizes.values()
+    assert spec.idle
+    assert all(set(groups) <= set(spec.sizes) for groups in spec.idle.values())
+    assert "may not allow these permutations" in spec.summary()
+    assert not spec.without(list(spec.sizes)).idle
+
+
+def test_further_examples_read_what_the_first_leaves_out():
+    torch.manual_seed(0)
+    more = torch.randn(200, 3) * 3
+    spec = PermutationSpec.from_module(IDLE["experts"](), torch.randn(1, 3), also=[more])
+    assert spec.idle == {}
+    optional = IDLE["an optional input"]()
+    spec = PermutationSpec.from_module(optional, torch.randn(1, 3), also=[(torch.randn(2, 3), torch.randn(2, 5))])
+    assert spec.idle == {}
+    assert ("c.weight", 0) in spec.uses("a")

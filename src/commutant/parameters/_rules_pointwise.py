@@ -11,11 +11,11 @@ from ._walk import Labels, Op, fixed, rule
 
 UNARY = """
     abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
-    clamp_min conj _conj conj_physical imag real resolve_conj resolve_neg cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1 feature_dropout floor frac gelu
-    hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan leaky_relu lgamma log log10 log1p log2 log_sigmoid
-    logical_not logit mish nan_to_num neg negative pow positive reciprocal relu relu6 round rrelu rsqrt
-    selu sgn sigmoid sign silu sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan
-    tanh threshold trunc
+    clamp_min conj _conj conj_physical cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1
+    feature_dropout floor frac gelu hardshrink hardsigmoid hardswish hardtanh imag isfinite isinf isnan
+    leaky_relu lgamma log log10 log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative pow
+    positive real reciprocal relu relu6 resolve_conj resolve_neg round rrelu rsqrt selu sgn sigmoid sign silu
+    sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan tanh threshold trunc
 """
 SEVERAL = """
     add addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor clip complex copysign div divide eq float_power

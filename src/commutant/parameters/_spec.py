@@ -195,8 +195,8 @@ class PermutationSpec:
             named = ", ".join(groups[:4]) + (f" and {len(groups) - 4} more" if len(groups) > 4 else "")
             more = f" nor {len(self.idle) - 1} entries more" if len(self.idle) > 1 else ""
             return (
-                f"the example does not read {entry!r}{more}, whose shapes fit the groups {named}: an input that does may "
-                "not allow these permutations; give such inputs in also="
+                f"the example does not read {entry!r}{more}, whose shapes fit the groups {named}: an input that does "
+                "may not allow these permutations; give such inputs in also="
             )
         if any(t.branches for t in self.graphs) and not self.other_graphs and self.sizes:
             return (
