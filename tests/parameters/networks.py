@@ -467,14 +467,14 @@ def outer_and_complex():
     return Net(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2)), (x(4, 3),)
 
 
-@case(2, 2, 4)
+@case(2, 4)
 def unknown_operator():
-    """`pdist` has no rule: what it reads is fixed, the rest is not."""
+    """`cross` has no rule: what it reads is fixed, the rest is not."""
 
     def forward(m, a):
-        return F.pdist(m.d(m.a(a))) + m.c(m.b(a).relu()).square().sum()
+        return torch.linalg.cross(m.a(a), m.d(a)) + m.c(m.b(a).relu()).square().sum()
 
-    return Net(forward, a=nn.Linear(3, 2), d=nn.Linear(2, 5), b=nn.Linear(3, 4), c=nn.Linear(4, 2)), (x(4, 3),)
+    return Net(forward, a=nn.Linear(2, 3), d=nn.Linear(2, 3), b=nn.Linear(2, 4), c=nn.Linear(4, 2)), (x(4, 2),)
 
 
 @case(5, 6, 7)
@@ -565,6 +565,31 @@ def unrolled_cells():
                start=p(1, 4), b=nn.Linear(4, 2), d=nn.Linear(5, 2)), (x(2, 3, 4),)  # fmt: skip
 
 
+@case(6, 5, 5, 4, 4)
+def one_step_of_cells():
+    """In one step the hidden states of the last two are read by a matrix alone."""
+
+    def forward(m, a):
+        h = m.gru(a, m.h.expand(len(a), -1))
+        g, c = m.lstm(h, (m.g.expand(len(a), -1), m.c.expand(len(a), -1)))
+        return m.b(m.rnn(g, m.r.expand(len(a), -1))) + m.d(c)
+
+    return Net(forward, gru=nn.GRUCell(4, 6), lstm=nn.LSTMCell(6, 5), rnn=nn.RNNCell(5, 4), h=p(1, 6), g=p(1, 5),
+               c=p(1, 5), r=p(1, 4), b=nn.Linear(4, 2), d=nn.Linear(5, 2)), (x(3, 4),)  # fmt: skip
+
+
+@case(2, 3)
+def windows_of_hidden_images():
+    """Rows, columns and places of windows are hidden units, and must stay."""
+
+    def forward(m, a):
+        columns = F.unfold(m.a(a).view(-1, 2, 3, 4).relu(), 2)
+        image = F.fold(m.c(a).view(-1, 12, 6).relu(), (3, 4), 2)
+        return m.b(columns.flatten(1)) + m.d(image.flatten(1))
+
+    return Net(forward, a=nn.Linear(3, 24), b=nn.Linear(48, 2), c=nn.Linear(3, 72), d=nn.Linear(36, 2)), (x(4, 3),)
+
+
 @case(5, 4)
 def windows_as_columns():
     def forward(m, a):
@@ -577,8 +602,12 @@ def windows_as_columns():
 
 @case(5)
 def sliding_windows():
-    return Net(lambda m, a: m.b(m.a(a).relu().unfold(-1, 3, 2).flatten(2).flatten(1)), a=nn.Conv1d(2, 5, 1),
-               b=nn.Linear(45, 2)), (x(2, 2, 7),)  # fmt: skip
+    """Over time, where channels are free, and over hidden units, which are not."""
+
+    def forward(m, a):
+        return m.b(m.a(a).relu().unfold(-1, 3, 2).flatten(1)) + m.d(m.c(a[:, 0]).relu().unfold(1, 3, 1).flatten(1))
+
+    return Net(forward, a=nn.Conv1d(2, 5, 1), b=nn.Linear(45, 2), c=nn.Linear(7, 6), d=nn.Linear(12, 2)), (x(2, 2, 7),)
 
 
 @case(2, 2, 3)

@@ -215,8 +215,8 @@ def cell(op: Op) -> Any:
     for rows in (op.axes(name)[:1] for name in ("w_ih", "w_hh", "b_ih", "b_hh")):
         for axis in rows:
             op.tie(axis, stacked)
-    for held in states:
-        op.tie(held[-1], hidden)
+    if op.name in ("aten.gru_cell", "aten.lstm_cell"):  # the last state is also read channel by channel
+        op.tie(states[-1][-1], hidden)
     result = [*op.spread([x[:-1], *(held[:-1] for held in states)], op.shape[:-1]), hidden]
     return (result,) * len(op.shapes) if len(op.shapes) > 1 else result
 
