@@ -323,3 +323,124 @@ def test_further_examples_read_what_the_first_leaves_out():
     spec = PermutationSpec.from_module(optional, torch.randn(1, 3), also=[(torch.randn(2, 3), torch.randn(2, 5))])
     assert spec.idle == {}
     assert ("c.weight", 0) in spec.uses("a")
+
+
+class Adapter(nn.Module):
+    """Low-rank adapters that `eval()` merges into the weight and `train()` takes out again, as LoRA layers do."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.weight, self.merged = networks.p(after, before), False
+        self.up, self.down = networks.p(after, 2), networks.p(2, before)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += (-1 if mode else 1) * self.up.data @ self.down.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        return F.linear(x, self.weight if self.merged else self.weight + self.up @ self.down)
+
+
+class Prepared(nn.Module):
+    """A layer whose forward in evaluation mode needs what only `eval()` makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.gain, self.fixed = nn.Linear(3, 6), nn.Linear(6, 2), networks.p(6), None
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.fixed = None if mode else torch.ones(2)
+        return self
+
+    def forward(self, x):
+        h = self.a(x).relu() * self.gain
+        return self.b(h) if self.training else self.b(h) * self.fixed.sum()
+
+
+class Caching(nn.Module):
+    """A module whose forward counts, keeps and appends."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.calls, self.last, self.seen, self.named = nn.Linear(3, 6), nn.Linear(6, 2), 0, None, [], {}
+
+    def forward(self, x):
+        h = self.a(x).relu()
+        self.calls += 1
+        self.last = h
+        self.seen.append(h)
+        self.named["h"] = h
+        return self.b(h)
+
+
+@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.parametrize("branches", [False, True])
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(Adapter(3, 6), nn.ReLU(), Adapter(6, 2)), Prepared, Caching])
+def test_the_module_stays_as_it_is(make, branches):
+    torch.manual_seed(0)
+    model = make()
+    if branches:
+        model = networks.Net(lambda m, x: m.inner(x) if float(x.sum()) > -1e9 else x, inner=model)
+    part = model.inner if branches else model
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    attributes = [dict(vars(module)) for module in model.modules()]
+    spec = PermutationSpec.from_module(model, torch.randn(4, 3))
+    assert 6 in spec.sizes.values()
+    assert equal(model.state_dict(), state)
+    assert model.training
+    for module, before in zip(model.modules(), attributes, strict=True):
+        assert vars(module) == before
+    if isinstance(part, Caching):
+        assert (part.calls, part.last, part.seen, part.named) == (0, None, [], {})
+    if isinstance(part, nn.Sequential):
+        assert not spec.idle
+        group = next(group for group, size in spec.sizes.items() if size == 6)
+        assert [(key[-4:], axis) for key, axis in spec.uses(group)].count(("0.up", 0)) == 1
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama"])
+def test_caches_of_transformers_are_left_out(name):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    if name == "GPT2":
+        config = transformers.GPT2Config(vocab_size=50, n_embd=12, n_layer=1, n_head=3, n_positions=16)
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=20, num_hidden_layers=1,
+                                          num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+        model = transformers.LlamaForCausalLM(config)
+    ids = torch.randint(0, 50, (2, 7))
+    spec = PermutationSpec.from_module(model, {"input_ids": ids})
+    chosen = PermutationSpec.from_module(model, {"input_ids": ids}, outputs=lambda out: out.logits, verify=False)
+    assert spec.sizes == chosen.sizes
+    assert len(spec.sizes) > 3
+    assert "is a cache and was left out" in spec.summary().splitlines()[0]
+
+
+def test_other_objects_in_the_output_are_refused_with_a_remedy():
+    class Box:
+        def __init__(self, value):
+            self.value = value
+
+    model = networks.Net(lambda m, x: {"y": m.b(m.a(x)), "box": Box(m.a(x))}, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
+    with pytest.raises(InputError, match=r"the output holds a Box.*name the tensors of its output by outputs="):
+        PermutationSpec.from_module(model, torch.randn(2, 3))
+    assert PermutationSpec.from_module(model, torch.randn(2, 3), outputs=lambda out: out["y"]).sizes == {"a": 6}
+
+
+def test_what_is_written_moves_with_the_buffer_and_hidden_state_stays():
+    def forward(m, x):
+        h = m.a(x).relu()
+        m.state.copy_(h.detach().mean(0))
+        return m.b(h + m.state)
+
+    for persistent in (True, False):
+        model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
+        model.register_buffer("state", torch.zeros(6), persistent=persistent)
+        spec = PermutationSpec.from_module(model, torch.randn(4, 3))
+        assert list(spec.sizes.values()) == ([6] if persistent else [])
+        assert torch.equal(model.state, torch.zeros(6))
