@@ -26,6 +26,20 @@ def tied():
     net[4].weight = net[0].weight
     return net
 
+class Experts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.into, self.router, self.head = nn.Linear(4, 8), nn.Linear(8, 5), nn.Linear(8, 2)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(5))
+
+    def forward(self, x):
+        h = self.into(x).relu()
+        chosen, out = self.router(h).argmax(-1), h
+        for number, expert in enumerate(self.experts):
+            if bool((chosen == number).any()):
+                out = out + (chosen == number)[:, None] * expert(h)
+        return self.head(out)
+
 def loss(model):
     from sklearn.datasets import load_digits
     x, y = load_digits(return_X_y=True)
@@ -115,6 +129,40 @@ def test_symmetries_reads_like_a_table(folder):
     assert "0.weight:0, 0.bias:0, 2.weight:1" in done.stdout
     assert "fixed by an axis of the input: 0.weight:1" in done.stdout
     assert "verified in float64" in done.stdout
+
+
+def test_paths_that_the_example_does_not_take(tmp_path):
+    (tmp_path / "nets.py").write_text(MODELS)
+    import sys
+
+    sys.path.insert(0, str(tmp_path))
+    sys.modules.pop("nets", None)
+    import nets
+
+    for name, seed in (("a", 0), ("b", 1)):
+        torch.manual_seed(seed)
+        save_file(nets.Experts().state_dict(), str(tmp_path / f"{name}.safetensors"))
+    model = ("--model", "nets:Experts()", "--input", "1x4")
+    for command in ("align", "merge"):
+        done = commutant(command, "a.safetensors", "b.safetensors", *model, "-o", "out.safetensors", cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        warning, refusal = done.stderr.strip().splitlines()
+        assert warning.startswith("commutant: warning: the example does not read 'experts.")
+        assert "fit the groups into: an input that does may not allow these permutations" in warning
+        assert "b.safetensors computes something else on fresh inputs" in refusal
+        assert "nothing was written" in refusal
+        assert "--also" in refusal
+        assert not (tmp_path / "out.safetensors").exists()
+    done = commutant("align", "a.safetensors", "b.safetensors", *model, "--also", "200x4", "--also", "200x4", "-o",
+                     "out.safetensors", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    x, nets_ab = torch.randn(300, 4) * 3, [nets.Experts(), nets.Experts()]
+    for net, name in zip(nets_ab, ("b", "out"), strict=True):
+        net.load_state_dict(load_file(tmp_path / f"{name}.safetensors"))
+    torch.testing.assert_close(nets_ab[0](x), nets_ab[1](x))
+    done = commutant("symmetries", "nets:Experts()", "--input", "1x4", cwd=tmp_path)
+    assert "may not allow these permutations" in done.stdout
 
 
 def test_a_hugging_face_folder_with_shards(tmp_path):

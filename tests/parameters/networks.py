@@ -469,12 +469,201 @@ def outer_and_complex():
 
 @case(2, 4)
 def unknown_operator():
-    """`cdist` has no rule: what it reads is fixed, the rest is not."""
+    """`cross` has no rule: what it reads is fixed, the rest is not."""
 
     def forward(m, a):
-        return torch.cdist(m.a(a), m.centres) + m.c(m.b(a).relu()).square().sum()
+        return torch.linalg.cross(m.a(a), m.d(a)) + m.c(m.b(a).relu()).square().sum()
 
-    return Net(forward, a=nn.Linear(3, 5), centres=p(6, 5), b=nn.Linear(3, 4), c=nn.Linear(4, 2)), (x(4, 3),)
+    return Net(forward, a=nn.Linear(2, 3), d=nn.Linear(2, 3), b=nn.Linear(2, 4), c=nn.Linear(4, 2)), (x(4, 2),)
+
+
+@case(5, 6, 7)
+def bilinear_form():
+    return Net(lambda m, a, b: m.d(m.c(m.a(a).relu(), m.b(b).sin()).tanh()), a=nn.Linear(3, 5), b=nn.Linear(2, 6),
+               c=nn.Bilinear(5, 6, 7), d=nn.Linear(7, 2)), (x(4, 3), x(4, 2))  # fmt: skip
+
+
+@case(4, 3)
+def two_heads_of_a_bilinear_form():
+    """Summed over channels while the heads of both sides stand side by side."""
+
+    def forward(m, a):
+        h = m.a(a).view(-1, 3, 4).tanh()
+        return F.bilinear(h[:, :, None].expand(-1, 3, 3, 4), h[:, None].expand(-1, 3, 3, 4), m.w).sum((1, 2))
+
+    return Net(forward, a=nn.Linear(3, 12), w=p(2, 4, 4)), (x(5, 3),)
+
+
+@case(6, 5)
+def bags_of_embeddings():
+    def forward(m, tokens, starts):
+        h = m.e(tokens, starts) + F.embedding_bag(tokens.view(2, -1), m.f, mode="max")
+        return m.b((h + F.embedding_bag(tokens, m.f, starts, per_sample_weights=m.g[tokens], mode="sum")).relu())
+
+    tokens = torch.tensor([0, 3, 3, 1, 5, 2])
+    net = Net(forward, e=nn.EmbeddingBag(7, 6), f=p(7, 6), g=p(7), b=nn.Sequential(nn.Linear(6, 5), nn.Tanh(),
+              nn.Linear(5, 2)))  # fmt: skip
+    return net, (tokens, torch.tensor([0, 2]))
+
+
+@case(6, 5, 4)
+def distances_to_centres():
+    def forward(m, a):
+        near = torch.cdist(m.a(a), m.centres)
+        turned = F.cosine_similarity(m.b(a)[:, None], m.turned, dim=-1)
+        apart = F.pairwise_distance(m.a(a), m.shift, keepdim=True)
+        return near @ m.w + turned @ m.w + apart
+
+    return Net(forward, a=nn.Linear(3, 6), centres=p(5, 6), b=nn.Linear(3, 4), turned=p(5, 4), shift=p(6), w=p(5, 2)), (
+        x(4, 3),
+    )
+
+
+@case(5, 6)
+def nearest_centre():
+    """The positions of the smallest distances look up what moves with the centres."""
+    return Net(lambda m, a: m.v[torch.cdist(m.a(a), m.centres).argmin(-1)], a=nn.Linear(3, 6), centres=p(5, 6),
+               v=p(5, 2)), (x(4, 3),)  # fmt: skip
+
+
+@case(6, 6)
+def fourier_layer():
+    """Frequencies in their order, channels in any, and time reversed, shifted and filtered."""
+
+    def forward(m, a):
+        h = m.a(a)
+        found = torch.fft.rfft2(h)
+        mixed = torch.einsum("bixy,ioxy->boxy", found[:, :, :3, :3], m.w.to(found.dtype))
+        whole = torch.zeros(2, 6, 8, 5, dtype=mixed.dtype)
+        whole[:, :, :3, :3] = mixed
+        h = (torch.fft.irfft2(whole, s=(8, 8)) + m.c(h)).relu()
+        around = torch.fft.fftshift(torch.fft.fft(h, dim=-1), dim=(-1,)).real + torch.fft.fftn(h, s=(8, 8)).imag
+        return m.b(around + torch.fft.ifft(h.to(around.dtype), dim=2).conj().real)
+
+    weight = nn.Parameter(torch.randn(6, 6, 3, 3, dtype=torch.cfloat))
+    return Net(forward, a=nn.Conv2d(2, 6, 1), c=nn.Conv2d(6, 6, 1), b=nn.Conv2d(6, 2, 1), w=weight), (x(2, 2, 8, 8),)
+
+
+@case()
+def fourier_over_channels():
+    return Net(lambda m, a: m.b(torch.fft.rfft(m.a(a)).abs()), a=nn.Linear(3, 6), b=nn.Linear(4, 2)), (x(4, 3),)
+
+
+@case(6, 5, 4)
+def unrolled_cells():
+    def forward(m, a):
+        h = a.new_zeros(a.shape[0], 6)
+        g = c = a.new_zeros(a.shape[0], 5)
+        r = m.start.expand(a.shape[0], -1)
+        for t in range(3):
+            h = m.gru(a[:, t], h)
+            g, c = m.lstm(h, (g, c))
+            r = m.rnn(g, r)
+        return m.b(r) + m.d(c)
+
+    return Net(forward, gru=nn.GRUCell(4, 6), lstm=nn.LSTMCell(6, 5), rnn=nn.RNNCell(5, 4, nonlinearity="relu"),
+               start=p(1, 4), b=nn.Linear(4, 2), d=nn.Linear(5, 2)), (x(2, 3, 4),)  # fmt: skip
+
+
+@case(6, 5, 5, 4, 4)
+def one_step_of_cells():
+    """In one step the hidden states of the last two are read by a matrix alone."""
+
+    def forward(m, a):
+        h = m.gru(a, m.h.expand(len(a), -1))
+        g, c = m.lstm(h, (m.g.expand(len(a), -1), m.c.expand(len(a), -1)))
+        return m.b(m.rnn(g, m.r.expand(len(a), -1))) + m.d(c)
+
+    return Net(forward, gru=nn.GRUCell(4, 6), lstm=nn.LSTMCell(6, 5), rnn=nn.RNNCell(5, 4), h=p(1, 6), g=p(1, 5),
+               c=p(1, 5), r=p(1, 4), b=nn.Linear(4, 2), d=nn.Linear(5, 2)), (x(3, 4),)  # fmt: skip
+
+
+@case(2, 3)
+def windows_of_hidden_images():
+    """Rows, columns and places of windows are hidden units, and must stay."""
+
+    def forward(m, a):
+        columns = F.unfold(m.a(a).view(-1, 2, 3, 4).relu(), 2)
+        image = F.fold(m.c(a).view(-1, 12, 6).relu(), (3, 4), 2)
+        return m.b(columns.flatten(1)) + m.d(image.flatten(1))
+
+    return Net(forward, a=nn.Linear(3, 24), b=nn.Linear(48, 2), c=nn.Linear(3, 72), d=nn.Linear(36, 2)), (x(4, 3),)
+
+
+@case(5, 4)
+def windows_as_columns():
+    def forward(m, a):
+        columns = F.unfold(m.a(a).relu(), 3, padding=1)
+        back = F.fold(m.b(columns.transpose(1, 2)).tanh().transpose(1, 2), (6, 6), 2, stride=2)
+        return m.c(back)
+
+    return Net(forward, a=nn.Conv2d(2, 5, 1), b=nn.Linear(45, 16), c=nn.Conv2d(4, 2, 1)), (x(2, 2, 3, 3),)
+
+
+@case(5)
+def sliding_windows():
+    """Over time, where channels are free, and over hidden units, which are not."""
+
+    def forward(m, a):
+        return m.b(m.a(a).relu().unfold(-1, 3, 2).flatten(1)) + m.d(m.c(a[:, 0]).relu().unfold(1, 3, 1).flatten(1))
+
+    return Net(forward, a=nn.Conv1d(2, 5, 1), b=nn.Linear(45, 2), c=nn.Linear(7, 6), d=nn.Linear(12, 2)), (x(2, 2, 7),)
+
+
+@case(2, 2, 3)
+def channel_shuffle():
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 1), nn.ReLU(), nn.ChannelShuffle(2), nn.Conv2d(6, 6, 3, groups=3), nn.ReLU(), nn.Conv2d(6, 2, 1)
+    ), (x(2, 3, 4, 4),)  # fmt: skip
+
+
+@case(6, 2)
+def every_second_channel():
+    def forward(m, a):
+        h = m.a(a)
+        return m.b(h[:, ::2].relu() * h[:, 1::2]) + m.c(m.d(a).relu()[:, 1::3])
+
+    return Net(forward, a=nn.Linear(4, 12), b=nn.Linear(6, 2), d=nn.Linear(4, 6), c=nn.Linear(2, 2)), (x(3, 4),)
+
+
+@case(4, 4, 4)
+def zeros_beside_biases():
+    """A key without a bias: zeros that are no parameter stand between the biases of query and value."""
+
+    def forward(m, a):
+        q, k, v = F.linear(a, m.w, torch.cat([m.q, m.zeros, m.v])).chunk(3, -1)
+        return m.b(q.sigmoid()) + m.c(k.relu()) + m.d(v.tanh())
+
+    net = Net(forward, w=p(12, 3), q=p(4), v=p(4), b=nn.Linear(4, 2), c=nn.Linear(4, 2), d=nn.Linear(4, 2))
+    net.register_buffer("zeros", torch.zeros(4), persistent=False)
+    return net, (x(4, 3),)
+
+
+@case(6)
+def writes_into_a_buffer():
+    """A running state, which moves with what is written into it and is no output."""
+
+    def forward(m, a):
+        h = m.a(a).relu()
+        out = m.b(h - m.state)
+        m.state.mul_(0.9).add_(h.detach().mean(0))
+        return out
+
+    net = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
+    net.register_buffer("state", torch.ones(6))
+    return net, (x(3, 4),)
+
+
+@case(16)
+def grouped_matrices():
+    """Rows of three stretches by a matrix each; the matrices stay in their order."""
+
+    def grouped(rows, weights):
+        if rows.dtype == torch.float32:
+            return F.grouped_mm(rows, weights, offs=torch.tensor([2, 4, 6], dtype=torch.int32))
+        return torch.cat([r @ w for r, w in zip(rows.split(2), weights, strict=True)])
+
+    return Net(lambda m, a: grouped(grouped(a, m.w).relu(), m.v), w=p(3, 8, 16), v=p(3, 16, 8)), (x(6, 8),)
 
 
 @case(8)

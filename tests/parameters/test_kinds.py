@@ -5,7 +5,7 @@ import torch
 from networks import CASES, Net
 from torch import nn
 
-from commutant.parameters import Permutation, PermutationSpec, act_linearly, part_rows
+from commutant.parameters import Permutation, PermutationSpec, _kinds, act_linearly, part_rows
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -71,6 +71,7 @@ def test_gains_that_differ_keep_a_stream_from_rotating():
     assert not kind.rotations
 
 
+@pytest.mark.filterwarnings("ignore:the module branches on numbers")
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_found_leaves_every_network_alone(name):
     """Not at the points where it was found, but at the model's own parameters and on another input."""
@@ -261,3 +262,39 @@ def test_running_variances_scale_almost_but_not_quite():
     kind = kinds(model, torch.randn(3, 2, 9))["0"]
     assert len(kind.scales) == 2
     assert not any("running_var" in part[0] for scale in kind.scales for part in scale)
+
+
+def relative_positions(m, i):
+    """Scores between contents, from contents to positions and back; the projections are shared."""
+    q, k, v = (h.view(2, 5, 2, 2).transpose(1, 2) for h in (m.q(i), m.k(i), m.v(i)))
+    key, query = (h.view(5, 2, 2).transpose(0, 1) for h in (m.k(m.places), m.q(m.places)))
+    scores = q @ k.mT + q @ key.mT + (k @ query.mT).mT
+    return m.out((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
+
+
+def test_signs_of_shared_projections_hold():
+    torch.manual_seed(0)
+    parts = {name: nn.Linear(4, 4) for name in ("q", "k", "v")}
+    model = Net(relative_positions, **parts, out=nn.Linear(4, 2), places=nn.Parameter(torch.randn(5, 4))).double()
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    spec = PermutationSpec.from_module(model, x)
+    state = {k: v.detach() for k, v in model.state_dict().items()}
+    before = model(x)
+    for group, kind in spec.kinds.items():
+        *parents, size = spec.shape(group)
+        outer = int(torch.Size(parents).numel())
+        for parts in kind.signs:
+            for channel in range(outer * size):
+                flips = torch.ones(outer * size, dtype=torch.float64)
+                flips[channel] = -1
+                moved = act_linearly(spec, state, group, dict.fromkeys(parts, flips.view(outer, size)))
+                torch.testing.assert_close(torch.func.functional_call(model, moved, (x,)), before)
+
+
+def test_two_wrong_changes_do_not_stand_in_for_each_other(monkeypatch):
+    """Each undoes the other, so that only one alone shows that it is wrong."""
+    part = ("0.weight", 0, 0)
+    flip = torch.tensor([[-1.0, 1, 1, 1, 1, 1]]).double()
+    wrong = _kinds._Proposal("0", "signs", frozenset({part}), lambda _: {part: flip})
+    monkeypatch.setattr(_kinds.Kinds, "_proposals", lambda *_: [wrong, wrong])
+    assert kinds(nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)))["0"].name == "permutation"

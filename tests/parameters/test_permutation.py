@@ -3,6 +3,7 @@
 import networks
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from commutant import InputError
@@ -110,7 +111,8 @@ def test_examples_of_several_paths_meet():
         return m.c(m.b(h if bool(a.sum() > 0) else h.cumsum(-1)).relu())
 
     model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 5), c=nn.Linear(5, 2))
-    one = PermutationSpec.from_module(model, torch.ones(2, 3))
+    with pytest.warns(UserWarning, match="found on the path of the example alone; give inputs that take the other"):
+        one = PermutationSpec.from_module(model, torch.ones(2, 3))
     assert one.sizes == {"a": 6, "b": 5}
     assert "torch.export could not follow" in one.summary()
     both = PermutationSpec.from_module(model, torch.ones(2, 3), also=[-torch.ones(2, 3)])
@@ -217,3 +219,228 @@ def test_a_model_that_does_not_run_on_the_example():
 def test_wrong_specs_by_hand(axes, message):
     with pytest.raises(InputError, match=message):
         PermutationSpec.from_axes(axes, nn.Linear(3, 2).state_dict())
+
+
+def halves_by_number(h):
+    return [h[:, : h.shape[1] // 2], h[:, h.shape[1] // 2 :]]
+
+
+@pytest.mark.parametrize(
+    ("width", "cut", "sizes"),
+    [
+        (12, lambda h: h.chunk(2, 1), [(6, 6)]),
+        (12, halves_by_number, [(6, 6)]),
+        (13, lambda h: h.chunk(2, 1), [(7, 6)]),
+        (13, halves_by_number, [(6, 7)]),
+        (12, lambda h: h.split(6, 1), [(6, 6)]),
+        (12, lambda h: [h[:, :6], h[:, 6:]], [(6, 6)]),
+        (12, lambda h: h.tensor_split(2, 1), [(6, 6)]),
+        (12, lambda h: [h.narrow(1, 0, 6), h.narrow(1, 6, 6)], [(6, 6)]),
+        (12, lambda h: h.split([4, 8], 1), []),
+        (12, lambda h: [h, h[:, :1].expand_as(h)], []),
+    ],
+)
+def test_parts_that_code_cuts_alike_are_named(width, cut, sizes):
+    """A block that keeps the first half of its channels and goes on with the second, as YOLO's C2f."""
+
+    def forward(m, x):
+        first, second = cut(m.a(x).relu())
+        return m.c(torch.cat([first, second, m.b(second).tanh()], 1))
+
+    a = torch.randn(2, 3, 4, 4)
+    second = cut(torch.zeros(2, width, 4, 4))[1].shape[1]
+    first = cut(torch.zeros(2, width, 4, 4))[0].shape[1]
+    model = networks.Net(
+        forward, a=nn.Conv2d(3, width, 1), b=nn.Conv2d(second, 5, 1), c=nn.Conv2d(first + second + 5, 2, 1)
+    )
+    spec = PermutationSpec.from_module(model, a)
+    assert [tuple(label.size for label in parts) for parts in spec.equal_parts] == sizes
+    for parts in spec.equal_parts:
+        assert len({group for label in parts for group in label.groups()}) == 2
+    assert spec.without(list(spec.sizes)).equal_parts == ()
+
+
+def test_thirds_are_named_together():
+    def forward(m, x):
+        h = m.a(x)
+        n = h.shape[1] // 3
+        return m.b(torch.tanh(h[:, :n])) + m.c(h[:, n : 2 * n].relu()) * m.d(h[:, 2 * n :].sigmoid())
+
+    parts = {name: nn.Linear(4, 2) for name in "bcd"}
+    spec = PermutationSpec.from_module(networks.Net(forward, a=nn.Linear(3, 12), **parts), torch.randn(2, 3))
+    assert [tuple(label.size for label in own) for own in spec.equal_parts] == [(4, 4, 4)]
+
+
+def visited(m, x):
+    """Experts that are called only where a row chooses them."""
+    h = m.a(x).relu()
+    chosen, out = m.r(h).argmax(-1), h
+    for number, expert in enumerate(m.experts):
+        if bool((chosen == number).any()):
+            out = out + (chosen == number)[:, None] * expert(h)
+    return m.b(out)
+
+
+def merging(m, x):
+    return m.b(F.linear(x, m.w if m.merged else m.w + m.up @ m.down).relu())
+
+
+IDLE = {
+    "experts": lambda: networks.Net(visited, a=nn.Linear(3, 6), r=nn.Linear(6, 4), b=nn.Linear(6, 2),
+                                    experts=nn.ModuleList(nn.Linear(6, 6) for _ in range(4))),
+    "an auxiliary head": lambda: networks.Net(lambda m, x: (m.b(m.a(x).relu()), m.c(m.a(x)) if m.training else None),
+                                              a=nn.Linear(3, 6), b=nn.Linear(6, 2), c=nn.Linear(6, 4)),
+    "an optional input": lambda: networks.Net(
+        lambda m, x, y=None: m.b((m.a(x) + (0 if y is None else m.c(y))).relu()),
+        a=nn.Linear(3, 6), b=nn.Linear(6, 2), c=nn.Linear(5, 6)),
+    "an embedding of masked places": lambda: networks.Net(
+        lambda m, x: m.b((torch.where(x[:, :1] > 9, m.e, m.a(x)) if m.training else m.a(x)).relu()),
+        a=nn.Linear(3, 6), b=nn.Linear(6, 2), e=nn.Parameter(torch.randn(6))),
+    "merged adapters": lambda: networks.Net(merging, w=networks.p(6, 3), up=networks.p(6, 2), down=networks.p(2, 3),
+                                            b=nn.Linear(6, 2), merged=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_entries_that_no_example_reads_are_named(name):
+    torch.manual_seed(0)
+    model = IDLE[name]()
+    with pytest.warns(UserWarning, match=r"the example does not read '[a-z.0-9]+'.* whose shapes fit the groups"):
+        spec = PermutationSpec.from_module(model, torch.randn(1, 3))
+    assert 6 in spec.sizes.values()
+    assert spec.idle
+    assert all(set(groups) <= set(spec.sizes) for groups in spec.idle.values())
+    assert "may not allow these permutations" in spec.summary()
+    assert not spec.without(list(spec.sizes)).idle
+
+
+def test_further_examples_read_what_the_first_leaves_out():
+    torch.manual_seed(0)
+    more = torch.randn(200, 3) * 3
+    spec = PermutationSpec.from_module(IDLE["experts"](), torch.randn(1, 3), also=[more])
+    assert spec.idle == {}
+    optional = IDLE["an optional input"]()
+    spec = PermutationSpec.from_module(optional, torch.randn(1, 3), also=[(torch.randn(2, 3), torch.randn(2, 5))])
+    assert spec.idle == {}
+    assert ("c.weight", 0) in spec.uses("a")
+
+
+class Adapter(nn.Module):
+    """Low-rank adapters that `eval()` merges into the weight and `train()` takes out again, as LoRA layers do."""
+
+    def __init__(self, before, after):
+        super().__init__()
+        self.weight, self.merged = networks.p(after, before), False
+        self.up, self.down = networks.p(after, 2), networks.p(2, before)
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.merged == mode:
+            self.weight.data += (-1 if mode else 1) * self.up.data @ self.down.data
+            self.merged = not mode
+        return self
+
+    def forward(self, x):
+        return F.linear(x, self.weight if self.merged else self.weight + self.up @ self.down)
+
+
+class Prepared(nn.Module):
+    """A layer whose forward in evaluation mode needs what only `eval()` makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.gain, self.fixed = nn.Linear(3, 6), nn.Linear(6, 2), networks.p(6), None
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.fixed = None if mode else torch.ones(2)
+        return self
+
+    def forward(self, x):
+        h = self.a(x).relu() * self.gain
+        return self.b(h) if self.training else self.b(h) * self.fixed.sum()
+
+
+class Caching(nn.Module):
+    """A module whose forward counts, keeps and appends."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.calls, self.last, self.seen, self.named = nn.Linear(3, 6), nn.Linear(6, 2), 0, None, [], {}
+
+    def forward(self, x):
+        h = self.a(x).relu()
+        self.calls += 1
+        self.last = h
+        self.seen.append(h)
+        self.named["h"] = h
+        return self.b(h)
+
+
+@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.parametrize("branches", [False, True])
+@pytest.mark.parametrize("make", [lambda: nn.Sequential(Adapter(3, 6), nn.ReLU(), Adapter(6, 2)), Prepared, Caching])
+def test_the_module_stays_as_it_is(make, branches):
+    torch.manual_seed(0)
+    model = make()
+    if branches:
+        model = networks.Net(lambda m, x: m.inner(x) if float(x.sum()) > -1e9 else x, inner=model)
+    part = model.inner if branches else model
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    attributes = [dict(vars(module)) for module in model.modules()]
+    spec = PermutationSpec.from_module(model, torch.randn(4, 3))
+    assert 6 in spec.sizes.values()
+    assert equal(model.state_dict(), state)
+    assert model.training
+    for module, before in zip(model.modules(), attributes, strict=True):
+        assert vars(module) == before
+    if isinstance(part, Caching):
+        assert (part.calls, part.last, part.seen, part.named) == (0, None, [], {})
+    if isinstance(part, nn.Sequential):
+        assert not spec.idle
+        group = next(group for group, size in spec.sizes.items() if size == 6)
+        assert [(key[-4:], axis) for key, axis in spec.uses(group)].count(("0.up", 0)) == 1
+
+
+@pytest.mark.parametrize("name", ["GPT2", "Llama"])
+def test_caches_of_transformers_are_left_out(name):
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    if name == "GPT2":
+        config = transformers.GPT2Config(vocab_size=50, n_embd=12, n_layer=1, n_head=3, n_positions=16)
+        model = transformers.GPT2LMHeadModel(config)
+    else:
+        config = transformers.LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=20, num_hidden_layers=1,
+                                          num_attention_heads=4, num_key_value_heads=2)  # fmt: skip
+        model = transformers.LlamaForCausalLM(config)
+    ids = torch.randint(0, 50, (2, 7))
+    spec = PermutationSpec.from_module(model, {"input_ids": ids})
+    chosen = PermutationSpec.from_module(model, {"input_ids": ids}, outputs=lambda out: out.logits, verify=False)
+    assert spec.sizes == chosen.sizes
+    assert len(spec.sizes) > 3
+    assert "is a cache and was left out" in spec.summary().splitlines()[0]
+
+
+def test_other_objects_in_the_output_are_refused_with_a_remedy():
+    class Box:
+        def __init__(self, value):
+            self.value = value
+
+    model = networks.Net(lambda m, x: {"y": m.b(m.a(x)), "box": Box(m.a(x))}, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
+    with pytest.raises(InputError, match=r"the output holds a Box.*name the tensors of its output by outputs="):
+        PermutationSpec.from_module(model, torch.randn(2, 3))
+    assert PermutationSpec.from_module(model, torch.randn(2, 3), outputs=lambda out: out["y"]).sizes == {"a": 6}
+
+
+def test_what_is_written_moves_with_the_buffer_and_hidden_state_stays():
+    def forward(m, x):
+        h = m.a(x).relu()
+        m.state.copy_(h.detach().mean(0))
+        return m.b(h + m.state)
+
+    for persistent in (True, False):
+        model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
+        model.register_buffer("state", torch.zeros(6), persistent=persistent)
+        spec = PermutationSpec.from_module(model, torch.randn(4, 3))
+        assert list(spec.sizes.values()) == ([6] if persistent else [])
+        assert torch.equal(model.state, torch.zeros(6))

@@ -20,6 +20,7 @@ def build(name):
     return networks.CASES[name].build()
 
 
+@pytest.mark.filterwarnings("ignore:the module branches on numbers")
 @pytest.mark.parametrize("name", networks.CASES)
 def test_the_groups_are_found_and_hold(name):
     model, inputs = build(name)
@@ -28,6 +29,7 @@ def test_the_groups_are_found_and_hold(name):
     assert spec.error < 1e-12
 
 
+@pytest.mark.filterwarnings("ignore:the module branches on numbers")
 @pytest.mark.parametrize("name", networks.CASES)
 def test_the_module_itself_computes_the_same(name):
     """Not the graph that was traced: the module, in its own float64, each group by itself and all at once."""
@@ -43,6 +45,7 @@ def test_the_module_itself_computes_the_same(name):
         torch.testing.assert_close(moved(*inputs), model(*inputs), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:the module branches on numbers")
 @pytest.mark.parametrize("name", networks.CASES)
 def test_gradients_move_with_the_parameters(name):
     model, inputs = build(name)
@@ -151,7 +154,8 @@ def test_elementwise_operators_are_elementwise(name):
     ]
     integers = [(x * 10).long() for x in floats]
     kinds = [floats, integers, [x > 5 for x in integers], [integers[0] > 5, *floats], [floats[0], integers[0] > 5, 0.5],
-             [floats[0], -1.0, 1.0], [floats[0], 2.0], [floats[0], floats[1], 2.0]]  # fmt: skip
+             [floats[0], -1.0, 1.0], [floats[0], 2.0], [floats[0], floats[1], 2.0],
+             [torch.complex(floats[0], floats[1])]]  # fmt: skip
     function, ran = getattr(torch.ops.aten, name), 0
     for tensors in kinds:
         for count in (1, 2, 3):

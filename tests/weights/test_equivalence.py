@@ -67,3 +67,37 @@ def test_copies_of_channels_are_merged_first():
     with pytest.raises(InputError, match="must have shape"):
         functionally_equivalent(spec, narrow, wide)
     assert functionally_equivalent(spec, narrow, FeatureMerger(wide, x, criterion="saliency").shrink(beta=0.0).module)
+
+
+def test_counters_do_not_count_and_other_integers_do():
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.b = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
+            self.register_buffer("kept", torch.tensor([1, 0, 1, 1]))
+
+        def forward(self, x):
+            return self.b(self.norm(self.a(x * self.kept)).relu())
+
+    model, x = Masked().eval(), torch.randn(5, 4)
+    spec = PermutationSpec.from_module(model, x)
+    other = copy.deepcopy(model)
+    other.norm.num_batches_tracked.fill_(500)
+    found = functionally_equivalent(spec, model, other)
+    assert found
+    assert found.worst == 0
+    assert "norm.num_batches_tracked" not in found.residuals
+    by_hand = PermutationSpec.from_axes({"a.weight": ("h", None), "a.bias": ("h",)}, model.state_dict())
+    assert functionally_equivalent(by_hand, model, other)
+    other.kept[1] = 1
+    assert not functionally_equivalent(spec, model, other)
+
+
+def test_an_entry_of_zeros_differs_by_its_whole_size():
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    nn.init.zeros_(model[0].bias)
+    spec = PermutationSpec.from_module(model, torch.randn(3, 4))
+    other = copy.deepcopy(model)
+    nn.init.constant_(other[0].bias, 0.5)
+    assert functionally_equivalent(spec, model, other).residuals["0.bias"] == 1
+    assert functionally_equivalent(spec, other, model).residuals["0.bias"] == 1

@@ -144,16 +144,22 @@ Model = Annotated[str, typer.Option(help="package.module:factory(arguments), or 
 Example = Annotated[
     list[str] | None, typer.Option(help="example of an input, such as 2x3x32x32 or ids:100:2x8; once for each argument")
 ]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(help="a further example, where other inputs take other paths; its arguments with commas between"),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", help="file, or folder where the checkpoint has shards")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there")]
 
 
 @app.command()
-def symmetries(model: Annotated[str, typer.Argument(help="as --model of align")], input: Example = None) -> None:
+def symmetries(
+    model: Annotated[str, typer.Argument(help="as --model of align")], input: Example = None, also: Also = None
+) -> None:
     """Print the permutation symmetries of your own model, and what keeps the other axes in place."""
     from ._weights import show_symmetries
 
-    show_symmetries(model, input or [])
+    show_symmetries(model, input or [], also or [])
 
 
 @app.command()
@@ -163,13 +169,14 @@ def align(
     model: Model,
     output: Output,
     input: Example = None,
+    also: Also = None,
     overwrite: Overwrite = False,
     restarts: Annotated[int, typer.Option(min=0, help="further tries from random permutations")] = 0,
 ) -> None:
     """Permute the units of checkpoint B so that its weights lie close to those of A; it computes the same as before."""
     from ._weights import align as run
 
-    run(a, b, model, input or [], output, overwrite=overwrite, restarts=restarts)
+    run(a, b, model, input or [], output, overwrite=overwrite, restarts=restarts, also=also or [])
 
 
 @app.command()
@@ -178,6 +185,7 @@ def merge(
     model: Model,
     output: Output,
     input: Example = None,
+    also: Also = None,
     weights: Annotated[str | None, typer.Option(help="one number for each, such as 0.5,0.5; equal by default")] = None,
     aligned: Annotated[bool, typer.Option("--aligned", help="they are aligned already")] = False,
     overwrite: Overwrite = False,
@@ -190,7 +198,7 @@ def merge(
         shares = None if weights is None else [float(w) for w in weights.split(",")]
     except ValueError:
         raise InputError(f"--weights must be numbers with commas between, got {weights!r}") from None
-    run(checkpoints, model, input or [], output, shares, overwrite=overwrite, aligned=aligned)
+    run(checkpoints, model, input or [], output, shares, overwrite=overwrite, aligned=aligned, also=also or [])
 
 
 @app.command()

@@ -3,32 +3,48 @@
 from __future__ import annotations
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from .._errors import InputError, require
 from ..laws import parse_input
 from ..parameters import Checkpoint, Permutation, PermutationSpec
 from ..weights import FeatureMerger, interpolate, loss_barrier, match_many, weight_matching
 from ._check import load_model
+from ._fresh_inputs import refuse_a_change
 
 
-def show_symmetries(model: str, inputs: list[str]) -> None:
+def show_symmetries(model: str, inputs: list[str], also: Sequence[str] = ()) -> None:
     """Print the groups of a model, with what keeps the rest in place."""
-    print(_spec(model, inputs)[1].summary())
+    print(_spec(model, inputs, also)[1].summary())
 
 
-def align(a: Path, b: Path, model: str, inputs: list[str], output: Path, *, overwrite: bool, restarts: int) -> None:
+def align(
+    a: Path,
+    b: Path,
+    model: str,
+    inputs: list[str],
+    output: Path,
+    *,
+    overwrite: bool,
+    restarts: int,
+    also: Sequence[str] = (),
+) -> None:
     """Write the second checkpoint, permuted to lie close to the first."""
     first, second = Checkpoint(a), Checkpoint(b)
     copies = _companions(model, second, output)
     _free(output, overwrite, second, [first, second], copies)
-    _, spec = _spec(model, inputs)
+    network, spec = _spec(model, inputs, also)
     found = weight_matching(spec, first, second, restarts=restarts, generator=torch.Generator().manual_seed(0))
+    refuse_a_change(network, second, found, *_fresh(model, network, inputs, also), b)
     before, after = (_distance(spec, first, second, p) for p in (Permutation(spec), found))
     written = second.rewrite(output, found.apply_to, copies=copies)
     fewer = 0.0 if before == 0 else 1 - after / before
@@ -45,6 +61,7 @@ def merge(
     *,
     overwrite: bool,
     aligned: bool,
+    also: Sequence[str] = (),
 ) -> None:
     """Write the weighted mean of several checkpoints, aligned with the first."""
     if len(checkpoints) < 2:
@@ -55,7 +72,7 @@ def merge(
         raise InputError(f"--weights must be {len(states)} numbers that sum to one, got {shares}")
     copies = _companions(model, states[0], output)
     _free(output, overwrite, states[0], states, copies)
-    network, spec = _spec(model, inputs)
+    network, spec = _spec(model, inputs, also)
     for number, state in enumerate(states):
         spec.check(state)
         for key in states[0]:
@@ -70,6 +87,9 @@ def merge(
         found = match_many(spec, states, generator=torch.Generator().manual_seed(0))
         back = found[0].inverse()  # the first stays as it is
         found = [p.compose(back) for p in found]
+    for path, state, permutation in zip(checkpoints, states, found, strict=True):
+        if permutation != Permutation(spec):
+            refuse_a_change(network, state, permutation, *_fresh(model, network, inputs, also), path)
 
     def mean(key: str, value: torch.Tensor) -> torch.Tensor:
         parts = [{key: p.apply_to(key, s[spec.name_in(s, key)])} for p, s in zip(found, states, strict=True)]
@@ -181,15 +201,38 @@ def build_model(model: str) -> nn.Module:
     return found.eval()
 
 
-def _spec(model: str, inputs: list[str]) -> tuple[nn.Module, PermutationSpec]:
+def _spec(model: str, inputs: list[str], also: Sequence[str] = ()) -> tuple[nn.Module, PermutationSpec]:
     network = build_model(model)
     example, outputs = _example(model, network, inputs)
-    return network, PermutationSpec.from_module(network, example, outputs=outputs)
+    more = [_example(model, network, own.split(","), seed)[0] for seed, own in enumerate(also, start=1)]
+    with warnings.catch_warnings():
+        warnings.showwarning = _on_one_line
+        return network, PermutationSpec.from_module(network, example, outputs=outputs, also=more)
 
 
-def _example(model: str, network: Any, inputs: list[str]) -> tuple[Any, Callable[[Any], Any] | None]:
+def _on_one_line(message: Warning | str, *_: object) -> None:
+    print(f"commutant: warning: {message}", file=sys.stderr)
+
+
+def _fresh(
+    model: str, network: nn.Module, inputs: list[str], also: Sequence[str]
+) -> tuple[list[Any], Callable[[Any], Any] | None]:
+    """Inputs that no spec was derived on, some of them ten times as large, and what of the output counts."""
+    found, outputs = [], None
+    for seed, own in product(range(6), [inputs, *(own.split(",") for own in also)]):
+        example, outputs = _example(model, network, own, 100 + seed)
+        size = 10 if seed % 2 else 1
+        found.append(
+            pytree.tree_map(
+                lambda x, size=size: size * x if isinstance(x, torch.Tensor) and x.is_floating_point() else x, example
+            )
+        )
+    return found, outputs
+
+
+def _example(model: str, network: Any, inputs: list[str], seed: int = 0) -> tuple[Any, Callable[[Any], Any] | None]:
     """An input for a model, and what of its output counts."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     example: Any
     select: Callable[[Any], Any] | None = None
     if model.startswith("hf:"):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, zip_longest
 
 from torch import Tensor, nn
 
 from . import _rules_indexing, _rules_pointwise, _rules_reshaping, _rules_sums  # noqa: F401  (they register the rules)
-from ._axes import Axis, freeze
+from ._axes import Axis, freeze, unify
 from ._labels import AxisLabel, Factor
 from ._storage import storage_of
 from ._trace import Source, Trace
-from ._walk import WEIGHTS, Events, Labels, Stacked, Value, collapse, constant, fixed, walk
+from ._walk import PARAMETER, WEIGHTS, Events, Labels, Stacked, Value, collapse, constant, fixed, walk
 
 
 @dataclass
@@ -27,6 +27,8 @@ class Derived:
     unknown: dict[str, str] = field(default_factory=dict)
     reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict)
     summed: frozenset[tuple[str, int]] = frozenset()
+    idle: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    equal_parts: tuple[tuple[AxisLabel, ...], ...] = ()
 
 
 def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
@@ -51,10 +53,16 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
         placeholders = [node for node in traced.module.graph.nodes if node.op == "placeholder"]
         for node, source in zip(placeholders, traced.sources, strict=True):
             node.meta[WEIGHTS] = source.kind in ("parameter", "buffer")
-        outputs = walk(traced.module.graph, [_start(source, of) for source in traced.sources], events)
-        for axes in _visible(outputs):
+            node.meta[PARAMETER] = source.value if source.kind == "parameter" else None
+        starts = [_start(source, of, traced.written) for source in traced.sources]
+        outputs = walk(traced.module.graph, starts, events)
+        for axes in _visible(tuple(traced.returned(outputs))):
             for axis in axes:
                 freeze(axis, "an axis of the output")
+        held = {source.name: start for source, start in zip(traced.sources, starts, strict=True)}
+        for value, name in zip(outputs, traced.written, strict=False):
+            for axes in _visible(value) if name is not None else ():
+                _keep(axes, held.get(name), name)
     labelled = {key: of(key) for key in state if key in own}
     for axes in labelled.values():
         for axis in axes:
@@ -79,10 +87,58 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
     sizes = {name: leaf.size for leaf, name in names.items()}
     summed = {id(axis) for axis in events.summed}
     over = frozenset((key, i) for key, axes in labelled.items() for i, axis in enumerate(axes) if id(axis) in summed)
-    return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads, over)
+    parts = moving(tuple(dict.fromkeys(_label(axis, names) for axis in own)) for own in _equal_parts(events))
+    return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads, over, _idle(own, acts, traces), parts)
 
 
-def _start(source: Source, of: object) -> Value:
+def moving(parts: Iterable[tuple[AxisLabel, ...]]) -> tuple[tuple[AxisLabel, ...], ...]:
+    """Those of several labels of which one moves, each once."""
+    return tuple(dict.fromkeys(own for own in parts if len(own) > 1 and any(any(label.groups()) for label in own)))
+
+
+def _equal_parts(events: Events) -> Iterator[list[Axis]]:
+    """The parts of each axis that are cut at even distances, as by `chunk`, or in the middle."""
+    pieces: dict[int, dict[int, list[Axis]]] = {}
+    for whole, parts, taken in events.cuts:
+        sizes = [part.size for part in parts]
+        shorter_last = len(parts) > 2 and len(set(sizes[:-1])) == 1 and sizes[-1] < sizes[0]
+        if len(parts) > 1 and (max(sizes) - min(sizes) <= 1 or shorter_last):
+            yield list(parts)
+        for part in taken:
+            pieces.setdefault(id(whole.find()), {}).setdefault(part.size, []).append(part)
+    for found in pieces.values():
+        yield from found.values()
+
+
+def _idle(
+    own: Mapping[str, Tensor], acts: Mapping[str, tuple[AxisLabel, ...]], traces: Sequence[Trace]
+) -> dict[str, tuple[str, ...]]:
+    """The entries that no trace reads, and the groups that they may carry as far as shapes tell."""
+    used = {storage_of(own[name]) for traced in traces for name in traced.used() if name in own}
+    fits: dict[int, set[str]] = {}
+    for labels in acts.values():
+        for label in labels:
+            for group in label.groups():
+                fits.setdefault(label.size, set()).add(group)
+    found = {
+        key: {group for n in own[key].shape for group in fits.get(n, ())}
+        for key in acts
+        if key in own and storage_of(own[key]) not in used
+    }
+    return {key: tuple(sorted(groups)) for key, groups in found.items() if groups}
+
+
+def _keep(axes: Sequence[Axis], held: Value, name: str) -> None:
+    """What is written into a tensor of the module moves as the tensor does, so that it can be read again."""
+    own = held.axes if isinstance(held, Labels) else ()
+    for axis, other in zip_longest(axes, own[-len(axes) :] if axes else ()):
+        if other is None:
+            freeze(axis, f"what is written into {name}")
+        else:
+            unify(axis, other, f"what is written into {name}")
+
+
+def _start(source: Source, of: object, written: Sequence[str | None] = ()) -> Value:
     value = source.value
     if source.kind in ("parameter", "buffer"):
         return Labels(of(source.name))  # type: ignore[operator]
@@ -90,7 +146,7 @@ def _start(source: Source, of: object) -> Value:
         return None
     if source.kind == "input":
         return Labels(tuple(fixed(n, "an axis of the input") for n in value.shape))
-    return constant(value)
+    return constant(value, source.name in written)
 
 
 def _visible(value: Value) -> Iterator[tuple[Axis, ...]]:

@@ -108,8 +108,9 @@ class Kinds:
                        _Point(self.traces, self.given, 0.1, 5.0)]  # fmt: skip
         proposals = [p for group in spec.sizes for p in self._proposals(group, *found[group], states[0], slope)]
         self.kinds = {group: Kind() for group in spec.sizes}
-        for proposal in self._verified(proposals):
-            self._accept(proposal)
+        for proposal in proposals:
+            if self._holds(proposal):
+                self._accept(proposal)
 
     def _counts(self, key: str, axis: int, group: str, used: set[str]) -> bool:
         here = set(self.spec.axes[key][axis].groups())
@@ -183,9 +184,9 @@ class Kinds:
 
         def flipped(parts: frozenset[Part]) -> Callable[[float], Mapping[Part, Tensor]]:
             def draw(_: float) -> dict[Part, Tensor]:
-                bits = torch.randint(0, 2, (outer, size), generator=self.generator)
-                bits[:, 0] = 1  # at least one is flipped
-                return dict.fromkeys(parts, (1 - 2 * bits).double())
+                signs = torch.ones(outer * size, dtype=torch.float64)
+                signs[torch.randint(outer * size, (), generator=self.generator)] = -1  # all follow from one alone
+                return dict.fromkeys(parts, signs.view(outer, size))
 
             return draw
 
@@ -232,21 +233,11 @@ class Kinds:
         found += [frozenset(p for p in live if p[:2] not in several or p[2] == s) for s in {p[2] for p in live}]
         return [parts for parts in dict.fromkeys(found) if parts]
 
-    def _verified(self, proposals: list[_Proposal]) -> list[_Proposal]:
-        """Those that leave the function alone: all at once if they do, else by halves."""
-        if not proposals or self._hold(proposals):
-            return proposals
-        if len(proposals) == 1:
-            return []
-        half = len(proposals) // 2
-        return self._verified(proposals[:half]) + self._verified(proposals[half:])
-
-    def _hold(self, proposals: Sequence[_Proposal]) -> bool:
+    def _holds(self, proposal: _Proposal) -> bool:
+        """Whether it leaves the function alone, with nothing else applied that could make up for it."""
         for point in self.points:
-            state: Mapping[str, Tensor] = point.state
             elsewhere = self.points[point is self.points[0]].before
-            for proposal in proposals:
-                state = act_linearly(self.spec, state, proposal.group, proposal.draw(point.spread))
+            state = act_linearly(self.spec, point.state, proposal.group, proposal.draw(point.spread))
             try:
                 if not difference(point.before, point.at(state), elsewhere) < TOLERANCE:
                     return False

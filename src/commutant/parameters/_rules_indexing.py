@@ -9,7 +9,7 @@ from torch import fx
 
 from ._axes import Axis, Invariant, product
 from ._lookahead import constant_of, run_of, stretch_of
-from ._rules_reshaping import cut, plain, side_by_side
+from ._rules_reshaping import cut, plain, side_by_side, taken
 from ._walk import Labels, Op, Stacked, fixed, rule
 
 
@@ -20,6 +20,17 @@ def embedding(op: Op) -> Any:
     value = plain(op, "indices")
     _look_up(op, rows, value)
     return [*value.axes, *rest]
+
+
+@rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(op: Op) -> Any:
+    """Rows looked up by position, and summed, averaged or compared within bags."""
+    rows, features = op.axes("weight")
+    _look_up(op, rows, plain(op, "indices"))
+    for axis in (*plain(op, "indices").axes, *op.axes("offsets"), *op.axes("per_sample_weights")):
+        op.freeze(axis)
+    bags, *others = ([fixed(n, op.name) for n in shape or ()] for shape in op.shapes)
+    return ([bags[0], features], *others)
 
 
 def _look_up(op: Op, axis: Axis, index: Labels) -> None:
@@ -45,23 +56,21 @@ def index_select(op: Op) -> Any:
 def index(op: Op) -> Any:
     """Entries by tensors of positions, one for each indexed axis."""
     given = op.value("self")
-    taken = [i for i, n in enumerate(op["indices"]) if n is not None]
-    if len(taken) == 1 and op["self"] is not None:
-        size = op["self"].meta["val"].shape[taken[0]]
-        if (stretch := run_of(constant_of(op["indices"][taken[0]]), size)) is not None:
-            if isinstance(given, Stacked) and given.position == taken[0]:
+    where = [i for i, n in enumerate(op["indices"]) if n is not None]
+    if len(where) == 1 and op["self"] is not None:
+        size = op["self"].meta["val"].shape[where[0]]
+        if (stretch := run_of(constant_of(op["indices"][where[0]]), size)) is not None:
+            if isinstance(given, Stacked) and given.position == where[0]:
                 own = given.part(stretch[0], stretch[1] - stretch[0])
                 if own is not None:
                     return list(own)
             axes = op.axes("self")
-            pieces = [stretch[0], stretch[1] - stretch[0], size - stretch[1]]
-            axes[taken[0]] = cut(op, axes[taken[0]], pieces)[1]
+            axes[where[0]] = taken(op, axes[where[0]], stretch[0], stretch[1] - stretch[0])
             return axes
     axes = op.axes("self")
     chosen = [n if isinstance(n, fx.Node) else None for n in op["indices"]]
     if any(n is not None and not _integer(n) for n in chosen):
         raise NotImplementedError
-    where = [i for i, n in enumerate(chosen) if n is not None]
     values = {i: _labels_of(op, chosen[i]) for i in where}
     for i in where:
         _look_up(op, axes[i], values[i])
@@ -166,6 +175,39 @@ def pixel_shuffle(op: Op) -> Any:
         op.tie(axes[-3], product([outer, *inner]))
     return [*axes[:-3], outer if up else product([outer, *inner]),
             *[op.pin(a, n) for a, n in zip(axes[-2:], op.shape[-2:], strict=True)]]  # fmt: skip
+
+
+@rule("im2col", "col2im")
+def windows(op: Op) -> Any:
+    """Windows of an image as columns, each with its channels outermost; or an image as the sum of its windows."""
+    axes = op.axes("self")
+    inner = [fixed(n, op.name) for n in op["kernel_size"]]
+    if op.name == "aten.im2col":
+        for axis in axes[-2:]:
+            op.freeze(axis)
+        return [*axes[:-3], product([axes[-3], *inner]), fixed(op.shape[-1], op.name)]
+    channels = Axis(op.shape[-3])
+    op.tie(axes[-2], product([channels, *inner]))
+    op.freeze(axes[-1])
+    return [*axes[:-2], channels, *(fixed(n, op.name) for n in op.shape[-2:])]
+
+
+@rule("unfold")
+def sliding(op: Op) -> Any:
+    """Windows along one axis, the places within them along a new last one."""
+    axes = op.axes("self")
+    dim = op["dimension"] % len(axes)
+    axes[dim] = op.pin(axes[dim], op.shape[dim])
+    return [*axes, fixed(op["size"], op.name)]
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(op: Op) -> Any:
+    """Groups of channels interleaved."""
+    axes = op.axes("self")
+    groups, inner = Axis(op["groups"]), Axis(axes[-3].size // op["groups"])
+    op.tie(axes[-3], product([groups, inner]))
+    return [*axes[:-3], product([inner, groups]), *axes[-2:]]
 
 
 @rule("view_as_complex", "view_as_real")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
-from torch import Tensor, fx
-
 from ._axes import Axis, Invariant, product
+from ._distinct import distinct_along
 from ._rules_reshaping import cut
-from ._walk import Labels, Op, fixed, name_of, rule
+from ._walk import Labels, Op, fixed, rule
 
 UNARY = """
     abs acos acosh alias alpha_dropout angle asin asinh atan atanh bitwise_not ceil celu clamp clamp_max
-    clamp_min cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1 feature_dropout floor frac gelu
-    hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan leaky_relu lgamma log log10 log1p log2 log_sigmoid
-    logical_not logit mish nan_to_num neg negative pow positive reciprocal relu relu6 round rrelu rsqrt
-    selu sgn sigmoid sign silu sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan
-    tanh threshold trunc
+    clamp_min conj _conj conj_physical cos cosh deg2rad digamma dropout elu erf erfc erfinv exp exp2 expm1
+    feature_dropout floor frac gelu hardshrink hardsigmoid hardswish hardtanh imag isfinite isinf isnan
+    leaky_relu lgamma log log10 log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative pow
+    positive real reciprocal relu relu6 resolve_conj resolve_neg round rrelu rsqrt selu sgn sigmoid sign silu
+    sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan tanh threshold trunc
 """
 SEVERAL = """
     add addcdiv addcmul atan2 bitwise_and bitwise_or bitwise_xor clip complex copysign div divide eq float_power
@@ -99,37 +97,15 @@ def ordering(op: Op) -> Any:
         del rest[dim]
     else:
         rest[dim] = fixed(op.shape[dim], op.name)
-    if isinstance(source, Invariant) or not without_plateaus(op["self"]):
+    if isinstance(source, Invariant) or not distinct_along(op["self"], dim):
         if not isinstance(source, Invariant):
-            op.freeze(source)  # among equal values the first is taken
+            op.freeze(source, f"{op.name} of entries that may be equal")  # of which the first is taken
         where = Labels(tuple(rest))
     else:
         where = Labels(tuple(rest), points_to=source)
     if op.name.startswith("aten.arg"):
         return where
     return (rest, where)
-
-
-_SUMS = {"linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "conv1d", "conv2d", "conv3d", "convolution"}
-_STRICT = {"softmax", "_softmax", "log_softmax", "_log_softmax", "sigmoid", "tanh", "exp", "log", "neg", "add", "sub",
-           "mul", "div", "to", "_to_copy", "view", "reshape", "_unsafe_view", "transpose", "permute", "squeeze",
-           "unsqueeze", "select", "slice", "clone", "contiguous", "detach", "flatten", "unflatten",
-           "unbind"}  # fmt: skip
-
-
-def without_plateaus(node: Any) -> bool:
-    """Whether a tensor's entries are different almost surely: sums over weights, under strictly monotone functions."""
-    if not isinstance(node, fx.Node) or node.op != "call_function":
-        return False
-    if node.target is operator.getitem:
-        return without_plateaus(node.args[0])
-    name = name_of(node.target).removeprefix("aten.")
-    if name in _SUMS:
-        return True
-    tensors = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), Tensor)]
-    if name in ("add", "sub"):
-        return any(without_plateaus(n) for n in tensors)
-    return name in _STRICT and bool(tensors) and all(without_plateaus(n) for n in tensors)
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "special_softmax", "softmin")
@@ -154,6 +130,17 @@ def positional(op: Op) -> Any:
     if op.name in ("aten.cummax", "aten.cummin"):
         return result, [op.pin(axis) for axis in result]
     return result
+
+
+@rule("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_hfft", "fft_ihfft", "fft_fft2", "fft_ifft2", "fft_rfft2",
+      "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn", "fft_fftshift", "fft_ifftshift", "_fft_r2c",
+      "_fft_c2r", "_fft_c2c")  # fmt: skip
+def fourier(op: Op) -> Any:
+    """Transforms along some axes, in their order; every other position by itself."""
+    axes = op.axes("self")
+    lengths = op["s"] if op["dim"] is None and op["s"] is not None else None
+    dims = dims_of(op["dim"], len(axes)) if lengths is None else range(len(axes) - len(lengths), len(axes))
+    return [op.pin(axis, op.shape[i]) if i in dims else axis for i, axis in enumerate(axes)]
 
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")

@@ -11,8 +11,17 @@ from ._walk import Labels, Op, Stacked, collapse, fixed, rule
 
 
 def cut(op: Op, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-    """Consecutive stretches of an axis."""
-    return parts_of(axis, sizes, op.name)
+    """Consecutive stretches of an axis, all of which are taken."""
+    parts = parts_of(axis, sizes, op.name)
+    op.events.cuts.append((axis, tuple(parts), tuple(parts)))
+    return parts
+
+
+def taken(op: Op, axis: Axis, start: int, size: int) -> Axis:
+    """One stretch of an axis."""
+    parts = parts_of(axis, [start, size, axis.size - start - size], op.name)
+    op.events.cuts.append((axis, tuple(part for part in parts if part.size), (parts[1],)))
+    return parts[1]
 
 
 def plain(op: Op, name: str = "self") -> Labels:
@@ -182,11 +191,23 @@ def slice_(op: Op) -> Any:
     start, _ = stretch_of(op["start"], size, axis.size)
     if size == axis.size:
         return value
-    if (op["step"] or 1) != 1:
-        axes[dim] = Invariant(size) if isinstance(axis, Invariant) else op.pin(axis, size)
+    step = op["step"] or 1
+    if step != 1:
+        axes[dim] = _every(op, axis, step, size)
     else:
-        axes[dim] = cut(op, axis, [start, size, axis.size - start - size])[1]
+        axes[dim] = taken(op, axis, start, size)
     return Labels(tuple(axes), value.points_to)
+
+
+def _every(op: Op, axis: Axis, step: int, size: int) -> Axis:
+    """Every second entry of an axis, or third and so on: runs of as many entries move as wholes."""
+    if isinstance(axis, Invariant):
+        return Invariant(size)
+    if axis.size != step * size:
+        return op.pin(axis, size)
+    runs = Axis(size)
+    op.tie(axis, product([runs, fixed(step, op.name)]))
+    return runs
 
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk", "hsplit")
@@ -218,6 +239,6 @@ def pad(op: Op) -> Any:
         if not constant:
             axes[-1 - i] = op.pin(axis, axis.size + low + high)
             continue
-        kept = cut(op, axis, [max(-low, 0), axis.size - max(-low, 0) - max(-high, 0), max(-high, 0)])[1]
+        kept = taken(op, axis, max(-low, 0), axis.size - max(-low, 0) - max(-high, 0))
         axes[-1 - i] = side_by_side([Axis(max(low, 0)), kept, Axis(max(high, 0))])
     return axes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ._axes import Axis, Invariant, direct_sum, product
 from ._walk import Labels, Op, Stacked, fixed, rule
 
@@ -34,6 +36,49 @@ def matmul(op: Op) -> Any:
     if op.name in ("aten.addmm", "aten.baddbmm", "aten.addmv"):
         result = op.spread([result, op.axes("self")], op.shape)
     return result
+
+
+@rule("bilinear")
+def bilinear(op: Op) -> Any:
+    """Sums over the channels of two inputs at once."""
+    x, y, weight = op.axes("input1"), op.axes("input2"), op.axes("weight")
+    lead = op.spread([x[:-1], y[:-1]], op.shape[:-1])
+    (out,) = op.spread([[weight[0]], op.axes("bias")], [weight[0].size])
+    for axis, own in ((x[-1], weight[1]), (y[-1], weight[2])):
+        op.contract(axis, own)
+        op.events.beside.append((own, (weight[1], weight[2], out, *lead)))
+    return [*lead, out]
+
+
+@rule("cdist", "_cdist_forward", "_euclidean_dist")
+def distances(op: Op) -> Any:
+    """Of every row of the first to every row of the second: symmetric in their channels."""
+    x, y = op.axes("x1"), op.axes("x2")
+    op.contract(x[-1], y[-1])
+    return [*op.spread([x[:-2], y[:-2]], op.shape[:-2]), x[-2], y[-2]]
+
+
+@rule("cosine_similarity", "pairwise_distance")
+def similarity(op: Op) -> Any:
+    """Of two rows: symmetric in their channels."""
+    x, y = op.axes("x1"), op.axes("x2")
+    shape = torch.broadcast_shapes(*([axis.size for axis in axes] for axes in (x, y)))
+    axes = op.spread([x, y], shape)
+    dim = (-1 if op["dim"] is None else op["dim"]) % len(axes)
+    op.contract(axes[dim], axes[dim])
+    return [Invariant(1) if i == dim else axis for i, axis in enumerate(axes) if i != dim or op["keepdim"]]
+
+
+@rule("_grouped_mm", "transformers.grouped_mm_fallback")
+def grouped_matmul(op: Op) -> Any:
+    """Each stretch of rows by a matrix of its own: the matrices stay in their order."""
+    x, weight = op.axes("self") or op.axes("input"), op.axes("mat2") or op.axes("weight")
+    if len(x) != 2 or len(weight) != 3 or op["bias"] is not None:
+        raise NotImplementedError
+    for axis in (x[0], weight[0], *op.axes("offs")):
+        op.freeze(axis)
+    op.contract(x[1], weight[1])
+    return [x[0], weight[2]]
 
 
 @rule("outer", "ger")
@@ -155,6 +200,25 @@ def diagonal_recurrence(op: Op) -> Any:
 
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+CELLS = {"lstm_cell": 4, "gru_cell": 3, "rnn_tanh_cell": 1, "rnn_relu_cell": 1}
+
+
+@rule(*CELLS)
+def cell(op: Op) -> Any:
+    """One step of a recurrent layer: every gate has a copy of the hidden axis."""
+    x = op.axes("input")
+    states = op.tensors("hx") if isinstance(op["hx"], list | tuple) else [op.axes("hx")]
+    hidden = Axis(op.shape[-1])
+    stacked = direct_sum([hidden] * CELLS[op.name.removeprefix("aten.")])
+    op.contract(x[-1], op.axes("w_ih")[1])
+    op.contract(states[0][-1], op.axes("w_hh")[1])
+    for rows in (op.axes(name)[:1] for name in ("w_ih", "w_hh", "b_ih", "b_hh")):
+        for axis in rows:
+            op.tie(axis, stacked)
+    if op.name in ("aten.gru_cell", "aten.lstm_cell"):  # the last state is also read channel by channel
+        op.tie(states[-1][-1], hidden)
+    result = [*op.spread([x[:-1], *(held[:-1] for held in states)], op.shape[:-1]), hidden]
+    return (result,) * len(op.shapes) if len(op.shapes) > 1 else result
 
 
 @rule(*GATES)

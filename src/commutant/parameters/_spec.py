@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import lgamma, log, prod
@@ -17,11 +16,12 @@ from torch.utils import _pytree as pytree
 
 from .._errors import InputError
 from ._checkpoint import Checkpoint
-from ._derive import Derived, derive
+from ._derive import Derived, derive, moving
 from ._kinds import Kind, Kinds
 from ._labels import AxisLabel, Factor
 from ._norms import batch_norm_pairs
 from ._permutation import Permutation
+from ._returned import selecting
 from ._storage import storage_of
 from ._trace import Trace, as_arguments, trace
 from ._verify import captured, difference, generic, outputs
@@ -51,6 +51,9 @@ class PermutationSpec:
         ties: entries that are the same tensor as an earlier one; a checkpoint may leave them out.
         reads: the activations that layers sum over, by node of the graph, and what acts on their axes.
         summed: the axes `(entry, number)` of weights that layers sum over: the others are filled by what comes before.
+        idle: the entries that no example reads though their shape fits some groups, and those groups.
+        equal_parts: the labels of the parts of an axis that is cut into equal parts, for each axis that is: their sizes
+            have to stay equal where widths change; parts that are unequal now have to keep their sizes.
         graph: the traced module, for `activations`.
         other_graphs: the traces of further examples.
     """
@@ -66,6 +69,8 @@ class PermutationSpec:
     ties: dict[str, str] = field(default_factory=dict)
     reads: dict[str, tuple[AxisLabel, ...]] = field(default_factory=dict, repr=False)
     summed: frozenset[tuple[str, int]] = frozenset()
+    idle: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    equal_parts: tuple[tuple[AxisLabel, ...], ...] = ()
     graph: Trace | None = field(default=None, repr=False, compare=False)
     other_graphs: tuple[Trace, ...] = field(default=(), repr=False, compare=False)
 
@@ -103,13 +108,15 @@ class PermutationSpec:
             >>> [str(label) for label in spec.axes["2.weight"]]
             ['2', '0']
         """
-        with _selecting(model, outputs):
+        with selecting(model, outputs) as left_out:
             traces = [trace(model, *as_arguments(example)) for example in (example_inputs, *also)]
         derived = derive(model, traces)
-        how = "; ".join(dict.fromkeys(t.lost or t.how for t in traces))
+        how = "; ".join(dict.fromkeys([*(t.lost or t.how for t in traces), *left_out]))
         weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
         spec = cls(**_fields(derived), how=how, buffers=frozenset(set(derived.axes) - weights), ties=_ties(model),
                    graph=traces[0], other_graphs=tuple(traces[1:]))  # fmt: skip
+        if words := spec._other_paths():
+            warnings.warn(words, stacklevel=2)
         tensors = [v for v in model.state_dict().values() if isinstance(v, Tensor)]
         if not verify or any(t.is_meta for t in tensors):
             return spec
@@ -180,6 +187,24 @@ class PermutationSpec:
                 worst = error(spec, [])
         return replace(spec, error=worst)
 
+    def _other_paths(self) -> str | None:
+        """Why other inputs may not allow what was found, and what to do; None where nothing says so."""
+        if self.idle:
+            entry = next(iter(self.idle))
+            groups = sorted({g for own in self.idle.values() for g in own})
+            named = ", ".join(groups[:4]) + (f" and {len(groups) - 4} more" if len(groups) > 4 else "")
+            more = f" nor {len(self.idle) - 1} entries more" if len(self.idle) > 1 else ""
+            return (
+                f"the example does not read {entry!r}{more}, whose shapes fit the groups {named}: an input that does "
+                "may not allow these permutations; give such inputs in also="
+            )
+        if any(t.branches for t in self.graphs) and not self.other_graphs and self.sizes:
+            return (
+                "the module branches on numbers that it computes, and its groups were found on the path of the example "
+                "alone; give inputs that take the other paths in also="
+            )
+        return None
+
     def without(self, groups: Sequence[str], why: str = "frozen by hand") -> PermutationSpec:
         """The spec with some groups frozen."""
         gone = set(groups)
@@ -187,6 +212,7 @@ class PermutationSpec:
             {key: tuple(label.without(gone) for label in labels) for key, labels in found.items()}
             for found in (self.axes, self.reads)
         )
+        parts = (tuple(label.without(gone) for label in labels) for labels in self.equal_parts)
         frozen = self.frozen | {
             (key, i): why
             for key, labels in self.axes.items()
@@ -195,7 +221,9 @@ class PermutationSpec:
         }
         sizes = {g: n for g, n in self.sizes.items() if g not in gone}
         parents = {g: tuple(p for p in self.parents[g] if p not in gone) for g in sizes}
-        return replace(self, axes=axes, sizes=sizes, parents=parents, frozen=frozen, error=None, reads=reads)
+        idle = {key: own for key, groups in self.idle.items() if (own := tuple(g for g in groups if g not in gone))}
+        return replace(self, axes=axes, sizes=sizes, parents=parents, frozen=frozen, error=None, reads=reads, idle=idle,
+                       equal_parts=moving(parts))  # fmt: skip
 
     def activations(self, state: Mapping[str, Tensor], example: Any) -> dict[str, Tensor]:
         """What the layers of the network read, by the names of `reads`, for an input of the example's shapes.
@@ -325,6 +353,8 @@ class PermutationSpec:
             lines.append(
                 f"fixed by {why}: {', '.join(where[:3])}" + (f" and {len(where) - 3} more" if len(where) > 3 else "")
             )
+        if words := self._other_paths():
+            lines.append(words)
         for name, node in self.unknown_ops.items():
             lines.append(f"no rule for {name} (node {node}): every axis that it reads is fixed")
         lines.append(
@@ -351,19 +381,7 @@ def _ties(model: nn.Module) -> dict[str, str]:
     return found
 
 
-@contextlib.contextmanager
-def _selecting(model: nn.Module, outputs: Callable[[Any], Any] | None) -> Iterator[None]:
-    """With a hook that keeps a part of the output."""
-    if outputs is None:
-        yield
-        return
-    handle = model.register_forward_hook(lambda module, args, found: outputs(found))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _fields(derived: Derived) -> dict[str, Any]:
     return {"axes": derived.axes, "sizes": derived.sizes, "parents": derived.parents, "frozen": derived.frozen,
-            "unknown_ops": derived.unknown, "reads": derived.reads, "summed": derived.summed}  # fmt: skip
+            "unknown_ops": derived.unknown, "reads": derived.reads, "summed": derived.summed, "idle": derived.idle,
+            "equal_parts": derived.equal_parts}  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -31,12 +33,33 @@ class Source:
 
 @dataclass(frozen=True)
 class Trace:
-    """A graph with where its placeholders come from, and what the way of tracing left out."""
+    """A graph with where its placeholders come from, and what the way of tracing left out.
+
+    Attributes:
+        module: the graph.
+        sources: of its placeholders.
+        how: the tracer.
+        lost: what the tracer could not follow.
+        branches: whether Python read numbers, so that other inputs may take other paths.
+        written: for each output of the graph, the source that it is written into; None for what the module returns.
+    """
 
     module: fx.GraphModule
     sources: tuple[Source, ...]
     how: str
     lost: str | None = None
+    branches: bool = False
+    written: tuple[str | None, ...] = ()
+
+    def returned(self, outputs: Sequence[Any]) -> list[Any]:
+        """The outputs of the graph that the module returns."""
+        return [x for x, name in zip_longest(outputs, self.written) if name is None]
+
+    def used(self) -> set[str]:
+        """The parameters and buffers that the graph reads or writes."""
+        placeholders = (node for node in self.module.graph.nodes if node.op == "placeholder")
+        return {s.name for node, s in zip(placeholders, self.sources, strict=True)
+                if s.kind in ("parameter", "buffer") and (node.users or s.name in self.written)}  # fmt: skip
 
 
 def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -46,8 +69,11 @@ def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
 
 
-def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Trace:
-    """Trace a module in evaluation mode on example inputs."""
+def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, prepared: bool = False) -> Trace:
+    """Trace a module in evaluation mode on example inputs; it stays as it is.
+
+    Modes are set as flags, because `eval()` may merge weights. What runs only after `eval()` is traced on a copy.
+    """
     with _quietly(), _evaluating(model):
         try:
             return _export(model, tuple(args), dict(kwargs))
@@ -56,11 +82,22 @@ def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> T
         try:
             return _along_the_example(model, tuple(args), dict(kwargs), first)
         except Exception as error:
-            raise InputError(
+            failure = InputError(
                 f"{type(model).__name__} could not be traced on the example inputs: torch.export says "
                 f"{_first_line(first)!r}, make_fx says {_first_line(error)!r}; check that model(*example_inputs) "
-                "runs, or give the symmetries by PermutationSpec.from_axes"
-            ) from error
+                "runs, name the tensors of its output by outputs=, or give the symmetries by PermutationSpec.from_axes"
+            )
+            failure.__cause__ = error
+    if prepared or not any(_prepares(module) for module in model.modules()):
+        raise failure
+    with _quietly():
+        model = copy.deepcopy(model).eval()
+    return trace(model, args, kwargs, prepared=True)
+
+
+def _prepares(module: nn.Module) -> bool:
+    """Whether a module does something of its own in `eval()`, such as merging weights."""
+    return type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
@@ -84,7 +121,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         else:
             sources.append(Source("constant", target, program.constants.get(target)))
     program.graph_module.graph.eliminate_dead_code()
-    return Trace(program.graph_module, tuple(sources), "torch.export")
+    returned = torch.export.graph_signature.OutputKind.USER_OUTPUT
+    written = [None if spec.kind is returned else str(spec.target) for spec in program.graph_signature.output_specs]
+    return Trace(program.graph_module, tuple(sources), "torch.export", written=tuple(written))
 
 
 def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], why: Exception) -> Trace:
@@ -127,6 +166,7 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
         "make_fx",
         f"torch.export could not follow the module ({_first_line(why)}), so the symmetries hold on the path that the "
         "example took: give examples for the other paths too",
+        branches=bool(reading.read),
     )
 
 
@@ -166,13 +206,20 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+    """In evaluation mode, and in the end with every attribute as it was: forward may count, cache or merge."""
+    kept = [(vars(module), dict(vars(module))) for module in model.modules()]
+    inside = [(held, copy.copy(held)) for _, own in kept for held in own.values() if type(held) in (list, dict, set)]
     try:
-        model.eval()
+        for attributes, _ in kept:
+            attributes["training"] = False
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for attributes, own in kept:
+            attributes.clear()
+            attributes.update(own)
+        for held, own in inside:
+            held.clear()
+            held.extend(own) if isinstance(held, list) else held.update(own)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,8 @@ class InDouble(fx.Interpreter):
         name = name_of(target).removeprefix("aten.")
         if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
             return args[0].reshape(args[1])
+        if name in ("_grouped_mm", "transformers.grouped_mm_fallback"):
+            return _grouped_matmul(*args[:2], kwargs.get("offs", args[2] if len(args) > 2 else None))
         if name == "copy":
             return args[1].to(args[0].dtype).expand_as(args[0])
         if not kwargs and (name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not args[5])):
@@ -61,6 +63,13 @@ def _batch_norm(
     scale = scale if gain is None else gain * scale
     out = (x - mean.view(shape)) * scale.view(shape)
     return out if shift is None else out + shift.view(shape)
+
+
+def _grouped_matmul(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
+    """Stretches of rows by a matrix each; the kernel knows no float64."""
+    borders = [0, *ends.tolist()]
+    parts = [x[low:high] @ w for low, high, w in zip(borders, borders[1:], weights, strict=False)]
+    return torch.cat([*parts, x.new_zeros(len(x) - borders[-1], weights.shape[-1])])
 
 
 def _double(value: Any) -> Any:
@@ -86,7 +95,7 @@ def outputs(trace: Trace, state: Mapping[str, Tensor], factor: float = 1.0) -> l
         given.append(_double(value) * factor if scaled else _double(value))
     with torch.set_grad_enabled(torch.is_grad_enabled() and any(v.requires_grad for v in state.values())):
         found = InDouble(trace.module).run(*given)
-    return [x for x in pytree.tree_leaves(found) if isinstance(x, Tensor)]
+    return [x for x in trace.returned(pytree.tree_leaves(found)) if isinstance(x, Tensor)]
 
 
 def captured(

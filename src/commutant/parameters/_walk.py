@@ -43,6 +43,8 @@ class Stacked:
 
 
 WEIGHTS = "commutant_weights"  # marks nodes of a graph that parameters alone determine
+PARAMETER = "commutant_parameter"  # the value of a placeholder that is a parameter
+OUTER = "commutant_outer"  # the node whose value a placeholder of a nested graph takes
 Value = Labels | Stacked | None | tuple["Value", ...]
 
 
@@ -57,6 +59,7 @@ class Events:
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     summed: list[Axis] = field(default_factory=list)
+    cuts: list[tuple[Axis, tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
 
 
 class Op:
@@ -126,9 +129,9 @@ class Op:
         self.tie(x, y)
         self._pending += [x, y]
 
-    def freeze(self, axis: Axis) -> None:
+    def freeze(self, axis: Axis, why: str | None = None) -> None:
         """The operation reads positions along the axis: only the identity is left."""
-        freeze(axis, self.name)
+        freeze(axis, why or self.name)
         self.mix(axis)
 
     def pin(self, axis: Axis, size: int | None = None) -> Axis:
@@ -302,6 +305,7 @@ def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Valu
             inner = [n for n in called.graph.nodes if n.op == "placeholder"]
             for own_input, outer in zip(inner, node.args[i + 1 :], strict=False):
                 own_input.meta[WEIGHTS] = isinstance(outer, fx.Node) and outer.meta.get(WEIGHTS, False)
+                own_input.meta[OUTER] = outer
             return walk(called.graph, [lookup(a) for a in node.args[i + 1 :]], events)
     op = Op(node, {str(i): a for i, a in enumerate(node.args)}, lookup, events)
     return _unknown(op)  # type: ignore[no-any-return]
@@ -314,10 +318,21 @@ def _constant(node: fx.Node) -> Value:
     return constant(owner) if isinstance(owner, torch.Tensor) else None
 
 
-def constant(value: torch.Tensor) -> Labels:
-    """Labels of a tensor that is written into the graph."""
+def constant(value: torch.Tensor, written: bool = False) -> Labels:
+    """Labels of a tensor that is written into the graph; one that the graph changes may hold anything next time."""
     known = value if value.numel() <= 64 and type(value) is torch.Tensor and not value.is_meta else None
-    return Labels(tuple(fixed(n, "a constant of the graph") for n in value.shape), constant=known)
+    axes = tuple(
+        Invariant(n) if not written and n > 1 and _same_along(value, i) else fixed(n, "a constant of the graph")
+        for i, n in enumerate(value.shape)
+    )
+    return Labels(axes, constant=known)
+
+
+def _same_along(value: torch.Tensor, axis: int) -> bool:
+    """Whether all entries along an axis are equal."""
+    if type(value) is not torch.Tensor or value.is_meta or value.numel() == 0:
+        return False
+    return bool((value == value.narrow(axis, 0, 1)).all())
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:

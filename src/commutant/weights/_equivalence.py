@@ -21,8 +21,8 @@ class Equivalence:
 
     Attributes:
         permutation: of the second network.
-        residuals: for each entry of the state dict, the distance that is left, relative to the norm of the first
-            network's entry.
+        residuals: for each entry of the state dict, the distance that is left, relative to the larger norm of the two;
+            counters that the network does not compute with are left out.
         activations: for each activation that a layer reads, the same on data: |tau f_b - f_a| / |f_a|.
         tolerance: up to which a residual counts as rounding.
     """
@@ -80,6 +80,7 @@ def functionally_equivalent(
     residuals = {
         key: _relative(value, permutation.apply_to(key, states[1][spec.name_in(states[1], key)]))
         for key, value in states[0].items()
+        if not _is_counter(spec, key, value)
     }
     activations: dict[str, float] = {}
     for batch in batches:
@@ -90,9 +91,18 @@ def functionally_equivalent(
     return Equivalence(permutation, residuals, activations, tolerance)
 
 
+def _is_counter(spec: PermutationSpec, key: str, value: Tensor) -> bool:
+    """Whether an entry holds integers that no example reads, as batch norm's number of batches."""
+    if value.is_floating_point() or value.is_complex():
+        return False
+    if not spec.graphs:
+        return value.dim() == 0
+    return not any(spec.ties.get(key, key) in traced.used() for traced in spec.graphs)
+
+
 def _relative(first: Tensor, second: Tensor) -> float:
     if first.shape != second.shape:
         raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} can't be compared")
     x, y = (t.detach().cpu().to(torch.complex128 if t.is_complex() else torch.float64) for t in (first, second))
     differ = bool((x != y).any())  # NaN does from itself
-    return float((x - y).norm() / x.norm().clamp(min=1e-300)) if differ else 0.0
+    return float((x - y).norm() / torch.maximum(x.norm(), y.norm())) if differ else 0.0
