@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..algebra import Structure
 from ..algebra._linear_scan import apply_map, compose_maps, identity_map, scan_time, transpose_map
 from ._cell import Cell, Tensors
 from ._find import WARM_UP, Options, SolveInfo, adjoint, find_trajectory, widened
-from ._trajectory import defect
+from ._trajectory import defect, relay
 
 
 def solve_across(
@@ -124,16 +125,21 @@ def _find(
         sweeps += 1
         # the starts travel too: each rank judges the numbers of all ranks, and they judge alike
         end = states[-1] if len(states) else starts[rank]
-        both = _gather(torch.stack([starts[rank], end, torch.full_like(end, float(error is not None))]), group)
-        _raise_together(error, both[:, 2].flatten(1).amax(1) > 0 if end.numel() else torch.zeros(size))
-        starts, ends = both[:, 0], both[:, 1]
-        mismatch = defect(ends[:-1], starts[1:])
-        if mismatch <= tolerance or sweeps > size:
+        before = states[-2] if len(states) > 1 else starts[rank]
+        said = torch.stack([starts[rank], end, before, torch.full_like(end, float(error is not None))])
+        everywhere = _gather(said, group)
+        _raise_together(error, everywhere[:, 3].flatten(1).amax(1) > 0 if end.numel() else torch.zeros(size))
+        starts, ends, befores = everywhere[:, 0], everywhere[:, 1], everywhere[:, 2]
+        mismatch = defect(ends[:-1], starts[1:], befores[:-1])
+        if mismatch == 0 or sweeps > size:
             break
         product = _product(cell, x, starts[rank], params, states)
         products = _gather(product, group)
-        starts = _correct(starts, ends, products, cell.structure)
-    residual = max(info.residual, mismatch)
+        corrected, mismatch = relay(starts, ends, befores, products, cell.structure)
+        if mismatch <= tolerance:
+            break
+        starts = corrected
+    residual = info.residual if math.isnan(info.residual) else max(info.residual, mismatch)
     converged = info.converged and mismatch <= tolerance
     return states, starts[rank], SolveInfo(info.method, sweeps, residual, mismatch, converged, info.fell_back)
 
@@ -142,14 +148,6 @@ def _local(cell: Cell, x: Tensors, start: Tensor, params: Tensors, options: Opti
     if x[0].shape[0] == 0:
         return start.new_empty((0, *start.shape)), SolveInfo("sequential", 0, 0.0, 0.0, True)
     return find_trajectory(cell, x, start, params, options)
-
-
-def _correct(starts: Tensor, ends: Tensor, products: Tensor, structure: Structure) -> Tensor:
-    new = starts.clone()
-    for k in range(len(starts) - 1):
-        moved = ends[k] + apply_map(products[k], new[k] - starts[k], structure)
-        new[k + 1] = torch.where(moved.isfinite(), moved, ends[k])
-    return new
 
 
 def _jacobians(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Tensor) -> Tensor:

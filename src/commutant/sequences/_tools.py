@@ -46,7 +46,7 @@ class ParallelCell(nn.Module):
             step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound, group=group
         )
         self.info = (info,)
-        self.fallbacks += not info.converged
+        self.fallbacks += bool(info.fell_back)
         return y, y[:, -1] if y.shape[1] else h_0
 
     def _state_shape(self) -> tuple[int, ...]:
