@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from commutant import InputError
+from commutant.algebra._linear_scan import _scan_chunks, _scan_tree
 from commutant.kernels import _native
-from commutant.sequences import MinGRU, ParaGRU, SolveInfo, jacobian_structure, solve_recurrence
+from commutant.sequences import (
+    MinGRU,
+    ParaGRU,
+    SolveInfo,
+    check_parallel,
+    jacobian_structure,
+    parallel_rnn,
+    solve_recurrence,
+)
 from commutant.sequences._find import METHODS
 from commutant.sequences._trajectory import defect
 
@@ -181,3 +190,39 @@ def test_a_kernel_says_that_it_is_one_and_that_nan_is_no_solution(make):
     assert not info.converged
     assert math.isnan(info.residual)
     assert layer.fallbacks == 0
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "blocks", "dense"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_tree_of_maps_survives_products_that_overflow(structure, reverse):
+    """What runs on a GPU: products over stretches overflow where no state does."""
+    A, b = torch.ones(200, 2, 2), torch.zeros(200, 2, 2)
+    A[0:30], A[30:90], A[90:] = 0.1, 10.0, 0.5
+    A = A.flip(0) if reverse else A
+    h0 = torch.ones(2, 2)
+    shape = {"diagonal": (200, 4), "blocks": (200, 1, 4), "dense": (200, 4)}[structure]
+    A, b, h0 = A.view(200, 4), b.view(shape), h0.view(shape[1:])
+    maps = {"diagonal": A, "blocks": A.view(200, 1, 1, 4), "dense": torch.diag_embed(A)}[structure]
+    maps = 1.0 * maps
+    found = _scan_tree(maps, b, h0, structure, reverse)
+    expected = _scan_chunks(maps, b, h0, structure, reverse, lanes=0)
+    assert expected.isfinite().all()
+    assert expected.abs().max() > 1e29
+    torch.testing.assert_close(found, expected)
+
+
+def test_check_parallel_judges_each_channel_by_its_own_size(monkeypatch):
+    cell = parallel_rnn(torch.nn.GRUCell(2, 2))
+    x = torch.randn(1, 30, 2)
+    assert check_parallel(cell, x).agrees
+    whole = type(cell).forward
+
+    def wrong(self, *args):
+        y, state = whole(self, *args)
+        scale = torch.tensor([1.0, 1e-8])
+        return scale * (y if self.solver == "loop" else y * torch.tensor([1.0, 2.0])), state
+
+    monkeypatch.setattr(type(cell), "forward", wrong)
+    report = check_parallel(cell, x)
+    assert not report.agrees
+    assert report.max_error == pytest.approx(1, rel=1e-3)

@@ -167,6 +167,16 @@ def _product(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Ten
     return maps[0]
 
 
+def _handed_back(maps: Tensor, gradient: Tensor, arriving: Tensor, structure: Structure) -> Tensor:
+    """The gradient of the state that a stretch starts from; `maps` are the transposed Jacobians of its steps."""
+    if len(gradient) == 0:
+        return arriving
+    gradient = torch.cat([gradient[:-1], gradient[-1:] + arriving])
+    behind = torch.cat([maps[1:], torch.zeros_like(maps[:1])])
+    lam = scan_time(behind, gradient, torch.zeros_like(arriving), structure, True)
+    return apply_map(maps[0], lam[0], structure)
+
+
 class _Across(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -200,16 +210,16 @@ class _Across(torch.autograd.Function):
         with torch.autocast(h0.device.type, enabled=False):
             # what a stretch hands back to the one before is affine in what it gets from the one behind
             product = transpose_map(_product(cell, x, start, params, states), structure).contiguous()
-            shift = torch.zeros_like(start)
-            if len(states):
-                maps = transpose_map(_jacobians(cell, x, start, params, states), structure)
-                behind = torch.cat([maps[1:], torch.zeros_like(maps[:1])])
-                lam = scan_time(behind, gradient, torch.zeros_like(start), structure, True)
-                shift = apply_map(maps[0], lam[0], structure)
-            products, shifts = _gather(product, group), _gather(shift, group)
+            maps = transpose_map(_jacobians(cell, x, start, params, states), structure) if len(states) else product[:0]
             arriving = torch.zeros_like(start)
-            for k in range(len(shifts) - 1, rank, -1):
-                arriving = shifts[k] + apply_map(products[k], arriving, structure)
+            products = _gather(product, group)
+            shifts = _gather(_handed_back(maps, gradient, arriving, structure), group)
+            finite = bool(products.isfinite().all() & shifts.isfinite().all())
+            for k in range(len(shifts) - 1, 0, -1):
+                if not finite:  # a product over a stretch overflows where its steps, one by one, need not: in turn
+                    shifts = _gather(_handed_back(maps, gradient, arriving, structure), group)
+                if k > rank:
+                    arriving = shifts[k] + (apply_map(products[k], arriving, structure) if finite else 0)
             if len(states):
                 gradient = gradient.clone()
                 gradient[-1] += arriving
