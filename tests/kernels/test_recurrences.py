@@ -164,7 +164,7 @@ def test_layers_run_on_kernels(make, everywhere, unchecked):
     layer = make(3, 4, num_layers=2, bidirectional=True)
     report = check_parallel(layer, torch.randn(65, 1, 3), tolerance=1e-4)
     assert report.agrees, str(report)
-    assert [info.method for info in report.info] == ["multishoot"] * 4
+    assert [info.method for info in report.info] == ["multishoot-triton"] * 4
     assert all(info.converged and info.mismatch < 1e-6 for info in layer.info)
     assert layer.fallbacks == 0
 

@@ -71,6 +71,26 @@ def agree(rank, size, store, out):
     dist.destroy_process_group()
 
 
+def expanding():
+    """A recurrence whose derivative over a stretch overflows, and a loss at step 45 that never meets it."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 90, 3, generator=g)
+    weights = torch.zeros(1, 90, 3)
+    weights[:, 45] = 1
+    return (lambda h, x: torch.sin(3e4 * h + x)), x, weights
+
+
+def overflow(rank, size, store, out):
+    """The gradient of x on this rank."""
+    group, (step, x, weights) = start(rank, size, store), expanding()
+    mine = slice(45 * rank, 45 * (rank + 1))
+    x = x[:, mine].clone().requires_grad_()
+    states, _ = solve_recurrence(step, x, torch.zeros(1, 3), structure="diagonal", group=group)
+    (states * weights[:, mine]).sum().backward()
+    torch.save((states.detach(), x.grad), f"{out}.{rank}")
+    dist.destroy_process_group()
+
+
 def with_ddp(rank, size, store, out):
     """A 2 x 2 mesh: batch over one axis, time over the other, DDP over both."""
     start(rank, size, store)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.sequences import ParaGRU
+from commutant.sequences import ParaGRU, solve_recurrence
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ranks
@@ -49,6 +49,20 @@ def test_ranks_agree_with_one_process(tmp_path, size):
             assert all(part[1] <= size + 1 for part in parts)
             if name == "bistable" and split == (40, 50):
                 assert parts[0][1] == 2, "32 steps from zero do not find the state of a cell that remembers"
+
+
+def test_gradients_are_finite_where_those_of_one_process_are(tmp_path):
+    parts = [torch.load(path) for path in spawn(tmp_path, "overflow", 2)]
+    step, x, weights = ranks.expanding()
+    x.requires_grad_()
+    states, _ = solve_recurrence(step, x, torch.zeros(1, 3), structure="diagonal", method="loop")
+    (expected,) = torch.autograd.grad((states * weights).sum(), x)
+    assert torch.equal(torch.cat([part[0] for part in parts], 1), states)
+    found = torch.cat([part[1] for part in parts], 1)
+    assert torch.equal(found.isfinite(), expected.isfinite())
+    assert found[:, 45:].isfinite().all()
+    finite = expected.isfinite()
+    torch.testing.assert_close(found[finite], expected[finite], rtol=1e-4, atol=0)
 
 
 def test_ddp_on_a_mesh(tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ._clip import clip
 from ._gaussian import geometric_mean
 
 _TWO_PI = 2 * math.pi
@@ -151,7 +152,7 @@ def _gap(norm: Tensor, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
     """$1 - \\rho$ of two inputs; 1, a right angle, where one variance is zero."""
     if bool((u > 0).all()) and bool((v > 0).all()):
         return (norm - c).div_(norm).clamp_(0, 2)
-    return torch.where(norm > 0, (norm - c) / torch.where(norm > 0, norm, 1.0), 1.0).clamp(0, 2)
+    return clip(torch.where(norm > 0, (norm - c) / torch.where(norm > 0, norm, 1.0), 1.0), 0.0, 2.0)
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
+from ._clip import clip
 from ._gaussian import (
     RADIUS,
     Elementwise,
@@ -224,7 +225,7 @@ def _by_variance(
 def _given(g: Elementwise, at: float, u: Tensor, v: Tensor, c: Tensor, kinks: tuple[float, ...]) -> Tensor:
     """The density of u at a point, times E g(v) given u there."""
     density_u = torch.exp(-(at**2) / (2 * u)) * torch.rsqrt(2 * torch.pi * u)
-    return density_u * gaussian_expectation(g, (v - c * c / u).clamp(min=0), c / u * at, kinks=kinks)
+    return density_u * gaussian_expectation(g, clip(v - c * c / u, low=0.0), c / u * at, kinks=kinks)
 
 
 def _pair_density(at_u: float, at_v: float, u: Tensor, v: Tensor, c: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
+from ._clip import clip
 from ._gaussian import (
     RADIUS,
     Elementwise,
@@ -109,7 +110,7 @@ def mehler_series(
         rests.append(_rests(coefficients, square).reshape(*q.shape, _TERMS))
         series.append(coefficients.reshape(*q.shape, _TERMS))
     scale = geometric_mean(*variances)
-    rho = torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
+    rho = clip(torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0), -1.0, 1.0)
     # No more terms than the worst of these pairs asks for.
     worst = rests[0].reshape(-1, _TERMS).amax(0) * rests[1].reshape(-1, _TERMS).amax(0)
     powers = rho.abs().max() ** torch.arange(1, _TERMS + 1, dtype=torch.float64, device=rho.device)

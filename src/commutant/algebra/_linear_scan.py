@@ -194,6 +194,7 @@ def scan_time(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: b
 
 def _scan_tree(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: bool) -> Tensor:
     """Logarithmic depth: an associative scan of the maps, the first of which swallows the initial state."""
+    maps, shifts = A, b
     first = -1 if reverse else 0
     b = b.clone()
     b[first] += apply_map(A[first], h0, structure)
@@ -207,6 +208,9 @@ def _scan_tree(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: 
         h = MatrixAffine().scan((A.movedim(-1, -3).contiguous(), b.movedim(-1, -2).contiguous()))[1].movedim(-2, -1)
     else:
         h = MatrixAffine().scan((A, b))[1]
+    if not torch.compiler.is_compiling() and not bool(h.isfinite().all()):
+        # a product may overflow where its steps, one by one, stay finite
+        return _scan_chunks(maps, shifts, h0, structure, reverse, lanes=0)
     return h.flip(0) if reverse else h
 
 

@@ -39,7 +39,7 @@ def _along(axes: int):  # type: ignore[no-untyped-def]
 def _unit(q: Tensor) -> Tensor:
     largest = q.detach().abs().amax(-1, keepdim=True)
     q = q / torch.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
-    return q / q.norm(dim=-1, keepdim=True).clamp(min=1.0)
+    return q / torch.where(largest > 0, q.norm(dim=-1, keepdim=True), 1.0)
 
 
 @obeys("representation of rotations", _turns)

@@ -47,11 +47,14 @@ class Fused:
 
     Attributes:
         method: of the kernel.
-        certificate: `(programs, 2)`: the largest boundary mismatch (of Newton's method the residual), and the sweeps.
+        certificate: `(programs, 2)`: the largest boundary mismatch (of Newton's method the residual), NaN where the
+            last state is NaN, and the sweeps.
+        language: "c" or "triton".
     """
 
     method: str
     certificate: Tensor
+    language: str
 
     def read(self) -> tuple[int, float]:
         """The most sweeps of any program, and the worst mismatch."""
@@ -135,7 +138,7 @@ def fused_recurrence(
     states, certificate = torch.ops.commutant.recurrence(
         pre, weights.contiguous(), h0.to(pre.dtype).contiguous(), name, method, iterations
     )
-    return states, Fused(method, certificate.detach())
+    return states, Fused(method, certificate.detach(), "c" if _on_cpu(pre) else "triton")
 
 
 def _check(name: str, pre: Tensor, weights: Tensor, h0: Tensor) -> None:
@@ -226,7 +229,10 @@ def _forward(
     how = tile(length, channels, method)
     certificate = torch.zeros(_programs(pre, how), 2, device=pre.device)
     if _on_cpu(pre):
-        return _forward_in_c(pre, weights, h0, name), certificate
+        states = _forward_in_c(pre, weights, h0, name)
+        if states.numel() and bool(states[-1].isnan().any()):  # a state that is NaN stays NaN
+            certificate[:, 0] = torch.nan
+        return states, certificate
     out = pre.new_empty((length, *h0.shape))
     if out.numel():
         kind = "newton" if method == "newton" else "forward"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
 import platform
+import re
+import secrets
 import shutil
+import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +31,33 @@ _WORTH_A_THREAD = 1 << 14  # numbers below which handing work to another thread 
 
 @functools.cache
 def library() -> Any:
-    """The compiled kernels, or None where nothing compiles; kept in the user's cache folder."""
+    """Return the compiled kernels, or None where nothing compiles.
+
+    They are kept in the user's cache folder. Where that is missing, not writable or open to others, they are compiled
+    for this process alone, in a private temporary folder.
+    """
     compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
-    if compiler is None:
+    if compiler is None or not hasattr(os, "getuid"):
         return None
     key = hashlib.sha256(_SOURCE.read_bytes() + " ".join((compiler, *_FLAGS)).encode() + _processor()).hexdigest()[:20]
-    for folder in _folders():
-        path = folder / f"recurrences-{key}.so"
+    built: bytes | None = None
+    for place in (_cache, _scratch):
         try:
-            _compile(compiler, path)
-            return ctypes.CDLL(str(path))
-        except (OSError, subprocess.SubprocessError):
+            with place() as path, _opened(path) as folder:
+                name = _verified(folder, key)
+                if name is None:
+                    built = built or _compile(compiler)
+                    name = _store(folder, key, built)
+                return _load(folder, path, name)
+        except _DoesNotCompile:
+            return None
+        except OSError:
             continue
     return None
+
+
+class _DoesNotCompile(Exception):
+    """No compiler here makes a library of the source."""
 
 
 def _processor() -> bytes:
@@ -52,33 +71,88 @@ def _processor() -> bytes:
     return f"{platform.machine()} {platform.system()} {flags}".encode()
 
 
-def _folders() -> list[Path]:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [
-        Path(home) / "commutant",
-        Path(tempfile.gettempdir()) / f"commutant-{os.getuid() if hasattr(os, 'getuid') else ''}",
-    ]
+@contextlib.contextmanager
+def _cache() -> Iterator[str]:
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    path = os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), "commutant")
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    yield path
 
 
-def _compile(compiler: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if hasattr(os, "getuid"):
-        state = path.parent.stat()
-        if state.st_uid != os.getuid() or state.st_mode & 0o022:
-            raise OSError(f"{path.parent} can be written by others")
-    if path.exists():
-        return
-    handle, made = tempfile.mkstemp(suffix=".so", dir=path.parent)
-    os.close(handle)
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="commutant-")
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """A descriptor of a folder that nobody else can write to: what a name in it stands for does not change later."""
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
+        if not _own(folder):
+            raise OSError(f"{path} can be written by others")
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _own(descriptor: int) -> bool:
+    state = os.fstat(descriptor)
+    return state.st_uid == os.getuid() and not state.st_mode & 0o022
+
+
+def _verified(folder: int, key: str) -> str | None:
+    """The name of a library of this key whose contents are those that its name says."""
+    for name in sorted(os.listdir(folder)):
+        named = re.fullmatch(rf"recurrences-{key}-([0-9a-f]{{64}})\.so", name)
+        if named and _digest(folder, name) == named[1]:
+            return name
+    return None
+
+
+def _digest(folder: int, name: str) -> str | None:
+    """The hash of a regular file of this user; None for a link, a pipe, or what others may write."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not _own(descriptor):
+            return None
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _store(folder: int, key: str, library: bytes) -> str:
+    """Write a library under its hash and return the name; it appears whole, whoever else builds the same."""
+    name = f"recurrences-{key}-{hashlib.sha256(library).hexdigest()}.so"
+    unfinished = f"{name}.{secrets.token_hex(8)}"
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(library)
+        os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        os.unlink(unfinished, dir_fd=folder)
+        raise
+    return name
+
+
+def _load(folder: int, path: str, name: str) -> ctypes.CDLL:
+    held = f"/proc/self/fd/{folder}"  # the folder that was looked at, even if its path now leads elsewhere
+    return ctypes.CDLL(os.path.join(held if os.path.isdir(held) else path, name))
+
+
+def _compile(compiler: str) -> bytes:
+    with _scratch() as path:
+        made = os.path.join(path, "recurrences.so")
         for native in (("-march=native",), ("-mcpu=native",), ()):
             command = [compiler, *native, *_FLAGS, "-o", made, str(_SOURCE), "-lm"]
-            if subprocess.run(command, capture_output=True, timeout=120).returncode == 0:
-                os.replace(made, path)  # another process may have made the same
-                return
-        raise OSError(f"{compiler} does not compile {_SOURCE.name}")
-    finally:
-        Path(made).unlink(missing_ok=True)
+            try:
+                done = subprocess.run(command, capture_output=True, timeout=120)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise _DoesNotCompile(f"{compiler} cannot be run") from error
+            if done.returncode == 0:
+                return Path(made).read_bytes()
+    raise _DoesNotCompile(f"{compiler} does not compile {_SOURCE.name}")
 
 
 @functools.cache

@@ -22,6 +22,20 @@ def tanh(x):
 
 
 @triton.jit
+def weights(logit):
+    """A gate's weight and what it leaves: neither is rounded off where the other is almost 1."""
+    e = tl.exp(-tl.abs(logit))
+    small, large = e / (1 + e), 1 / (1 + e)
+    return tl.where(logit < 0, small, large), tl.where(logit < 0, large, small)
+
+
+@triton.jit
+def blend(old, fresh, keep, add):
+    """keep * old + add * fresh, in a step from the part with the larger weight: equal parts stay as they are."""
+    return tl.where(keep < add, fresh + keep * (old - fresh), old + add * (fresh - old))
+
+
+@triton.jit
 def _log_sigmoid(x):
     return tl.minimum(x, 0.0) - tl.log(1 + tl.exp(-tl.abs(x)))
 
@@ -41,20 +55,20 @@ def _positive_slope(x):
 def _step(CELL: tl.constexpr, h, x0, x1, x2, a0, a1, a2):
     """The next state and its derivative with respect to the state."""
     if CELL == "gru":
-        z, r = tl.sigmoid(a0 * h + x0), tl.sigmoid(a1 * h + x1)
+        z, keep = weights(a0 * h + x0)
+        r = tl.sigmoid(a1 * h + x1)
         c = tanh(a2 * (h * r) + x2)
-        new = h + z * (c - h)
-        slope = (1 - z) + (c - h) * z * (1 - z) * a0 + z * (1 - c * c) * a2 * (r + h * r * (1 - r) * a1)
+        new = blend(h, c, keep, z)
+        slope = keep + (c - h) * z * keep * a0 + z * (1 - c * c) * a2 * (r + h * r * (1 - r) * a1)
     elif CELL == "mingru":
-        z = tl.sigmoid(x0)
-        new, slope = h + z * (_positive(x1) - h), (1 - z) + 0 * h
+        z, keep = weights(x0)
+        new, slope = blend(h, _positive(x1), keep, z), keep + 0 * h
     elif CELL == "minlstm":
-        keep = tl.sigmoid(_log_sigmoid(x0) - _log_sigmoid(x1))
-        g = _positive(x2)
-        new, slope = g + keep * (h - g), keep + 0 * h
+        keep, add = weights(_log_sigmoid(x0) - _log_sigmoid(x1))
+        new, slope = blend(h, _positive(x2), keep, add), keep + 0 * h
     else:
-        f = tl.sigmoid(a0 * h + x1)
-        new, slope = x0 + f * (h - x0), f + (h - x0) * f * (1 - f) * a0
+        f, add = weights(a0 * h + x1)
+        new, slope = blend(h, x0, f, add), f + (h - x0) * f * add * a0
     return new, slope
 
 
@@ -64,28 +78,29 @@ def _pull(CELL: tl.constexpr, lam, h, x0, x1, x2, a0, a1, a2):
     zero = 0 * lam
     d2, w0, w1, w2 = zero, zero, zero, zero
     if CELL == "gru":
-        z, r = tl.sigmoid(a0 * h + x0), tl.sigmoid(a1 * h + x1)
+        z, keep = weights(a0 * h + x0)
+        r = tl.sigmoid(a1 * h + x1)
         c = tanh(a2 * (h * r) + x2)
         d2 = lam * z * (1 - c * c)
-        d0 = lam * (c - h) * z * (1 - z)
+        d0 = lam * (c - h) * z * keep
         d1 = d2 * a2 * h * r * (1 - r)
         w0, w1, w2 = d0 * h, d1 * h, d2 * h * r
-        back = lam * (1 - z) + d0 * a0 + d1 * a1 + d2 * a2 * r
+        back = lam * keep + d0 * a0 + d1 * a1 + d2 * a2 * r
     elif CELL == "mingru":
-        z = tl.sigmoid(x0)
-        d0 = lam * (_positive(x1) - h) * z * (1 - z)
+        z, keep = weights(x0)
+        d0 = lam * (_positive(x1) - h) * z * keep
         d1 = lam * z * _positive_slope(x1)
-        back = lam * (1 - z)
+        back = lam * keep
     elif CELL == "minlstm":
-        keep = tl.sigmoid(_log_sigmoid(x0) - _log_sigmoid(x1))
-        through = lam * (h - _positive(x2)) * keep * (1 - keep)
+        keep, add = weights(_log_sigmoid(x0) - _log_sigmoid(x1))
+        through = lam * (h - _positive(x2)) * keep * add
         d0, d1 = through * tl.sigmoid(-x0), -through * tl.sigmoid(-x1)
-        d2 = lam * (1 - keep) * _positive_slope(x2)
+        d2 = lam * add * _positive_slope(x2)
         back = lam * keep
     else:
-        f = tl.sigmoid(a0 * h + x1)
-        d0 = lam * (1 - f)
-        d1 = lam * (h - x0) * f * (1 - f)
+        f, add = weights(a0 * h + x1)
+        d0 = lam * add
+        d1 = lam * (h - x0) * f * add
         w0 = d1 * h
         back = lam * f + d1 * a0
     return d0, d1, d2, w0, w1, w2, back
@@ -104,16 +119,43 @@ def affine(a1, b1, a2, b2):
 
 
 @triton.jit
-def gap(found, expected):
-    """The relative difference; equal infinities and NaNs agree, one alone never does."""
-    apart = tl.abs(found - expected) / tl.maximum(tl.abs(expected), 1.0)
+def finite_or(value, other):
+    return tl.where(tl.abs(value) < float("inf"), value, other)
+
+
+@triton.jit
+def remembered(slope):
+    """The part of a size that a stretch of time passes on: never more than all of it."""
+    return tl.minimum(finite_or(slope, 1.0), 1.0)
+
+
+@triton.jit
+def grow(p1, s1, p2, s2):
+    """The size that a state is rounded to: its own, or that of the past as far as it is remembered."""
+    return p2 * p1, tl.maximum(s2, p2 * s1)
+
+
+@triton.jit
+def gap(found, expected, before):
+    """The difference relative to the state or to `before`; equal infinities and NaNs agree, one alone never does."""
+    size = tl.maximum(tl.abs(expected), finite_or(tl.abs(before), 0.0))
+    apart = tl.abs(found - expected) / tl.maximum(size, 1.2e-38)
     same = (found == expected) | ((found != found) & (expected != expected))
     return tl.where(same, 0.0, tl.where(apart == apart, apart, float("inf")))
 
 
 @triton.jit
-def finite_or(value, other):
-    return tl.where(tl.abs(value) < float("inf"), value, other)
+def or_nan(worst, state, live):
+    """NaN where the last state is: one that was NaN stays NaN."""
+    lost = tl.max(tl.where(live & (state != state), 1, 0))
+    return tl.where(lost > 0, float("nan"), worst)
+
+
+@triton.jit
+def error(jumps, corrections):
+    """The largest error of a boundary: its correction, which adds up all jumps before it; none where nothing jumps."""
+    quiet = tl.max(jumps, axis=0)[None, :] == 0
+    return tl.max(tl.where(quiet, 0.0, tl.maximum(jumps, corrections)))
 
 
 @triton.jit
@@ -165,14 +207,14 @@ def forward(
         h = start
         sweep, again = 0, 1
         while again > 0:
-            h = start
+            h, held = start, start
             slope = tl.full([CHUNKS, BLOCK], 1.0, tl.float32)
             for j in range(STEPS):
                 t = t0 + k * STEPS + j
                 here = (t < T) & live
                 x0, x1, x2 = _inputs(p, GATES, D, t.to(tl.int64) * p_t + b * p_b + d, here)
                 new, J = _step(CELL, h, x0, x1, x2, a0, a1, a2)
-                h = tl.where(here, new, h)
+                held, h = tl.where(here, h, held), tl.where(here, new, h)
                 slope = tl.where(here, J * slope, slope)
                 # the first sweep of several chunks starts from nothing: not worth the writes
                 tl.store(out + t.to(tl.int64) * o_t + b * o_b + d, h, mask=here & ((sweep > 0) | (CHUNKS == 1)))
@@ -180,11 +222,17 @@ def forward(
                 again = 0
             else:
                 ends = tl.gather(h, previous, axis=0)
-                apart = tl.max(tl.where((k > 0) & (t0 + k * STEPS < T) & live, gap(ends, start), 0.0))
                 A = tl.where(first, 0.0, slope)
                 shift = tl.where(first, h, h - slope * start)
                 _, solved = tl.associative_scan((A, shift), 0, affine)
-                new_start = tl.where(first, carry, finite_or(tl.gather(solved, previous, axis=0), ends))
+                solved = tl.gather(solved, previous, axis=0)
+                own = tl.maximum(finite_or(tl.abs(h), 0.0), finite_or(tl.abs(held), 0.0))
+                _, size = tl.associative_scan((remembered(tl.abs(slope)), own), 0, grow)
+                size = tl.gather(size, previous, axis=0)
+                meets = (k > 0) & (t0 + k * STEPS < T) & live
+                jumps, corrections = gap(ends, start, size), gap(solved, start, size)
+                apart = error(tl.where(meets, jumps, 0.0), tl.where(meets, corrections, 0.0))
+                new_start = tl.where(first, carry, finite_or(solved, ends))
                 again = ((sweep == 0) | ((apart > tolerance) & (sweep < CHUNKS))).to(tl.int32)
                 start = tl.where(again > 0, new_start, start)
                 worst = tl.where(again > 0, worst, tl.maximum(worst, apart))
@@ -192,7 +240,7 @@ def forward(
         sweeps = tl.maximum(sweeps, sweep)
         last = tl.minimum(CHUNKS - 1, (T - 1 - t0) // STEPS)
         carry = tl.sum(tl.where(k == last, h, 0.0), axis=0)[None, :]
-    tl.store(certificate + program * 2, worst)
+    tl.store(certificate + program * 2, or_nan(worst, carry, live))
     tl.store(certificate + program * 2 + 1, sweeps.to(tl.float32))
 
 
@@ -229,10 +277,10 @@ def newton(
             _, h = tl.associative_scan((A, shift), 0, affine)
         before = tl.where(first, carry, tl.gather(h, previous, axis=0))
         f, _ = _step(CELL, before, x0, x1, x2, a0, a1, a2)
-        worst = tl.maximum(worst, tl.max(tl.where(here, gap(f, h), 0.0)))
+        worst = tl.maximum(worst, tl.max(tl.where(here, gap(f, h, before), 0.0)))
         tl.store(out + t.to(tl.int64) * o_t + b * o_b + d, h, mask=here)
         carry = tl.sum(tl.where(i == tl.minimum(STEPS - 1, T - 1 - t0), h, 0.0), axis=0)[None, :]
-    tl.store(certificate + program * 2, worst)
+    tl.store(certificate + program * 2, or_nan(worst, carry, live))
     tl.store(certificate + program * 2 + 1, iterations * 1.0)
 
 

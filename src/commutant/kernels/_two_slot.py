@@ -8,26 +8,26 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._one_slot import finite_or, gap, tanh, times
+from ._one_slot import blend, error, finite_or, gap, grow, or_nan, remembered, tanh, times, weights
 
 
 @triton.jit
 def _gates(c, h, pf, pz, po, af, az, ao, wf, wo):
-    f = tl.sigmoid(af * h + pf + wf * c)
+    f, add = weights(af * h + pf + wf * c)
     z = tanh(az * h + pz)
-    new = z + f * (c - z)
+    new = blend(c, z, f, add)
     o = tl.sigmoid(ao * h + po + wo * new)
-    return f, z, new, o, tanh(new)
+    return f, add, z, new, o, tanh(new)
 
 
 @triton.jit
 def _step(c, h, pf, pz, po, af, az, ao, wf, wo):
     """The next state and the four derivatives, cc for dc'/dc, ch for dc'/dh and so on."""
-    f, z, new, o, squashed = _gates(c, h, pf, pz, po, af, az, ao, wf, wo)
-    s_f, s_o = (c - z) * f * (1 - f), squashed * o * (1 - o)
+    f, add, z, new, o, squashed = _gates(c, h, pf, pz, po, af, az, ao, wf, wo)
+    s_f, s_o = (c - z) * f * add, squashed * o * (1 - o)
     through = s_o * wo + o * (1 - squashed * squashed)
     cc = f + s_f * wf
-    ch = s_f * af + (1 - f) * (1 - z * z) * az
+    ch = s_f * af + add * (1 - z * z) * az
     return new, o * squashed, cc, ch, through * cc, s_o * ao + through * ch
 
 
@@ -87,7 +87,7 @@ def forward(
         c, h = start_c, start_h
         sweep, again = 0, 1
         while again > 0:
-            c, h = start_c, start_h
+            c, h, held_c, held_h = start_c, start_h, start_c, start_h
             Pcc = tl.full([CHUNKS, BLOCK], 1.0, tl.float32)
             Pch = tl.zeros([CHUNKS, BLOCK], tl.float32)
             Phc, Phh = Pch, Pcc
@@ -96,6 +96,7 @@ def forward(
                 here = (t < T) & live
                 pf, pz, po = _three(p, D, t.to(tl.int64) * p_t + b * p_b + d, here)
                 new_c, new_h, cc, ch, hc, hh = _step(c, h, pf, pz, po, af, az, ao, wf, wo)
+                held_c, held_h = tl.where(here, c, held_c), tl.where(here, h, held_h)
                 c, h = tl.where(here, new_c, c), tl.where(here, new_h, h)
                 Qcc, Qch = cc * Pcc + ch * Phc, cc * Pch + ch * Phh
                 Qhc, Qhh = hc * Pcc + hh * Phc, hc * Pch + hh * Phh
@@ -109,15 +110,25 @@ def forward(
                 again = 0
             else:
                 end_c, end_h = tl.gather(c, previous, axis=0), tl.gather(h, previous, axis=0)
-                off = tl.maximum(gap(end_c, start_c), gap(end_h, start_h))
-                apart = tl.max(tl.where((k > 0) & (t0 + k * STEPS < T) & live, off, 0.0))
                 u = tl.where(first, c, c - Pcc * start_c - Pch * start_h)
                 v = tl.where(first, h, h - Phc * start_c - Phh * start_h)
                 A, B = tl.where(first, 0.0, Pcc), tl.where(first, 0.0, Pch)
                 C, E = tl.where(first, 0.0, Phc), tl.where(first, 0.0, Phh)
                 _, _, _, _, u, v = tl.associative_scan((A, B, C, E, u, v), 0, affine2)
-                next_c = tl.where(first, carry_c, finite_or(tl.gather(u, previous, axis=0), end_c))
-                next_h = tl.where(first, carry_h, finite_or(tl.gather(v, previous, axis=0), end_h))
+                u, v = tl.gather(u, previous, axis=0), tl.gather(v, previous, axis=0)
+                own_c = tl.maximum(finite_or(tl.abs(c), 0.0), finite_or(tl.abs(held_c), 0.0))
+                own_h = tl.maximum(finite_or(tl.abs(h), 0.0), finite_or(tl.abs(held_h), 0.0))
+                part_c, part_h = remembered(tl.abs(Pcc) + tl.abs(Pch)), remembered(tl.abs(Phc) + tl.abs(Phh))
+                _, past = tl.associative_scan((tl.maximum(part_c, part_h), tl.maximum(own_c, own_h)), 0, grow)
+                past = tl.where(k > 0, tl.gather(past, previous, axis=0), 0.0)
+                size_c = tl.gather(tl.maximum(own_c, part_c * past), previous, axis=0)
+                size_h = tl.gather(tl.maximum(own_h, part_h * past), previous, axis=0)
+                off = tl.maximum(gap(end_c, start_c, size_c), gap(end_h, start_h, size_h))
+                grown = tl.maximum(gap(u, start_c, size_c), gap(v, start_h, size_h))
+                meets = (k > 0) & (t0 + k * STEPS < T) & live
+                apart = error(tl.where(meets, off, 0.0), tl.where(meets, grown, 0.0))
+                next_c = tl.where(first, carry_c, finite_or(u, end_c))
+                next_h = tl.where(first, carry_h, finite_or(v, end_h))
                 again = ((sweep == 0) | ((apart > tolerance) & (sweep < CHUNKS))).to(tl.int32)
                 start_c, start_h = tl.where(again > 0, next_c, start_c), tl.where(again > 0, next_h, start_h)
                 worst = tl.where(again > 0, worst, tl.maximum(worst, apart))
@@ -126,6 +137,7 @@ def forward(
         last = tl.minimum(CHUNKS - 1, (T - 1 - t0) // STEPS)
         carry_c = tl.sum(tl.where(k == last, c, 0.0), axis=0)[None, :]
         carry_h = tl.sum(tl.where(k == last, h, 0.0), axis=0)[None, :]
+    worst = or_nan(or_nan(worst, carry_c, live), carry_h, live)
     tl.store(certificate + program * 2, worst)
     tl.store(certificate + program * 2 + 1, sweeps.to(tl.float32))
 
@@ -164,7 +176,7 @@ def newton(
         before_c = tl.where(first, carry_c, tl.gather(c, previous, axis=0))
         before_h = tl.where(first, carry_h, tl.gather(h, previous, axis=0))
         new_c, new_h, _, _, _, _ = _step(before_c, before_h, pf, pz, po, af, az, ao, wf, wo)
-        off = tl.maximum(gap(new_c, c), gap(new_h, h))
+        off = tl.maximum(gap(new_c, c, before_c), gap(new_h, h, before_h))
         worst = tl.maximum(worst, tl.max(tl.where(here, off, 0.0)))
         target = out + t.to(tl.int64) * o_t + b * o_b + d
         tl.store(target, c, mask=here)
@@ -172,6 +184,7 @@ def newton(
         last = tl.minimum(STEPS - 1, T - 1 - t0)
         carry_c = tl.sum(tl.where(i == last, c, 0.0), axis=0)[None, :]
         carry_h = tl.sum(tl.where(i == last, h, 0.0), axis=0)[None, :]
+    worst = or_nan(or_nan(worst, carry_c, live), carry_h, live)
     tl.store(certificate + program * 2, worst)
     tl.store(certificate + program * 2 + 1, iterations * 1.0)
 
@@ -233,13 +246,13 @@ def backward(
             c, s = _two(h, D, (at - 1) * o_t + b * o_b + d, here & (t > 0))
             c, s = tl.where(t > 0, c, initial_c), tl.where(t > 0, s, initial_h)
             pf, pz, po = _three(p, D, at * p_t + b * p_b + d, here)
-            f, z, new, o, squashed = _gates(c, s, pf, pz, po, af, az, ao, wf, wo)
+            f, add, z, new, o, squashed = _gates(c, s, pf, pz, po, af, az, ao, wf, wo)
             gc, gh = _two(g, D, at * o_t + b * o_b + d, here)
             lam_c, lam_h = gc + in_c, gh + in_h
             d_o = lam_h * squashed * o * (1 - o)
             m = lam_c + lam_h * o * (1 - squashed * squashed) + d_o * wo
-            d_f = m * (c - z) * f * (1 - f)
-            d_z = m * (1 - f) * (1 - z * z)
+            d_f = m * (c - z) * f * add
+            d_z = m * add * (1 - z * z)
             target = d_p + at * q_t + b * q_b + d
             tl.store(target, d_f, mask=here)
             tl.store(target + D, d_z, mask=here)

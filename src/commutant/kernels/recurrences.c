@@ -33,7 +33,20 @@ INLINE float exponential(float x) {
     memcpy(&scale, &bits, 4);
     return y * scale;
 }
-INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE float below(float x) { return x > 0.0f ? 0.0f : x; }
+INLINE float size(float x) { return x < 0.0f ? -x : x; }
+/* The clamp of `exponential` alone would leave enough to let a huge input through a closed gate. */
+INLINE float vanishing(float x) { float y = exponential(x); return x < -87.0f ? 0.0f : y; }
+INLINE float sigmoid(float x) { float e = vanishing(-size(x)), large = 1.0f / (1.0f + e); return x < 0.0f ? e * large : large; }
+/* A gate's weight `to` and what it leaves, `from`: neither is rounded off where the other is almost 1. */
+#define WEIGHTS(to, from, logit) \
+    float to##_logit = logit, to##_e = vanishing(-size(to##_logit)), to##_large = 1.0f / (1.0f + to##_e), to##_small = to##_e * to##_large; \
+    float to = to##_logit < 0.0f ? to##_small : to##_large, from = to##_logit < 0.0f ? to##_large : to##_small;
+/* keep * old + add * fresh, in a step from the part with the larger weight: equal parts stay as they are. */
+INLINE float blend(float old, float fresh, float keep, float add) {
+    float forth = old + add * (fresh - old), back = fresh + keep * (old - fresh);
+    return keep < add ? back : forth;
+}
 /* Near zero by an odd polynomial: the quotient would lose the relative accuracy of small states. */
 INLINE float tangent(float x) {
     float z = x * x, far = 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f;
@@ -49,27 +62,27 @@ INLINE float positive(float x) { return x >= 0.0f ? x + 0.5f : sigmoid(x); }
 INLINE float positive_slope(float x) { float s = sigmoid(x); return x >= 0.0f ? 1.0f : s * (1.0f - s); }
 
 /* One slot: h is the state before, x0 x1 x2 the pre-activations, a0 a1 a2 the recurrent weights. */
-#define GRU_GATES float z = sigmoid(a0[i] * h[i] + x0[i]), r = sigmoid(a1[i] * h[i] + x1[i]), c = tangent(a2[i] * (h[i] * r) + x2[i]);
-#define GRU_STEP GRU_GATES new = h[i] + z * (c - h[i]);
-#define GRU_PULL GRU_GATES float d2 = lam * z * (1 - c * c), d0 = lam * (c - h[i]) * z * (1 - z), d1 = d2 * a2[i] * h[i] * r * (1 - r); \
+#define GRU_GATES WEIGHTS(z, keep, a0[i] * h[i] + x0[i]) float r = sigmoid(a1[i] * h[i] + x1[i]), c = tangent(a2[i] * (h[i] * r) + x2[i]);
+#define GRU_STEP GRU_GATES new = blend(h[i], c, keep, z);
+#define GRU_PULL GRU_GATES float d2 = lam * z * (1 - c * c), d0 = lam * (c - h[i]) * z * keep, d1 = d2 * a2[i] * h[i] * r * (1 - r); \
     w0[i] += d0 * h[i]; w1[i] += d1 * h[i]; w2[i] += d2 * h[i] * r; y2[i] = d2; \
-    back = lam * (1 - z) + d0 * a0[i] + d1 * a1[i] + d2 * a2[i] * r;
+    back = lam * keep + d0 * a0[i] + d1 * a1[i] + d2 * a2[i] * r;
 
-#define MINGRU_STEP float z = sigmoid(x0[i]); new = h[i] + z * (positive(x1[i]) - h[i]);
-#define MINGRU_PULL float z = sigmoid(x0[i]), d0 = lam * (positive(x1[i]) - h[i]) * z * (1 - z), d1 = lam * z * positive_slope(x1[i]); \
-    back = lam * (1 - z);
+#define MINGRU_STEP WEIGHTS(z, keep, x0[i]) new = blend(h[i], positive(x1[i]), keep, z);
+#define MINGRU_PULL WEIGHTS(z, keep, x0[i]) float d0 = lam * (positive(x1[i]) - h[i]) * z * keep, d1 = lam * z * positive_slope(x1[i]); \
+    back = lam * keep;
 
-/* f / (f + i) for two sigmoids, by their ratio: each may underflow alone */
-INLINE float below(float x) { return x > 0.0f ? 0.0f : x; }
-INLINE float size(float x) { return x < 0.0f ? -x : x; }
-#define MINLSTM_KEEP float keep = 1 / (1 + exponential(below(x1[i]) - below(x0[i])) * \
-    (1 + exponential(-size(x0[i]))) / (1 + exponential(-size(x1[i]))));
-#define MINLSTM_STEP MINLSTM_KEEP float v = positive(x2[i]); new = v + keep * (h[i] - v);
-#define MINLSTM_PULL MINLSTM_KEEP float s = lam * (h[i] - positive(x2[i])) * keep * (1 - keep), d0 = s * sigmoid(-x0[i]), d1 = -s * sigmoid(-x1[i]); \
-    y2[i] = lam * (1 - keep) * positive_slope(x2[i]); back = lam * keep;
+/* f / (f + i) and i / (f + i) for two sigmoids, by the ratio of the one with the larger logit: each may underflow alone. */
+#define MINLSTM_KEEP \
+    float apart = below(x1[i]) - below(x0[i]), f1 = 1 + exponential(-size(x0[i])), i1 = 1 + exponential(-size(x1[i])); \
+    float ratio = vanishing(-size(apart)) * (apart > 0.0f ? i1 / f1 : f1 / i1), large = 1.0f / (1.0f + ratio), small = ratio * large; \
+    float keep = apart > 0.0f ? small : large, add = apart > 0.0f ? large : small;
+#define MINLSTM_STEP MINLSTM_KEEP new = blend(h[i], positive(x2[i]), keep, add);
+#define MINLSTM_PULL MINLSTM_KEEP float s = lam * (h[i] - positive(x2[i])) * keep * add, d0 = s * sigmoid(-x0[i]), d1 = -s * sigmoid(-x1[i]); \
+    y2[i] = lam * add * positive_slope(x2[i]); back = lam * keep;
 
-#define SRU_STEP float f = sigmoid(a0[i] * h[i] + x1[i]); new = x0[i] + f * (h[i] - x0[i]);
-#define SRU_PULL float f = sigmoid(a0[i] * h[i] + x1[i]), d0 = lam * (1 - f), d1 = lam * (h[i] - x0[i]) * f * (1 - f); \
+#define SRU_STEP WEIGHTS(f, add, a0[i] * h[i] + x1[i]) new = blend(h[i], x0[i], f, add);
+#define SRU_PULL WEIGHTS(f, add, a0[i] * h[i] + x1[i]) float d0 = lam * add, d1 = lam * (h[i] - x0[i]) * f * add; \
     w0[i] += d1 * h[i]; back = lam * f + d1 * a0[i];
 
 #define POINTERS(GATES) \
@@ -123,7 +136,7 @@ ONE_SLOT(sru, 2, 1, SRU_STEP, SRU_PULL)
 
 /* Two slots, c and h, a pair of rows of channels. */
 #define LSTM_GATES \
-    float f = sigmoid(af[i] * h[i] + x0[i] + wf[i] * c[i]), z = tangent(az[i] * h[i] + x1[i]), u = z + f * (c[i] - z); \
+    WEIGHTS(f, add, af[i] * h[i] + x0[i] + wf[i] * c[i]) float z = tangent(az[i] * h[i] + x1[i]), u = blend(c[i], z, f, add); \
     float o = sigmoid(ao[i] * h[i] + x2[i] + wo[i] * u), v = tangent(u);
 #define LSTM_WEIGHTS \
     const float *restrict af = a + d, *restrict az = af + D, *restrict ao = az + D, *restrict wf = ao + D, *restrict wo = wf + D;
@@ -162,7 +175,7 @@ void lstm_backward(const float *p, const float *a, const float *h0, const float 
                 LSTM_GATES
                 float lam_c = to_c[i] + carried_c[i], lam_h = to_h[i] + carried_h[i];
                 float d_o = lam_h * v * o * (1 - o), m = lam_c + lam_h * o * (1 - v * v) + d_o * wo[i];
-                float d_f = m * (c[i] - z) * f * (1 - f), d_z = m * (1 - f) * (1 - z * z);
+                float d_f = m * (c[i] - z) * f * add, d_z = m * add * (1 - z * z);
                 y0[i] = d_f; y1[i] = d_z; y2[i] = d_o;
                 w[0][i] += d_f * h[i]; w[1][i] += d_z * h[i]; w[2][i] += d_o * h[i];
                 w[3][i] += d_f * c[i]; w[4][i] += d_o * u;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..algebra import Structure
 from ..algebra._linear_scan import apply_map, compose_maps, identity_map, scan_time, transpose_map
 from ._cell import Cell, Tensors
 from ._find import WARM_UP, Options, SolveInfo, adjoint, find_trajectory, widened
-from ._trajectory import defect
+from ._trajectory import defect, relay
 
 
 def solve_across(
@@ -124,16 +125,21 @@ def _find(
         sweeps += 1
         # the starts travel too: each rank judges the numbers of all ranks, and they judge alike
         end = states[-1] if len(states) else starts[rank]
-        both = _gather(torch.stack([starts[rank], end, torch.full_like(end, float(error is not None))]), group)
-        _raise_together(error, both[:, 2].flatten(1).amax(1) > 0 if end.numel() else torch.zeros(size))
-        starts, ends = both[:, 0], both[:, 1]
-        mismatch = defect(ends[:-1], starts[1:])
-        if mismatch <= tolerance or sweeps > size:
+        before = states[-2] if len(states) > 1 else starts[rank]
+        said = torch.stack([starts[rank], end, before, torch.full_like(end, float(error is not None))])
+        everywhere = _gather(said, group)
+        _raise_together(error, everywhere[:, 3].flatten(1).amax(1) > 0 if end.numel() else torch.zeros(size))
+        starts, ends, befores = everywhere[:, 0], everywhere[:, 1], everywhere[:, 2]
+        mismatch = defect(ends[:-1], starts[1:], befores[:-1])
+        if mismatch == 0 or sweeps > size:
             break
         product = _product(cell, x, starts[rank], params, states)
         products = _gather(product, group)
-        starts = _correct(starts, ends, products, cell.structure)
-    residual = max(info.residual, mismatch)
+        corrected, mismatch = relay(starts, ends, befores, products, cell.structure)
+        if mismatch <= tolerance:
+            break
+        starts = corrected
+    residual = info.residual if math.isnan(info.residual) else max(info.residual, mismatch)
     converged = info.converged and mismatch <= tolerance
     return states, starts[rank], SolveInfo(info.method, sweeps, residual, mismatch, converged, info.fell_back)
 
@@ -142,14 +148,6 @@ def _local(cell: Cell, x: Tensors, start: Tensor, params: Tensors, options: Opti
     if x[0].shape[0] == 0:
         return start.new_empty((0, *start.shape)), SolveInfo("sequential", 0, 0.0, 0.0, True)
     return find_trajectory(cell, x, start, params, options)
-
-
-def _correct(starts: Tensor, ends: Tensor, products: Tensor, structure: Structure) -> Tensor:
-    new = starts.clone()
-    for k in range(len(starts) - 1):
-        moved = ends[k] + apply_map(products[k], new[k] - starts[k], structure)
-        new[k + 1] = torch.where(moved.isfinite(), moved, ends[k])
-    return new
 
 
 def _jacobians(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Tensor) -> Tensor:
@@ -167,6 +165,16 @@ def _product(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Ten
         odd = maps[-1:] if len(maps) % 2 else maps[:0]
         maps = torch.cat([compose_maps(maps[1::2], maps[: len(maps) // 2 * 2 : 2], cell.structure), odd])
     return maps[0]
+
+
+def _handed_back(maps: Tensor, gradient: Tensor, arriving: Tensor, structure: Structure) -> Tensor:
+    """The gradient of the state that a stretch starts from; `maps` are the transposed Jacobians of its steps."""
+    if len(gradient) == 0:
+        return arriving
+    gradient = torch.cat([gradient[:-1], gradient[-1:] + arriving])
+    behind = torch.cat([maps[1:], torch.zeros_like(maps[:1])])
+    lam = scan_time(behind, gradient, torch.zeros_like(arriving), structure, True)
+    return apply_map(maps[0], lam[0], structure)
 
 
 class _Across(torch.autograd.Function):
@@ -202,16 +210,16 @@ class _Across(torch.autograd.Function):
         with torch.autocast(h0.device.type, enabled=False):
             # what a stretch hands back to the one before is affine in what it gets from the one behind
             product = transpose_map(_product(cell, x, start, params, states), structure).contiguous()
-            shift = torch.zeros_like(start)
-            if len(states):
-                maps = transpose_map(_jacobians(cell, x, start, params, states), structure)
-                behind = torch.cat([maps[1:], torch.zeros_like(maps[:1])])
-                lam = scan_time(behind, gradient, torch.zeros_like(start), structure, True)
-                shift = apply_map(maps[0], lam[0], structure)
-            products, shifts = _gather(product, group), _gather(shift, group)
+            maps = transpose_map(_jacobians(cell, x, start, params, states), structure) if len(states) else product[:0]
             arriving = torch.zeros_like(start)
-            for k in range(len(shifts) - 1, rank, -1):
-                arriving = shifts[k] + apply_map(products[k], arriving, structure)
+            products = _gather(product, group)
+            shifts = _gather(_handed_back(maps, gradient, arriving, structure), group)
+            finite = bool(products.isfinite().all() & shifts.isfinite().all())
+            for k in range(len(shifts) - 1, 0, -1):
+                if not finite:  # a product over a stretch overflows where its steps, one by one, need not: in turn
+                    shifts = _gather(_handed_back(maps, gradient, arriving, structure), group)
+                if k > rank:
+                    arriving = shifts[k] + (apply_map(products[k], arriving, structure) if finite else 0)
             if len(states):
                 gradient = gradient.clone()
                 gradient[-1] += arriving

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..algebra._blend import blend, both_weights
 from ..kernels import Fused, fused_method, fused_recurrence, register_reference
 from ._cell import Cell, Tensors
 from ._find import Options, SolveInfo, loop
@@ -38,23 +40,26 @@ class GRU(GatedCell):
     gates, recurrent, bound = 3, 3, 1.0
 
     def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
-        z, _, c = self._gates(state, x, params)
-        return torch.lerp(state, c, z)
+        opening, _, c = self._gates(state, x, params)
+        return blend(state, c, opening)
 
     def _gates(self, h: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Tensor, Tensor]:
+        """The logit of z, r and c."""
         (pre,), (a,) = x, params
-        z, r = torch.sigmoid(torch.addcmul(pre[..., :2, :], h.unsqueeze(-2), a[:2])).unbind(-2)
-        return z, r, torch.tanh(torch.addcmul(pre[..., 2, :], h * r, a[2]))
+        opening, reset = torch.addcmul(pre[..., :2, :], h.unsqueeze(-2), a[:2]).unbind(-2)
+        r = torch.sigmoid(reset)
+        return opening, r, torch.tanh(torch.addcmul(pre[..., 2, :], h * r, a[2]))
 
     def linearize(self, state: Tensor, x: Tensors, params: Tensors, out: Tensors = ()) -> tuple[Tensor, Any]:
         h, (a_z, a_r, a_c) = state, params[0].unbind(0)
-        z, r, c = self._gates(h, x, params)
+        opening, r, c = self._gates(h, x, params)
+        z, keep, small = both_weights(opening)
         slope = out[0] if out else torch.empty_like(x[0])  # of h' with respect to each pre-activation
-        s_z = _sigmoid_backward.grad_input(c - h, z, grad_input=slope[..., 0, :])
+        s_z = _sigmoid_backward.grad_input(c - h, small, grad_input=slope[..., 0, :])
         s_c = _tanh_backward.grad_input(z, c, grad_input=slope[..., 2, :])
         through = s_c * a_c
         s_r = _sigmoid_backward.grad_input(through * h, r, grad_input=slope[..., 1, :])
-        jacobian = torch.addcmul(1 - z, through, r).addcmul_(s_z, a_z).addcmul_(s_r, a_r)
+        jacobian = torch.addcmul(keep, through, r).addcmul_(s_z, a_z).addcmul_(s_r, a_r)
         return jacobian, (slope, h, r)
 
     def pullback(self, context: Any, gradient: Tensor, out: Tensors) -> list[Tensor | None]:
@@ -76,23 +81,25 @@ class LSTM(GatedCell):
         return torch.stack([c, h], -2)
 
     def _gates(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, ...]:
+        """The logit of f, then z, c', o and h'."""
         c, h = state.unbind(-2)
         p_f, p_z, p_o = x[0].unbind(-2)
         a_f, a_z, a_o, w_f, w_o = params[0].unbind(0)
-        f = torch.sigmoid(torch.addcmul(p_f, h, a_f).addcmul(c, w_f))
+        forget = torch.addcmul(p_f, h, a_f).addcmul(c, w_f)
         z = torch.tanh(torch.addcmul(p_z, h, a_z))
-        new = torch.lerp(z, c, f)
+        new = blend(z, c, forget)
         o = torch.sigmoid(torch.addcmul(p_o, h, a_o).addcmul(new, w_o))
-        return f, z, new, o, o * torch.tanh(new)
+        return forget, z, new, o, o * torch.tanh(new)
 
     def linearize(self, state: Tensor, x: Tensors, params: Tensors, out: Tensors = ()) -> tuple[Tensor, Any]:
         c, h = state.unbind(-2)
         a_f, a_z, a_o, w_f, w_o = params[0].unbind(0)
-        f, z, new, o, _ = self._gates(state, x, params)
+        forget, z, new, o, _ = self._gates(state, x, params)
+        f, add, small = both_weights(forget)
         squashed = torch.tanh(new)
         s_o = _sigmoid_backward(squashed, o)  # of h' with respect to p_o
         k = torch.addcmul(_tanh_backward(o, squashed), s_o, w_o)  # of h' with respect to c'
-        s_f, s_z = _sigmoid_backward(c - z, f), _tanh_backward(1 - f, z)  # of c' with respect to p_f and p_z
+        s_f, s_z = _sigmoid_backward(c - z, small), _tanh_backward(add, z)  # of c' with respect to p_f and p_z
         cc = torch.addcmul(f, s_f, w_f)
         ch = torch.addcmul(s_f * a_f, s_z, a_z)
         hh = torch.addcmul(s_o * a_o, k, ch)
@@ -120,7 +127,7 @@ class MinGRU(GatedCell):
 
     def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
         p_z, p_h = x[0].unbind(-2)
-        return torch.lerp(state, _positive(p_h), torch.sigmoid(p_z))
+        return blend(state, _positive(p_h), p_z)
 
 
 class MinLSTM(GatedCell):
@@ -131,8 +138,8 @@ class MinLSTM(GatedCell):
     def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
         p_f, p_i, p_h = x[0].unbind(-2)
         # f / (f + i) without a quotient of two numbers that may both underflow
-        keep = torch.sigmoid(torch.nn.functional.logsigmoid(p_f) - torch.nn.functional.logsigmoid(p_i))
-        return torch.lerp(_positive(p_h), state, keep)
+        keep = torch.nn.functional.logsigmoid(p_f) - torch.nn.functional.logsigmoid(p_i)
+        return blend(_positive(p_h), state, keep)
 
 
 def _positive(x: Tensor) -> Tensor:
@@ -146,7 +153,7 @@ class SRU(GatedCell):
 
     def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
         p_c, p_f = x[0].unbind(-2)
-        return torch.lerp(p_c, state, torch.sigmoid(torch.addcmul(p_f, state, params[0][0])))
+        return blend(p_c, state, torch.addcmul(p_f, state, params[0][0]))
 
 
 class SLSTM(GatedCell):
@@ -197,7 +204,7 @@ def read_info(info: SolveInfo | Fused) -> SolveInfo:
     if isinstance(info, SolveInfo):
         return info
     sweeps, mismatch = info.read()
-    return SolveInfo(info.method, sweeps, mismatch, mismatch, True)
+    return SolveInfo(f"{info.method}-{info.language}", sweeps, mismatch, mismatch, not math.isnan(mismatch))
 
 
 def _register(name: str, cell: GatedCell) -> None:

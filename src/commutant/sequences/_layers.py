@@ -151,7 +151,7 @@ class ParallelRecurrence(nn.Module):
             if self.dropout and layer + 1 < self.num_layers:
                 hidden = nn.functional.dropout(hidden, self.dropout, self.training)
         self._infos = tuple(infos)
-        self.fallbacks += sum(isinstance(info, SolveInfo) and not info.converged for info in infos)
+        self.fallbacks += sum(isinstance(info, SolveInfo) and bool(info.fell_back) for info in infos)
         return ragged.restore(hidden), self._export(finals, ragged.batched)
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -206,7 +206,7 @@ class ParallelRecurrence(nn.Module):
             pre = pre if bias is None else pre + bias
         pre = pre.unflatten(-1, (-1, self.hidden_size))
         if self.a_max is not None:
-            recurrent = _clip(recurrent, self.a_max)
+            recurrent = clip_weights(recurrent, self.a_max)
         return pre, recurrent
 
     def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
@@ -275,5 +275,6 @@ class _Clip(torch.autograd.Function):
         return gradient.masked_fill(outward, 0), None
 
 
-def _clip(weight: Tensor, limit: float) -> Tensor:
+def clip_weights(weight: Tensor, limit: float) -> Tensor:
+    """Clip recurrent weights; one at or beyond its limit still trains back inside."""
     return _Clip.apply(weight, limit)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ..algebra._blend import blend
 from ..laws import BatchIndependence, Causality, Draw, breaks, obeys
 from ..laws import Law as _Law
 from ._layers import ParallelRecurrence
@@ -162,7 +162,7 @@ class SRU(ParallelRecurrence):
 
     def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
         p_r, p_s = pre.unbind(-2)
-        return torch.lerp(p_s, states, torch.sigmoid(p_r + weights[0] * before))
+        return blend(p_s, states, p_r + weights[0] * before)
 
 
 @_states_laws

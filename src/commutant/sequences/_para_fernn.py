@@ -14,6 +14,7 @@ from ._flow_actions import FlowAction
 from ._flow_cells import POOLS, pool_slices
 from ._flows import Flow, Translation
 from ._gated import read_info, solve_gated
+from ._layers import clip_weights
 
 
 def _para_case(law: Any) -> Any:
@@ -77,7 +78,10 @@ class ParaFERNN(nn.Module):
         self.flow, self.hidden_channels, self.pad, self.pool = flow, hidden_channels, kernel_size // 2, pool
         self.a_max, self.solver, self.in_channels = a_max, solver, in_channels
         self.input = flow.input_map(in_channels, 3 * hidden_channels, kernel_size, True)
-        self.weight_hh = nn.Parameter(self._clipped(torch.randn(3, hidden_channels) * 0.3))
+        self.weight_hh = nn.Parameter(torch.randn(3, hidden_channels) * 0.3)
+        if a_max is not None:
+            with torch.no_grad():
+                self.weight_hh.clamp_(-a_max, a_max)
         self.info: tuple[SolveInfo, ...] = ()
 
     def forward(self, x: Tensor, h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -95,7 +99,7 @@ class ParaFERNN(nn.Module):
         moving = pre.transpose(0, 1).unsqueeze(1).expand(-1, slices, -1, -1, -1)
         moving = moving.gather(-1, paths[:, :, None, None].expand(-1, -1, batch, 3 * width, -1))
         moving = moving.unflatten(3, (3, width)).permute(0, 2, 3, 1, 4, 5).flatten(3)  # (time, batch, 3, lanes)
-        weight = self._clipped(self.weight_hh)
+        weight = self.weight_hh if self.a_max is None else clip_weights(self.weight_hh, self.a_max)
         lanes = weight[:, None, :, None].expand(3, slices, width, pre.shape[-1]).reshape(3, -1)
         if h_0 is None:
             start = moving.new_zeros(batch, moving.shape[-1])
@@ -113,9 +117,6 @@ class ParaFERNN(nn.Module):
         still = states.gather(-1, back[:, None, :, None].expand(-1, batch, -1, width, -1))
         out = still.transpose(0, 1).unflatten(-1, space)
         return pool_slices(out, self.pool, 2), out[:, -1]
-
-    def _clipped(self, weight: Tensor) -> Tensor:
-        return weight if self.a_max is None else weight.clamp(-self.a_max, self.a_max)
 
     def _paths(self, length: int, space: tuple[int, ...]) -> Tensor:
         """`(time, V, places)`: the place where each path of each slice is at each time."""

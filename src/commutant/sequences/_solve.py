@@ -50,7 +50,7 @@ def solve_recurrence(
         params: further tensors that step uses; gradients reach these, not tensors that step closes over.
         structure: what the Jacobian couples; `"auto"` finds it by probing, another value is verified by probing.
         bound: a number that |state| never exceeds if h0 does not; makes `tabulated` possible.
-        max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 4 for shooting.
+        max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 6 for shooting.
         tol: the relative step defect that counts as solved; default 8 units in the last place.
         on_fail: what to do when the certificate is not met: go on with the next method, raise, or go on and warn.
         group: a `torch.distributed` process group over which time is split: x holds the steps of this rank, which may

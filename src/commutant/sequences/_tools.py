@@ -46,7 +46,7 @@ class ParallelCell(nn.Module):
             step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound, group=group
         )
         self.info = (info,)
-        self.fallbacks += not info.converged
+        self.fallbacks += bool(info.fell_back)
         return y, y[:, -1] if y.shape[1] else h_0
 
     def _state_shape(self) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ class AgreementReport:
     """A recurrence beside its own loop.
 
     Attributes:
-        max_error: the largest difference of the outputs, relative to max(1, |output|).
+        max_error: the largest difference of the outputs, relative to the largest output of the same channel over time.
         gradient_error: the largest difference of the gradients of x and the parameters, relative to each maximum.
         first_bad_step: the first step whose output is off by more than the tolerance; None when there is none.
         tolerance: what was allowed.
@@ -160,10 +160,12 @@ def check_parallel(
         for part, was in training.items():
             part.training = was
     tolerance = 1000 * torch.finfo(y.dtype).eps if tolerance is None else tolerance
-    gap = (y - expected).abs() / expected.abs().clamp(min=1)
-    gap = gap.masked_fill(y.isnan() & expected.isnan(), 0).nan_to_num(nan=torch.inf)
     time = 0 if isinstance(module, ParallelRecurrence) and not module.batch_first else 1
-    bad = (gap > tolerance).movedim(min(time, gap.dim() - 1), 0).flatten(1).any(1).nonzero() if gap.numel() else gap
+    time = min(time, y.dim() - 1)
+    size = expected.abs().nan_to_num(nan=0.0, posinf=0.0).amax(time, keepdim=True)  # of each channel over time
+    gap = (y - expected).abs() / size.clamp(min=torch.finfo(y.dtype).tiny)
+    gap = gap.masked_fill((y == expected) | (y.isnan() & expected.isnan()), 0).nan_to_num(nan=torch.inf)
+    bad = (gap > tolerance).movedim(time, 0).flatten(1).any(1).nonzero() if gap.numel() else gap
     gradient = max((_gradient_error(a, b) for a, b in zip(grads, expected_grads, strict=True)), default=0.0)
     first = int(bad[0]) if bad.numel() else None
     return AgreementReport(float(gap.max()) if gap.numel() else 0.0, gradient, first, tolerance, info)

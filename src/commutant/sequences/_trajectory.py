@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ..algebra import Structure
 from ..algebra._kalman import ScalarKalman
 from ..algebra._linear_scan import apply_map, chunk_count, compose_maps, identity_map, scan_time
 from ._cell import Cell, Tensors
@@ -37,12 +38,13 @@ class Problem:
 
     def residual(self, h: Tensor) -> float:
         """The largest defect |f(h_{t-1}, x_t) - h_t| of a trajectory."""
-        return defect(self.cell.step(self.before(h), self.x, self.params), h)
+        before = self.before(h)
+        return defect(self.cell.step(before, self.x, self.params), h, before)
 
 
 @dataclass
 class Attempt:
-    """A trajectory with the evidence for it."""
+    """A trajectory with the evidence for it; mismatch and residual as in `SolveInfo`."""
 
     h: Tensor
     iterations: int
@@ -50,18 +52,22 @@ class Attempt:
     residual: float | None = None
 
 
-def defect(found: Tensor, expected: Tensor) -> float:
-    """The largest difference relative to max(s, |expected|), with s = 1 or the largest state if that is smaller.
+def defect(found: Tensor, expected: Tensor, before: Tensor) -> float:
+    """Return the largest difference of two states, relative to the larger of |expected| and |before|, entry by entry.
 
-    Equal infinities and NaNs agree.
+    `before` is what the states came from: a step that passes through zero is rounded to the size of its start. Equal
+    infinities and NaNs agree; one alone never does.
     """
     if found.numel() == 0:
         return 0.0
-    size = expected.abs()
-    floor = size.nan_to_num(posinf=1.0).max().clamp(torch.finfo(size.dtype).tiny, 1)
-    gap = (found - expected).abs() / torch.maximum(size, floor)
-    gap = gap.masked_fill((found == expected) | (found.isnan() & expected.isnan()), 0)
-    return float(gap.nan_to_num(nan=torch.inf).max())
+    size = torch.maximum(expected.abs(), before.abs().nan_to_num(nan=0.0, posinf=0.0))
+    gap = (found - expected).abs() / size.clamp(min=torch.finfo(size.dtype).tiny)
+    return float(gap.masked_fill(agree(found, expected), 0).nan_to_num(nan=torch.inf, posinf=torch.inf).max())
+
+
+def agree(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors are equal, NaNs included."""
+    return (a == b) | (a.isnan() & b.isnan())
 
 
 def sequential(problem: Problem) -> Attempt:
@@ -104,7 +110,15 @@ class Chunks:
         for j in range(self.size):
             state = self.step(state, j)
             self.view[:, j] = state
-        return defect(state[:-1], starts[1:])
+        return self.mismatch(starts)
+
+    def before(self, starts: Tensor) -> Tensor:
+        """The states one step before the ends."""
+        return self.view[:, -2] if self.size > 1 else starts
+
+    def mismatch(self, starts: Tensor) -> float:
+        """The largest jump from the end of a chunk to the start of the next."""
+        return defect(self.view[:-1, -1], starts[1:], self.before(starts)[:-1])
 
     def repair(self, starts: Tensor) -> tuple[Tensor, float]:
         """Start every chunk where the one before ended, until it joins the trajectory that it had."""
@@ -112,14 +126,14 @@ class Chunks:
         state = new
         for j in range(self.size):
             state = self.step(state, j)
-            joined = j % 8 == 7 and defect(state, self.view[:, j]) <= self.problem.tolerance
+            joined = j % 8 == 7 and bool(agree(state, self.view[:, j]).all())
             self.view[:, j] = state
             if joined:
                 break
-        return new, defect(self.view[:-1, -1], new[1:])
+        return new, self.mismatch(new)
 
-    def correct(self, starts: Tensor) -> Tensor:
-        """Newton's method on the boundaries alone: each jump travels on through the derivatives of the chunks."""
+    def correct(self, starts: Tensor) -> tuple[Tensor, float]:
+        """Newton's method on the boundaries alone; see `relay`."""
         cell, structure = self.problem.cell, self.problem.cell.structure
         total = identity_map(starts, structure)
         state = starts
@@ -127,11 +141,7 @@ class Chunks:
             jacobian, _ = cell.linearize(state, tuple(leaf[:, j] for leaf in self.x), self.problem.params)
             total = compose_maps(jacobian, total, structure)
             state = self.view[:, j]
-        new = starts.clone()
-        for k in range(self.count - 1):
-            moved = self.view[k, -1] + apply_map(total[k], new[k] - starts[k], structure)
-            new[k + 1] = torch.where(moved.isfinite(), moved, self.view[k, -1])
-        return new
+        return relay(starts, self.view[:, -1], self.before(starts), total, structure)
 
     def finish(self) -> Tensor:
         """The steps behind the last chunk."""
@@ -142,11 +152,35 @@ class Chunks:
         return self.h
 
 
+def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, structure: Structure) -> tuple[Tensor, float]:
+    """Carry the jumps between stretches of time on through their derivatives; return better starts and the old error.
+
+    To first order, the correction of a start is its error, that of all jumps before it taken together. It is relative
+    to what the state is rounded to: to its own size, and to that of the past as far as it is remembered.
+    """
+    new, size = starts.clone(), starts.abs()
+    moved = torch.empty_like(starts[1:])
+    for k in range(len(starts) - 1):
+        jump = new[k] - starts[k]
+        still = jump == 0 if structure == "diagonal" else (jump == 0).all()  # even where the derivative overflows
+        moved[k] = torch.where(still, ends[k], ends[k] + apply_map(products[k], jump, structure))
+        new[k + 1] = torch.where(moved[k].isfinite(), moved[k], ends[k])
+        most = size[k] if structure == "diagonal" else size[k].amax(-2 if structure == "blocks" else -1, keepdim=True)
+        remembered = torch.minimum(apply_map(products[k].abs(), size[k], structure), most).nan_to_num(
+            nan=0.0, posinf=0.0
+        )
+        size[k + 1] = torch.maximum(
+            torch.maximum(ends[k].abs(), before[k].abs()).nan_to_num(nan=0.0, posinf=0.0), remembered
+        )
+    return new, defect(moved, starts[1:], size[1:])
+
+
 def multishoot(problem: Problem, max_iters: int, count: int, warm_up: int) -> Attempt:
     """Multiple shooting: guess the states at the chunk boundaries, run all chunks at once, make the ends meet.
 
     The guess forgets everything older than the warm-up. A cell that forgets as fast is solved by one sweep; else the
     chunks are repaired from their neighbours' ends, then corrected by Newton's method on the boundary states alone.
+    Jumps are accepted when all of them together, carried on to the end, are within the tolerance.
     """
     chunks = Chunks(problem, count)
     return _shoot(chunks, chunks.warm_up(warm_up), max_iters)
@@ -154,11 +188,14 @@ def multishoot(problem: Problem, max_iters: int, count: int, warm_up: int) -> At
 
 def _shoot(chunks: Chunks, starts: Tensor, max_iters: int) -> Attempt:
     mismatch, iterations = chunks.sweep(starts), 1
-    if mismatch > chunks.problem.tolerance and iterations < max_iters:
+    if mismatch > 0 and iterations < max_iters:
         starts, mismatch = chunks.repair(starts)
         iterations += 1
-    while mismatch > chunks.problem.tolerance and iterations < max_iters:
-        starts = chunks.correct(starts)
+    while mismatch > 0:
+        corrected, mismatch = chunks.correct(starts)
+        if mismatch <= chunks.problem.tolerance or iterations >= max_iters:
+            break
+        starts = corrected
         mismatch = chunks.sweep(starts)
         iterations += 1
     return Attempt(chunks.finish(), iterations, mismatch)
@@ -209,7 +246,7 @@ def newton_like(problem: Problem, method: str, max_iters: int, trust: float = 1e
     while iterations < max_iters:
         before = problem.before(h)
         f = cell.step(before, problem.x, problem.params)
-        residual = defect(f, h)
+        residual = defect(f, h, before)
         if residual <= problem.tolerance or not h.isfinite().all():
             break
         h = _newton_update(problem, method, h, before, f, structure, trust)
@@ -239,11 +276,13 @@ def _newton_update(
 
 
 def _boundary_check(problem: Problem, h: Tensor) -> float:
-    """Small defects may still add up where errors grow: rerun the chunks and compare their ends."""
+    """Rerun the chunks and add up what their ends are off by: many small defects may sum to a large error."""
     if not h.isfinite().all():
         return torch.inf
     count = chunk_count(problem.length, problem.h0.numel(), 32)
     chunks = Chunks(problem, count)
     starts = torch.cat([problem.h0[None], h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[:-1, -1]])
-    chunks.sweep(starts)
-    return defect(chunks.view[:, -1], h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[:, -1])
+    last = h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[-1:, -1]
+    before = h[max(chunks.body - 2, 0)][None]
+    mismatch = max(chunks.sweep(starts), defect(chunks.view[-1:, -1], last, before))
+    return max(mismatch, chunks.correct(starts)[1]) if mismatch > 0 else mismatch

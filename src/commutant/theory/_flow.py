@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
+from ..algebra._clip import clip
 from ._criticality import Source, as_activation, check_variances
 
 _LARGEST = 1e90  # kernel that is integrated over
@@ -97,7 +98,8 @@ def kernel_flow(
         if rho is not None:
             both = bias_variance + weight_variance * act.dual(unit, unit, rho * unit) + gamma**2 * rho * unit
             same = bias_variance + weight_variance * act.g(unit) + gamma**2 * unit
-            rho = torch.where(same > 0, both / torch.where(same > 0, same, 1.0), rho).clamp(-1, 1)
+            rho = torch.where(same > 0, both / torch.where(same > 0, same, 1.0), rho)
+            rho = clip(rho, -1.0, 1.0)
         k = new
         kernels.append(k)
         log_kernels.append(log_k)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Activation
+from ..algebra._clip import clip
 from ._criticality import Source, as_activation
 
 ALPHA = 1.6732632423543772848170429916717
@@ -94,8 +95,9 @@ def selu_parts(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     peak = torch.exp(-at.square()) * (safe / (2 * math.pi)).sqrt()
     once, twice = (_exponential_below(m, safe, k) for k in (1, 2))
     parts = (m * above + peak, once - below, (m.square() + safe) * above + m * peak, twice - 2 * once + below)
-    fixed = torch.expm1(m.clamp(max=0))
-    limits = (m.clamp(min=0), fixed, m.clamp(min=0).square(), fixed.square())
+    # by |m|, whose slope at zero is zero: there each side has half of the mass
+    up, down = (m + m.abs()) / 2, torch.expm1((m - m.abs()) / 2)
+    limits = (up, down, up.square(), down.square())
     out = [torch.where(random, part, limit) for part, limit in zip(parts, limits, strict=True)]
     return out[0], out[1], out[2], out[3]
 
@@ -104,7 +106,7 @@ def _exponential_below(m: Tensor, v: Tensor, k: int) -> Tensor:
     """$E e^{kz} 1_{z<0}$; by the scaled error function where e^{km} would overflow."""
     at = (m + k * v) / (2 * v).sqrt()
     scaled = torch.exp(-m.square() / (2 * v)) * torch.special.erfcx(at.clamp(min=0))
-    plain = torch.exp((k * m + k**2 * v / 2).clamp(max=0)) * torch.special.erfc(at.clamp(max=0))
+    plain = torch.exp((k * m + k**2 * v / 2).clamp(max=0)) * torch.special.erfc(clip(at, high=0.0))
     return torch.where(at > 0, scaled, plain) / 2
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..algebra._clip import clip
 from ._criticality import Source, as_activation
 from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments, selu_parts
 
@@ -88,7 +89,7 @@ class SELU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The activation, elementwise, in the dtype of x."""
         y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        return (self.scale * torch.where(y > 0, y, self.alpha * torch.expm1(y.clamp(max=0)))).to(x.dtype)
+        return (self.scale * torch.where(y > 0, y, self.alpha * torch.expm1(clip(y, high=0.0)))).to(x.dtype)
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance of the activation over a Gaussian, in closed form."""
