@@ -308,6 +308,8 @@ def test_errors(unchecked):
         (lambda: model(), "input_ids or inputs_embeds"),
         (lambda: model(ids, attention_mask=torch.zeros(2, 9)), "every token"),
         (lambda: model(ids, attention_mask=torch.ones(2, 5)), r"attention_mask must be .*\(2, 9\), got \(2, 5\)"),
+        (lambda: model(ids[:1], state=model(ids).state), "state must hold 1 rows as the tokens, got 2"),
+        (lambda: model.generate(ids[:1], state=model(ids).state, max_new_tokens=1), "state must hold 1 rows"),
         (lambda: model(ids, labels=ids[:, 1:]), r"labels must be .*\(2, 9\), got \(2, 8\)"),
         (lambda: small("elman"), "'elman'"),
         (lambda: model.generate(ids, attention_mask=torch.eye(9)[[0, 1]], max_new_tokens=2), "padding_side='left'"),

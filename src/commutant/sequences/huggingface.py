@@ -194,7 +194,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give input_ids or inputs_embeds, and not both")
         x = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        _check_beside(x, attention_mask, labels)
+        _check_beside(x, attention_mask, labels, state)
         order = back = lengths = None
         if attention_mask is not None and not attention_mask[:, -x.shape[1] :].all():
             order, back, lengths = _tokens_first(attention_mask[:, -x.shape[1] :].bool())
@@ -236,7 +236,8 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         prompt = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         if state is not None:  # one for each prompt, which may have been repeated for beams or samples
             rows = torch.arange(len(state[0][0]), device=state[0][0].device)
-            state = _take_rows(state, rows.repeat_interleave(next(iter(prompt.values())).shape[0] // len(rows)))
+            repeats = max(1, next(iter(prompt.values())).shape[0] // max(1, len(rows)))
+            state = _take_rows(state, rows.repeat_interleave(repeats))
         return {
             **prompt,
             "attention_mask": attention_mask,
@@ -269,13 +270,16 @@ _hf.AutoConfig.register(ParaRNNConfig.model_type, ParaRNNConfig, exist_ok=True)
 _hf.AutoModelForCausalLM.register(ParaRNNConfig, ParaRNNForCausalLM, exist_ok=True)
 
 
-def _check_beside(x: Tensor, mask: Tensor | None, labels: Tensor | None) -> None:
+def _check_beside(x: Tensor, mask: Tensor | None, labels: Tensor | None, state: list[BlockState] | None) -> None:
     if mask is not None and (mask.dim() != 2 or mask.shape[0] != x.shape[0] or mask.shape[1] < x.shape[1]):
         raise InputError(
             f"attention_mask must be (batch, time) as the tokens, {tuple(x.shape[:2])}, got {tuple(mask.shape)}"
         )
     if labels is not None and labels.shape != x.shape[:2]:
         raise InputError(f"labels must be (batch, time) as the tokens, {tuple(x.shape[:2])}, got {tuple(labels.shape)}")
+
+    if state is not None and len(state[0][0]) != x.shape[0]:
+        raise InputError(f"state must hold {x.shape[0]} rows as the tokens, got {len(state[0][0])}")
 
 
 def _take_rows(state: list[BlockState], rows: Tensor) -> list[BlockState]:
