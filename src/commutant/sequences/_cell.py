@@ -13,6 +13,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Structure
 from ..algebra._linear_scan import apply_map
+from ._probes import check_step, scattered
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[..., Tensor]
@@ -157,6 +158,8 @@ def jacobian_structure(step: Step, h: Tensor, x: Tensor | Tensors, params: Tenso
         'dense'
     """
     x = x if isinstance(x, tuple) else (x,)
+    with torch.no_grad():
+        check_step(step, scattered(h), x, params)
     noise = torch.Generator().manual_seed(0)
     errors: dict[Structure, float] = {"diagonal": 0.0, "blocks": 0.0 if h.dim() == 3 else float("inf")}
     for _ in range(3):

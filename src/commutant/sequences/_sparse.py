@@ -53,7 +53,9 @@ class SparseRecurrence(nn.Module):
         if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
             said = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x must have 3 axes, none empty, and {self.input_size} features, got {said}")
-        dtype, kind = self.weight_hh_l0_values.dtype, x.device.type
+        weight = self.weight_hh_l0_values
+        assert isinstance(weight, Tensor)
+        dtype, kind = weight.dtype, x.device.type
         if torch.is_autocast_enabled(kind):  # sparse products have no half precision: compute in the weights' dtype
             lower = torch.get_autocast_dtype(kind)
             states = None if h_0 is None else _converted(h_0, dtype)
