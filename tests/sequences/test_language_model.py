@@ -10,8 +10,8 @@ import torch
 from commutant import InputError
 from commutant.sequences import RNNBlock
 
-pytest.importorskip("transformers")
-from commutant.sequences.huggingface import ParaRNNConfig, ParaRNNForCausalLM
+transformers = pytest.importorskip("transformers")
+from commutant.sequences.huggingface import ParaRNNConfig, ParaRNNForCausalLM  # noqa: E402
 
 CELLS = ("paragru", "paralstm", "mingru", "minlstm")
 
@@ -57,6 +57,8 @@ def test_block_trains_and_bad_input_is_named(unchecked):
     for call, said in (
         (lambda: RNNBlock(8, "elman"), "'elman'"),
         (lambda: RNNBlock(9, heads=4), "heads divide"),
+        (lambda: RNNBlock(8, heads=2, mlp_size=-8), "mlp_size must be"),
+        (lambda: RNNBlock(8.0, heads=2), "positive integers"),
         (lambda: block(torch.randn(2, 0, 8)), "at least one step"),
         (lambda: block(torch.randn(2, 5, 8), lengths=torch.tensor([0, 5])), "lengths must be 1 to 5"),
     ):
@@ -103,16 +105,41 @@ def test_generation_goes_on_from_a_state():
     assert torch.equal(model.generate(ids[:, 4:], state=state, max_new_tokens=5, do_sample=False)[0, 3:], whole[0, 7:])
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_loss_of_a_padded_batch_is_that_of_its_rows(side):
+@pytest.mark.parametrize("labelled", ["-100", "the tokens", "some -100"])
+@pytest.mark.parametrize("layout", ["left", "right", "both sides", "holes"])
+def test_the_loss_of_a_padded_batch_is_that_of_its_rows(layout, labelled):
     model = small()
-    rows = [torch.tensor([3, 1, 4, 1]), torch.tensor([9, 2, 6, 5, 3, 5, 8])]
-    ids, mask, labels = torch.zeros(2, 7).long(), torch.zeros(2, 7).long(), torch.full((2, 7), -100)
-    for i, row in enumerate(rows):
-        place = slice(7 - len(row), 7) if side == "left" else slice(0, len(row))
-        ids[i, place], mask[i, place], labels[i, place] = row, 1, row
-    alone = sum(model(row[None], labels=row[None]).loss * (len(row) - 1) for row in rows) / 9
-    torch.testing.assert_close(model(ids, attention_mask=mask, labels=labels).loss, alone)
+    rows = [torch.tensor([3, 1, 4, 1]), torch.tensor([9, 2, 6, 5, 3, 5, 8]), torch.tensor([7])]
+    places = {
+        "left": [slice(5, 9), slice(2, 9), slice(8, 9)],
+        "right": [slice(0, 4), slice(0, 7), slice(0, 1)],
+        "both sides": [slice(3, 7), slice(1, 8), slice(4, 5)],
+        "holes": [[0, 3, 4, 8], [0, 1, 2, 3, 4, 6, 8], [5]],
+    }[layout]
+    ids, mask = torch.full((3, 9), 2), torch.zeros(3, 9).long()
+    labels = torch.full((3, 9), -100) if labelled == "-100" else ids.clone()
+    kept = [row.clone() for row in rows]
+    if labelled == "some -100":
+        kept[0][:2] = -100
+        kept[1][3] = -100
+    for i, place in enumerate(places):
+        ids[i, place], mask[i, place], labels[i, place] = rows[i], 1, kept[i]
+    count = sum(int((k[1:] != -100).sum()) for k in kept)
+    pairs = zip(rows, kept, strict=True)
+    alone = sum(model(r[None], labels=k[None]).loss * (k[1:] != -100).sum() for r, k in pairs) / count
+    for given in (mask, mask.bool(), mask.float()):
+        torch.testing.assert_close(model(ids, attention_mask=given, labels=labels).loss, alone)
+
+
+def test_a_batch_without_targets_has_no_loss_and_no_mask_means_no_padding():
+    model, ids = small(), torch.randint(0, 23, (2, 6))
+    assert model(ids[:, :1], labels=ids[:, :1]).loss == 0
+    loss = model(ids, labels=torch.full_like(ids, -100)).loss
+    loss.backward()
+    assert loss == 0
+    every = model(ids, labels=ids, attention_mask=torch.ones_like(ids)).loss
+    assert torch.equal(model(ids, labels=ids).loss, every)
+    assert torch.equal(model(ids, labels=ids.int()).loss, every)
 
 
 def test_a_model_is_built_beside_the_trainer():
@@ -137,6 +164,104 @@ def test_it_is_saved_and_loaded(tmp_path):
     assert torch.equal(again(ids).logits, model(ids).logits)
     assert again.lm_head.weight is again.embeddings.weight
     assert copy.deepcopy(model).state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_auto_classes_know_it(tmp_path):
+    model, ids = small(), torch.randint(0, 23, (2, 9))
+    model.save_pretrained(tmp_path)
+    assert isinstance(transformers.AutoConfig.from_pretrained(tmp_path), ParaRNNConfig)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert type(transformers.AutoModelForCausalLM.from_config(model.config)) is ParaRNNForCausalLM
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_gradient_checkpointing_gives_the_same_gradients(padded, reentrant):
+    model, ids = small().train(), torch.randint(0, 23, (2, 9))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = int(not padded)
+    calls = []
+    for block in model.blocks:
+        block.in_proj.register_forward_hook(lambda *_: calls.append(1))
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": reentrant})
+        model.zero_grad()
+        calls.clear()
+        model(ids, attention_mask=mask, labels=ids).loss.backward()
+        assert len(calls) == (4 if checkpointed else 2)
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_beams_are_those_of_reading_everything_again(cell):
+    model, prompt = small(cell), torch.tensor([[2, 3, 1, 4, 1], [9, 2, 6, 5, 3]])
+    mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+    options = {"attention_mask": mask, "max_new_tokens": 8, "do_sample": False, "num_beams": 3}
+    found = model.generate(prompt, num_return_sequences=3, **options)
+    assert torch.equal(found, model.generate(prompt, num_return_sequences=3, use_cache=False, **options))
+    report = model.generate(prompt, length_penalty=0.0, output_scores=True, return_dict_in_generate=True, **options)
+    ids = report.sequences
+    log_p = model(ids, attention_mask=torch.cat([mask, torch.ones(2, 8).long()], 1)).logits.log_softmax(-1)
+    likelihood = log_p[:, 4:-1].gather(2, ids[:, 5:, None]).sum((1, 2))
+    torch.testing.assert_close(report.sequences_scores, likelihood, atol=1e-4, rtol=0)
+
+
+def test_beams_and_samples_go_on_from_a_state():
+    model, ids = small("paralstm"), torch.tensor([[3, 1, 4, 1, 5, 9], [9, 2, 6, 5, 3, 5]])
+    state = model(ids[:, :4]).state
+    for options in ({"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}):
+        whole = model.generate(ids, max_new_tokens=5, do_sample=False, **options)
+        rest = model.generate(ids[:, 4:], state=state, max_new_tokens=5, do_sample=False, **options)
+        assert torch.equal(rest[:, 2:], whole[:, 6:])
+    sampled = []
+    for given, options in ((ids, {}), (ids[:, 4:], {"state": state})):
+        torch.manual_seed(0)
+        sampled.append(model.generate(given, max_new_tokens=5, do_sample=True, num_return_sequences=3, **options))
+    assert torch.equal(sampled[0][:, 6:], sampled[1][:, 2:])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"use_cache": False}])
+def test_generation_from_embeddings_is_that_from_tokens(options):
+    model, ids = small(), torch.tensor([[2, 3, 1, 4, 1], [9, 2, 6, 5, 3]])
+    mask = torch.tensor([[0, 1, 1, 1, 1], [1, 1, 1, 1, 1]])
+    options = {"attention_mask": mask, "max_new_tokens": 6, "do_sample": False, **options}
+    expected = model.generate(ids, **options)[:, 5:]
+    embedded = model.embeddings(ids).detach()
+    assert torch.equal(model.generate(inputs_embeds=embedded, **options), expected)
+    assert torch.equal(model.generate(ids, inputs_embeds=embedded, **options)[:, 5:], expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"cell": "bogus"}, "cell must be one of paragru, paralstm, mingru, minlstm, got 'bogus'"),
+        ({"cell": None}, "cell must be one of"),
+        ({"solver": "magic"}, "solver must be one of"),
+        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
+        ({"hidden_size": 16.0}, "hidden_size must be an integer"),
+        ({"hidden_size": "16"}, "hidden_size must be an integer"),
+        ({"vocab_size": -1}, "vocab_size must be an integer"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be an integer"),
+        ({"num_heads": 3, "hidden_size": 16}, "num_heads must divide hidden_size, got 3 and 16"),
+        ({"num_heads": True}, "num_heads must be an integer"),
+        ({"conv_size": 0}, "conv_size must be an integer"),
+        ({"mlp_size": -1}, "mlp_size must be an integer of at least 0"),
+        ({"a_max": 0.0}, "a_max must be a positive number or None"),
+        ({"a_max": float("nan")}, "a_max must be a positive number"),
+        ({"a_max": "0.5"}, "a_max must be a positive number"),
+        ({"initializer_range": -0.1}, "initializer_range must be a standard deviation"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_a_configuration_names_a_wrong_value(options, said):
+    with pytest.raises(InputError, match=said):
+        ParaRNNConfig(**options)
 
 
 def test_recurrences_keep_their_own_initialisation():
@@ -182,7 +307,10 @@ def test_errors(unchecked):
     for call, said in (
         (lambda: model(), "input_ids or inputs_embeds"),
         (lambda: model(ids, attention_mask=torch.zeros(2, 9)), "every token"),
-        (lambda: model.generate(ids, num_beams=2, max_new_tokens=2), "num_beams=2"),
+        (lambda: model(ids, attention_mask=torch.ones(2, 5)), r"attention_mask must be .*\(2, 9\), got \(2, 5\)"),
+        (lambda: model(ids[:1], state=model(ids).state), "state must hold 1 rows as the tokens, got 2"),
+        (lambda: model.generate(ids[:1], state=model(ids).state, max_new_tokens=1), "state must hold 1 rows"),
+        (lambda: model(ids, labels=ids[:, 1:]), r"labels must be .*\(2, 9\), got \(2, 8\)"),
         (lambda: small("elman"), "'elman'"),
         (lambda: model.generate(ids, attention_mask=torch.eye(9)[[0, 1]], max_new_tokens=2), "padding_side='left'"),
     ):

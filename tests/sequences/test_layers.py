@@ -17,6 +17,7 @@ from commutant.sequences import (
     MinLSTM,
     ParaGRU,
     ParaLSTM,
+    RNNBlock,
     check_parallel,
     lyapunov_exponent,
     parallel_rnn,
@@ -184,6 +185,32 @@ def test_state_dict_deepcopy_autocast_and_func():
     torch.testing.assert_close(rows[:, :, 0], layer(x[:, :1])[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("given", ["float32", "half"])
+@pytest.mark.parametrize("cls", LAYERS)
+def test_every_layer_runs_under_autocast(cls, given, dtype):
+    layer, x = cls(5, 8, num_layers=2, bidirectional=True), torch.randn(7, 2, 5)
+    with torch.autocast("cpu", dtype=dtype):
+        y, state = layer(x if given == "float32" else x.to(dtype))
+        again, _ = layer(x, state)
+    assert y.dtype == again.dtype == dtype
+    expected = layer(x)[0]
+    assert (y.float() - expected).abs().max() < 8 * torch.finfo(dtype).eps * expected.abs().max()
+    y.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in layer.parameters() if p.numel())
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_the_calls_of_torch_are_accepted(cls):
+    layer, x = cls(5, 8, proj_size=0), torch.randn(7, 2, 5)
+    layer.flatten_parameters()
+    y, state = layer(x[:4])
+    expected = layer(x[4:], state)[0]
+    for found in (layer(input=x[4:], hx=state), layer(x[4:], hx=state), layer(x[4:], h_0=state)):
+        assert torch.equal(found[0], expected)
+    assert torch.equal(layer(x=x[:4])[0], y)
+
+
 def test_compiles():
     script = (
         "import torch; from commutant.sequences import ParaGRU\n"
@@ -229,6 +256,13 @@ def test_lyapunov_exponent_of_a_known_contraction():
     [
         (lambda: ParaGRU(0, 4), "input_size"),
         (lambda: ParaGRU(4, 4, dropout=2.0), "dropout"),
+        (lambda: ParaGRU(4, 4, dropout="2"), "dropout must be a probability, got '2'"),
+        (lambda: ParaGRU(4, 4.0), "hidden_size must be an integer"),
+        (lambda: ParaLSTM(4, 4, proj_size=2), "proj_size=2 was given, but ParaLSTM"),
+        (lambda: SLSTM(4, 4, proj_size=2), "proj_size=2 was given, but SLSTM"),
+        (lambda: ParaGRU(4, 4)(), "without input"),
+        (lambda: ParaGRU(4, 4)(torch.randn(5, 2, 4), torch.zeros(1, 2, 4), h_0=torch.zeros(1, 2, 4)), "hx and h_0"),
+        (lambda: ParaGRU(4, 4)(torch.randn(5, 2, 4), x=torch.randn(5, 2, 4)), "input and x"),
         (lambda: ParaGRU(4, 6, num_heads=4), "num_heads=4 must divide"),
         (lambda: ParaGRU(4, 6, solver="magic"), "unknown solver"),
         (lambda: ParaGRU(4, 6, a_max=0.0), "a_max"),
@@ -243,6 +277,16 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: ParaGRU(4, 6, bidirectional=True).step(torch.randn(2, 4)), "no step"),
         (lambda: ParaGRU(4, 6).step(torch.randn(2, 3)), "step takes"),
         (lambda: parallel_rnn(torch.tanh), "torch.nn.Module"),
+        (lambda: parallel_rnn(torch.nn.GRU), "the class GRU"),
+        (lambda: parallel_rnn(ParaGRU), "the class ParaGRU"),
+        (lambda: parallel_rnn(torch.nn.GRU(2, 2)), "GRU runs over whole sequences"),
+        (lambda: parallel_rnn(torch.nn.LSTM(2, 2)), "LSTM runs over whole sequences"),
+        (lambda: parallel_rnn(ParaGRU(2, 2)), "ParaGRU runs over whole sequences"),
+        (lambda: parallel_rnn(RNNBlock(2, heads=1)), "RNNBlock runs over whole sequences"),
+        (lambda: parallel_rnn(parallel_rnn(torch.nn.GRUCell(2, 2))), "ParallelCell runs over whole sequences"),
+        (lambda: parallel_rnn(torch.nn.Linear(2, 2)), "calls cell(x_t, h), but Linear has too many positional"),
+        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), solver="magic"), "unknown solver 'magic'"),
+        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), bound=0.0), "bound must be positive"),
         (lambda: check_parallel(torch.nn.GRU(2, 2), torch.randn(3, 2, 2)), "recurrent module"),
         (lambda: lyapunov_exponent(torch.nn.GRU(2, 2), torch.randn(3, 2, 2)), "recurrent module"),
     ],

@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 from commutant import InputError
 from commutant.sequences import (
     GraphRNN,
+    MinGRU,
+    MinLSTM,
     ParaGRU,
     bake,
     dag_layers,
@@ -247,6 +249,44 @@ def test_sparse_inference_is_the_dense_layer(make, given):
     torch.testing.assert_close(found[0], expected[0].detach(), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found[1], expected[1], atol=1e-6, rtol=1e-5)
     assert not found[0].requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("make", SPARSE.values(), ids=SPARSE)
+def test_sparse_inference_under_autocast(make, dtype):
+    dense = prune_recurrent(make(), 0.8)
+    sparse = to_sparse(dense)
+    expected, final = sparse(X)
+    with torch.autocast("cpu", dtype=dtype):
+        found, state = sparse(X)
+        again, _ = sparse(X.to(dtype), state)
+    assert found.dtype == again.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=1e-2, rtol=0)
+    following, _ = sparse(X, final)
+    torch.testing.assert_close(again.float(), following, atol=3e-2, rtol=0)
+
+
+@pytest.mark.parametrize("make", SPARSE.values(), ids=SPARSE)
+def test_sparse_layers_take_the_calls_of_torch(make):
+    sparse = to_sparse(make())
+    sparse.flatten_parameters()
+    state = sparse(X)[1]
+    expected = sparse(X, state)[0]
+    assert torch.equal(sparse(input=X, hx=state)[0], expected)
+    assert torch.equal(sparse(X, h_0=state)[0], expected)
+
+
+def test_a_recurrence_without_parameters_has_nothing_to_prune(unchecked):
+    for make in (MinGRU, MinLSTM):
+        with pytest.raises(InputError, match=f"{make.__name__} has no h2h weights"):
+            prune_recurrent(make(3, 4), 0.5, "h2h")
+        with pytest.raises(InputError, match="no h2h weights"):
+            recurrent_sparsity(make(3, 4), "h2h")
+        with pytest.raises(InputError, match="no h2h weights"):
+            diagonalize_recurrent(make(3, 4))
+        assert recurrent_sparsity(prune_recurrent(make(3, 4), 0.5, "both")) == 0.5
+    mixed = nn.Sequential(MinGRU(3, 4), nn.GRU(3, 4))
+    assert recurrent_sparsity(prune_recurrent(mixed, 0.5, "h2h"), "h2h") == 0.5
 
 
 def test_layers_of_a_graph():

@@ -73,10 +73,14 @@ class RNNBlock(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        if d_model < 1 or conv < 1 or heads < 1 or d_model % heads:
+        sizes = (d_model, conv, heads)
+        if not all(isinstance(size, int) and size > 0 for size in sizes) or d_model % heads:
             raise InputError(
-                f"d_model, conv and heads must be positive and heads divide d_model, got {d_model}, {conv}, {heads}"
+                f"d_model, conv and heads must be positive integers and heads divide d_model, got {d_model!r}, "
+                f"{conv!r}, {heads!r}"
             )
+        if mlp_size is not None and (not isinstance(mlp_size, int) or mlp_size < 0):
+            raise InputError(f"mlp_size must be an integer of at least 0 or None, got {mlp_size!r}")
         self.mixer_norm, self.mixer_scale = nn.RMSNorm(d_model), nn.Parameter(torch.ones(d_model))
         self.in_proj = nn.Linear(d_model, 2 * d_model, bias=False)
         self.conv = nn.Conv1d(d_model, d_model, conv, groups=d_model)

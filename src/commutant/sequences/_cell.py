@@ -13,6 +13,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Structure
 from ..algebra._linear_scan import apply_map, transpose_map
+from ._probes import check_step, scattered
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[..., Tensor]
@@ -202,6 +203,8 @@ def jacobian_structure(step: Step, h: Tensor, x: Tensor | Tensors, params: Tenso
         'dense'
     """
     x = x if isinstance(x, tuple) else (x,)
+    with torch.no_grad():
+        check_step(step, scattered(h), x, params)
     noise = torch.Generator().manual_seed(0)
     known = torch.zeros_like(h, dtype=torch.bool)
     errors: dict[Structure, float] = {"diagonal": 0.0, "blocks": 0.0 if h.dim() == 3 else float("inf")}

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._errors import CommutantError
 from ..algebra._linear_scan import apply_map, chunk_count, scan_time, transpose_map
 from ._cell import Cell, StepCell, Tensors
+from ._probes import check_trajectory
 from ._trajectory import NEWTON_LIKE, Attempt, Problem, multishoot, newton_like, sequential, tabulated
 
 Method: TypeAlias = Literal[
@@ -101,6 +102,8 @@ def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options
                 f"boundary mismatch {attempt.mismatch:.1e}, residual {attempt.residual or 0:.1e}, "
                 f"tolerance {tolerance:.1e}"
             )
+    if isinstance(cell, StepCell):
+        check_trajectory(problem, attempt.h)
     if failed and options.on_fail == "warn":
         warnings.warn(f"{' and '.join(failed)} did not converge; solved by {method}", RuntimeWarning, stacklevel=4)
     # shooting repeats the step inside its chunks to the letter: its defects are the jumps at their boundaries

@@ -46,13 +46,20 @@ class ParallelRecurrence(nn.Module):
         solver: str = "auto",
         device: Any = None,
         dtype: Any = None,
+        *,
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
         for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        if not 0 <= dropout <= 1:
-            raise InputError(f"dropout must be a probability, got {dropout}")
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+        if proj_size:
+            raise InputError(
+                f"proj_size={proj_size} was given, but {type(self).__name__} does not project its state; put an "
+                f"nn.Linear behind it"
+            )
+        if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
+            raise InputError(f"dropout must be a probability, got {dropout!r}")
         if solver not in METHODS:
             raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
         if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
@@ -105,21 +112,29 @@ class ParallelRecurrence(nn.Module):
                     with torch.no_grad():
                         parameter.clamp_(-self.a_max, self.a_max)
 
+    def flatten_parameters(self) -> None:
+        """Do nothing: code written for `torch.nn.GRU` calls it."""
+
     def forward(
         self,
-        x: Tensor | PackedSequence,
-        h_0: State | None = None,
+        input: Tensor | PackedSequence | None = None,
+        hx: State | None = None,
         *,
+        x: Tensor | PackedSequence | None = None,
+        h_0: State | None = None,
         cu_seqlens: Tensor | None = None,
         group: Any = None,
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers over whole sequences.
 
         Args:
-            x: `(time, batch, input_size)`, `(batch, time, input_size)` with `batch_first`, `(time, input_size)` for one
-                sequence, a `PackedSequence`, or with `cu_seqlens` sequences one after another, `(total, input_size)`.
-            h_0: initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
+            input: `(time, batch, input_size)`, `(batch, time, input_size)` with `batch_first`, `(time, input_size)`
+                for one sequence, a `PackedSequence`, or with `cu_seqlens` sequences one after another, `(total,
+                input_size)`.
+            hx: Initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
                 hidden_size)`; zero when absent.
+            x: Another name of `input`.
+            h_0: Another name of `hx`.
             cu_seqlens: where each sequence starts and ends, `(sequences + 1,)`, from 0 to total.
             group: a process group over which time is split, see `solve_recurrence`; x holds the steps of this rank, h_0
                 is that of rank 0, and the final state is that of this rank's last step.
@@ -133,6 +148,9 @@ class ParallelRecurrence(nn.Module):
                 "time can be split over ranks for one direction and sequences of one length, and not for SRU, whose "
                 "output reads the state of the step before"
             )
+        x, h_0 = only_one(input, x, "input", "x"), only_one(hx, h_0)
+        if x is None:
+            raise InputError(f"{type(self).__name__} was called without input; give a tensor or a PackedSequence")
         ragged = Ragged.of(x, cu_seqlens, self.batch_first, self.input_size)
         hidden = ragged.padded
         states = self._initial(h_0, hidden, ragged.batched)
@@ -252,6 +270,13 @@ class ParallelRecurrence(nn.Module):
         defaults |= {"num_heads": 1, "a_max": None, "solver": "auto"}
         said += [f"{k}={getattr(self, k)}" for k, default in defaults.items() if getattr(self, k) != default]
         return ", ".join(said)
+
+
+def only_one(first: Any, second: Any, name: str = "hx", other: str = "h_0") -> Any:
+    """The one of two names of an argument that was given."""
+    if first is not None and second is not None:
+        raise InputError(f"{name} and {other} are two names of one argument; give one of them")
+    return second if first is None else first
 
 
 class _Clip(torch.autograd.Function):

@@ -47,6 +47,8 @@ class _Paper(ParallelRecurrence):
         solver: str = "auto",
         device: Any = None,
         dtype: Any = None,
+        *,
+        proj_size: int = 0,
     ) -> None:
         super().__init__(
             input_size,
@@ -61,6 +63,7 @@ class _Paper(ParallelRecurrence):
             solver,
             device,
             dtype,
+            proj_size=proj_size,
         )
 
 
@@ -162,7 +165,9 @@ class SRU(ParallelRecurrence):
 
     def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
         p_r, p_s = pre.unbind(-2)
-        return blend(p_s, states, p_r + weights[0] * before)
+        # under autocast the weight keeps its own dtype, wider than that of the gates
+        logit = (p_r + weights[0] * before).to(states.dtype)
+        return blend(p_s.to(states.dtype), states, logit)
 
 
 @_states_laws

@@ -59,10 +59,13 @@ def _mask_of(module: nn.Module, name: str) -> Mask | None:
 def _matrices(model: nn.Module, which: str) -> list[_Matrix]:
     if which not in _KINDS:
         raise InputError(f"which must be one of {', '.join(_KINDS)}, got {which!r}")
-    found = []
-    for module in model.modules():
-        for name, gates in _weights(module, _KINDS[which]):
-            found.append(_Matrix(module, name, gates))
+    every = [_Matrix(module, *found) for module in model.modules() for found in _weights(module, _KINDS[which])]
+    found = [matrix for matrix in every if matrix.weight.numel()]
+    if every and not found:
+        raise InputError(
+            f"{type(model).__name__} has no {which} weights: the recurrence of {type(every[0].module).__name__} has no "
+            f"parameters; use which='i2h'"
+        )
     if not found:
         raise InputError(
             f"{type(model).__name__} holds no recurrent layer (nn.RNN, nn.GRU, nn.LSTM, their cells, ParaGRU ...)"

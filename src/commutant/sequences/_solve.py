@@ -13,6 +13,7 @@ from ..algebra import Structure
 from ._across_ranks import solve_across, widest_structure
 from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
 from ._find import HALF, METHODS, Method, Options, SolveInfo, adjoint, find_trajectory, loop, widened
+from ._probes import check_batch, check_gradients_arrive, pick_lanes
 
 
 def solve_recurrence(
@@ -43,8 +44,10 @@ def solve_recurrence(
     iterations over the whole trajectory; `auto` chooses by device, length and width.
 
     Args:
-        step: `step(h, x, *params)` from `(batch, *state)` and one step of x to the next state. Rows must be
-            independent of each other, and noise (dropout) must come in through x.
+        step: `step(h, x, *params)` from `(batch, *state)` and one step of x to the next state. It must be a function
+            of its arguments, row by row: it is called on other rows and in another order than the loop would. Batch
+            statistics, counters and other attributes that it changes, and random numbers are found by probing and
+            refused; what it remembers belongs in h, and noise (dropout) in x.
         x: inputs `(batch, time, *features)`, or a tuple of them, which step then gets as a tuple.
         h0: initial states `(batch, channels)`, or `(batch, slots, channels)`.
         params: further tensors that step uses; gradients reach these, not tensors that step closes over.
@@ -61,7 +64,8 @@ def solve_recurrence(
         The states `(batch, time, *state)`, and a `SolveInfo`.
 
     Raises:
-        InputError: for inconsistent shapes, an unknown method, or a structure that the step does not have.
+        InputError: for inconsistent shapes, an unknown method, a structure that the step does not have, or a step whose
+            rows are not functions of their own state and input.
         ConvergenceError: with `on_fail="raise"`.
         CommutantError: when another rank of the group is gone.
 
@@ -82,10 +86,12 @@ def solve_recurrence(
     _check(leaves, h0, method, on_fail)
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
-    if group is None:
-        kind = _structure(step, leaves, h0, params, structure)
-    else:
-        kind = widest_structure(lambda: _structure(step, leaves, h0, params, structure), h0, group)
+
+    def probe() -> Structure:
+        _probe_rows(step, leaves, h0, params, method)
+        return _structure(step, leaves, h0, params, structure)
+
+    kind = probe() if group is None else widest_structure(probe, h0, group)
     cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
     cell.bound = bound
     options = Options(method, max_iters, tol, on_fail)
@@ -108,6 +114,17 @@ def _check(x: Tensors, h0: Tensor, method: str, on_fail: str) -> None:
         raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if on_fail not in ("fallback", "raise", "warn"):
         raise InputError(f"on_fail must be 'fallback', 'raise' or 'warn', got {on_fail!r}")
+
+
+def _probe_rows(step: Step, x: Tensors, h0: Tensor, params: Tensors, method: str) -> None:
+    if h0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+        return
+    lanes = tuple(widened(t) for t in pick_lanes(h0, x))
+    wide = tuple(widened(p.detach()) for p in params)
+    with torch.no_grad():
+        check_batch(step, widened(h0.detach()), tuple(widened(t[:, 0].detach()) for t in x), lanes, wide)
+    if method != "loop" and torch.is_grad_enabled():
+        check_gradients_arrive(step, lanes[0], lanes[1:], wide)
 
 
 def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str) -> Structure:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._layers import only_one
 from ._pruning import _GATES
 
 
@@ -33,15 +35,35 @@ class SparseRecurrence(nn.Module):
                     self.register_buffer(f"bias_{kind}{end}", bias)
 
     @torch.no_grad()
-    def forward(self, x: Tensor, h_0: Tensor | tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, object]:
-        """As the dense layer: x `(time, batch, features)` (or batch first), and the states of torch; no gradient."""
+    def forward(
+        self,
+        input: Tensor,
+        hx: Tensor | tuple[Tensor, Tensor] | None = None,
+        *,
+        h_0: Tensor | tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Run the layer; no gradient.
+
+        Args:
+            input: `(time, batch, features)`, or batch first as the dense layer.
+            hx: Initial state, as the dense layer takes it; zero when absent.
+            h_0: The same under the name that the other layers of this room use.
+        """
+        x, h_0 = input, only_one(hx, h_0)
         if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
             said = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x must have 3 axes, none empty, and {self.input_size} features, got {said}")
-        if x.dtype != self.weight_hh_l0_values.dtype:
-            raise InputError(
-                f"x is {x.dtype} but the weights are {self.weight_hh_l0_values.dtype}; convert one of them"
-            )
+        weight = self.weight_hh_l0_values
+        assert isinstance(weight, Tensor)
+        dtype, kind = weight.dtype, x.device.type
+        if torch.is_autocast_enabled(kind):  # sparse products have no half precision: compute in the weights' dtype
+            lower = torch.get_autocast_dtype(kind)
+            states = None if h_0 is None else _converted(h_0, dtype)
+            with torch.autocast(kind, enabled=False):
+                y, final = self(x.to(dtype), states)
+            return y.to(lower), _converted(final, lower)
+        if x.dtype != dtype:
+            raise InputError(f"x is {x.dtype} but the weights are {dtype}; convert one of them")
         x = x.transpose(0, 1) if self.batch_first else x
         batch, lstm = x.shape[1], self.mode == "LSTM"
         parts = h_0 if isinstance(h_0, tuple) else (h_0,) * (1 + lstm)
@@ -61,6 +83,9 @@ class SparseRecurrence(nn.Module):
             x = torch.cat(outputs, -1) if len(outputs) == 2 else outputs[0]
         out = tuple(torch.stack([final[i].mT for final in finals]) for i in range(1 + lstm))
         return (x.transpose(0, 1) if self.batch_first else x), out if lstm else out[0]
+
+    def flatten_parameters(self) -> None:
+        """Do nothing: code written for `torch.nn.GRU` calls it."""
 
     def _run(self, x: Tensor, state: list[Tensor], end: str) -> tuple[Tensor, tuple[Tensor, ...]]:
         w_ih, w_hh = self._rows(f"weight_ih{end}"), self._rows(f"weight_hh{end}")
@@ -97,6 +122,10 @@ class SparseRecurrence(nn.Module):
 
     def _width(self, name: str) -> int:
         return self.input_size if "_l0" in name else self.hidden_size * self.directions
+
+
+def _converted(state: Any, dtype: torch.dtype) -> Any:
+    return state.to(dtype) if isinstance(state, Tensor) else tuple(part.to(dtype) for part in state)
 
 
 def _compress(weight: Tensor) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._find import Method, SolveInfo
+from ._block import RNNBlock
+from ._find import METHODS, Method, SolveInfo
+from ._flow_cells import FlowRNN
+from ._graph_rnn import GraphRNN
 from ._layers import ParallelRecurrence
+from ._probes import check_step, scattered
 from ._solve import solve_recurrence
+from ._sparse import SparseRecurrence
 
 
 class ParallelCell(nn.Module):
@@ -70,8 +76,12 @@ def parallel_rnn(
     """Lift a cell `cell(x_t, h) -> h` (the signature of `torch.nn.GRUCell`) to sequences, solved in parallel.
 
     Its parameters stay its own. The structure of its Jacobian is found by probing; a dense one (an `nn.GRUCell`) costs
-    the cube of its width, so parallel solution pays only for small or diagonal cells. A cell must treat rows of its
-    batch alone, and must not draw random numbers.
+    the cube of its width, so parallel solution pays only for small or diagonal cells.
+
+    The cell must be a function of `(x_t, h)` and its parameters, row by row, because it is called on many steps at
+    once and in another order than a loop would call it. Batch statistics (BatchNorm in training), attributes or buffers
+    that it changes, writes into its arguments and random numbers (dropout in training) are found by probing and
+    refused; `eval()` makes a cell with dropout or BatchNorm usable.
 
     Args:
         cell: the module of one step.
@@ -79,16 +89,36 @@ def parallel_rnn(
         bound: what |h| never exceeds, if you know; lets bistable cells be solved by tables.
         state_shape: of h without the batch; the cell's `hidden_size` when absent.
 
+    Raises:
+        InputError: For a class, a layer over whole sequences, or a module that does not take `(x_t, h)`.
+
     Example:
         >>> rnn = parallel_rnn(torch.nn.GRUCell(3, 4))
         >>> y, h_n = rnn(torch.randn(2, 200, 3))
         >>> y.shape
         torch.Size([2, 200, 4])
     """
+    if isinstance(cell, type):
+        raise InputError(f"parallel_rnn lifts a module, got the class {cell.__name__}; give an instance of it")
     if not isinstance(cell, nn.Module):
         raise InputError(f"parallel_rnn lifts a torch.nn.Module, got {type(cell).__name__}; see solve_recurrence")
     if isinstance(cell, nn.LSTMCell):
         raise InputError("the state of an LSTMCell is a pair; parallel_rnn lifts cells with one tensor of state")
+    if isinstance(
+        cell, nn.RNNBase | ParallelRecurrence | ParallelCell | RNNBlock | GraphRNN | SparseRecurrence | FlowRNN
+    ):
+        raise InputError(
+            f"{type(cell).__name__} runs over whole sequences; parallel_rnn lifts the module of one step, such as "
+            f"nn.GRUCell"
+        )
+    try:
+        inspect.signature(cell.forward).bind(None, None)
+    except TypeError as error:
+        raise InputError(f"parallel_rnn calls cell(x_t, h), but {type(cell).__name__} has {error}") from error
+    if solver not in METHODS:
+        raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
+    if bound is not None and not bound > 0:
+        raise InputError(f"bound must be positive, got {bound}")
     return ParallelCell(cell, solver, bound, state_shape)
 
 
@@ -223,7 +253,10 @@ def _stepper(
 ) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
     if isinstance(module, ParallelCell):
         start = x.new_zeros(x.shape[0], *module._state_shape()) if h_0 is None else h_0
-        return lambda h, x_t: module.cell(x_t, h), x.transpose(0, 1), start
+        step = lambda h, x_t: module.cell(x_t, h)  # noqa: E731
+        if x.shape[1]:
+            check_step(step, scattered(start), (x[:, 0],))
+        return step, x.transpose(0, 1), start
     if not isinstance(module, ParallelRecurrence) or x.dim() != 3:
         raise InputError("lyapunov_exponent takes a recurrent module of commutant.sequences and a batch of sequences")
     time_first = x.transpose(0, 1) if module.batch_first else x

@@ -5,6 +5,7 @@ Needs the extra `hf` (transformers).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,11 @@ from torch import Tensor, nn
 
 from .._errors import InputError, require
 from ._block import CELLS, BlockState, RNNBlock
+from ._find import METHODS
+from ._layers import State
 
 _hf: Any = require("transformers", "hf")
+_checkpointing: Any = require("transformers.modeling_layers", "hf").GradientCheckpointingLayer
 _output: Any = require("transformers.utils", "hf").ModelOutput
 
 
@@ -30,6 +34,9 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
             gives the paper's numbers of parameters.
         initializer_range: standard deviation of embeddings and linear maps.
         tie_word_embeddings: whether input and output embeddings are one; the paper's are two.
+
+    Raises:
+        InputError: For an unknown cell or solver, or a size that is not a positive integer.
     """
 
     model_type = "pararnn"
@@ -49,12 +56,35 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
         tie_word_embeddings: bool = False,
         **options: Any,
     ) -> None:
+        sizes = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_hidden_layers": num_hidden_layers}
+        _check_sizes({**sizes, "num_heads": num_heads, "conv_size": conv_size}, 1)
+        _check_sizes({} if mlp_size is None else {"mlp_size": mlp_size}, 0)
+        if hidden_size % num_heads:
+            raise InputError(f"num_heads must divide hidden_size, got {num_heads} and {hidden_size}")
+        if cell not in CELLS:
+            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        if solver not in METHODS:
+            raise InputError(f"solver must be one of {', '.join(METHODS)}, got {solver!r}")
+        if a_max is not None and not (_is_number(a_max) and a_max > 0):
+            raise InputError(f"a_max must be a positive number or None, got {a_max!r}")
+        if not _is_number(initializer_range) or initializer_range < 0:
+            raise InputError(f"initializer_range must be a standard deviation, got {initializer_range!r}")
         self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
         self.cell, self.num_heads, self.conv_size = cell, num_heads, conv_size
         self.mlp_size = -(-8 * hidden_size // 768) * 256 if mlp_size is None else mlp_size
         self.a_max, self.solver, self.initializer_range = a_max, solver, initializer_range
         self.use_cache = options.pop("use_cache", True)
         super().__init__(tie_word_embeddings=tie_word_embeddings, **options)
+
+
+def _check_sizes(sizes: dict[str, Any], least: int) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise InputError(f"{name} must be an integer of at least {least}, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass
@@ -74,11 +104,16 @@ class ParaRNNOutput(_output):  # type: ignore[misc]
     hidden_states: tuple[Tensor, ...] | None = None
 
 
+class _Block(_checkpointing, RNNBlock):  # type: ignore[misc]
+    """A block whose activations can be recomputed in the backward pass."""
+
+
 class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ignore[misc]
     """A causal language model of `RNNBlock`s: `from_pretrained`, `save_pretrained`, `generate`, `Trainer`.
 
     Trains in parallel over time; generates at a constant cost a token. Padding, on either side, is skipped: a row's
-    logits and state are those of the row alone.
+    logits, state and loss are those of the row alone. Importing this module registers the model with `AutoConfig` and
+    `AutoModelForCausalLM`.
 
     Example:
         >>> config = ParaRNNConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2)
@@ -90,22 +125,18 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
     config_class = ParaRNNConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
-    _no_split_modules = ["RNNBlock"]  # noqa: RUF012
+    _no_split_modules = ["_Block"]  # noqa: RUF012
     _is_stateful = True
     _tied_weights_keys = {"lm_head.weight": "embeddings.weight"}  # noqa: RUF012
-    supports_gradient_checkpointing = False
+    supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss is a mean: Trainer divides by its accumulation steps itself
 
     def __init__(self, config: ParaRNNConfig) -> None:
         super().__init__(config)
-        if config.cell not in CELLS:
-            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {config.cell!r}")
         width = config.hidden_size
         self.embeddings = nn.Embedding(config.vocab_size, width)
         self.blocks = nn.ModuleList(
-            RNNBlock(
-                width, config.cell, config.conv_size, config.num_heads, config.mlp_size, config.a_max, config.solver
-            )
+            _Block(width, config.cell, config.conv_size, config.num_heads, config.mlp_size, config.a_max, config.solver)
             for _ in range(config.num_hidden_layers)
         )
         self.norm = nn.RMSNorm(width)
@@ -156,13 +187,14 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
             attention_mask: `(batch, time)`, 0 at padding, which lies before or behind a row's tokens.
             state: what an earlier call returned; the tokens go on from there.
             inputs_embeds: `(batch, time, hidden_size)` in place of input_ids.
-            labels: `(batch, time)`, usually input_ids; shifted inside, -100 is left out.
+            labels: `(batch, time)`, usually input_ids; shifted inside; -100 and padding are left out.
             use_cache: whether to return the state; by default when generating or evaluating.
             output_hidden_states: whether to return what lies between the blocks.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give input_ids or inputs_embeds, and not both")
         x = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        _check_beside(x, attention_mask, labels, state)
         order = back = lengths = None
         if attention_mask is not None and not attention_mask[:, -x.shape[1] :].all():
             order, back, lengths = _tokens_first(attention_mask[:, -x.shape[1] :].bool())
@@ -184,10 +216,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         logits = self.lm_head(self.norm(hidden[-1]))
         loss = None
         if labels is not None:
-            if attention_mask is not None:  # padding predicts nothing
-                blind = attention_mask[:, -labels.shape[1] :][:, :-1] == 0
-                labels = torch.cat([labels[:, :1], labels[:, 1:].masked_fill(blind, -100)], 1)
-            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+            loss = _next_token_loss(logits, labels, order, lengths)
         shown = tuple(hidden) if output_hidden_states else None
         out = ParaRNNOutput(loss=loss, logits=logits, state=states if keep else None, hidden_states=shown)
         return out.to_tuple() if return_dict is False else out
@@ -197,14 +226,20 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         input_ids: Tensor,
         state: Any = None,
         attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         read: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """The tokens that the state has not seen: the last one, once this call has read the others."""
+        """Return the tokens that the state has not seen: the last one, once this call has read the others."""
         if state is not None and read:
             return {"input_ids": input_ids[:, -1:], "state": state, "use_cache": True}
+        prompt = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        if state is not None:  # one for each prompt, which may have been repeated for beams or samples
+            rows = torch.arange(len(state[0][0]), device=state[0][0].device)
+            repeats = max(1, next(iter(prompt.values())).shape[0] // max(1, len(rows)))
+            state = _take_rows(state, rows.repeat_interleave(repeats))
         return {
-            "input_ids": input_ids,
+            **prompt,
             "attention_mask": attention_mask,
             "state": None if read else state,
             "use_cache": options.get("use_cache", True),
@@ -215,20 +250,54 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         model_kwargs["state"], model_kwargs["read"] = outputs.get("state"), True
         return model_kwargs
 
+    def _reorder_cache(self, state: list[BlockState] | None, beam_idx: Tensor) -> list[BlockState] | None:
+        """Return the states of the beams that go on."""
+        return None if state is None else _take_rows(state, beam_idx)
+
     def generate(self, *inputs: Any, **options: Any) -> Any:
-        """As `GenerationMixin.generate`, greedy or sampled; a `state` goes on from what an earlier call has read.
+        """Generate as `GenerationMixin.generate` does; a `state` goes on from what an earlier call has read.
 
         Raises:
-            InputError: for beams, whose states would have to be reordered; for padding behind the prompt.
+            InputError: For padding behind the prompt.
         """
         mask = options.get("attention_mask")
         if mask is not None and mask.shape[1] and not mask[:, -1].all():
             raise InputError("generate needs the padding in front of the prompts (padding_side='left')")
-        config = options.get("generation_config") or self.generation_config
-        beams = options.get("num_beams") or getattr(config, "num_beams", None) or 1
-        if beams > 1:
-            raise InputError(f"ParaRNNForCausalLM generates greedily or by sampling, got num_beams={beams}")
         return super().generate(*inputs, **options)
+
+
+_hf.AutoConfig.register(ParaRNNConfig.model_type, ParaRNNConfig, exist_ok=True)
+_hf.AutoModelForCausalLM.register(ParaRNNConfig, ParaRNNForCausalLM, exist_ok=True)
+
+
+def _check_beside(x: Tensor, mask: Tensor | None, labels: Tensor | None, state: list[BlockState] | None) -> None:
+    if mask is not None and (mask.dim() != 2 or mask.shape[0] != x.shape[0] or mask.shape[1] < x.shape[1]):
+        raise InputError(
+            f"attention_mask must be (batch, time) as the tokens, {tuple(x.shape[:2])}, got {tuple(mask.shape)}"
+        )
+    if labels is not None and labels.shape != x.shape[:2]:
+        raise InputError(f"labels must be (batch, time) as the tokens, {tuple(x.shape[:2])}, got {tuple(labels.shape)}")
+
+    if state is not None and len(state[0][0]) != x.shape[0]:
+        raise InputError(f"state must hold {x.shape[0]} rows as the tokens, got {len(state[0][0])}")
+
+
+def _take_rows(state: list[BlockState], rows: Tensor) -> list[BlockState]:
+    def take(part: State) -> State:
+        return part.index_select(1, rows) if isinstance(part, Tensor) else tuple(p.index_select(1, rows) for p in part)
+
+    return [(past.index_select(0, rows), take(recurrent)) for past, recurrent in state]
+
+
+def _next_token_loss(logits: Tensor, labels: Tensor, order: Tensor | None, lengths: Tensor | None) -> Tensor:
+    """Return the mean cross entropy of each token given those before it in its row; zero where there is none."""
+    if order is not None and lengths is not None:  # as if each row stood alone: its tokens side by side
+        logits, labels = logits.gather(1, order[:, :, None].expand_as(logits)), labels.gather(1, order)
+        padding = torch.arange(labels.shape[1], device=labels.device) >= lengths[:, None]
+        labels = labels.masked_fill(padding, -100)
+    targets = labels[:, 1:].flatten().long()
+    total = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="sum")
+    return total / (targets != -100).sum().clamp(min=1)
 
 
 def _tokens_first(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,101 @@
+"""What a callable can remember: its closure, its attributes, the globals that it names."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_ATOMS = (bool, int, float, complex, str, bytes, type(None))
+_CLOSED = (types.ModuleType, type, types.CodeType, torch.dtype, torch.device, types.BuiltinFunctionType)
+_MOST = 4000  # things looked at
+_LARGE = 1 << 20  # entries of a tensor that is not copied
+
+
+def visible(root: Any) -> list[tuple[str, Any]]:
+    """Return the values that a callable can reach and change, each with a name that a person can read."""
+    found: list[tuple[str, Any]] = []
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("the step", root)]
+    while waiting and len(found) < _MOST:
+        name, value = waiting.pop()
+        if isinstance(value, _ATOMS):
+            found.append((name, repr(value)))
+            continue
+        if id(value) in seen or isinstance(value, _CLOSED):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            found.append((name, _tensor(value)))
+        elif isinstance(value, torch.Generator):
+            found.append((name, _tensor(value.get_state())))
+        elif type(value).__module__ == "numpy" and hasattr(value, "tobytes"):
+            found.append((name, value.tobytes()))
+        else:
+            if isinstance(value, list | tuple | dict | set | frozenset):
+                found.append((name, len(value)))
+            waiting.extend(_parts(name, value))
+    return found
+
+
+def changed(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> str | None:
+    """Return the name of a value that is not what it was, or None."""
+    for (name, was), (other, now) in itertools.zip_longest(before, after, fillvalue=("", None)):
+        if name != other or not _same(was, now):
+            return name or other
+    return None
+
+
+def _tensor(value: Tensor) -> Any:
+    if isinstance(value, nn.Parameter) or value.numel() > _LARGE:
+        return (value, value._version)
+    return value.detach().clone()
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return a[0] is b[0] and a[1] == b[1]
+    return type(a) is type(b) and bool(a == b)
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, types.FunctionType):
+        for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            try:
+                yield f"the variable {variable!r}", cell.cell_contents
+            except ValueError:  # not bound yet
+                continue
+        yield f"a default of {value.__name__}", value.__defaults__
+        for variable in value.__code__.co_names:
+            outside = value.__globals__.get(variable)
+            if isinstance(outside, (*_ATOMS, Tensor, list, dict, set)):
+                yield f"the global variable {variable!r}", outside
+    elif isinstance(value, types.MethodType):
+        yield name, value.__self__
+    elif isinstance(value, functools.partial):
+        yield name, (value.func, *value.args, value.keywords)
+    elif isinstance(value, dict):
+        yield from ((f"{name}[{key!r}]", part) for key, part in list(value.items()))
+    elif isinstance(value, list | tuple):
+        yield from ((f"{name}[{i}]", part) for i, part in enumerate(value))
+    elif isinstance(value, nn.Module):
+        yield from _attributes(value)
+        for kind in (value._buffers, value._modules):
+            yield from ((f"the attribute {key!r} of {type(value).__name__}", part) for key, part in kind.items())
+    elif hasattr(value, "__dict__"):
+        yield from _attributes(value)
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    shared = {k: v for kind in type(value).__mro__ for k, v in vars(kind).items() if not k.startswith("__")}
+    plain = {k: v for k, v in shared.items() if isinstance(v, int | float | list | dict | Tensor)}
+    for key, part in {**plain, **vars(value)}.items():
+        if not (isinstance(value, nn.Module) and key in ("_parameters", "_buffers", "_modules")):
+            yield f"the attribute {key!r} of {type(value).__name__}", part

@@ -1,0 +1,194 @@
+"""Steps that a parallel solution cannot run: refused with a sentence, whatever the method; and steps that it can."""
+
+import numpy
+import pytest
+import torch
+from torch import nn
+
+from commutant import InputError
+from commutant.sequences import check_parallel, jacobian_structure, lyapunov_exponent, parallel_rnn, solve_recurrence
+
+W = 0.3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Cell(nn.Module):
+    """A cell whose next state is tanh(h / 2 + f(self, x, h))."""
+
+    hidden_size, calls = 4, 0
+
+    def __init__(self, f=None):
+        super().__init__()
+        self.weight, self.f = nn.Parameter(W.clone()), f
+        self.norm, self.generator = nn.BatchNorm1d(4), torch.Generator().manual_seed(0)
+        self.count, self.previous, self.seen = 0, None, []
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, x, h):
+        return torch.tanh(0.5 * h + self.f(self, x, h))
+
+
+def previous(cell, x, h):
+    last = torch.zeros_like(x) if cell.previous is None or cell.previous.shape != x.shape else cell.previous
+    cell.previous = x.detach()
+    return x - last
+
+
+def count(cell, x, h):
+    cell.count += 1
+    return x * (2 if cell.count > 50 else 1)
+
+
+def count_of_class(cell, x, h):
+    type(cell).calls += 1
+    return x * (2 if type(cell).calls > 50 else 1)
+
+
+def count_in_a_buffer(cell, x, h):
+    cell.steps += 1
+    return x / cell.steps
+
+
+def listed(cell, x, h):
+    cell.seen.append(x.mean())
+    return x + (cell.seen[-20] if len(cell.seen) > 20 else 0)
+
+
+def seeded(cell, x, h):
+    torch.manual_seed(0)
+    return x + 0.1 * torch.randn_like(x)
+
+
+REMEMBERS = {
+    "previous": (previous, "called again on the same rows"),
+    "count": (count, "the attribute 'count' of Cell"),
+    "count of class": (count_of_class, "the attribute 'calls' of Cell"),
+    "count in a buffer": (count_in_a_buffer, "the attribute 'steps' of Cell"),
+    "list": (listed, "the attribute 'seen' of Cell"),
+    "batch norm": (lambda c, x, h: c.norm(x), "of BatchNorm1d"),
+    "dropout": (lambda c, x, h: nn.functional.dropout(x, 0.5), "draws random numbers"),
+    "rand": (lambda c, x, h: x + 1e-3 * torch.rand(()), "draws random numbers"),
+    "numpy": (lambda c, x, h: x + numpy.random.rand(), "draws random numbers"),
+    "generator": (lambda c, x, h: x + torch.rand(4, generator=c.generator), "the attribute 'generator' of Cell"),
+    "seeded": (seeded, "depends on its place"),
+    "writes x": (lambda c, x, h: x.mul_(0.5), "changed the input that it was given in place"),
+    "writes x.data": (lambda c, x, h: x.data.mul_(0.5), "changed the input that it was given in place"),
+    "writes h": (lambda c, x, h: x + h.mul_(0.5), "changed the state that it was given in place"),
+}
+COUPLES = {
+    "mean": lambda c, x, h: x - x.mean(0),
+    "mean of h": lambda c, x, h: x - h.mean(0),
+    "weakly": lambda c, x, h: x + 1e-4 * x.mean(0),
+    "statistics": lambda c, x, h: nn.functional.batch_norm(x, None, None, training=True),
+    "sort": lambda c, x, h: x.sort(0).values,
+    "softmax": lambda c, x, h: x * x.softmax(0),
+    "attention": lambda c, x, h: (x @ x.mT).softmax(-1) @ x,
+    "cumsum": lambda c, x, h: 0.1 * x.cumsum(0),
+    "first row": lambda c, x, h: x - 0.1 * x[:1],
+    "last row": lambda c, x, h: x - 0.1 * x[-1:],
+    "neighbour": lambda c, x, h: x.roll(1, 0),
+    "number of rows": lambda c, x, h: x / len(x),
+    "place": lambda c, x, h: x + 0.01 * torch.arange(len(x))[:, None],
+    "norm by the largest": lambda c, x, h: x / x.abs().max().clamp(min=3),
+    "large input": lambda c, x, h: x - x.mean(0) if x.abs().max() > 3 else x,
+    "large entries": lambda c, x, h: torch.where(x.abs() > 3, x - x.mean(0), x),
+}
+FINE = {
+    "elementwise": lambda c, x, h: x * c.weight[0],
+    "dense": lambda c, x, h: h @ c.weight + x,
+    "layer norm": lambda c, x, h: nn.functional.layer_norm(h @ c.weight, (4,)) + x,
+    "batch norm": lambda c, x, h: c.norm(x),
+    "threshold": lambda c, x, h: (h @ c.weight + x > 0.3).float() + x,
+    "steep": lambda c, x, h: torch.sin(50 * h @ c.weight + x),
+    "keeps its last input to look at": lambda c, x, h: setattr(c, "previous", x) or x,
+}
+
+
+def inputs(length=40):
+    x = torch.randn(3, length, 4, generator=torch.Generator().manual_seed(1)).clamp(-2.5, 2.5)
+    x[1, length // 3, 2] = 7.0  # the only large entry
+    return x
+
+
+@pytest.mark.parametrize("solver", ["auto", "sequential", "loop"])
+@pytest.mark.parametrize("name", REMEMBERS)
+def test_a_cell_that_remembers_or_draws_is_refused(name, solver):
+    f, said = REMEMBERS[name]
+    with pytest.raises(InputError, match=said):
+        parallel_rnn(Cell(f), solver=solver)(inputs())
+
+
+@pytest.mark.parametrize("solver", ["auto", "sequential", "loop"])
+@pytest.mark.parametrize("name", COUPLES)
+def test_a_cell_that_couples_rows_is_refused(name, solver):
+    with pytest.raises(InputError, match="a row of the step"):
+        parallel_rnn(Cell(COUPLES[name]), solver=solver)(inputs())
+
+
+@pytest.mark.parametrize("name", FINE)
+def test_a_cell_whose_rows_are_alone_is_solved(name):
+    rnn, x = parallel_rnn(Cell(FINE[name]).eval()), inputs(300)
+    found = rnn(x)[0]
+    rnn.solver = "loop"
+    expected = rnn(x)[0]
+    assert (found - expected).abs().mean() < 1e-5  # a threshold may fall on either side once
+    torch.testing.assert_close(found[1:2], rnn(x[1:2])[0], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["auto", "sequential", "multishoot", "newton"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_coupling_of_rare_states_is_found_along_the_trajectory(method, dtype):
+    step = lambda h, x: 0.9 * h + torch.where(h.abs() > 4, x - x.mean(0), x)  # noqa: E731
+    x = torch.ones(3, 300, 4, dtype=dtype) * torch.tensor([0.2, 0.3, 0.44], dtype=dtype)[:, None, None]
+    h0 = torch.zeros(3, 4, dtype=dtype)
+    solve_recurrence(step, x[:, :9], h0, method=method)
+    with pytest.raises(InputError, match="a row of the step changes when other rows do"):
+        solve_recurrence(step, x, h0, method=method)
+
+
+def test_steps_with_state_around_them_are_refused():
+    x, h0, outside = inputs(), torch.zeros(3, 4), {"n": 0}
+
+    def step(h, x):
+        outside["n"] += 1
+        return torch.tanh(0.5 * h + x * (1 if outside["n"] < 90 else 2))
+
+    with pytest.raises(InputError, match="outside"):
+        solve_recurrence(step, x, h0)
+    context = torch.randn(3, 4)
+    with pytest.raises(InputError, match=r"runs on the 3 rows of the batch but not on .* through x"):
+        solve_recurrence(lambda h, x: torch.tanh(h + x + context), x, h0)
+    with pytest.raises(ZeroDivisionError):  # its own errors come through
+        solve_recurrence(lambda h, x: h / (1 // 0), x, h0)
+    given = x.clone()
+    with pytest.raises(InputError, match="in place"):
+        solve_recurrence(lambda h, x: torch.tanh(0.5 * h + x.data.mul_(2)), x, h0)
+    assert torch.equal(x, given)
+
+
+def test_whatever_takes_a_cell_looks_at_it():
+    coupled, x = Cell(COUPLES["mean of h"]), inputs()
+    for call in (
+        lambda: check_parallel(parallel_rnn(coupled), x),
+        lambda: lyapunov_exponent(parallel_rnn(coupled), x),
+        lambda: jacobian_structure(lambda h, x: coupled(x, h), torch.zeros(3, 4), x[:, 0]),
+    ):
+        with pytest.raises(InputError, match="a row of the step"):
+            call()
+    cell = Cell(lambda c, x, h: nn.functional.dropout(x, 0.5, c.training))
+    assert check_parallel(parallel_rnn(cell), x).agrees  # in eval(), as it says
+    with pytest.raises(InputError, match="random"):
+        parallel_rnn(cell)(x)
+
+
+def test_a_gradient_that_would_be_lost_is_refused():
+    w = torch.full((4,), 0.5, requires_grad=True)
+    step = lambda h, x: torch.tanh(w * h + x)  # noqa: E731
+    x, h0 = inputs(), torch.zeros(3, 4)
+    with pytest.raises(InputError, match="not among params"):
+        solve_recurrence(step, x, h0)
+    with torch.no_grad():
+        solve_recurrence(step, x, h0)
+    solve_recurrence(step, x, h0, method="loop")[0].sum().backward()
+    expected, w.grad = w.grad, None
+    solve_recurrence(lambda h, x, w: torch.tanh(w * h + x), x, h0, params=(w,))[0].sum().backward()
+    torch.testing.assert_close(w.grad, expected)
