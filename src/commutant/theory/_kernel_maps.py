@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Activation
+from ..algebra import Activation, geometric_mean
 from ..laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
 
 
@@ -259,15 +259,16 @@ class LayerNormalisation:
     def __call__(self, state: KernelState) -> KernelState:
         left = state.left - state.left_mean.square()
         right = state.right - state.right_mean.square()
-        scale = torch.rsqrt((left[:, None] + self.eps) * (right[None] + self.eps))
+        # The same to the last bit as the variance of an input, so that its angle with itself stays zero.
+        size = geometric_mean(left[:, None] + self.eps, right[None] + self.eps)
         return replace(
             state,
-            kernel=(state.kernel - state.left_mean[:, None] * state.right_mean[None]) * scale,
+            kernel=(state.kernel - state.left_mean[:, None] * state.right_mean[None]) / size,
             left=left / (left + self.eps),
             right=right / (right + self.eps),
             left_mean=torch.zeros_like(left),
             right_mean=torch.zeros_like(right),
-            tangent=None if state.tangent is None else state.tangent * scale,
+            tangent=None if state.tangent is None else state.tangent / size,
         )
 
 
