@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from commutant._errors import InputError
-from commutant.parameters import called_with, unchanged
 from commutant.theory import empirical_ntk, infinite_width, ntk_vector_product
 
 
@@ -134,35 +133,6 @@ def test_a_model_is_left_as_it_was_by_an_exception(kind):
                 measure_often(measure)
             assert_same(model, before)
     handle.remove()
-
-
-def test_unchanged_restores_modes_submodules_and_buffers():
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    before, parts = snapshot(model), dict(model.named_modules())
-
-    def changes():
-        with unchanged(model):
-            model.eval()[0] = nn.Identity()
-            model[1].train()(torch.randn(4, 2))
-            model[1].weight, model.extra = nn.Parameter(torch.zeros(2)), 1
-            model[1].register_buffer("running_mean", None)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        changes()
-    assert_same(model, before)
-    assert dict(model.named_modules()) == parts
-    assert not hasattr(model, "extra")
-
-
-def test_other_tensors_stand_in_every_place_of_theirs():
-    for kind in (TwoNames, Tied):
-        model, other, x = kind(), kind(), torch.randn(3, 4)
-        before = snapshot(model)
-        assert torch.equal(called_with(model, dict(other.named_parameters()), (x,)), other(x))
-        assert_same(model, before)
-    with pytest.raises(InputError, match="TorchScript"):
-        called_with(torch.jit.script(nn.Sequential(nn.Linear(2, 2))), {}, (torch.zeros(1, 2),))
 
 
 @pytest.mark.parametrize("outputs", [1, 3, 5])
