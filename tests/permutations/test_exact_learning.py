@@ -8,6 +8,8 @@ import torch
 from commutant import InputError
 from commutant.permutations import (
     ExactPermutationLearner,
+    FailureBound,
+    FailureEstimate,
     NTKLinear,
     PermutationNTK,
     ReLUEnsemble,
@@ -108,7 +110,7 @@ def test_the_limit_decodes_every_input(k):
     shuffled = torch.randperm(k, generator=torch.Generator().manual_seed(1))
     learner = ExactPermutationLearner().fit(torch.eye(k)[shuffled], y[shuffled])
     assert torch.equal(learner.predict(x), want)
-    assert learner.certificate() == 0
+    assert learner.certificate() == FailureBound(0.0)
 
 
 def test_two_hundred_coordinates():
@@ -145,7 +147,7 @@ def test_outputs_that_copy_nothing_and_many_that_copy_the_same():
     nothing = ExactPermutationLearner().fit(torch.eye(3), torch.tensor([[1, 0], [0, 0], [0, 0]]))
     assert nothing.predict(torch.ones(1, 3)).tolist() == [[1, 0]]
     many = ExactPermutationLearner(width=64, models=2, delta=0.05).fit(torch.eye(4), torch.eye(4).repeat(1, 3))
-    assert many.certificate() == pytest.approx(min(1.0, 3 * many.law_.failure(2, "midpoint")))
+    assert many.certificate().probability == pytest.approx(min(1.0, 3 * many.law_.failure(2, "midpoint")))
     both = torch.eye(4)
     both[1, 0] = 1
     with pytest.raises(InputError, match="in the limit alone"):
@@ -240,7 +242,7 @@ def test_real_networks_follow_the_law():
         assert float(outs.var(0)[weights == n].mean()) / law.variance(n) == pytest.approx(1, abs=0.2)
     mean = law.weights(x) @ y.double()
     assert float((outs.mean(0) - mean).abs().max()) < 0.1
-    assert 0 < learner.certificate() < 0.05
+    assert 0 < learner.certificate().probability < 0.05
 
 
 def test_antithetic_networks_start_at_zero_and_hardly_vary():
@@ -331,3 +333,69 @@ def test_multiplication_is_exact_on_all_pairs(bits):
         assert not torch.equal(product(2), p * q)
     with pytest.raises(InputError, match="at least one bit"):
         multiplication(0)
+
+
+def test_a_certificate_at_finite_width_is_no_bound():
+    eye = torch.eye(6)
+    images, every = eye[[2, 0, 1, 5, 4, 3]], every_input(6)
+    wrong = 0
+    for seed in range(12):
+        learner = ExactPermutationLearner(width=64, models=1, antithetic=True, seed=seed).fit(eye, images)
+        wrong += not torch.equal(learner.predict(every).double(), every @ images.double())
+        assert learner.certificate() == FailureEstimate(0.0, width=64)  # an estimate that is far off, and says so
+    assert wrong > 3
+    limit = ExactPermutationLearner().fit(eye, images)
+    assert isinstance(limit.certificate(), FailureBound)
+    assert torch.equal(limit.predict(every).double(), every @ images.double())
+
+
+EYE, LAW = torch.eye(4), PermutationNTK(4)
+ONE = torch.ones(1, dtype=torch.int64)
+SWAP = TemplateProgram(["a", "b"], [Template({"a": 1}, ["b"]), Template({"b": 1}, ["a"])])
+WRONG_CALLS = {
+    "images as a list": (lambda: ExactPermutationLearner().fit(EYE, EYE.tolist()), "got list"),
+    "inputs as an array": (lambda: ExactPermutationLearner().fit(EYE.numpy(), EYE), "ndarray"),
+    "no input": (lambda: ExactPermutationLearner().fit(EYE[:0, :0], EYE[:0]), "coordinate|shape|basis"),
+    "no models": (lambda: ExactPermutationLearner(width=8, models=0).fit(EYE, EYE), "models is a whole number"),
+    "half a model": (lambda: ExactPermutationLearner(width=8, models=1.5).fit(EYE, EYE), "models is a whole number"),
+    "no width": (lambda: ExactPermutationLearner(width=0).fit(EYE, EYE), "width is a whole number"),
+    "delta as text": (lambda: ExactPermutationLearner(delta="1").fit(EYE, EYE), "delta in"),
+    "a vector to predict": (lambda: ExactPermutationLearner().fit(EYE, EYE).predict(EYE[0]), r"\(rows, 4\)"),
+    "a list to predict": (lambda: ExactPermutationLearner().fit(EYE, EYE).predict([[1, 0, 0, 0]]), "got list"),
+    "complex inputs": (lambda: LAW.weights(EYE + 0j), "complex64"),
+    "NaN": (lambda: LAW.weights(EYE * float("nan")), "not binary"),
+    "half a coordinate": (lambda: PermutationNTK(2.5), "whole number"),
+    "a weight of 1.5": (lambda: LAW.mean(1.5), "between 1 and 4"),
+    "a failure of no model": (lambda: LAW.failure(0), "at least one network"),
+    "a failure at another weight": (lambda: LAW.failure(3, n=9), "between 1 and 4"),
+    "targets of another length": (lambda: LAW.sample(EYE, torch.eye(3), 2), r"\(4, outputs\)"),
+    "targets that are NaN": (lambda: LAW.sample(EYE, EYE * float("nan"), 2), "finite"),
+    "half a network": (lambda: LAW.sample(EYE, EYE, 0.5), "models is a whole number"),
+    "kernels of an array": (lambda: arccos_kernels(EYE.numpy()), "ndarray"),
+    "kernels of a vector": (lambda: arccos_kernels(EYE[0]), r"got \(4,\)"),
+    "kernels of two widths": (lambda: arccos_kernels(EYE, torch.eye(3)), "one width"),
+    "kernels of NaN": (lambda: arccos_kernels(EYE * float("nan")), "finite"),
+    "kernels of nothing": (lambda: arccos_kernels(EYE[:, :0]), "at least one coordinate"),
+    "all inputs of 2.5 coordinates": (lambda: every_input(2.5), "whole number"),
+    "averages that are NaN": (lambda: round_outputs(EYE[:1] * float("nan"), ONE, LAW), "NaN"),
+    "a weight of zero": (lambda: round_outputs(EYE[:1], 0 * ONE, LAW), "between 1 and 4"),
+    "a weight for two rows": (lambda: round_outputs(EYE[:2], ONE, LAW), "each row"),
+    "half a unit": (lambda: ReLUEnsemble(4, 4, width=2.5, models=1), "whole numbers"),
+    "a rate that is NaN": (lambda: ReLUEnsemble(4, 4, width=8, models=1).fit(EYE, EYE, float("nan")), "rate is a"),
+    "targets as a list": (lambda: ReLUEnsemble(4, 4, width=8, models=1).fit(EYE, EYE.tolist(), 0.1), "takes tensors"),
+    "half a step": (lambda: SWAP.run(torch.zeros(1, 2), 0.5), "steps is a whole number"),
+    "a list of states": (lambda: SWAP.run([[0, 1]], 1), "got list"),
+    "a bit of two": (lambda: SWAP.step({"a": 2, "b": 0}), "0 or 1, got a = 2"),
+    "half a bit": (lambda: SWAP.step({"a": 0.5, "b": 0}), "0 or 1, got a = 0.5"),
+    "a template that asks for two": (lambda: TemplateProgram(["a"], [Template({"a": 2}, ["a"])]), "got 2"),
+    "numbers of 1.5 bits": (lambda: addition(1.5), "at least one bit"),
+    "factors of no bit": (lambda: multiplication(0), "at least one bit"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALLS)
+def test_wrong_calls_get_one_sentence(case, unchecked):
+    make, says = WRONG_CALLS[case]
+    with pytest.raises(InputError, match=says) as raised:
+        make()
+    assert "\n" not in str(raised.value)

@@ -465,7 +465,7 @@ def test_estimators_refuse_what_makes_no_sense():
         NTKRegressor().fit(x, [1.0, 2.0])
     with pytest.raises(InputError, match="not fitted"):
         NTKClassifier().predict(x)
-    with pytest.raises(InputError, match="2 features, got 3"):
+    with pytest.raises(InputError, match="3 features, but NTKClassifier is expecting 2"):
         NTKClassifier().fit(x, [0, 1, 0, 1]).predict(points(2, 3))
     with pytest.raises(InputError, match="softplus"):
         NTKClassifier("softplus").fit(x, [0, 1, 0, 1])

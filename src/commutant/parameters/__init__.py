@@ -14,5 +14,7 @@ from ._linear_maps import part_rows as part_rows
 from ._permutation import Permutation as Permutation
 from ._spec import PermutationSpec as PermutationSpec
 from ._trace import as_arguments as as_arguments
+from ._unchanged import called_with as called_with
+from ._unchanged import unchanged as unchanged
 from ._verify import difference as difference
 from ._verify import generic as generic

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .._errors import InputError
+from ._unchanged import unchanged
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
     copies: dict[int, torch.Tensor] = {}  # the module may write into its buffers and inputs
     detached = {n: copies.setdefault(id(v), v.detach().clone()) for n, v in state.items()}
     leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
-    with torch.no_grad(), reading:
+    with torch.no_grad(), reading, unchanged(model):
         graph = make_fx(run, tracing_mode="real")(detached, leaves)
         if any(_mutates(node.target) for node in graph.graph.nodes):
             graph = make_fx(functionalize(graph, remove="mutations"), tracing_mode="real")(detached, leaves)

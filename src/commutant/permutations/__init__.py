@@ -3,6 +3,8 @@
 from ._ensemble import NTKLinear as NTKLinear
 from ._ensemble import ReLUEnsemble as ReLUEnsemble
 from ._learner import ExactPermutationLearner as ExactPermutationLearner
+from ._learner import FailureBound as FailureBound
+from ._learner import FailureEstimate as FailureEstimate
 from ._tangent_kernel import PermutationNTK as PermutationNTK
 from ._tangent_kernel import arccos_kernels as arccos_kernels
 from ._tangent_kernel import every_binary_input as every_binary_input

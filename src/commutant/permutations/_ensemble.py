@@ -77,8 +77,11 @@ class ReLUEnsemble(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if min(inputs, outputs, width, models) < 1:
-            raise InputError(f"sizes are at least 1, got {inputs}, {outputs}, width {width}, {models} models")
+        sizes = inputs, outputs, width, models
+        if any(isinstance(n, bool) or not isinstance(n, int) for n in sizes) or min(sizes) < 1:
+            raise InputError(
+                f"sizes are whole numbers, at least 1, got {inputs}, {outputs}, width {width}, {models} models"
+            )
         if antithetic and width % 2:
             raise InputError(f"antithetic units come in pairs: the width must be even, got {width}")
         self.antithetic = antithetic
@@ -128,6 +131,11 @@ class ReLUEnsemble(nn.Module):
         Raises:
             InputError: if it diverges, or the residual is above the tolerance after all steps.
         """
+        for name, value in (("rate", rate), ("first", first), ("tolerance", tolerance)):
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise InputError(f"{name} is a number, finite and not negative, got {value!r}")
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise InputError(f"fit takes tensors, got {type(x).__name__} and {type(y).__name__}")
         width, inputs, outputs = self.second.shape[1], self.first.shape[1], self.second.shape[2]
         if x.ndim != 2 or x.shape[1] != inputs or y.shape != (len(x), outputs) or not len(x) or steps < 1:
             raise InputError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Num
@@ -10,7 +11,33 @@ from torch import Tensor
 
 from .._errors import InputError
 from ._ensemble import ReLUEnsemble
-from ._tangent_kernel import RULES, PermutationNTK, Rule, binary_inputs, round_outputs
+from ._tangent_kernel import RULES, PermutationNTK, Rule, binary_inputs, need_whole, round_outputs
+
+
+@dataclass(frozen=True)
+class FailureBound:
+    """Proven bound on the probability of a wrong answer.
+
+    Attributes:
+        probability: Bound on the probability that any input is answered wrongly, over initializations.
+    """
+
+    probability: float
+
+
+@dataclass(frozen=True)
+class FailureEstimate:
+    """Estimate of the probability of a wrong answer, by the law of infinite width. It is no bound at a finite width.
+
+    Networks of finite width answer wrongly more often, and antithetic ones too, whose estimate is zero.
+
+    Attributes:
+        probability: What a bound would be if the networks were infinitely wide.
+        width: Width that the networks have.
+    """
+
+    probability: float
+    width: int
 
 
 class ExactPermutationLearner:
@@ -24,12 +51,13 @@ class ExactPermutationLearner:
     A *linear* network learns the same map from the same data, exactly: what is special here is that ReLU networks do.
 
     Args:
-        delta: allowed probability that any input is answered wrongly, over initialisations.
+        delta: Probability that any input is answered wrongly, over initializations, that is allowed by the law of
+            infinite width. Networks of finite width exceed it.
         rule: how averaged outputs become bits: `"topn"` (keeps the weight: permutations), `"midpoint"`, or the
             paper's `"sign"`, which needs many more networks.
         width: hidden units of real networks, or None for the limit.
         models: how many of them; None for what `delta` asks for.
-        antithetic: start every network at zero; a handful is enough then.
+        antithetic: start every network at zero; a handful of wide ones is enough then.
         seed: of the weights.
 
     Example:
@@ -58,8 +86,15 @@ class ExactPermutationLearner:
             InputError: for inputs that are not the k basis vectors, images that are not binary, or the topn rule where
                 images do not keep the weight.
         """
-        if self.rule not in RULES or not 0 < self.delta < 1:
+        number = isinstance(self.delta, int | float)
+        if self.rule not in RULES or not number or not 0 < self.delta < 1:
             raise InputError(f"rule is one of {', '.join(RULES)} and delta in (0, 1), got {self.rule!r}, {self.delta}")
+        for value, name in ((x, "training inputs"), (y, "images")):
+            if not isinstance(value, Tensor):
+                raise InputError(f"{name} are a tensor, got {type(value).__name__}")
+        for size in ("width", "models"):
+            if getattr(self, size) is not None:
+                need_whole(size, getattr(self, size))
         k = x.shape[1] if x.ndim == 2 else 0
         rows, weights = binary_inputs(x, max(k, 1))
         if len(rows) != k or bool((weights != 1).any()) or bool((rows.sum(0) != 1).any()):
@@ -80,7 +115,11 @@ class ExactPermutationLearner:
         if self.width is not None:
             if float(fed.max()) > 1:
                 raise InputError("outputs fed by several inputs are offered in the limit alone: leave width out")
-            self.models_ = self.models or self.law_.ensemble_size(self.delta / self._copies, self.rule_)
+            self.models_ = (
+                self.models
+                if self.models is not None
+                else self.law_.ensemble_size(self.delta / self._copies, self.rule_)
+            )
             generator = torch.Generator().manual_seed(self.seed)
             self.ensemble_ = ReLUEnsemble(
                 k, targets.shape[1], width=self.width, models=self.models_, antithetic=self.antithetic,
@@ -114,15 +153,29 @@ class ExactPermutationLearner:
             )
         return round_outputs(average, weights, self.law_, self.rule_) * self._fed.to(torch.uint8)
 
-    def certificate(self) -> float:
-        """Bound on the probability that any of the $2^k - 1$ inputs is answered wrongly, over initialisations.
+    def certificate(self) -> FailureBound | FailureEstimate:
+        """Return how likely any of the $2^k - 1$ inputs is answered wrongly, over initializations.
 
-        By the law of infinite width; 0 for the infinite ensemble and for antithetic networks, which have no spread.
+        Returns:
+            A `FailureBound` of zero for the infinite ensemble, which `width=None` computes. A `FailureEstimate` for
+            real networks: nothing is proven at their width.
+
+        Raises:
+            InputError: Before `fit`.
+
+        Example:
+            >>> eye = torch.eye(4)
+            >>> ExactPermutationLearner().fit(eye, eye).certificate()
+            FailureBound(probability=0.0)
+            >>> ExactPermutationLearner(width=64, models=1, antithetic=True).fit(eye, eye).certificate()
+            FailureEstimate(probability=0.0, width=64)
         """
         self._fitted()
-        if self.ensemble_ is None or self.antithetic:
-            return 0.0
-        return min(1.0, self._copies * self.law_.failure(self.models_, self.rule_))
+        if self.ensemble_ is None:
+            return FailureBound(0.0)
+        assert self.width is not None
+        spread = 0.0 if self.antithetic else self._copies * self.law_.failure(self.models_, self.rule_)
+        return FailureEstimate(min(1.0, spread), self.width)
 
     def _first_wrong_weight(self, fed: int) -> int | None:
         """The least weight at which one hit among so many inputs of an output is outweighed by the misses."""

@@ -19,8 +19,17 @@ RULES: tuple[Rule, ...] = ("sign", "midpoint", "topn")
 _ZERO = 1e-3  # at training points, where zero bits have mean zero exactly and what training left over decides
 
 
+def need_whole(name: str, value: object, least: int = 1) -> None:
+    """Check that an argument is a whole number, at least so large."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is a whole number, at least {least}, got {value!r}")
+
+
 def binary_inputs(x: Tensor, k: int, *, what: str = "input") -> tuple[Tensor, Tensor]:
     """Rows checked to be binary and nonzero, with their weights: `(rows, k)` float64 and `(rows,)` int64."""
+    if not isinstance(x, Tensor) or x.is_complex():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"{what}s are a tensor of real numbers, got {got}")
     if x.ndim != 2 or x.shape[1] != k:
         raise InputError(f"{what}s must have shape (rows, {k}), got {tuple(x.shape)}")
     bad = ((x != 0) & (x != 1)).any(1)
@@ -42,6 +51,7 @@ def every_binary_input(k: int) -> Float[Tensor, "rows k"]:
         >>> every_binary_input(2).tolist()
         [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
     """
+    need_whole("the number of coordinates", k)
     if not 1 <= k <= 24:
         raise InputError(f"all binary inputs are listed for 1 to 24 coordinates, got {k}")
     return (torch.arange(1, 2**k)[:, None] >> torch.arange(k) & 1).double()
@@ -84,8 +94,8 @@ class PermutationNTK:
     """
 
     def __init__(self, k: int, regime: Regime = "ntk") -> None:
-        if k < 1:
-            raise InputError(f"inputs have at least one coordinate, got k = {k}")
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InputError(f"inputs have a whole number of coordinates, at least one, got k = {k!r}")
         if regime not in ("ntk", "nngp"):
             raise InputError(f"regime is 'ntk' or 'nngp', got {regime!r}")
         self.k, self.regime = k, regime
@@ -134,10 +144,21 @@ class PermutationNTK:
         self, x: Num[Tensor, "rows k"], targets: Num[Tensor, "k outputs"], models: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "models rows outputs"]:  # fmt: skip
-        """Outputs of so many independent networks, drawn jointly over the inputs from the limit law."""
+        """Draw outputs of independent networks jointly over the inputs, from the limit law.
+
+        Raises:
+            InputError: For inputs that are not binary, targets of another shape, or less than one network.
+        """
+        need_whole("models", models)
+        if not isinstance(targets, Tensor) or targets.ndim != 2 or len(targets) != self.k or targets.is_complex():
+            got = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+            raise InputError(f"targets are real, of shape ({self.k}, outputs), got {got}")
+        if not bool(torch.isfinite(targets).all()):
+            raise InputError("targets must be finite, got NaN or infinity")
         mean = self.weights(x) @ targets.to(torch.float64)
         values, vectors = torch.linalg.eigh(self.covariance(x, x))
-        root = vectors * values.clamp(min=0).sqrt()
+        # Symmetric, so that a seed draws the same outputs in whatever basis a library gives for equal eigenvalues.
+        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
         noise = torch.randn(models, len(values), targets.shape[1], generator=generator, dtype=torch.float64)
         return mean + root @ noise
 
@@ -162,8 +183,8 @@ class PermutationNTK:
             n: at one input of this weight; None for all $2^k - 1$ inputs at once, grouped by weight.
         """
         _check_rule(rule)
-        if models < 1:
-            raise InputError(f"an ensemble has at least one network, got {models}")
+        if isinstance(models, bool) or not isinstance(models, int) or models < 1:
+            raise InputError(f"an ensemble has a whole number of networks, at least one network, got {models!r}")
         total = 0.0
         for weight in range(1, self.k + 1) if n is None else (n,):
             logs = self._log_failure(models, rule, weight)
@@ -214,7 +235,7 @@ class PermutationNTK:
         return math.sqrt(1 - 1 / n) + factor / math.sqrt(n) * (math.pi - angle)
 
     def _check(self, n: int) -> None:
-        if not 1 <= n <= self.k:
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= self.k:
             raise InputError(f"the weight of an input lies between 1 and {self.k}, got {n}")
 
 
@@ -228,6 +249,12 @@ def arccos_kernels(
         >>> round(float(nngp[0, 0]), 9), round(float(ntk[0, 0]), 9)
         (0.25, 0.5)
     """
+    for inputs in (x, x if y is None else y):
+        if not isinstance(inputs, Tensor) or inputs.ndim != 2 or inputs.is_complex() or inputs.shape[1] != x.shape[1]:
+            got = f"{tuple(inputs.shape)}, {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise InputError(f"inputs are real tensors (rows, k) of one width, got {got}")
+        if not bool(torch.isfinite(inputs).all()) or not x.shape[1]:
+            raise InputError("inputs must be finite, with at least one coordinate")
     rows = x.to(torch.float64)
     columns = rows if y is None else y.to(torch.float64)
     width = rows.shape[1]
@@ -248,6 +275,11 @@ def round_outputs(
     `"topn"` sets as many bits as the input has, the largest: a permutation keeps the weight. Ties go to the first.
     """
     _check_rule(rule)
+    fits = isinstance(average, Tensor) and isinstance(weights, Tensor) and average.ndim == 2
+    if not fits or weights.shape != average.shape[:1] or weights.is_floating_point() or average.is_complex():
+        raise InputError("averages are real, of shape (rows, outputs), with a whole weight for each row")
+    if bool(average.isnan().any()) or bool(((weights < 1) | (weights > law.k)).any()):
+        raise InputError(f"averages must not be NaN, and weights lie between 1 and {law.k}")
     if rule == "topn":
         order = average.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (order < weights[:, None]).to(torch.uint8)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._tangent_kernel import PermutationNTK
+from ._tangent_kernel import PermutationNTK, need_whole
 
 _TOLERANCE = 1e-10
 
@@ -58,6 +58,9 @@ class TemplateProgram:
         unknown = {bit for t in self.templates for bit in (*t.when, *t.then) if bit not in at}
         if unknown:
             raise InputError(f"templates name unknown bits: {', '.join(sorted(unknown))}")
+        values = {value for t in self.templates for value in t.when.values()}
+        if not values <= {0, 1}:
+            raise InputError(f"templates compare bits with 0 or 1, got {sorted(values - {0, 1}, key=str)[0]!r}")
         self._law = PermutationNTK(len(self.templates))
         self._care = torch.zeros(len(self.templates), len(self.bits), dtype=torch.bool)
         self._value = torch.zeros_like(self._care)
@@ -70,6 +73,9 @@ class TemplateProgram:
 
     def run(self, states: Tensor, steps: int) -> Tensor:
         """The states after so many steps, `(batch, bits)` of 0 and 1, all at once."""
+        if not isinstance(states, Tensor):
+            raise InputError(f"states are a tensor (batch, {len(self.bits)}), got {type(states).__name__}")
+        need_whole("steps", steps, 0)
         if states.ndim != 2 or states.shape[1] != len(self.bits) or bool(((states != 0) & (states != 1)).any()):
             raise InputError(f"states are binary, shape (batch, {len(self.bits)}), got {tuple(states.shape)}")
         state = states.bool()
@@ -92,9 +98,14 @@ class TemplateProgram:
 
     def step(self, state: Mapping[str, int]) -> dict[str, int]:
         """One step of one state, by names."""
+        if not isinstance(state, Mapping):
+            raise InputError(f"a state maps the names of bits to 0 and 1, got {type(state).__name__}")
         missing = set(self.bits) - set(state)
         if missing:
             raise InputError(f"the state lacks the bits {', '.join(sorted(missing))}")
+        wrong = next((bit for bit in self.bits if state[bit] not in (0, 1)), None)
+        if wrong is not None:
+            raise InputError(f"bits are 0 or 1, got {wrong} = {state[wrong]!r}")
         row = torch.tensor([[int(state[bit]) for bit in self.bits]])
         return dict(zip(self.bits, self.run(row, 1)[0].tolist(), strict=True))
 
@@ -103,6 +114,11 @@ class TemplateProgram:
             return 0.0, 0.0
         one, zero = self._law.mean(n)
         return one, 0.0 if n == self._law.k else zero
+
+
+def _need_bits(bits: object) -> None:
+    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
+        raise InputError(f"numbers have a whole number of bits, at least one bit, got {bits!r}")
 
 
 def addition(bits: int) -> TemplateProgram:
@@ -119,8 +135,7 @@ def addition(bits: int) -> TemplateProgram:
         >>> [state[f"p{i}"] for i in range(3)]
         [0, 0, 1]
     """
-    if bits < 1:
-        raise InputError(f"numbers have at least one bit, got {bits}")
+    _need_bits(bits)
     rules = []
     for i in range(bits):
         p, q = f"p{i}", f"q{i}"
@@ -146,8 +161,7 @@ def multiplication(bits: int) -> TemplateProgram:
         >>> [state[f"r{i}"] for i in range(4)]
         [0, 1, 1, 0]
     """
-    if bits < 1:
-        raise InputError(f"numbers have at least one bit, got {bits}")
+    _need_bits(bits)
     wide, rules = 2 * bits, []
     for i in range(wide):
         r, c, p = f"r{i}", f"c{i}", f"p{i}"

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ..parameters import called_with
 from ._block import RNNBlock
 from ._find import METHODS, Method, SolveInfo
 from ._flow_cells import FlowRNN
@@ -46,7 +47,7 @@ class ParallelCell(nn.Module):
         parameters = dict(self.cell.named_parameters())
 
         def step(h: Tensor, x_t: Tensor, *values: Tensor) -> Tensor:
-            return torch.func.functional_call(self.cell, dict(zip(parameters, values, strict=True)), (x_t, h))
+            return called_with(self.cell, dict(zip(parameters, values, strict=True)), (x_t, h))  # type: ignore[no-any-return]
 
         y, info = solve_recurrence(
             step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound, group=group

@@ -25,8 +25,6 @@ from ._finite_width import finite_width as finite_width
 from ._flow import KernelFlow as KernelFlow
 from ._flow import depth_scale as depth_scale
 from ._flow import kernel_flow as kernel_flow
-from ._infinite_width import Scale as Scale
-from ._infinite_width import Traced as Traced
 from ._infinite_width import infinite_width as infinite_width
 from ._initialise import Initialised as Initialised
 from ._initialise import activations_before as activations_before
@@ -64,4 +62,6 @@ from ._selu import lecun_normal_ as lecun_normal_
 from ._selu import selu_parameters as selu_parameters
 from ._spectrum import jacobian_spectrum as jacobian_spectrum
 from ._spectrum import spectrum_moments as spectrum_moments
+from ._traced import Scale as Scale
+from ._traced import Traced as Traced
 from ._wide_kernel import wide_kernel as wide_kernel

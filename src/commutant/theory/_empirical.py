@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, jvp, vjp, vmap
+from torch.func import jacrev, jvp, vjp, vmap
 
 from .._errors import InputError
 from ..laws import Draw, Equivariance, SetPermutation, obeys
+from ..parameters import called_with, unchanged
 
 _BYTES = 1 << 28  # of Jacobians held at a time
 
@@ -54,9 +55,12 @@ def empirical_ntk(
     Returns:
         of the dtype of the parameters.
 
+    The model is left as it was, also after an exception.
+
     Raises:
-        InputError: for a model without parameters, in training mode with batch normalisation or dropout (its kernel
-            is not a function of two inputs), or inputs that are not finite.
+        InputError: For a model without parameters; in training mode with batch normalization or dropout, or with
+            outputs that depend on the other rows (its kernel is not a function of two inputs); for inputs or gradients
+            that are not finite.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -64,24 +68,39 @@ def empirical_ntk(
         torch.Size([5, 5])
     """
     parameters = _trainable(model)
-    jacobian = _jacobian(model, parameters)
-    rows, columns = rows.detach().clone(), None if columns is None else columns.detach().clone()
     for x in (rows, columns):
-        if x is not None and not bool(torch.isfinite(x).all()):
-            raise InputError("inputs must be finite, got NaN or infinity")
+        if x is not None:
+            _need_inputs(x)
+    if isinstance(bytes_at_once, bool) or not isinstance(bytes_at_once, int) or bytes_at_once < 1:
+        raise InputError(f"bytes_at_once is a positive number of bytes, got {bytes_at_once!r}")
+    rows, columns = rows.detach().clone(), None if columns is None else columns.detach().clone()
     if columns is not None and columns.shape[1:] != rows.shape[1:]:
         raise InputError(
             f"inputs must have one shape, got rows of {tuple(rows.shape[1:])} and {tuple(columns.shape[1:])}"
         )
-    with torch.no_grad():  # before anything else, since it says what is wrong with the model
-        outputs = _tensor(model, rows[:1].clone()).numel() if len(rows) else 1
+    with unchanged(model):
+        kernel = _kernel(model, parameters, rows, columns, every_output, bytes_at_once)
+    if not bool(torch.isfinite(kernel).all()):
+        raise InputError(f"a gradient of {type(model).__name__} on these inputs, or their kernel, is not finite")
+    return kernel
+
+
+def _kernel(
+    model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, columns: Tensor | None, every_output: bool,
+    bytes_at_once: int,
+) -> Tensor:  # fmt: skip
+    jacobian = _jacobian(model, parameters)
+    outputs = 1
+    for x in (rows, columns):  # before anything else, since it says what is wrong with the model
+        if x is not None and len(x):
+            outputs = _need_rows_apart(model, x)
     if not every_output and len(rows) and (columns is None or len(columns)):
         layered = _by_layers(model, parameters, rows, columns)
         if layered is not None:
             return layered
     first = next(iter(parameters.values()))
     each = outputs * sum(p.numel() for p in parameters.values()) * first.element_size()
-    block = max(1, bytes_at_once // (2 * each))
+    block = max(1, bytes_at_once // max(1, 2 * each))
     others = rows if columns is None else columns
     shape = (len(rows), len(others), *([outputs, outputs] if every_output else []))
     out = torch.zeros(shape, dtype=first.dtype, device=first.device)
@@ -113,24 +132,56 @@ def ntk_vector_product(
         >>> ntk_vector_product(net, torch.zeros(1, 3), torch.ones(1, 2))  # the biases alone
         tensor([[1., 1.]])
     """
-    if not bool(torch.isfinite(x).all()):
-        raise InputError("inputs must be finite, got NaN or infinity")
     parameters = _trainable(model)
-    with torch.no_grad():
-        _tensor(model, x[:1].clone())
-    rest = _rest(model, parameters)
+    _need_inputs(x)
+    x = x.detach()
 
     def outputs(p: dict[str, Tensor]) -> Tensor:
-        return functional_call(model, {**p, **rest}, (x,))
+        return called_with(model, {**p, **rest()}, (x.clone(),))  # type: ignore[no-any-return]
 
-    value, back = vjp(outputs, parameters)[:2]
-    if v.shape != value.shape:
-        raise InputError(f"v has the shape of the output {tuple(value.shape)}, got {tuple(v.shape)}")
-    (gradient,) = back(v.to(value))
-    return jvp(outputs, (parameters,), (gradient,))[1]
+    with unchanged(model):
+        _need_rows_apart(model, x)
+        rest = _rest(model, parameters)
+        value, back = vjp(outputs, parameters)[:2]
+        if not isinstance(v, Tensor) or v.shape != value.shape or v.is_complex():
+            got = f"{tuple(v.shape)}, {v.dtype}" if isinstance(v, Tensor) else type(v).__name__
+            raise InputError(f"v is real, of the shape of the output {tuple(value.shape)}, got {got}")
+        (gradient,) = back(v.to(value))
+        product = jvp(outputs, (parameters,), (gradient,))[1]
+    if not bool(torch.isfinite(product).all()):
+        raise InputError(f"a gradient of {type(model).__name__}, or v, is not finite on these inputs")
+    return product.detach()
+
+
+def _need_inputs(x: object) -> None:
+    if not isinstance(x, Tensor) or not x.ndim:
+        got = f"a {x.ndim}-dimensional tensor" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"inputs are tensors (rows, ...), got {got}")
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("inputs must be finite, got NaN or infinity")
+
+
+def _need_rows_apart(model: nn.Module, x: Tensor) -> int:
+    """Check that the first and the last output do not depend on the other rows; return the number of outputs of one."""
+    with torch.no_grad():
+        every = _tensor(model, x.clone())
+        every = every[None] if not every.ndim and len(x) == 1 else every
+        if every.ndim == 0 and len(x):
+            raise InputError(f"{type(model).__name__} gives one number for {len(x)} rows, expected one row for each")
+        for row in {0, len(x) - 1} if len(x) else ():
+            alone = _tensor(model, x[row : row + 1].clone()).flatten()
+            close = torch.finfo(every.dtype).eps ** 0.5 * float(every.abs().max())
+            if float((every[row].flatten() - alone).abs().max() if alone.numel() else 0) > close:
+                raise InputError(
+                    f"the outputs of {type(model).__name__} for a row depend on the other rows, or on chance: a "
+                    "tangent kernel is a function of two inputs"
+                )
+    return every[:1].numel() if len(x) else 0
 
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a tangent kernel is that of an nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
         kind = type(module).__name__
         chance: Any = getattr(module, "p" if "Dropout" in kind else "dropout", 0.0)
@@ -145,9 +196,11 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
     return parameters
 
 
-def _rest(model: nn.Module, parameters: dict[str, Tensor]) -> dict[str, Tensor]:
+def _rest(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+    """Return frozen parameters and buffers, copied at each call, since a transformed function may write only there."""
     frozen = {name: p.detach() for name, p in model.named_parameters() if name not in parameters}
-    return {**frozen, **dict(model.named_buffers())}
+    buffers = dict(model.named_buffers())
+    return lambda: {**frozen, **{name: buffer.clone() for name, buffer in buffers.items()}}
 
 
 def _jacobian(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
@@ -155,13 +208,44 @@ def _jacobian(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[Tens
     rest = _rest(model, parameters)
 
     def one(p: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(model, {**p, **rest}, (x[None],)).flatten()
+        return called_with(model, {**p, **rest()}, (x[None],)).flatten()  # type: ignore[no-any-return]
 
     def of(x: Tensor) -> Tensor:
-        parts = vmap(jacrev(one), (None, 0))(parameters, x)
-        return torch.cat([part.flatten(2) for part in parts.values()], 2).detach()
+        # Batching rules of torch within one another are wrong for some operations (prelu), and missing for others.
+        for chunk in (None, 1):
+            try:
+                parts = vmap(jacrev(one, chunk_size=chunk), (None, 0))(parameters, x)
+            except RuntimeError:
+                continue
+            found = torch.cat([part.flatten(2) for part in parts.values()], 2).detach()
+            if _agrees(model, parameters, x, found):
+                return found
+        return torch.stack([_row_jacobian(model, parameters, row[None]) for row in x])
 
     return of
+
+
+def _gradients(model: nn.Module, parameters: dict[str, Tensor], of: Tensor) -> Tensor:
+    own = dict(model.named_parameters())
+    given = [own[name] for name in parameters]
+    found = torch.autograd.grad(of, given, retain_graph=True, allow_unused=True)
+    pairs = zip(given, found, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
+
+
+def _agrees(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, jacobian: Tensor) -> bool:
+    """Whether a Jacobian has the gradient of a random sum of outputs."""
+    with torch.enable_grad():
+        out = _tensor(model, x.clone()).reshape(len(x), -1)
+        probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
+        exact = _gradients(model, parameters, (out * probe).sum()) if out.requires_grad else torch.zeros(())
+    found = torch.einsum("ro,rop->p", probe, jacobian)
+    return not float((found - exact).norm()) > torch.finfo(out.dtype).eps ** 0.5 * float(found.norm() + exact.norm())
+
+
+def _row_jacobian(model: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        return torch.stack([_gradients(model, parameters, out) for out in _tensor(model, x.clone()).flatten()])
 
 
 def _by_layers(model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, columns: Tensor | None) -> Tensor | None:
@@ -203,7 +287,7 @@ def _complete(
     out = _tensor(model, x.clone()).reshape(len(x), -1)
     probe = torch.randn(out.shape, generator=generator).to(out)
     given = dict(model.named_parameters())
-    names = [name for name in parameters if name in given]
+    names = list(parameters)
     exact = torch.autograd.grad(out, [given[name] for name in names], probe, allow_unused=True)
     for name, grad in zip(names, exact, strict=True):
         layer, _, kind = name.rpartition(".")

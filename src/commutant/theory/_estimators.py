@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +13,9 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Activation
 from ._criticality import critical_point
-from ._kernel_maps import Dense, KernelMap, plain_network
+from ._kernel_maps import Dense, KernelMap, need_map, plain_network
 from ._predict import ntk_predict
+from ._tables import column_names, labels, matrix, not_fitted, target
 from ._wide_kernel import wide_kernel
 
 
@@ -35,6 +37,11 @@ class _KernelEstimator:
         self.get: Literal["tangent", "kernel"] = get
         self.standardise = standardise
 
+    def __repr__(self) -> str:
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments, as scikit-learn's tools ask for them."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
@@ -53,7 +60,7 @@ class _KernelEstimator:
         classifies = self._kind == "classifier"
         return Tags(
             estimator_type=self._kind,
-            target_tags=TargetTags(required=True),
+            target_tags=TargetTags(required=True, multi_output=not classifies),
             classifier_tags=ClassifierTags() if classifies else None,
             regressor_tags=None if classifies else RegressorTags(),
             transformer_tags=None,
@@ -61,20 +68,26 @@ class _KernelEstimator:
         )
 
     def _fit(self, x: Any, targets: Tensor) -> None:
-        inputs = _matrix(x)
-        if len(inputs) != len(targets) or not len(inputs):
-            raise InputError(f"fit takes as many targets as inputs, at least one, got {len(inputs)} and {len(targets)}")
-        if self.depth < 1 or self.ridge < 0:
-            raise InputError(f"depth is at least 1 and ridge not negative, got {self.depth} and {self.ridge}")
-        if not isinstance(self.network, str | KernelMap):
-            raise InputError(
-                "network is the name of an activation or a map of kernels, such as infinite_width(module), got "
-                f"{type(self.network).__name__}"
-            )
+        inputs = matrix(x, type(self).__name__)
+        if len(inputs) != len(targets):
+            raise InputError(f"fit takes as many targets as inputs, got {len(inputs)} and {len(targets)}")
+        if isinstance(self.depth, bool) or not isinstance(self.depth, int | np.integer) or self.depth < 1:
+            raise InputError(f"depth is a whole number of layers, at least 1, got {self.depth!r}")
+        if not isinstance(self.ridge, int | float | np.number) or not 0 <= self.ridge < math.inf:
+            raise InputError(f"ridge is a number, finite and not negative, got {self.ridge!r}")
+        if self.get not in ("tangent", "kernel"):
+            raise InputError(f"get is 'tangent' or 'kernel', got {self.get!r}")
+        if not isinstance(self.network, str):
+            need_map(self.network)
         self.mean_ = inputs.mean(0) if self.standardise else torch.zeros(inputs.shape[1], dtype=torch.float64)
         spread = inputs.std(0, correction=0) if self.standardise else torch.ones_like(self.mean_)
         self.scale_ = torch.where(spread > 0, spread, 1.0)
         self.n_features_in_ = inputs.shape[1]
+        names = column_names(x)
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         self.map_: KernelMap = (
             self.network if not isinstance(self.network, str) else _critical(self.network, self.depth)
         )
@@ -87,15 +100,21 @@ class _KernelEstimator:
     def _prepared(self, inputs: Tensor) -> Tensor:
         return (inputs - self.mean_) / self.scale_
 
-    def _need_fit(self) -> None:
-        if not hasattr(self, "weights_"):
-            raise InputError(f"{type(self).__name__} is not fitted: call fit first")
-
     def _scores(self, x: Any) -> Tensor:
-        self._need_fit()
-        inputs = _matrix(x)
+        name = type(self).__name__
+        if not hasattr(self, "weights_"):
+            raise not_fitted(name)
+        inputs, names = matrix(x, name), column_names(x)
+        fitted = getattr(self, "feature_names_in_", None)
+        if names is not None and fitted is not None and not np.array_equal(names, fitted):
+            raise InputError(
+                "The feature names should match those that were passed during fit, in the same order, got "
+                f"{', '.join(names[:5])} for {', '.join(fitted[:5])}"
+            )
         if inputs.shape[1] != self.n_features_in_:
-            raise InputError(f"inputs have {self.n_features_in_} features, got {inputs.shape[1]}")
+            raise InputError(
+                f"X has {inputs.shape[1]} features, but {name} is expecting {self.n_features_in_} features as input"
+            )
         return wide_kernel(self.map_, self._prepared(inputs), self._inputs, get=self.get) @ self.weights_
 
 
@@ -126,12 +145,10 @@ class NTKClassifier(_KernelEstimator):
         """Learn from inputs `(rows, features)` and labels `(rows,)`, arrays or tensors.
 
         Raises:
-            InputError: for shapes that don't fit, values that are not finite, or a single class.
+            InputError: For shapes that don't fit, values that are not finite, continuous targets, or a single class.
         """
-        self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
-        if len(self.classes_) < 2:
-            raise InputError(f"classification needs at least two classes, got {len(self.classes_)}")
-        hot = torch.nn.functional.one_hot(torch.from_numpy(codes.ravel()).long(), len(self.classes_)).double()
+        self.classes_, codes = labels(y, type(self).__name__)
+        hot = torch.nn.functional.one_hot(torch.from_numpy(codes).long(), len(self.classes_)).double()
         self._fit(X, hot - 1 / len(self.classes_))
         return self
 
@@ -140,8 +157,17 @@ class NTKClassifier(_KernelEstimator):
         scores = self._scores(X).numpy()
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return estimates of the probabilities of the classes, `(rows, classes)`.
+
+        Least squares on indicators estimates probabilities; those below zero are set to zero. They are not calibrated:
+        wrap the classifier in `sklearn.calibration.CalibratedClassifierCV` where that matters.
+        """
+        shares = (self._scores(X) + 1 / len(self.classes_)).clamp(min=0).numpy()
+        return shares / shares.sum(1, keepdims=True)
+
     def predict(self, X: Any) -> np.ndarray:
-        """Labels `(rows,)`."""
+        """Return labels `(rows,)`."""
         best = self._scores(X).argmax(1).numpy()
         return self.classes_[best]
 
@@ -168,11 +194,12 @@ class NTKRegressor(_KernelEstimator):
         Raises:
             InputError: for shapes that don't fit, or values that are not finite.
         """
+        found = target(y, type(self).__name__)
         try:
-            targets = torch.as_tensor(np.asarray(y), dtype=torch.float64)
+            targets = torch.from_numpy(found.astype(np.float64))
         except (TypeError, ValueError) as error:
-            raise InputError(f"regression takes numbers as targets, got {np.asarray(y).dtype}") from error
-        if targets.ndim not in (1, 2) or not bool(torch.isfinite(targets).all()):
+            raise InputError(f"regression takes numbers as targets, got {found.dtype}") from error
+        if targets.ndim not in (1, 2) or not len(targets) or not bool(torch.isfinite(targets).all()):
             raise InputError(f"targets are finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
         self._flat = targets.ndim == 1
         targets = targets[:, None] if self._flat else targets
@@ -196,8 +223,8 @@ class NTKRegressor(_KernelEstimator):
 
 def _like(y: Any, found: np.ndarray) -> np.ndarray:
     """Targets in the shape of predictions: a column counts as a row of them."""
-    y = np.asarray(y)
-    if y.size != found.size or len(y) != len(found):
+    y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if not y.ndim or y.size != found.size or len(y) != len(found):
         raise InputError(f"as many targets as predictions, {found.shape}, got {y.shape}")
     return y.reshape(found.shape)
 
@@ -206,10 +233,3 @@ def _critical(activation: str, depth: int) -> KernelMap:
     act = Activation(activation)
     point = critical_point(act)
     return plain_network(act, depth, Dense(point.bias_variance, point.weight_variance, 1.0, 1.0))
-
-
-def _matrix(x: Any) -> Tensor:
-    found = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x), dtype=torch.float64)
-    if found.ndim != 2 or not bool(torch.isfinite(found).all()):
-        raise InputError(f"inputs are finite numbers (rows, features), got shape {tuple(found.shape)}")
-    return found

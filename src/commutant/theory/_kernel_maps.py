@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Activation
+from ..algebra import Activation, geometric_mean
 from ..laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
 
 
@@ -24,6 +26,8 @@ class KernelState:
         left, right: its second moments at each row and at each column input.
         left_mean, right_mean: its mean over neurons, zero for preactivations.
         tangent: the frozen neural tangent kernel `(rows, columns)`, or None when it isn't asked for.
+        gaussian: Whether the values are centered Gaussians over the weights, which an activation needs. Outputs of
+            `Dense` are; inputs of the network and outputs of an activation are not.
     """
 
     kernel: Float[Tensor, "rows columns"]
@@ -32,23 +36,23 @@ class KernelState:
     left_mean: Float[Tensor, "rows"]
     right_mean: Float[Tensor, "columns"]
     tangent: Float[Tensor, "rows columns"] | None
+    gaussian: bool = True
 
     @classmethod
     def of_inputs(
         cls, rows: Float[Tensor, "rows features"], columns: Float[Tensor, "columns features"], *, tangent: bool = True
     ) -> KernelState:
-        """The state before the first layer: $x \\cdot x' / n_0$, and no tangent yet.
+        """Return the state before the first layer: $x \\cdot x' / n_0$, row means, and a tangent kernel of zero.
 
         Raises:
-            InputError: for inputs of different width, of no feature, or that are not finite.
+            InputError: For inputs that are not real matrices, of different width, of no feature, or not finite.
         """
+        for x in (rows, columns):
+            need_inputs(x)
         if rows.shape[-1] != columns.shape[-1] or not rows.shape[-1]:
             raise InputError(
                 f"inputs must have one width, at least 1, got {tuple(rows.shape)} and {tuple(columns.shape)}"
             )
-        for x in (rows, columns):
-            if not bool(torch.isfinite(x).all()):
-                raise InputError("inputs must be finite, got NaN or infinity")
         rows, columns = rows.to(torch.float64), columns.to(torch.float64)
         width = rows.shape[-1]
         kernel = rows @ columns.T / width
@@ -56,7 +60,16 @@ class KernelState:
         if rows.shape == columns.shape and torch.equal(rows, columns):
             kernel.diagonal().copy_(left)
         zero = torch.zeros_like(kernel) if tangent else None
-        return cls(kernel, left, right, torch.zeros_like(left), torch.zeros_like(right), zero)
+        return cls(kernel, left, right, rows.mean(-1), columns.mean(-1), zero, gaussian=False)
+
+
+def need_inputs(x: object) -> None:
+    """Check that inputs are a finite real matrix `(rows, features)`."""
+    if not isinstance(x, Tensor) or x.ndim != 2 or x.is_complex():
+        got = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"inputs are real tensors (rows, features), got {got}")
+    if not bool(torch.isfinite(x).all()):
+        raise InputError("inputs must be finite, got NaN or infinity")
 
 
 @runtime_checkable
@@ -69,6 +82,14 @@ class KernelMap(Protocol):
 
     def __call__(self, state: KernelState) -> KernelState:
         """The state after the layer."""
+
+
+def need_map(network: object) -> None:
+    """Check that a network is a map of kernels."""
+    if isinstance(network, type | Activation) or not isinstance(network, KernelMap):
+        got = network.__name__ if isinstance(network, type) else type(network).__name__
+        hint = "infinite_width(module)" if isinstance(network, nn.Module) else "plain_network(...) or Dense(...)"
+        raise InputError(f"a network is a map of kernels, such as {hint}, got {got}")
 
 
 @dataclass(frozen=True)
@@ -98,7 +119,11 @@ class Dense:
     def __post_init__(self) -> None:
         for name in ("bias_variance", "weight_variance", "bias_rate", "weight_rate"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
+            if value is None and name.endswith("rate"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise InputError(f"{name} must be a number, got {value!r}")
+            if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be finite and not negative, got {value}")
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -120,9 +145,19 @@ class Dense:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """An activation: $K' = E s(u) s(v)$, $\\Theta' = E s'(u) s'(v)\\, \\Theta$, elementwise."""
+    """Activation of centered Gaussian values: $K' = E s(u) s(v)$, $\\Theta' = E s'(u) s'(v)\\, \\Theta$, elementwise.
+
+    Raises:
+        InputError: When called on a state that is not Gaussian, such as inputs or outputs of an activation.
+    """
 
     activation: Activation
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.activation, Activation):
+            raise InputError(
+                f"activation is an Activation, as Activation('relu'), got {type(self.activation).__name__}"
+            )
 
     @property
     def homogeneous(self) -> bool:
@@ -130,6 +165,7 @@ class Pointwise:
         return self.activation.homogeneous
 
     def __call__(self, state: KernelState) -> KernelState:
+        self._check(state)
         act, (u, v) = self.activation, (state.left[:, None], state.right[None])
         if state.tangent is None:
             kernel, tangent = act.dual(u, v, state.kernel), None
@@ -138,11 +174,27 @@ class Pointwise:
             tangent = slope * state.tangent
         left, right = _of_both(act.g, state)
         left_mean, right_mean = _of_both(act.mean, state)
-        return KernelState(kernel, left, right, left_mean, right_mean, tangent)
+        return KernelState(kernel, left, right, left_mean, right_mean, tangent, gaussian=False)
+
+    def _check(self, state: KernelState) -> None:
+        name = self.activation.name
+        if not state.gaussian:
+            raise InputError(
+                f"{name} acts on inputs of the network or on outputs of an activation, which are not Gaussian over the "
+                "weights: put a Dense before it"
+            )
+        sides = (state.left, state.right)
+        if 0.0 in self.activation.kinks and any(q.requires_grad and bool((q == 0).any()) for q in sides):
+            raise InputError(
+                f"the kernel of {name} has no gradient at an input of variance zero: leave out or detach inputs that "
+                "are zero"
+            )
 
 
 def _of_both(expectation: Callable[[Tensor], Tensor], state: KernelState) -> tuple[Tensor, Tensor]:
     """An expectation at every kernel of both sides, of which inputs of one norm have only one."""
+    if state.left.requires_grad or state.right.requires_grad:
+        return expectation(state.left), expectation(state.right)
     kernels = torch.cat([state.left, state.right])
     if kernels.numel() > 1 and bool((kernels == kernels[0]).all()):
         values = expectation(kernels[:1]).expand_as(kernels)
@@ -157,6 +209,20 @@ class Residual:
 
     branch: KernelMap
     gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        need_map(self.branch)
+        if isinstance(self.gamma, bool) or not isinstance(self.gamma, Real) or not math.isfinite(self.gamma):
+            raise InputError(f"gamma must be a finite number, got {self.gamma!r}")
+        for layer in reversed(_flat(self.branch)):
+            if isinstance(layer, Pointwise):
+                break
+            if not isinstance(layer, Residual | LayerNormalisation):
+                return
+        raise InputError(
+            "the branch of a Residual must end in a Dense, which makes it independent of the skip, got "
+            + (", ".join(type(layer).__name__ for layer in _flat(self.branch)) or "an empty Chain")
+        )
 
     @property
     def homogeneous(self) -> bool:
@@ -175,6 +241,7 @@ class Residual:
             left_mean=self.gamma * state.left_mean + inner.left_mean,
             right_mean=self.gamma * state.right_mean + inner.right_mean,
             tangent=tangent,
+            gaussian=state.gaussian and inner.gaussian,
         )
 
 
@@ -186,21 +253,22 @@ class LayerNormalisation:
     homogeneous: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eps < float("inf"):
+        if not isinstance(self.eps, Real) or not 0 <= self.eps < float("inf"):
             raise InputError(f"eps must be finite and not negative, got {self.eps}")
 
     def __call__(self, state: KernelState) -> KernelState:
         left = state.left - state.left_mean.square()
         right = state.right - state.right_mean.square()
-        scale = torch.rsqrt((left[:, None] + self.eps) * (right[None] + self.eps))
+        # The same to the last bit as the variance of an input, so that its angle with itself stays zero.
+        size = geometric_mean(left[:, None] + self.eps, right[None] + self.eps)
         return replace(
             state,
-            kernel=(state.kernel - state.left_mean[:, None] * state.right_mean[None]) * scale,
+            kernel=(state.kernel - state.left_mean[:, None] * state.right_mean[None]) / size,
             left=left / (left + self.eps),
             right=right / (right + self.eps),
             left_mean=torch.zeros_like(left),
             right_mean=torch.zeros_like(right),
-            tangent=None if state.tangent is None else state.tangent * scale,
+            tangent=None if state.tangent is None else state.tangent / size,
         )
 
 
@@ -213,6 +281,12 @@ class Chain:
     """
 
     maps: tuple[KernelMap, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.maps, tuple):
+            raise InputError(f"the maps of a Chain are a tuple, got {type(self.maps).__name__}")
+        for layer in self.maps:
+            need_map(layer)
 
     @property
     def homogeneous(self) -> bool:
@@ -231,6 +305,11 @@ class Chain:
     def __pow__(self, depth: int) -> Chain:
         """The chain, `depth` times over."""
         return Chain(self.maps * depth)
+
+
+def _flat(layer: KernelMap) -> list[KernelMap]:
+    """The maps of chains within chains, the first one first."""
+    return [inner for part in layer.maps for inner in _flat(part)] if isinstance(layer, Chain) else [layer]
 
 
 def turned(kernel: Callable[[Chain, Tensor, Tensor], Tensor]):  # type: ignore[no-untyped-def]
@@ -272,8 +351,12 @@ def _tangent(net: KernelMap, rows: Tensor, columns: Tensor) -> Tensor:
 @obeys("turning the inputs", turned(_tangent))
 @obeys("order of the inputs", reordered(_tangent))
 def plain_network(activation: Activation | str, depth: int, dense: Dense) -> Chain:
-    """So many equal `Dense` layers with an activation between them."""
-    activation = Activation(activation) if isinstance(activation, str) else activation
+    """Return the map of `depth` equal `Dense` layers with an activation between them."""
+    activation = activation if isinstance(activation, Activation) else Activation(activation)
+    if not isinstance(dense, Dense):
+        raise InputError(f"dense is a Dense, such as Dense(0.0, 2.0), got {type(dense).__name__}")
+    if isinstance(depth, bool) or not isinstance(depth, int):
+        raise InputError(f"depth is a whole number of layers, got {depth!r}")
     if depth < 1:
         raise InputError(f"a network has at least one layer, got {depth}")
     return Chain((Pointwise(activation), dense)) ** (depth - 1) @ Chain((dense,))

@@ -12,6 +12,8 @@ from torch import Tensor
 from .._errors import InputError
 
 _JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)  # times the mean diagonal
+_ENTRY = 1.2e-7  # precision of a kernel's entries, relative to its largest: they may come from float32
+_ASYMMETRY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Prediction:
 
     Attributes:
         mean: `(test, outputs)`.
-        covariance: `(test, test)` of one output, over initialisations, or None when it wasn't asked for.
+        covariance: `(test, test)` of one output, over initializations, or None when it wasn't asked for. Symmetric;
+            variances are never negative, and zero where rounding is all that is left.
         jitter: that was added to the diagonal of the training kernel, relative to its mean; above zero for inputs that
             repeat.
     """
@@ -48,7 +51,8 @@ def gp_predict(
         noise: variance $\\sigma^2$ of the targets.
 
     Raises:
-        InputError: for shapes that don't fit, values that are not finite, or a kernel that is not positive definite.
+        InputError: For shapes that don't fit, values that are not finite, or kernels that are not symmetric, not
+            positive definite, or do not come from one kernel function.
 
     Example:
         >>> k = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
@@ -56,11 +60,15 @@ def gp_predict(
         tensor([[3., 1.]], dtype=torch.float64)
     """
     kernel, targets, cross = _checked(kernel, targets, cross)
-    if not 0 <= noise < math.inf:
+    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
         raise InputError(f"noise is a variance, got {noise}")
     factor, jitter = _factor(kernel, noise)
     weights = torch.cholesky_solve(cross.T, factor).T
-    covariance = None if prior is None else _fitting(prior, "prior", (len(cross),) * 2) - weights @ cross.T
+    covariance = None
+    if prior is not None:
+        prior = _symmetric(_fitting(prior, "prior", (len(cross),) * 2), "prior")
+        half = torch.linalg.solve_triangular(factor, cross.T, upper=False)
+        covariance = _covariance(prior - half.T @ half, weights, _scale(kernel, cross, prior))
     return Prediction(weights @ targets, covariance, jitter)
 
 
@@ -102,6 +110,12 @@ def ntk_predict(
         (tensor([[0., 0.]], dtype=torch.float64), tensor([[3., 1.]], dtype=torch.float64))
     """
     tangent, targets, cross = _checked(tangent, targets, cross)
+    numbers: dict[str, object] = {"time": time, "rate": rate, "ridge": ridge, "steps": 0 if steps is None else steps}
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int if name == "steps" else int | float):
+            raise InputError(f"{name} is a {'whole ' if name == 'steps' else ''}number, got {value!r}")
+    if steps is not None and not 0 < rate < math.inf:
+        raise InputError(f"rate is positive and finite, got {rate}")
     if steps is not None and not math.isinf(time):
         raise InputError(f"either time or steps of descent, got {time} and {steps}")
     if not time >= 0 or (steps is not None and steps < 0) or not 0 <= ridge < math.inf:
@@ -113,20 +127,27 @@ def ntk_predict(
     else:
         tangent = tangent + ridge * torch.eye(len(tangent), dtype=torch.float64, device=tangent.device)
         values, vectors = torch.linalg.eigh(tangent)
+        if float(values.min()) < -max(1e-6, len(tangent) * _ENTRY) * float(values.abs().max()):
+            raise InputError(f"the training kernel has a negative eigenvalue, {float(values.min()):.3g}")
         weights = cross @ vectors * _learnt(values.clamp(min=0), time, steps, rate) @ vectors.T
     mean = weights @ targets
     if start is not None:
+        if not isinstance(start, tuple | list) or len(start) != 2:
+            raise InputError("start holds outputs of one network, (at training inputs, at test inputs)")
         outputs = targets.shape[1]
         first = _fitting(start[0], "start", (len(tangent), outputs))
         offset = _fitting(start[1], "start", (len(cross), outputs))
         mean = offset + weights @ (targets - first)
     covariance = None
     if kernels is not None:
+        if not isinstance(kernels, tuple | list) or len(kernels) != 3:
+            raise InputError("kernels holds three kernels: (train, train), (test, train) and (test, test)")
         n, m = len(tangent), len(cross)
         shapes = ((n, n), (m, n), (m, m))
         k, k_cross, k_test = (_fitting(t, "kernels", shape) for t, shape in zip(kernels, shapes, strict=True))
         both = weights @ k_cross.T
-        covariance = k_test - both - both.T + weights @ k @ weights.T
+        k, k_test = _symmetric(k, "kernels"), _symmetric(k_test, "kernels")
+        covariance = _covariance(k_test - both - both.T + weights @ k @ weights.T, weights, _scale(k, k_cross, k_test))
     return Prediction(mean, covariance, jitter)
 
 
@@ -160,15 +181,56 @@ def _factor(kernel: Tensor, ridge: float) -> tuple[Tensor, float]:
     raise InputError("the training kernel is not positive definite, even with 1e-6 of its mean diagonal added to it")
 
 
+def _covariance(found: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """Return a covariance without what rounding has made of it.
+
+    A variance is a quadratic form of a joint kernel and `[weights, -1]`, so that its error is that of an entry times
+    the square of their sum of absolute values.
+    """
+    found = (found + found.T) / 2
+    variance = found.diagonal()
+    error = 8 * _ENTRY * scale * (1 + weights.abs().sum(1)).square()
+    if bool((variance < -error).any()):
+        row = int((variance + error).argmin())
+        raise InputError(
+            f"test input {row} would have the variance {float(variance[row]):.3g}: the kernels of training and test "
+            "inputs must come from one kernel function"
+        )
+    deviation = variance.clamp(min=0).sqrt()
+    bound = deviation[:, None] * deviation
+    covariance = torch.minimum(torch.maximum(found, -bound), bound)
+    covariance.diagonal().copy_(variance.clamp(min=0))
+    return covariance
+
+
+def _scale(*kernels: Tensor) -> float:
+    return max((float(k.abs().max()) for k in kernels if k.numel()), default=0.0)
+
+
+def _symmetric(kernel: Tensor, name: str) -> Tensor:
+    if float((kernel - kernel.T).abs().max() if kernel.numel() else 0) > _ASYMMETRY * _scale(kernel):
+        raise InputError(f"{name} must be symmetric between the same inputs, got a kernel that is not")
+    return kernel
+
+
+def _need_real(t: object, name: str) -> None:
+    if not isinstance(t, Tensor) or t.is_complex():
+        got = t.dtype if isinstance(t, Tensor) else type(t).__name__
+        raise InputError(f"{name} must be a tensor of real numbers, got {got}")
+
+
 def _fitting(t: Tensor, name: str, shape: tuple[int, ...]) -> Tensor:
+    _need_real(t, name)
     if t.shape != shape or not bool(torch.isfinite(t).all()):
         raise InputError(f"{name} must be finite, of shape {shape}, got {tuple(t.shape)}")
     return t.to(torch.float64)
 
 
 def _checked(kernel: Tensor, targets: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    n = len(kernel)
-    if kernel.shape != (n, n) or not n or len(targets) != n or targets.ndim != 2 or cross.shape[1:] != (n,):
+    for t, name in ((kernel, "the training kernel"), (targets, "targets"), (cross, "the kernel of test inputs")):
+        _need_real(t, name)
+    n = len(kernel) if kernel.ndim else 0
+    if kernel.shape != (n, n) or not n or targets.ndim != 2 or len(targets) != n or cross.shape[1:] != (n,):
         raise InputError(
             f"a kernel (train, train), targets (train, outputs) and a kernel (test, train) go together, got "
             f"{tuple(kernel.shape)}, {tuple(targets.shape)} and {tuple(cross.shape)}"
@@ -176,4 +238,5 @@ def _checked(kernel: Tensor, targets: Tensor, cross: Tensor) -> tuple[Tensor, Te
     for t in (kernel, targets, cross):
         if not bool(torch.isfinite(t).all()):
             raise InputError("kernels and targets must be finite, got NaN or infinity")
+    _symmetric(kernel, "the training kernel")
     return kernel.to(torch.float64), targets.to(torch.float64), cross.to(torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import geometric_mean
 from ..laws import obeys
-from ._kernel_maps import KernelMap, KernelState, reordered, turned
+from ._kernel_maps import KernelMap, KernelState, need_inputs, need_map, reordered, turned
 
 _BLOCK = 384  # rows and columns of a tile
 _CELLS = 1024  # of the table, cubic each
@@ -47,8 +47,11 @@ def wide_kernel(
         columns: others, or None for the rows again: symmetric, then, and half the work.
         get: `"tangent"`, the neural tangent kernel, or `"kernel"`, of the Gaussian process of its outputs.
 
+    Inputs that require gradients get them, at the cost of the memory of every layer.
+
     Raises:
-        InputError: for inputs of different width or that are not finite.
+        InputError: For a network that is no map of kernels, inputs of different width or that are not finite, and where
+            there is no gradient: at an input of zero before an activation with a kink.
 
     Example:
         >>> from commutant.algebra import Activation
@@ -60,11 +63,12 @@ def wide_kernel(
     """
     if get not in ("tangent", "kernel"):
         raise InputError(f"get is 'tangent' or 'kernel', got {get!r}")
+    need_map(network)
     for x in (rows, rows if columns is None else columns):
-        if not isinstance(x, Tensor) or x.ndim != 2:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"inputs are tensors (rows, features), got {got}")
+        need_inputs(x)
     KernelState.of_inputs(rows[:1], rows[:1] if columns is None else columns[:1], tangent=False)  # widths
+    if torch.is_grad_enabled() and (rows.requires_grad or (columns is not None and columns.requires_grad)):
+        return _differentiable(network, rows, columns, get)
     left = _Side(rows)
     right = left if columns is None else _Side(columns)
     out = torch.empty(len(rows), len(right.unit), dtype=torch.float64, device=rows.device)
@@ -88,23 +92,44 @@ def wide_kernel(
     return out
 
 
+def _differentiable(network: KernelMap, rows: Tensor, columns: Tensor | None, get: str) -> Tensor:
+    """Return the kernel of the layers themselves, without a table or writing in place."""
+
+    def watched(x: Tensor) -> Tensor:
+        x = x.clone()
+        if x.requires_grad:
+            x.register_hook(_need_finite)
+        return x
+
+    left = watched(rows)
+    right = left if columns is None else watched(columns)
+    return _read(network(KernelState.of_inputs(left, right, tangent=get == "tangent")), get)
+
+
+def _need_finite(gradient: Tensor) -> None:
+    if not bool(torch.isfinite(gradient).all()):
+        row = int((~torch.isfinite(gradient)).any(1).nonzero()[0])
+        raise InputError(f"the gradient of a wide kernel is not finite at input {row}: leave it out, or detach it")
+
+
 class _Side:
     """Inputs as directions and sizes, $|x|^2 / n$."""
 
     def __init__(self, x: Tensor) -> None:
-        if not bool(torch.isfinite(x).all()):
-            raise InputError("inputs must be finite, got NaN or infinity")
         self.eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
         x = x.to(torch.float64)
-        self.square = x.square().mean(1)
+        self.square, self.mean = x.square().mean(1), x.mean(1)
         self.norm = self.square.sqrt()
         length = x.norm(dim=1, keepdim=True)
         self.unit = x / torch.where(length > 0, length, 1.0)
 
 
-def _state(left: Tensor, right: Tensor, kernel: Tensor, get: str) -> KernelState:
+def _state(
+    left: Tensor, right: Tensor, kernel: Tensor, get: str, means: tuple[Tensor, Tensor] | None = None
+) -> KernelState:
     zero = torch.zeros_like(kernel) if get == "tangent" else None
-    return KernelState(kernel, left, right, torch.zeros_like(left), torch.zeros_like(right), zero)
+    left_mean, right_mean = (torch.zeros_like(left), torch.zeros_like(right)) if means is None else means
+    return KernelState(kernel, left, right, left_mean, right_mean, zero, gaussian=False)
 
 
 def _read(state: KernelState, get: str) -> Tensor:
@@ -120,7 +145,15 @@ def _through(
     kernel = cosine * geometric_mean(left.square[one, None], right.square[None, two])
     if same:
         kernel.diagonal().copy_(left.square[one])
-    tile.copy_(_read(network(_state(left.square[one], right.square[two], kernel, get)), get))
+    means = left.mean[one], right.mean[two]
+    tile.copy_(_read(network(_state(left.square[one], right.square[two], kernel, get, means)), get))
+
+
+def _sees_means(network: KernelMap, q: Tensor, get: str) -> bool:
+    """Whether a network normalizes its inputs, so that its kernel is no function of norms and angles alone."""
+    mean, kernel = q.sqrt() / 2, q[None] / 2
+    without, within = (_read(network(_state(q, q, kernel, get, m)), get) for m in (None, (mean, mean)))
+    return not torch.equal(without, within)
 
 
 class _Table:
@@ -157,6 +190,8 @@ def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | 
     if not equal and not network.homogeneous:
         return None
     q = sizes[:1] if equal else torch.ones_like(sizes[:1])
+    if _sees_means(network, q, get):
+        return None
 
     def values(place: Tensor) -> Tensor:
         return _read(network(_state(q, q.expand(len(place)), (q * _cosine(place))[None], get)), get)[0]

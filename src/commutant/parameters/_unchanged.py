@@ -1,0 +1,89 @@
+"""Calls of a module with other parameters that leave it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from .._errors import InputError
+
+
+@contextlib.contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """Restore a module on exit, also after an exception.
+
+    Parameters, buffers and their values, submodules, modes and other attributes are restored. Values of parameters are
+    not copied: what writes into them in place does.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> with unchanged(norm):
+        ...     _ = norm.eval()(torch.randn(4, 2)), norm.train()(torch.randn(4, 2))
+        >>> int(norm.num_batches_tracked), norm.training
+        (0, True)
+    """
+    parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
+    saved = [(part, dict(vars(part)), [dict(held) for held in _held(part)]) for part in parts]
+    buffers = {id(buffer): buffer for part in parts for buffer in part._buffers.values() if buffer is not None}
+    values = [(buffer, buffer.detach().clone()) for buffer in buffers.values()]
+    try:
+        yield
+    finally:
+        for part, attributes, tensors in saved:
+            vars(part).clear()
+            vars(part).update(attributes)
+            for held, before in zip(_held(part), tensors, strict=True):
+                held.clear()
+                held.update(before)
+        with torch.no_grad():
+            for buffer, value in values:
+                buffer.copy_(value)
+
+
+def called_with(
+    module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> Any:
+    """Call a module with other parameters and buffers in place of its own.
+
+    Args:
+        module: Module to call; it keeps its own tensors.
+        tensors: A tensor for each name in `module.named_parameters()` or `named_buffers()`. It stands for every place
+            in which the module holds the tensor of that name: in a module used twice, or tied.
+        args, kwargs: Arguments of the call.
+
+    Returns:
+        The output of the module.
+
+    Raises:
+        InputError: For a compiled TorchScript module.
+
+    Example:
+        >>> layer = nn.Linear(2, 2)
+        >>> twice = nn.Sequential(layer, layer)
+        >>> called_with(twice, {"0.weight": torch.eye(2), "0.bias": torch.ones(2)}, (torch.zeros(2),))
+        tensor([2., 2.])
+        >>> twice[0].weight is layer.weight and isinstance(layer.weight, nn.Parameter)
+        True
+    """
+    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise InputError(f"{type(module).__name__} holds a TorchScript module, whose parameters can't be replaced")
+    # torch swaps tensors name by name: a module with two names is swapped twice and restored to the first swap.
+    first: dict[int, str] = {}
+    places: dict[str, Tensor] = {}
+    for path, part in module.named_modules():
+        for name, own in (*part._parameters.items(), *part._buffers.items()):
+            if own is not None:
+                place = f"{path}.{name}" if path else name
+                original = first.setdefault(id(own), place)
+                if original in tensors:
+                    places[place] = tensors[original]
+    return functional_call(module, places, args, kwargs, tie_weights=False)
+
+
+def _held(part: nn.Module) -> tuple[dict[str, Any], ...]:
+    return part._parameters, part._buffers, part._modules  # type: ignore[return-value]

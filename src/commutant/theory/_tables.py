@@ -1,0 +1,115 @@
+"""Tables and targets as scikit-learn's estimators take them, checked."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._errors import InputError
+
+
+def matrix(x: Any, estimator: str) -> Tensor:
+    """Return inputs `(rows, features)` in float64.
+
+    Raises:
+        InputError: For inputs of another shape, empty, sparse, complex, or not finite.
+        TypeError: For entries that are no numbers.
+    """
+    if hasattr(x, "toarray") or (isinstance(x, Tensor) and x.layout != torch.strided):
+        raise InputError(f"sparse input X is not supported by {estimator}: pass a dense array")
+    values = x.detach().cpu().double().numpy() if isinstance(x, Tensor) and not x.is_complex() else np.asarray(x)
+    if values.dtype.kind == "c":
+        raise InputError("Complex data not supported: X must hold real numbers")
+    try:
+        values = values.astype(np.float64)
+    except TypeError as error:
+        raise TypeError(f"X must hold numbers: {error}") from error
+    except ValueError as error:
+        raise InputError(f"X must hold numbers: {error}") from error
+    if values.ndim != 2:
+        raise InputError(
+            f"X must be of shape (rows, features), got {values.shape}. Reshape your data: X.reshape(-1, 1) for one "
+            "feature, X.reshape(1, -1) for one row"
+        )
+    for count, what in zip(values.shape, ("sample", "feature"), strict=True):
+        if not count:
+            raise InputError(f"X has 0 {what}(s) (shape={values.shape}) while a minimum of 1 is required.")
+    if not np.isfinite(values).all():
+        raise InputError("X must be finite, got NaN or infinity (inf)")
+    return torch.from_numpy(values)
+
+
+def column_names(x: Any) -> np.ndarray | None:
+    """Return the names of the features of a data frame, or None."""
+    names = [] if getattr(x, "columns", None) is None else list(x.columns)
+    return np.asarray(names, dtype=object) if names and all(isinstance(name, str) for name in names) else None
+
+
+def target(y: Any, estimator: str) -> np.ndarray:
+    """Return targets as an array.
+
+    Raises:
+        InputError: For no targets, sparse or complex ones, or those that are not finite.
+    """
+    if y is None:
+        raise InputError(f"{estimator} requires y to be passed, but the target y is None")
+    if hasattr(y, "toarray"):
+        raise InputError(f"sparse targets y are not supported by {estimator}: pass a dense array")
+    found = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if found.dtype.kind == "c":
+        raise InputError("Complex data not supported: y must hold real numbers or labels")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise InputError("y must be finite, got NaN or infinity (inf)")
+    return found
+
+
+def labels(y: Any, estimator: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes and the number of the class of each row.
+
+    Raises:
+        InputError: For several columns, labels that can't be sorted, continuous targets, or a single class.
+    """
+    found = target(y, estimator)
+    if found.ndim == 2 and found.shape[1] == 1:
+        _warn_column()
+        found = found[:, 0]
+    if found.ndim != 1:
+        raise InputError(f"y must be of shape (rows,), got {found.shape}")
+    if found.dtype.kind == "f" and (found != np.floor(found)).any():
+        raise InputError(
+            "Unknown label type: continuous. A classifier takes classes as y: use NTKRegressor for numbers"
+        )
+    try:
+        classes, codes = np.unique(found, return_inverse=True)
+    except TypeError as error:
+        raise InputError(f"y must hold labels of one type, such as integers or strings ({error})") from error
+    if len(classes) < 2:
+        raise InputError(f"classification needs at least two classes, got {len(classes)} class")
+    return classes, codes.ravel()
+
+
+def not_fitted(estimator: str) -> InputError:
+    """Return the error of an estimator that is not fitted, which is scikit-learn's too where that is installed."""
+    kind = _of_sklearn("NotFittedError")
+    error = InputError if kind is None else type("NotFittedError", (InputError, kind), {})
+    return error(f"This {estimator} instance is not fitted yet: call fit first")
+
+
+def _warn_column() -> None:
+    warnings.warn(
+        "A column-vector y was passed when a 1d array was expected: pass y.ravel()",
+        _of_sklearn("DataConversionWarning") or UserWarning,
+        stacklevel=4,
+    )
+
+
+def _of_sklearn(name: str) -> Any:
+    try:
+        return getattr(importlib.import_module("sklearn.exceptions"), name)
+    except ImportError:
+        return None

@@ -1,0 +1,68 @@
+"""Networks as graphs of kernel maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Multiplication by a number."""
+
+    factor: float
+    homogeneous: ClassVar[bool] = True
+
+    def __call__(self, state: KernelState) -> KernelState:
+        square = self.factor**2
+        return replace(
+            state,
+            kernel=square * state.kernel,
+            left=square * state.left,
+            right=square * state.right,
+            left_mean=self.factor * state.left_mean,
+            right_mean=self.factor * state.right_mean,
+            tangent=None if state.tangent is None else square * state.tangent,
+        )
+
+
+_KINDS = (Dense, Pointwise, LayerNormalisation, Scale)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network as a graph of kernel maps; itself one, so that it composes.
+
+    Attributes:
+        steps: what to do for each value in the order of the pass: an operation and the numbers of the values it takes.
+    """
+
+    steps: tuple[tuple[Any, tuple[int, ...]], ...]
+
+    def __call__(self, state: KernelState) -> KernelState:
+        """The state at the output."""
+        values: list[KernelState] = []
+        for operation, taken in self.steps:
+            values.append(operation(*(values[i] for i in taken)) if taken else state)
+        return values[-1]
+
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scaling an input scales everything, as without biases and with ReLU."""
+        return all(operation.homogeneous for operation, taken in self.steps if isinstance(operation, _KINDS))
+
+
+def same(state: KernelState) -> KernelState:
+    """Return the state as it is."""
+    return state
+
+
+def sum_of(a: KernelState, b: KernelState) -> KernelState:
+    """Return the state of a sum of two values of which one has mean zero and is independent of the other."""
+    tangent = None if a.tangent is None or b.tangent is None else a.tangent + b.tangent
+    return KernelState(
+        a.kernel + b.kernel, a.left + b.left, a.right + b.right, a.left_mean + b.left_mean,
+        a.right_mean + b.right_mean, tangent, a.gaussian and b.gaussian,
+    )  # fmt: skip
