@@ -12,8 +12,9 @@ from .._errors import InputError
 from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
 from ._axes import right_handed, spectrum
 from ._clouds import Clouds
-from ._euclidean_frames import FrameGroup, completed, properties_of
+from ._euclidean_frames import FrameGroup, properties_of
 from ._frame import Frame
+from ._point_tuples import completed
 
 
 def _seen(kind: str):  # type: ignore[no-untyped-def]
