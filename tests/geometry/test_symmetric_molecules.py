@@ -1,4 +1,4 @@
-"""Energies of symmetric molecules are continuously differentiable, their forces turn, and tensors turn on both sides."""
+"""Energies of symmetric molecules are continuously differentiable; their forces and tensors turn with them."""
 
 import itertools
 import math

@@ -86,6 +86,11 @@ class Clouds:
         """Whether clouds stand one after the other, with an index."""
         return self.index is not None
 
+    @property
+    def one_each(self) -> bool:
+        """Whether each cloud of an index is one point, in order: values of points are then values of clouds."""
+        return self.index is not None and torch.equal(self.index, torch.arange(self.number, device=self.index.device))
+
     def flat(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Stacked values of points `(*lead, n, *rest)` as `(clouds, n, *rest)`; values with an index as they are."""
         return x if self.ragged else x.reshape(self.number, *x.shape[len(self.lead) :])

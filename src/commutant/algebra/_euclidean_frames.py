@@ -193,7 +193,7 @@ def _by_blocks(
 ) -> Frame:
     """For every way in which gaps may be open or closed, the frames of the clouds of which some weight lies there."""
     if not isinstance(tuples, int) or tuples < 1:
-        raise InputError(f"tuples must be a whole number of at least 1, got {tuples!r}")
+        raise InputError(f"tuples must be at least 1, a whole number, got {tuples!r}")
     d = axes.values.shape[1]
     state = axes.open.detach()
     points = clouds.points_of(axes.points)

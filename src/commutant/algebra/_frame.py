@@ -115,7 +115,8 @@ class Frame:
         Args:
             y: one row for each frame, or for each point of all copies of clouds with an index.
             scores: one for each frame, of invariants; they tilt the weights to `weight * exp(score)`, normalised.
-            per_cloud: whether y has a row for each frame, where all clouds have one point and both are as many.
+            per_cloud: whether y has a row for each frame. Needed where all clouds have one point, so that there are as
+                many frames as points of all copies, and the clouds have gaps or another order than the points.
 
         Returns:
             `(*lead, ...)` or `(clouds, ...)`, one row a cloud; `(points, ...)` where y has a row for each point.
@@ -131,7 +132,7 @@ class Frame:
             )
             tilted = weight * (scores - top[self.cloud]).exp().to(weight.dtype)
             weight = tilted / tilted.new_zeros(self.clouds.number).index_add(0, self.cloud, tilted)[self.cloud]
-        if self._pointwise(y) and not (per_cloud and len(y) == len(self)):
+        if self._pointwise(y, per_cloud):
             assert self.copies.rows is not None
             assert self.clouds.index is not None
             weight = weight[self.copies.clouds.index]
@@ -180,8 +181,11 @@ class Frame:
         inverse = None if self.inverse is None else self.inverse[chosen]
         return replace(self, rotation=self.rotation[chosen], inverse=inverse, cloud=self.cloud[chosen], weight=weight)
 
-    def _pointwise(self, y: Tensor) -> bool:
-        """Whether values of copied clouds have a row for each point instead of one for each frame."""
+    def _pointwise(self, y: Tensor, per_cloud: bool | None = False) -> bool:
+        """Whether values of copied clouds have a row for each point instead of one for each frame.
+
+        Where both are as many, `per_cloud` decides; None refuses if it matters.
+        """
         if not self.clouds.ragged:
             if not y.dim() or len(y) != len(self):
                 raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
@@ -192,7 +196,17 @@ class Frame:
             raise InputError(
                 f"{len(self)} rows are needed, one a frame, or {points}, one a point, got shape {tuple(y.shape)}"
             )
-        return len(y) == len(self.copies.rows)
+        if len(self) == len(self.copies.rows):
+            if per_cloud is None and not self.clouds.one_each:
+                raise InputError(
+                    f"{len(y)} rows are the number of frames and of points of all copies: say whether they belong to "
+                    "points or clouds"
+                )
+            return not per_cloud
+        pointwise = len(y) == len(self.copies.rows)
+        if per_cloud and pointwise:
+            raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
+        return pointwise
 
     def _per_copy(self, value: Tensor, x: Tensor) -> Tensor:
         """A value `(frames, *rest)` shaped to meet x, whose rows are frames or the points of all copies."""

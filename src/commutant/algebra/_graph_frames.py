@@ -131,14 +131,12 @@ def graph_frame(
         >>> graph_frame(path)
         GraphFrame(2 orders of 1 graphs with up to 3 nodes)
     """
-    if adjacency.dim() != 3 or adjacency.shape[1] != adjacency.shape[2]:
-        raise InputError(f"adjacency must be (graphs, n, n), got {tuple(adjacency.shape)}")
+    _check_graphs(adjacency, features, mask)
     if kind not in ("refined", "spectral"):
         raise InputError(f"kind must be refined or spectral, got {kind!r}")
+    if not isinstance(max_frames, int) or max_frames < 1:
+        raise InputError(f"max_frames must be at least 1, a whole number, got {max_frames!r}")
     graphs, n = adjacency.shape[:2]
-    for name, value in (("features", features), ("mask", mask)):
-        if value is not None and tuple(value.shape[:2]) != (graphs, n):
-            raise InputError(f"{name} must begin with {(graphs, n)}, got shape {tuple(value.shape)}")
     matrices = adjacency.detach().double().cpu().numpy()
     rows = None if features is None else features.detach().double().cpu().numpy().reshape(graphs, n, -1)
     there = np.ones((graphs, n), dtype=bool) if mask is None else mask.cpu().numpy().astype(bool)
@@ -164,6 +162,25 @@ def graph_frame(
     order = torch.from_numpy(np.array(orders, dtype=np.int64).reshape(len(orders), n)).to(adjacency.device)
     weight = torch.repeat_interleave(1 / number.clamp(min=1).double(), number)
     return GraphFrame(order, weight, torch.repeat_interleave(number), graphs)
+
+
+def _check_graphs(adjacency: Tensor, features: Tensor | None = None, mask: Tensor | None = None) -> None:
+    """Check the types and shapes of graphs as `graph_frame` takes them.
+
+    Raises:
+        InputError: no tensors, complex numbers, or shapes that do not fit.
+    """
+    for name, value in (("adjacency", adjacency), ("features", features), ("mask", mask)):
+        if value is not None and (not isinstance(value, Tensor) or value.is_complex()):
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{name} must be a tensor of real numbers, got {kind}")
+    if adjacency.dim() != 3 or adjacency.shape[1] != adjacency.shape[2]:
+        raise InputError(f"adjacency must be (graphs, n, n), got {tuple(adjacency.shape)}")
+    for name, value in (("features", features), ("mask", mask)):
+        if value is not None and tuple(value.shape[:2]) != tuple(adjacency.shape[:2]):
+            raise InputError(f"{name} must begin with {tuple(adjacency.shape[:2])}, got shape {tuple(value.shape)}")
+    if mask is not None and (mask.dim() != 2 or mask.dtype != torch.bool):
+        raise InputError(f"mask must be booleans (graphs, n), got {mask.dtype} {tuple(mask.shape)}")
 
 
 def _orders(
