@@ -92,10 +92,13 @@ class FrameAverage(nn.Module):
     Clouds that move each by itself, such as a ligand and a pocket, take one average around the other, with the other
     cloud among the `scalars` of each: the product of their groups.
 
+    Train with `samples=1`, evaluate with all frames (`model.eval()`): a step costs as much as one of the bare network,
+    which sees each input in many poses and does not overfit one.
+
     Use it for a backbone that has no symmetry, or only that of sets. A network costs `2^d` evaluations an input under
     E(d), half of that under SE(d); `signs="skew"` brings it down to one nearly always. Where two variances of a cloud
     are within a hundredth of the whole it costs some for every point (`4 n` in E(3)): large round clouds are many of
-    them, and want `chunk`, a smaller `blend` or `samples`.
+    them, and want `tuples`, `chunk`, a smaller `blend` or `samples`.
 
     Args:
         net: any module whose first axis is that of clouds, or of points with `batch`.
