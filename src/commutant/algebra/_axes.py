@@ -114,6 +114,9 @@ def spectrum(
     Where eigenvalues differ by less than `together`, the gradient leaves out how the vectors turn into each other:
     exact for everything that does not depend on the basis which the solver happened to choose there.
     """
+    if not isinstance(matrix, Tensor) or matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        given = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise InputError(f"symmetric matrices (..., d, d) are needed, got {given}")
     found: tuple[Tensor, Tensor] = _Spectrum.apply(matrix, together)
     return found
 

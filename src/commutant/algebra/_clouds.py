@@ -81,6 +81,28 @@ class Clouds:
             raise InputError("points must be finite, got NaN or infinities")
         return found
 
+    @classmethod
+    def fitting(
+        cls,
+        x: Float[Tensor, "*lead n d"],
+        batch: Int[Tensor, " n"] | None = None,
+        mask: Shaped[Tensor, "*lead n"] | None = None,
+        clouds: Clouds | None = None,
+    ) -> Clouds:
+        """The layout of x: the given one where it fits, or that of `batch` and `mask`.
+
+        Raises:
+            InputError: as `of`, or a layout of other points.
+        """
+        if clouds is None:
+            return cls.of(x, batch, mask)
+        if not isinstance(clouds, Clouds) or not isinstance(x, Tensor):
+            raise InputError(f"a tensor and its Clouds are needed, got {type(x).__name__} and {type(clouds).__name__}")
+        size, lead = (len(x), x.shape[:-2]) if x.dim() == 2 and clouds.ragged else (None, tuple(x.shape[:-2]))
+        if lead != clouds.lead if size is None else clouds.index is None or len(clouds.index) != size:
+            raise InputError(f"clouds is the layout of other points: it does not fit the shape {tuple(x.shape)}")
+        return clouds
+
     @property
     def ragged(self) -> bool:
         """Whether clouds stand one after the other, with an index."""

@@ -10,6 +10,7 @@ stops to determine a frame. Between open and closed the weights slide, so that t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any, Literal, TypeAlias
@@ -100,9 +101,9 @@ def pca_frame(
     centred, proper = properties_of(group)
     if degenerate not in ("weighted", "error", "warn"):
         raise InputError(f"degenerate must be weighted, error or warn, got {degenerate!r}")
-    if not 0 <= blend[0] < blend[1]:
+    if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
         raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
-    clouds = clouds or Clouds.of(x, batch, mask)
+    clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
     axes = principal_axes(clouds, x, centred, signs, proper, blend, rows is not None)
     if group == "T":
@@ -146,7 +147,7 @@ def weighted_frame(
     centred, proper = properties_of(group)
     if group == "T":
         raise InputError("the group T has one frame, the mean: take pca_frame")
-    clouds = clouds or Clouds.of(x, batch, mask)
+    clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
     axes = principal_axes(clouds, x, centred, "all", proper, (0.0, 1.0), rows is not None)
     cut = torch.zeros_like(axes.open)
@@ -172,6 +173,8 @@ def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor |
     """Further directions `(clouds, n, k, d)`, in units of their own root mean square."""
     if directions is None:
         return None
+    if not isinstance(directions, Tensor):
+        raise InputError(f"directions must be a tensor, got {type(directions).__name__}")
     if directions.shape[:-2] != x.shape[:-1] or directions.shape[-1] != x.shape[-1]:
         raise InputError(
             f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k for each point, got {tuple(directions.shape)}"
@@ -194,6 +197,8 @@ def _by_blocks(
     """For every way in which gaps may be open or closed, the frames of the clouds of which some weight lies there."""
     if not isinstance(tuples, int) or tuples < 1:
         raise InputError(f"tuples must be at least 1, a whole number, got {tuples!r}")
+    if not isinstance(generator, torch.Generator | None):
+        raise InputError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     d = axes.values.shape[1]
     state = axes.open.detach()
     points = clouds.points_of(axes.points)

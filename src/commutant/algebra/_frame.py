@@ -121,6 +121,9 @@ class Frame:
         Returns:
             `(*lead, ...)` or `(clouds, ...)`, one row a cloud; `(points, ...)` where y has a row for each point.
         """
+        _needs_tensor(y)
+        if scores is not None and tuple(scores.shape) != (len(self),):
+            raise InputError(f"scores must be one for each of {len(self)} frames, got shape {tuple(scores.shape)}")
         if not (y.is_floating_point() or y.is_complex()):
             raise InputError(f"only real and complex values have a mean over frames, got {y.dtype}")
         weight = self.weight
@@ -171,6 +174,8 @@ class Frame:
 
     def parts(self, size: int) -> list[Frame]:
         """The frame cut into pieces of at most so many elements, for one piece after the other."""
+        if not isinstance(size, int) or size < 1:
+            raise InputError(f"the size of a part must be at least 1, a whole number, got {size!r}")
         if size >= len(self):
             return [self]
         places = torch.arange(len(self), device=self.cloud.device)
@@ -242,6 +247,7 @@ class Frame:
     def _check(self, x: Tensor, kind: str, lead: bool = True) -> None:
         if kind not in _AXES:
             raise InputError(f"kind must be one of {', '.join(_AXES)}, got {kind!r}")
+        _needs_tensor(x)
         d = self.rotation.shape[-1]
         if tuple(x.shape[x.dim() - _AXES[kind] :]) != (d,) * _AXES[kind]:
             raise InputError(f"{kind} must end in {(d,) * _AXES[kind]}, got shape {tuple(x.shape)}")
@@ -255,12 +261,17 @@ class Frame:
             raise InputError(f"values must begin with {self.clouds.lead}, as the points do, got shape {tuple(x.shape)}")
 
 
+def _needs_tensor(value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise InputError(f"values must be a tensor, got {type(value).__name__}")
+
+
 def drawn_elements(
     weight: Float[Tensor, " frames"], owner: Int[Tensor, " frames"], number: int, generator: torch.Generator | None
 ) -> Int[Tensor, " drawn"]:
     """The places of so many elements for each owner, drawn by weight with replacement."""
-    if number < 1:
-        raise InputError(f"the number of sampled frames must be at least 1, got {number}")
+    if not isinstance(number, int) or number < 1:
+        raise InputError(f"the number of sampled frames must be at least 1, a whole number, got {number!r}")
     order = owner.argsort(stable=True)
     _, sizes = torch.unique_consecutive(owner[order], return_counts=True)
     last = sizes.cumsum(0) - 1

@@ -57,6 +57,9 @@ class GraphFrame:
 
     def pool(self, y: Shaped[Tensor, "frames ..."]) -> Shaped[Tensor, "graphs ..."]:
         """The weighted mean over the orders of each graph."""
+        if not isinstance(y, Tensor) or not y.dim() or len(y) != len(self):
+            given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"{len(self)} rows are needed, one an order, got {given}")
         weighted = y * self.weight.to(y.dtype).reshape(-1, *(1,) * (y.dim() - 1))
         return y.new_zeros(self.graphs, *y.shape[1:]).index_add(0, self.graph, weighted)
 
@@ -69,6 +72,8 @@ class GraphFrame:
     def _check(self, x: Tensor, kind: str, rows: int) -> None:
         if kind not in ("nodes", "pairs", "scalars"):
             raise InputError(f"kind must be nodes, pairs or scalars, got {kind!r}")
+        if not isinstance(x, Tensor):
+            raise InputError(f"{kind} must be a tensor, got {type(x).__name__}")
         need = (rows, *(self.order.shape[1],) * {"scalars": 0, "nodes": 1, "pairs": 2}[kind])
         if tuple(x.shape[: len(need)]) != need:
             raise InputError(f"{kind} must have a shape that begins with {need}, got {tuple(x.shape)}")

@@ -144,7 +144,7 @@ class Averaging:
         pieces = []
         several = len(frame) > len(torch.unique(frame.cloud))
         with same_randomness(clouds, training and several) as share:
-            for part in frame.parts(self.chunk or len(frame)):
+            for part in frame.parts(self.chunk or max(1, len(frame))):
                 copied = None if edges is None else part.copies.edges(edges)
                 share(part.copies, None if copied is None else copied[1])
                 view = partial(self._seen, part, kinds, points, copied, edges)

@@ -137,6 +137,8 @@ class BestByValidation(nn.Module):
         self.names = [name for name, _ in net.named_parameters()]
         for number, value in enumerate(net.parameters()):
             self.register_buffer(f"best_{number}", value.detach().clone())
+        self.least: Tensor
+        self.calls: Tensor
         self.register_buffer("least", torch.tensor(torch.inf))
         self.register_buffer("calls", torch.tensor(0))
 
