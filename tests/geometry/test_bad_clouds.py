@@ -120,7 +120,7 @@ def test_outputs_in_nests_and_of_other_types(unchecked):
 def test_names_that_are_not_there_are_refused(unchecked):
     net = nn.Linear(3, 3)
     with pytest.raises(InputError, match="no argument 'feild'"):
-        FrameAverage(net, inputs={"feild": "vectors"})
+        FrameAverage(net, inputs={"feild": "vectors"})(torch.randn(4, 3))
     with pytest.raises(InputError, match="returns one Tensor"):
         FrameAverage(net, outputs={"force": "vectors"})(torch.randn(4, 3))
     with pytest.raises(InputError, match="signs must be one of"):

@@ -129,7 +129,7 @@ def test_dropout_of_stacked_clouds():
     with pytest.raises(InputError, match="alpha dropout"):
         FrameAverage(nn.Sequential(nn.Linear(3, 3), nn.AlphaDropout(0.5))).train()(x.float())
     attention = nn.TransformerEncoderLayer(3, 1, 8, dropout=0.5, batch_first=True)
-    with pytest.warns(UserWarning, match="dropout within attention"):
+    with pytest.warns(UserWarning, match="dropout inside attention"):
         FrameAverage(attention).train()(x.float())
 
 

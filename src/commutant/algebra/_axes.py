@@ -54,7 +54,7 @@ def principal_axes(
     spread = torch.where(trace > 0, torch.where(trace > 0, trace, 1.0).sqrt() * unit, 0.0)
     nothing = vanishing(values.detach()) if not directed else torch.zeros_like(values[:, :-1], dtype=torch.bool)
     apart = values[:, :-1] - values[:, 1:]
-    opened = torch.where(nothing, 1.0, _slide(apart, *blend))
+    opened = slide(apart, *blend)
     gap = torch.where(nothing, 1.0, apart.detach()).amin(-1) if d > 1 else torch.ones_like(trace)
     if proper:  # a right-handed basis; the last axis points where the others say
         vectors = right_handed(vectors)
@@ -62,7 +62,9 @@ def principal_axes(
     if signs != "all":
         scores = points @ vectors if not clouds.ragged else (points[:, None] @ clouds.spread(vectors)).squeeze(1)
         statistic = _lopsided(clouds, scores, signs)
-        tells = statistic.sign() * _slide(statistic.abs(), *blend)
+        # a sign that depends on the direction of an extent which vanishes would leave a kink
+        extent = (values / blend[1]).clamp(max=1)
+        tells = statistic.sign() * slide(statistic.abs(), *blend) * extent * (2 - extent)
         # where there is no extent the sign shows nothing, and vectors that are restored along it must cancel
         plus = torch.where(values.detach() <= NOTHING, 0.5, (1 + tells) / 2)
         judged = statistic.detach().abs()[:, : d - 1 if proper else d]
@@ -78,7 +80,8 @@ def vanishing(values: Float[Tensor, "clouds d"]) -> Bool[Tensor, "clouds gaps"]:
     return values[:, :-1] <= NOTHING
 
 
-def _slide(value: Tensor, low: float, high: float) -> Tensor:
+def slide(value: Tensor, low: float, high: float) -> Tensor:
+    """Return 0 up to `low`, 1 from `high` on, and a smooth step between."""
     t = ((value - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
@@ -112,6 +115,9 @@ def spectrum(
     Where eigenvalues differ by less than `together`, the gradient leaves out how the vectors turn into each other:
     exact for everything that does not depend on the basis which the solver happened to choose there.
     """
+    if not isinstance(matrix, Tensor) or matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        given = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
+        raise InputError(f"symmetric matrices (..., d, d) are needed, got {given}")
     found: tuple[Tensor, Tensor] = _Spectrum.apply(matrix, together)
     return found
 

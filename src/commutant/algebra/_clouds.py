@@ -87,14 +87,42 @@ class Clouds:
         """
         lead = x.shape[:-2] if self.index is None else self.index.shape
         if tuple(lead) != (self.lead if self.index is None else tuple(x.shape[:1])):
-            raise InputError(f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds")
+            raise InputError(
+                f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds: clouds is the layout of "
+                "other points"
+            )
         if not bool(self.here(self.flat(x)).isfinite().all()):
             raise InputError("points must be finite, got NaN or infinities")
+
+    @classmethod
+    def fitting(
+        cls,
+        x: Float[Tensor, "*lead n d"],
+        batch: Int[Tensor, " n"] | None = None,
+        mask: Shaped[Tensor, "*lead n"] | None = None,
+        clouds: Clouds | None = None,
+    ) -> Clouds:
+        """The layout of x: the given one where it fits, or that of `batch` and `mask`.
+
+        Raises:
+            InputError: as `of`, or a layout of other points.
+        """
+        if clouds is None:
+            return cls.of(x, batch, mask)
+        if not isinstance(clouds, Clouds) or not isinstance(x, Tensor):
+            raise InputError(f"a tensor and its Clouds are needed, got {type(x).__name__} and {type(clouds).__name__}")
+        clouds.check(x)
+        return clouds
 
     @property
     def ragged(self) -> bool:
         """Whether clouds stand one after the other, with an index."""
         return self.index is not None
+
+    @property
+    def one_each(self) -> bool:
+        """Whether each cloud of an index is one point, in order: values of points are then values of clouds."""
+        return self.index is not None and torch.equal(self.index, torch.arange(self.number, device=self.index.device))
 
     def flat(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Stacked values of points `(*lead, n, *rest)` as `(clouds, n, *rest)`; values with an index as they are."""

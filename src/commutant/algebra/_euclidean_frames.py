@@ -10,9 +10,9 @@ stops to determine a frame. Between open and closed the weights slide, so that t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from itertools import pairwise, permutations, product
+from itertools import pairwise, product
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Action, Draw, Euclidean, Invariance, Reflection, SetPermutation, breaks, obeys
-from ._axes import NOTHING, Axes, principal_axes, right_handed, spectrum, vanishing
+from ._axes import NOTHING, Axes, principal_axes, vanishing
 from ._clouds import Clouds
 from ._frame import Frame
+from ._point_tuples import tuple_bases
 
 FrameGroup: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
 """Translations; linear orthogonal maps, all or proper; Euclidean motions, all or proper."""
 SignRule: TypeAlias = Literal["all", "skew", "softskew", "maxabs"]
 Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
 
-_MOST = 4096  # tuples of points of one cloud, beyond which they are drawn
 _SINGLE = {torch.float32: 1e-2}  # axes turn by the rounding of points over the gap, which may be a thousandth
 
 
@@ -66,6 +66,7 @@ def pca_frame(
     blend: tuple[float, float] = (1e-3, 1e-2),
     directions: Float[Tensor, "*lead n k d"] | None = None,
     scale: Literal["rms", "max"] | None = None,
+    tuples: int = 4096,
     generator: torch.Generator | None = None,
 ) -> Frame:
     """The principal axes of clouds as frames: `2^d` for E(d) and O(d), half of them with determinant one for SE and SO.
@@ -85,7 +86,9 @@ def pca_frame(
             statistic of a sign.
         directions: further rows that turn with the points and help to fix what the points leave open: velocities, say.
         scale: also divide by the root mean square (`"rms"`) or the largest (`"max"`) distance from the origin.
-        generator: draws tuples of points where a degenerate cloud has too many; the frame is then no longer exact.
+        tuples: tuples of points that a degenerate cloud takes at most. A cloud with more draws this many; the frame is
+            then no longer exact, which a warning and `frame.exact` say. It bounds the cost of large round clouds.
+        generator: draws these tuples; by default they are the same in each call.
 
     Raises:
         InputError: unknown names, shapes that do not fit, NaN; degenerate clouds under `"error"`, by number.
@@ -98,9 +101,9 @@ def pca_frame(
     centred, proper = properties_of(group)
     if degenerate not in ("weighted", "error", "warn"):
         raise InputError(f"degenerate must be weighted, error or warn, got {degenerate!r}")
-    if not 0 <= blend[0] < blend[1]:
+    if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
         raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
-    clouds = clouds or Clouds.of(x, batch, mask)
+    clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
     axes = principal_axes(clouds, x, centred, signs, proper, blend, rows is not None)
     if group == "T":
@@ -108,7 +111,8 @@ def pca_frame(
         still = torch.eye(d, dtype=torch.float64, device=x.device).expand(clouds.number, d, d)
         return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
     if degenerate != "weighted":
-        doubtful = (axes.open < 1).any(-1).nonzero().flatten().tolist()
+        nothing = vanishing(axes.values.detach()) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
+        doubtful = ((axes.open < 1) & ~nothing).any(-1).nonzero().flatten().tolist()
         if doubtful and degenerate == "error":
             more = f", nor those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
             raise InputError(
@@ -118,8 +122,8 @@ def pca_frame(
         if doubtful:
             text = f"the principal axes of {len(doubtful)} clouds are not distinct: their frames jump"
             warnings.warn(text, stacklevel=2)
-        axes = replace(axes, open=torch.ones_like(axes.open))
-    return _by_blocks(clouds, axes, rows, proper, scale, generator)
+        axes = replace(axes, open=(~nothing).to(axes.open))
+    return _by_blocks(clouds, axes, rows, proper, scale, tuples, generator)
 
 
 @obeys("invariance", _seen_by("weighted"), tolerance=_SINGLE)
@@ -132,6 +136,7 @@ def weighted_frame(
     clouds: Clouds | None = None,
     directions: Float[Tensor, "*lead n k d"] | None = None,
     scale: Literal["rms", "max"] | None = None,
+    tuples: int = 4096,
     generator: torch.Generator | None = None,
 ) -> Frame:
     """A frame that is continuous in the cloud: one for each tuple of d - 1 points, weighted by the volume it spans.
@@ -142,12 +147,15 @@ def weighted_frame(
     centred, proper = properties_of(group)
     if group == "T":
         raise InputError("the group T has one frame, the mean: take pca_frame")
-    clouds = clouds or Clouds.of(x, batch, mask)
+    clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
     axes = principal_axes(clouds, x, centred, "all", proper, (0.0, 1.0), rows is not None)
-    nothing = vanishing(axes.values) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
-    axes = replace(axes, open=nothing.to(axes.open))
-    return _by_blocks(clouds, axes, rows, proper, scale, generator)
+    cut = torch.zeros_like(axes.open)
+    if rows is None:  # tuples take as many points as there are axes but one: two empty ones are set apart
+        nothing = vanishing(axes.values.detach())
+        cut[:, 1:-1] = (nothing[:, 2:] & ~nothing[:, 1:-1]).to(cut)
+    axes = replace(axes, open=cut)
+    return _by_blocks(clouds, axes, rows, proper, scale, tuples, generator)
 
 
 def properties_of(group: str) -> tuple[bool, bool]:
@@ -165,6 +173,8 @@ def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor |
     """Further directions `(clouds, n, k, d)`, in units of their own root mean square."""
     if directions is None:
         return None
+    if not isinstance(directions, Tensor):
+        raise InputError(f"directions must be a tensor, got {type(directions).__name__}")
     if directions.shape[:-2] != x.shape[:-1] or directions.shape[-1] != x.shape[-1]:
         raise InputError(
             f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k for each point, got {tuple(directions.shape)}"
@@ -176,9 +186,19 @@ def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor |
 
 
 def _by_blocks(
-    clouds: Clouds, axes: Axes, rows: Tensor | None, proper: bool, scale: str | None, generator: torch.Generator | None
+    clouds: Clouds,
+    axes: Axes,
+    rows: Tensor | None,
+    proper: bool,
+    scale: str | None,
+    tuples: int,
+    generator: torch.Generator | None,
 ) -> Frame:
     """For every way in which gaps may be open or closed, the frames of the clouds of which some weight lies there."""
+    if not isinstance(tuples, int) or tuples < 1:
+        raise InputError(f"tuples must be at least 1, a whole number, got {tuples!r}")
+    if not isinstance(generator, torch.Generator | None):
+        raise InputError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     d = axes.values.shape[1]
     state = axes.open.detach()
     points = clouds.points_of(axes.points)
@@ -191,13 +211,13 @@ def _by_blocks(
             share = share * (axes.open[:, k] if is_open else 1 - axes.open[:, k])
         cuts = [0, *(k + 1 for k, is_open in enumerate(way) if is_open), d]
         widest = max(stop - start for start, stop in pairwise(cuts))
-        fits = _permutations_of(points * each, widest - 1) <= _MOST
+        fits = _permutations_of(points * each, widest - 1) <= tuples
         for exact, lies in ((True, (share > 0) & fits), (False, (share > 0) & ~fits)):
             if not bool(lies.any()):
                 continue
             chosen = lies.nonzero().flatten()
             matrices, weights = _joined(
-                [_block(clouds, axes, rows, chosen, cut, exact, generator) for cut in pairwise(cuts)], proper
+                [_block(clouds, axes, rows, chosen, cut, tuples, exact, generator) for cut in pairwise(cuts)], proper
             )
             weights = weights * share[chosen][:, None]
             sampled += 0 if exact else len(chosen)
@@ -205,7 +225,9 @@ def _by_blocks(
             cloud = chosen[:, None].expand(weights.shape)
             pieces.append((matrices.flatten(0, 1)[kept], weights.flatten()[kept], cloud.flatten()[kept]))
     if sampled:
-        text = f"{sampled} symmetric clouds have too many tuples of points: {_MOST} are drawn, the average is not exact"
+        text = (
+            f"{sampled} symmetric clouds have too many tuples of points: {tuples} are drawn, the average is not exact"
+        )
         warnings.warn(text, stacklevel=4)
     if not pieces:
         none = axes.values.new_zeros(0)
@@ -227,6 +249,7 @@ def _block(
     rows: Tensor | None,
     chosen: Tensor,
     cut: tuple[int, int],
+    most: int,
     exact: bool,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -244,7 +267,7 @@ def _block(
         counts = torch.cat([counts, counts.repeat_interleave(rows.shape[-2], 1)], 1)
     inner = near @ basis
     large = inner.detach().square().sum(-1, keepdim=True) > NOTHING
-    matrices, weights, hands = _tuples(torch.where(large, inner, 0.0), counts, exact, generator)
+    matrices, weights, hands = tuple_bases(torch.where(large, inner, 0.0), counts, most, exact, generator)
     return basis[:, None] @ matrices, weights, hands
 
 
@@ -260,65 +283,6 @@ def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], proper: bool) -> tuple[
         right = (hands > 0).nonzero().flatten()
         matrices, weights = matrices[:, right], weights[:, right]
     return matrices, weights / weights.sum(1, keepdim=True)
-
-
-def _tuples(
-    rows: Float[Tensor, "some n m"], counts: Float[Tensor, "some n"], exact: bool, generator: torch.Generator | None
-) -> tuple[Float[Tensor, "some frames m m"], Float[Tensor, "some frames"], Float[Tensor, " frames"]]:
-    """Orthonormal bases from ordered tuples of m - 1 rows by Gram-Schmidt, each with both hands, weighted by volume.
-
-    Rows count as often as `counts` says. In four dimensions and more, rows that span fewer than m - 1 of them must have
-    distinct axes.
-    """
-    _, n, m = rows.shape
-    if exact:
-        places = _all_tuples(n, m - 1).to(rows.device)
-    else:
-        generator = generator or torch.Generator().manual_seed(0)  # so that evaluation is a function of its input
-        places = torch.randint(n, (_MOST, m - 1), generator=generator, device=generator.device).to(rows.device)
-    picked = rows[:, places]
-    volume = counts[:, places].prod(-1)
-    basis: list[Tensor] = []
-    for k in range(m - 1):
-        left = picked[:, :, k]
-        for q in basis:
-            left = left - (left * q).sum(-1, keepdim=True) * q
-        square = left.square().sum(-1)
-        length = torch.where(square > 0, square, 1.0).sqrt()
-        volume = volume * torch.where(square > 0, length, 0.0)
-        basis.append(left / length[..., None])
-    frame = torch.stack(basis, -1)
-    frame = torch.cat([frame, completed(basis)[..., None]], -1)
-    hands = volume.new_ones(volume.shape[1])
-    frame = torch.cat([frame, torch.cat([frame[..., :-1], -frame[..., -1:]], -1)], 1)
-    volume, hands = torch.cat([volume, volume], 1), torch.cat([hands, -hands])
-    lost = volume.detach().sum(1) <= 0
-    if bool(lost.any()):  # too few directions for any tuple: their own axes, and all signs of them and of the rest
-        gram = rows.mT @ rows
-        size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
-        _, axes = spectrum(gram / torch.where(size > 0, size, 1.0)[:, None, None])
-        axes = right_handed(axes)
-        turns = rows.new_tensor(list(product((1.0, -1.0), repeat=m)))
-        frame = torch.cat([frame, axes[:, None] * turns[:, None]], 1)
-        volume = torch.cat([volume, lost.to(volume)[:, None].expand(-1, len(turns))], 1)
-        hands = torch.cat([hands, turns.prod(1)])
-    return frame, volume / volume.sum(1, keepdim=True), hands
-
-
-@lru_cache(maxsize=64)
-def _all_tuples(n: int, k: int) -> Int[Tensor, "tuples k"]:
-    return torch.tensor(list(permutations(range(n), k)), dtype=torch.long).reshape(-1, k)
-
-
-def completed(basis: list[Tensor]) -> Float[Tensor, "... m"]:
-    """The unit vector that makes m - 1 orthonormal ones a basis of determinant one."""
-    m = len(basis) + 1
-    if m == 2:
-        return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1)
-    if m == 3:
-        return torch.linalg.cross(basis[0], basis[1])
-    frame, every = torch.stack(basis, -1), torch.arange(m, device=basis[0].device)
-    return torch.stack([(-1) ** (k + m - 1) * torch.linalg.det(frame[..., every != k, :]) for k in range(m)], -1)
 
 
 def _finished(

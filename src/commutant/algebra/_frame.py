@@ -115,11 +115,15 @@ class Frame:
         Args:
             y: one row for each frame, or for each point of all copies of clouds with an index.
             scores: one for each frame, of invariants; they tilt the weights to `weight * exp(score)`, normalised.
-            per_cloud: whether y has a row for each frame, where all clouds have one point and both are as many.
+            per_cloud: whether y has a row for each frame. Needed where all clouds have one point, so that there are as
+                many frames as points of all copies, and the clouds have gaps or another order than the points.
 
         Returns:
             `(*lead, ...)` or `(clouds, ...)`, one row a cloud; `(points, ...)` where y has a row for each point.
         """
+        _needs_tensor(y)
+        if scores is not None and tuple(scores.shape) != (len(self),):
+            raise InputError(f"scores must be one for each of {len(self)} frames, got shape {tuple(scores.shape)}")
         if not (y.is_floating_point() or y.is_complex()):
             raise InputError(f"only real and complex values have a mean over frames, got {y.dtype}")
         weight = self.weight
@@ -131,7 +135,7 @@ class Frame:
             )
             tilted = weight * (scores - top[self.cloud]).exp().to(weight.dtype)
             weight = tilted / tilted.new_zeros(self.clouds.number).index_add(0, self.cloud, tilted)[self.cloud]
-        if self._pointwise(y) and not (per_cloud and len(y) == len(self)):
+        if self._pointwise(y, per_cloud):
             assert self.copies.rows is not None
             assert self.clouds.index is not None
             weight = weight[self.copies.clouds.index]
@@ -169,6 +173,8 @@ class Frame:
 
     def parts(self, size: int) -> list[Frame]:
         """The frame cut into pieces of at most so many elements, for one piece after the other."""
+        if not isinstance(size, int) or size < 1:
+            raise InputError(f"the size of a part must be at least 1, a whole number, got {size!r}")
         if size >= len(self):
             return [self]
         places = torch.arange(len(self), device=self.cloud.device)
@@ -179,8 +185,11 @@ class Frame:
         inverse = None if self.inverse is None else self.inverse[chosen]
         return replace(self, rotation=self.rotation[chosen], inverse=inverse, cloud=self.cloud[chosen], weight=weight)
 
-    def _pointwise(self, y: Tensor) -> bool:
-        """Whether values of copied clouds have a row for each point instead of one for each frame."""
+    def _pointwise(self, y: Tensor, per_cloud: bool | None = False) -> bool:
+        """Whether values of copied clouds have a row for each point instead of one for each frame.
+
+        Where both are as many, `per_cloud` decides; None refuses if it matters.
+        """
         if not self.clouds.ragged:
             if not y.dim() or len(y) != len(self):
                 raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
@@ -191,7 +200,17 @@ class Frame:
             raise InputError(
                 f"{len(self)} rows are needed, one a frame, or {points}, one a point, got shape {tuple(y.shape)}"
             )
-        return len(y) == len(self.copies.rows)
+        if len(self) == len(self.copies.rows):
+            if per_cloud is None and not self.clouds.one_each:
+                raise InputError(
+                    f"{len(y)} rows are the number of frames and of points of all copies: say whether they belong to "
+                    "points or clouds"
+                )
+            return not per_cloud
+        pointwise = len(y) == len(self.copies.rows)
+        if per_cloud and pointwise:
+            raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
+        return pointwise
 
     def _per_copy(self, value: Tensor, x: Tensor) -> Tensor:
         """A value `(frames, *rest)` shaped to meet x, whose rows are frames or the points of all copies."""
@@ -227,6 +246,7 @@ class Frame:
     def _check(self, x: Tensor, kind: str, lead: bool = True) -> None:
         if kind not in _AXES:
             raise InputError(f"kind must be one of {', '.join(_AXES)}, got {kind!r}")
+        _needs_tensor(x)
         d = self.rotation.shape[-1]
         if tuple(x.shape[x.dim() - _AXES[kind] :]) != (d,) * _AXES[kind]:
             raise InputError(f"{kind} must end in {(d,) * _AXES[kind]}, got shape {tuple(x.shape)}")
@@ -247,12 +267,17 @@ def weighted_sum(y: Tensor, weight: Tensor, where: Tensor, number: int) -> Tenso
     return wide.new_zeros(number, *y.shape[1:]).index_add(0, where, weighted).to(y.dtype)
 
 
+def _needs_tensor(value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise InputError(f"values must be a tensor, got {type(value).__name__}")
+
+
 def drawn_elements(
     weight: Float[Tensor, " frames"], owner: Int[Tensor, " frames"], number: int, generator: torch.Generator | None
 ) -> Int[Tensor, " drawn"]:
     """The places of so many elements for each owner, drawn by weight with replacement."""
-    if number < 1:
-        raise InputError(f"the number of sampled frames must be at least 1, got {number}")
+    if not isinstance(number, int) or number < 1:
+        raise InputError(f"the number of sampled frames must be at least 1, a whole number, got {number!r}")
     order = owner.argsort(stable=True)
     _, sizes = torch.unique_consecutive(owner[order], return_counts=True)
     last = sizes.cumsum(0) - 1

@@ -57,10 +57,11 @@ class GraphFrame:
 
     def pool(self, y: Shaped[Tensor, "frames ..."]) -> Shaped[Tensor, "graphs ..."]:
         """The weighted mean over the orders of each graph."""
+        if not isinstance(y, Tensor) or not y.dim() or len(y) != len(self):
+            given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"{len(self)} rows are needed, one an order, got {given}")
         if not (y.is_floating_point() or y.is_complex()):
             raise InputError(f"only real and complex values have a mean over orders, got {y.dtype}")
-        if not y.dim() or len(y) != len(self):
-            raise InputError(f"{len(self)} rows are needed, one an order, got shape {tuple(y.shape)}")
         return weighted_sum(y, self.weight, self.graph, self.graphs)
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> GraphFrame:
@@ -72,6 +73,8 @@ class GraphFrame:
     def _check(self, x: Tensor, kind: str, rows: int) -> None:
         if kind not in ("nodes", "pairs", "scalars"):
             raise InputError(f"kind must be nodes, pairs or scalars, got {kind!r}")
+        if not isinstance(x, Tensor):
+            raise InputError(f"{kind} must be a tensor, got {type(x).__name__}")
         need = (rows, *(self.order.shape[1],) * {"scalars": 0, "nodes": 1, "pairs": 2}[kind])
         if tuple(x.shape[: len(need)]) != need:
             raise InputError(f"{kind} must have a shape that begins with {need}, got {tuple(x.shape)}")
@@ -134,14 +137,12 @@ def graph_frame(
         >>> graph_frame(path)
         GraphFrame(2 orders of 1 graphs with up to 3 nodes)
     """
-    if adjacency.dim() != 3 or adjacency.shape[1] != adjacency.shape[2]:
-        raise InputError(f"adjacency must be (graphs, n, n), got {tuple(adjacency.shape)}")
+    _check_graphs(adjacency, features, mask)
     if kind not in ("refined", "spectral"):
         raise InputError(f"kind must be refined or spectral, got {kind!r}")
+    if not isinstance(max_frames, int) or max_frames < 1:
+        raise InputError(f"max_frames must be at least 1, a whole number, got {max_frames!r}")
     graphs, n = adjacency.shape[:2]
-    for name, value in (("features", features), ("mask", mask)):
-        if value is not None and tuple(value.shape[:2]) != (graphs, n):
-            raise InputError(f"{name} must begin with {(graphs, n)}, got shape {tuple(value.shape)}")
     rounding = max(1e-6, 8 * torch.finfo(adjacency.dtype).eps) if adjacency.is_floating_point() else 0.0
     matrices = adjacency.detach().double().cpu().numpy()
     rows = None if features is None else features.detach().double().cpu().numpy().reshape(graphs, n, -1)
@@ -168,6 +169,25 @@ def graph_frame(
     order = torch.from_numpy(np.array(orders, dtype=np.int64).reshape(len(orders), n)).to(adjacency.device)
     weight = torch.repeat_interleave(1 / number.clamp(min=1).double(), number)
     return GraphFrame(order, weight, torch.repeat_interleave(number), graphs)
+
+
+def _check_graphs(adjacency: Tensor, features: Tensor | None = None, mask: Tensor | None = None) -> None:
+    """Check the types and shapes of graphs as `graph_frame` takes them.
+
+    Raises:
+        InputError: no tensors, complex numbers, or shapes that do not fit.
+    """
+    for name, value in (("adjacency", adjacency), ("features", features), ("mask", mask)):
+        if value is not None and (not isinstance(value, Tensor) or value.is_complex()):
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{name} must be a tensor of real numbers, got {kind}")
+    if adjacency.dim() != 3 or adjacency.shape[1] != adjacency.shape[2]:
+        raise InputError(f"adjacency must be (graphs, n, n), got {tuple(adjacency.shape)}")
+    for name, value in (("features", features), ("mask", mask)):
+        if value is not None and tuple(value.shape[:2]) != tuple(adjacency.shape[:2]):
+            raise InputError(f"{name} must begin with {tuple(adjacency.shape[:2])}, got shape {tuple(value.shape)}")
+    if mask is not None and (mask.dim() != 2 or mask.dtype != torch.bool):
+        raise InputError(f"mask must be booleans (graphs, n), got {mask.dtype} {tuple(mask.shape)}")
 
 
 def _orders(

@@ -12,8 +12,9 @@ from .._errors import InputError
 from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
 from ._axes import right_handed, spectrum
 from ._clouds import Clouds
-from ._euclidean_frames import FrameGroup, completed, properties_of
+from ._euclidean_frames import FrameGroup, properties_of
 from ._frame import Frame
+from ._point_tuples import completed
 
 
 def _seen(kind: str):  # type: ignore[no-untyped-def]
@@ -50,6 +51,8 @@ def _boosts() -> Float[Tensor, "2 4 4"]:
 
 def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
     """The `2^d d!` matrices that permute the coordinates and flip their signs: the symmetries of the cube."""
+    if not isinstance(d, int) or d < 1:
+        raise InputError(f"d must be at least 1, a whole number, got {d!r}")
     eye = torch.eye(d, dtype=torch.float64)
     return torch.stack([
         eye[list(p)] * torch.tensor(s, dtype=torch.float64)[:, None]
@@ -72,8 +75,9 @@ def group_frame(
     Raises:
         InputError: matrices that are not closed under products.
     """
-    clouds = clouds or Clouds.of(x)
-    clouds.check(x)
+    clouds = Clouds.fitting(x, clouds=clouds)
+    if not isinstance(matrices, Tensor):
+        raise InputError(f"matrices must be a tensor, got {type(matrices).__name__}")
     group = matrices.double().to(x.device)
     if group.dim() != 3 or not len(group) or group.shape[1:] != (x.shape[-1],) * 2:
         raise InputError(f"matrices must be (elements, {x.shape[-1]}, {x.shape[-1]}), got {tuple(matrices.shape)}")
@@ -109,9 +113,8 @@ def random_frame(
     """
     centred, proper = _turning(group)
     if not isinstance(number, int) or number < 1:
-        raise InputError(f"number must be at least 1, an integer, got {number}")
-    clouds = clouds or Clouds.of(x)
-    clouds.check(x)
+        raise InputError(f"number must be at least 1, a whole number, got {number!r}")
+    clouds = Clouds.fitting(x, clouds=clouds)
     total, d = number * clouds.number, x.shape[-1]
     device = x.device if generator is None else generator.device
     q, r = torch.linalg.qr(torch.randn(total, d, d, generator=generator, device=device, dtype=torch.float64))
@@ -142,10 +145,9 @@ def gram_schmidt_frame(
         InputError: a cloud that does not span enough dimensions, by number.
     """
     centred, proper = _turning(group)
-    clouds = clouds or Clouds.of(x)
+    clouds = Clouds.fitting(x, clouds=clouds)
     if clouds.ragged or clouds.weight is not None:
         raise InputError("minimal frames need stacked clouds without a mask")
-    clouds.check(x)
     points, d = clouds.flat(x).double(), x.shape[-1]
     origin = clouds.mean(points) if centred else points.new_zeros(len(points), d)
     rows = points - origin[:, None]
@@ -192,8 +194,7 @@ def lorentz_frame(
     Raises:
         InputError: momenta that do not span all dimensions, or whose axes are not distinct; by number.
     """
-    clouds = clouds or Clouds.of(x, batch, mask)
-    clouds.check(x)
+    clouds = Clouds.fitting(x, batch, mask, clouds)
     points, d = clouds.flat(x).double(), x.shape[-1]
     if d < 2:
         raise InputError(f"momenta need energy and at least one more component, got {d}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -13,19 +14,19 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Clouds, Frame, lorentz_frame, pca_frame, weighted_frame
-from ._same_dropout import same_dropout
+from ._arguments import OUTPUTS, TURNING, as_rows, items_of, like, mean_over, seen_by, split_kind, together, whole_given
+from ._graph_data import graph_fields, graph_with, is_graph
+from ._same_randomness import same_randomness
 
 Frames: TypeAlias = Literal["pca", "weighted"] | Callable[..., Frame]
 _CONVENTION = {
     "pos": "points",
-    "vel": "vectors",
+    "vel": "point vectors",
     "batch": "batch",
     "mask": "mask",
     "edge_index": "edges",
     "edge_attr": "edge scalars",
 }
-_TURNING = ("points", "displacements", "vectors", "pseudovectors", "tensors")
-_KINDS = (*_TURNING, "scalars", "batch", "mask", "edges", "edge scalars", "shared")
 
 
 class Averaging:
@@ -45,6 +46,7 @@ class Averaging:
         samples: int | None,
         chunk: int | None,
         gradient: str,
+        tuples: int,
     ) -> None:
         found = re.fullmatch(r"(T|O|SO|E|SE|Lorentz)\(([1-9]\d*)\)", str(group))
         if found is None:
@@ -55,25 +57,22 @@ class Averaging:
         self.signature = inspect.signature(forward)
         names = [n for n, p in self.signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
         first = names[0] if names else "input"
-        given = {first: inputs} if isinstance(inputs, str) else dict(inputs or {})
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values())
-        if not takes_all and (odd := [n for n in given if n.split("[")[0] not in (*names, "batch", "mask")]):
-            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(names)}")
-        self.inputs = {**_CONVENTION, **given}
-        if "points" not in (self.inputs[n] for n in (*names, *given) if n in self.inputs):
+        if not isinstance(inputs, str | Mapping | None) or not isinstance(outputs, str | Mapping):
+            raise InputError(f"inputs and outputs must be kinds or mappings to kinds, got {inputs!r} and {outputs!r}")
+        self.given = {first: inputs} if isinstance(inputs, str) else dict(inputs or {})
+        self.inputs = {**_CONVENTION, **self.given}
+        if "points" not in (split_kind(self.inputs[n])[1] for n in (*names, *self.given) if n in self.inputs):
             self.inputs.setdefault(first, "points")
         self.outputs = outputs
         kinds = [outputs] if isinstance(outputs, str) else list(outputs.values())
-        for kind in (*self.inputs.values(), *kinds):
-            if kind not in _KINDS:
-                raise InputError(f"kinds are {', '.join(_KINDS)}; got {kind!r}")
-        if odd := [kind for kind in kinds if kind not in (*_TURNING, "scalars")]:
-            raise InputError(f"an output is one of {', '.join((*_TURNING, 'scalars'))}, got {odd[0]!r}")
+        bases = [split_kind(kind)[1] for kind in (*self.inputs.values(), *kinds)][len(self.inputs) :]
+        if odd := [kind for kind, base in zip(kinds, bases, strict=True) if base not in OUTPUTS]:
+            raise InputError(f"an output is one of {', '.join(OUTPUTS)}, got {odd[0]!r}")
         if gradient not in ("through", "detach"):
             raise InputError(f'gradient must be "through" or "detach", got {gradient!r}')
-        for name, value in (("samples", samples), ("chunk", chunk)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise InputError(f"{name} must be at least 1, and whole, got {value}")
+        for name, value in (("samples", samples), ("chunk", chunk), ("tuples", tuples)):
+            if value is not None:
+                whole_given(name, value)
         choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
             ("signs", signs, ("all", "skew", "softskew", "maxabs")),
             ("scale", scale, (None, "rms", "max")),
@@ -82,10 +81,16 @@ class Averaging:
         for name, choice, known in choices:
             if choice not in known:
                 raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {choice!r}")
-        if not callable(frames) and frames not in ("pca", "weighted"):
+        if (not callable(frames) or isinstance(frames, type)) and frames not in ("pca", "weighted"):
             raise InputError(f'frames must be "pca", "weighted" or a function of points and clouds, got {frames!r}')
+        if self.group == "T" and frames == "weighted":
+            raise InputError(f'the group {group} has one frame, the mean: take frames="pca"')
+        if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
+            raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
         self.frames, self.signs, self.scale, self.degenerate = frames, signs, scale, degenerate
-        self.blend, self.samples, self.chunk, self.gradient = blend, samples, chunk, gradient
+        self.blend, self.samples, self.chunk, self.gradient, self.tuples = blend, samples, chunk, gradient, tuples
+        # tuples of points average tensors over two empty directions, in more than three dimensions not always
+        self.turns_about = "tensors" in bases and self.d > 3 and frames == "weighted"
 
     def __repr__(self) -> str:
         frames = self.frames if isinstance(self.frames, str) else getattr(self.frames, "__name__", "frames")
@@ -103,10 +108,18 @@ class Averaging:
         bound, layout = self._bind(args, kwargs)
         arguments: dict[str, Any] = {}
         self._each(bound, arguments.setdefault)
-        kinds = {name: self.inputs.get(name, "scalars") for name in arguments}
+        if odd := [
+            n for n in self.given if n.split("[")[0] not in (*arguments, *self.signature.parameters, "batch", "mask")
+        ]:
+            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(arguments)}")
+        kinds = {name: self._kind_of(name) for name in arguments}
+        bases = {name: split_kind(kind)[1] for name, kind in kinds.items()}
         named: dict[str, str] = {}
         for name in arguments:
-            named.setdefault(kinds[name], name)  # of several arguments of points, the first gives the frame
+            of_cloud = kinds[name].startswith("cloud ")
+            named.setdefault(
+                kinds[name] if of_cloud else bases[name], name
+            )  # of several arguments of points, the first gives the frame
         if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
             raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
         if points.shape[-1:] != (self.d,):
@@ -117,25 +130,38 @@ class Averaging:
         clouds = Clouds.of(points, layout.get("batch"), layout.get("mask"))
         proper = self.group in ("SO", "SE")
         polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
-        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and kinds[n] in _TURNING}
+        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and bases[n] in TURNING}
         for name, value in turning.items():
             if name != named["points"]:
-                self._fit(value, kinds[name], name)
-        if any(kinds[n] not in (*polar, "points") for n in turning):
+                self._fit(value, bases[name], name)
+        if self.turns_about or any(bases[n] not in (*polar, "points") for n in turning):
             self._refuse_lines(points, clouds)
-        frame = self.frame(points, clouds, [v for n, v in turning.items() if kinds[n] in polar])
+        rows = [as_rows(v, kinds[n], n, points, clouds) for n, v in turning.items() if bases[n] in polar]
+        frame = self.frame(points, clouds, rows)
         if training and self.samples is not None:
             frame = frame.sample(self.samples)
         edges = arguments.get(named.get("edges", ""))
         pieces = []
-        with same_dropout(clouds, training) as share:
-            for part in frame.parts(self.chunk or len(frame)):
+        several = len(frame) > len(torch.unique(frame.cloud))
+        with same_randomness(clouds, training and several) as share:
+            for part in frame.parts(self.chunk or max(1, len(frame))):
                 copied = None if edges is None else part.copies.edges(edges)
                 share(part.copies, None if copied is None else copied[1])
-                seen = self._each(bound, lambda n, v: _seen(part, v, kinds[n], n, copied, edges))  # noqa: B023
+                view = partial(self._seen, part, kinds, points, copied, edges)
+                seen = self._each(bound, view, part.copies.clouds)
                 pieces.append(net(*seen.args, **seen.kwargs))
-        out = pieces[0] if len(pieces) == 1 else _together(pieces)
-        return self._averaged(frame, out, score, "batch" in named)
+        out = pieces[0] if len(pieces) == 1 else together(pieces)
+        return self._averaged(frame, out, score)
+
+    def _kind_of(self, name: str) -> str:
+        """The kind of an argument; without one, names of PyG's attributes of edges are those of edges."""
+        return self.inputs.get(name, "edge scalars" if name.startswith("edge_") else "scalars")
+
+    @staticmethod
+    def _seen(
+        frame: Frame, kinds: dict[str, str], points: Tensor, copied: Any, edges: Tensor | None, name: str, value: Any
+    ) -> Any:
+        return seen_by(frame, value, kinds[name], name, points, copied, edges)
 
     def _fit(self, value: Tensor, kind: str, name: str) -> None:
         axes = (self.d,) * (2 if kind == "tensors" else 1)
@@ -150,25 +176,26 @@ class Averaging:
         if self.group in ("E", "SE"):
             flat = flat - clouds.spread(clouds.mean(flat))
         spectrum = torch.linalg.eigvalsh(clouds.gram(flat))
-        lines = (spectrum[:, -2] <= 1e-12 * spectrum[:, -1]) & (clouds.count(flat) > 0)
+        lines = (spectrum[:, 1] <= 1e-12 * spectrum[:, -1]) & (clouds.count(flat) > 0)
         if bool(lines.any()):
             raise InputError(
-                f"the points of cloud {int(lines.nonzero()[0])} lie on a line or in one place: its tensors and "
-                "pseudovectors can't be averaged exactly"
+                f"the points of cloud {int(lines.nonzero()[0])} lie on a line or in one place, or leave two directions "
+                "empty: its tensors and pseudovectors can't be averaged exactly"
             )
 
-    def frame(self, points: Tensor, clouds: Clouds, directions: Sequence[Tensor] = ()) -> Frame:
-        """The frame of a batch of clouds; directions turn with them and settle what they leave open."""
+    def frame(self, points: Tensor, clouds: Clouds, rows: Sequence[Tensor] = ()) -> Frame:
+        """The frame of a batch of clouds; rows of vectors turn with them and settle what they leave open."""
         if callable(self.frames):
             frame = self.frames(points, clouds)
+            if not isinstance(frame, Frame):
+                raise InputError(f"frames must return a Frame, got {type(frame).__name__}")
         elif self.group == "Lorentz":
             with torch.autocast(points.device.type, enabled=False):
                 frame = lorentz_frame(points, clouds=clouds)
         else:
             with torch.autocast(points.device.type, enabled=False):
-                rows = [_as_rows(v, points, clouds) for v in directions]
-                options: dict[str, Any] = {"clouds": clouds, "directions": torch.cat(rows, -2) if rows else None}
-                options["scale"] = self.scale
+                options: dict[str, Any] = {"clouds": clouds, "directions": torch.cat(list(rows), -2) if rows else None}
+                options |= {"scale": self.scale, "tuples": self.tuples}
                 if self.frames == "pca":
                     options |= {"signs": self.signs, "degenerate": self.degenerate, "blend": self.blend}
                 build = pca_frame if self.frames == "pca" or self.group == "T" else weighted_frame
@@ -186,112 +213,44 @@ class Averaging:
             raise InputError(f"the network can't be called like this: {error}") from None
         return bound, {n: kwargs[n] for n in own}
 
-    def _each(self, bound: inspect.BoundArguments, change: Callable[[str, Any], Any]) -> inspect.BoundArguments:
-        """The arguments with each one changed, those that stand for many taken one by one."""
+    def _each(
+        self, bound: inspect.BoundArguments, change: Callable[[str, Any], Any], clouds: Clouds | None = None
+    ) -> inspect.BoundArguments:
+        """The arguments with each one changed, those that stand for many and graphs of PyG taken apart.
+
+        clouds: the layout of the graphs that are put together again.
+        """
         out = inspect.BoundArguments(self.signature, type(bound.arguments)())
+
+        def changed(name: str, value: Any) -> Any:
+            if not is_graph(value):
+                return change(name, value)
+            return graph_with(value, {n: change(n, v) for n, v in graph_fields(value).items()}, clouds)
+
         for name, value in bound.arguments.items():
             kind = self.signature.parameters[name].kind
             if kind is inspect.Parameter.VAR_KEYWORD:
-                out.arguments[name] = {n: change(n, v) for n, v in value.items()}
+                out.arguments[name] = {n: changed(n, v) for n, v in value.items()}
             elif kind is inspect.Parameter.VAR_POSITIONAL:
-                out.arguments[name] = tuple(change(f"{name}[{i}]" if i else name, v) for i, v in enumerate(value))
+                out.arguments[name] = tuple(changed(f"{name}[{i}]" if i else name, v) for i, v in enumerate(value))
             else:
-                out.arguments[name] = change(name, value)
+                out.arguments[name] = changed(name, value)
         return out
 
-    def _averaged(self, frame: Frame, out: Any, score: nn.Module | None, per_cloud: bool) -> Any:
+    def _averaged(self, frame: Frame, out: Any, score: nn.Module | None) -> Any:
+        scored = partial(_scores, frame, score)
         if isinstance(self.outputs, str):
-            return _mean(frame, out, self.outputs, score, per_cloud, "the output")
-        if not isinstance(out, Mapping | tuple | list):
+            return mean_over(frame, out, self.outputs, scored)
+        if (items := items_of(out)) is None:
             raise InputError(f"outputs names {list(self.outputs)}, and the network returns one {type(out).__name__}")
-        items: dict[Any, Any] = dict(out) if isinstance(out, Mapping) else dict(enumerate(out))
         if odd := [key for key in self.outputs if key not in items]:
             raise InputError(f"the network returns no {odd[0]!r}; it returns {list(items)}")
-        found = {
-            key: _mean(frame, value, self.outputs.get(key, "scalars"), score, per_cloud, repr(key))
-            for key, value in items.items()
-        }
-        return _like(out, found)
+        return like(
+            out, {k: mean_over(frame, v, self.outputs.get(k, "scalars"), scored, repr(k)) for k, v in items.items()}
+        )
 
 
-def _mean(frame: Frame, out: Any, kind: str, score: nn.Module | None, per_cloud: bool, name: str) -> Any:
-    """The mean over frames of a tensor, or of every tensor of a nest of tuples and mappings."""
-    if isinstance(out, Tensor):
-        try:
-            restored = frame.restore(out, kind)  # type: ignore[arg-type]
-            return frame.pool(restored, _scores(frame, out, score), per_cloud=per_cloud)
-        except InputError as error:
-            raise InputError(f"{name} can't be averaged: {error}") from None
-    if isinstance(out, Mapping | tuple | list):
-        items: dict[Any, Any] = dict(out) if isinstance(out, Mapping) else dict(enumerate(out))
-        return _like(out, {k: _mean(frame, v, kind, score, per_cloud, f"{name}, {k!r}") for k, v in items.items()})
-    return out
-
-
-def _like(out: Any, found: dict[Any, Any]) -> Any:
-    """Values in the place of those of a mapping, tuple or list."""
-    if isinstance(out, Mapping):
-        return found if type(out) is dict else type(out)(**{str(k): v for k, v in found.items()})
-    return type(out)(*found.values()) if hasattr(out, "_fields") else type(out)(found.values())
-
-
-def _seen(
-    frame: Frame, value: Any, kind: str, name: str, edges: tuple[Tensor, Tensor] | None, given: Tensor | None
-) -> Any:
-    """An argument as the network shall see it: turned by each frame, or copied for it."""
-    copies, clouds = frame.copies, frame.clouds
-    if kind == "batch":
-        return copies.clouds.index
-    if not isinstance(value, Tensor) or kind == "shared":
-        return value
-    if kind in ("edges", "edge scalars"):
-        if edges is None or given is None:
-            raise InputError(f"{name} needs an argument of kind edges beside it")
-        if kind == "edge scalars" and len(value) != given.shape[1]:
-            raise InputError(f"{name} must have {given.shape[1]} rows, one an edge, got shape {tuple(value.shape)}")
-        return edges[0] if kind == "edges" else value[edges[1]]
-    turns = kind in _TURNING
-    own = value.dim() - (0 if not turns else 2 if kind == "tensors" else 1)  # axes before those that turn
-    lead = clouds.lead if clouds.index is None else (clouds.number,)
-    fits = tuple(value.shape[: len(lead)]) == lead
-    if clouds.index is not None:
-        of_points, of_clouds = len(value) == len(clouds.index), fits
-    else:
-        of_points, of_clouds = fits and not (turns and own == len(lead)), fits
-    if of_points:
-        return frame.canonicalize(value, kind) if turns else copies.of(clouds.flat(value))  # type: ignore[arg-type]
-    if of_clouds:
-        flat = value.reshape(clouds.number, *value.shape[len(lead) :])
-        if kind == "points":
-            flat = flat - frame.origin.to(flat.dtype)
-        return frame.see(flat[frame.cloud], kind) if turns else flat[frame.cloud]  # type: ignore[arg-type]
-    shape = (
-        f"{len(clouds.index)} or {clouds.number} rows"
-        if clouds.index is not None
-        else f"a shape that begins with {lead}"
-    )
-    raise InputError(
-        f"{name} must have {shape}, as the points do, or be of kind shared; got shape {tuple(value.shape)}"
-    )
-
-
-def _as_rows(value: Tensor, points: Tensor, clouds: Clouds) -> Float[Tensor, "*lead n k d"]:
-    """Vectors of points or of clouds as rows of the points."""
-    lead, d = points.shape[:-1], points.shape[-1]
-    if value.shape[: len(lead)] == lead and value.dim() > len(lead):
-        return value.reshape(*lead, -1, d)
-    own = (clouds.number,) if clouds.ragged else tuple(lead[:-1])
-    if tuple(value.shape[: len(own)]) != own:
-        raise InputError(f"vectors must have a row for each point or cloud, got shape {tuple(value.shape)}")
-    flat = clouds.spread(value.reshape(clouds.number, -1, d))
-    return (
-        flat.reshape(*lead, -1, d)
-        if clouds.ragged
-        else flat.expand(clouds.number, lead[-1], -1, d).reshape(*lead, -1, d)
-    )
-
-
-def _scores(frame: Frame, out: Tensor, score: nn.Module | None) -> Float[Tensor, " frames"] | None:
+def _scores(frame: Frame, score: nn.Module | None, out: Tensor) -> Float[Tensor, " frames"] | None:
     """One number for each frame from what the network made of it."""
     if score is None:
         return None
@@ -306,14 +265,3 @@ def _scores(frame: Frame, out: Tensor, score: nn.Module | None) -> Float[Tensor,
     if len(rows) == len(frame):
         return rows
     return copies.mean(rows)
-
-
-def _together(pieces: list[Any]) -> Any:
-    first = pieces[0]
-    if isinstance(first, Tensor):
-        return torch.cat(pieces) if first.dim() else first
-    if isinstance(first, Mapping):
-        return _like(first, {k: _together([p[k] for p in pieces]) for k in first})
-    if isinstance(first, tuple | list):
-        return _like(first, {i: _together(list(p)) for i, p in enumerate(zip(*pieces, strict=True))})
-    return first

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._arguments import callable_given, whole_given
 from ._pose_codes import Retrieval, retrieval
 
 _BATCH = 256
@@ -124,10 +125,12 @@ def equivariance_report(
 
     Garrido, Najman and LeCun, ICML 2023, for the predictor; the report is ours.
     """
-    if not changes:
-        raise InputError("changes must name at least one kind of change, got none")
-    if components < 1:
-        raise InputError(f"components must be at least 1, got {components}")
+    callable_given(model, "model")
+    if not isinstance(changes, Mapping) or not changes:
+        raise InputError(
+            f"changes must be a mapping that names at least one kind of change, got {type(changes).__name__}"
+        )
+    whole_given("components", components)
     movements, width = {}, 0
     modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     try:
@@ -145,6 +148,8 @@ def equivariance_report(
 
 
 def _check(name: str, change: Change) -> None:
+    if not isinstance(change, tuple) or len(change) != 3 or not all(isinstance(part, Tensor) for part in change):
+        raise InputError(f"{name} must be a Change of three tensors, got {type(change).__name__}")
     before, after, code = change
     if before.shape != after.shape or before.dim() < 3 or code.dim() != 3 or code.shape[:2] != before.shape[:2]:
         raise InputError(

@@ -24,6 +24,7 @@ from ..laws import (
     breaks,
     obeys,
 )
+from ._arguments import module_given
 from ._averaging import Averaging, Frames
 
 _SINGLE = {torch.float32: 1e-2}  # as for the frames themselves
@@ -81,6 +82,9 @@ class FrameAverage(nn.Module):
     | `batch`, `mask`, `edges`, `edge scalars` | x: the layout, as in PyG |
     | `shared` | x, the same for all clouds |
 
+    Whether a tensor has a row for each point or for each cloud is read from its shape. `"point scalars"`,
+    `"cloud vectors"` and so on say it. They are needed where both are as many and some cloud has no points.
+
     Gradients flow through the choice of the frame, so that forces of an invariant energy are exact and free of torque.
     Puny et al., "Frame Averaging for Invariant and Equivariant Network Design", ICLR 2022, equations 3 and 4; near
     degenerate clouds the weighted frames of Dym, Lawrence and Siegel, ICML 2024, take over smoothly.
@@ -88,17 +92,21 @@ class FrameAverage(nn.Module):
     Clouds that move each by itself, such as a ligand and a pocket, take one average around the other, with the other
     cloud among the `scalars` of each: the product of their groups.
 
+    Train with `samples=1`, evaluate with all frames (`model.eval()`): a step costs as much as one of the bare network,
+    which sees each input in many poses and does not overfit one.
+
     Use it for a backbone that has no symmetry, or only that of sets. A network costs `2^d` evaluations an input under
     E(d), half of that under SE(d); `signs="skew"` brings it down to one nearly always. Where two variances of a cloud
     are within a hundredth of the whole it costs some for every point (`4 n` in E(3)): large round clouds are many of
-    them, and want `chunk`, a smaller `blend` or `samples`.
+    them, and want `tuples`, `chunk`, a smaller `blend` or `samples`.
 
     Args:
         net: any module whose first axis is that of clouds, or of points with `batch`.
         group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension; `"Lorentz(4)"` for momenta.
         inputs: the kind of the first argument, or a mapping from names of the network's arguments to kinds. By
             default the first is `points` where none else is, and names of PyG mean what they mean there (`pos`, `vel`,
-            `batch`, `mask`, `edge_index`, `edge_attr`); other tensors are `scalars`.
+            `batch`, `mask`, `edge_index`, and `edge_attr` and other names that begin with `edge_`); other tensors are
+            `scalars`. A `Data` or `Batch` of PyG counts as its attributes.
         outputs: the kind of every tensor of the output, or a mapping from its keys or positions to kinds.
         frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
         signs: of the axes, as in `commutant.algebra.pca_frame`.
@@ -107,6 +115,7 @@ class FrameAverage(nn.Module):
         blend: the gaps between variances, as shares of the whole, at which axes are wholly merged and wholly apart.
         samples: frames drawn for each cloud in training; evaluation takes all.
         chunk: frames evaluated at a time.
+        tuples: tuples of points that a degenerate cloud takes at most, as in `commutant.algebra.pca_frame`.
         gradient: `"through"` the frame, or `"detach"`, which is faster and gives wrong forces.
         score: a module from the network's output to one number a row; the mean is then weighted by its softmax.
 
@@ -137,13 +146,27 @@ class FrameAverage(nn.Module):
         blend: tuple[float, float] = (1e-3, 1e-2),
         samples: int | None = None,
         chunk: int | None = None,
+        tuples: int = 4096,
         gradient: Literal["through", "detach"] = "through",
         score: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.net, self.score = net, score
+        self.net = module_given(net)
+        self.score = None if score is None else module_given(score, "score")
         self.averaging = Averaging(
-            _forward_of(net), group, inputs, outputs, frames, signs, scale, degenerate, blend, samples, chunk, gradient
+            _forward_of(net),
+            group,
+            inputs,
+            outputs,
+            frames,
+            signs,
+            scale,
+            degenerate,
+            blend,
+            samples,
+            chunk,
+            gradient,
+            tuples,
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -172,6 +195,7 @@ def symmetrize_(
     blend: tuple[float, float] = (1e-3, 1e-2),
     samples: int | None = None,
     chunk: int | None = None,
+    tuples: int = 4096,
     gradient: Literal["through", "detach"] = "through",
 ) -> nn.Module:
     """Make a module symmetric in place: its parameters, their names and its class's methods stay.
@@ -187,7 +211,7 @@ def symmetrize_(
         >>> isinstance(net, nn.Linear), list(net.state_dict())
         (True, ['weight'])
     """
-    own = type(module)
+    own = type(module_given(module, "module"))
     if isinstance(getattr(own, "averaging", None), Averaging):
         raise InputError(f"{own.__name__} is symmetrized already")
     if "forward" in vars(module):
@@ -195,7 +219,19 @@ def symmetrize_(
             f"this {own.__name__} has a forward of its own, as hooks give it: symmetrize it before they do"
         )
     averaging = Averaging(
-        module.forward, group, inputs, outputs, frames, signs, scale, degenerate, blend, samples, chunk, gradient
+        module.forward,
+        group,
+        inputs,
+        outputs,
+        frames,
+        signs,
+        scale,
+        degenerate,
+        blend,
+        samples,
+        chunk,
+        gradient,
+        tuples,
     )
     module.__class__ = _symmetrized(own, averaging)
     return module

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import GraphKind, graph_frame
 from ..laws import Draw, Equivariance, GraphPermutation, Invariance, breaks, obeys
+from ._arguments import callable_given, whole_given
 
 
 def _relabelled(outputs: str, few: int | None = None):  # type: ignore[no-untyped-def]
@@ -80,9 +81,12 @@ class GraphAverage(nn.Module):
         super().__init__()
         if outputs not in ("scalars", "nodes", "pairs"):
             raise InputError(f"outputs must be scalars, nodes or pairs, got {outputs!r}")
-        if samples is not None and samples < 1:
-            raise InputError(f"samples must be at least 1, got {samples}")
-        self.net, self.outputs, self.kind = net, outputs, kind
+        if kind not in ("refined", "spectral"):
+            raise InputError(f"kind must be refined or spectral, got {kind!r}")
+        if samples is not None:
+            whole_given("samples", samples)
+        whole_given("max_frames", max_frames)
+        self.net, self.outputs, self.kind = callable_given(net), outputs, kind
         self.samples, self.max_frames = samples, max_frames
 
     def forward(
@@ -92,11 +96,11 @@ class GraphAverage(nn.Module):
         mask: Bool[Tensor, "graphs n"] | None = None,
     ) -> Shaped[Tensor, "graphs ..."]:
         """The mean over orders; arguments as `commutant.algebra.graph_frame` takes them."""
+        one = self.outputs == "scalars" and self.kind == "refined"
+        frame = graph_frame(adjacency, features, mask=mask, kind=self.kind, invariant=one, max_frames=self.max_frames)  # type: ignore[arg-type]
         if mask is not None:
             adjacency = torch.where(mask[:, :, None] & mask[:, None, :], adjacency, 0.0)
             features = None if features is None else torch.where(mask[..., None], features, 0)
-        one = self.outputs == "scalars" and self.kind == "refined"
-        frame = graph_frame(adjacency, features, mask=mask, kind=self.kind, invariant=one, max_frames=self.max_frames)  # type: ignore[arg-type]
         if self.training and self.samples is not None:
             frame = frame.sample(self.samples)
         seen = [frame.canonicalize(adjacency, "pairs")]
@@ -104,6 +108,8 @@ class GraphAverage(nn.Module):
         out = self.net(*seen)
         if not isinstance(out, Tensor) or not out.is_floating_point():
             raise InputError(f"the network must return one tensor of real numbers, got {type(out).__name__}")
+        if not out.dim() or len(out) != len(frame):
+            raise InputError(f"the network must return {len(frame)} rows, one an order, got shape {tuple(out.shape)}")
         return frame.pool(frame.restore(out, self.outputs))
 
     def extra_repr(self) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Clouds, Copies
 from ..laws import Draw, Equivariance, Invariance, SquareSymmetry, obeys
-from ._same_dropout import same_dropout
+from ._arguments import callable_given, each_tensor, whole_given
+from ._same_randomness import same_randomness
 
 
 def _of_images(outputs: str):  # type: ignore[no-untyped-def]
@@ -42,7 +44,8 @@ class ImageAverage(nn.Module):
     microscope images, where no direction is up.
 
     Args:
-        net: from `(batch, channels, height, width)` to a row for each image.
+        net: a module or function from `(batch, channels, height, width)` to a tensor with a row for each image, or to a
+            tuple or mapping of such tensors, as models of Hugging Face return it.
         group: `"D4"` or `"C4"` for square images; `"D2"`, `"D1"` and `"C2"` for any.
         outputs: `"scalars"`, `"images"` `(batch, ..., height, width)`, or `"vectors"`: images of pairs of channels that
             hold the components along rows and columns (a flow).
@@ -72,36 +75,65 @@ class ImageAverage(nn.Module):
         if outputs not in ("scalars", "images", "vectors"):
             raise InputError(f"outputs must be scalars, images or vectors, got {outputs!r}")
         for name, value in (("samples", samples), ("chunk", chunk)):
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        self.net, self.outputs, self.samples, self.chunk = net, outputs, samples, chunk
+            if value is not None:
+                whole_given(name, value)
+        self.net, self.outputs, self.samples, self.chunk = callable_given(net), outputs, samples, chunk
         self.action = SquareSymmetry(group)
         self.output_action = SquareSymmetry(group, vectors=outputs == "vectors")
 
-    def forward(self, x: Float[Tensor, "batch channels height width"]) -> Shaped[Tensor, "batch ..."]:
-        """The mean over the group."""
-        if x.dim() != 4:
-            raise InputError(f"images must be (batch, channels, height, width), got {tuple(x.shape)}")
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The mean over the group. The images come first or under the only name that is a tensor of four axes.
+
+        Everything else is given to the network as it is.
+        """
+        place, x = _images(args, kwargs)
         elements = self.action.elements
         if self.training and self.samples is not None and self.samples < len(elements):
             elements = [elements[i] for i in torch.randperm(len(elements))[: self.samples].tolist()]
         step = self.chunk or len(elements)
-        total: Any = 0.0
-        batch = len(x)
-        with same_dropout(Clouds((batch,), batch), self.training) as share:
+        total: dict[str, Tensor] = {}
+        batch, out = len(x), None
+        with same_randomness(Clouds((batch,), batch), self.training and len(elements) > 1) as share:
             for start in range(0, len(elements), step):
                 part = elements[start : start + step]
                 cloud = torch.arange(batch, device=x.device).repeat(len(part))
                 share(Copies(cloud, None, Clouds((len(cloud),), len(cloud))), None)
                 seen = torch.cat([self.action.act(self.action.inverse(g), x) for g in part])
-                out = self.net(seen)
-                if not isinstance(out, Tensor) or out.shape[:1] != seen.shape[:1]:
-                    raise InputError("the network must return one tensor with a row for each image")
-                if self.outputs != "scalars" and out.dim() < 4:
-                    raise InputError(f"{self.outputs} must be (batch, channels, height, width), got {tuple(out.shape)}")
-                for g, y in zip(part, out.unflatten(0, (len(part), batch)), strict=True):
-                    total = total + (y if self.outputs == "scalars" else self.output_action.act(g, y))
-        return total / len(elements)  # type: ignore[no-any-return]
+                if isinstance(place, int):
+                    out = self.net(seen, *args[1:], **kwargs)
+                else:
+                    out = self.net(*args, **(kwargs | {place: seen}))
+                each_tensor(out, partial(self._add, total, part, batch), "the output")
+        if not total:
+            raise InputError(f"the network must return tensors with a row for each image, got {type(out).__name__}")
+        return each_tensor(out, lambda _, name: total[name] / len(elements), "the output")
+
+    def _add(self, total: dict[str, Tensor], part: list[Any], batch: int, out: Tensor, name: str) -> None:
+        """Turn a tensor of the output back and add it to its total."""
+        if not out.dim() or len(out) != len(part) * batch:
+            raise InputError(f"the network must return a row for each image, got {tuple(out.shape)} for {name}")
+        if self.outputs != "scalars" and out.dim() < 4:
+            raise InputError(f"{self.outputs} must be (batch, channels, height, width), got {tuple(out.shape)}")
+        if not (out.is_floating_point() or out.is_complex()):
+            raise InputError(f"only real and complex values have a mean over the group, got {out.dtype} for {name}")
+        for g, y in zip(part, out.unflatten(0, (len(part), batch)), strict=True):
+            turned = y if self.outputs == "scalars" else self.output_action.act(g, y)
+            total[name] = total[name] + turned if name in total else turned
 
     def extra_repr(self) -> str:
         return f"group={self.action.group}, outputs={self.outputs}"
+
+
+def _images(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int | str, Float[Tensor, "batch channels h w"]]:
+    """The images among the arguments, with their place or name."""
+    if args:
+        if not isinstance(args[0], Tensor) or args[0].dim() != 4:
+            shape = tuple(args[0].shape) if isinstance(args[0], Tensor) else type(args[0]).__name__
+            raise InputError(f"images must be (batch, channels, height, width), got {shape}")
+        return 0, args[0]
+    found = [name for name, value in kwargs.items() if isinstance(value, Tensor) and value.dim() == 4]
+    if len(found) != 1:
+        raise InputError(
+            f"images must be (batch, channels, height, width), first or the only such argument, got {len(found)}"
+        )
+    return found[0], kwargs[found[0]]

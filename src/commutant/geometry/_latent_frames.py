@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import Clouds, FrameGroup, pca_frame
 from ..laws import Draw, Equivariance, Euclidean, obeys
+from ._arguments import callable_given, floats_given, module_given
 
 
 def _turning(draw: Draw):  # type: ignore[no-untyped-def]
@@ -64,9 +65,12 @@ class LatentFrameAverage(nn.Module):
         group: FrameGroup = "E",
     ) -> None:
         super().__init__()
-        if not layers:
-            raise InputError("at least one layer is needed, got none")
-        self.lift, self.layers, self.head, self.group = lift, nn.ModuleList(layers), head, group
+        if not isinstance(layers, Sequence | nn.ModuleList) or not len(layers):
+            raise InputError(f"layers must be a sequence of at least one layer, got {type(layers).__name__}")
+        if group not in ("E", "SE", "O", "SO"):
+            raise InputError(f"group must be E, SE, O or SO, got {group!r}")
+        self.layers = nn.ModuleList([module_given(layer, "each layer") for layer in layers])
+        self.lift, self.head, self.group = callable_given(lift, "lift"), callable_given(head, "head"), group
 
     def forward(
         self,
@@ -78,7 +82,10 @@ class LatentFrameAverage(nn.Module):
         batch: Int[Tensor, " points"] | None = None,
     ) -> Float[Tensor, "points d"]:
         """Where the points go."""
+        floats_given("pos", pos, 2)
         d = pos.shape[-1]
+        if vectors is not None:
+            floats_given("vectors", vectors, 3)
         batch = torch.zeros(len(pos), dtype=torch.long, device=pos.device) if batch is None else batch
         clouds = Clouds.of(pos, batch)
         frame = pca_frame(pos, self.group, clouds=clouds, directions=vectors)
@@ -92,7 +99,7 @@ class LatentFrameAverage(nn.Module):
             if h.dim() != 2 or h.shape[1] % d:
                 raise InputError(f"hidden features must be (points, multiple of {d}), got shape {tuple(h.shape)}")
             if number:
-                z = frame.pool(frame.restore(h.unflatten(-1, (-1, d)), "vectors"))
+                z = frame.pool(frame.restore(h.unflatten(-1, (-1, d)), "vectors"), per_cloud=False)
                 own = pca_frame(z.flatten(0, 1), self.group, batch=batch.repeat_interleave(z.shape[1]))
                 before, frame = frame.cloud, replace(own, clouds=clouds)
                 h = frame.canonicalize(z, "points").flatten(-2)
@@ -101,4 +108,4 @@ class LatentFrameAverage(nn.Module):
             edges, which = copied
             given: tuple[Any, ...] = () if edge_attr is None else (edge_attr[which],)
             h = layer(h, edges, *given)
-        return centre + frame.pool(frame.restore(self.head(h), "vectors"))
+        return centre + frame.pool(frame.restore(self.head(h), "vectors"), per_cloud=False)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import Frame, pca_frame, spectrum
 from ..laws import Draw, Equivariance, Euclidean, Invariance, Law, Rotation, Scaling, SetPermutation, breaks, obeys
+from ._arguments import floats_given, whole_given
 from ._frame_average import FrameAverage
 
 _CLEAR = 1e-2  # of gaps and of the statistic of a sign: below, coordinates may jump
@@ -51,10 +52,12 @@ def classical_mds(squared: Shaped[Tensor, "*batch n n"], dim: int) -> Embedding:
         >>> bool(torch.allclose(torch.cdist(found.coordinates, found.coordinates), torch.cdist(x, x)))
         True
     """
+    if not isinstance(squared, Tensor) or squared.is_complex():
+        kind = squared.dtype if isinstance(squared, Tensor) else type(squared).__name__
+        raise InputError(f"squared distances must be a tensor of real numbers, got {kind}")
     if squared.dim() < 2 or squared.shape[-2] != squared.shape[-1]:
         raise InputError(f"squared distances must be (..., n, n), got {tuple(squared.shape)}")
-    if dim < 1:
-        raise InputError(f"dim must be at least 1, got {dim}")
+    whole_given("dim", dim)
     n, dtype = squared.shape[-1], squared.dtype if squared.is_floating_point() else torch.get_default_dtype()
     wide = squared.double()
     if not bool(wide.isfinite().all()):
@@ -102,9 +105,10 @@ def landmark_mds(
     Raises:
         InputError: as `classical_mds`, shapes that do not fit, or landmarks that span less than `dim` dimensions.
     """
+    floats_given("between", between, 2)
+    floats_given("towards", towards)
+    whole_given("dim", dim)
     m = between.shape[-1]
-    if between.dim() != 2:
-        raise InputError(f"between must be (landmarks, landmarks), got {tuple(between.shape)}")
     if not bool(towards.isfinite().all()) or (towards.numel() and float(towards.detach().min()) < 0):
         raise InputError("squared distances must be finite and not negative")
     if towards.dim() != 2 or towards.shape[1] != m:
@@ -188,8 +192,8 @@ class MDSCoordinates(nn.Module):
         on_degenerate: Literal["warn", "error", "ignore"] = "warn",
     ) -> None:
         super().__init__()
-        if dim is not None and dim < 1:
-            raise InputError(f"dim must be at least 1, got {dim}")
+        if dim is not None:
+            whole_given("dim", dim)
         if from_distances and dim is None:
             raise InputError("from_distances needs dim, the number of coordinates")
         if sign not in ("maxabs", "skew", "softskew", "random", None):
@@ -238,7 +242,7 @@ class MDSCoordinates(nn.Module):
         if self.on_degenerate != "ignore":
             self._refuse_or_warn(frame.gap, frame.margin if ruled else torch.ones_like(frame.gap))
         frame = frame.sample(1) if self.sign == "random" else frame.best()
-        found = frame.pool(frame.canonicalize(x))
+        found = frame.pool(frame.canonicalize(x), per_cloud=False)
         return found[..., : self.dim], frame
 
     def _refuse_or_warn(self, gap: Tensor, margin: Tensor) -> None:
@@ -327,7 +331,7 @@ class TransformInvariant(FrameAverage):
         inputs: str | Mapping[str, str] | None = None,
         outputs: str | Mapping[Any, str] = "scalars",
     ) -> None:
-        if not group.startswith(("E(", "SE(")):
+        if not str(group).startswith(("E(", "SE(")):
             raise InputError(f"group must be E(d) or SE(d) for a number d, got {group!r}")
         super().__init__(net, group, inputs=inputs, outputs=outputs, signs=sign, scale=scale)
 

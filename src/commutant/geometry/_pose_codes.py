@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
+from ._arguments import floats_given
 
 
 def quaternion_code(
@@ -27,6 +29,7 @@ def quaternion_code(
         [0.0, 0.0, 0.0, 1.0]
     """
     for given in (first, *([] if second is None else [second])):
+        floats_given("rotations", given)
         if given.shape[-2:] != (3, 3) or not given.isfinite().all():
             raise InputError(f"rotations must be finite and (..., 3, 3), got {tuple(given.shape)}")
     r = (first if second is None else first.mT @ second).double()
@@ -51,8 +54,13 @@ def quaternion_product(
     Raises:
         InputError: not four numbers each.
     """
-    if first.shape[-1:] != (4,) or second.shape[-1:] != (4,):
-        raise InputError(f"quaternions must be (..., 4), got {tuple(first.shape)} and {tuple(second.shape)}")
+    floats_given("quaternions", first)
+    floats_given("quaternions", second)
+    pairs = zip(reversed(first.shape[:-1]), reversed(second.shape[:-1]), strict=False)
+    if first.shape[-1:] != (4,) or second.shape[-1:] != (4,) or any(a != b and 1 not in (a, b) for a, b in pairs):
+        raise InputError(
+            f"quaternions must be (..., 4), leading axes must fit, got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
     (x, y, z, w), (a, b, c, e) = first.unbind(-1), second.unbind(-1)
     return torch.stack(
         [
@@ -76,6 +84,8 @@ def rotation_vector_code(
         >>> rotation_vector_code(torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])).tolist()[2] > 1.57
         True
     """
+    for given in (first, *([] if second is None else [second])):
+        floats_given("rotations", given)
     q = quaternion_code(first.double(), None if second is None else second.double())
     sine = q[..., :3].norm(dim=-1, keepdim=True)
     angle = 2 * torch.atan2(sine, q[..., 3:])
@@ -84,6 +94,10 @@ def rotation_vector_code(
 
 def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """The way from one hue to another around the circle, in [-1/2, 1/2)."""
+    floats_given("hues", first)
+    floats_given("hues", second)
+    if first.shape != second.shape:
+        raise InputError(f"hues must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
     return (second - first + 0.5) % 1.0 - 0.5
 
 
@@ -105,6 +119,8 @@ def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "s
         >>> rotation_r2(code, code).pooled
         1.0
     """
+    floats_given("predictions", predicted)
+    floats_given("codes", code)
     if predicted.shape != code.shape or code.dim() != 2 or len(code) < 2:
         raise InputError(
             f"two codes (samples, code) of one shape are needed, got {tuple(predicted.shape)}, {tuple(code.shape)}"
@@ -112,6 +128,8 @@ def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "s
     p, y = predicted.detach().double(), code.detach().double()
     pooled, own = (y - y.mean()).square().sum(), (y - y.mean(0)).square().sum()
     left = (y - p).square().sum()
+    if not bool(left.isfinite()) or not float(own) > 0:
+        raise InputError("codes must vary, and codes and predictions be finite: there is no share of their variance")
     return RotationScore(float(1 - left / pooled), float(1 - left / own), float(1 - own / pooled))
 
 
@@ -145,6 +163,10 @@ def retrieval(
         >>> retrieval(views, views).mrr
         1.0
     """
+    floats_given("predictions", predicted)
+    floats_given("candidates", candidates)
+    if not isinstance(at, Sequence) or not all(isinstance(k, int) and k >= 1 for k in at):
+        raise InputError(f"at must be ranks of at least 1, got {at!r}")
     if predicted.shape != candidates.shape or predicted.dim() != 3 or not predicted.numel():
         raise InputError(
             "predictions and candidates must be (objects, views, dim), of one shape and not empty, got "
@@ -177,5 +199,14 @@ def pose_error(
 
     Zero for a perfect prediction; the sign of a quaternion does not matter. Two random rotations give 0.75.
     """
+    given = {"predicted": predicted, "embeddings": embeddings, "poses": poses, "pose": pose}
+    for name, value in given.items():
+        floats_given(name, value, 2)
+        if not len(value) or not bool(value.isfinite().all()):
+            raise InputError(f"{name} must be finite and not empty, got shape {tuple(value.shape)}")
+    whole = (len(predicted), embeddings.shape[1]), (len(embeddings), 4), (len(predicted), 4)
+    if (tuple(predicted.shape), tuple(poses.shape), tuple(pose.shape)) != whole:
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in given.items())
+        raise InputError(f"a pose (x, y, z, w) is needed for each prediction and each embedding, got {shapes}")
     nearest = torch.cdist(predicted.double(), embeddings.double()).argmin(1)
     return float((1 - (poses[nearest].double() * pose.double()).sum(-1).square()).mean())

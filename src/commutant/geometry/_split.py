@@ -5,6 +5,7 @@ Garrido, Najman and LeCun, "Self-Supervised Learning of Split Invariant Equivari
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..laws import Draw, Homomorphism, Invariance, SetPermutation, breaks, obeys
 from ..parameters import GeneratedLinear
+from ._arguments import check_pairs, floats_given, module_given, whole_given
 
 
 class Split(NamedTuple):
@@ -47,13 +49,16 @@ class SplitRepresentation(nn.Module):
         projector: tuple[int, ...] = (2048, 2048, 2048),
     ) -> None:
         super().__init__()
+        whole_given("dim", dim, 2)
         equivariant = dim // 2 if equivariant is None else equivariant
-        if not 0 < equivariant < dim:
+        if not isinstance(equivariant, int) or not 0 < equivariant < dim:
             raise InputError(f"equivariant must lie in 1 to {dim - 1}, got {equivariant}")
-        if not projector:
-            raise InputError("projector needs at least one width, got none")
-        self.backbone, self.dim, self.equivariant_dim = backbone, dim, equivariant
+        if not isinstance(projector, Sequence) or not projector or not all(isinstance(w, int) for w in projector):
+            raise InputError(f"projector must be at least one width, got {projector!r}")
+        self.backbone, self.dim, self.equivariant_dim = module_given(backbone, "backbone"), dim, equivariant
         widths = [round(width * equivariant / dim) for width in projector]
+        if not all(0 < a < w for a, w in zip(widths, projector, strict=True)):
+            raise InputError(f"projector must leave both parts at least one feature, got {projector} of which {widths}")
         self.invariant = _projector(dim - equivariant, [w - v for w, v in zip(projector, widths, strict=True)])
         self.equivariant = _projector(equivariant, widths)
 
@@ -120,14 +125,20 @@ class HyperPredictor(nn.Module):
         rank: int | None = None,
     ) -> None:
         super().__init__()
-        if center is not None and center.shape != (code_dim,):
-            raise InputError(f"center must be a code of {code_dim} numbers, got shape {tuple(center.shape)}")
+        for name, value in (("dim", dim), ("code_dim", code_dim), *([] if rank is None else [("rank", rank)])):
+            whole_given(name, value)
+        if center is not None:
+            floats_given("center", center, 1)
+            if len(center) != code_dim:
+                raise InputError(f"center must be a code of {code_dim} numbers, got {len(center)}")
+        self.dim, self.code_dim = dim, code_dim
         self.linear = GeneratedLinear(dim, dim, code_dim, hyper_bias=hyper_bias, rank=rank)
         self.center: Tensor | None
         self.register_buffer("center", center)
 
     def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim"]:
         """What z shall be after the transformation."""
+        check_pairs(z, g, self.dim, self.code_dim)
         return self.linear(z, g if self.center is None else g - self.center)  # type: ignore[no-any-return]
 
     def homomorphism_residual(
@@ -156,6 +167,7 @@ def collapse_floor(codes: Float[Tensor, "samples code"]) -> float:
         >>> collapse_floor(torch.tensor([[1.0, 0.0], [1.0, 1.0]])) < 1e-9
         True
     """
+    floats_given("codes", codes)
     if codes.dim() != 2 or not len(codes) or not bool(codes.isfinite().all()):
         raise InputError(f"codes must be finite, (samples, code) with one sample or more, got {tuple(codes.shape)}")
     g = codes.detach().double()
@@ -199,6 +211,9 @@ class SIELoss(nn.Module):
         predicted_variance: bool = True,
     ) -> None:
         super().__init__()
+        weights = (invariance, equivariance, variance, covariance)
+        if not all(isinstance(w, int | float) and w >= 0 for w in weights):
+            raise InputError(f"the weights of the terms must be numbers that are not negative, got {weights}")
         self.invariance, self.equivariance = invariance, equivariance
         self.variance, self.covariance = variance, covariance
         self.predicted_variance = predicted_variance
@@ -211,6 +226,14 @@ class SIELoss(nn.Module):
             second: of the other.
             predicted: the equivariant part of the second, from that of the first.
         """
+        for name, part in (("first", first), ("second", second)):
+            if not isinstance(part, Split):
+                raise InputError(f"{name} must be the Split of a view, got {type(part).__name__}")
+        shapes = [tuple(t.shape) for t in (first.invariant, second.invariant, first.equivariant, second.equivariant)]
+        if shapes[0] != shapes[1] or shapes[2] != shapes[3] or tuple(predicted.shape) != shapes[3]:
+            raise InputError(
+                f"both views and the prediction must have the same shapes, got {shapes} and {tuple(predicted.shape)}"
+            )
         agreement = (first.invariant - second.invariant).square().mean()
         error = (predicted - second.equivariant).square().mean()
         one, two, third = (
@@ -251,8 +274,9 @@ def vicreg_covariance(z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
 
 
 def _batch(z: Tensor) -> Tensor:
-    if z.dim() != 2 or len(z) < 2:
-        raise InputError(f"statistics need two samples or more, (batch, dim), got {tuple(z.shape)}")
+    floats_given("features", z)
+    if z.dim() != 2 or len(z) < 2 or not z.shape[1]:
+        raise InputError(f"statistics need two samples of one feature or more, (batch, dim), got {tuple(z.shape)}")
     return z if z.dtype == torch.float64 else z.float()
 
 

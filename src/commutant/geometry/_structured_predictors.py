@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Draw, Homomorphism, breaks, obeys
+from ._arguments import check_pairs, floats_given, whole_given
 from ._pose_codes import quaternion_product
 
 
@@ -60,17 +61,18 @@ class QuaternionPredictor(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        if dim < 4 or dim % 4:
+        if not isinstance(dim, int) or dim < 4 or dim % 4:
             raise InputError(f"dim must be a multiple of 4, got {dim}")
         self.dim = dim
 
     def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch dim"]:
         """What z shall be after the turn; g is taken to unit length."""
-        _check(z, g, self.dim, 4)
+        check_pairs(z, g, self.dim, 4)
         return quaternion_product(z.unflatten(-1, (-1, 4)), _unit(g)[..., None, :]).flatten(-2)
 
     def matrix(self, g: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch dim dim"]:
         """The matrix itself: one 4 x 4 block again and again."""
+        floats_given("g", g, 2)
         whole = torch.eye(self.dim, dtype=g.dtype, device=g.device)
         return self(whole.repeat(len(g), 1), g.repeat_interleave(self.dim, 0)).unflatten(0, (-1, self.dim)).mT
 
@@ -103,15 +105,18 @@ class OrthogonalPredictor(nn.Module):
 
     def __init__(self, dim: int, code_dim: int, *, block: int | None = None) -> None:
         super().__init__()
+        whole_given("dim", dim)
+        whole_given("code_dim", code_dim)
         block = math.gcd(dim, 16) if block is None else block
-        if block < 1 or dim < 1 or dim % block or code_dim < 1:
-            raise InputError(f"block must divide dim, code_dim be at least 1; got dim {dim}, {block} and {code_dim}")
+        whole_given("block", block)
+        if dim % block:
+            raise InputError(f"block must divide dim, got {block} and dim {dim}")
         self.dim, self.code_dim, self.block = dim, code_dim, block
         self.weight = nn.Parameter(torch.randn(code_dim, dim // block, block, block) * (block**-0.5))
 
     def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim"]:
         """What z shall be after the transformation."""
-        _check(z, g, self.dim, self.code_dim)
+        check_pairs(z, g, self.dim, self.code_dim)
         return (self._blocks(g).to(z.dtype) @ z.unflatten(-1, (-1, self.block))[..., None]).squeeze(-1).flatten(-2)
 
     def matrix(self, g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim dim"]:
@@ -123,6 +128,7 @@ class OrthogonalPredictor(nn.Module):
         return whole.flatten(3, 4).flatten(1, 2)
 
     def _blocks(self, g: Tensor) -> Float[Tensor, "batch blocks block block"]:
+        floats_given("g", g)
         if g.dim() != 2 or g.shape[1] != self.code_dim:
             raise InputError(f"g must be (batch, {self.code_dim}), got {tuple(g.shape)}")
         with torch.autocast(g.device.type, enabled=False):  # exponentials need the digits of float32
@@ -132,8 +138,3 @@ class OrthogonalPredictor(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.dim}, code={self.code_dim}, block={self.block}"
-
-
-def _check(z: Tensor, g: Tensor, dim: int, code: int) -> None:
-    if z.dim() != 2 or z.shape[1] != dim or g.shape != (len(z), code):
-        raise InputError(f"z must be (batch, {dim}) and g (batch, {code}), got {tuple(z.shape)} and {tuple(g.shape)}")

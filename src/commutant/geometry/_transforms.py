@@ -9,6 +9,7 @@ import torch
 
 from .._errors import InputError
 from ..algebra import FrameGroup, graph_frame, inverse, pca_frame
+from ._arguments import whole_given
 from ._mds import MDSCoordinates
 
 
@@ -38,6 +39,10 @@ class StochasticFrame(_Transform):
     """
 
     def __init__(self, group: FrameGroup = "E", generator: torch.Generator | None = None) -> None:
+        if group not in ("T", "O", "SO", "E", "SE"):
+            raise InputError(f"group must be T, O, SO, E or SE, got {group!r}")
+        if not isinstance(generator, torch.Generator | None):
+            raise InputError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         self.group, self.generator = group, generator
 
     def forward(self, data: Any) -> Any:
@@ -56,6 +61,8 @@ class InvariantCoordinates(_Transform):
     """
 
     def __init__(self, coordinates: MDSCoordinates | None = None) -> None:
+        if not isinstance(coordinates, MDSCoordinates | None):
+            raise InputError(f"coordinates must be an MDSCoordinates, got {coordinates!r}")
         self.coordinates = coordinates or MDSCoordinates(scale=None, on_degenerate="ignore")
 
     def forward(self, data: Any) -> Any:
@@ -79,6 +86,7 @@ class CanonicalOrder(_Transform):
     """
 
     def __init__(self, max_frames: int = 10_000) -> None:
+        whole_given("max_frames", max_frames)
         self.max_frames = max_frames
 
     def forward(self, data: Any) -> Any:
@@ -88,7 +96,7 @@ class CanonicalOrder(_Transform):
             InputError: a batch, no edge_index or one that names no node, edges in one direction alone or twice,
                 attributes that are not finite, or a graph with too large a search.
         """
-        edges, n = getattr(data, "edge_index", None), int(data.num_nodes or 0)
+        edges, n = getattr(data, "edge_index", None), int(getattr(data, "num_nodes", None) or 0)
         if not isinstance(edges, torch.Tensor) or edges.dim() != 2 or len(edges) != 2:
             raise InputError("the data has no tensor edge_index of shape (2, edges)")
         if "ptr" in data or "batch" in data:

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ..evidence import Measurement
-from ._figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, label_ends
+from ._figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, SLATE, TEAL, VIOLET, axes_of, label_ends
 
 _NORMALS = {
     "plain": ("PointNet", CRIMSON),
@@ -87,6 +87,9 @@ def particles(measurements: list[Measurement]) -> Any:
         "plain": ("message passing", CRIMSON),
         "centred": ("centred", GREY),
         "augmented": ("turned in training", OCHRE),
+        "egnn": ("EGNN", VIOLET),
+        "egnn-features": ("EGNN, same features", SLATE),
+        "sampled": ("one frame drawn", VIOLET),
         "frames": ("one frame around it", NAVY),
         "latent-frames": ("frames in every layer", TEAL),
     }

@@ -48,8 +48,8 @@ def molecules(measurements: list[Measurement]) -> Any:
             values = [max(m.get(f"_{way}-{i}", float("nan")), 1e-9) for i in range(count)]
             share = [100 * (i + 1) / count for i in range(count)]
             axes.plot(share, values, color=colour, linewidth=1.2, alpha=0.6)
-        sound = statistics.fmean(100 * m[f"{way}@sound forces"] for m in measurements)
-        axes.plot([], [], color=colour, linewidth=2, label=f"{label}: sound forces for {sound:.0f} %")
+        right = statistics.fmean(100 * m[f"{way}@right forces"] for m in measurements)
+        axes.plot([], [], color=colour, linewidth=2, label=f"{label}: right forces for {right:.0f} %")
     axes.axhline(1e-3, color=SILVER, linestyle=":", linewidth=1)
     axes.set(yscale="log", xlabel="molecules, per cent", ylabel="change of the energy,\nrelative", xlim=(0, 100))
     axes.legend(frameon=False, fontsize=8.5, loc="upper left")

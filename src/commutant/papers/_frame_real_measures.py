@@ -52,7 +52,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 
 def measure_molecules(context: Context) -> Measurement:
-    """What a turn and the smallest of changes do to the energy of each molecule, and whether forces are sound."""
+    """What a turn and the smallest of changes do to the energy of each molecule, and whether forces are right."""
     names, context.total_arms = context.settings["sets"], len(WAYS)
     found = [m for name in names for m in load_molecules(name, context.data_dir)]
     molecules = [m for m in found if len(m.elements) > 1]  # an atom by itself has no shape
@@ -67,7 +67,7 @@ def _molecules_of(context: Context, way: str, molecules: list[Molecule]) -> Meas
     generator, average = context.generator(1), WAYS[way]
     net = _Energy(generator)
     turns = random_rotations(len(molecules), generator)
-    changes, sound = [], 0
+    changes, right = [], 0
     for molecule, turn in zip(molecules, turns, strict=True):
         x, elements = molecule.positions.clone().requires_grad_(), molecule.elements
         energy = average(net, x, elements)
@@ -78,15 +78,34 @@ def _molecules_of(context: Context, way: str, molecules: list[Molecule]) -> Meas
         )
         moved = (molecule.positions + 1e-6 * noise[0]) @ turn.mT + 1
         changes.append(float(((average(net, moved, elements) - energy).abs() / felt).detach()))
-        arm = molecule.positions - molecule.positions.mean(0)
-        off = torch.cat([torch.linalg.cross(arm, force).sum(0), force.sum(0)]).norm()
-        sound += bool(force.isfinite().all()) and float(off) <= 1e-6 * float(force.norm()) * float(arm.norm())
+        right += _is_right(partial(average, net, elements=elements), molecule.positions, force, turn, noise[1], felt)
     found = torch.tensor(changes)
     return {
         f"{way}@steady": float((found <= 1e-3).double().mean()),
         f"{way}@largest": float(found.max()),
-        f"{way}@sound forces": sound / len(molecules),
+        f"{way}@right forces": right / len(molecules),
     } | {f"_{way}-{i}": float(value) for i, value in enumerate(found.sort().values)}
+
+
+def _is_right(
+    energy: Callable[[Tensor], Tensor], x: Tensor, force: Tensor, turn: Tensor, direction: Tensor, felt: Tensor
+) -> bool:
+    """Whether the force is the slope of the energy on both sides, turns with the molecule, and has no sum or torque.
+
+    The last is true of every invariant energy; slopes and turning fail where the energy has a kink.
+    """
+    size = float(torch.maximum(force.norm(), felt).detach())
+    arm = x - x.mean(0)
+    off = torch.cat([torch.linalg.cross(arm, force).sum(0), force.sum(0)]).norm()
+    if not bool(force.isfinite().all()) or float(off) > 1e-6 * size * float(arm.norm()):
+        return False
+    step, value = 1e-6, energy(x).detach()
+    slopes = [float((energy(x + side * step * direction).detach() - value) / (side * step)) for side in (1, -1)]
+    turned = (x @ turn.mT).requires_grad_()
+    (other,) = torch.autograd.grad(energy(turned), turned)
+    wrong = max(abs(slope - float((force * direction).sum())) for slope in slopes)
+    rounding = 1e-15 / step
+    return wrong <= 1e-2 * size + rounding and float((other - force @ turn.mT).norm()) <= 1e-3 * size
 
 
 def measure_families(context: Context) -> Measurement:

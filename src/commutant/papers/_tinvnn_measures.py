@@ -104,8 +104,10 @@ def _routes_of(context: Context, arm: str, x: Tensor, best: Tensor) -> Measureme
         batch_size=64,
         learning_rate=1e-3,
     ).eval()
-    c, s = math.cos(1.0), math.sin(1.0)
-    turn = torch.tensor([[c, -s], [s, c]])
+    # each map by an angle of its own: one angle for all leaves most signs of an eigensolver as they were
+    angle = 2 * math.pi * torch.rand(len(x), generator=context.generator(2))
+    c, s = angle.cos(), angle.sin()
+    turn = torch.stack([c, -s, s, c], -1).unflatten(-1, (2, 2))
     maps = {"as-is": x, "shifted": x + 5, "turned": x @ turn.mT, "larger": 10 * x, "all": 10 * x @ turn.mT + 5}
     with torch.no_grad():
         tours = {name: model(y.to(device), 1, True)[0].cpu() for name, y in maps.items()}

@@ -64,18 +64,19 @@ SEPARATION = Experiment(
 PARTICLES = Experiment(
     name="particles",
     measure=measure_particles,
-    minutes=5.7,
+    minutes=8.0,
     settings={
-        "small": {"train": 1500, "test": 1000, "warm_up": 1000, "horizon": 1000, "width": 30, "layers": 3,
-                  "epochs": 60, "learning_rate": 3e-3},
-        "full": {"train": 3000, "test": 2000, "warm_up": 3000, "horizon": 1000, "width": 60, "layers": 4,
-                 "epochs": 10_000, "learning_rate": 1e-3},
+        "small": {"train": 1500, "test": 1000, "validation": 300, "warm_up": 1000, "horizon": 1000, "width": 30,
+                  "layers": 3, "epochs": 120, "slower": 2, "learning_rate": 3e-3},
+        "full": {"train": 3000, "test": 2000, "validation": 2000, "warm_up": 3000, "horizon": 1000, "width": 60,
+                 "layers": 4, "epochs": 10_000, "slower": 1, "learning_rate": 1e-3},
     },
     changes={
-        "small": "Width 30, three layers and 60 epochs of 1500 systems (120 for the networks without frames), against "
-        "width 60, four layers and 10 000 epochs of 3000; steps 1000 to 2000 in place of 3000 to 4000.",
-        "full": "The last weights in place of the best by validation, a cosine schedule, and twice the epochs for the "
-        "networks without frames.",
+        "small": "Width 30, three layers and 120 epochs of 1500 systems (60 for the networks that see all frames in "
+        "training), against width 60, four layers and 10 000 epochs of 3000; steps 1000 to 2000 in place of 3000 to "
+        "4000; messages see charges, distances, potentials, forces, relative positions and velocities of pairs.",
+        "full": "A cosine schedule; messages see charges, distances, potentials, forces, relative positions and "
+        "velocities of pairs.",
     },
     data={"small": "generated", "full": "generated"},
     seeds={"small": 3, "full": 5},
@@ -238,12 +239,30 @@ print(field(torch.randn(8, 100, 3)).shape)
         ),
         Claim(
             name="particles",
-            statement="With frames in every layer, a message-passing network predicts charged particles with at most "
-            "three quarters of its error, at half the epochs.",
+            statement="A message-passing network in frames of E(3), one drawn in training and all in evaluation, "
+            "predicts charged particles with at most 80 % of the error of EGNN after as many epochs.",
+            source="Table 3, FA-GNN and EGNN; the paper's figures from memory, not confirmed",
+            reported={"plain@error": 0.0107, "egnn@error": 0.0071, "latent-frames@error": 0.0057},
+            experiment=PARTICLES,
+            effect=lambda m: 1 - m["sampled@error"] / m["egnn@error"],
+            effect_label="share of the error of EGNN that frames take away",
+            at_least=0.2,
+            reported_effect=0.197,
+            controls={
+                "the same network without frames": lambda m: 1 - m["plain@error"] / m["egnn@error"],
+                "systems turned in training": lambda m: 1 - m["augmented@error"] / m["egnn@error"],
+                "systems centred": lambda m: 1 - m["centred@error"] / m["egnn@error"],
+                "EGNN with the same features of pairs": lambda m: 1 - m["egnn-features@error"] / m["egnn@error"],
+            },
+        ),
+        Claim(
+            name="particles-symmetry",
+            statement="In frames of E(3), one drawn in training and all in evaluation, a message-passing network "
+            "predicts charged particles with at most three quarters of the error of the same network without frames.",
             source="Table 3, FA-GNN and GNN; the paper's figures from memory, not confirmed",
             reported={"plain@error": 0.0107, "latent-frames@error": 0.0057},
             experiment=PARTICLES,
-            effect=lambda m: 1 - m["latent-frames@error"] / m["plain@error"],
+            effect=lambda m: 1 - m["sampled@error"] / m["plain@error"],
             effect_label="share of the error that frames take away",
             at_least=0.25,
             reported_effect=0.467,
@@ -253,8 +272,21 @@ print(field(torch.randn(8, 100, 3)).shape)
             },
         ),
         Claim(
+            name="sampled-frames",
+            statement="With one frame drawn in training and all frames in evaluation, a network predicts charged "
+            "particles with at most 80 % of the error of the same network that sees all frames in training for half "
+            "the epochs, in less time.",
+            source="this library; the paper takes all frames in training",
+            reported={},
+            experiment=PARTICLES,
+            effect=lambda m: 1 - m["sampled@error"] / m["frames@error"],
+            effect_label="share of the error that sampling takes away",
+            at_least=0.2,
+        ),
+        Claim(
             name="layer-frames",
-            statement="Frames in every layer are better than one frame around the whole network.",
+            statement="On charged particles, frames in every layer of a message-passing network leave at most 95 % of "
+            "the error of one frame around the whole network, all frames being taken in training.",
             source="Section 4.3, which uses them without a comparison",
             reported={},
             experiment=PARTICLES,
@@ -299,30 +331,31 @@ print(field(torch.randn(8, 100, 3)).shape)
         ),
         Claim(
             name="forces",
-            statement="With sliding frames, forces on real molecules are finite, with no total force and no torque, "
-            "symmetric molecules included.",
+            statement="With sliding frames, the force on a real molecule is the slope of its energy on both sides of a "
+            "displacement to 1 %, and turns with the molecule to 0.1 %, symmetric molecules included.",
             source="beside the paper, whose code detaches the frame",
             reported={},
             experiment=MOLECULES,
-            effect=lambda m: m["sliding@sound forces"],
-            effect_label="share of molecules with sound forces",
+            effect=lambda m: m["sliding@right forces"],
+            effect_label="share of molecules with right forces",
             at_least=0.995,
             controls={
-                "eigenvectors with all signs": lambda m: m["eigenvectors@sound forces"],
-                "the same, detached as in the paper's code": lambda m: m["detached@sound forces"],
+                "eigenvectors with all signs": lambda m: m["eigenvectors@right forces"],
+                "the same, detached as in the paper's code": lambda m: m["detached@right forces"],
             },
         ),
         Claim(
             name="ligands",
-            statement="Of 1000 small organic molecules and 1161 ligands too, energies stay and forces are sound.",
+            statement="With sliding frames, energies of 1000 small organic molecules and 1161 ligands stay under a "
+            "turn, and forces are the slopes of the energy and turn with the molecule.",
             source="beside the paper, whose frames assume distinct eigenvalues",
             reported={},
             experiment=LIGANDS,
-            effect=lambda m: min(m["sliding@steady"], m["sliding@sound forces"]),
-            effect_label="share of molecules whose energy stays, or whose forces are sound, the smaller",
+            effect=lambda m: min(m["sliding@steady"], m["sliding@right forces"]),
+            effect_label="share of molecules whose energy stays, or whose forces are right, the smaller",
             at_least=0.999,
             controls={
-                "eigenvectors with all signs": lambda m: min(m["eigenvectors@steady"], m["eigenvectors@sound forces"])
+                "eigenvectors with all signs": lambda m: min(m["eigenvectors@steady"], m["eigenvectors@right forces"])
             },
         ),
         Claim(

@@ -80,8 +80,8 @@ FLOOR = Experiment(
 )
 
 
-def _near_the_floor(kind: str):  # type: ignore[no-untyped-def]
-    return lambda m: -max(abs(math.log(m[f"{name}@{kind}"] / m[f"{name}@floor"])) for name in FLOORS)
+def _over_the_floor(kind: str):  # type: ignore[no-untyped-def]
+    return lambda m: [math.log(m[f"{name}@{kind}"] / m[f"{name}@floor"]) for name in FLOORS]
 
 
 PAPER = Paper(
@@ -179,15 +179,26 @@ print(objective(first, second, moved)["total"])
         ),
         Claim(
             name="no-collapse",
-            statement="On features that do not move, a predictor that is linear in the code ends within a third of the "
-            "floor that its codes set, and not below it.",
+            statement="On features that do not move, the error of a trained predictor that is linear in the code is "
+            "not below the floor that `collapse_floor` computes from the codes, to 3 % (sampling).",
             source="section 4 (a predictor that cannot collapse to invariance)",
             reported={},
             experiment=FLOOR,
-            effect=_near_the_floor("without"),
+            effect=lambda m: min(_over_the_floor("without")(m)),
+            effect_label="smallest logarithm of error over floor, of three kinds of turns",
+            at_least=-0.03,
+            controls={"with a bias": lambda m: min(_over_the_floor("with")(m))},
+        ),
+        Claim(
+            name="floor-reached",
+            statement="On features that do not move, a trained predictor that is linear in the code comes within a "
+            "third of the floor that `collapse_floor` computes from the codes.",
+            source="this library",
+            reported={},
+            experiment=FLOOR,
+            effect=lambda m: -max(_over_the_floor("without")(m)),
             effect_label="minus the largest logarithm of error over floor, of three kinds of turns",
             at_least=-0.3,
-            controls={"with a bias": _near_the_floor("with")},
         ),
         Claim(
             name="quaternions",

@@ -122,7 +122,7 @@ print(model(torch.randn(8, 100, 3)).shape)
         Claim(
             name="routes",
             statement="A solver of the travelling salesman problem that reads invariant coordinates plans the same "
-            "tour wherever the map lies.",
+            "tour when the map is turned by any angle, scaled and shifted.",
             source="abstract (combinatorial optimisation); no figure of the paper could be read",
             reported={},
             experiment=ROUTES,

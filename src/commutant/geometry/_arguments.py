@@ -1,0 +1,219 @@
+"""Arguments of a network of clouds: their kinds, whether they belong to points or clouds, and their copies by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ..algebra import Clouds, Frame
+
+TURNING = ("points", "displacements", "vectors", "pseudovectors", "tensors")
+OUTPUTS = (*TURNING, "scalars")
+_LAYOUT = ("batch", "mask", "edges", "edge scalars", "shared")
+_LEVELS = ("point", "cloud")
+
+
+def split_kind(kind: Any) -> tuple[str | None, str]:
+    """Return the level (`point`, `cloud` or None) and the base of a kind such as `"cloud scalars"`.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    level, _, base = kind.partition(" ") if isinstance(kind, str) else ("", "", "")
+    if level in _LEVELS and base in OUTPUTS:
+        return level, base
+    if kind not in (*OUTPUTS, *_LAYOUT):
+        known = f"{', '.join((*OUTPUTS, *_LAYOUT))}, where point or cloud may stand in front of the first six"
+        raise InputError(f"kinds are {known}; got {kind!r}")
+    return None, kind
+
+
+def module_given(net: Any, name: str = "net") -> Any:
+    """Return `net` if it is a module.
+
+    Raises:
+        InputError: a class in place of an instance, or no module at all.
+    """
+    if isinstance(net, nn.Module):
+        return net
+    if isinstance(net, type):
+        raise InputError(f"{name} must be a module, got the class {net.__name__}: make one, {net.__name__}(...)")
+    raise InputError(f"{name} must be a torch.nn.Module, got {type(net).__name__}")
+
+
+def callable_given(net: Any, name: str = "net") -> Any:
+    """Return `net` if it can be called and is no class.
+
+    Raises:
+        InputError: a class in place of an instance, or what can't be called.
+    """
+    return net if callable(net) and not isinstance(net, type) else module_given(net, name)
+
+
+def whole_given(name: str, value: Any, least: int = 1) -> None:
+    """Check that `value` is a whole number of at least `least`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be at least {least}, a whole number, got {value!r}")
+
+
+def floats_given(name: str, value: Any, dims: int | None = None) -> None:
+    """Check that `value` is a tensor of floating-point numbers, with `dims` axes where given.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
+    if not value.is_floating_point() or (dims is not None and value.dim() != dims):
+        wanted = "floating-point numbers" if dims is None else f"floating-point numbers with {dims} axes"
+        raise InputError(f"{name} must be a tensor of {wanted}, got {value.dtype} {tuple(value.shape)}")
+
+
+def check_pairs(z: Any, g: Any, dim: int, code: int) -> None:
+    """Check that z is `(batch, dim)` and g `(batch, code)`.
+
+    Raises:
+        InputError: they are not.
+    """
+    floats_given("z", z)
+    floats_given("g", g)
+    if z.dim() != 2 or z.shape[1] != dim or tuple(g.shape) != (len(z), code):
+        raise InputError(f"z must be (batch, {dim}) and g (batch, {code}), got {tuple(z.shape)} and {tuple(g.shape)}")
+
+
+def belongs_to(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> str:
+    """Return whether values are those of points or of clouds: `"point"` or `"cloud"`.
+
+    Raises:
+        InputError: as many rows as neither has; or as many as both, where nothing says which and it matters.
+    """
+    level, base = split_kind(kind)
+    level = "point" if value is points else level
+    turning = 0 if base not in TURNING else 2 if base == "tensors" else 1
+    own = tuple(value.shape[: value.dim() - turning])
+    if clouds.index is None:
+        lead, each = clouds.lead, tuple(points.shape[:-1])
+        fits = {"point": own[: len(each)] == each, "cloud": own[: len(lead)] == lead}
+        shapes = {"point": f"a shape that begins with {each}", "cloud": f"a shape that begins with {lead}"}
+        if fits["point"]:
+            fits["cloud"] = level == "cloud"
+    else:
+        rows = own[0] if own else -1
+        fits = {"point": rows == len(clouds.index), "cloud": rows == clouds.number}
+        shapes = {"point": f"{len(clouds.index)} rows", "cloud": f"{clouds.number} rows"}
+    if level is None and all(fits.values()):
+        if not clouds.one_each:
+            raise InputError(
+                f"{name} has {own[0]} rows, which is the number of points and of clouds: say which by its kind, "
+                f'"point {base}" or "cloud {base}"'
+            )
+        return "point"
+    chosen = [at for at, there in fits.items() if there and level in (None, at)]
+    if not chosen:
+        wanted = shapes[level] if level else " or ".join(dict.fromkeys(shapes.values()))
+        raise InputError(
+            f"{name} must have {wanted}, as the points do, or be of kind shared; got shape {tuple(value.shape)}"
+        )
+    return chosen[0]
+
+
+def seen_by(
+    frame: Frame,
+    value: Any,
+    kind: str,
+    name: str,
+    points: Tensor,
+    edges: tuple[Tensor, Tensor] | None,
+    given: Tensor | None,
+) -> Any:
+    """Return an argument as the network sees it: turned by each frame, or copied for it."""
+    copies, clouds = frame.copies, frame.clouds
+    if kind == "batch":
+        return copies.clouds.index
+    if not isinstance(value, Tensor) or kind == "shared":
+        return value
+    if kind in ("edges", "edge scalars"):
+        if edges is None or given is None:
+            raise InputError(f"{name} needs an argument of kind edges beside it")
+        if kind == "edge scalars" and (not value.dim() or len(value) != given.shape[1]):
+            raise InputError(f"{name} must have {given.shape[1]} rows, one an edge, got shape {tuple(value.shape)}")
+        return edges[0] if kind == "edges" else value[edges[1]]
+    base = split_kind(kind)[1]
+    turns = base in TURNING
+    if belongs_to(value, kind, name, points, clouds) == "point":
+        return frame.canonicalize(value, base) if turns else copies.of(clouds.flat(value))  # type: ignore[arg-type]
+    flat = value.reshape(clouds.number, *value.shape[1 if clouds.ragged else len(clouds.lead) :])
+    if base == "points":
+        flat = flat - frame.origin.to(flat.dtype).reshape(-1, *(1,) * (flat.dim() - 2), flat.shape[-1])
+    return frame.see(flat[frame.cloud], base) if turns else flat[frame.cloud]  # type: ignore[arg-type]
+
+
+def as_rows(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> Float[Tensor, "*lead n k d"]:
+    """Return vectors of points or of clouds as rows of the points."""
+    lead, d = points.shape[:-1], points.shape[-1]
+    if belongs_to(value, kind, name, points, clouds) == "point":
+        return value.reshape(*lead, -1, d)
+    flat = clouds.spread(value.reshape(clouds.number, -1, d))
+    return (
+        flat.reshape(*lead, -1, d)
+        if clouds.ragged
+        else flat.expand(clouds.number, lead[-1], -1, d).reshape(*lead, -1, d)
+    )
+
+
+def mean_over(
+    frame: Frame, out: Any, kind: str, scored: Callable[[Tensor], Tensor | None], name: str = "the output"
+) -> Any:
+    """Return the mean over frames of a tensor, or of every tensor of a nest of tuples and mappings."""
+
+    def mean(value: Tensor, name: str) -> Tensor:
+        level, base = split_kind(kind)
+        try:
+            restored = frame.restore(value, base)  # type: ignore[arg-type]
+            return frame.pool(restored, scored(value), per_cloud=None if level is None else level == "cloud")
+        except InputError as error:
+            raise InputError(f"{name} can't be averaged: {error}") from None
+
+    return each_tensor(out, mean, name)
+
+
+def each_tensor(out: Any, change: Callable[[Tensor, str], Any], name: str) -> Any:
+    """Return a nest of tuples and mappings with every tensor changed; `change` gets the tensor and its name."""
+    if isinstance(out, Tensor):
+        return change(out, name)
+    if (items := items_of(out)) is None:
+        return out
+    return like(out, {k: each_tensor(v, change, f"{name}, {k!r}") for k, v in items.items()})
+
+
+def items_of(out: Any) -> dict[Any, Any] | None:
+    """Return the values of a mapping, tuple or list by key or place; None for anything else."""
+    if isinstance(out, dict) or hasattr(out, "keys"):
+        return dict(out)
+    return dict(enumerate(out)) if isinstance(out, tuple | list) else None
+
+
+def like(out: Any, found: dict[Any, Any]) -> Any:
+    """Return values in the place of those of a mapping, tuple or list."""
+    if isinstance(out, dict) or hasattr(out, "keys"):
+        return found if type(out) is dict else type(out)(**{str(k): v for k, v in found.items()})
+    return type(out)(*found.values()) if hasattr(out, "_fields") else type(out)(found.values())
+
+
+def together(pieces: list[Any]) -> Any:
+    """Return the outputs of several calls as one, joined along the first axis."""
+    first = pieces[0]
+    if isinstance(first, Tensor):
+        return torch.cat(pieces) if first.dim() else first
+    if (items := items_of(first)) is None:
+        return first
+    return like(first, {k: together([(items_of(p) or {})[k] for p in pieces]) for k in items})
