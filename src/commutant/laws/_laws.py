@@ -24,14 +24,32 @@ class Law:
 
     name = "law"
     formula = ""
+    about_constants = False
+    """Whether the law says something of outputs that do not depend on the input."""
 
     def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
         """What the law ranges over besides the input."""
         return None
 
+    def draw_for(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> GroupElement:
+        """The draw for one of several trials, where they share out what is to be tried."""
+        return self.draw(x, generator)
+
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         """The two values that must agree."""
         raise NotImplementedError
+
+    def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
+        """The first of the two values, where it can be had alone."""
+        return self.sides(f, x, g)[0]
+
+    def plain(self, f: Function, x: Inputs) -> Any:
+        """The function on the input as it is: a failure here says that the input is wrong, not that the law breaks."""
+        return call(f, x)
+
+    def settle(self, f: Function, x: Inputs) -> Law:
+        """The law with what only a call of f can tell about its inputs and outputs."""
+        return self
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
         """Whether the two sides compute something different at all for this draw."""
@@ -78,6 +96,9 @@ class Equivariance(Law):
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         return call(f, self.action.act(g, x)), self.output.on_output(x).act(g, call(f, x))
 
+    def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
+        return call(f, self.action.act(g, x))
+
     def moves(self, x: Inputs, g: GroupElement) -> bool:
         return not _equal(self.action.act(g, x), x)
 
@@ -122,6 +143,7 @@ class GradientEquivariance(Equivariance):
     and whose hand-written backward is not.
     """
 
+    about_constants = True  # the gradient of a linear function
     name = "gradient equivariance"
     formula = "∇⟨w, g⁻¹ f(g x)⟩ = ∇⟨w, f(x)⟩"
 
@@ -154,6 +176,9 @@ class GradientEquivariance(Equivariance):
 
         moved = gradient(lambda y: self.output.act(self.output.inverse(g), call(f, self.action.act(g, y))))
         return moved, gradient(lambda y: call(f, y))
+
+    def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
+        return self.sides(f, x, g)[0]
 
     def layer_inputs(self, x: Inputs, g: GroupElement) -> None:  # type: ignore[override]
         return None
