@@ -43,6 +43,9 @@ class Action:
         """Apply g to x."""
         raise NotImplementedError
 
+    def fit(self, x: Inputs) -> None:
+        """Raise InputError where the action can't move any part of inputs like x."""
+
     def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
         """Simpler elements, or the same on smaller inputs; the witness search keeps those that still break."""
         return iter(())
@@ -98,6 +101,10 @@ class ProductAction(Action):
         self.actions = actions
         self.name = " x ".join(action.name for action in actions)
 
+    def fit(self, x: Inputs) -> None:
+        for action in self.actions:
+            action.fit(x)
+
     def sample(self, x: Inputs, generator: torch.Generator) -> tuple[GroupElement, ...]:
         return tuple(action.sample(x, generator) for action in self.actions)
 
@@ -130,7 +137,15 @@ class _OnPart(Action):
         self.name = f"{base.name} on {part!r}"
 
     def _get(self, x: Inputs) -> Inputs:
-        return x if isinstance(x, Tensor) else x[self.part]
+        if isinstance(x, Tensor):
+            return x
+        try:
+            return x[self.part]
+        except (KeyError, IndexError, TypeError):
+            raise InputError(f"the input, a {type(x).__name__}, has no part {self.part!r} for {self.base} to act on") from None
+
+    def fit(self, x: Inputs) -> None:
+        self.base.fit(self._get(x))
 
     def sample(self, x: Inputs, generator: torch.Generator) -> GroupElement:
         return self.base.sample(self._get(x), generator)
@@ -171,9 +186,10 @@ class _OnPart(Action):
 
 
 def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> float:
-    """How far an action is from the group axioms on inputs like x: the worst absolute difference found.
+    """Return how far an action is from the group axioms on inputs like x: the worst absolute difference found.
 
-    Checks $e x = x$, $(g h) x = g (h x)$, $g^{-1} g x = x$ and that some drawn element moves x.
+    Checks $e x = x$, $(g h) x = g (h x)$, $g^{-1} g x = x$ and that some drawn element moves x. A side that is not a
+    number, or that has other parts or shapes than the other, counts as an infinite difference.
 
     Raises:
         InputError: when no drawn element moves x, so that every law about the action would hold vacuously.
@@ -183,6 +199,11 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
         >>> check_action(Rotation(3), torch.randn(5, 3, dtype=torch.float64)) < 1e-12
         True
     """
+    if not isinstance(action, Action):
+        raise InputError(f"check_action takes (action, x), got {action!r:.60} for an action; make an instance of one")
+    if trials < 1:
+        raise InputError(f"trials must be at least 1, got {trials}")
+    action.fit(x)
     generator = torch.Generator().manual_seed(seed)
     worst, moved = 0.0, 0.0
     for _ in range(trials):
@@ -201,5 +222,13 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
 
 
 def _distance(a: Inputs, b: Inputs) -> float:
-    pairs = zip(named_tensors(a), named_tensors(b), strict=True)
-    return max((float((s.double() - t.double()).abs().max()) for (_, s), (_, t) in pairs if s.numel()), default=0.0)
+    left, right = dict(named_tensors(a)), dict(named_tensors(b))
+    if {name: t.shape for name, t in left.items()} != {name: t.shape for name, t in right.items()}:
+        return float("inf")
+    worst = 0.0
+    for name, s in left.items():
+        wide = torch.complex128 if s.is_complex() or right[name].is_complex() else torch.float64
+        p, q = s.to(wide), right[name].to(wide)
+        gap = torch.where(p == q, 0.0, (p - q).abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
+        worst = max(worst, float(gap.max())) if gap.numel() else worst
+    return worst

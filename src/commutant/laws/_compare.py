@@ -107,6 +107,11 @@ def _root_mean(parts: list[tuple[Tensor, int]]) -> Tensor:
     return reduce(torch.hypot, [value * (count / total) ** 0.5 for value, count in parts])
 
 
+def _largest(gap: Tensor, scale: Tensor, where: Tensor) -> float:
+    where = where & (scale > 0)
+    return float((gap[where] / scale[where]).max()) if bool(where.any()) else 0.0
+
+
 def channel_max(tensor: Tensor) -> Tensor:
     """The largest value of the channel that each number belongs to; it broadcasts over the tensor."""
     axes = channel_axes(tensor)
@@ -252,10 +257,9 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
         v.expand_as(gap) for v in (alive, varying, tight, coarse, excused, most)
     )
     over = (gap > excused) & (~alive | (gap > (0.0 if whole else limit) * tight))
-    worst = 0.0
-    if bool(alive.any()):
-        shown = torch.where(over, tight, coarse.clamp(min=torch.finfo(torch.float64).tiny))
-        worst = float((gap / shown)[alive].max())
+    worst = _largest(gap, coarse, alive)
+    if worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
+        worst = _largest(gap, tight, alive & over)
     if bool((over & ~alive).any()):
         worst = float("inf")
     resolution = float((floor / coarse).expand_as(gap)[varying].max()) if bool(varying.any()) else 0.0

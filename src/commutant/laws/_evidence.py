@@ -18,6 +18,7 @@ from ._run import FunctionFailed, Run, double, lowest_precision, tolerance_of
 
 _PAIRS = 4  # trials in which a second input shows how much the output varies
 _PLAIN = 100.0  # times the tolerance: a break so large needs no second look where none is possible
+_COARSE = 1e-2  # where rounding hides more than this, the result in the lower precision means nothing
 
 
 @dataclass
@@ -40,6 +41,11 @@ class Evidence:
     def gather(cls, run: Run, inputs: Any, trials: int, tolerance: float | None) -> Evidence:
         """Draw inputs and group elements and evaluate both sides."""
         e = cls(run)
+        if _only_one_integer(inputs):
+            raise InputError(
+                "all integers of the example are equal, so that no other input can be drawn from it; give an example with "
+                "several values, or a function that draws inputs"
+            )
         generator = torch.Generator().manual_seed(run.seed)
         sampled = callable(inputs) and not any(True for _ in named_tensors(inputs))
         for trial in range(trials):
@@ -182,7 +188,14 @@ def judge(e: Evidence) -> Judgement:
         return verdict("unresolved" if wider is not None and wider.varies_beyond_noise() else "vacuous", varies=False)
     if _resolution(e) > e.limit:
         e.comparisons = [e.measured(i, e.dtype) for i in range(len(e.cases))]
-    return verdict("unresolved" if _resolution(e) > e.limit else "holds")
+    if _resolution(e) > e.limit:
+        wider = e.in_double(list(range(len(e.cases)))) if _resolution(e) < _COARSE else None
+        if wider is None or _resolution(wider) > e.limit:
+            return verdict("unresolved")
+        hidden = [i for i, c in enumerate(wider.comparisons) if c.broken and wider.measured(i, torch.float64).broken]
+        if hidden:
+            return verdict("broken", wider, hidden[0])
+    return verdict("holds")
 
 
 def _resolution(e: Evidence) -> float:
@@ -246,3 +259,10 @@ def _comparable(a: Inputs, b: Inputs) -> bool:
     if not floats[0]:
         return not same and [t.shape for _, t in indices[0]] == [t.shape for _, t in indices[1]]
     return same and not all(torch.equal(s, t) for (_, s), (_, t) in zip(*floats, strict=True))
+
+
+def _only_one_integer(x: Any) -> bool:
+    tensors = [t for _, t in named_tensors(x)]
+    return bool(tensors) and all(
+        not (t.is_floating_point() or t.is_complex()) and bool((t == t.flatten()[:1]).all()) for t in tensors if t.numel()
+    )
