@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -62,6 +62,18 @@ class Action:
         """The same action as it applies to the output for an input like x."""
         return self
 
+    def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
+        """The action with its axes decided for inputs like x, where f tells which of two readings it takes."""
+        return self
+
+    def resized(self, x: Inputs) -> Inputs | None:
+        """An input with other numbers of elements, by which to tell the axes of elements in an output; None without."""
+        return None
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        """The action with the axes of the output f(x) decided, where `source` moves the input."""
+        return self
+
     def on(self, part: int | str) -> Action:
         """The same action on one part of a tuple, dict or PyG `Data`, the rest left alone."""
         return _OnPart(self, part)
@@ -98,12 +110,26 @@ class ProductAction(Action):
     """Several actions that commute, applied together; an element is a tuple with one element of each."""
 
     def __init__(self, *actions: Action) -> None:
+        for action in actions:
+            if not isinstance(action, Action):
+                raise InputError(f"a product is of actions, such as Translation(), got {action!r:.60}")
         self.actions = actions
         self.name = " x ".join(action.name for action in actions)
 
     def fit(self, x: Inputs) -> None:
         for action in self.actions:
             action.fit(x)
+
+    def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
+        return ProductAction(*(action.reading(f, x) for action in self.actions))
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        paired = isinstance(source, ProductAction) and len(source.actions) == len(self.actions)
+        sources = source.actions if isinstance(source, ProductAction) and paired else [source] * len(self.actions)
+        return ProductAction(*(a.settled(f, x, b) for a, b in zip(self.actions, sources, strict=True)))
+
+    def on_output(self, x: Inputs) -> Action:
+        return ProductAction(*(action.on_output(x) for action in self.actions))
 
     def sample(self, x: Inputs, generator: torch.Generator) -> tuple[GroupElement, ...]:
         return tuple(action.sample(x, generator) for action in self.actions)
@@ -219,6 +245,13 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
     if moved == 0.0 and not isinstance(action, Trivial):
         raise InputError(f"no drawn element of {action} moves this input")
     return worst
+
+
+def axis_number(name: str, dim: Any) -> int:
+    """An axis given by the user, counted from the front."""
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 0:
+        raise InputError(f"{name} must be the number of an axis, 0 or more, got {dim!r}")
+    return dim
 
 
 def _distance(a: Inputs, b: Inputs) -> float:

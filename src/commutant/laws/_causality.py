@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._actions import axis_number
 from ._explore import resample
 from ._inputs import Inputs, call, map_tensors, named_leaves, named_tensors
-from ._laws import Function, Law, axis_number
+from ._laws import Function, Law
 
 _STEPS = 32  # tried in one trial at most
 

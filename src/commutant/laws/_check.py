@@ -144,15 +144,23 @@ def _validate(law: Any, f: Any, inputs: Any, trials: Any, tolerance: Any) -> Non
 def _smallest_witness(evidence: Evidence, worst: int) -> Witness:
     run, found = evidence.run, evidence.comparisons[worst]
     # well above the tolerance, so that the witness shows a difference that a person sees
-    enough = min(found.relative / 3, max(0.1, 10 * evidence.limit))
+    enough = min(found.relative / 2, max(0.1, 10 * evidence.limit))
 
     def compare(y: Inputs, h: GroupElement) -> Comparison:
-        return Comparison.of(*run.sides(y, h), evidence.spread, evidence.limit)
+        sides = run.sides(y, h)
+        c = Comparison.of(*sides, evidence.spread, evidence.limit)
+        if c.kind == "residual" and c.broken and c.relative >= enough:
+            noise = run.noise(y, h, sides, evidence.dtype, evidence.dtype is torch.float64)
+            c = Comparison.of(*sides, evidence.spread, evidence.limit, noise)
+        return c
 
     def breaks(y: Inputs, h: GroupElement) -> bool:
         c = compare(y, h)
-        return c.broken and c.kind == found.kind and (c.kind != "residual" or c.relative >= enough)
+        if c.kind != found.kind:
+            return False
+        return c.kind != "residual" or (c.verdict in certain and c.relative >= enough)
 
+    certain = {"broken", found.verdict}
     x, g = shrink(run.law, *evidence.cases[worst], breaks)
     return Witness(x, g, compare(x, g), run.sides(x, g), run.law.describe(g))
 

@@ -16,7 +16,8 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, tor
 """The largest residual, relative to how much the output varies, that counts as rounding."""
 
 _ROUNDING = 32.0  # roundings of the largest output value that an honest computation may be off by
-_DEAD = 32.0  # a channel that varies less than this many times what rounding of the input does is rounding alone
+_DEAD = 1000.0  # in float64, a channel that varies less than so many times what rounding does is rounding alone
+_DOUBTFUL = 32.0  # the same in lower precisions, where only a second look can tell
 
 Verdict = Literal["ok", "broken", "rounding", "silent"]
 
@@ -121,6 +122,15 @@ def channel_max(tensor: Tensor) -> Tensor:
     return reduce(torch.minimum, [tensor.amax(over, keepdim=True) for over in others])
 
 
+def channel_rms(tensor: Tensor) -> Tensor:
+    """The root mean square of the channel that each number belongs to; it broadcasts over the tensor."""
+    axes = channel_axes(tensor)
+    if not axes:
+        return rms(tensor)
+    views = [[-1 if i == axis else 1 for i in range(tensor.dim())] for axis in axes]
+    return reduce(torch.minimum, [rms(tensor, axis).view(view) for axis, view in zip(axes, views, strict=True)])
+
+
 def _differ(s: Tensor, t: Tensor) -> Tensor:
     """|s - t| with 0 where either is not finite, and the largest number where the difference overflows."""
     difference = (s - t).abs()
@@ -134,21 +144,25 @@ class Noise:
 
     factor: float
     """How many times as much the sides may differ by rounding alone."""
+    final: bool
+    """Whether no higher precision remains to look again."""
     most: dict[str, Tensor] = field(default_factory=dict)
-    least: dict[str, Tensor] = field(default_factory=dict)
+    """The largest change of each number."""
+    usual: dict[str, Tensor] = field(default_factory=dict)
+    """The root mean square change of each channel, the smallest over the probes."""
 
     def add(self, sides: tuple[Any, Any], moved: tuple[Any, Any]) -> None:
         """Count the differences between sides at an input and at the same with other roundings."""
-        for before, after in zip(sides, moved, strict=True):
-            others = leaves(after)
-            for name, s in leaves(before).items():
-                t = others.get(name)
-                if isinstance(s, Tensor) and isinstance(t, Tensor) and s.shape == t.shape and s.numel():
-                    difference = _differ(wide(s), wide(t))
-                    old = self.most.get(name, difference), self.least.get(name, difference)
-                    if old[0].shape == difference.shape:
-                        self.most[name] = torch.maximum(old[0], difference)
-                        self.least[name] = torch.minimum(old[1], difference)
+        before, after = [leaves(side) for side in sides], [leaves(side) for side in moved]
+        for name, s in before[0].items():
+            four = [tree.get(name) for tree in (*before, *after)]
+            if not all(isinstance(t, Tensor) and t.shape == s.shape for t in four) or not s.numel():
+                continue
+            left, right, left_moved, right_moved = (wide(t) for t in four if t is not None)
+            change = torch.maximum(_differ(left, left_moved), _differ(right, right_moved))
+            self.most[name] = torch.maximum(self.most.get(name, change), change)
+            usual = channel_rms(change)
+            self.usual[name] = torch.minimum(self.usual.get(name, usual), usual)
 
 
 @dataclass(frozen=True)
@@ -180,15 +194,15 @@ class Comparison:
             for name, s in a.items()
             if isinstance(s, Tensor) and s.numel()
         ]
-        verdicts = {part.verdict for part in parts}
         order: tuple[Verdict, ...] = ("broken", "silent", "rounding")
+        found = next((verdict for verdict in order if any(part.verdict == verdict for part in parts)), "ok")
         return cls(
-            max((part.relative for part in parts), default=0.0),
+            max((part.relative for part in parts if part.verdict == found), default=0.0),
             max((part.resolution for part in parts), default=0.0),
             any(part.nan for part in parts),
             None,
             spread.constants or any(part.varies for part in parts),
-            next((verdict for verdict in order if verdict in verdicts), "ok"),
+            found,
         )
 
     @property
@@ -247,30 +261,32 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
     alive, varying = tight > floor / rounding, coarse > floor / rounding
     excused = floor
     if noise is not None and name in noise.most and noise.most[name].shape == gap.shape:
-        most, least = channel_max(noise.most[name]), channel_max(noise.least[name])
-        live = coarse > _DEAD * least
-        alive, varying = alive & live, varying & live
-        excused = torch.where(live, floor, torch.maximum(floor, noise.factor * most))
+        most, live = channel_max(noise.most[name]), coarse > (_DEAD if noise.final else _DOUBTFUL) * noise.usual[name]
+        varying = varying & live
+        if noise.final:
+            alive, excused = alive & live, torch.where(live, floor, torch.maximum(floor, noise.factor * most))
     else:
         most = torch.full_like(gap, -1.0)  # not measured
     alive, varying, tight, coarse, excused, most = (
         v.expand_as(gap) for v in (alive, varying, tight, coarse, excused, most)
     )
     over = (gap > excused) & (~alive | (gap > (0.0 if whole else limit) * tight))
-    worst = _largest(gap, coarse, alive)
-    if worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
-        worst = _largest(gap, tight, alive & over)
-    if bool((over & ~alive).any()):
-        worst = float("inf")
     resolution = float((floor / coarse).expand_as(gap)[varying].max()) if bool(varying.any()) else 0.0
+    beyond = over & (gap > (0.0 if noise is None else noise.factor) * most)
     verdict: Verdict = "ok"
-    if nan:
-        verdict = "broken"
-    elif bool(over.any()):
-        beyond = over & (gap > (0.0 if noise is None else noise.factor) * most)
-        verdict = "rounding"
-        if bool((beyond & (most == 0)).any()):
-            verdict = "silent"
-        if bool((beyond & (most != 0)).any()):
-            verdict = "broken"
-    return Comparison(worst, resolution, nan, None, bool(varying.any()), verdict)
+    shown = torch.ones_like(over)
+    kinds: tuple[tuple[Verdict, Tensor], ...] = (
+        ("broken", beyond & (most != 0)),
+        ("silent", beyond),
+        ("rounding", over),
+    )
+    for kind, where in kinds:
+        if bool(where.any()):
+            shown, verdict = where, kind
+            break
+    worst = _largest(gap, coarse, varying & shown)
+    if bool((over & shown & ~varying & ~alive).any()):
+        worst = float("inf")
+    elif worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
+        worst = _largest(gap, tight, alive & over & shown) or float("inf")
+    return Comparison(worst, resolution, nan, None, bool(varying.any()), "broken" if nan else verdict)

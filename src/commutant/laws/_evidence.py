@@ -62,7 +62,7 @@ class Evidence:
         example = inputs(generator) if sampled else inputs
         explored = trial > 0 and not sampled
         x = resample(example, generator, way_of(trial), _size_of(trial)) if explored else example
-        if trial == 0:
+        if trial == 0 or sampled:
             run.settle(x)
         g, moves = run.draw(x, generator, trial, trials)
         try:
@@ -115,7 +115,7 @@ class Evidence:
 
     def measured(self, i: int, dtype: torch.dtype) -> Comparison:
         """The comparison of a trial, its noise measured with roundings in `dtype`."""
-        noise = self.run.noise(*self.cases[i], self.sides[i], dtype)
+        noise = self.run.noise(*self.cases[i], self.sides[i], dtype, self.dtype is torch.float64)
         return Comparison.of(*self.sides[i], self.spread, self.limit, noise)
 
     def varies_beyond_noise(self) -> bool:
@@ -170,7 +170,7 @@ def judge(e: Evidence) -> Judgement:
     pending = []
     for i in sorted(suspects, key=lambda i: -e.comparisons[i].badness):
         if e.comparisons[i].kind == "residual":
-            e.comparisons[i] = _replaced(e.comparisons[i], e.measured(i, e.dtype))
+            e.comparisons[i] = e.measured(i, e.dtype)
         if e.comparisons[i].verdict == "broken":
             return verdict("broken", worst=i)
         if e.comparisons[i].broken:
@@ -201,10 +201,6 @@ def judge(e: Evidence) -> Judgement:
 def _resolution(e: Evidence) -> float:
     """What rounding hides in most of the trials; in a few, outputs may be large by chance."""
     return median(c.resolution for c in e.comparisons)
-
-
-def _replaced(old: Comparison, new: Comparison) -> Comparison:
-    return old if new.verdict == "broken" else new
 
 
 def _second_look(e: Evidence, pending: list[int]) -> tuple[bool, tuple[Evidence, int] | None]:

@@ -140,7 +140,9 @@ def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torc
         if kind not in ("", "sets", "graph", "ids") or (kind == "sets") > (len(ranges) > 2):
             raise ValueError
         high = int(vocabulary) if kind == "ids" else 0
-    except ValueError:
+        if (kind == "ids") != (high > 0) or (kind != "ids" and vocabulary):
+            raise ValueError
+    except (ValueError, AttributeError):
         raise InputError(
             f"input {spec!r} is not understood; expected sizes such as 8x100x3 or 8x2..100x3, "
             "or sets:SETSxELEMENTSxFEATURES, graph:NODESxFEATURES, ids:VOCABULARY:SHAPE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
@@ -89,6 +90,17 @@ class Equivariance(Law):
     def __init__(self, action: Action, output: Action | None = None) -> None:
         self.action = _instance("action", action)
         self.output = self.action if output is None else _instance("output", output)
+
+    def settle(self, f: Function, x: Inputs) -> Law:
+        self.action.fit(x)
+        action = self.action.reading(lambda y: call(f, y), x)
+        output = action if self.output is self.action else self.output
+        settled = output.on_output(x).settled(lambda y: call(f, y), x, action)
+        if settled is self.output and action is self.action:
+            return self
+        law = copy.copy(self)
+        law.action, law.output = action, settled
+        return law
 
     def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
         self.action.fit(x)
@@ -374,13 +386,6 @@ def _arguments(law: Law, x: Inputs, number: int) -> Any:
         given = f"{len(x)} of them" if isinstance(x, tuple | list) else type(x).__name__
         raise InputError(f"{law.name} needs a tuple of inputs, one for each of {number} arguments, got {given}")
     return x
-
-
-def axis_number(name: str, dim: Any) -> int:
-    """An axis given by the user, counted from the front."""
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 0:
-        raise InputError(f"{name} must be the number of an axis, 0 or more, got {dim!r}")
-    return dim
 
 
 def _weights(like: Tensor) -> Tensor:

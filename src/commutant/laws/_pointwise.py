@@ -133,8 +133,8 @@ class Rotation(_PointAction):
         for i, j in itertools.islice(itertools.combinations(range(self.d), 2), 10):
             quarter = torch.eye(self.d, dtype=torch.float64)
             quarter[[i, j]] = quarter[[j, i]] * torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
-            yield quarter, x
-            yield quarter @ quarter, x
+            yield quarter + 0.0, x  # no negative zeros
+            yield quarter @ quarter + 0.0, x
 
 
 class Orthogonal(Rotation):
@@ -151,8 +151,8 @@ class Reflection(_PointAction):
 
     def __init__(self, d: int = 3, axis: int = 0) -> None:
         super().__init__(d)
-        if not 0 <= axis < d:
-            raise InputError(f"axis must lie in 0..{d - 1}, got {axis}")
+        if isinstance(axis, bool) or not isinstance(axis, int) or not 0 <= axis < d:
+            raise InputError(f"axis must be an integer in 0..{d - 1}, got {axis!r}")
         self.axis = axis
 
     def sample(self, x: Inputs, generator: torch.Generator) -> int:
@@ -185,6 +185,8 @@ class Translation(_PointAction):
 
     def __init__(self, d: int = 3, scale: float = 1.0) -> None:
         super().__init__(d)
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise InputError(f"scale must be a positive number, got {scale!r}")
         self.scale = scale
 
     def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
@@ -206,7 +208,7 @@ class Translation(_PointAction):
         for i in range(self.d):
             single = torch.zeros_like(g)
             single[i] = g[i].abs().ceil() * g[i].sign()
-            if bool(single.any()) and int((g != 0).sum()) > 1:
+            if bool(single.any()) and not torch.equal(g, g.round()):
                 yield single, x
 
 
@@ -253,6 +255,7 @@ class Euclidean(_PointAction):
         if not torch.equal(rotation, self.linear.identity(x)):
             yield (self.linear.identity(x), shift), x
         yield from (((smaller, shift), x) for smaller, _ in self.linear.shrink(rotation, x))
+        yield from (((rotation, smaller), x) for smaller, _ in self.shift.shrink(shift, x))
 
 
 class _Turning(Euclidean):

@@ -91,14 +91,16 @@ class LawReport:
         if self.status == "vacuous":
             why = (
                 "the output does not depend on the input"
-                if not self.varies
+                if self.moved
                 else "no drawn group element or choice changes this input"
             )
             return f"{self.law} holds only vacuously: {why}, so {self.formula} says nothing."
         if self.status == "unresolved":
+            hidden = max(self.resolution, self.worst)
+            what = f"differences below {hidden:.1e} of the output's variation" if hidden else "whether the output varies"
             return (
-                f"{self.law} can't be decided: rounding hides differences below {max(self.resolution, self.worst):.1e} of "
-                f"the output's variation (tolerance {self.tolerance:.0e}); check in float64."
+                f"{self.law} can't be decided: rounding hides {what} (tolerance {self.tolerance:.0e}); check in float64 "
+                "throughout."
             )
         assert self.witness is not None
         comparison = self.witness.comparison
@@ -107,7 +109,7 @@ class LawReport:
         elif comparison.nan:
             how = "NaN in the output"
         elif self.worst == float("inf"):
-            how = "the two sides differ although the output does not vary with the input"
+            how = "the two sides differ where the output does not vary with the input"
         else:
             how = f"the two sides differ by {self.worst:.2g} of the output's variation (tolerance {self.tolerance:.0e})"
         culprit = f" The first submodule to break it is {self.culprit!r}." if self.culprit else ""

@@ -39,26 +39,34 @@ class Run:
         self.module = f if isinstance(f, nn.Module) else owner if isinstance(owner, nn.Module) else None
         self.f = self._call(f)
         self._failure: BaseException | None = None
+        self._settled = False
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Seed all random numbers; put them and the module's buffers back afterwards."""
         modules = [] if self.module is None else list(self.module.modules())
         buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-        states = random.getstate(), np.random.get_state()  # noqa: NPY002  (what user code draws from)
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.seed)
-            random.seed(self.seed)
-            np.random.seed(self.seed % 2**32)  # noqa: NPY002
-            try:
-                yield
-            finally:
-                random.setstate(states[0])
-                np.random.set_state(states[1])  # noqa: NPY002
-                with torch.no_grad():
-                    for module, name, buffer, old in buffers:
-                        module._buffers[name] = buffer.copy_(old)
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (user code draws from it)
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        try:
+            self._seed(bool(devices))
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            torch.set_rng_state(states[2])
+            for i, state in enumerate(devices):
+                torch.cuda.set_rng_state(state, i)
+            with torch.no_grad():
+                for module, name, buffer, old in buffers:
+                    module._buffers[name] = buffer.copy_(old)
+
+    def _seed(self, devices: bool) -> None:
+        random.seed(self.seed)
+        np.random.seed(self.seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(self.seed)  # torch.manual_seed formats the stack for devices not in use
+        if devices:
+            torch.cuda.manual_seed_all(self.seed)
 
     def _call(self, f: Function) -> Function:
         def frozen_call(*args: Any, **kwargs: Any) -> Any:
@@ -76,7 +84,9 @@ class Run:
 
     def settle(self, x: Inputs) -> None:
         """Let the law find out what the axes of inputs and outputs stand for."""
-        self.law = self._evaluate(lambda: self.law.settle(self.f, x))
+        if not self._settled:
+            law = self._evaluate(lambda: self.law.settle(self.f, x))
+            self._settled, self.law = law is not self.law, law
 
     def draw(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> tuple[GroupElement, bool]:
         """A draw of the law and whether it changes anything; a few tries avoid the neutral element."""
@@ -118,10 +128,10 @@ class Run:
                 "did not fail)"
             ) from error
 
-    def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype) -> Noise:
+    def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype, final: bool) -> Noise:
         """By how much roundings of the input in `dtype` move the two sides."""
         eps = torch.finfo(dtype).eps
-        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0))
+        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0), final)
         generator = torch.Generator().manual_seed(self.seed)
         for _ in range(2):
             try:

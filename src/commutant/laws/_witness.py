@@ -39,18 +39,23 @@ def shrink(
 def _candidates(law: Law, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
     simpler = list(law.shrink(x, g))
     yield from ((y, h) for y, h in simpler if y is not x)
-    yield from ((y, g) for y in _cuts(x))
+    yield from ((map_tensors(partial(_rows, rows, axis), x), g) for axis, rows in _cuts(x))
     yield from ((y, h) for y, h in simpler if y is x)
+    for axis, rows in _cuts(x, blank=True):
+        if _changed(blank := map_tensors(partial(_blank, rows, axis), x), x):
+            yield blank, g
     for digits in (0, 1, 2):
-        rounded = map_tensors(partial(_rounded, digits), x)
-        pairs = list(zip(named_tensors(rounded), named_tensors(x), strict=True))
-        changed = any(not torch.equal(s, t) for (_, s), (_, t) in pairs)
-        if changed and not any(bool(s.isnan().any()) for (_, s), _ in pairs):
+        if _changed(rounded := map_tensors(partial(_rounded, digits), x), x):
             yield rounded, g
 
 
-def _cuts(x: Inputs) -> Iterator[Inputs]:
-    """Halves of x, then x without one row, along every axis but the last that its tensors share."""
+def _changed(y: Inputs, x: Inputs) -> bool:
+    pairs = list(zip(named_tensors(y), named_tensors(x), strict=True))
+    return any(not torch.equal(s, t) for (_, s), (_, t) in pairs) and not any(bool(s.isnan().any()) for (_, s), _ in pairs)
+
+
+def _cuts(x: Inputs, blank: bool = False) -> Iterator[tuple[int, Tensor]]:
+    """Rows to keep (or to set to zero) along every axis but the last that the tensors of x share: halves, then single."""
     tensors = [t for _, t in named_tensors(x)]
     if isinstance(x, Sets) or is_graph_data(x) or not tensors:
         return
@@ -60,10 +65,15 @@ def _cuts(x: Inputs) -> Iterator[Inputs]:
         size = sizes.pop()
         if sizes or size < 2:
             continue
-        parts = [range(size // 2), range(size // 2, size)]
-        parts += [[i for i in range(size) if i != drop] for drop in range(min(size, 6))] if size > 2 else []
-        for part in parts:
-            yield map_tensors(partial(_rows, torch.tensor(list(part)), axis), x)
+        rows = torch.arange(size)
+        yield axis, rows[: size // 2]
+        yield axis, rows[size // 2 :]
+        if size > 2:
+            yield from ((axis, rows[rows == i] if blank else rows[rows != i]) for i in range(min(size, 24 if blank else 6)))
+
+
+def _blank(rows: Tensor, axis: int, _: str, tensor: Tensor) -> Tensor:
+    return tensor.index_fill(axis, rows.to(tensor.device), 0) if tensor.is_floating_point() else tensor
 
 
 def _rows(rows: Tensor, axis: int, _: str, tensor: Tensor) -> Tensor:
