@@ -257,14 +257,14 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
     eps = 0.0 if whole else torch.finfo(s.dtype).eps
     rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, what it sums is wider
     tight, coarse = (scale.to(gap.device) for scale in spread.scale(name, left))
-    floor = rounding * eps * channel_max(torch.where(left.isfinite(), left.abs(), 0.0))
-    alive, varying = tight > floor / rounding, coarse > floor / rounding
-    excused = floor
+    size = torch.where(left.isfinite(), left.abs(), 0.0)
+    floor, excused = rounding * eps * channel_max(size), rounding * eps * size
+    alive, varying = tight > excused / rounding, coarse > floor / rounding
     if noise is not None and name in noise.most and noise.most[name].shape == gap.shape:
         most, live = channel_max(noise.most[name]), coarse > (_DEAD if noise.final else _DOUBTFUL) * noise.usual[name]
         varying = varying & live
         if noise.final:
-            alive, excused = alive & live, torch.where(live, floor, torch.maximum(floor, noise.factor * most))
+            alive, excused = alive & live, torch.where(live, excused, torch.maximum(floor, noise.factor * most))
     else:
         most = torch.full_like(gap, -1.0)  # not measured
     alive, varying, tight, coarse, excused, most = (

@@ -70,9 +70,7 @@ class Evidence:
         except FunctionFailed:
             if not explored:
                 raise
-            x = resample(example, generator)  # what f refuses is no input of its
-            g, moves = run.draw(x, generator, trial, trials)
-            sides = run.sides(x, g)
+            x, g, moves, sides = self._closer(example, generator, trial, trials)
         self.moved = self.moved or moves
         self.cases.append((x, g))
         self.sides.append(sides)
@@ -83,6 +81,18 @@ class Evidence:
             self.others.append(other if self._vary(sides[0], other, g) else resample(x, generator))
             if other is not self.others[-1]:
                 self._vary(sides[0], self.others[-1], g)
+
+    def _closer(
+        self, example: Inputs, generator: torch.Generator, trial: int, trials: int
+    ) -> tuple[Inputs, GroupElement, bool, tuple[Any, Any]]:
+        """An input nearer to the example where f refuses the one that was drawn; at last the example itself."""
+        x = resample(example, generator)
+        g, moves = self.run.draw(x, generator, trial, trials)
+        try:
+            return x, g, moves, self.run.sides(x, g)
+        except FunctionFailed:
+            g, moves = self.run.draw(example, generator, trial, trials)
+            return example, g, moves, self.run.sides(example, g)
 
     def _vary(self, left: Any, other: Inputs, g: GroupElement) -> bool:
         """Count how much the left side changes on another input; False where f refuses that input."""

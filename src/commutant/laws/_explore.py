@@ -55,7 +55,7 @@ def _floats(tensor: Tensor, generator: torch.Generator, way: str, size: float) -
         if way == "negated":
             out = -out
         elif way == "flipped":
-            out = out * (uniform(0, 1) < 0.5).to(tensor).mul(2).sub(1)
+            out = out * (uniform(0.0, 1.0) < 0.5).to(tensor).mul(2).sub(1)
         elif way == "shifted":
             center = torch.randn((), generator=generator, device=device, dtype=torch.float64)
             out = out + center.to(tensor) * (tensor.abs() / largest).square().mean().sqrt() * largest

@@ -55,6 +55,9 @@ def _convert(out: Any, name: str) -> Any:
     if isinstance(out, tuple | list | deque | range):
         parts = [_convert(part, f"{name}[{i}]") for i, part in enumerate(out)]
         return tuple(parts) if isinstance(out, tuple) else parts
+    if type(out).__module__ == "transformers.cache_utils" and hasattr(out, "layers"):
+        layers = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in out.layers]
+        return _convert(layers, name)
     if dataclasses.is_dataclass(out) and not isinstance(out, type):
         fields = [field.name for field in dataclasses.fields(out) if hasattr(out, field.name)]
         return {field: _convert(getattr(out, field), f"{name}.{field}") for field in fields}

@@ -101,7 +101,7 @@ class SetPermutation(Action):
 
     def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
         resized = source.resized(x)
-        if not isinstance(source, SetPermutation) or resized is None:
+        if not isinstance(source, SetPermutation) or resized is None or type(self).act is not SetPermutation.act:
             return self
         n, sizes = source._size(x), _sizes(f, resized)
         axes: dict[str, tuple[int, ...]] = {}
@@ -324,7 +324,7 @@ class GraphPermutation(Action):
 
     def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
         resized = source.resized(x)
-        if not isinstance(source, GraphPermutation) or resized is None:
+        if not isinstance(source, GraphPermutation) or resized is None or type(self).act is not GraphPermutation.act:
             return self
         (nodes, edges), sizes = self._counts(x), _sizes(f, resized)
         axes: dict[str, tuple[tuple[int, int], ...]] = {}
