@@ -117,7 +117,7 @@ def record(
 def check(
     model: Annotated[str, typer.Argument(help="package.module:name or package.module:factory(arguments)")],
     law: Annotated[
-        str, typer.Option(help="batch-independence, invariance, equivariance or gradient-equivariance")
+        str, typer.Option(help="batch-independence, causality, invariance, equivariance or gradient-equivariance")
     ] = "batch-independence",
     action: Annotated[
         str | None, typer.Option(help="permutation, graph-permutation, rotation, translation, time-shift ...")
@@ -132,7 +132,7 @@ def check(
     seed: int = 0,
     train: Annotated[bool, typer.Option("--train", help="leave the module in training mode")] = False,
 ) -> None:
-    """Check whether your own model obeys a law; exit 0 where it holds, 1 where it does not."""
+    """Check whether your own model obeys a law; exit 0 where it holds, 1 where it does not, 2 where it can't be checked."""
     from ._check import check_model
 
     raise typer.Exit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +13,24 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._errors import InputError
+from .._errors import CommutantError, InputError
 from ..laws import (
     ACTIONS,
     Action,
     BatchIndependence,
+    Causality,
     Equivariance,
     GradientEquivariance,
     Invariance,
     Law,
+    LawReport,
     check,
     parse_input,
 )
 
-LAWS = ("invariance", "equivariance", "gradient-equivariance", "batch-independence")
+LAWS = ("invariance", "equivariance", "gradient-equivariance", "batch-independence", "causality")
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_WITHOUT_SIZE = ("batch-permutation", "graph-permutation", "trivial", "square-symmetry")
 
 
 def check_model(
@@ -41,41 +45,93 @@ def check_model(
     seed: int,
     train: bool,
 ) -> int:
-    """Run the check and print the report; the exit code is 0 only where the law holds."""
+    """Run the check and print the report; the exit code is 0 where the law holds and 1 where it does not.
+
+    Raises:
+        InputError: for every failure that is no verdict, in the user's code too.
+    """
+    try:
+        report = _report(model, law, action, output_action, inputs, dtype, trials, seed, train)
+        text = str(report)
+    except CommutantError:
+        raise
+    except KeyboardInterrupt:
+        print("\ncommutant: stopped", file=sys.stderr)
+        return 130
+    except BaseException as error:  # whatever the user's code raises is no verdict
+        raise InputError(f"{model} could not be checked: {_said(error)}") from error
+    _print(text)
+    return 0 if report.passed else 1
+
+
+def _report(
+    model: str,
+    law: str,
+    action: str | None,
+    output_action: str | None,
+    inputs: list[str],
+    dtype: str,
+    trials: int,
+    seed: int,
+    train: bool,
+) -> LawReport:
     if dtype not in _DTYPES:
         raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    stated = make_law(law, action, output_action, inputs)
+    if not 0 <= seed < 2**63:
+        raise InputError(f"--seed must lie in 0..2**63 - 1, got {seed}")
     torch.manual_seed(seed)
     f = load_model(model)
-    if isinstance(f, nn.Module):
-        f = f.to(_DTYPES[dtype]).train(train)
-    samplers = [parse_input(spec, _DTYPES[dtype]) for spec in inputs or [_default_input(f)]]
+    try:
+        if isinstance(f, nn.Module):
+            f = f.to(_DTYPES[dtype]).train(train)
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{model} can't be used in {dtype}: {_said(error)}") from error
+    specs = inputs or [_default_input(f)]
+    samplers = [parse_input(spec, _DTYPES[dtype]) for spec in specs]
 
     def draw(generator: torch.Generator) -> Any:
-        drawn = [sampler(generator) for sampler in samplers]
+        try:
+            drawn = [sampler(generator) for sampler in samplers]
+        except Exception as error:
+            raise InputError(f"input {' and '.join(specs)} can't be drawn: {_said(error)}") from error
         return drawn[0] if len(drawn) == 1 else tuple(drawn)
 
     try:
-        report = check(make_law(law, action, output_action, inputs), f, draw, trials=trials, seed=seed)
+        return check(stated, f, draw, trials=trials, seed=seed)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(
-            f"{model} failed on input {' and '.join(inputs) or _default_input(f)}: {type(error).__name__}: {error}"
-        ) from error
-    print(report)
-    return 0 if report.passed else 1
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{model} failed on input {' and '.join(specs)}: {_said(error)}") from error
+
+
+def _print(text: str) -> None:
+    """Print in any locale; a reader that has gone away does not change the exit code."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "replace").decode(encoding), flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _said(error: BaseException) -> str:
+    """An exception in one line."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def load_model(target: str) -> Callable[..., Any]:
     """Import `package.module:name`, or call `package.module:factory(literal, key=literal)`."""
     module_name, _, expression = target.partition(":")
-    if not expression:
+    if not expression or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"model {target!r} must be given as package.module:name or package.module:factory(arguments)")
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, ValueError) as error:
+    except ModuleNotFoundError as error:
         raise InputError(f"can't import {module_name}: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise InputError(f"can't import {module_name}: {_said(error)}{_place(error)}") from error
     finally:
         sys.path.pop(0)
     try:
@@ -83,31 +139,51 @@ def load_model(target: str) -> Callable[..., Any]:
         call = tree if isinstance(tree, ast.Call) else None
         path = ast.unparse(call.func if call else tree)
         arguments = [ast.literal_eval(a) for a in call.args] if call else []
-        keywords = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg} if call else {}
-    except (SyntaxError, ValueError):
+        keywords = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords} if call else {}
+        if not all(part.isidentifier() for part in path.split(".")) or "None" in keywords:
+            raise ValueError
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         raise InputError(f"{expression!r} is not a name, or a name with literal arguments") from None
     found: Any = module
     for part in path.split("."):
-        if not hasattr(found, part):
-            raise InputError(f"{module_name} has no {path!r}")
-        found = getattr(found, part)
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise InputError(f"{module_name} has no {path!r}") from None
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{module_name}:{path} can't be read: {_said(error)}") from error
     if call is None and not isinstance(found, type):
-        return found  # type: ignore[no-any-return]
+        return _callable(target, found)
     try:
-        return found(*arguments, **keywords)  # type: ignore[no-any-return]
+        return _callable(target, found(*arguments, **keywords))
     except TypeError as error:
         raise InputError(f"{path} could not be built: {error}; give its arguments as {path}(...)") from None
-    except Exception as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise InputError(f"{path} could not be built: {type(error).__name__}: {first}") from error
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{path} could not be built: {_said(error)}") from error
+
+
+def _callable(target: str, found: Any) -> Callable[..., Any]:
+    if not callable(found) or isinstance(found, torch.Tensor):
+        raise InputError(f"{target} is a {type(found).__name__}, which can't be called; name a module or a function")
+    return found  # type: ignore[no-any-return]
+
+
+def _place(error: BaseException) -> str:
+    return f" ({Path(error.filename).name}, line {error.lineno})" if isinstance(error, SyntaxError) and error.filename else ""
 
 
 def make_law(law: str, action: str | None, output_action: str | None, inputs: list[str]) -> Law:
-    """The law named on the command line."""
+    """Return the law named on the command line."""
     if law not in LAWS:
         raise InputError(f"unknown law {law!r}; expected one of {', '.join(LAWS)}")
-    if law == "batch-independence":
-        return BatchIndependence()
+    if output_action is not None and law not in ("equivariance", "gradient-equivariance"):
+        raise InputError(f"--law {law} takes no --output-action")
+    if law in ("batch-independence", "causality"):
+        if action is not None:
+            raise InputError(f"--law {law} takes no --action")
+        return BatchIndependence() if law == "batch-independence" else Causality(_element_axis("--law causality", inputs))
     if action is None:
         raise InputError(f"--law {law} needs --action; expected one of {', '.join(ACTIONS)}")
     moved = _action(action, inputs)
@@ -121,14 +197,32 @@ def _action(name: str, inputs: list[str]) -> Action:
     if name not in ACTIONS:
         raise InputError(f"unknown action {name!r}; expected one of {', '.join(ACTIONS)}")
     kind = ACTIONS[name]
-    sizes = inputs[0].rpartition(":")[2].split("x") if inputs else []
-    if name in ("permutation", "time-shift"):
-        return kind(0 if len(sizes) == 2 else 1)  # type: ignore[call-arg]
-    if name in ("batch-permutation", "graph-permutation", "trivial"):
+    if name in _WITHOUT_SIZE:
         return kind()
-    if not sizes:
+    if name in ("permutation", "time-shift"):
+        return kind(_element_axis(f"--action {name}", inputs))  # type: ignore[call-arg]
+    if not inputs:
         raise InputError(f"--action {name} acts on the last axis; give --input, such as 8x100x3")
-    return kind(int(sizes[-1].split("..")[-1]))  # type: ignore[call-arg]
+    size = inputs[0].rpartition(":")[2].split("x")[-1]
+    if inputs[0].startswith("ids:") or not size.isdigit():
+        raise InputError(
+            f"--action {name} acts on a last axis of one size with real numbers, got --input {inputs[0]}; expected sizes "
+            "such as 8x100x3"
+        )
+    return kind(int(size))  # type: ignore[call-arg]
+
+
+def _element_axis(what: str, inputs: list[str]) -> int:
+    """The axis of elements or of time: the second to last of features, the last of ids, which have no features."""
+    if not inputs:
+        return 1
+    kind, _, sizes = inputs[0].rpartition(":")
+    if kind == "graph":
+        raise InputError(f"{what} does not know the edges of --input {inputs[0]}; use --action graph-permutation")
+    if kind == "sets" and not what.endswith("permutation"):
+        raise InputError(f"{what} needs an axis of time, which --input {inputs[0]} does not have")
+    axes = sizes.count("x") + 1 - (0 if kind.startswith("ids") else 1)
+    return 1 if axes > 1 else 0
 
 
 def _default_input(f: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -43,6 +43,9 @@ class Action:
         """Apply g to x."""
         raise NotImplementedError
 
+    def fit(self, x: Inputs) -> None:
+        """Raise InputError where the action can't move any part of inputs like x."""
+
     def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
         """Simpler elements, or the same on smaller inputs; the witness search keeps those that still break."""
         return iter(())
@@ -57,6 +60,18 @@ class Action:
 
     def on_output(self, x: Inputs) -> Action:
         """The same action as it applies to the output for an input like x."""
+        return self
+
+    def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
+        """The action with its axes decided for inputs like x, where f tells which of two readings it takes."""
+        return self
+
+    def resized(self, x: Inputs) -> Inputs | None:
+        """An input with other numbers of elements, by which to tell the axes of elements in an output; None without."""
+        return None
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        """The action with the axes of the output f(x) decided, where `source` moves the input."""
         return self
 
     def on(self, part: int | str) -> Action:
@@ -95,8 +110,26 @@ class ProductAction(Action):
     """Several actions that commute, applied together; an element is a tuple with one element of each."""
 
     def __init__(self, *actions: Action) -> None:
+        for action in actions:
+            if not isinstance(action, Action):
+                raise InputError(f"a product is of actions, such as Translation(), got {action!r:.60}")
         self.actions = actions
         self.name = " x ".join(action.name for action in actions)
+
+    def fit(self, x: Inputs) -> None:
+        for action in self.actions:
+            action.fit(x)
+
+    def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
+        return ProductAction(*(action.reading(f, x) for action in self.actions))
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        paired = isinstance(source, ProductAction) and len(source.actions) == len(self.actions)
+        sources = source.actions if isinstance(source, ProductAction) and paired else [source] * len(self.actions)
+        return ProductAction(*(a.settled(f, x, b) for a, b in zip(self.actions, sources, strict=True)))
+
+    def on_output(self, x: Inputs) -> Action:
+        return ProductAction(*(action.on_output(x) for action in self.actions))
 
     def sample(self, x: Inputs, generator: torch.Generator) -> tuple[GroupElement, ...]:
         return tuple(action.sample(x, generator) for action in self.actions)
@@ -130,7 +163,15 @@ class _OnPart(Action):
         self.name = f"{base.name} on {part!r}"
 
     def _get(self, x: Inputs) -> Inputs:
-        return x if isinstance(x, Tensor) else x[self.part]
+        if isinstance(x, Tensor):
+            return x
+        try:
+            return x[self.part]
+        except (KeyError, IndexError, TypeError):
+            raise InputError(f"the input, a {type(x).__name__}, has no part {self.part!r} for {self.base} to act on") from None
+
+    def fit(self, x: Inputs) -> None:
+        self.base.fit(self._get(x))
 
     def sample(self, x: Inputs, generator: torch.Generator) -> GroupElement:
         return self.base.sample(self._get(x), generator)
@@ -171,9 +212,10 @@ class _OnPart(Action):
 
 
 def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> float:
-    """How far an action is from the group axioms on inputs like x: the worst absolute difference found.
+    """Return how far an action is from the group axioms on inputs like x: the worst absolute difference found.
 
-    Checks $e x = x$, $(g h) x = g (h x)$, $g^{-1} g x = x$ and that some drawn element moves x.
+    Checks $e x = x$, $(g h) x = g (h x)$, $g^{-1} g x = x$ and that some drawn element moves x. A side that is not a
+    number, or that has other parts or shapes than the other, counts as an infinite difference.
 
     Raises:
         InputError: when no drawn element moves x, so that every law about the action would hold vacuously.
@@ -183,6 +225,11 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
         >>> check_action(Rotation(3), torch.randn(5, 3, dtype=torch.float64)) < 1e-12
         True
     """
+    if not isinstance(action, Action):
+        raise InputError(f"check_action takes (action, x), got {action!r:.60} for an action; make an instance of one")
+    if trials < 1:
+        raise InputError(f"trials must be at least 1, got {trials}")
+    action.fit(x)
     generator = torch.Generator().manual_seed(seed)
     worst, moved = 0.0, 0.0
     for _ in range(trials):
@@ -200,6 +247,21 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
     return worst
 
 
+def axis_number(name: str, dim: Any) -> int:
+    """An axis given by the user, counted from the front."""
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 0:
+        raise InputError(f"{name} must be the number of an axis, 0 or more, got {dim!r}")
+    return dim
+
+
 def _distance(a: Inputs, b: Inputs) -> float:
-    pairs = zip(named_tensors(a), named_tensors(b), strict=True)
-    return max((float((s.double() - t.double()).abs().max()) for (_, s), (_, t) in pairs if s.numel()), default=0.0)
+    left, right = dict(named_tensors(a)), dict(named_tensors(b))
+    if {name: t.shape for name, t in left.items()} != {name: t.shape for name, t in right.items()}:
+        return float("inf")
+    worst = 0.0
+    for name, s in left.items():
+        wide = torch.complex128 if s.is_complex() or right[name].is_complex() else torch.float64
+        p, q = s.to(wide), right[name].to(wide)
+        gap = torch.where(p == q, 0.0, (p - q).abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
+        worst = max(worst, float(gap.max())) if gap.numel() else worst
+    return worst

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ._actions import Action
-from ._inputs import Inputs, map_tensors
+from ._inputs import Inputs, map_tensors, named_tensors
 
 _GROUPS = {
     "C2": ((0, 2), (0,)),
@@ -43,6 +43,11 @@ class SquareSymmetry(Action):
         """All elements of the group."""
         turns, mirrors = _GROUPS[self.group]
         return [(k, m) for m in mirrors for k in turns]
+
+    def fit(self, x: Inputs) -> None:
+        if not any(t.dim() > 2 for _, t in named_tensors(x)):
+            shapes = ", ".join(str(tuple(t.shape)) for _, t in named_tensors(x))
+            raise InputError(f"{self.name} needs a tensor with three axes or more, the last two in space, got {shapes}")
 
     def sample(self, x: Inputs, generator: torch.Generator) -> tuple[int, int]:
         return self.elements[int(torch.randint(len(self.elements), (), generator=generator))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -31,22 +32,38 @@ def is_graph_data(x: Inputs) -> bool:
     return any(c.__module__.startswith("torch_geometric.data") for c in type(x).__mro__)
 
 
-def named_tensors(x: Inputs, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def is_hetero_data(x: Inputs) -> bool:
+    """Whether x is a PyG `HeteroData` or a batch of them."""
+    return is_graph_data(x) and hasattr(x, "node_types")
+
+
+def named_tensors(x: Inputs) -> Iterator[tuple[str, Tensor]]:
     """All tensors of an input or output, with a name that a reader can paste."""
+    return ((name, leaf) for name, leaf in named_leaves(x) if isinstance(leaf, Tensor))
+
+
+def named_leaves(x: Inputs, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All leaves of a tree with their names, tensors or not."""
+    parts: list[tuple[str, Any]]
     if isinstance(x, Tensor):
-        yield prefix or "x", x
+        parts = []
     elif isinstance(x, tuple) and hasattr(x, "_fields"):
-        for field, part in zip(x._fields, x, strict=True):
-            yield from named_tensors(part, f"{prefix}.{field}" if prefix else field)
+        parts = [(f"{prefix}.{field}" if prefix else field, getattr(x, field)) for field in x._fields]
     elif isinstance(x, tuple | list):
-        for i, part in enumerate(x):
-            yield from named_tensors(part, f"{prefix}[{i}]" if prefix else f"x{i}")
+        parts = [(f"{prefix}[{i}]" if prefix else f"x{i}", part) for i, part in enumerate(x)]
     elif is_graph_data(x):
-        for key in x.keys():  # noqa: SIM118  (a PyG Data iterates over pairs)
-            yield from named_tensors(x[key], f"{prefix}.{key}" if prefix else key)
+        parts = [(f"{prefix}.{key}" if prefix else key, x[key]) for key in x.keys()]  # noqa: SIM118  (no dict)
     elif isinstance(x, dict):
-        for key, part in x.items():
-            yield from named_tensors(part, f"{prefix}[{key!r}]" if prefix else str(key))
+        named = [key if isinstance(key, str) and not prefix else f"{prefix}[{key!r}]" for key in x]
+        parts = list(zip(named, x.values(), strict=True))
+    elif is_dataclass(x) and not isinstance(x, type):
+        parts = [(f"{prefix}.{f.name}" if prefix else f.name, getattr(x, f.name)) for f in fields(x)]
+    else:
+        parts = []
+    if not parts:
+        yield prefix or "x", x
+    for name, part in parts:
+        yield from named_leaves(part, name)
 
 
 def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str = "") -> Inputs:
@@ -56,7 +73,8 @@ def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str 
     if isinstance(x, tuple) and hasattr(x, "_fields"):
         return type(x)(*(map_tensors(function, p, f) for f, p in zip(x._fields, x, strict=True)))
     if isinstance(x, tuple | list):
-        return type(x)(map_tensors(function, part, str(i)) for i, part in enumerate(x))
+        parts = [map_tensors(function, part, str(i)) for i, part in enumerate(x)]
+        return tuple(parts) if isinstance(x, tuple) else parts
     if is_graph_data(x):
         out = x.clone()
         for key in x.keys():  # noqa: SIM118
@@ -65,6 +83,9 @@ def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str 
         return out
     if isinstance(x, dict):
         return {key: map_tensors(function, part, str(key)) for key, part in x.items()}
+    if is_dataclass(x) and not isinstance(x, type):
+        changes = {f.name: map_tensors(function, getattr(x, f.name), f.name) for f in fields(x) if f.init}
+        return replace(x, **changes)
     return x
 
 
@@ -75,31 +96,6 @@ def call(f: Callable[..., Any], x: Inputs) -> Any:
     if isinstance(x, dict):
         return f(**x)
     return f(x)
-
-
-def resample(x: Inputs, generator: torch.Generator) -> Inputs:
-    """Another input of the same shapes, support and signs: floats shuffled and rescaled entry by entry.
-
-    Integers are shuffled only where there are no floats (token ids); beside floats they are indices and stay.
-    """
-    only_integers = not any(t.is_floating_point() for _, t in named_tensors(x))
-
-    def draw(_: str, tensor: Tensor) -> Tensor:
-        device = generator.device
-        if tensor.is_floating_point():
-            if not bool(tensor.isfinite().all()):
-                return tensor  # a mask of infinities is structure, not data
-            if not bool(tensor.any()):
-                return torch.randn(tensor.shape, generator=generator, device=device).to(tensor)
-            shuffled = tensor.flatten()[torch.randperm(tensor.numel(), generator=generator, device=device)]
-            scale = torch.rand(tensor.shape, generator=generator, device=device) + 0.5
-            return shuffled.reshape(tensor.shape) * scale.to(tensor)
-        if only_integers and tensor.numel():
-            order = torch.randperm(tensor.numel(), generator=generator, device=device)
-            return tensor.flatten()[order].reshape(tensor.shape)
-        return tensor
-
-    return map_tensors(draw, x)
 
 
 def batch_size(x: Inputs) -> int:
@@ -144,7 +140,9 @@ def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torc
         if kind not in ("", "sets", "graph", "ids") or (kind == "sets") > (len(ranges) > 2):
             raise ValueError
         high = int(vocabulary) if kind == "ids" else 0
-    except ValueError:
+        if (kind == "ids") != (high > 0) or (kind != "ids" and vocabulary):
+            raise ValueError
+    except (ValueError, AttributeError):
         raise InputError(
             f"input {spec!r} is not understood; expected sizes such as 8x100x3 or 8x2..100x3, "
             "or sets:SETSxELEMENTSxFEATURES, graph:NODESxFEATURES, ids:VOCABULARY:SHAPE"

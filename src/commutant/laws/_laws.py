@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
@@ -24,14 +25,32 @@ class Law:
 
     name = "law"
     formula = ""
+    about_constants = False
+    """Whether the law says something of outputs that do not depend on the input."""
 
     def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
         """What the law ranges over besides the input."""
         return None
 
+    def draw_for(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> GroupElement:
+        """The draw for one of several trials, where they share out what is to be tried."""
+        return self.draw(x, generator)
+
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         """The two values that must agree."""
         raise NotImplementedError
+
+    def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
+        """The first of the two values, where it can be had alone."""
+        return self.sides(f, x, g)[0]
+
+    def plain(self, f: Function, x: Inputs) -> Any:
+        """The function on the input as it is: a failure here says that the input is wrong, not that the law breaks."""
+        return call(f, x)
+
+    def settle(self, f: Function, x: Inputs) -> Law:
+        """The law with what only a call of f can tell about its inputs and outputs."""
+        return self
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
         """Whether the two sides compute something different at all for this draw."""
@@ -69,14 +88,29 @@ class Equivariance(Law):
     formula = "f(g x) = g f(x)"
 
     def __init__(self, action: Action, output: Action | None = None) -> None:
-        self.action = action
-        self.output = output or action
+        self.action = _instance("action", action)
+        self.output = self.action if output is None else _instance("output", output)
+
+    def settle(self, f: Function, x: Inputs) -> Law:
+        self.action.fit(x)
+        action = self.action.reading(lambda y: call(f, y), x)
+        output = action if self.output is self.action else self.output
+        settled = output.on_output(x).settled(lambda y: call(f, y), x, action)
+        if settled is self.output and action is self.action:
+            return self
+        law = copy.copy(self)
+        law.action, law.output = action, settled
+        return law
 
     def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
+        self.action.fit(x)
         return self.action.sample(x, generator)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         return call(f, self.action.act(g, x)), self.output.on_output(x).act(g, call(f, x))
+
+    def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
+        return call(f, self.action.act(g, x))
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
         return not _equal(self.action.act(g, x), x)
@@ -91,7 +125,7 @@ class Equivariance(Law):
         for action in (*self.action.variants(), self.output):
             try:
                 out.append(action.act(g, layer_output))
-            except (RuntimeError, IndexError, InputError, TypeError, KeyError):
+            except Exception:  # features need not have the axes that the action moves
                 continue
         return out
 
@@ -122,11 +156,12 @@ class GradientEquivariance(Equivariance):
     and whose hand-written backward is not.
     """
 
+    about_constants = True  # the gradient of a linear function
     name = "gradient equivariance"
     formula = "∇⟨w, g⁻¹ f(g x)⟩ = ∇⟨w, f(x)⟩"
 
     def __init__(self, action: Action, output: Action | None = None) -> None:
-        super().__init__(action, output or Trivial())
+        super().__init__(action, Trivial() if output is None else output)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         def gradient(function: Callable[[Inputs], Any]) -> dict[str, Tensor]:
@@ -134,15 +169,16 @@ class GradientEquivariance(Equivariance):
                 held: dict[str, Tensor] = {}
 
                 def track(name: str, tensor: Tensor) -> Tensor:
-                    if not tensor.is_floating_point():
+                    if not (tensor.is_floating_point() or tensor.is_complex()):
                         return tensor
                     tracked = held[f"{len(held)} {name}"] = tensor.detach().clone().requires_grad_()
                     return tracked
 
                 total = sum(
-                    (t.double() * _weights(t)).sum()
+                    (part.double() * _weights(part)).sum()
                     for _, t in named_tensors(function(map_tensors(track, x)))
-                    if t.is_floating_point()
+                    if t.is_floating_point() or t.is_complex()
+                    for part in [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t]
                 )
                 if not held or not isinstance(total, Tensor) or not total.requires_grad:
                     return {name: torch.zeros_like(t) for name, t in held.items()}
@@ -155,6 +191,9 @@ class GradientEquivariance(Equivariance):
         moved = gradient(lambda y: self.output.act(self.output.inverse(g), call(f, self.action.act(g, y))))
         return moved, gradient(lambda y: call(f, y))
 
+    def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
+        return self.sides(f, x, g)[0]
+
     def layer_inputs(self, x: Inputs, g: GroupElement) -> None:  # type: ignore[override]
         return None
 
@@ -166,10 +205,11 @@ class Commutativity(Law):
     formula = "f(a, b) = f(b, a)"
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        a, b = x
+        a, b = _arguments(self, x, 2)
         return f(a, b), f(b, a)
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
+        _arguments(self, x, 2)
         return not _equal(x[0], x[1])
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
@@ -183,8 +223,11 @@ class Associativity(Law):
     formula = "f(f(a, b), c) = f(a, f(b, c))"
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        a, b, c = x
+        a, b, c = _arguments(self, x, 3)
         return f(f(a, b), c), f(a, f(b, c))
+
+    def plain(self, f: Function, x: Inputs) -> Any:
+        return f(x[0], x[1])
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
         yield from ((y, g) for y in _single_samples(x))
@@ -201,12 +244,15 @@ class IdentityElement(Law):
     formula = "f(x, e) = x = f(e, x)"
 
     def __init__(self, identity: Callable[[Any], Any]) -> None:
-        self.identity = identity
+        self.identity = _function("identity", identity)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        (a,) = x
+        (a,) = _arguments(self, x, 1)
         e = self.identity(a)
         return (f(a, e), f(e, a)), (a, a)
+
+    def plain(self, f: Function, x: Inputs) -> Any:
+        return f(x[0], x[0])
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
         yield from ((y, g) for y in _single_samples(x))
@@ -224,11 +270,15 @@ class Homomorphism(Law):
     formula = "f(a ∘ b) = f(a) * f(b)"
 
     def __init__(self, source: Function, target: Function | None = None) -> None:
-        self.source, self.target = source, target or source
+        self.source = _function("source", source)
+        self.target = self.source if target is None else _function("target", target)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        a, b = x
+        a, b = _arguments(self, x, 2)
         return f(self.source(a, b)), self.target(f(a), f(b))
+
+    def plain(self, f: Function, x: Inputs) -> Any:
+        return f(x[0])
 
 
 class BatchIndependence(Law):
@@ -251,6 +301,9 @@ class BatchIndependence(Law):
 
     def sides(self, f: Function, x: Inputs, g: Tensor) -> tuple[Any, Any]:
         return self._take(call(f, x), g, batch_size(x)), call(f, take_samples(x, g))
+
+    def value(self, f: Function, x: Inputs, g: Tensor) -> Any:
+        return self._take(call(f, x), g, batch_size(x))
 
     def _take(self, out: Any, g: Tensor, count: int) -> Any:
         for name, tensor in named_tensors(out):
@@ -302,7 +355,7 @@ class FunctionPreservation(Law):
     formula = "T(f)(x) = f(x)"
 
     def __init__(self, transform: Callable[[Any], Function]) -> None:
-        self.transform = transform
+        self.transform = _function("transform", transform)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         freeze = getattr(f, "freeze", lambda g: g)  # the checker hands over a wrapper of the model
@@ -310,6 +363,29 @@ class FunctionPreservation(Law):
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
         yield from ((y, g) for y in _single_samples(x))
+
+
+def _instance(name: str, action: Any) -> Action:
+    """An action given by the user."""
+    if isinstance(action, type) and issubclass(action, Action):
+        raise InputError(f"{name} is the class {action.__name__}; make an instance, such as {action.__name__}()")
+    if not isinstance(action, Action):
+        raise InputError(f"{name} must be an Action, such as SetPermutation(), got {action!r:.60}")
+    return action
+
+
+def _function(name: str, function: Any) -> Function:
+    if not callable(function) or isinstance(function, Tensor):
+        raise InputError(f"{name} must be a function, got {function!r:.60}")
+    return function  # type: ignore[no-any-return]
+
+
+def _arguments(law: Law, x: Inputs, number: int) -> Any:
+    """The arguments of an operator as a tuple."""
+    if not isinstance(x, tuple | list) or len(x) != number:
+        given = f"{len(x)} of them" if isinstance(x, tuple | list) else type(x).__name__
+        raise InputError(f"{law.name} needs a tuple of inputs, one for each of {number} arguments, got {given}")
+    return x
 
 
 def _weights(like: Tensor) -> Tensor:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import combinations, count
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._actions import Action, GroupElement
+from ._actions import Action, GroupElement, axis_number
 from ._inputs import Inputs, Sets, is_graph_data, map_tensors, named_tensors
 
 
 class SetPermutation(Action):
     """Reorder the elements of a set: $(g x)_i = x_{g(i)}$ along an axis, or inside each set of a ragged batch.
 
+    A tensor of pairs of elements, such as an adjacency or distance matrix, is reordered along two axes, `dim` and
+    `dim + 1`. Which tensors hold pairs is decided by size: beside a tensor of elements, one with as many entries on
+    both axes. Where features coincide with elements in number, `check` finds out by leaving out an element, and asks
+    for `pairs` where that does not tell.
+
     Args:
         dim: the axis of the elements in tensors; 1 where the batch comes first, 0 for a single set.
+        pairs: True where every tensor with equal sizes on `dim` and `dim + 1` holds pairs of elements, False where
+            none does.
     """
 
     name = "permutation"
 
-    def __init__(self, dim: int = 1) -> None:
-        self.dim = dim
+    def __init__(self, dim: int = 1, pairs: bool | None = None) -> None:
+        if pairs not in (None, True, False):
+            raise InputError(f"pairs must be True, False or None, got {pairs!r}")
+        self.dim, self.pairs = axis_number("dim", dim), pairs
+        self._pairs: frozenset[int] | None = None  # positions of the tensors that hold pairs, once decided
 
     def _size(self, x: Inputs) -> int:
         if isinstance(x, Sets):
@@ -32,6 +45,81 @@ class SetPermutation(Action):
             if tensor.dim() > self.dim:
                 return tensor.shape[self.dim]
         raise InputError(f"no tensor of the input has an axis {self.dim} to permute")
+
+    def fit(self, x: Inputs) -> None:
+        self._size(x)
+
+    def _square(self, tensor: Tensor, n: int) -> bool:
+        return tensor.shape[self.dim : self.dim + 2] == (n, n)
+
+    def _holds_pairs(self, x: Inputs, n: int) -> frozenset[int]:
+        tensors = [t for _, t in named_tensors(x)]
+        square = [i for i, t in enumerate(tensors) if self._square(t, n)]
+        if self.pairs is not None:
+            return frozenset(square if self.pairs else ())
+        if self._pairs is not None:
+            return self._pairs
+        elements = [t for t in tensors if t.dim() > self.dim and t.shape[self.dim] == n]
+        return frozenset(square if len(square) < len(elements) else ())
+
+    def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
+        if isinstance(x, Sets) or self.pairs is not None:
+            return self
+        n, tensors = self._size(x), [t for _, t in named_tensors(x)]
+        square = [i for i, t in enumerate(tensors) if self._square(t, n)]
+        if n < 2 or not square or len(tensors) == 1:
+            return self
+        accepted = []
+        for count in range(len(square) + 1):
+            for chosen in combinations(square, count):
+                trial = self._decided(frozenset(chosen))
+                try:
+                    f(trial._keep(x, torch.arange(n) < n - 1))
+                except Exception:  # this is how f says that it reads its inputs in another way
+                    continue
+                accepted.append(trial)
+        others = any(t.dim() > self.dim and t.shape[self.dim] == n and not self._square(t, n) for t in tensors)
+        if len(accepted) == 1 or (accepted and not others and not accepted[0]._pairs):
+            return accepted[0]
+        raise InputError(
+            f"inputs of shape {', '.join(str(tuple(tensors[i].shape)) for i in square)} may hold features of elements or "
+            f"pairs of elements: say which, as SetPermutation({self.dim}, pairs=True) or pairs=False, or choose another "
+            "number of elements"
+        )
+
+    def _decided(self, pairs: frozenset[int]) -> SetPermutation:
+        twin = copy.copy(self)
+        twin._pairs = pairs
+        return twin
+
+    def resized(self, x: Inputs) -> Inputs | None:
+        n = self._size(x)
+        keep = torch.arange(n) < n - 1
+        if n < 2 or (isinstance(x, Sets) and int((x.index == x.index[-1]).sum()) < 2):
+            return None
+        return self._keep(x, keep)
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        resized = source.resized(x)
+        if not isinstance(source, SetPermutation) or resized is None or type(self).act is not SetPermutation.act:
+            return self
+        n, sizes = source._size(x), _sizes(f, resized)
+        axes: dict[str, tuple[int, ...]] = {}
+        for name, t in named_tensors(f(x)):
+            may = [d for d in (self.dim, self.dim + 1) if d < t.dim() and t.shape[d] == n]
+            if len(sizes.get(name, ())) == t.dim():
+                axes[name] = tuple(d for d in may if sizes[name][d] == n - 1)
+            elif len(may) == 2 and self.pairs is None:
+                raise InputError(
+                    f"the output of shape {tuple(t.shape)} may hold features of elements or pairs of elements, and the "
+                    f"function takes no other number of elements to tell: say which, as SetPermutation({self.dim}, "
+                    "pairs=True) or pairs=False"
+                )
+            else:
+                axes[name] = tuple(may[:1] if self.dim in may and not self.pairs else may)
+            if self.pairs is False or self.dim not in axes[name]:
+                axes[name] = tuple(d for d in axes[name] if d == self.dim)
+        return AlongAxes(self, {name: tuple((d, 0) for d in where) for name, where in axes.items()})
 
     def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
         if isinstance(x, Sets):
@@ -49,22 +137,30 @@ class SetPermutation(Action):
         return g.argsort()
 
     def act(self, g: Tensor, x: Inputs) -> Inputs:
-        if isinstance(x, Sets):
-            return Sets(x.x[g.to(x.x.device)], x.index)
-        n = g.numel()
+        return self._select(x, g, g.numel())
 
-        def permute(_: str, tensor: Tensor) -> Tensor:
+    def _select(self, x: Inputs, rows: Tensor, n: int) -> Inputs:
+        """The given elements of each tensor that holds n of them."""
+        if isinstance(x, Sets):
+            return Sets(x.x[rows.to(x.x.device)], x.index)
+        pairs = self._holds_pairs(x, n)
+        position = count()
+
+        def select(_: str, tensor: Tensor) -> Tensor:
+            both = next(position) in pairs and self._square(tensor, n)
             if tensor.dim() <= self.dim or tensor.shape[self.dim] != n:
                 return tensor
-            return tensor.index_select(self.dim, g.to(tensor.device))
+            tensor = tensor.index_select(self.dim, rows.to(tensor.device))
+            return tensor.index_select(self.dim + 1, rows.to(tensor.device)) if both else tensor
 
-        return map_tensors(permute, x)
+        return map_tensors(select, x)
 
     def on_output(self, x: Inputs) -> Action:
         return SetPermutation(0) if isinstance(x, Sets) else self
 
     def variants(self) -> tuple[Action, ...]:
-        return (self, *(SetPermutation(dim) for dim in range(4) if dim != self.dim))
+        pairs = SetPermutation(self.dim, pairs=True)
+        return (self, pairs, *(SetPermutation(dim) for dim in range(4) if dim != self.dim))
 
     def shrink(self, g: Tensor, x: Inputs) -> Iterator[tuple[Tensor, Inputs]]:
         moved = (g != torch.arange(g.numel())).nonzero().flatten().tolist()
@@ -84,13 +180,45 @@ class SetPermutation(Action):
         if isinstance(x, Sets):
             _, index = x.index[keep].unique(return_inverse=True)
             return Sets(x.x[keep], index)
-        where = keep.nonzero().flatten()
-        return map_tensors(
-            lambda _, t: (
-                t.index_select(self.dim, where) if t.dim() > self.dim and t.shape[self.dim] == keep.numel() else t
-            ),
-            x,
-        )
+        return self._select(x, keep.nonzero().flatten(), keep.numel())
+
+
+class AlongAxes(Action):
+    """Permutations of an output whose axes of elements are known.
+
+    Args:
+        base: the action on the inputs; an element holds one permutation, or a tuple of them.
+        axes: for each part of the output, the axes to permute and which permutation of the element each takes.
+    """
+
+    def __init__(self, base: Action, axes: dict[str, tuple[tuple[int, int], ...]]) -> None:
+        self.base, self.axes, self.name = base, axes, base.name
+
+    def inverse(self, g: GroupElement) -> GroupElement:
+        return self.base.inverse(g)
+
+    def act(self, g: GroupElement, x: Inputs) -> Inputs:
+        tables = g if isinstance(g, tuple) else (g,)
+        names = [name for name, _ in named_tensors(x)]
+        if any(name not in self.axes for name in names):
+            return self.base.act(g, x)
+        position = iter(names)
+
+        def permute(_: str, tensor: Tensor) -> Tensor:
+            for axis, which in self.axes[next(position)]:
+                if axis < tensor.dim() and tensor.shape[axis] == tables[which].numel():
+                    tensor = tensor.index_select(axis, tables[which].to(tensor.device))
+            return tensor
+
+        return map_tensors(permute, x)
+
+
+def _sizes(f: Callable[[Inputs], Any], x: Inputs) -> dict[str, torch.Size]:
+    """The shapes of the outputs for x; none where f does not take it."""
+    try:
+        return {name: t.shape for name, t in named_tensors(f(x))}
+    except Exception:  # f need not take inputs of other sizes
+        return {}
 
 
 def _relabel(g: Tensor, keep: Tensor) -> Tensor:
@@ -112,7 +240,8 @@ class GraphPermutation(Action):
 
     Acts on `(x, edge_index, *edge_features)`, on dicts with these names and on PyG `Data`: node tensors have as many
     rows as there are nodes, tensors named `edge_*` (or placed after `edge_index`) as many as there are edges. On a
-    plain tensor (a model's output) it permutes the rows, or leaves a tensor without a row per node alone.
+    plain tensor (a model's output) it permutes the rows, or leaves a tensor without a row per node or edge alone. `check`
+    finds out which axes of an output stand for nodes or edges, pairs of nodes among them, by adding nodes and edges.
     """
 
     name = "graph-permutation"
@@ -137,23 +266,82 @@ class GraphPermutation(Action):
     def act(self, g: GroupElement, x: Inputs) -> Inputs:
         nodes, edges = g
         if isinstance(x, Tensor):
-            return x[nodes.to(x.device)] if x.dim() and x.shape[0] == nodes.numel() else x
-        if not any(_is_edge_index(name, t) for name, t in named_tensors(x)):
-            return map_tensors(lambda _, tensor: self.act(g, tensor), x)
-        seen_edges = False
+            rows = x.shape[0] if x.dim() else -1
+            table = nodes if rows == nodes.numel() else edges if rows == edges.numel() else None
+            return x if table is None else x[table.to(x.device)]
+        roles = iter(self._roles(x, nodes.numel(), edges.numel()))
 
-        def move(name: str, tensor: Tensor) -> Tensor:
-            nonlocal seen_edges
-            if _is_edge_index(name, tensor):
-                seen_edges = True
+        def move(_: str, tensor: Tensor) -> Tensor:
+            role = next(roles)
+            if role == "index":
                 return nodes.argsort().to(tensor)[tensor[:, edges.to(tensor.device)]]
-            of_nodes = tensor.dim() == 1 and not tensor.is_floating_point() and tensor.shape == nodes.shape  # `batch`
-            after = name.isdigit() and seen_edges and not of_nodes and tensor.shape[:1] == edges.shape
-            if name.startswith("edge") or after:
-                return tensor[edges.to(tensor.device)]
-            return tensor[nodes.to(tensor.device)] if tensor.dim() and tensor.shape[0] == nodes.numel() else tensor
+            if role is None:
+                return tensor
+            return tensor[(nodes if role == "nodes" else edges).to(tensor.device)]
 
         return map_tensors(move, x)
+
+    def _roles(self, x: Inputs, nodes: int, edges: int) -> list[str | None]:
+        """What the rows of each tensor of x stand for: nodes, edges, or neither; or that it is the list of edges."""
+        tensors = list(named_tensors(x))
+        graph = any(_is_edge_index(name, t) for name, t in tensors)
+        roles: list[str | None] = []
+        for name, tensor in tensors:
+            rows = tensor.shape[0] if tensor.dim() else -1
+            last = name.rpartition(".")[2]
+            # beside a list of edges, integers of the nodes are `batch`
+            whole = tensor.dim() == 1 and not tensor.is_floating_point() and rows == nodes
+            after = _is_position(name) and "index" in roles and not whole
+            if _is_edge_index(name, tensor):
+                roles.append("index")
+            elif rows == edges and (last.startswith("edge") or after or rows != nodes):
+                roles.append("edges" if edges or not graph else None)
+            else:
+                roles.append("nodes" if rows == nodes and not (last.startswith("edge") and graph) else None)
+        return roles
+
+    def resized(self, x: Inputs) -> Inputs | None:
+        """One node more without neighbors, two edges more from it to itself."""
+        if isinstance(x, Tensor):
+            return None
+        nodes, edges = self._counts(x)
+        if not nodes:
+            return None
+        roles = iter(self._roles(x, nodes, edges))
+
+        def grow(_: str, tensor: Tensor) -> Tensor:
+            role = next(roles)
+            if role == "index":
+                return torch.cat([tensor, tensor.new_full((2, 2), nodes)], 1)
+            if role == "nodes":
+                return torch.cat([tensor, tensor[-1:]])
+            return torch.cat([tensor, tensor[-1:], tensor[-1:]]) if role == "edges" and edges else tensor
+
+        grown = map_tensors(grow, x)
+        if is_graph_data(grown) and "num_nodes" in grown:
+            grown.num_nodes = nodes + 1
+        return grown
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        resized = source.resized(x)
+        if not isinstance(source, GraphPermutation) or resized is None or type(self).act is not GraphPermutation.act:
+            return self
+        (nodes, edges), sizes = self._counts(x), _sizes(f, resized)
+        axes: dict[str, tuple[tuple[int, int], ...]] = {}
+        for name, t in named_tensors(f(x)):
+            if _is_edge_index(name, t):
+                return self  # a graph: its parts are known by name
+            if len(sizes.get(name, ())) != t.dim():
+                if nodes == edges and t.dim() and t.shape[0] == nodes and not name.startswith("edge"):
+                    raise InputError(
+                        f"the output of shape {tuple(t.shape)} may have a row for each of {nodes} nodes or edges; give an "
+                        "example with another number of edges"
+                    )
+                return self
+            known = {(nodes, nodes + 1): 0, (edges, edges + 2): 1}
+            pairs = zip(t.shape, sizes[name], strict=True)
+            axes[name] = tuple((axis, known[pair]) for axis, pair in enumerate(pairs) if pair in known)
+        return AlongAxes(self, axes)
 
     def _counts(self, x: Inputs) -> tuple[int, int]:
         if isinstance(x, Tensor):
@@ -180,8 +368,12 @@ class GraphPermutation(Action):
                 yield ((swap, edges) if which == 0 else (nodes, swap)), x
 
 
+def _is_position(name: str) -> bool:
+    return name.lstrip("x").isdigit()
+
+
 def _is_edge_index(name: str, tensor: Tensor) -> bool:
-    named = name.endswith("edge_index") or name.lstrip("x").isdigit()
+    named = name.endswith("edge_index") or _is_position(name)
     return named and tensor.dim() == 2 and tensor.shape[0] == 2 and not tensor.is_floating_point()
 
 
@@ -195,7 +387,10 @@ class TimeShift(Action):
     name = "time-shift"
 
     def __init__(self, dim: int = 1) -> None:
-        self.dim = dim
+        self.dim = axis_number("dim", dim)
+
+    def fit(self, x: Inputs) -> None:
+        self._length(x)
 
     def _length(self, x: Inputs) -> int:
         for _, tensor in named_tensors(x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -12,27 +13,37 @@ from torch import Tensor
 
 from .._errors import InputError
 from ._actions import Action, GroupElement
-from ._inputs import Inputs, is_graph_data, map_tensors
+from ._inputs import Inputs, is_graph_data, map_tensors, named_tensors
 
 
 class _PointAction(Action):
     """An action on the trailing axis of size d of every real or complex tensor, or on `pos` of a PyG `Data`."""
 
     def __init__(self, d: int = 3) -> None:
-        if d < 1:
-            raise InputError(f"d must be at least 1, got {d}")
+        if isinstance(d, bool) or not isinstance(d, int) or d < 1:
+            raise InputError(f"d must be an integer of at least 1, got {d!r}")
         self.d = d
+
+    def _moves(self, tensor: Tensor) -> bool:
+        return (tensor.is_floating_point() or tensor.is_complex()) and tensor.shape[-1:] == (self.d,)
 
     def _map(self, function: Any, x: Inputs) -> Inputs:
         graph = is_graph_data(x)
 
         def apply(name: str, tensor: Tensor) -> Tensor:
-            numeric = tensor.is_floating_point() or tensor.is_complex()
-            if not numeric or tensor.shape[-1:] != (self.d,) or (graph and name != "pos"):
-                return tensor
-            return function(tensor)
+            return function(tensor) if self._moves(tensor) and (not graph or name == "pos") else tensor
 
         return map_tensors(apply, x)
+
+    def fit(self, x: Inputs) -> None:
+        graph = is_graph_data(x)
+        tensors = [(name, t) for name, t in named_tensors(x) if not graph or name == "pos"]
+        if not any(self._moves(t) for _, t in tensors):
+            given = ", ".join(f"{name} of {t.dtype} and shape {tuple(t.shape)}" for name, t in tensors) or "no pos"
+            raise InputError(
+                f"{self.name} in {self.d} dimensions needs a real or complex tensor whose last axis has size {self.d}, "
+                f"got {given}"
+            )
 
 
 class MatrixGroup(_PointAction):
@@ -46,6 +57,9 @@ class MatrixGroup(_PointAction):
     name = "matrix-group"
 
     def __init__(self, generators: Float[Tensor, "number d d"], word_length: int = 6) -> None:
+        if not isinstance(generators, Tensor) or generators.dim() != 3 or generators.shape[1] != generators.shape[2]:
+            given = tuple(generators.shape) if isinstance(generators, Tensor) else type(generators).__name__
+            raise InputError(f"generators must be a tensor of shape (number, d, d), got {given}")
         super().__init__(generators.shape[-1])
         letters = generators.double()
         if not bool((torch.linalg.det(letters).abs() > 1e-9).all()):
@@ -114,10 +128,13 @@ class Rotation(_PointAction):
             return
         if self.d < 2:
             return
-        # the half of a rotation, where it is unique: the polar factor of the mean with the identity
-        u, s, v = torch.linalg.svd(g + torch.eye(self.d, dtype=torch.float64))
-        if float(s.min()) > 1e-3:
-            yield u @ v, x
+        if bool((g == g.round()).all()):
+            return
+        for i, j in itertools.islice(itertools.combinations(range(self.d), 2), 10):
+            quarter = torch.eye(self.d, dtype=torch.float64)
+            quarter[[i, j]] = quarter[[j, i]] * torch.tensor([[-1.0], [1.0]], dtype=torch.float64)
+            yield quarter + 0.0, x  # no negative zeros
+            yield quarter @ quarter + 0.0, x
 
 
 class Orthogonal(Rotation):
@@ -134,8 +151,8 @@ class Reflection(_PointAction):
 
     def __init__(self, d: int = 3, axis: int = 0) -> None:
         super().__init__(d)
-        if not 0 <= axis < d:
-            raise InputError(f"axis must lie in 0..{d - 1}, got {axis}")
+        if isinstance(axis, bool) or not isinstance(axis, int) or not 0 <= axis < d:
+            raise InputError(f"axis must be an integer in 0..{d - 1}, got {axis!r}")
         self.axis = axis
 
     def sample(self, x: Inputs, generator: torch.Generator) -> int:
@@ -168,6 +185,8 @@ class Translation(_PointAction):
 
     def __init__(self, d: int = 3, scale: float = 1.0) -> None:
         super().__init__(d)
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise InputError(f"scale must be a positive number, got {scale!r}")
         self.scale = scale
 
     def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
@@ -189,9 +208,8 @@ class Translation(_PointAction):
         for i in range(self.d):
             single = torch.zeros_like(g)
             single[i] = g[i].abs().ceil() * g[i].sign()
-            if not torch.equal(single, g):
+            if bool(single.any()) and not torch.equal(g, g.round()):
                 yield single, x
-        yield g / 2, x
 
 
 class Euclidean(_PointAction):
@@ -237,6 +255,7 @@ class Euclidean(_PointAction):
         if not torch.equal(rotation, self.linear.identity(x)):
             yield (self.linear.identity(x), shift), x
         yield from (((smaller, shift), x) for smaller, _ in self.linear.shrink(rotation, x))
+        yield from (((rotation, smaller), x) for smaller, _ in self.shift.shrink(shift, x))
 
 
 class _Turning(Euclidean):
@@ -273,9 +292,9 @@ class Scaling(_PointAction):
         return self._map(lambda t: t * g, x)
 
     def shrink(self, g: float, x: Inputs) -> Iterator[tuple[float, Inputs]]:
-        if g != 2.0:
+        if g not in (2.0, 0.5):
             yield 2.0, x
-        yield math.sqrt(g), x
+            yield 0.5, x
 
 
 class SignFlip(_PointAction):

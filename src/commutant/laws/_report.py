@@ -8,76 +8,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from ._inputs import Inputs, named_tensors
+from ._compare import Comparison
+from ._inputs import Inputs, named_leaves, named_tensors
 
 Status: TypeAlias = Literal["holds", "vacuous", "unresolved", "broken"]
 
-_ROUNDING = 32.0  # roundings of the largest output value that an honest computation may be off by
 _PASTE = 240  # numbers that a witness prints in full
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How far apart the two sides of a law are, for one input and one group element."""
-
-    relative: float
-    """Largest difference over the output's variation (infinite where the output does not vary but the sides differ)."""
-    resolution: float
-    """The smallest relative difference that rounding of the largest value would let one see."""
-    nan: bool
-    mismatch: str | None
-    varies: bool
-
-    @classmethod
-    def of(cls, left: Any, right: Any, *, scale: dict[str, Tensor]) -> Comparison:
-        for side in (left, right):
-            if isinstance(side, Exception):
-                said = f"one side raised {type(side).__name__}: {side}"
-                return cls(float("inf"), 0.0, False, said, True)
-        a, b = list(named_tensors(left)), list(named_tensors(right))
-        if [t.shape for _, t in a] != [t.shape for _, t in b]:
-            shapes = [", ".join(str(tuple(t.shape)) for _, t in side) for side in (a, b)]
-            return cls(float("inf"), 0.0, False, f"the left side has shape {shapes[0]}, the right {shapes[1]}", True)
-        if [name for name, _ in a] != [name for name, _ in b]:
-            names = [", ".join(name for name, _ in side) for side in (a, b)]
-            return cls(float("inf"), 0.0, False, f"the left side holds {names[0]}, the right {names[1]}", True)
-        worst, resolution, nan, varies = 0.0, 0.0, False, False
-        for (name, s), (_, t) in zip(a, b, strict=True):
-            if not s.numel():
-                continue
-            nan = nan or bool(s.isnan().any() or t.isnan().any())
-            wide = torch.complex128 if s.is_complex() else torch.float64
-            s_wide, t_wide = s.to(wide), t.to(wide)
-            difference = torch.where(s_wide == t_wide, 0.0, (s_wide - t_wide).abs())
-            gap = channel_max(difference.nan_to_num(nan=float("inf"), posinf=float("inf")))
-            size = scale.get(name, torch.zeros(()))
-            if size.numel() != gap.numel():  # sizes vary from draw to draw: one scale for the whole tensor
-                gap, size = gap.max()[None], size.square().mean().sqrt()[None]
-            finite = channel_max(torch.where(s_wide.isfinite(), s_wide.abs(), 0.0))
-            eps = torch.finfo(s.dtype).eps if s.dtype.is_floating_point or s.dtype.is_complex else 0.0
-            rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, what it sums is wider
-            floor = rounding * eps * (finite if finite.numel() == gap.numel() else finite.max()[None])
-            alive = size > floor / rounding
-            varies = varies or bool(alive.any())
-            if bool((gap[~alive] > floor.expand_as(gap)[~alive]).any()) or (eps == 0.0 and bool((gap > 0).any())):
-                worst = float("inf")
-            if bool(alive.any()):
-                worst = max(worst, float((gap[alive] / size[alive]).max()))
-                resolved = float((floor.expand_as(gap)[alive] / size[alive]).max())
-                resolution = max(resolution, resolved)
-        return cls(worst, resolution, nan, None, varies)
-
-    @property
-    def kind(self) -> str:
-        """What sort of failure this is; a witness is shrunk within one sort."""
-        return "mismatch" if self.mismatch else "nan" if self.nan else "residual"
-
-    def allowed(self, tolerance: float) -> float:
-        return max(tolerance, self.resolution)
-
-    @property
-    def badness(self) -> float:
-        return float("inf") if self.nan or self.mismatch else self.relative
 
 
 @dataclass(frozen=True)
@@ -155,14 +91,16 @@ class LawReport:
         if self.status == "vacuous":
             why = (
                 "the output does not depend on the input"
-                if not self.varies
+                if self.moved
                 else "no drawn group element or choice changes this input"
             )
             return f"{self.law} holds only vacuously: {why}, so {self.formula} says nothing."
         if self.status == "unresolved":
+            hidden = max(self.resolution, self.worst)
+            what = f"differences below {hidden:.1e} of the output's variation" if hidden else "whether the output varies"
             return (
-                f"{self.law} can't be decided: rounding hides differences below {self.resolution:.1e} of the output's "
-                f"variation (tolerance {self.tolerance:.0e}); check in float64."
+                f"{self.law} can't be decided: rounding hides {what} (tolerance {self.tolerance:.0e}); check in float64 "
+                "throughout."
             )
         assert self.witness is not None
         comparison = self.witness.comparison
@@ -171,7 +109,7 @@ class LawReport:
         elif comparison.nan:
             how = "NaN in the output"
         elif self.worst == float("inf"):
-            how = "the two sides differ although the output does not vary with the input"
+            how = "the two sides differ where the output does not vary with the input"
         else:
             how = f"the two sides differ by {self.worst:.2g} of the output's variation (tolerance {self.tolerance:.0e})"
         culprit = f" The first submodule to break it is {self.culprit!r}." if self.culprit else ""
@@ -190,17 +128,12 @@ class LawReport:
             [
                 self.sentence,
                 "",
-                "# smallest witness found",
+                f"# smallest witness found{_size(self.witness.comparison)}",
                 self.witness.code,
                 f"# left side:  {left}",
                 f"# right side: {right}",
             ]
         )
-
-
-def channel_max(tensor: Tensor) -> Tensor:
-    """The maximum over all axes but the last; over all of a tensor without an axis of channels."""
-    return tensor.flatten(0, -2).amax(0) if tensor.dim() > 1 else tensor.max()[None]
 
 
 def _assignment(name: str, tensor: Tensor) -> str:
@@ -238,6 +171,19 @@ def _element_code(g: Any) -> list[str]:
 
 
 def _preview(side: Any) -> str:
-    values = torch.cat([t.flatten().double() for _, t in named_tensors(side)] or [torch.empty(0)])
-    shown = ", ".join(f"{v:.6g}" for v in values[:6].tolist())
-    return f"[{shown}{', ...' if values.numel() > 6 else ''}]"
+    values: list[str] = []
+    for _, leaf in named_leaves(side):
+        if not isinstance(leaf, Tensor):
+            values.append(repr(leaf))
+            continue
+        flat = leaf.flatten()[:7].tolist()
+        values += [f"{v:.6g}" if isinstance(v, int | float) else str(v) for v in flat]
+        if len(values) > 6:
+            break
+    return f"[{', '.join(values[:6])}{', ...' if len(values) > 6 else ''}]"
+
+
+def _size(comparison: Comparison) -> str:
+    if comparison.kind != "residual" or comparison.relative == float("inf"):
+        return ""
+    return f", where the sides differ by {comparison.relative:.2g} of the output's variation"

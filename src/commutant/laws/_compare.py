@@ -1,0 +1,292 @@
+"""How far apart the two sides of a law are, measured against how much each part of the output varies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ._inputs import named_leaves
+from ._outputs import wide
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+"""The largest residual, relative to how much the output varies, that counts as rounding."""
+
+_ROUNDING = 32.0  # roundings of the largest output value that an honest computation may be off by
+_DEAD = 1000.0  # in float64, a channel that varies less than so many times what rounding does is rounding alone
+_DOUBTFUL = 32.0  # the same in lower precisions, where only a second look can tell
+
+Verdict = Literal["ok", "broken", "rounding", "silent"]
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by name."""
+    return dict(named_leaves(tree))
+
+
+class Spread:
+    """How much every number of an output varies with the input: root mean squares over pairs of inputs."""
+
+    def __init__(self) -> None:
+        self.constants = False
+        """Whether a part that is no tensor differed."""
+        self._sums: dict[str, list[tuple[Tensor, int]]] = {}
+        self._scales: dict[tuple[str, torch.Size], tuple[Tensor, Tensor]] = {}
+
+    def add(self, a: Any, b: Any) -> None:
+        """Count the difference between two outputs."""
+        self._scales.clear()
+        others = leaves(b)
+        for name, s in leaves(a).items():
+            t = others.get(name)
+            if not (isinstance(s, Tensor) and isinstance(t, Tensor)):
+                self.constants = self.constants or not _same_constant(s, t)
+            elif s.shape == t.shape and s.numel():
+                self._add(name, _differ(wide(s), wide(t)) / 2**0.5)
+
+    def _add(self, name: str, difference: Tensor) -> None:
+        sums = self._sums.setdefault(name, [])
+        for i, (total, count) in enumerate(sums):
+            if total.shape == difference.shape:
+                sums[i] = torch.hypot(total, difference), count + 1
+                return
+        sums.append((difference, 1))
+
+    def scale(self, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The variation of a part, which broadcasts over `like`: of each number at its slices, and of each channel.
+
+        Which axis holds the channels is not known: the first is the smallest of the number's own variation and that of
+        its slices along every axis, the second the smallest of the slices that are known to be no single samples.
+        """
+        key = name, like.shape
+        if key not in self._scales:
+            self._scales[key] = self._scale(name, like)
+        return self._scales[key]
+
+    def _scale(self, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        entries = [(total / count**0.5, count) for total, count in self._sums.get(name, [])]
+        if not entries:
+            return like.new_zeros(()), like.new_zeros(())
+        everything = _root_mean([(rms(values), count) for values, count in entries])
+        tight = [values for values, _ in entries if values.shape == like.shape]
+        coarse = []
+        for axis in range(like.dim()):
+            fitting = [
+                (rms(values, axis), count)
+                for values, count in entries
+                if values.dim() == like.dim() and values.shape[axis] == like.shape[axis]
+            ]
+            if fitting:
+                view = [1] * like.dim()
+                view[axis] = -1
+                tight.append(_root_mean(fitting).view(view))
+                if axis in channel_axes(like):
+                    coarse.append(tight[-1])
+        return reduce(torch.minimum, tight or [everything]), reduce(torch.minimum, coarse or [everything])
+
+
+def channel_axes(like: Tensor) -> list[int]:
+    """The axes that may hold channels: the last, and the second of images."""
+    return sorted({like.dim() - 1, 1}) if like.dim() > 2 else [1] if like.dim() == 2 else []
+
+
+def rms(values: Tensor, axis: int | None = None) -> Tensor:
+    """Root mean square of non-negative values, or of each slice along an axis; safe from overflow."""
+    over = list(range(values.dim())) if axis is None else [i for i in range(values.dim()) if i != axis]
+    if not over:
+        return values
+    largest = values.amax(over, keepdim=True)
+    safe = torch.where(largest > 0, largest, 1.0)
+    return ((values / safe).square().mean(over, keepdim=True).sqrt() * largest).squeeze(over)
+
+
+def _root_mean(parts: list[tuple[Tensor, int]]) -> Tensor:
+    total = sum(count for _, count in parts)
+    return reduce(torch.hypot, [value * (count / total) ** 0.5 for value, count in parts])
+
+
+def _largest(gap: Tensor, scale: Tensor, where: Tensor) -> float:
+    where = where & (scale > 0)
+    return float((gap[where] / scale[where]).max()) if bool(where.any()) else 0.0
+
+
+def channel_max(tensor: Tensor) -> Tensor:
+    """The largest value of the channel that each number belongs to; it broadcasts over the tensor."""
+    axes = channel_axes(tensor)
+    if not axes:
+        return tensor.max()
+    others = [[i for i in range(tensor.dim()) if i != axis] for axis in axes]
+    return reduce(torch.minimum, [tensor.amax(over, keepdim=True) for over in others])
+
+
+def channel_rms(tensor: Tensor) -> Tensor:
+    """The root mean square of the channel that each number belongs to; it broadcasts over the tensor."""
+    axes = channel_axes(tensor)
+    if not axes:
+        return rms(tensor)
+    views = [[-1 if i == axis else 1 for i in range(tensor.dim())] for axis in axes]
+    return reduce(torch.minimum, [rms(tensor, axis).view(view) for axis, view in zip(axes, views, strict=True)])
+
+
+def _differ(s: Tensor, t: Tensor) -> Tensor:
+    """|s - t| with 0 where either is not finite, and the largest number where the difference overflows."""
+    difference = (s - t).abs()
+    finite = s.isfinite() & t.isfinite()
+    return torch.where(finite, difference.clamp(max=torch.finfo(torch.float64).max), 0.0)
+
+
+@dataclass
+class Noise:
+    """By how much rounding of the input moves each number of the two sides."""
+
+    factor: float
+    """How many times as much the sides may differ by rounding alone."""
+    final: bool
+    """Whether no higher precision remains to look again."""
+    most: dict[str, Tensor] = field(default_factory=dict)
+    """The largest change of each number."""
+    usual: dict[str, Tensor] = field(default_factory=dict)
+    """The root mean square change of each channel, the smallest over the probes."""
+
+    def add(self, sides: tuple[Any, Any], moved: tuple[Any, Any]) -> None:
+        """Count the differences between sides at an input and at the same with other roundings."""
+        before, after = [leaves(side) for side in sides], [leaves(side) for side in moved]
+        for name, s in before[0].items():
+            four = [tree.get(name) for tree in (*before, *after)]
+            if not all(isinstance(t, Tensor) and t.shape == s.shape for t in four) or not s.numel():
+                continue
+            left, right, left_moved, right_moved = (wide(t) for t in four if t is not None)
+            change = torch.maximum(_differ(left, left_moved), _differ(right, right_moved))
+            self.most[name] = torch.maximum(self.most.get(name, change), change)
+            usual = channel_rms(change)
+            self.usual[name] = torch.minimum(self.usual.get(name, usual), usual)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far apart the two sides of a law are, for one input and one group element."""
+
+    relative: float
+    """Largest difference over the output's variation (infinite where the output does not vary but the sides differ)."""
+    resolution: float = 0.0
+    """The smallest relative difference that rounding of the largest value would let one see."""
+    nan: bool = False
+    mismatch: str | None = None
+    varies: bool = True
+    verdict: Verdict = "broken"
+    """`rounding` where rounding of the input explains the difference, `silent` where the output does not feel it."""
+
+    @classmethod
+    def of(cls, left: Any, right: Any, spread: Spread, limit: float, noise: Noise | None = None) -> Comparison:
+        """Compare two sides; without a measurement of the noise, every difference above the limit is broken."""
+        for side in (left, right):
+            if isinstance(side, Exception):
+                first = next(iter(str(side).splitlines()), "")
+                return cls(float("inf"), mismatch=f"one side raised {type(side).__name__}: {first}")
+        a, b = leaves(left), leaves(right)
+        if (mismatch := _mismatch(a, b)) is not None:
+            return cls(float("inf"), mismatch=mismatch)
+        parts = [
+            _compare(name, s, b[name], spread, limit, noise)
+            for name, s in a.items()
+            if isinstance(s, Tensor) and s.numel()
+        ]
+        order: tuple[Verdict, ...] = ("broken", "silent", "rounding")
+        found = next((verdict for verdict in order if any(part.verdict == verdict for part in parts)), "ok")
+        return cls(
+            max((part.relative for part in parts if part.verdict == found), default=0.0),
+            max((part.resolution for part in parts), default=0.0),
+            any(part.nan for part in parts),
+            None,
+            spread.constants or any(part.varies for part in parts),
+            found,
+        )
+
+    @property
+    def broken(self) -> bool:
+        """Whether the sides differ by more than is allowed."""
+        return self.verdict != "ok"
+
+    @property
+    def kind(self) -> str:
+        """What sort of failure this is; a witness is shrunk within one sort."""
+        return "mismatch" if self.mismatch else "nan" if self.nan else "residual"
+
+    @property
+    def badness(self) -> float:
+        return float("inf") if self.nan or self.mismatch else self.relative
+
+
+def _mismatch(a: dict[str, Any], b: dict[str, Any]) -> str | None:
+    shapes = [
+        sorted((name, tuple(t.shape)) for name, t in side.items() if isinstance(t, Tensor) and t.shape)
+        for side in (a, b)
+    ]
+    if a.keys() != b.keys():
+        return f"the left side holds {', '.join(a)}, the right {', '.join(b)}"
+    for name, s in a.items():
+        t = b[name]
+        if isinstance(s, Tensor) and isinstance(t, Tensor):
+            if s.shape != t.shape:
+                shown = [", ".join(str(shape) for _, shape in side) or "()" for side in shapes]
+                return f"the left side has shape {shown[0]}, the right {shown[1]}"
+        elif not _same_constant(s, t):
+            return f"{name} is {_short(s)} on the left side and {_short(t)} on the right"
+    return None
+
+
+def _same_constant(s: Any, t: Any) -> bool:
+    return type(s) is type(t) and bool(s == t)
+
+
+def _short(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)[:60]
+
+
+def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, noise: Noise | None) -> Comparison:
+    left, right = wide(s), wide(t)
+    same = s == t if s.dtype == t.dtype and not s.is_complex() else left == right
+    gap = torch.where(same, 0.0, (left - right).abs()).nan_to_num(nan=float("inf"), posinf=float("inf"))
+    nan = bool(left.isnan().any() or right.isnan().any())
+    whole = not (s.is_floating_point() or s.is_complex())
+    if whole:
+        gap = torch.where(same, 0.0, gap.clamp(min=1.0))  # of integers that float64 can't tell apart
+    eps = 0.0 if whole else torch.finfo(s.dtype).eps
+    rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, what it sums is wider
+    tight, coarse = (scale.to(gap.device) for scale in spread.scale(name, left))
+    size = torch.where(left.isfinite(), left.abs(), 0.0)
+    floor, excused = rounding * eps * channel_max(size), rounding * eps * size
+    alive, varying = tight > excused / rounding, coarse > floor / rounding
+    if noise is not None and name in noise.most and noise.most[name].shape == gap.shape:
+        most, live = channel_max(noise.most[name]), coarse > (_DEAD if noise.final else _DOUBTFUL) * noise.usual[name]
+        varying = varying & live
+        if noise.final:
+            alive, excused = alive & live, torch.where(live, excused, torch.maximum(floor, noise.factor * most))
+    else:
+        most = torch.full_like(gap, -1.0)  # not measured
+    alive, varying, tight, coarse, excused, most = (
+        v.expand_as(gap) for v in (alive, varying, tight, coarse, excused, most)
+    )
+    over = (gap > excused) & (~alive | (gap > (0.0 if whole else limit) * tight))
+    resolution = float((floor / coarse).expand_as(gap)[varying].max()) if bool(varying.any()) else 0.0
+    beyond = over & (gap > (0.0 if noise is None else noise.factor) * most)
+    verdict: Verdict = "ok"
+    shown = torch.ones_like(over)
+    kinds: tuple[tuple[Verdict, Tensor], ...] = (
+        ("broken", beyond & (most != 0)),
+        ("silent", beyond),
+        ("rounding", over),
+    )
+    for kind, where in kinds:
+        if bool(where.any()):
+            shown, verdict = where, kind
+            break
+    worst = _largest(gap, coarse, varying & shown)
+    if bool((over & shown & ~varying & ~alive).any()):
+        worst = float("inf")
+    elif worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
+        worst = _largest(gap, tight, alive & over & shown) or float("inf")
+    return Comparison(worst, resolution, nan, None, bool(varying.any()), "broken" if nan else verdict)

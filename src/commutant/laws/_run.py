@@ -1,0 +1,192 @@
+"""Evaluate the sides of a law: same random numbers each time, nothing changed for good, failures told apart."""
+
+from __future__ import annotations
+
+import copy
+import random
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._errors import InputError
+from ._actions import GroupElement
+from ._compare import TOLERANCE, Noise
+from ._explore import perturb
+from ._inputs import Inputs, map_tensors, named_tensors
+from ._laws import Function, Law
+from ._outputs import as_tree
+
+_DRAWS = 8
+_TRAINING_STAGES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+class FunctionFailed(Exception):
+    """The function itself fails on an input; `__cause__` says how."""
+
+
+class Run:
+    """A law about a function, ready to be evaluated."""
+
+    def __init__(self, law: Law, f: Function, seed: int) -> None:
+        self.law, self.seed = law, seed
+        self.original = f
+        owner = getattr(f, "__self__", None)  # of a method of a module
+        self.module = f if isinstance(f, nn.Module) else owner if isinstance(owner, nn.Module) else None
+        self.f = self._call(f)
+        self._failure: BaseException | None = None
+        self._settled = False
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Seed all random numbers; put them and the module's buffers back afterwards."""
+        modules = [] if self.module is None else list(self.module.modules())
+        buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (user code draws from it)
+        devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        try:
+            self._seed(bool(devices))
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            torch.set_rng_state(states[2])
+            for i, state in enumerate(devices):
+                torch.cuda.set_rng_state(state, i)
+            with torch.no_grad():
+                for module, name, buffer, old in buffers:
+                    module._buffers[name] = buffer.copy_(old)
+
+    def _seed(self, devices: bool) -> None:
+        random.seed(self.seed)
+        np.random.seed(self.seed % 2**32)  # noqa: NPY002
+        torch.default_generator.manual_seed(self.seed)  # torch.manual_seed formats the stack for devices not in use
+        if devices:
+            torch.cuda.manual_seed_all(self.seed)
+
+    def _call(self, f: Function) -> Function:
+        def frozen_call(*args: Any, **kwargs: Any) -> Any:
+            with self.frozen():  # what f changes in place are copies
+                try:
+                    out = f(*_copy(list(args)), **_copy(kwargs))
+                except (Exception, SystemExit) as error:
+                    self._failure = error
+                    raise
+            return as_tree(out)
+
+        frozen_call.__wrapped__ = f  # type: ignore[attr-defined]
+        frozen_call.freeze = self._call  # type: ignore[attr-defined]
+        return frozen_call
+
+    def settle(self, x: Inputs) -> None:
+        """Let the law find out what the axes of inputs and outputs stand for."""
+        if not self._settled:
+            law = self._evaluate(lambda: self.law.settle(self.f, x))
+            self._settled, self.law = law is not self.law, law
+
+    def draw(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> tuple[GroupElement, bool]:
+        """A draw of the law and whether it changes anything; a few tries avoid the neutral element."""
+
+        def attempt() -> tuple[GroupElement, bool]:
+            for _ in range(_DRAWS):
+                g = self.law.draw_for(x, generator, trial, trials)
+                if self.law.moves(x, g):
+                    return g, True
+            return g, False
+
+        return self._evaluate(attempt)  # type: ignore[no-any-return]
+
+    def sides(self, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
+        """Both sides, or the exception that f raised on one of them although it takes x itself."""
+        try:
+            left, right = _detached(self._evaluate(lambda: self.law.sides(self.f, x, g)))
+        except FunctionFailed as failed:
+            error = failed.__cause__
+            self._evaluate(lambda: self.law.plain(self.f, x))
+            return error, error
+        return left, right
+
+    def value(self, x: Inputs, g: GroupElement) -> Any:
+        """The left side."""
+        return _detached(self._evaluate(lambda: self.law.value(self.f, x, g)))
+
+    def _evaluate(self, compute: Any) -> Any:
+        self._failure = None
+        try:
+            return compute()
+        except (Exception, SystemExit) as error:
+            if error is self._failure:
+                raise FunctionFailed from error
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.law!r} does not fit this input and output: {type(error).__name__}: {error} (the function itself "
+                "did not fail)"
+            ) from error
+
+    def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype, final: bool) -> Noise:
+        """By how much roundings of the input in `dtype` move the two sides."""
+        eps = torch.finfo(dtype).eps
+        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0), final)
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(2):
+            try:
+                noise.add(sides, self.sides(perturb(x, eps, generator), g))
+            except (FunctionFailed, InputError):
+                break
+        return noise
+
+    def in_double(self) -> Run | None:
+        """The same with the module in float64, where it can be copied."""
+        f = self.original
+        try:
+            if isinstance(f, nn.Module):
+                f = copy.deepcopy(f).double()
+            elif self.module is not None:
+                f = types.MethodType(f.__func__, copy.deepcopy(self.module).double())  # type: ignore[attr-defined]
+        except Exception:  # a module may refuse to be copied in many ways
+            return None
+        return Run(self.law, f, self.seed)
+
+    @property
+    def training(self) -> bool:
+        """Whether a stage that mixes samples or draws random numbers is in training mode."""
+        stages = () if self.module is None else (m for m in self.module.modules() if isinstance(m, _TRAINING_STAGES))
+        return any(stage.training for stage in stages)
+
+
+def double(x: Inputs) -> Inputs:
+    """Inputs in float64."""
+
+    def widen(_: str, tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(torch.complex128)
+        return tensor.double() if tensor.is_floating_point() else tensor
+
+    return map_tensors(widen, x)
+
+
+def lowest_precision(run: Run, x: Inputs, sides: tuple[Any, Any]) -> torch.dtype:
+    """The dtype of the largest tolerance among inputs, outputs and parameters."""
+    tensors = [t for tree in (x, *sides) for _, t in named_tensors(tree)]
+    if run.module is not None:
+        tensors += list(run.module.parameters())
+    dtypes = {t.dtype.to_real() if t.is_complex() else t.dtype for t in tensors}
+    return max((d for d in dtypes if d.is_floating_point), key=tolerance_of, default=torch.float64)
+
+
+def tolerance_of(dtype: torch.dtype) -> float:
+    """The tolerance of a dtype; eight roundings for those without one of their own."""
+    return TOLERANCE.get(dtype, 8 * torch.finfo(dtype).eps)
+
+
+def _copy(x: Inputs) -> Inputs:
+    return map_tensors(lambda _, t: t.clone(), x)
+
+
+def _detached(x: Any) -> Any:
+    return map_tensors(lambda _, t: t.detach(), x)
