@@ -1,5 +1,6 @@
 """The house itself: what an import loads, what is documented, whether published figures are the recorded ones."""
 
+import ast
 import inspect
 import json
 import subprocess
@@ -62,6 +63,19 @@ def test_files_stay_short():
     for path in (ROOT / "src").rglob("*.py"):
         lines = len(path.read_text().splitlines())
         assert lines <= 400, f"{path} has {lines} lines"
+
+
+def test_text_is_read_and_written_as_utf8():
+    """Whatever the locale: `read_text()` alone takes the encoding of the machine."""
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+            binary = name == "open" and any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in node.args)
+            stated = any(k.arg == "encoding" for k in getattr(node, "keywords", ()))
+            if name in ("read_text", "write_text") or (name == "open" and ast.unparse(node.func) in ("open", "path.open")):
+                found += [] if stated or binary else [f"{path.relative_to(ROOT)}:{node.lineno}"]
+    assert not found, f"give encoding='utf-8': {found}"
 
 
 def test_the_wheel_installs_and_every_room_imports(tmp_path):

@@ -63,9 +63,8 @@ class _DoesNotCompile(Exception):
 def _processor() -> bytes:
     """What the code is compiled for: a cache folder may be shared between machines."""
     try:
-        flags = next(
-            line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("flags", "Feat"))
-        )
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Feat")))
     except (OSError, StopIteration):
         flags = platform.processor()
     return f"{platform.machine()} {platform.system()} {flags}".encode()

@@ -120,8 +120,10 @@ class Checkpoint(Mapping[str, Tensor]):
                 count += sum(value.numel() for value in tensors.values())
                 save_file(tensors, str(partial[places[file]]), metadata)
             if self.index is not None:
-                text = _with_sizes(self.index.read_text(), {"total_size": size, "total_parameters": count})
-                partial[places[self.index]].write_text(text)
+                text = _with_sizes(
+                    self.index.read_text(encoding="utf-8"), {"total_size": size, "total_parameters": count}
+                )
+                partial[places[self.index]].write_text(text, encoding="utf-8")
             for file, place in copies.items():
                 partial[place].write_bytes(file.read_bytes())
             for place, written in partial.items():
@@ -161,7 +163,9 @@ def _files(path: Path) -> tuple[list[Path], Path | None]:
         raise InputError(f"there is no file {path}")
     if path.suffix == ".json":
         try:
-            names = sorted({Path(str(name)) for name in json.loads(path.read_text())["weight_map"].values()})
+            names = sorted(
+                {Path(str(name)) for name in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
+            )
         except (ValueError, KeyError, AttributeError, TypeError):
             raise InputError(f"{path} is no index of safetensors shards") from None
         if odd := [name for name in names if name.is_absolute() or ".." in name.parts]:
