@@ -208,6 +208,7 @@ class ParallelRecurrence(nn.Module):
         own = pre[..., : cell.gates, :] if self.output_gates else pre
         recurrent = weights[: cell.recurrent]
         h_0 = h_0.to(pre.dtype)
+        info: SolveInfo | Fused
         if group is None and is_written() and fused_method(self.cell_name, own, self.solver) is None:
             states = solve_operator(own, recurrent, h_0, self.cell_name, self.solver)
             info = SolveInfo("operator", 0, 0.0, 0.0, True)
