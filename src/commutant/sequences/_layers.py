@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .._errors import InputError
-from ..kernels import Fused
+from ..kernels import Fused, fused_method
+from ._exported import is_written, solve_operator
 from ._find import METHODS, SolveInfo, widened
 from ._gated import CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
@@ -206,8 +207,15 @@ class ParallelRecurrence(nn.Module):
         pre, weights = self._gates(x, suffix)
         own = pre[..., : cell.gates, :] if self.output_gates else pre
         recurrent = weights[: cell.recurrent]
-        states, info = solve_gated(self.cell_name, own, h_0.to(pre.dtype), recurrent, self.solver, group)
-        before = torch.cat([h_0[None].to(states.dtype), states[:-1]]) if self.output_gates else states
+        h_0 = h_0.to(pre.dtype)
+        info: SolveInfo | Fused
+        if group is None and is_written() and fused_method(self.cell_name, own, self.solver) is None:
+            states = solve_operator(own, recurrent, h_0, self.cell_name, self.solver)
+            info = SolveInfo("operator", 0, 0.0, 0.0, True)
+        else:
+            states, info = solve_gated(self.cell_name, own, h_0, recurrent, self.solver, group)
+        # sliced last: a graph with a dynamic number of steps must not ask whether all but one of them are one
+        before = torch.cat([h_0[None].to(states.dtype), states])[:-1] if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
 
     def _gates(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
@@ -302,4 +310,6 @@ class _Clip(torch.autograd.Function):
 
 def clip_weights(weight: Tensor, limit: float) -> Tensor:
     """Clip recurrent weights; one at or beyond its limit still trains back inside."""
+    if torch.jit.is_tracing():  # TorchScript cannot save a function of Python
+        return weight.clamp(-limit, limit)
     return _Clip.apply(weight, limit)

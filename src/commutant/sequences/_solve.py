@@ -76,6 +76,10 @@ def solve_recurrence(
         >>> h.shape, info.converged
         (torch.Size([3, 500, 2]), True)
     """
+    if torch.jit.is_tracing():
+        raise InputError(
+            "torch.jit.trace would fix the number of steps of a recurrence; use torch.export or torch.compile"
+        )
     leaves = x if isinstance(x, tuple) else (x,)
     tensors = (*leaves, h0, *(params if isinstance(params, tuple) else (None,)))
     if not all(isinstance(t, Tensor) for t in tensors):
@@ -86,6 +90,14 @@ def solve_recurrence(
     _check(leaves, h0, method, on_fail)
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
+    if torch.compiler.is_exporting():  # nothing can be probed: the graph holds the plain loop
+        out = loop(
+            StepCell(step, "dense", h0.dim() - 1, tuple(t.dim() - 2 for t in leaves)),
+            tuple(t.transpose(0, 1) for t in leaves),
+            h0,
+            params,
+        )
+        return out.transpose(0, 1), SolveInfo("sequential", 0, 0.0, 0.0, True)
 
     def probe() -> Structure:
         _probe_rows(step, leaves, h0, params, method)

@@ -50,6 +50,8 @@ class SparseRecurrence(nn.Module):
             h_0: The same under the name that the other layers of this room use.
         """
         x, h_0 = input, only_one(hx, h_0)
+        if torch.jit.is_tracing():
+            raise InputError("torch.jit.trace would fix the number of steps of a sparse layer; use torch.compile")
         if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
             said = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x must have 3 axes, none empty, and {self.input_size} features, got {said}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError, require
 from ._block import CELLS, BlockState, RNNBlock
-from ._find import METHODS
+from ._find import METHODS as _METHODS
 from ._layers import State
 
 _hf: Any = require("transformers", "hf")
@@ -63,8 +63,8 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
             raise InputError(f"num_heads must divide hidden_size, got {num_heads} and {hidden_size}")
         if cell not in CELLS:
             raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        if solver not in METHODS:
-            raise InputError(f"solver must be one of {', '.join(METHODS)}, got {solver!r}")
+        if solver not in _METHODS:
+            raise InputError(f"solver must be one of {', '.join(_METHODS)}, got {solver!r}")
         if a_max is not None and not (_is_number(a_max) and a_max > 0):
             raise InputError(f"a_max must be a positive number or None, got {a_max!r}")
         if not _is_number(initializer_range) or initializer_range < 0:
