@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..algebra._blend import blend
@@ -161,7 +162,7 @@ class SRU(ParallelRecurrence):
     output_weights = 1
 
     def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
-        p_r, p_s = pre.unbind(-2)
+        p_r, p_s = torch.unbind(pre, -2)
         return blend(p_s, states, p_r + weights[0] * before)
 
 
