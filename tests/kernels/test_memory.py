@@ -36,7 +36,7 @@ def run(request, monkeypatch):
 @pytest.fixture
 def every(request):
     """The interpreter of Triton is slow: it sees one case in so many."""
-    return 7 if request.node.callspec.params["run"] == "triton" else 1
+    return 29 if request.node.callspec.params["run"] == "triton" else 1
 
 
 def grid(every=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..algebra._blend import blend
@@ -164,7 +165,7 @@ class SRU(ParallelRecurrence):
     output_weights = 1
 
     def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
-        p_r, p_s = pre.unbind(-2)
+        p_r, p_s = torch.unbind(pre, -2)
         # under autocast the weight keeps its own dtype, wider than that of the gates
         logit = (p_r + weights[0] * before).to(states.dtype)
         return blend(p_s.to(states.dtype), states, logit)
