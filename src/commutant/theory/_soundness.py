@@ -81,7 +81,7 @@ def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Mod
     if operation is sum_of:
         if not (_fresh(node.args[0], module) or _fresh(node.args[1], module)):
             raise InputError(f"{node.name} adds two values of which neither ends in a layer: they are not independent")
-        widths = {value.features for value in taken} - {None}
+        widths = {value.features for value in taken if value.features is not None}
         if len(widths) > 1:
             raise InputError(f"{node.name} adds values of {' and '.join(map(str, sorted(widths)))} features")
 
