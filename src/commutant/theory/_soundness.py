@@ -116,6 +116,8 @@ def input_features(graph: fx.Graph, module: nn.Module) -> int | None:
 def need_no_hooks(module: nn.Module) -> None:
     """Check that nothing changes the values of a module where tracing does not see it."""
     for name, part in module.named_modules():
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in part._parameters.values()):
+            raise InputError(f"{name or type(part).__name__} has no weights yet: run the module on one batch first")
         if part._forward_hooks or part._forward_pre_hooks:
             raise InputError(
                 f"{name or type(part).__name__} has forward hooks, which tracing does not follow: remove them first"
