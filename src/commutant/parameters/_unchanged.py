@@ -89,7 +89,7 @@ def called_with(
 
 def _lazy(part: nn.Module) -> bool:
     tensors = (*part._parameters.values(), *part._buffers.values())
-    return any(isinstance(t, nn.parameter.UninitializedTensorMixin) for t in tensors)
+    return any(isinstance(t, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer) for t in tensors)
 
 
 def _containers(part: nn.Module) -> list[tuple[Any, Any]]:
