@@ -90,3 +90,15 @@ def test_deriving_symmetries_leaves_shared_modules_as_they_were(kind):
     assert_same(model, before)
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_what_a_module_collects_is_restored_and_a_lazy_one_keeps_its_weights():
+    model = nn.Sequential(nn.LazyLinear(3))
+    model.seen, model.cache = [1], {"a": 1}
+    with unchanged(model):
+        model(torch.randn(2, 4))
+        model.seen.append(2)
+        model.cache["b"] = 2
+    assert type(model[0]) is nn.Linear
+    assert (model.seen, model.cache) == ([1], {"a": 1})
+    assert model(torch.randn(2, 4)).shape == (2, 3)

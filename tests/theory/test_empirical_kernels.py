@@ -195,6 +195,7 @@ REFUSED = {
     "a map of kernels": (lambda: empirical_ntk(infinite_width(nn.Linear(3, 2)), X), "nn.Module"),
     "an array": (lambda: empirical_ntk(nn.Linear(3, 2), X.numpy()), "ndarray"),
     "a number": (lambda: empirical_ntk(nn.Linear(3, 2), torch.tensor(1.0)), "0-dimensional"),
+    "a lazy module": (lambda: empirical_ntk(nn.LazyLinear(3), X), "one batch first"),
     "no memory": (lambda: empirical_ntk(nn.Linear(3, 2), X, bytes_at_once=0), "bytes_at_once"),
     "a list in a product": (lambda: ntk_vector_product(nn.Linear(3, 2), X, [1.0]), "list"),
     "integers for a layer of floats": (lambda: empirical_ntk(nn.Linear(3, 2), X.long()), "fails on these inputs"),

@@ -163,6 +163,7 @@ REFUSED = {
     "rows joined": (lambda: nn.Sequential(nn.Flatten(0), nn.Linear(D, 1)), "start_dim=1"),
     "computed weights": (lambda: after(lambda net: nn.utils.spectral_norm(net[2])), "hooks"),
     "layers that do not fit": (lambda: nn.Sequential(nn.Linear(D, N), nn.Linear(D, N)), "fails on inputs"),
+    "a lazy module": (lambda: nn.Sequential(nn.LazyLinear(3)), "one batch first"),
     "no module": (lambda: torch.relu, "nn.Module"),
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,8 +18,8 @@ from .._errors import InputError
 def unchanged(module: nn.Module) -> Iterator[None]:
     """Restore a module on exit, also after an exception.
 
-    Parameters, buffers and their values, submodules, modes and other attributes are restored. Values of parameters are
-    not copied: what writes into them in place does.
+    Parameters, buffers and their values, submodules, modes, hooks and other attributes are restored. Values of
+    parameters are not copied: what writes into them in place does. A lazy module keeps the weights that it gets.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -27,19 +28,20 @@ def unchanged(module: nn.Module) -> Iterator[None]:
         >>> int(norm.num_batches_tracked), norm.training
         (0, True)
     """
-    parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule)]
-    saved = [(part, dict(vars(part)), [dict(held) for held in _held(part)]) for part in parts]
+    parts = [part for part in module.modules() if not isinstance(part, torch.jit.ScriptModule) and not _lazy(part)]
+    saved = [(part, type(part), dict(vars(part)), _containers(part)) for part in parts]
     buffers = {id(buffer): buffer for part in parts for buffer in part._buffers.values() if buffer is not None}
     values = [(buffer, buffer.detach().clone()) for buffer in buffers.values()]
     try:
         yield
     finally:
-        for part, attributes, tensors in saved:
+        for part, kind, attributes, containers in saved:
+            part.__class__ = kind  # parametrized modules change theirs
             vars(part).clear()
             vars(part).update(attributes)
-            for held, before in zip(_held(part), tensors, strict=True):
+            for held, before in containers:
                 held.clear()
-                held.update(before)
+                held.update(before) if isinstance(held, dict) else held.extend(before)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
@@ -85,5 +87,11 @@ def called_with(
     return functional_call(module, places, args, kwargs, tie_weights=False)
 
 
-def _held(part: nn.Module) -> tuple[dict[str, Any], ...]:
-    return part._parameters, part._buffers, part._modules  # type: ignore[return-value]
+def _lazy(part: nn.Module) -> bool:
+    tensors = (*part._parameters.values(), *part._buffers.values())
+    return any(isinstance(t, nn.parameter.UninitializedParameter | nn.parameter.UninitializedBuffer) for t in tensors)
+
+
+def _containers(part: nn.Module) -> list[tuple[Any, Any]]:
+    """Dictionaries and lists that a module holds, parameters and hooks among them, with copies of them."""
+    return [(held, copy.copy(held)) for held in vars(part).values() if isinstance(held, dict | list)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -77,8 +78,7 @@ class ReLUEnsemble(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        sizes = inputs, outputs, width, models
-        if any(isinstance(n, bool) or not isinstance(n, int) for n in sizes) or min(sizes) < 1:
+        if any(not isinstance(n, int | np.integer) or n < 1 for n in (inputs, outputs, width, models)):
             raise InputError(
                 f"sizes are whole numbers, at least 1, got {inputs}, {outputs}, width {width}, {models} models"
             )
@@ -132,7 +132,7 @@ class ReLUEnsemble(nn.Module):
             InputError: if it diverges, or the residual is above the tolerance after all steps.
         """
         for name, value in (("rate", rate), ("first", first), ("tolerance", tolerance)):
-            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
                 raise InputError(f"{name} is a number, finite and not negative, got {value!r}")
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             raise InputError(f"fit takes tensors, got {type(x).__name__} and {type(y).__name__}")

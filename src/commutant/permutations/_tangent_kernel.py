@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
@@ -21,7 +22,7 @@ _ZERO = 1e-3  # at training points, where zero bits have mean zero exactly and w
 
 def need_whole(name: str, value: object, least: int = 1) -> None:
     """Check that an argument is a whole number, at least so large."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} is a whole number, at least {least}, got {value!r}")
 
 
@@ -94,8 +95,7 @@ class PermutationNTK:
     """
 
     def __init__(self, k: int, regime: Regime = "ntk") -> None:
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"inputs have a whole number of coordinates, at least one, got k = {k!r}")
+        need_whole("the number of coordinates k", k)
         if regime not in ("ntk", "nngp"):
             raise InputError(f"regime is 'ntk' or 'nngp', got {regime!r}")
         self.k, self.regime = k, regime
@@ -183,8 +183,7 @@ class PermutationNTK:
             n: at one input of this weight; None for all $2^k - 1$ inputs at once, grouped by weight.
         """
         _check_rule(rule)
-        if isinstance(models, bool) or not isinstance(models, int) or models < 1:
-            raise InputError(f"an ensemble has a whole number of networks, at least one network, got {models!r}")
+        need_whole("the number of networks", models)
         total = 0.0
         for weight in range(1, self.k + 1) if n is None else (n,):
             logs = self._log_failure(models, rule, weight)
@@ -235,7 +234,7 @@ class PermutationNTK:
         return math.sqrt(1 - 1 / n) + factor / math.sqrt(n) * (math.pi - angle)
 
     def _check(self, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= self.k:
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= self.k:
             raise InputError(f"the weight of an input lies between 1 and {self.k}, got {n}")
 
 

@@ -116,11 +116,6 @@ class TemplateProgram:
         return one, 0.0 if n == self._law.k else zero
 
 
-def _need_bits(bits: object) -> None:
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 1:
-        raise InputError(f"numbers have a whole number of bits, at least one bit, got {bits!r}")
-
-
 def addition(bits: int) -> TemplateProgram:
     """Binary addition of p and q: after 2 m steps p holds the sum modulo $2^m$, and `overflow` its top carry.
 
@@ -135,7 +130,7 @@ def addition(bits: int) -> TemplateProgram:
         >>> [state[f"p{i}"] for i in range(3)]
         [0, 0, 1]
     """
-    _need_bits(bits)
+    need_whole("the number of bits", bits)
     rules = []
     for i in range(bits):
         p, q = f"p{i}", f"q{i}"
@@ -161,7 +156,7 @@ def multiplication(bits: int) -> TemplateProgram:
         >>> [state[f"r{i}"] for i in range(4)]
         [0, 1, 1, 0]
     """
-    _need_bits(bits)
+    need_whole("the number of bits", bits)
     wide, rules = 2 * bits, []
     for i in range(wide):
         r, c, p = f"r{i}", f"c{i}", f"p{i}"

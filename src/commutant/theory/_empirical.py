@@ -190,6 +190,9 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
                 f"{name or kind} ({kind}) makes outputs depend on the rest of the batch, or on chance: "
                 "a tangent kernel is a function of two inputs, call eval() first"
             )
+    lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise InputError(f"the parameter {lazy[0]} has no values yet: run the model on one batch first")
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         raise InputError(f"{type(model).__name__} has no parameter that requires gradients")

@@ -13,6 +13,8 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Activation
 from ._criticality import Source, as_activation, check_variances
+from ._finite_width import need_widths
+from ._kernel_maps import is_whole
 
 _AT_ONCE = 1 << 22  # weights of a layer in one batched product
 
@@ -88,8 +90,12 @@ def measure_ensemble(
     """
     act = as_activation(activation)
     check_variances(bias_variance=bias_variance, weight_variance=weight_variance, gram=gram)
-    if not widths or min(widths) < 2 or networks < 2:
-        raise InputError(f"widths are at least 2, networks at least 2, got {list(widths)} and {networks}")
+    check_variances(bias_rate=bias_rate, weight_rate=weight_rate)
+    need_widths(widths, 2)
+    if not widths or not is_whole(networks) or networks < 2:
+        raise InputError(
+            f"widths are at least one, networks a whole number, at least 2, got {list(widths)}, {networks}"
+        )
     if tangent and act.jumps:
         raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that there is no tangent kernel")
     block = max(1, min(networks // 8 or 1, _AT_ONCE // max(widths) ** 2))

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Activation
 from ._criticality import critical_point
-from ._kernel_maps import Dense, KernelMap, need_map, plain_network
+from ._kernel_maps import Dense, KernelMap, is_real, is_whole, need_map, plain_network
 from ._predict import ntk_predict
 from ._tables import column_names, labels, matrix, not_fitted, target
 from ._wide_kernel import wide_kernel
@@ -71,9 +71,9 @@ class _KernelEstimator:
         inputs = matrix(x, type(self).__name__)
         if len(inputs) != len(targets):
             raise InputError(f"fit takes as many targets as inputs, got {len(inputs)} and {len(targets)}")
-        if isinstance(self.depth, bool) or not isinstance(self.depth, int | np.integer) or self.depth < 1:
+        if not is_whole(self.depth) or self.depth < 1:
             raise InputError(f"depth is a whole number of layers, at least 1, got {self.depth!r}")
-        if not isinstance(self.ridge, int | float | np.number) or not 0 <= self.ridge < math.inf:
+        if not is_real(self.ridge) or not 0 <= self.ridge < math.inf:
             raise InputError(f"ridge is a number, finite and not negative, got {self.ridge!r}")
         if self.get not in ("tangent", "kernel"):
             raise InputError(f"get is 'tangent' or 'kernel', got {self.get!r}")

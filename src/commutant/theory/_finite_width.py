@@ -12,6 +12,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Activation, gaussian_nodes
 from ._criticality import Source, as_activation, check_variances
+from ._kernel_maps import is_real, is_whole
 
 _NEXT_TO_ZERO = 1e-100  # a kernel of zero, for activations with a kink there
 
@@ -108,19 +109,24 @@ def finite_width(
     act = as_activation(activation)
     if act.jumps:
         raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that its tangent kernel is infinite")
-    if any(n < 1 for n in widths):
-        raise InputError(f"widths must be at least 1, got {list(widths)}")
+    need_widths(widths, 1)
     if weight_variance == 0:
         raise InputError("weight_variance must be positive: without weights nothing reaches the next layer")
     check_variances(
         bias_variance=bias_variance, weight_variance=weight_variance, bias_rate=bias_rate, weight_rate=weight_rate
     )
+    if not is_real(gram) and (not isinstance(gram, Tensor) or gram.is_complex()):
+        raise InputError(f"gram is a number or a real tensor (m, m), got {type(gram).__name__}")
     metric = torch.as_tensor(gram, dtype=torch.float64)
     if not bool(torch.isfinite(metric).all()):
         raise InputError("gram must be finite, got NaN or infinity")
     metric = metric.reshape(1, 1) if metric.ndim == 0 else metric
     if metric.ndim != 2 or metric.shape[0] != metric.shape[1] or not len(metric):
         raise InputError(f"gram must be a square matrix of at least one input, got shape {tuple(metric.shape)}")
+    if float((metric - metric.T).abs().max()) > 1e-6 * float(metric.abs().max()):
+        raise InputError("gram must be symmetric")
+    if float(torch.linalg.eigvalsh(metric).min()) < -1e-6 * float(metric.abs().max()):
+        raise InputError("gram has a negative eigenvalue: no inputs have such scalar products")
     m = len(metric)
     rates = _Rates(bias_variance, weight_variance, bias_rate, weight_rate)
     two, four = torch.zeros(m, m, dtype=torch.float64), torch.zeros(m, m, m, m, dtype=torch.float64)
@@ -144,6 +150,14 @@ def finite_width(
         differential=torch.stack([stacked["P"], stacked["Q"]], -1) if m == 1 else None,
         widths=tuple(widths),
     )
+
+
+def need_widths(widths: Sequence[int], least: int) -> None:
+    """Check that widths are a sequence of whole numbers, each at least so large."""
+    if isinstance(widths, str) or not isinstance(widths, Sequence):
+        raise InputError(f"widths are a sequence of whole numbers, got {type(widths).__name__}")
+    if any(not is_whole(n) or n < least for n in widths):
+        raise InputError(f"widths must be at least {least} and whole numbers, got {list(widths)}")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra._clip import clip
 from ._criticality import Source, as_activation, check_variances
+from ._kernel_maps import is_real, is_whole
 
 _LARGEST = 1e90  # kernel that is integrated over
 
@@ -66,14 +67,17 @@ def kernel_flow(
         (inf, 1.386294)
     """
     act = as_activation(activation)
-    if depth < 1:
-        raise InputError(f"depth counts layers of weights and is at least 1, got {depth}")
+    if not is_whole(depth) or depth < 1:
+        raise InputError(f"depth counts layers of weights and is at least 1, got {depth!r}")
     check_variances(bias_variance=bias_variance, weight_variance=weight_variance, gamma=gamma)
+    for name, value in (("kernel", kernel), ("correlation", 0.0 if correlation is None else correlation)):
+        if not is_real(value) and (not isinstance(value, Tensor) or value.is_complex()):
+            raise InputError(f"{name} is a number or a real tensor, got {type(value).__name__}")
     k = torch.as_tensor(kernel, dtype=torch.float64)
     if not bool(((k >= 0) & torch.isfinite(k)).all()):
         raise InputError(f"kernel must be finite and not negative, got {k.flatten()[:4].tolist()}")
     rho = None if correlation is None else torch.as_tensor(correlation, dtype=torch.float64)
-    if rho is not None and bool((rho.abs() > 1).any()):
+    if rho is not None and not bool((rho.abs() <= 1).all()):
         raise InputError(f"a correlation lies between -1 and 1, got {float(rho.abs().max())}")
     logs = act.slopes is not None and bias_variance == 0
     log_k, steps = k.log(), []
@@ -122,7 +126,7 @@ def depth_scale(susceptibility: float) -> float:
         >>> round(depth_scale(0.9), 3)
         9.491
     """
-    if not susceptibility > 0:
-        raise InputError(f"a susceptibility is positive, got {susceptibility}")
+    if not is_real(susceptibility) or not 0 < susceptibility < math.inf:
+        raise InputError(f"a susceptibility is positive and finite, got {susceptibility}")
     rate = abs(math.log(susceptibility))
     return 1 / rate if rate else math.inf

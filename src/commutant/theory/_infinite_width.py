@@ -65,6 +65,7 @@ def infinite_width(
             biases whose mean is not zero, or hooks.
 
     Example:
+        >>> from commutant.theory import KernelState
         >>> net = nn.Sequential(nn.Linear(4, 512), nn.ReLU(), nn.Linear(512, 1))
         >>> spec = infinite_width(net, bias_variance=0.0, weight_variance=2.0, parametrisation="ntk")
         >>> x = torch.eye(4) * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
@@ -84,6 +84,17 @@ class KernelMap(Protocol):
         """The state after the layer."""
 
 
+def is_real(value: object) -> bool:
+    """Whether a value is one real number."""
+    scalar = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
+    return scalar or (isinstance(value, Real) and not isinstance(value, bool))
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, as Python or NumPy has them."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def need_map(network: object) -> None:
     """Check that a network is a map of kernels."""
     if isinstance(network, type | Activation) or not isinstance(network, KernelMap):
@@ -121,7 +132,7 @@ class Dense:
             value = getattr(self, name)
             if value is None and name.endswith("rate"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, Real):
+            if not is_real(value):
                 raise InputError(f"{name} must be a number, got {value!r}")
             if not 0 <= value < float("inf"):
                 raise InputError(f"{name} must be finite and not negative, got {value}")
@@ -212,7 +223,7 @@ class Residual:
 
     def __post_init__(self) -> None:
         need_map(self.branch)
-        if isinstance(self.gamma, bool) or not isinstance(self.gamma, Real) or not math.isfinite(self.gamma):
+        if not is_real(self.gamma) or not math.isfinite(self.gamma):
             raise InputError(f"gamma must be a finite number, got {self.gamma!r}")
         for layer in reversed(_flat(self.branch)):
             if isinstance(layer, Pointwise):
@@ -253,7 +264,7 @@ class LayerNormalisation:
     homogeneous: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.eps, Real) or not 0 <= self.eps < float("inf"):
+        if not is_real(self.eps) or not 0 <= self.eps < float("inf"):
             raise InputError(f"eps must be finite and not negative, got {self.eps}")
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -355,7 +366,7 @@ def plain_network(activation: Activation | str, depth: int, dense: Dense) -> Cha
     activation = activation if isinstance(activation, Activation) else Activation(activation)
     if not isinstance(dense, Dense):
         raise InputError(f"dense is a Dense, such as Dense(0.0, 2.0), got {type(dense).__name__}")
-    if isinstance(depth, bool) or not isinstance(depth, int):
+    if not is_whole(depth):
         raise InputError(f"depth is a whole number of layers, got {depth!r}")
     if depth < 1:
         raise InputError(f"a network has at least one layer, got {depth}")

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
+from ._kernel_maps import is_real, is_whole
 
 _JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)  # times the mean diagonal
 _ENTRY = 1.2e-7  # precision of a kernel's entries, relative to its largest: they may come from float32
@@ -60,7 +61,7 @@ def gp_predict(
         tensor([[3., 1.]], dtype=torch.float64)
     """
     kernel, targets, cross = _checked(kernel, targets, cross)
-    if not isinstance(noise, int | float) or not 0 <= noise < math.inf:
+    if not is_real(noise) or not 0 <= noise < math.inf:
         raise InputError(f"noise is a variance, got {noise}")
     factor, jitter = _factor(kernel, noise)
     weights = torch.cholesky_solve(cross.T, factor).T
@@ -112,7 +113,7 @@ def ntk_predict(
     tangent, targets, cross = _checked(tangent, targets, cross)
     numbers: dict[str, object] = {"time": time, "rate": rate, "ridge": ridge, "steps": 0 if steps is None else steps}
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int if name == "steps" else int | float):
+        if not (is_whole if name == "steps" else is_real)(value):
             raise InputError(f"{name} is a {'whole ' if name == 'steps' else ''}number, got {value!r}")
     if steps is not None and not 0 < rate < math.inf:
         raise InputError(f"rate is positive and finite, got {rate}")

@@ -81,7 +81,7 @@ def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Mod
     if operation is sum_of:
         if not (_fresh(node.args[0], module) or _fresh(node.args[1], module)):
             raise InputError(f"{node.name} adds two values of which neither ends in a layer: they are not independent")
-        widths = {value.features for value in taken} - {None}
+        widths = {value.features for value in taken if value.features is not None}
         if len(widths) > 1:
             raise InputError(f"{node.name} adds values of {' and '.join(map(str, sorted(widths)))} features")
 
@@ -116,6 +116,8 @@ def input_features(graph: fx.Graph, module: nn.Module) -> int | None:
 def need_no_hooks(module: nn.Module) -> None:
     """Check that nothing changes the values of a module where tracing does not see it."""
     for name, part in module.named_modules():
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in part._parameters.values()):
+            raise InputError(f"{name or type(part).__name__} has no weights yet: run the module on one batch first")
         if part._forward_hooks or part._forward_pre_hooks:
             raise InputError(
                 f"{name or type(part).__name__} has forward hooks, which tracing does not follow: remove them first"

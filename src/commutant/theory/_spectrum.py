@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import gaussian_expectation
+from ..parameters import unchanged
 from ._criticality import Source, as_activation
 from ._flow import kernel_flow
 
@@ -28,13 +32,36 @@ def jacobian_spectrum(model: nn.Module, x: Float[Tensor, "batch ..."]) -> Float[
         tensor([[1., 1., 1.],
                 [1., 1., 1.]])
     """
+    if not callable(model):
+        raise InputError(f"a Jacobian is that of a module or a function, got {type(model).__name__}")
+    if not isinstance(x, Tensor) or not x.ndim:
+        got = f"a {x.ndim}-dimensional tensor" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"inputs are tensors (batch, ...), got {got}")
     if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
         raise InputError(f"a Jacobian needs finite inputs of real numbers, got {x.dtype}")
     rows = []
-    for row in x:
-        jacobian = torch.autograd.functional.jacobian(lambda z: model(z[None]).flatten(), row)
+    with unchanged(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
+        found = [_jacobian(model, row) for row in x]
+    for jacobian in found:
+        if not bool(torch.isfinite(jacobian).all()):
+            raise InputError(f"the Jacobian of {type(model).__name__} is not finite on these inputs")
         rows.append(torch.linalg.svdvals(jacobian.flatten(1)))
     return torch.stack(rows).detach() if rows else torch.zeros(0, 0, dtype=x.dtype)
+
+
+def _jacobian(model: nn.Module, row: Tensor) -> Tensor:
+    def one(z: Tensor) -> Tensor:
+        try:
+            out = model(z[None].clone())
+        except Exception as error:
+            raise InputError(
+                f"{type(model).__name__} fails on these inputs ({type(error).__name__}: {error})"
+            ) from error
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            raise InputError(f"a Jacobian needs a model with one tensor of real numbers, got {type(out).__name__}")
+        return out.flatten()
+
+    return cast(Tensor, torch.autograd.functional.jacobian(one, row.detach()))
 
 
 def spectrum_moments(
