@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ._clouds import Clouds
+from ._exporting import exporting
 
 NOTHING = 1e-12
 """Share of the variance below which a direction has no extent but rounding."""
@@ -118,6 +119,9 @@ def spectrum(
     if not isinstance(matrix, Tensor) or matrix.dim() < 2 or matrix.shape[-1] != matrix.shape[-2]:
         given = tuple(matrix.shape) if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputError(f"symmetric matrices (..., d, d) are needed, got {given}")
+    if exporting():  # an exported graph has no gradient of its own
+        values, vectors = torch.linalg.eigh(matrix)
+        return values.flip(-1), vectors.flip(-1)
     found: tuple[Tensor, Tensor] = _Spectrum.apply(matrix, together)
     return found
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from .._errors import InputError
+from ._exporting import exporting
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,13 @@ class Clouds:
                     f"mask must have shape {tuple(x.shape[:-1])}, one entry a point, got {tuple(mask.shape)}"
                 )
             weight = mask.to(torch.float64)
-            if not bool((weight >= 0).all()) or not bool(weight.isfinite().all()):
+            if not exporting() and not bool((weight >= 0).all() & weight.isfinite().all()):
                 raise InputError("mask must be booleans, or finite weights that are not negative")
+        if exporting():
+            if batch is not None:
+                raise InputError("only stacked clouds can be exported, with a mask in place of batch")
+            lead = tuple(x.shape[:-2])
+            return cls(lead, prod(lead), None, None if weight is None else weight.reshape(prod(lead), x.shape[-2]))
         if batch is None:
             if number is not None:
                 raise InputError("the number of clouds goes with batch, the cloud of each point")
@@ -199,7 +205,8 @@ class Clouds:
         """The layout in which cloud `cloud[m]` stands at place m."""
         if self.index is None:
             weight = None if self.weight is None else self.weight[cloud]
-            return Copies(cloud, None, Clouds((len(cloud),), len(cloud), None, weight))
+            number = cloud.shape[0]
+            return Copies(cloud, None, Clouds((number,), number, None, weight))
         order = self.index.argsort(stable=True)
         sizes = torch.bincount(self.index, minlength=self.number)
         starts = sizes.cumsum(0) - sizes

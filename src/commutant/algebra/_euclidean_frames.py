@@ -23,6 +23,7 @@ from .._errors import InputError
 from ..laws import Action, Draw, Euclidean, Invariance, Reflection, SetPermutation, breaks, obeys
 from ._axes import NOTHING, Axes, principal_axes, vanishing
 from ._clouds import Clouds
+from ._exporting import exporting
 from ._frame import Frame
 from ._point_tuples import tuple_bases
 
@@ -110,7 +111,13 @@ def pca_frame(
         d = x.shape[-1]
         still = torch.eye(d, dtype=torch.float64, device=x.device).expand(clouds.number, d, d)
         return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
-    if degenerate != "weighted":
+    if degenerate != "weighted" and exporting():
+        if degenerate == "error":
+            raise InputError(
+                'degenerate="error" can\'t be exported: take "weighted", or "warn" for plain axes'
+            )
+        axes = replace(axes, open=torch.ones_like(axes.open))
+    elif degenerate != "weighted":
         nothing = vanishing(axes.values.detach()) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
         doubtful = ((axes.open < 1) & ~nothing).any(-1).nonzero().flatten().tolist()
         if doubtful and degenerate == "error":
@@ -201,6 +208,8 @@ def _by_blocks(
         raise InputError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     d = axes.values.shape[1]
     state = axes.open.detach()
+    if exporting():
+        return _by_all_blocks(clouds, axes, rows, proper, scale, tuples)
     points = clouds.points_of(axes.points)
     each = 1 if rows is None else 1 + rows.shape[-2]
     seen = [[w for w, there in ((True, (s > 0).any()), (False, (s < 1).any())) if there] for s in state.unbind(1)]
@@ -233,6 +242,28 @@ def _by_blocks(
         none = axes.values.new_zeros(0)
         pieces.append((none.reshape(0, d, d), none, none.long()))
     return _finished(clouds, axes, pieces, scale, not sampled)
+
+
+def _by_all_blocks(
+    clouds: Clouds, axes: Axes, rows: Tensor | None, proper: bool, scale: str | None, tuples: int
+) -> Frame:
+    """The frames of all ways for all clouds, of which those with weight are kept: nothing depends on values."""
+    d = axes.values.shape[1]
+    every = torch.arange(clouds.number, device=axes.values.device)
+    pieces = []
+    for way in product((True, False), repeat=d - 1):
+        cuts = [0, *(k + 1 for k, is_open in enumerate(way) if is_open), d]
+        if max(stop - start for start, stop in pairwise(cuts)) > 3:
+            raise InputError(f"frames of tuples can be exported in up to 3 dimensions, got {d}")
+        blocks = [_block(clouds, axes, rows, every, cut, tuples, True, None) for cut in pairwise(cuts)]
+        matrices, weights = _joined(blocks, proper)
+        for k, is_open in enumerate(way):
+            weights = weights * (axes.open[:, k] if is_open else 1 - axes.open[:, k])[:, None]
+        cloud = every[:, None].expand(weights.shape)
+        pieces.append((matrices.flatten(0, 1), weights.flatten(), cloud.flatten()))
+    rotation, weight, cloud = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    kept = (weight > 0).nonzero()[:, 0]
+    return _finished(clouds, axes, [(rotation[kept], weight[kept], cloud[kept])], scale, True)
 
 
 def _permutations_of(n: Int[Tensor, " clouds"], k: int) -> Float[Tensor, " clouds"]:
@@ -296,7 +327,7 @@ def _finished(
         size = axes.spread if scale == "rms" else torch.where(square > 0, square, 1.0).sqrt()
         size = torch.where(axes.spread > 0, size, 1.0)
     rotation, weight, cloud = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    if clouds.ragged or clouds.weight is not None or not axes.points.numel():
+    if not exporting() and (clouds.ragged or clouds.weight is not None or not axes.points.numel()):
         kept = (clouds.count(axes.points) > 0)[cloud]
         rotation, weight, cloud = rotation[kept], weight[kept], cloud[kept]
     return Frame(rotation, weight, cloud, axes.origin, size, axes.gap, axes.margin, clouds, exact)

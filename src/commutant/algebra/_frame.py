@@ -191,8 +191,8 @@ class Frame:
         Where both are as many, `per_cloud` decides; None refuses if it matters.
         """
         if not self.clouds.ragged:
-            if not y.dim() or len(y) != len(self):
-                raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
+            if not y.dim() or y.shape[0] != self.cloud.shape[0]:
+                raise InputError(f"{self.cloud.shape[0]} rows are needed, one a frame, got shape {tuple(y.shape)}")
             return False
         assert self.copies.rows is not None
         if not y.dim() or len(y) not in (len(self), len(self.copies.rows)):
@@ -217,17 +217,17 @@ class Frame:
         rest = value.shape[1:]
         if self._pointwise(x):
             value = value[self.copies.clouds.index]
-        return value.reshape(len(value), *(1,) * max(0, x.dim() - 1 - len(rest)), *rest)
+        return value.reshape(value.shape[0], *(1,) * max(0, x.dim() - 1 - len(rest)), *rest)
 
     def _turned(self, x: Tensor, matrix: Tensor, kind: Kind) -> Tensor:
         """`A x`, `det(A) A x` or `A x A^T`, with the matrix of the frame that each row belongs to."""
         d = matrix.shape[-1]
-        own = self._per_copy(matrix.to(x.dtype), x).reshape(len(x), d, d)
+        own = self._per_copy(matrix.to(x.dtype), x).reshape(x.shape[0], d, d)
         with torch.autocast(x.device.type, enabled=False):
             if kind == "tensors":
                 own = own[:, None]
-                return (own @ x.reshape(len(x), prod(x.shape[1:-2]), d, d) @ own.mT).reshape(x.shape)
-            out = (x.reshape(len(x), prod(x.shape[1:-1]), d) @ own.mT).reshape(x.shape)
+                return (own @ x.reshape(x.shape[0], prod(x.shape[1:-2]), d, d) @ own.mT).reshape(x.shape)
+            out = (x.reshape(x.shape[0], prod(x.shape[1:-1]), d) @ own.mT).reshape(x.shape)
         if kind == "pseudovectors":
             out = out * self._per_copy(torch.linalg.det(self.rotation).sign(), x).to(x.dtype)
         return out

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ._axes import NOTHING, right_handed, slide, spectrum
+from ._exporting import exporting
 
 _THIN = (1e-3, 1e-2)  # mean squared volumes, as shares of the variance, at which points are thin and no longer thin
 
@@ -35,9 +36,11 @@ def tuple_bases(
     """
     m = rows.shape[2]
     places = _all_tuples(rows.shape[1], m - 1, rows.device) if exact else _drawn_tuples(counts, most, m - 1, generator)
-    each = torch.arange(len(rows), device=rows.device)[:, None, None]
+    each = torch.arange(rows.shape[0], device=rows.device)[:, None, None]
     picked = rows[each, places]
     count = counts[each, places].prod(-1)
+    if exporting() and m == 3:
+        count = count * (places[..., 0] != places[..., 1])
     volume = count
     basis: list[Tensor] = []
     for k in range(m - 1):
@@ -56,11 +59,11 @@ def tuple_bases(
     turns, hands = _turns(m, rows)
     base = turns.new_zeros(len(turns))
     base[:2] = 0.5  # the basis itself, with either sign of the last axis
-    if not bool((thin.detach() > 0).any()):
+    if not exporting() and not bool((thin.detach() > 0).any()):
         turns, hands, base = turns[:2], hands[:2], base[:2]
     share = (1 - thin)[:, None] * base + thin[:, None] / len(turns)
     lost = total.detach() <= 0
-    if bool(lost.any()):
+    if exporting() or bool(lost.any()):
         own = _own_axes(rows, lost)
         frame = torch.cat([frame, own[:, None]], 1)
         volume = torch.cat([volume, lost.to(volume)[:, None]], 1)
@@ -75,6 +78,8 @@ def _own_axes(rows: Float[Tensor, "some n m"], lost: Tensor) -> Float[Tensor, "s
     gram = rows.mT @ rows
     size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     values, axes = spectrum(gram / torch.where(size > 0, size, 1.0)[:, None, None])
+    if exporting():
+        return right_handed(axes)
     values = values.detach()[lost]
     close = (values[:, 1:] > NOTHING) & (values[:, :-1] - values[:, 1:] < _THIN[0])
     if bool(close.any()):
@@ -107,6 +112,11 @@ def _drawn_tuples(
 
 
 def _all_tuples(n: int, k: int, device: torch.device) -> Int[Tensor, "1 tuples k"]:
+    if exporting():  # the number of points may be symbolic; tuples of one point twice have no volume
+        one = torch.arange(n, device=device)
+        return (one[:, None] if k == 1 else torch.stack(torch.meshgrid(one, one, indexing="ij"), -1).flatten(0, 1))[
+            None
+        ]
     return _permutations(n, k).to(device)[None]
 
 

@@ -105,6 +105,9 @@ class Averaging:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        exporting = torch.compiler.is_exporting()
+        if exporting and training:
+            raise InputError("a frame average is exported for evaluation: call model.eval() first")
         bound, layout = self._bind(args, kwargs)
         arguments: dict[str, Any] = {}
         self._each(bound, arguments.setdefault)
@@ -135,6 +138,8 @@ class Averaging:
             if name != named["points"]:
                 self._fit(value, bases[name], name)
         if self.turns_about or any(bases[n] not in (*polar, "points") for n in turning):
+            if exporting:
+                raise InputError("an average with tensors or pseudovectors among its inputs can't be exported")
             self._refuse_lines(points, clouds)
         rows = [as_rows(v, kinds[n], n, points, clouds) for n, v in turning.items() if bases[n] in polar]
         frame = self.frame(points, clouds, rows)
@@ -142,9 +147,9 @@ class Averaging:
             frame = frame.sample(self.samples)
         edges = arguments.get(named.get("edges", ""))
         pieces = []
-        several = len(frame) > len(torch.unique(frame.cloud))
-        with same_randomness(clouds, training and several) as share:
-            for part in frame.parts(self.chunk or max(1, len(frame))):
+        several = training and len(frame) > len(torch.unique(frame.cloud))
+        with same_randomness(clouds, several) as share:
+            for part in [frame] if exporting else frame.parts(self.chunk or max(1, len(frame))):
                 copied = None if edges is None else part.copies.edges(edges)
                 share(part.copies, None if copied is None else copied[1])
                 view = partial(self._seen, part, kinds, points, copied, edges)

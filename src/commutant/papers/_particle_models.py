@@ -98,7 +98,7 @@ class EGNN(nn.Module):
         self.keep = nn.ModuleList([two(width, 1) for _ in range(layers)])
         self.node = nn.ModuleList([two(2 * width, width) for _ in range(layers)])
         for push in self.push:  # as in the authors' code, so that positions hardly move at first
-            nn.init.xavier_uniform_(push[-1].weight, gain=1e-3)
+            nn.init.xavier_uniform_(cast(nn.Linear, cast(nn.Sequential, push)[-1]).weight, gain=1e-3)
 
     def forward(self, pos: Tensor, vel: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
         """Where the points go, `(points, 3)`."""
