@@ -32,7 +32,7 @@ def measure_normals(context: Context) -> Measurement:
     )
     turns = random_rotations(len(test.points), context.generator(3)).float()
     turned = Surfaces(test.points @ turns.mT, test.normals @ turns.mT)
-    out: Measurement = {}
+    out: Measurement = {"clouds": float(len(test.points))}
     for arm in NORMALS:
         out |= context.arm(arm, partial(_normals_of, context, arm, train, test, turned))
     return out
@@ -245,7 +245,7 @@ def measure_exactness(context: Context) -> Measurement:
     }
     cube = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 3)
     pairs = context.settings["pairs"]
-    out: Measurement = {}
+    out: Measurement = {"clouds": float(pairs)}
     for power in (1, 2, 3, 4, 5):
         one, two = (cube + 10.0**-power * draw(pairs, 8, 3) for _ in range(2))
         for name, way in ways.items():

@@ -104,6 +104,8 @@ print(model(torch.randn(8, 100, 3)).shape)
             effect=lambda m: 1 - max(m["maxabs@moved"], m["skew@moved"]),
             effect_label="share of objects whose logits stay, the worse of two rules",
             at_least=0.99,
+            basis="identity",
+            cases=lambda m: m["objects"],
             controls={
                 "coordinates without a rule": lambda m: 1 - m["no-rule@moved"],
                 "random signs": lambda m: 1 - m["random@moved"],
@@ -129,6 +131,8 @@ print(model(torch.randn(8, 100, 3)).shape)
             effect=lambda m: m["maxabs@same-all"],
             effect_label="share of tours that stay when the map is turned, scaled and shifted",
             at_least=0.99,
+            basis="identity",
+            cases=lambda m: m["maps"],
             controls={
                 "raw coordinates": lambda m: m["raw@same-all"],
                 "coordinates without a rule": lambda m: m["no-rule@same-all"],
