@@ -46,7 +46,7 @@ class InDouble(fx.Interpreter):
         if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
             return args[0].reshape(args[1])
         if name in ("_grouped_mm", "transformers.grouped_mm_fallback"):
-            return _grouped_matmul(*args[:2], kwargs.get("offs", args[2] if len(args) > 2 else None))
+            return _grouped_matmul(args[0], args[1], kwargs["offs"] if "offs" in kwargs else args[2])
         if name == "copy":
             return args[1].to(args[0].dtype).expand_as(args[0])
         if not kwargs and (name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not args[5])):
@@ -157,6 +157,9 @@ def difference(first: list[Tensor], second: list[Tensor], elsewhere: list[Tensor
     they say nothing of the size of the others.
     """
     worst = 0.0
+    if [x.shape for x in first] != [y.shape for y in second]:
+        shapes = ([tuple(x.shape) for x in own] for own in (first, second))
+        raise InputError("tensors of the same shapes are compared, got {} and {}".format(*shapes))
     for x, y, other in zip(first, second, elsewhere or second, strict=True):
         if x.numel() == 0:
             continue
