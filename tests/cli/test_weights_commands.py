@@ -29,12 +29,12 @@ def tied():
 class Experts(nn.Module):
     def __init__(self):
         super().__init__()
-        self.into, self.router, self.head = nn.Linear(4, 8), nn.Linear(8, 5), nn.Linear(8, 2)
+        self.into, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
         self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(5))
 
     def forward(self, x):
         h = self.into(x).relu()
-        chosen, out = self.router(h).argmax(-1), h
+        chosen, out = (x.abs().sum(1) * 3).long() % 5, h
         for number, expert in enumerate(self.experts):
             if bool((chosen == number).any()):
                 out = out + (chosen == number)[:, None] * expert(h)

@@ -405,6 +405,24 @@ def einsum_bilinear():
     ), (x(5, 3), x(5, 2))
 
 
+@case(4, 5)
+def einsum_with_an_ellipsis():
+    def forward(m, a):
+        h = torch.einsum("...i,io", a, m.w) / (1 + torch.linalg.norm(m.c(a), dim=-1, keepdim=True))
+        return torch.einsum("... o, o p -> ... p", h.tanh(), m.v) + torch.einsum("boi,oi", m.c(a), m.u)[:, None, None]
+
+    return Net(forward, w=p(3, 4), v=p(4, 2), c=nn.Linear(3, 5), u=p(6, 5)), (x(2, 6, 3),)
+
+
+@case(4, 5)
+def tensor_contraction():
+    def forward(m, a):
+        h = torch.tensordot(a, m.w, ([1], [0])).relu()
+        return torch.tensordot(h, m.v, ([2, 1], [1, 0]))
+
+    return Net(forward, w=p(3, 4, 5), v=p(4, 5, 2)), (x(6, 3),)
+
+
 @case(6)
 def matrix_products():
     def forward(m, a):
@@ -533,14 +551,14 @@ def fourier_layer():
     def forward(m, a):
         h = m.a(a)
         found = torch.fft.rfft2(h)
-        mixed = torch.einsum("bixy,ioxy->boxy", found[:, :, :3, :3], m.w.to(found.dtype))
+        mixed = torch.einsum("bixy,ioxy->boxy", found[:, :, :3, :3], torch.view_as_complex(m.w))
         whole = torch.zeros(2, 6, 8, 5, dtype=mixed.dtype)
         whole[:, :, :3, :3] = mixed
         h = (torch.fft.irfft2(whole, s=(8, 8)) + m.c(h)).relu()
         around = torch.fft.fftshift(torch.fft.fft(h, dim=-1), dim=(-1,)).real + torch.fft.fftn(h, s=(8, 8)).imag
         return m.b(around + torch.fft.ifft(h.to(around.dtype), dim=2).conj().real)
 
-    weight = nn.Parameter(torch.randn(6, 6, 3, 3, dtype=torch.cfloat))
+    weight = p(6, 6, 3, 3, 2)
     return Net(forward, a=nn.Conv2d(2, 6, 1), c=nn.Conv2d(6, 6, 1), b=nn.Conv2d(6, 2, 1), w=weight), (x(2, 2, 8, 8),)
 
 
@@ -637,21 +655,6 @@ def zeros_beside_biases():
     net = Net(forward, w=p(12, 3), q=p(4), v=p(4), b=nn.Linear(4, 2), c=nn.Linear(4, 2), d=nn.Linear(4, 2))
     net.register_buffer("zeros", torch.zeros(4), persistent=False)
     return net, (x(4, 3),)
-
-
-@case(6)
-def writes_into_a_buffer():
-    """A running state, which moves with what is written into it and is no output."""
-
-    def forward(m, a):
-        h = m.a(a).relu()
-        out = m.b(h - m.state)
-        m.state.mul_(0.9).add_(h.detach().mean(0))
-        return out
-
-    net = Net(forward, a=nn.Linear(4, 6), b=nn.Linear(6, 2))
-    net.register_buffer("state", torch.ones(6))
-    return net, (x(3, 4),)
 
 
 @case(16)

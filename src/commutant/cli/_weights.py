@@ -206,7 +206,7 @@ def _spec(model: str, inputs: list[str], also: Sequence[str] = ()) -> tuple[nn.M
     example, outputs = _example(model, network, inputs)
     more = [_example(model, network, own.split(","), seed)[0] for seed, own in enumerate(also, start=1)]
     with warnings.catch_warnings():
-        warnings.showwarning = _on_one_line
+        warnings.showwarning = _on_one_line  # type: ignore[assignment]
         return network, PermutationSpec.from_module(network, example, outputs=outputs, also=more)
 
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .._errors import InputError
 from ..laws import Action, Draw, GradientEquivariance, Invariance, obeys
+from ._given import kind_of
 from ._permutation import Permutation
 from ._spec import PermutationSpec
 
@@ -30,6 +32,8 @@ class WeightPermutation(Action):
     name = "weight permutation"
 
     def __init__(self, spec: PermutationSpec) -> None:
+        if not isinstance(spec, PermutationSpec):
+            raise InputError(f"spec must be a PermutationSpec, got {kind_of(spec)}")
         self.spec = spec
 
     def sample(self, x: State, generator: torch.Generator) -> Permutation:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .._errors import InputError
+from ._given import kind_of
 
 _INDEX = "model.safetensors.index.json"
 _PARTIAL = ".partial"
@@ -28,6 +29,8 @@ class Checkpoint(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | Path):
+            raise InputError(f"path must be a file or a folder, got {kind_of(path)}")
         self.path = Path(path)
         try:
             self.files, self.index = _files(self.path)

@@ -55,14 +55,16 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
             node.meta[WEIGHTS] = source.kind in ("parameter", "buffer")
             node.meta[PARAMETER] = source.value if source.kind == "parameter" else None
         starts = [_start(source, of, traced.written) for source in traced.sources]
-        outputs = walk(traced.module.graph, starts, events)
+        result = walk(traced.module.graph, starts, events)
+        outputs = result if isinstance(result, tuple) else (result,)
         for axes in _visible(tuple(traced.returned(outputs))):
             for axis in axes:
                 freeze(axis, "an axis of the output")
         held = {source.name: start for source, start in zip(traced.sources, starts, strict=True)}
-        for value, name in zip(outputs, traced.written, strict=False):
-            for axes in _visible(value) if name is not None else ():
-                _keep(axes, held.get(name), name)
+        for output, name in zip(outputs, traced.written, strict=False):
+            if name is not None:
+                for axes in _visible(output):
+                    _keep(axes, held.get(name), name)
     labelled = {key: of(key) for key in state if key in own}
     for axes in labelled.values():
         for axis in axes:

@@ -258,6 +258,8 @@ def _convolution(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
 @_rule("einsum")
 def _einsum(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
     terms, _, result = given["equation"].replace(" ", "").partition("->")
+    if "." in given["equation"] or not result:
+        return (), False
     pairs = list(zip(terms.split(","), (facts_of(n) for n in given["tensors"]), strict=True))
     flags = [
         any(

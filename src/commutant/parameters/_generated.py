@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..laws import Draw, Homomorphism, breaks, obeys
+from ._given import kind_of
 
 
 def _codes(hyper_bias: bool):  # type: ignore[no-untyped-def]
@@ -71,8 +72,10 @@ class GeneratedLinear(nn.Module):
             ("out_features", out_features),
             ("code_features", code_features),
         ):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if isinstance(hidden, int) or not all(isinstance(n, int) and n >= 1 for n in hidden):
+            raise InputError(f"hidden must be a list of whole numbers of at least 1, got {hidden!r}")
         if rank is not None and not 1 <= rank <= min(in_features, out_features):
             raise InputError(f"rank must lie in 1 to {min(in_features, out_features)}, got {rank}")
         sizes = (code_features, *hidden)
@@ -97,6 +100,12 @@ class GeneratedLinear(nn.Module):
 
     def forward(self, z: Float[Tensor, "*batch in"], g: Float[Tensor, "*batch code"]) -> Float[Tensor, "*batch out"]:
         """`W(g) z`, and the generated bias."""
+        for name, value in (("z", z), ("g", g)):
+            if not isinstance(value, Tensor):
+                raise InputError(f"{name} must be a tensor, got {kind_of(value)}")
+            autocast = torch.is_autocast_enabled(value.device.type)
+            if value.dtype != self.weight.dtype and not autocast:
+                raise InputError(f"{name} must be {self.weight.dtype} like the weights, got {value.dtype}")
         if z.shape[-1:] != (self.in_features,) or g.shape[-1:] != (self.code_features,) or z.shape[:-1] != g.shape[:-1]:
             raise InputError(
                 f"z must be (..., {self.in_features}) and g (..., {self.code_features}) with the same batch, got "

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._errors import InputError
+from ._given import check_state
 from ._labels import multiply_along, positions_by_group, stretch_of
 
 if TYPE_CHECKING:
@@ -53,9 +56,21 @@ def act_linearly(
         group: whose channels are mixed.
         maps: for each part, a matrix, or the diagonal of one, for each index of the groups that this one depends on
             (one if it depends on none).
+
+    Raises:
+        InputError: a group that the spec lacks, a part that does not carry it, or a map of another shape.
     """
+    check_state(state)
+    if group not in spec.sizes:
+        raise InputError(f"the spec has no group {group!r}; its groups are {', '.join(spec.sizes) or 'none'}")
     result = dict(state)
+    *parents, size = spec.shape(group)
     for part, matrix in maps.items():
+        if (part[0], part[1]) not in spec.uses(group):
+            raise InputError(f"the part {part} does not carry group {group!r}")
+        if matrix.shape[:2] != (prod(parents), size) or matrix.shape[2:] not in ((), (size,)):
+            wanted = f"({prod(parents)}, {size}, {size}) or ({prod(parents)}, {size})"
+            raise InputError(f"the map of {part} must have shape {wanted}, got {tuple(matrix.shape)}")
         key = spec.name_in(result, part[0])
         value = result[key]
         moved = multiply_along(value.double(), part[1], part_index(spec, part, group), matrix.to(value.device))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .._errors import InputError
+from ._given import check_state, check_tensors, kind_of
 from ._labels import AxisLabel, indices_of, old_positions
 from ._storage import storage_of
 
@@ -40,13 +41,18 @@ class Permutation:
     """
 
     def __init__(self, spec: PermutationSpec, tables: Mapping[str, Int[Tensor, "..."]] | None = None) -> None:
+        if not hasattr(spec, "identity_tables"):
+            raise InputError(f"spec must be a PermutationSpec, got {kind_of(spec)}")
+        check_state(tables or {}, "tables")
+        check_tensors(tables or {})
         self.spec = spec
         self.tables = dict(spec.identity_tables())
         for name, table in (tables or {}).items():
             if name not in self.tables:
                 raise InputError(f"the spec has no group {name!r}; its groups are {', '.join(self.tables) or 'none'}")
             wanted = self.tables[name]
-            if table.shape != wanted.shape or table.is_floating_point():
+            whole = not (table.is_floating_point() or table.is_complex() or table.dtype is torch.bool)
+            if table.shape != wanted.shape or not whole:
                 raise InputError(
                     f"the table of group {name!r} must be integers of shape {tuple(wanted.shape)}, got "
                     f"{table.dtype} of shape {tuple(table.shape)}"
@@ -133,6 +139,8 @@ class Permutation:
         return Permutation(self.spec, result)
 
     def _same_spec(self, other: Permutation) -> None:
+        if not isinstance(other, Permutation):
+            raise InputError(f"a permutation is composed with a Permutation, got {kind_of(other)}")
         if self.spec.sizes != other.spec.sizes or self.spec.parents != other.spec.parents:
             raise InputError("the two permutations belong to different specs")
 

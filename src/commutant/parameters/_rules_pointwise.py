@@ -71,7 +71,7 @@ def dims_of(given: Any, ndim: int) -> list[int]:
 
 
 @rule("sum", "mean", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "linalg_vector_norm",
-      "norm", "any", "all", "nansum", "nanmean", "count_nonzero", "aminmax")  # fmt: skip
+      "linalg_norm", "norm", "any", "all", "nansum", "nanmean", "count_nonzero", "aminmax")  # fmt: skip
 def reduction(op: Op) -> Any:
     """A symmetric function of the entries along the reduced axes."""
     axes = op.axes("self")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -87,15 +88,38 @@ def outer(op: Op) -> Any:
     return [*op.axes("self"), *(op.axes("vec2"))]
 
 
+def spelled_out(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
+    """The terms and the result of an einsum with a letter for every axis, whatever the equation leaves out."""
+    left, arrow, result = equation.replace(" ", "").replace("...", ".").partition("->")
+    if not arrow:
+        result = "." + "".join(sorted(c for c in set(left) - set(".,") if left.count(c) == 1))
+    hidden = [chr(0x100 + i) for i in range(64)]
+    counts = [n - len(t) + 1 if "." in t else 0 for t, n in zip(left.split(","), ndims, strict=True)]
+    terms = [t.replace(".", "".join(hidden[64 - n :])) for t, n in zip(left.split(","), counts, strict=True)]
+    return terms, result.replace(".", "".join(hidden[64 - max(counts) :]))
+
+
+@rule("tensordot")
+def tensordot(op: Op) -> Any:
+    """Sums over pairs of axes of two tensors."""
+    x, y = op.axes("self"), op.axes("other")
+    pairs = [(a % len(x), b % len(y)) for a, b in zip(op["dims_self"], op["dims_other"], strict=True)]
+    left = [axis for i, axis in enumerate(x) if i not in [a for a, _ in pairs]]
+    right = [axis for i, axis in enumerate(y) if i not in [b for _, b in pairs]]
+    for a, b in pairs:
+        op.contract(x[a], y[b])
+        op.events.beside.append((x[a], (*x, *right)))
+    return [*left, *right]
+
+
 @rule("einsum")
 def einsum(op: Op) -> Any:
     """Letters that occur twice move alike; those that the result lacks are summed over."""
-    terms, _, result = op["equation"].replace(" ", "").partition("->")
-    if "." in op["equation"] or "->" not in op["equation"]:
-        raise NotImplementedError
+    tensors = op.tensors("tensors")
+    terms, result = spelled_out(op["equation"], [len(axes) for axes in tensors])
     found: dict[str, Axis] = {}
     own: dict[str, list[Axis]] = {}
-    for term, axes in zip(terms.split(","), op.tensors("tensors"), strict=True):
+    for term, axes in zip(terms, tensors, strict=True):
         for letter, axis in zip(term, axes, strict=True):
             known = found.get(letter)
             own.setdefault(letter, []).append(axis)

@@ -17,16 +17,16 @@ from torch.utils import _pytree as pytree
 from .._errors import InputError
 from ._checkpoint import Checkpoint
 from ._derive import Derived, derive, moving
+from ._given import check_example, check_examples, check_module, check_state, check_tensors, kind_of
 from ._kinds import Kind, Kinds
 from ._labels import AxisLabel, Factor
 from ._norms import batch_norm_pairs
-from ._permutation import Permutation
+from ._refutation import verified
 from ._returned import selecting
 from ._storage import storage_of
 from ._trace import Trace, as_arguments, trace
-from ._verify import captured, difference, generic, outputs
+from ._verify import captured, difference, outputs
 
-TOLERANCE = 1e-9  # relative, in float64
 _LARGE = 5_000_000  # parameters above which the summary does not look for kinds by itself
 
 
@@ -98,7 +98,10 @@ class PermutationSpec:
             also: further examples, for models that take another path through their code on other inputs.
 
         Raises:
-            InputError: the module can't be traced on the example.
+            InputError: the module can't be traced on the example, or an argument is of a wrong kind.
+
+        Warns:
+            UserWarning: a group was refuted, nothing could be verified, or other inputs may take other paths.
 
         Example:
             >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -108,6 +111,11 @@ class PermutationSpec:
             >>> [str(label) for label in spec.axes["2.weight"]]
             ['2', '0']
         """
+        check_module(model)
+        check_example(example_inputs, "example_inputs")
+        check_examples(also)
+        if outputs is not None and not callable(outputs):
+            raise InputError(f"outputs must be a function of the model's output, got {kind_of(outputs)}")
         with selecting(model, outputs) as left_out:
             traces = [trace(model, *as_arguments(example)) for example in (example_inputs, *also)]
         derived = derive(model, traces)
@@ -129,12 +137,17 @@ class PermutationSpec:
         Raises:
             InputError: an entry that the state dict lacks, a wrong number of axes, or a group of two sizes.
         """
+        check_state(axes, "axes")
+        check_state(state, "state")
+        check_tensors(state)
         sizes: dict[str, int] = {}
         labels: dict[str, tuple[AxisLabel, ...]] = {}
         if missing := sorted(set(axes) - set(state)):
             raise InputError(f"the state dict has no {missing[0]!r}")
         for key, value in state.items():
             groups = axes.get(key, (None,) * value.ndim)
+            if isinstance(groups, str) or not all(isinstance(g, str | None) for g in groups):
+                raise InputError(f"{key!r} must have a list of a group's name or None for each axis, got {groups!r}")
             if len(groups) != value.ndim:
                 raise InputError(f"{key!r} has {value.ndim} axes, but {len(groups)} are labelled")
             for group, size in zip(groups, value.shape, strict=True):
@@ -144,48 +157,7 @@ class PermutationSpec:
         return cls(labels, sizes, {g: () for g in sizes}, {}, {})
 
     def _verified(self, model: nn.Module, traces: Sequence[Trace], generator: torch.Generator) -> PermutationSpec:
-        given = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-        states = [generic(given, generator) for _ in range(2)]
-        try:
-            before = [[outputs(t, state) for t in traces] for state in states]
-        except Exception as failure:  # an operator that knows no float64
-            warnings.warn(f"nothing was verified: {type(failure).__name__}: {str(failure)[:200]}", stacklevel=3)
-            return self
-        results = [x for found in before for one in found for x in one]
-        if not any(bool(x.isfinite().any()) for x in results):
-            warnings.warn("nothing was verified: the model returns no finite number on the example", stacklevel=3)
-            return self
-
-        def error(spec: PermutationSpec, groups: Sequence[str]) -> float:
-            """The worst of several draws: any two groups are told apart by one that moves only one of them."""
-            worst = 0.0
-            for draw in range(len(groups).bit_length() + 1):
-                moving = [g for i, g in enumerate(groups, start=1) if draw == 0 or i >> (draw - 1) & 1]
-                tables = {g: _cycles(spec.shape(g), 1 + draw % 2, generator) for g in moving}
-                moved = Permutation(spec, tables).apply(states[draw % 2])
-                worst = max(
-                    worst,
-                    *(
-                        difference(b, outputs(t, moved), other)
-                        for b, other, t in zip(before[draw % 2], before[1 - draw % 2], traces, strict=True)
-                    ),
-                )
-            return worst
-
-        if error(self, []) >= TOLERANCE:
-            warnings.warn("the model does not compute the same twice, so that nothing was verified", stacklevel=3)
-            return self
-        spec, worst = self, error(self, list(self.sizes))
-        if worst >= TOLERANCE:
-            wrong = [g for g in spec.sizes if error(spec, [g]) >= TOLERANCE]
-            wrong = wrong or list(spec.sizes)  # each alone is right but not all together: trust none
-            warnings.warn(f"the verification refuted the groups {', '.join(wrong)}; they are frozen", stacklevel=3)
-            spec = spec.without(wrong, "refuted by the verification")
-            worst = error(spec, list(spec.sizes))
-            if worst >= TOLERANCE:
-                spec = spec.without(list(spec.sizes), "refuted by the verification")
-                worst = error(spec, [])
-        return replace(spec, error=worst)
+        return verified(self, model, traces, generator)
 
     def _other_paths(self) -> str | None:
         """Why other inputs may not allow what was found, and what to do; None where nothing says so."""
@@ -206,8 +178,16 @@ class PermutationSpec:
         return None
 
     def without(self, groups: Sequence[str], why: str = "frozen by hand") -> PermutationSpec:
-        """The spec with some groups frozen."""
-        gone = set(groups)
+        """The spec with some groups frozen.
+
+        Raises:
+            InputError: a group that the spec lacks.
+        """
+        gone = {groups} if isinstance(groups, str) else set(groups)
+        if unknown := gone - self.sizes.keys():
+            raise InputError(
+                f"the spec has no group {min(unknown)!r}; its groups are {', '.join(self.sizes) or 'none'}"
+            )
         axes, reads = (
             {key: tuple(label.without(gone) for label in labels) for key, labels in found.items()}
             for found in (self.axes, self.reads)
@@ -233,11 +213,14 @@ class PermutationSpec:
         """
         if self.graph is None:
             raise InputError("activations need a spec that PermutationSpec.from_module derived")
+        self.check(state)
+        check_example(example, "the example")
         return captured(self.graph, state, pytree.tree_leaves(as_arguments(example)), self.reads)
 
     def computed(self, state: Mapping[str, Tensor]) -> list[Tensor]:
         """The outputs of the traced module on its example for other parameters, in float64."""
-        assert self.graph is not None
+        if self.graph is None:
+            raise InputError("outputs need a spec that PermutationSpec.from_module derived")
         return outputs(self.graph, state)
 
     def changes(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
@@ -306,11 +289,14 @@ class PermutationSpec:
         Raises:
             InputError: names the first key or shape that differs.
         """
+        check_state(state)
         missing = sorted(k for k in self.axes if self.name_in(state, k) not in state)
         if missing:
             raise InputError(f"the parameters lack {missing[0]!r} ({len(missing)} missing), which the spec has")
         if extra := sorted(set(state) - set(self.axes)):
             raise InputError(f"the parameters have {extra[0]!r} ({len(extra)} more), which the spec lacks")
+        if not isinstance(state, Checkpoint):
+            check_tensors(state)
         shapes = state.shapes if isinstance(state, Checkpoint) else {k: tuple(v.shape) for k, v in state.items()}
         for key, shape in shapes.items():
             wanted = tuple(label.size for label in self.axes[key])
@@ -361,15 +347,6 @@ class PermutationSpec:
             "not verified" if self.error is None else f"verified in float64: largest relative change {self.error:.1e}"
         )
         return "\n".join(lines)
-
-
-def _cycles(shape: tuple[int, ...], every: int, generator: torch.Generator) -> Int[Tensor, "..."]:
-    """A table without fixed points; with `every=2` the identity at every other index of the parents."""
-    tables = torch.arange(shape[-1]).repeat(prod(shape[:-1]), 1)
-    for row in tables[::every]:
-        order = torch.randperm(shape[-1], generator=generator)
-        row[order] = order.roll(1)
-    return tables.view(shape)
 
 
 def _ties(model: nn.Module) -> dict[str, str]:

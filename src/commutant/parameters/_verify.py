@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from .._errors import InputError
 from ..kernels import reference
+from ._lookahead import stretch_of
 from ._trace import Trace
 from ._walk import CALLED_ONCE, name_of
 
@@ -46,7 +47,9 @@ class InDouble(fx.Interpreter):
         if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
             return args[0].reshape(args[1])
         if name in ("_grouped_mm", "transformers.grouped_mm_fallback"):
-            return _grouped_matmul(*args[:2], kwargs.get("offs", args[2] if len(args) > 2 else None))
+            return _grouped_matmul(args[0], args[1], kwargs["offs"] if "offs" in kwargs else args[2])
+        if name == "slice_scatter" and not kwargs and args[0].is_complex() and len(args) < 6:
+            return _overwritten(*args)
         if name == "copy":
             return args[1].to(args[0].dtype).expand_as(args[0])
         if not kwargs and (name == "_native_batch_norm_legit_no_training" or (name == "batch_norm" and not args[5])):
@@ -63,6 +66,13 @@ def _batch_norm(
     scale = scale if gain is None else gain * scale
     out = (x - mean.view(shape)) * scale.view(shape)
     return out if shift is None else out + shift.view(shape)
+
+
+def _overwritten(whole: Tensor, part: Tensor, dim: int = 0, start: int | None = None, end: int | None = None) -> Tensor:
+    """A stretch of an axis overwritten: the operator has no derivative for complex numbers."""
+    first, _ = stretch_of(start, part.shape[dim], whole.shape[dim])
+    after = first + part.shape[dim]
+    return torch.cat([whole.narrow(dim, 0, first), part, whole.narrow(dim, after, whole.shape[dim] - after)], dim)
 
 
 def _grouped_matmul(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
@@ -157,6 +167,9 @@ def difference(first: list[Tensor], second: list[Tensor], elsewhere: list[Tensor
     they say nothing of the size of the others.
     """
     worst = 0.0
+    if [x.shape for x in first] != [y.shape for y in second]:
+        shapes = ([tuple(x.shape) for x in own] for own in (first, second))
+        raise InputError("tensors of the same shapes are compared, got {} and {}".format(*shapes))
     for x, y, other in zip(first, second, elsewhere or second, strict=True):
         if x.numel() == 0:
             continue

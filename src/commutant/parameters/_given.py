@@ -1,0 +1,61 @@
+"""Sentences for arguments of a wrong kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from .._errors import InputError
+
+
+def kind_of(value: object) -> str:
+    """What was given, for an error: a class by its name, a string as it is, anything else by its type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value[:60]) if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def check_module(model: object) -> None:
+    """Refuse what is no module, and say how to get one."""
+    if isinstance(model, nn.Module):
+        return
+    hint = "; create an instance of it" if isinstance(model, type) else ""
+    hint = "; load the model first, as by from_pretrained" if isinstance(model, str) else hint
+    raise InputError(f"model must be a torch.nn.Module, got {kind_of(model)}{hint}")
+
+
+def check_example(example: object, name: str) -> None:
+    """Refuse an example without tensors, or with arrays of NumPy."""
+    leaves = pytree.tree_leaves(dict(example) if isinstance(example, Mapping) else example)
+    if any(isinstance(x, np.ndarray) for x in leaves):
+        raise InputError(f"{name} must hold tensors, got an array of NumPy; convert it by torch.from_numpy")
+    if not any(isinstance(x, Tensor) for x in leaves):
+        raise InputError(
+            f"{name} must be a tensor, a tuple of arguments or a mapping of keywords, got {kind_of(example)}"
+        )
+
+
+def check_examples(also: object) -> None:
+    """Refuse further examples that are a single one."""
+    if isinstance(also, Tensor | Mapping | str) or not isinstance(also, Sequence):
+        raise InputError(f"also must be a list of examples, got {kind_of(also)}; write also=[example]")
+    for example in also:
+        check_example(example, "each example of also")
+
+
+def check_state(state: Any, name: str = "the parameters") -> None:
+    """Refuse what is no mapping from names to tensors."""
+    if not isinstance(state, Mapping):
+        hint = "; pass its state_dict()" if isinstance(state, nn.Module) else ""
+        raise InputError(f"{name} must be a mapping from names to tensors, got {kind_of(state)}{hint}")
+
+
+def check_tensors(state: Mapping[str, Any]) -> None:
+    """Refuse a state dict whose entries are no tensors."""
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{key!r} must be a tensor, got {kind_of(value)}")
