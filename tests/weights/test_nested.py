@@ -89,7 +89,9 @@ def test_many_grouped_convolutions_are_quick():
     import time
 
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 368, 1), nn.ReLU(), nn.Conv2d(368, 368, 3, groups=46), nn.ReLU(), nn.Conv2d(368, 4, 1))
+    model = nn.Sequential(
+        nn.Conv2d(3, 368, 1), nn.ReLU(), nn.Conv2d(368, 368, 3, groups=46), nn.ReLU(), nn.Conv2d(368, 4, 1)
+    )
     spec = PermutationSpec.from_module(model, torch.randn(2, 3, 4, 4), verify=False)
     planted = Permutation.random(spec, torch.Generator().manual_seed(0))
     start = time.process_time()
@@ -179,7 +181,9 @@ def test_wrong_arguments_get_a_sentence():
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("value", [None, "1", (1.0, 2.0), torch.ones(2), 1j, True, float("nan"), torch.tensor(torch.inf)])
+@pytest.mark.parametrize(
+    "value", [None, "1", (1.0, 2.0), torch.ones(2), 1j, True, float("nan"), torch.tensor(torch.inf)]
+)
 def test_a_loss_that_is_no_number_is_refused(value):
     with pytest.raises(InputError, match="evaluate"):
         loss_barrier(net(), net(), lambda m: value, points=3)

@@ -66,7 +66,11 @@ def spreads(network, names, x):
         (Attending, ("up", "attention", "layer.linear1", "head"), (40, 5, 4)),
         (lambda: Attending(bias=False), ("up", "attention", "head"), (40, 5, 4)),
         (lambda: Attending(kdim=4, vdim=4), ("up", "attention", "head"), (40, 5, 4)),
-        (lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), ("self_attn", "linear1", "linear2"), (40, 5, 4)),
+        (
+            lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+            ("self_attn", "linear1", "linear2"),
+            (40, 5, 4),
+        ),
     ],
 )
 @pytest.mark.parametrize("add_biases", [True, False])

@@ -192,14 +192,18 @@ def _pair_inner(
     if not nested:
         own = {g: scores[g] for g in family[1:]} | {group: own_scores}
         return _batch_by_scores(nest, group, own, current)
-    blocks = {g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]}
+    blocks = {
+        g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]
+    }
     every = torch.arange(size * n * n)
     total, tables = _pair_chosen(nest, group, blocks, nested, every, {}, sweeps=1)
     likely = torch.zeros(size, n, n, dtype=torch.bool)
     for axis in (1, 2):
         likely.scatter_(axis, total.view(size, n, n).topk(min(n, _LIKELY), axis).indices, True)
     chosen = likely.flatten().nonzero().flatten()
-    better, refined = _pair_chosen(nest, group, blocks, nested, chosen, {g: t[chosen] for g, t in tables.items()}, sweeps=2)
+    better, refined = _pair_chosen(
+        nest, group, blocks, nested, chosen, {g: t[chosen] for g, t in tables.items()}, sweeps=2
+    )
     rises = better > total[chosen]
     total[chosen[rises]] = better[rises]
     for g, table in tables.items():
@@ -240,7 +244,10 @@ def _moved(
     for axis, group in enumerate(own, start=1):
         if group in groups:
             lead = y.shape[:axis]
-            around = [y.shape[0], *(y.shape[1 + i] if g in nest.parents[group] else 1 for i, g in enumerate(own[: axis - 1]))]
+            around = [
+                y.shape[0],
+                *(y.shape[1 + i] if g in nest.parents[group] else 1 for i, g in enumerate(own[: axis - 1])),
+            ]
             table = tables[group].reshape(*around, -1).expand(*lead, -1)
             first = torch.arange(prod(lead)).view(*lead, 1) * y.shape[axis]
             y = y.flatten(0, axis)[(first + table).flatten()].view(y.shape)
