@@ -306,8 +306,8 @@ def test_a_merge_of_numbers_that_are_none_is_refused(folder):
         save_file(broken, str(folder / "broken.safetensors"))
         out = ("-o", "out.safetensors")
         for more in (("--aligned",), ()):
-            refused("'4.bias' holds NaN or infinities", "merge", "a.safetensors", "broken.safetensors", *NET, *out, *more,
-                    cwd=folder)  # fmt: skip
+            line = ("merge", "a.safetensors", "broken.safetensors", *NET, *out, *more)
+            refused("'4.bias' holds NaN or infinities", *line, cwd=folder)
         refused("'4.bias' holds NaN", "align", "a.safetensors", "broken.safetensors", *NET, *out, cwd=folder)
     assert not (folder / "out.safetensors").exists()
     assert not list(folder.glob("*.partial"))

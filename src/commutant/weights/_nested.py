@@ -190,8 +190,7 @@ def _pair_inner(
         else:
             nested.append((tuple(here[1:]), x, y))
     if not nested:
-        own = {g: scores[g] for g in family[1:]} | {group: own_scores}
-        return _batch_by_scores(nest, group, own, current)
+        return _batch_by_scores(nest, group, {**{g: scores[g] for g in family[1:]}, group: own_scores}, current)
     blocks = {
         g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]
     }
@@ -223,7 +222,7 @@ def _pair_chosen(
     start: Mapping[str, Int[Tensor, "pairs ..."]],
     sweeps: int,
 ) -> tuple[Float[Tensor, " pairs"], dict[str, Int[Tensor, "pairs ..."]]]:
-    """`_pair_level` inside some of the pairs of the indices of a group, a few at a time, so that they stay in the cache."""
+    """`_pair_level` inside some of the pairs of indices of a group, a few at a time, so that they stay in the cache."""
     n = nest.sizes[group]
     step = max(1, _ENTRIES // max(1, sum(x[0, 0].numel() for _, x, _ in pieces)))
     flat = [(own, x.flatten(0, 1), y.flatten(0, 1)) for own, x, y in pieces]

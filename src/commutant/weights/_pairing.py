@@ -56,7 +56,7 @@ def assign(scores: Float[Tensor, "*outer n n"], current: Int[Tensor, "*outer n"]
 
 
 def _solved(scores: Float[Tensor, "*outer n n"]) -> Int[Tensor, "*outer n"]:
-    """Return the best assignments: of rows that are far larger than others first, which would hide these by rounding."""
+    """Return the best assignments; rows far larger than others are settled first: by rounding they would hide these."""
     best = linear_assignment(scores, maximize=True)
     largest = scores.abs().amax(-1) if scores.shape[-1] else scores.sum(-1)
     apart = (largest.amin(-1) < largest.amax(-1) / _APART) if scores.shape[-1] else largest.sum(-1) > 0
