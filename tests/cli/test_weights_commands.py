@@ -26,6 +26,9 @@ def tied():
     net[4].weight = net[0].weight
     return net
 
+def nothing(model):
+    pass
+
 def tensor(model):
     return model[0].weight.square().mean()
 
@@ -318,7 +321,7 @@ def test_a_loss_that_is_a_tensor(folder):
     done = commutant(*line, "nets:tensor", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    refused("must be one real number", *line, "nets:normed", cwd=folder)
+    refused("must be one real number", *line, "nets:nothing", cwd=folder)
 
 
 def test_hugging_face_folders_are_made_whole(tmp_path):
