@@ -40,6 +40,12 @@ class Experts(nn.Module):
                 out = out + (chosen == number)[:, None] * expert(h)
         return self.head(out)
 
+def nothing(model):
+    pass
+
+def tensor(model):
+    return model[0].weight.square().mean()
+
 def loss(model):
     from sklearn.datasets import load_digits
     x, y = load_digits(return_X_y=True)
@@ -175,7 +181,6 @@ def test_a_hugging_face_folder_with_shards(tmp_path):
     assert (tmp_path / "a" / "model.safetensors.index.json").is_file()
     done = commutant("align", "a", "b", "--model", "hf:a", "-o", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "out" / "config.json").write_text((tmp_path / "b" / "config.json").read_text())
     before, after = (transformers.GPT2LMHeadModel.from_pretrained(tmp_path / n) for n in ("b", "out"))
     ids = torch.randint(0, 120, (2, 9))
     torch.testing.assert_close(after(ids).logits, before(ids).logits, rtol=1e-4, atol=1e-5)
@@ -277,7 +282,8 @@ def test_no_input_is_written_over(folder, tmp_path):
     ):
         refused("is one of the inputs", "align", first, second, *NET, "-o", out, "--overwrite", cwd=tmp_path)
     refused("has shards: the output must be a folder", "align", "da", "db", *NET, "-o", "o.safetensors", cwd=tmp_path)
-    refused("must be a folder that is there, or end in", "align", "sa", "sb", *NET, "-o", "o", cwd=tmp_path)
+    refused("must be a folder, or end in", "align", "sa", "sb", *NET, "-o", "o.bin", cwd=tmp_path)
+    refused("must be a folder, or end in", "align", "sa", "sb", *NET, "-o", "nets.py", cwd=tmp_path)
     nan = ("-o", "o.safetensors", "--weights", "nan,nan")
     refused("--weights must be 2 numbers that sum to one", "merge", "sa", "sb", *NET, *nan, cwd=tmp_path)
     half = {k: v.half() for k, v in load_file(tmp_path / "db" / "m1.safetensors").items()}
@@ -309,3 +315,99 @@ def test_shrink(folder):
     refused("--criterion must be", *again, "--overwrite", "--beta", "0", "--criterion", "size", cwd=folder)
     refused("does not fit", "shrink", "small.safetensors", *NET, "-o", "x.safetensors", "--beta", "0", cwd=folder)
     assert load_file(out)["0.weight"].shape == state["0.weight"].shape
+
+
+def test_outputs_that_can_not_be_written_get_a_sentence(folder):
+    ab = ("a.safetensors", "b.safetensors")
+    before = sorted(folder.rglob("*"))
+    for name in (300 * "x", 300 * "x" + ".safetensors", 250 * "x" + ".safetensors", "a.safetensors/o.safetensors"):
+        for command in ("align", "merge"):
+            refused("can't be written", command, *ab, *NET, "-o", name, cwd=folder)
+        refused("can't be written", "shrink", ab[0], *NET, "-o", name, "--beta", "0", cwd=folder)
+    refused("can't be read", "align", 300 * "x", ab[1], *NET, "-o", "o.safetensors", cwd=folder)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_folder_without_search_permission(folder, monkeypatch):
+    """What such a folder does, for a user who may be root: every look at a file fails."""
+    from pathlib import Path
+
+    from commutant import InputError
+    from commutant.parameters import Checkpoint
+
+    given, real = Checkpoint(folder / "a.safetensors"), Path.stat
+
+    def locked(path, **options):
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, "stat", locked)
+    monkeypatch.setattr(Path, "is_dir", lambda path: bool(locked(path)) and real(path).st_mode & 0o40000 != 0)
+    monkeypatch.setattr(Path, "exists", lambda path: bool(locked(path)))
+    for target in (folder / "locked" / "o.safetensors", folder / "locked" / "o"):
+        with pytest.raises(InputError, match=r"can't be written: Permission denied$"):
+            given.places(target)
+
+
+def test_a_merge_of_numbers_that_are_none_is_refused(folder):
+    broken = load_file(folder / "b.safetensors")
+    for value in (torch.nan, torch.inf):
+        broken["4.bias"][0] = value
+        save_file(broken, str(folder / "broken.safetensors"))
+        out = ("-o", "out.safetensors")
+        for more in (("--aligned",), ()):
+            line = ("merge", "a.safetensors", "broken.safetensors", *NET, *out, *more)
+            refused("'4.bias' holds NaN or infinities", *line, cwd=folder)
+        refused("'4.bias' holds NaN", "align", "a.safetensors", "broken.safetensors", *NET, *out, cwd=folder)
+    assert not (folder / "out.safetensors").exists()
+    assert not list(folder.glob("*.partial"))
+
+
+def test_a_loss_that_is_a_tensor(folder):
+    line = ("barrier", "a.safetensors", "b.safetensors", "--model", "nets:mlp()", "--points", 3, "--evaluate")
+    done = commutant(*line, "nets:tensor", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    refused("must be one real number", *line, "nets:nothing", cwd=folder)
+
+
+def test_hugging_face_folders_are_made_whole(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=60, n_embd=24, n_layer=1, n_head=4, n_positions=16)
+    for name, seed, size in (("a", 0, "1GB"), ("b", 1, "1GB"), ("sharded", 2, "20KB")):
+        torch.manual_seed(seed)
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / name, max_shard_size=size)
+        (tmp_path / name / "tokenizer_config.json").write_text("{}")
+        (tmp_path / name / "training_args.bin").write_text("no weights")
+    load = transformers.GPT2LMHeadModel.from_pretrained
+    ids = torch.randint(0, 60, (2, 9))
+    for command, first, second, out in (
+        ("merge", "a", "b", "new/merged"),
+        ("align", "a", "b", "aligned"),
+        ("align", "a", "sharded", "shards"),
+        ("merge", "a/model.safetensors", "b", "from_file"),
+    ):
+        done = commutant(command, first, second, "--model", "hf:a", "-o", out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / out / "tokenizer_config.json").read_text() == "{}"
+        assert not (tmp_path / out / "training_args.bin").exists()
+        logits = load(tmp_path / out)(ids).logits
+        if command == "align":
+            torch.testing.assert_close(logits, load(tmp_path / second)(ids).logits, rtol=1e-4, atol=1e-5)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text("{}")
+    refused("config.json exists; give --overwrite", "merge", "a", "b", "--model", "hf:a", "-o", "other", cwd=tmp_path)
+    assert [f.name for f in (tmp_path / "other").iterdir()] == ["config.json"]
+    done = commutant("shrink", "sharded", "--model", "hf:a", "-o", "small", "--parameters", "0.9", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "from_pretrained does not know these widths" in done.stdout
+    from commutant.parameters import Checkpoint
+
+    index = json.loads((tmp_path / "small" / "model.safetensors.index.json").read_text())
+    before = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    small = dict(Checkpoint(tmp_path / "small"))
+    assert index["metadata"]["total_size"] == sum(v.numel() * v.element_size() for v in small.values())
+    assert index["metadata"]["total_size"] < before["metadata"]["total_size"]
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(tmp_path / "small"))
+    assert resize(model, small).eval()(ids).logits.shape == (2, 9, 60)

@@ -330,6 +330,48 @@ def test_code_that_depends_on_the_width_is_found_out():
         late.shrink(widths=4)
 
 
+class Halves(nn.Module):
+    """A block whose code cuts its channels into two halves, as C2f of YOLO does."""
+
+    def __init__(self, width, cut):
+        super().__init__()
+        self.stem, self.into = nn.Conv2d(3, 10, 3, padding=1), nn.Conv2d(10, 2 * width, 1)
+        self.a, self.b = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.out, self.head, self.cut = nn.Conv2d(3 * width, 12, 1), nn.Conv2d(12, 4, 1), cut
+
+    def forward(self, x):
+        first, second = self.cut(self.into(self.stem(x).relu()).relu())
+        third = second + self.b(self.a(second).relu()).relu()
+        return self.head(self.out(torch.cat([first, second, third], 1)).relu()).mean((2, 3))
+
+
+@pytest.mark.parametrize("width", [2, 3, 8])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda h: h.chunk(2, 1),
+        lambda h: h.split(h.shape[1] // 2, 1)[:2],
+        lambda h: (h[:, : h.shape[1] // 2], h[:, h.shape[1] // 2 :]),
+        lambda h: (h.narrow(1, 0, h.shape[1] // 2), h.narrow(1, h.shape[1] // 2, h.shape[1] - h.shape[1] // 2)),
+    ],
+)
+def test_halves_of_one_width_are_refused_before_anything_is_merged(width, cut):
+    found = merger(Halves(width, cut).eval(), torch.randn(2, 3, 5, 5))
+    assert any("into" in group for group in found.refused)
+    assert {"stem", "a", "out"} <= set(found.groups)
+    least = found.count(found._clusters(found.path)) / found.count(found._clusters([]))
+    for share in (0.9, 0.7, 0.5, 1.01 * least):
+        assert found.shrink(parameters=share).kept <= share
+
+
+def test_the_default_is_the_bound_and_the_papers_rule_keeps_its_own():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = torch.randn(3, 4)
+    assert merger(model, x).criterion == "saliency"
+    assert merger(model, x).path == merger(model, x, criterion="saliency").path
+    assert merger(model, x, rule="ifm").criterion == "inout"
+
+
 def test_layers_that_must_be_of_one_width_are_refused():
     model = nn.GRU(4, 5, num_layers=2)
 
@@ -350,7 +392,7 @@ def test_wide_neighbours_follow_in_steps():
     """Layers wider than 64 see the merges of their neighbours a few at a time: nearly the same sequence."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(9, 130), nn.ReLU(), nn.Linear(130, 70), nn.ReLU(), nn.Linear(70, 3)).double()
-    found = merger(model, torch.randn(3, 9).double())
+    found = merger(model, torch.randn(3, 9).double(), criterion="inout")
     plain = plain_path(found._state(), found.sites, "fold", "inout", "initial", steps=12)
     assert {step[:3] for step in plain} <= {tuple(step[:3]) for step in found.path[:16]}
     clusters = found._clusters(found.path[:100])

@@ -10,8 +10,8 @@ from torch import nn
 from commutant import InputError
 from commutant.parameters import Permutation, PermutationSpec
 from commutant.weights import distance, interpolate, match_many, weight_matching
-from commutant.weights._problem import Problem
 from commutant.weights._pairing import gram
+from commutant.weights._problem import Problem
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parameters"))
 import networks

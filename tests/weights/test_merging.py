@@ -173,7 +173,7 @@ def test_repair_adds_a_bias_where_there_is_none():
     found = repair(a, [a, b], [torch.randn(20, 3)])
     assert found[0].bias is not None
     assert a[0].bias is None
-    with pytest.raises(InputError, match="as many weights as parents"):
+    with pytest.raises(InputError, match="2 weights that sum to one are needed"):
         repair(a, [a, b], [torch.randn(2, 3)], [1.0])
     with pytest.raises(InputError, match="no batch was given"):
         repair(a, [a, b], [])

@@ -35,8 +35,7 @@ class InDouble(fx.Interpreter):
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
-        found: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(_double, (args, kwargs))
-        return found
+        return fx.node.map_aggregate(args, _double), fx.node.map_aggregate(kwargs, _double)  # type: ignore[return-value]
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if "_assert_tensor_metadata" in str(target):
@@ -151,11 +150,12 @@ def generic(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str
             result[key] = shared[place]
         else:
             own = value.double().cpu()
-            moved = own * (0.7 + 0.6 * torch.rand(own.shape, generator=generator, dtype=torch.float64))
+            drawn = torch.rand(own.shape, generator=generator, dtype=torch.float64)
+            moved = own * (0.7 + 0.6 * drawn)
             if not (own > 0).all():  # variances and the like stay positive
                 # so large that no signal dies out on its way through many layers
                 scale = own[0].numel() ** -0.5 if own.ndim > 1 else 0.15
-                moved += scale * torch.randn(own.shape, generator=generator, dtype=torch.float64)
+                moved += drawn.mul_(2.0**20).frac_().sub_(0.5).mul_(scale * 12**0.5)  # later bits: another draw
             result[key] = shared[place] = moved
     return result
 

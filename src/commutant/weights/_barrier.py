@@ -49,7 +49,8 @@ def loss_barrier(
     Args:
         a: a module; stays as it is.
         b: of the same architecture, usually aligned with `a` first.
-        evaluate: from a module to its loss, a number or a tensor of one element; it may reset batch-norm statistics first (`reset_batchnorm_stats`).
+        evaluate: from a module to its loss, a number or a tensor of one element; it may reset batch-norm statistics
+            first (`reset_batchnorm_stats`).
         points: on the grid, odd, so that the midpoint is one of them.
 
     Raises:

@@ -35,7 +35,7 @@ class Constants:
         return [(key, *self.codes[key]) for key in keys]
 
     def same(self, spec: PermutationSpec, group: str) -> Bool[Tensor, "*outer n n"] | None:
-        """Whether all constants agree at each pair of indices of a group, all other groups in place; None without any."""
+        """Whether all constants agree at each pair of indices of a group, other groups in place; None without any."""
         around = (*spec.parents[group], group)
         found = None
         for key, (a, b) in self.codes.items():

@@ -65,8 +65,8 @@ class FeatureMerger:
             homogeneous activations only, and refused for groups where it is not.
         criterion: what "alike" means, squared: `"saliency"`, a bound on what merging two channels changes in the next
             layer, |v_m| |v_n| / (|v_m| + |v_n|) |w_m - w_n|, the default of `"fold"`; `"inout"`, the distance of all
-            weights that make or read them, the paper's and the default of `"ifm"`; `"activations"`, as `"saliency"` with
-            the root mean square difference of the channels on data in the place of |w_m - w_n|.
+            weights that make or read them, the paper's and the default of `"ifm"`; `"activations"`, as `"saliency"`
+            with the root mean square difference of the channels on data in the place of |w_m - w_n|.
         reference: thresholds are shares of the largest distance in the group: the `"initial"` one, or the `"current"`
             one (the paper's), which grows as the paper's rule adds weights up.
         modulo_scale: channels that differ by a positive factor count as equal where the activation between lets the

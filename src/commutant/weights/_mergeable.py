@@ -81,8 +81,8 @@ class Mergeable:
     def _refutation(self, groups: Sequence[str]) -> str | None:
         """What goes wrong when equal channels of each group are merged, with generic parameters.
 
-        Two channels become one in the first group, three in the next, and so on in turn; then most channels. Where several
-        groups share an axis, most channels of only some of them, and then of the others.
+        Two channels become one in the first group, three in the next, and so on in turn; then most channels. Where
+        several groups share an axis, most channels of only some of them, and then of the others.
         """
         sizes = {group: len(self.sites[group][0].index) for group in groups}
         if (why := self._refutation_at({g: min(n, 2 + i % 2) for i, (g, n) in enumerate(sizes.items())})) is not None:

@@ -190,16 +190,19 @@ def _pair_inner(
         else:
             nested.append((tuple(here[1:]), x, y))
     if not nested:
-        own = {g: scores[g] for g in family[1:]} | {group: own_scores}
-        return _batch_by_scores(nest, group, own, current)
-    blocks = {g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]}
+        return _batch_by_scores(nest, group, {**{g: scores[g] for g in family[1:]}, group: own_scores}, current)
+    blocks = {
+        g: scores[g].unflatten(1, (n, -1)).unflatten(3, (n, -1)).transpose(2, 3).flatten(0, 2) for g in family[1:]
+    }
     every = torch.arange(size * n * n)
     total, tables = _pair_chosen(nest, group, blocks, nested, every, {}, sweeps=1)
     likely = torch.zeros(size, n, n, dtype=torch.bool)
     for axis in (1, 2):
         likely.scatter_(axis, total.view(size, n, n).topk(min(n, _LIKELY), axis).indices, True)
     chosen = likely.flatten().nonzero().flatten()
-    better, refined = _pair_chosen(nest, group, blocks, nested, chosen, {g: t[chosen] for g, t in tables.items()}, sweeps=2)
+    better, refined = _pair_chosen(
+        nest, group, blocks, nested, chosen, {g: t[chosen] for g, t in tables.items()}, sweeps=2
+    )
     rises = better > total[chosen]
     total[chosen[rises]] = better[rises]
     for g, table in tables.items():
@@ -219,7 +222,7 @@ def _pair_chosen(
     start: Mapping[str, Int[Tensor, "pairs ..."]],
     sweeps: int,
 ) -> tuple[Float[Tensor, " pairs"], dict[str, Int[Tensor, "pairs ..."]]]:
-    """`_pair_level` inside some of the pairs of the indices of a group, a few at a time, so that they stay in the cache."""
+    """`_pair_level` inside some of the pairs of indices of a group, a few at a time, so that they stay in the cache."""
     n = nest.sizes[group]
     step = max(1, _ENTRIES // max(1, sum(x[0, 0].numel() for _, x, _ in pieces)))
     flat = [(own, x.flatten(0, 1), y.flatten(0, 1)) for own, x, y in pieces]
@@ -240,7 +243,10 @@ def _moved(
     for axis, group in enumerate(own, start=1):
         if group in groups:
             lead = y.shape[:axis]
-            around = [y.shape[0], *(y.shape[1 + i] if g in nest.parents[group] else 1 for i, g in enumerate(own[: axis - 1]))]
+            around = [
+                y.shape[0],
+                *(y.shape[1 + i] if g in nest.parents[group] else 1 for i, g in enumerate(own[: axis - 1])),
+            ]
             table = tables[group].reshape(*around, -1).expand(*lead, -1)
             first = torch.arange(prod(lead)).view(*lead, 1) * y.shape[axis]
             y = y.flatten(0, axis)[(first + table).flatten()].view(y.shape)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..algebra import linear_assignment
 
 TOLERANCE = 1e-9  # relative gain below which a change is noise
+_APART = 2.0**24  # ratio of scores from which the larger ones are settled first
 _SAFE = 2.0**40  # products of entries up to this, and of its inverse, neither overflow nor vanish in float32
 
 
@@ -47,11 +48,30 @@ def _scaled(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Float[Tensor, "*outer
 
 def assign(scores: Float[Tensor, "*outer n n"], current: Int[Tensor, "*outer n"]) -> Int[Tensor, "*outer n"]:
     """Return the best assignment of each matrix; the current one where no other is better."""
-    best = linear_assignment(scores, maximize=True)
+    best = _solved(scores)
     gain = (picked(scores, best) - picked(scores, current)).sum(-1)
     moved = best != current  # rows that stay may be large: they say nothing of how exact the others are
     noise = TOLERANCE * ((picked(scores, best).abs() + picked(scores, current).abs()) * moved).sum(-1)
     return torch.where((gain > noise).unsqueeze(-1), best, current)
+
+
+def _solved(scores: Float[Tensor, "*outer n n"]) -> Int[Tensor, "*outer n"]:
+    """Return the best assignments; rows far larger than others are settled first: by rounding they would hide these."""
+    best = linear_assignment(scores, maximize=True)
+    largest = scores.abs().amax(-1) if scores.shape[-1] else scores.sum(-1)
+    apart = (largest.amin(-1) < largest.amax(-1) / _APART) if scores.shape[-1] else largest.sum(-1) > 0
+    for place in apart.nonzero().tolist():
+        matrix, table = scores[tuple(place)], best[tuple(place)]
+        rows = torch.arange(len(table))
+        while len(rows):
+            part = matrix[rows][:, table[rows]]
+            sizes = part.abs().amax(1)
+            small = sizes < sizes.max() / _APART
+            if not bool(small.any()):
+                break
+            rows, columns = rows[small], table[rows[small]]
+            table[rows] = columns[linear_assignment(matrix[rows][:, columns], maximize=True)]
+    return best
 
 
 def picked(scores: Float[Tensor, "*outer n n"], table: Int[Tensor, "*outer n"]) -> Float[Tensor, "*outer n"]:

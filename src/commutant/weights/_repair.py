@@ -81,8 +81,8 @@ def repair(
     reached = _moments(network, layers, batches)
     if missed := [layer for layer in order if reached[layer].misses(goals[layer])]:
         warnings.warn(
-            f"the units of {missed[0].name!r} ({len(missed)} of {len(order)} layers) miss the spread of their parents by "
-            f"more than {_MISSED:.0%}, as those of layers do that read their own output",
+            f"the units of {missed[0].name!r} ({len(missed)} of {len(order)} layers) miss the spread of their parents "
+            f"by more than {_MISSED:.0%}, as those of layers do that read their own output",
             stacklevel=2,
         )
     return network
@@ -98,7 +98,8 @@ class _Layer:
     def scale(self, network: nn.Module, factor: Tensor, shift: Tensor, add_biases: bool) -> None:
         """Multiply the outputs of a network's layer by a factor and add a shift to them, unit by unit."""
         module: Any = network.get_submodule(self.name)
-        weight, bias, rows, units = getattr(module, "weight", None), "bias", slice(None), len(factor)
+        weight: Any = getattr(module, "weight", None)
+        bias, rows, units = "bias", slice(None), len(factor)
         if self.part is not None:
             bias, units = "in_proj_bias", 3 * module.embed_dim
             rows = slice(self.part * module.embed_dim, (self.part + 1) * module.embed_dim)
@@ -152,8 +153,8 @@ def _layers_of(network: nn.Module) -> list[_Layer]:
         weights: list[Any] = []
         if isinstance(module, nn.MultiheadAttention):
             layers += [_Layer(name, part) for part in range(3)]
-            weights = [w for w in (module.in_proj_weight, module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
-                       if w is not None]  # fmt: skip
+            weights = [module.in_proj_weight] if module.in_proj_weight is not None else [
+                module.q_proj_weight, module.k_proj_weight, module.v_proj_weight]  # fmt: skip
         elif isinstance(module, _LAYERS):
             layers.append(_Layer(name))
             weights = [module.weight]
