@@ -195,10 +195,10 @@ def test_random_numbers_of_numpy_and_python_are_frozen():
 
     import numpy as np
 
-    state = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    noisy = lambda x: x.sum(1) + float(np.random.rand()) + random.random()  # noqa: E731, NPY002
+    state = np.random.get_state()[1].copy(), random.getstate()
+    noisy = lambda x: x.sum(1) + float(np.random.rand()) + random.random()  # noqa: E731
     assert check(PERMUTE, noisy, X).passed
-    assert (np.random.get_state()[1] == state[0]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == state[0]).all()
     assert random.getstate() == state[1]
 
 

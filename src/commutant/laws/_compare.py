@@ -195,7 +195,8 @@ class Comparison:
             if isinstance(s, Tensor) and s.numel()
         ]
         order: tuple[Verdict, ...] = ("broken", "silent", "rounding")
-        found = next((verdict for verdict in order if any(part.verdict == verdict for part in parts)), "ok")
+        verdicts = {part.verdict for part in parts}
+        found: Verdict = next((verdict for verdict in order if verdict in verdicts), "ok")
         return cls(
             max((part.relative for part in parts if part.verdict == found), default=0.0),
             max((part.resolution for part in parts), default=0.0),
@@ -289,4 +290,6 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
         worst = float("inf")
     elif worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
         worst = _largest(gap, tight, alive & over & shown) or float("inf")
-    return Comparison(worst, resolution, nan, None, bool(varying.any()), "broken" if nan else verdict)
+    if nan:
+        verdict = "broken"
+    return Comparison(worst, resolution, nan, None, bool(varying.any()), verdict)

@@ -43,8 +43,8 @@ class Evidence:
         e = cls(run)
         if _only_one_integer(inputs):
             raise InputError(
-                "all integers of the example are equal, so that no other input can be drawn from it; give an example with "
-                "several values, or a function that draws inputs"
+                "all integers of the example are equal, so that no other input can be drawn from it; give an example "
+                "with several values, or a function that draws inputs"
             )
         generator = torch.Generator().manual_seed(run.seed)
         sampled = callable(inputs) and not any(True for _ in named_tensors(inputs))
@@ -270,5 +270,7 @@ def _comparable(a: Inputs, b: Inputs) -> bool:
 def _only_one_integer(x: Any) -> bool:
     tensors = [t for _, t in named_tensors(x)]
     return bool(tensors) and all(
-        not (t.is_floating_point() or t.is_complex()) and bool((t == t.flatten()[:1]).all()) for t in tensors if t.numel()
+        not (t.is_floating_point() or t.is_complex()) and bool((t == t.flatten()[:1]).all())
+        for t in tensors
+        if t.numel()
     )

@@ -26,7 +26,11 @@ _TRAINING_STAGES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNo
 
 
 class FunctionFailed(Exception):
-    """The function itself fails on an input; `__cause__` says how."""
+    """The function itself fails on an input."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Run:
@@ -46,14 +50,14 @@ class Run:
         """Seed all random numbers; put them and the module's buffers back afterwards."""
         modules = [] if self.module is None else list(self.module.modules())
         buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (user code draws from it)
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         try:
             self._seed(bool(devices))
             yield
         finally:
             random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            np.random.set_state(states[1])
             torch.set_rng_state(states[2])
             for i, state in enumerate(devices):
                 torch.cuda.set_rng_state(state, i)
@@ -63,7 +67,7 @@ class Run:
 
     def _seed(self, devices: bool) -> None:
         random.seed(self.seed)
-        np.random.seed(self.seed % 2**32)  # noqa: NPY002
+        np.random.seed(self.seed % 2**32)
         torch.default_generator.manual_seed(self.seed)  # torch.manual_seed formats the stack for devices not in use
         if devices:
             torch.cuda.manual_seed_all(self.seed)
@@ -105,9 +109,8 @@ class Run:
         try:
             left, right = _detached(self._evaluate(lambda: self.law.sides(self.f, x, g)))
         except FunctionFailed as failed:
-            error = failed.__cause__
             self._evaluate(lambda: self.law.plain(self.f, x))
-            return error, error
+            return failed.error, failed.error
         return left, right
 
     def value(self, x: Inputs, g: GroupElement) -> Any:
@@ -120,12 +123,12 @@ class Run:
             return compute()
         except (Exception, SystemExit) as error:
             if error is self._failure:
-                raise FunctionFailed from error
+                raise FunctionFailed(error) from error
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{self.law!r} does not fit this input and output: {type(error).__name__}: {error} (the function itself "
-                "did not fail)"
+                f"{self.law!r} does not fit this input and output: {type(error).__name__}: {error} (the "
+                "function itself did not fail)"
             ) from error
 
     def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype, final: bool) -> Noise:
