@@ -19,7 +19,7 @@ from ._compare import TOLERANCE, Noise
 from ._explore import perturb
 from ._inputs import Inputs, map_tensors, named_tensors
 from ._laws import Function, Law
-from ._outputs import as_tree
+from ._outputs import as_tree, wide
 
 _DRAWS = 8
 _TRAINING_STAGES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
@@ -134,7 +134,8 @@ class Run:
     def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype, final: bool) -> Noise:
         """By how much roundings of the input in `dtype` move the two sides."""
         eps = torch.finfo(dtype).eps
-        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0), final)
+        size = max(largest(x), largest(x) ** 2, largest(sides))
+        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0), 1e4 * eps * size, final)
         generator = torch.Generator().manual_seed(self.seed)
         for _ in range(2):
             try:
@@ -151,6 +152,8 @@ class Run:
                 f = copy.deepcopy(f).double()
             elif self.module is not None:
                 f = types.MethodType(f.__func__, copy.deepcopy(self.module).double())  # type: ignore[attr-defined]
+            elif isinstance(f, types.FunctionType):
+                f = _function_in_double(f)
         except Exception:  # a module may refuse to be copied in many ways
             return None
         return Run(self.law, f, self.seed)
@@ -171,6 +174,27 @@ def double(x: Inputs) -> Inputs:
         return tensor.double() if tensor.is_floating_point() else tensor
 
     return map_tensors(widen, x)
+
+
+def _function_in_double(f: types.FunctionType) -> types.FunctionType:
+    """The function with the modules and tensors that its closure and globals hold in float64."""
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return copy.deepcopy(value).double()
+        return double(value) if isinstance(value, Tensor) else value
+
+    cells = tuple(types.CellType(widen(cell.cell_contents)) for cell in f.__closure__ or ())
+    names = {name: widen(f.__globals__[name]) for name in f.__code__.co_names if name in f.__globals__}
+    twin = types.FunctionType(f.__code__, {**f.__globals__, **names}, f.__name__, f.__defaults__, cells or None)
+    twin.__kwdefaults__ = f.__kwdefaults__
+    return twin
+
+
+def largest(x: Any) -> float:
+    """The largest finite number of a tree."""
+    tensors = [wide(t) for _, t in named_tensors(x) if t.numel()]
+    return max((float(torch.where(t.isfinite(), t.abs(), 0.0).max()) for t in tensors), default=0.0)
 
 
 def lowest_precision(run: Run, x: Inputs, sides: tuple[Any, Any]) -> torch.dtype:
