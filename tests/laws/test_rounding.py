@@ -71,11 +71,17 @@ class TestRounding:
             assert check(PERMUTE, f, X, seed=seed).passed
 
     def test_what_does_not_run_in_float64_stays_open(self):
-        assert check(PERMUTE, lambda x: nothing(LINEAR(x)), X).status in ("unresolved", "vacuous")
-        assert check(PERMUTE, lambda x: (1e5 * LINEAR(x).sum(1)).sin(), X).status == "unresolved"
+        assert check(PERMUTE, lambda x: (1e5 * LINEAR(x.float()).sum(1)).sin(), X).status == "unresolved"
         report = check(PERMUTE, lambda x: LINEAR(x.float()).square().sum(1).double(), X.double())
         assert report.status == "unresolved"
         assert "float64 throughout" in report.sentence
+
+    def test_modules_that_a_function_refers_to_are_taken_to_float64(self):
+        local = nn.Linear(3, 3)
+        assert check(PERMUTE, lambda x: (1e5 * LINEAR(x).sum(1)).sin(), X).passed
+        assert check(PERMUTE, lambda x: (1e5 * local(x).sum(1)).sin(), X).passed
+        assert check(PERMUTE, lambda x: nothing(local(x)), X).status == "vacuous"
+        assert local.weight.dtype == LINEAR.weight.dtype == torch.float32
 
     def test_breaks_are_not_excused(self):
         assert check(PERMUTE, lambda x: LINEAR(x)[:, 0], X).status == "broken"
@@ -195,10 +201,10 @@ def test_random_numbers_of_numpy_and_python_are_frozen():
 
     import numpy as np
 
-    state = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    noisy = lambda x: x.sum(1) + float(np.random.rand()) + random.random()  # noqa: E731, NPY002
+    state = np.random.get_state()[1].copy(), random.getstate()
+    noisy = lambda x: x.sum(1) + float(np.random.rand()) + random.random()  # noqa: E731
     assert check(PERMUTE, noisy, X).passed
-    assert (np.random.get_state()[1] == state[0]).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == state[0]).all()
     assert random.getstate() == state[1]
 
 

@@ -132,7 +132,7 @@ def check(
     seed: int = 0,
     train: Annotated[bool, typer.Option("--train", help="leave the module in training mode")] = False,
 ) -> None:
-    """Check whether your own model obeys a law; exit 0 where it holds, 1 where it does not, 2 where it can't be checked."""
+    """Check whether your own model obeys a law; exit 0 where it holds, 1 where it does not, 2 on any failure."""
     from ._check import check_model
 
     raise typer.Exit(

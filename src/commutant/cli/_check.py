@@ -171,7 +171,11 @@ def _callable(target: str, found: Any) -> Callable[..., Any]:
 
 
 def _place(error: BaseException) -> str:
-    return f" ({Path(error.filename).name}, line {error.lineno})" if isinstance(error, SyntaxError) and error.filename else ""
+    return (
+        f" ({Path(error.filename).name}, line {error.lineno})"
+        if isinstance(error, SyntaxError) and error.filename
+        else ""
+    )
 
 
 def make_law(law: str, action: str | None, output_action: str | None, inputs: list[str]) -> Law:
@@ -183,7 +187,9 @@ def make_law(law: str, action: str | None, output_action: str | None, inputs: li
     if law in ("batch-independence", "causality"):
         if action is not None:
             raise InputError(f"--law {law} takes no --action")
-        return BatchIndependence() if law == "batch-independence" else Causality(_element_axis("--law causality", inputs))
+        return (
+            BatchIndependence() if law == "batch-independence" else Causality(_element_axis("--law causality", inputs))
+        )
     if action is None:
         raise InputError(f"--law {law} needs --action; expected one of {', '.join(ACTIONS)}")
     moved = _action(action, inputs)
@@ -206,8 +212,8 @@ def _action(name: str, inputs: list[str]) -> Action:
     size = inputs[0].rpartition(":")[2].split("x")[-1]
     if inputs[0].startswith("ids:") or not size.isdigit():
         raise InputError(
-            f"--action {name} acts on a last axis of one size with real numbers, got --input {inputs[0]}; expected sizes "
-            "such as 8x100x3"
+            f"--action {name} acts on a last axis of one size with real numbers, got --input {inputs[0]}; expected "
+            "sizes such as 8x100x3"
         )
     return kind(int(size))  # type: ignore[call-arg]
 

@@ -168,7 +168,9 @@ class _OnPart(Action):
         try:
             return x[self.part]
         except (KeyError, IndexError, TypeError):
-            raise InputError(f"the input, a {type(x).__name__}, has no part {self.part!r} for {self.base} to act on") from None
+            raise InputError(
+                f"the input, a {type(x).__name__}, has no part {self.part!r} for {self.base} to act on"
+            ) from None
 
     def fit(self, x: Inputs) -> None:
         self.base.fit(self._get(x))

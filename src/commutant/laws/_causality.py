@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class Causality(Law):
         if len(lengths) != 1 or -1 in lengths or 0 in lengths:
             shapes = ", ".join(str(tuple(t.shape)) for _, t in named_tensors(x))
             raise InputError(
-                f"causality needs inputs that share a time axis dim={self.dim} of at least one step, got shapes {shapes}"
+                f"causality needs inputs that share a time axis dim={self.dim} of one step or more, got shapes {shapes}"
             )
         return lengths.pop()
 
@@ -77,7 +78,7 @@ class Causality(Law):
         if not timed:
             shapes = ", ".join(str(tuple(t.shape)) for _, t in named_tensors(out))
             raise InputError(
-                f"causality needs an output with the {length} steps of the input on axis {self.dim}, got shapes {shapes}"
+                f"causality needs an output with the {length} steps of the input on axis {self.dim}, got {shapes}"
             )
         others = {s for _, t in named_tensors(x) for i, s in enumerate(t.shape) if i != self.dim}
         if length > 1 and len(sizes) > 1 and (length in others or length <= 8):
@@ -133,8 +134,10 @@ class Causality(Law):
                 yield self._first(x, steps), g
         for drop in (step // 2, 1):
             if 0 < drop < step:
-                later = map_tensors(lambda _, t, n=drop: t.narrow(self.dim, n, length - n), x)
-                yield later, torch.stack([g[0], g[1] - drop])
+                yield map_tensors(partial(self._after, drop), x), torch.stack([g[0], g[1] - drop])
+
+    def _after(self, drop: int, _: str, tensor: Tensor) -> Tensor:
+        return tensor.narrow(self.dim, drop, tensor.shape[self.dim] - drop)
 
     def describe(self, g: Tensor) -> str:
         return "a seed, and the first step that changed"

@@ -36,11 +36,11 @@ def check(
     """Check whether `f` obeys a law, on inputs like the given ones.
 
     Every part of the output is compared: tensors, arrays, numbers, strings, in tuples, dicts or dataclasses. The
-    residual is measured against how much each part varies with the input, so that a break hides neither behind a large
-    constant nor behind a large channel. A law that holds only because the output is constant is *vacuous*. NaN on either
-    side breaks any law. A difference that rounding of the input could explain is decided in float64; where that is not
-    possible the law is *unresolved*. Random stages (dropout, sampling) see the same random numbers on both sides, and
-    a module's buffers are put back after every call.
+    residual is measured against how much each part varies with the input, so that a break hides neither behind a
+    large constant nor behind a large channel. A law that holds only because the output is constant is *vacuous*.
+    NaN on either side breaks any law. A difference that rounding of the input could explain is decided in float64;
+    where that is not possible the law is *unresolved*. Random stages (dropout, sampling) see the same random
+    numbers on both sides, and a module's buffers are put back after every call.
 
     Args:
         law: what to check.
@@ -73,14 +73,15 @@ def check(
         evidence = Evidence.gather(run, inputs, trials, tolerance)
         verdict = judge(evidence)
     except FunctionFailed as failed:
-        assert failed.__cause__ is not None
-        raise failed.__cause__ from None
+        raise failed.error from None
     witness, layers, run = None, [], verdict.evidence.run
     if verdict.status == "broken" and explain:
         witness = _smallest_witness(verdict.evidence, verdict.worst)
         if run.module is run.original and witness.comparison.kind != "mismatch":
             limit = verdict.evidence.limit
-            layers = first_break(run.law, run.original, witness.x, witness.g, run.frozen, lambda a, b: _close(a, b, limit))
+            layers = first_break(
+                run.law, run.original, witness.x, witness.g, run.frozen, lambda a, b: _close(a, b, limit)
+            )
     comparisons = evidence.comparisons
     return LawReport(
         law=repr(law),

@@ -17,6 +17,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, tor
 
 _ROUNDING = 32.0  # roundings of the largest output value that an honest computation may be off by
 _DEAD = 1000.0  # in float64, a channel that varies less than so many times what rounding does is rounding alone
+_JUMP = 1e-2  # a larger share of the variation, moved by roundings in float64, is a discontinuity of the function
 _DOUBTFUL = 32.0  # the same in lower precisions, where only a second look can tell
 
 Verdict = Literal["ok", "broken", "rounding", "silent"]
@@ -144,6 +145,8 @@ class Noise:
 
     factor: float
     """How many times as much the sides may differ by rounding alone."""
+    small: float
+    """Variation below this may be rounding; what jumps further is discontinuous."""
     final: bool
     """Whether no higher precision remains to look again."""
     most: dict[str, Tensor] = field(default_factory=dict)
@@ -195,7 +198,8 @@ class Comparison:
             if isinstance(s, Tensor) and s.numel()
         ]
         order: tuple[Verdict, ...] = ("broken", "silent", "rounding")
-        found = next((verdict for verdict in order if any(part.verdict == verdict for part in parts)), "ok")
+        verdicts = {part.verdict for part in parts}
+        found: Verdict = next((verdict for verdict in order if verdict in verdicts), "ok")
         return cls(
             max((part.relative for part in parts if part.verdict == found), default=0.0),
             max((part.resolution for part in parts), default=0.0),
@@ -260,11 +264,15 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
     size = torch.where(left.isfinite(), left.abs(), 0.0)
     floor, excused = rounding * eps * channel_max(size), rounding * eps * size
     alive, varying = tight > excused / rounding, coarse > floor / rounding
+    jumps = torch.zeros_like(alive)
     if noise is not None and name in noise.most and noise.most[name].shape == gap.shape:
-        most, live = channel_max(noise.most[name]), coarse > (_DEAD if noise.final else _DOUBTFUL) * noise.usual[name]
+        most = channel_max(noise.most[name])
+        live = (coarse > (_DEAD if noise.final else _DOUBTFUL) * noise.usual[name]) | (coarse > noise.small)
         varying = varying & live
         if noise.final:
-            alive, excused = alive & live, torch.where(live, excused, torch.maximum(floor, noise.factor * most))
+            dead = ~live | (tight <= noise.small)  # numbers that are zero but for rounding, too
+            alive, excused = alive & ~dead, torch.where(dead, torch.maximum(floor, noise.factor * most), excused)
+            jumps = live & (most > _JUMP * coarse)
     else:
         most = torch.full_like(gap, -1.0)  # not measured
     alive, varying, tight, coarse, excused, most = (
@@ -272,7 +280,7 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
     )
     over = (gap > excused) & (~alive | (gap > (0.0 if whole else limit) * tight))
     resolution = float((floor / coarse).expand_as(gap)[varying].max()) if bool(varying.any()) else 0.0
-    beyond = over & (gap > (0.0 if noise is None else noise.factor) * most)
+    beyond = over & ((gap > (0.0 if noise is None else noise.factor) * most) | jumps)
     verdict: Verdict = "ok"
     shown = torch.ones_like(over)
     kinds: tuple[tuple[Verdict, Tensor], ...] = (
@@ -289,4 +297,6 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
         worst = float("inf")
     elif worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
         worst = _largest(gap, tight, alive & over & shown) or float("inf")
-    return Comparison(worst, resolution, nan, None, bool(varying.any()), "broken" if nan else verdict)
+    if nan:
+        verdict = "broken"
+    return Comparison(worst, resolution, nan, None, bool(varying.any()), verdict)

@@ -113,12 +113,12 @@ class Equivariance(Law):
         return call(f, self.action.act(g, x))
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
-        return not _equal(self.action.act(g, x), x)
+        return not equal(self.action.act(g, x), x)
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
         for smaller, y in self.action.shrink(g, x):
             yield y, smaller
-        yield from ((y, g) for y in _single_samples(x))
+        yield from ((y, g) for y in single_samples(x))
 
     def witness_of(self, layer_output: Any, x: Inputs, g: GroupElement) -> list[Any]:
         out = [layer_output]
@@ -198,89 +198,6 @@ class GradientEquivariance(Equivariance):
         return None
 
 
-class Commutativity(Law):
-    """$f(a, b) = f(b, a)$."""
-
-    name = "commutativity"
-    formula = "f(a, b) = f(b, a)"
-
-    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        a, b = _arguments(self, x, 2)
-        return f(a, b), f(b, a)
-
-    def moves(self, x: Inputs, g: GroupElement) -> bool:
-        _arguments(self, x, 2)
-        return not _equal(x[0], x[1])
-
-    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
-        yield from ((y, g) for y in _single_samples(x))
-
-
-class Associativity(Law):
-    """$f(f(a, b), c) = f(a, f(b, c))$."""
-
-    name = "associativity"
-    formula = "f(f(a, b), c) = f(a, f(b, c))"
-
-    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        a, b, c = _arguments(self, x, 3)
-        return f(f(a, b), c), f(a, f(b, c))
-
-    def plain(self, f: Function, x: Inputs) -> Any:
-        return f(x[0], x[1])
-
-    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
-        yield from ((y, g) for y in _single_samples(x))
-
-
-class IdentityElement(Law):
-    """$f(x, e) = x = f(e, x)$.
-
-    Args:
-        identity: gives e in the shape of x.
-    """
-
-    name = "identity element"
-    formula = "f(x, e) = x = f(e, x)"
-
-    def __init__(self, identity: Callable[[Any], Any]) -> None:
-        self.identity = _function("identity", identity)
-
-    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        (a,) = _arguments(self, x, 1)
-        e = self.identity(a)
-        return (f(a, e), f(e, a)), (a, a)
-
-    def plain(self, f: Function, x: Inputs) -> Any:
-        return f(x[0], x[0])
-
-    def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
-        yield from ((y, g) for y in _single_samples(x))
-
-
-class Homomorphism(Law):
-    """$f(a \\circ b) = f(a) * f(b)$: f carries one operator into another.
-
-    Args:
-        source: the operator on the inputs.
-        target: the operator on the outputs; by default the same.
-    """
-
-    name = "homomorphism"
-    formula = "f(a ∘ b) = f(a) * f(b)"
-
-    def __init__(self, source: Function, target: Function | None = None) -> None:
-        self.source = _function("source", source)
-        self.target = self.source if target is None else _function("target", target)
-
-    def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        a, b = _arguments(self, x, 2)
-        return f(self.source(a, b)), self.target(f(a), f(b))
-
-    def plain(self, f: Function, x: Inputs) -> Any:
-        return f(x[0])
-
-
 class BatchIndependence(Law):
     """$f(\\text{batch})_i = f(\\text{batch}_i)$: a result does not depend on the rest of the batch.
 
@@ -355,14 +272,14 @@ class FunctionPreservation(Law):
     formula = "T(f)(x) = f(x)"
 
     def __init__(self, transform: Callable[[Any], Function]) -> None:
-        self.transform = _function("transform", transform)
+        self.transform = as_function("transform", transform)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
         freeze = getattr(f, "freeze", lambda g: g)  # the checker hands over a wrapper of the model
         return call(freeze(self.transform(getattr(f, "__wrapped__", f))), x), call(f, x)
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
-        yield from ((y, g) for y in _single_samples(x))
+        yield from ((y, g) for y in single_samples(x))
 
 
 def _instance(name: str, action: Any) -> Action:
@@ -374,18 +291,11 @@ def _instance(name: str, action: Any) -> Action:
     return action
 
 
-def _function(name: str, function: Any) -> Function:
+def as_function(name: str, function: Any) -> Function:
+    """A function given by the user."""
     if not callable(function) or isinstance(function, Tensor):
         raise InputError(f"{name} must be a function, got {function!r:.60}")
     return function  # type: ignore[no-any-return]
-
-
-def _arguments(law: Law, x: Inputs, number: int) -> Any:
-    """The arguments of an operator as a tuple."""
-    if not isinstance(x, tuple | list) or len(x) != number:
-        given = f"{len(x)} of them" if isinstance(x, tuple | list) else type(x).__name__
-        raise InputError(f"{law.name} needs a tuple of inputs, one for each of {number} arguments, got {given}")
-    return x
 
 
 def _weights(like: Tensor) -> Tensor:
@@ -394,7 +304,7 @@ def _weights(like: Tensor) -> Tensor:
     return torch.sin(position * 12.9898 + 1.0).reshape(like.shape)
 
 
-def _single_samples(x: Inputs) -> Iterator[Inputs]:
+def single_samples(x: Inputs) -> Iterator[Inputs]:
     """One row of the leading axis at a time, where all tensors share it."""
     tensors = [t for _, t in named_tensors(x)]
     if isinstance(x, Sets) or is_graph_data(x) or any(t.dim() < 2 for t in tensors):
@@ -408,6 +318,6 @@ def _row(i: int, _: str, tensor: Tensor) -> Tensor:
     return tensor[i : i + 1]
 
 
-def _equal(a: Inputs, b: Inputs) -> bool:
+def equal(a: Inputs, b: Inputs) -> bool:
     pairs = list(zip(named_tensors(a), named_tensors(b), strict=True))
     return all(s.shape == t.shape and torch.equal(s, t) for (_, s), (_, t) in pairs)

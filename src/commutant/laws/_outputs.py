@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from enum import Enum
 from numbers import Number
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ def _convert(out: Any, name: str) -> Any:
     if isinstance(out, Mapping):
         return {key: _convert(part, f"{name}[{key!r}]") for key, part in out.items()}
     if isinstance(out, tuple) and hasattr(out, "_fields"):
-        return out._make(_convert(part, f"{name}.{field}") for field, part in zip(out._fields, out, strict=True))
+        return type(out)(*(_convert(part, f"{name}.{field}") for field, part in zip(out._fields, out, strict=True)))
     if isinstance(out, set | frozenset):
         try:
             out = sorted(out)
@@ -66,8 +66,8 @@ def _convert(out: Any, name: str) -> Any:
 
 def _refusal(out: Any, name: str) -> InputError:
     return InputError(
-        f"{name} is a {type(out).__name__}, which can't be compared; return tensors, arrays, numbers, or tuples, lists, "
-        "dicts or dataclasses of them"
+        f"{name} is a {type(out).__name__}, which can't be compared; return tensors, arrays, numbers, or tuples, "
+        "lists, dicts or dataclasses of them"
     )
 
 
@@ -104,5 +104,5 @@ def _array(out: Any, name: str) -> Any:
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float64, complex numbers as pairs on a trailing axis."""
     if tensor.is_complex():
-        return cast(Tensor, torch.view_as_real(tensor.detach().to(torch.complex128).resolve_conj()))
+        return torch.view_as_real(tensor.detach().to(torch.complex128).resolve_conj())
     return tensor.detach().to(torch.float64)

@@ -1,4 +1,4 @@
-"""Groups that move elements: permutations of sets, batches and graphs, shifts in time."""
+"""Groups that move elements: permutations of sets and batches, shifts in time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._actions import Action, GroupElement, axis_number
-from ._inputs import Inputs, Sets, is_graph_data, map_tensors, named_tensors
+from ._actions import Action, axis_number
+from ._along_axes import AlongAxes, sizes_of
+from ._inputs import Inputs, Sets, map_tensors, named_tensors
 
 
 class SetPermutation(Action):
@@ -70,8 +71,8 @@ class SetPermutation(Action):
         if n < 2 or not square or len(tensors) == 1:
             return self
         accepted = []
-        for count in range(len(square) + 1):
-            for chosen in combinations(square, count):
+        for number in range(len(square) + 1):
+            for chosen in combinations(square, number):
                 trial = self._decided(frozenset(chosen))
                 try:
                     f(trial._keep(x, torch.arange(n) < n - 1))
@@ -82,9 +83,9 @@ class SetPermutation(Action):
         if len(accepted) == 1 or (accepted and not others and not accepted[0]._pairs):
             return accepted[0]
         raise InputError(
-            f"inputs of shape {', '.join(str(tuple(tensors[i].shape)) for i in square)} may hold features of elements or "
-            f"pairs of elements: say which, as SetPermutation({self.dim}, pairs=True) or pairs=False, or choose another "
-            "number of elements"
+            f"inputs of shape {', '.join(str(tuple(tensors[i].shape)) for i in square)} may hold features of "
+            f"elements or pairs of elements: say which, as SetPermutation({self.dim}, pairs=True) or pairs=False, or "
+            "choose another number of elements"
         )
 
     def _decided(self, pairs: frozenset[int]) -> SetPermutation:
@@ -103,7 +104,7 @@ class SetPermutation(Action):
         resized = source.resized(x)
         if not isinstance(source, SetPermutation) or resized is None or type(self).act is not SetPermutation.act:
             return self
-        n, sizes = source._size(x), _sizes(f, resized)
+        n, sizes = source._size(x), sizes_of(f, resized)
         axes: dict[str, tuple[int, ...]] = {}
         for name, t in named_tensors(f(x)):
             may = [d for d in (self.dim, self.dim + 1) if d < t.dim() and t.shape[d] == n]
@@ -183,44 +184,6 @@ class SetPermutation(Action):
         return self._select(x, keep.nonzero().flatten(), keep.numel())
 
 
-class AlongAxes(Action):
-    """Permutations of an output whose axes of elements are known.
-
-    Args:
-        base: the action on the inputs; an element holds one permutation, or a tuple of them.
-        axes: for each part of the output, the axes to permute and which permutation of the element each takes.
-    """
-
-    def __init__(self, base: Action, axes: dict[str, tuple[tuple[int, int], ...]]) -> None:
-        self.base, self.axes, self.name = base, axes, base.name
-
-    def inverse(self, g: GroupElement) -> GroupElement:
-        return self.base.inverse(g)
-
-    def act(self, g: GroupElement, x: Inputs) -> Inputs:
-        tables = g if isinstance(g, tuple) else (g,)
-        names = [name for name, _ in named_tensors(x)]
-        if any(name not in self.axes for name in names):
-            return self.base.act(g, x)
-        position = iter(names)
-
-        def permute(_: str, tensor: Tensor) -> Tensor:
-            for axis, which in self.axes[next(position)]:
-                if axis < tensor.dim() and tensor.shape[axis] == tables[which].numel():
-                    tensor = tensor.index_select(axis, tables[which].to(tensor.device))
-            return tensor
-
-        return map_tensors(permute, x)
-
-
-def _sizes(f: Callable[[Inputs], Any], x: Inputs) -> dict[str, torch.Size]:
-    """The shapes of the outputs for x; none where f does not take it."""
-    try:
-        return {name: t.shape for name, t in named_tensors(f(x))}
-    except Exception:  # f need not take inputs of other sizes
-        return {}
-
-
 def _relabel(g: Tensor, keep: Tensor) -> Tensor:
     new = keep.cumsum(0) - 1
     return new[g[keep]]
@@ -233,148 +196,6 @@ class BatchPermutation(SetPermutation):
 
     def __init__(self) -> None:
         super().__init__(dim=0)
-
-
-class GraphPermutation(Action):
-    """Relabel the nodes of a graph and reorder its list of edges.
-
-    Acts on `(x, edge_index, *edge_features)`, on dicts with these names and on PyG `Data`: node tensors have as many
-    rows as there are nodes, tensors named `edge_*` (or placed after `edge_index`) as many as there are edges. On a
-    plain tensor (a model's output) it permutes the rows, or leaves a tensor without a row per node or edge alone. `check`
-    finds out which axes of an output stand for nodes or edges, pairs of nodes among them, by adding nodes and edges.
-    """
-
-    name = "graph-permutation"
-
-    def sample(self, x: Inputs, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        nodes, edges = self._counts(x)
-        order = torch.rand(nodes, generator=generator, dtype=torch.float64)
-        if is_graph_data(x) and isinstance(getattr(x, "batch", None), Tensor):
-            order = order + x.batch.cpu()  # the graphs of a batch keep their places
-        return order.argsort(), torch.randperm(edges, generator=generator)
-
-    def identity(self, x: Inputs) -> tuple[Tensor, Tensor]:
-        nodes, edges = self._counts(x)
-        return torch.arange(nodes), torch.arange(edges)
-
-    def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
-        return h[0][g[0]], h[1][g[1]]
-
-    def inverse(self, g: GroupElement) -> GroupElement:
-        return g[0].argsort(), g[1].argsort()
-
-    def act(self, g: GroupElement, x: Inputs) -> Inputs:
-        nodes, edges = g
-        if isinstance(x, Tensor):
-            rows = x.shape[0] if x.dim() else -1
-            table = nodes if rows == nodes.numel() else edges if rows == edges.numel() else None
-            return x if table is None else x[table.to(x.device)]
-        roles = iter(self._roles(x, nodes.numel(), edges.numel()))
-
-        def move(_: str, tensor: Tensor) -> Tensor:
-            role = next(roles)
-            if role == "index":
-                return nodes.argsort().to(tensor)[tensor[:, edges.to(tensor.device)]]
-            if role is None:
-                return tensor
-            return tensor[(nodes if role == "nodes" else edges).to(tensor.device)]
-
-        return map_tensors(move, x)
-
-    def _roles(self, x: Inputs, nodes: int, edges: int) -> list[str | None]:
-        """What the rows of each tensor of x stand for: nodes, edges, or neither; or that it is the list of edges."""
-        tensors = list(named_tensors(x))
-        graph = any(_is_edge_index(name, t) for name, t in tensors)
-        roles: list[str | None] = []
-        for name, tensor in tensors:
-            rows = tensor.shape[0] if tensor.dim() else -1
-            last = name.rpartition(".")[2]
-            # beside a list of edges, integers of the nodes are `batch`
-            whole = tensor.dim() == 1 and not tensor.is_floating_point() and rows == nodes
-            after = _is_position(name) and "index" in roles and not whole
-            if _is_edge_index(name, tensor):
-                roles.append("index")
-            elif rows == edges and (last.startswith("edge") or after or rows != nodes):
-                roles.append("edges" if edges or not graph else None)
-            else:
-                roles.append("nodes" if rows == nodes and not (last.startswith("edge") and graph) else None)
-        return roles
-
-    def resized(self, x: Inputs) -> Inputs | None:
-        """One node more without neighbors, two edges more from it to itself."""
-        if isinstance(x, Tensor):
-            return None
-        nodes, edges = self._counts(x)
-        if not nodes:
-            return None
-        roles = iter(self._roles(x, nodes, edges))
-
-        def grow(_: str, tensor: Tensor) -> Tensor:
-            role = next(roles)
-            if role == "index":
-                return torch.cat([tensor, tensor.new_full((2, 2), nodes)], 1)
-            if role == "nodes":
-                return torch.cat([tensor, tensor[-1:]])
-            return torch.cat([tensor, tensor[-1:], tensor[-1:]]) if role == "edges" and edges else tensor
-
-        grown = map_tensors(grow, x)
-        if is_graph_data(grown) and "num_nodes" in grown:
-            grown.num_nodes = nodes + 1
-        return grown
-
-    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
-        resized = source.resized(x)
-        if not isinstance(source, GraphPermutation) or resized is None or type(self).act is not GraphPermutation.act:
-            return self
-        (nodes, edges), sizes = self._counts(x), _sizes(f, resized)
-        axes: dict[str, tuple[tuple[int, int], ...]] = {}
-        for name, t in named_tensors(f(x)):
-            if _is_edge_index(name, t):
-                return self  # a graph: its parts are known by name
-            if len(sizes.get(name, ())) != t.dim():
-                if nodes == edges and t.dim() and t.shape[0] == nodes and not name.startswith("edge"):
-                    raise InputError(
-                        f"the output of shape {tuple(t.shape)} may have a row for each of {nodes} nodes or edges; give an "
-                        "example with another number of edges"
-                    )
-                return self
-            known = {(nodes, nodes + 1): 0, (edges, edges + 2): 1}
-            pairs = zip(t.shape, sizes[name], strict=True)
-            axes[name] = tuple((axis, known[pair]) for axis, pair in enumerate(pairs) if pair in known)
-        return AlongAxes(self, axes)
-
-    def _counts(self, x: Inputs) -> tuple[int, int]:
-        if isinstance(x, Tensor):
-            return x.shape[0], 0
-        edges = [t for name, t in named_tensors(x) if _is_edge_index(name, t)]
-        if not edges:
-            raise InputError("a graph permutation needs an edge_index of shape (2, edges) in the input")
-        if is_graph_data(x):
-            return int(x.num_nodes), edges[0].shape[1]
-        nodes = [t for _, t in named_tensors(x) if t.is_floating_point() and t.dim()]
-        return (nodes[0].shape[0] if nodes else int(edges[0].max()) + 1), edges[0].shape[1]
-
-    def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
-        nodes, edges = g
-        still_nodes, still_edges = torch.arange(nodes.numel()), torch.arange(edges.numel())
-        for simpler in ((nodes, still_edges), (still_nodes, edges)):
-            if not (torch.equal(simpler[0], nodes) and torch.equal(simpler[1], edges)):
-                yield simpler, x
-        for which, permutation in enumerate(g):
-            moved = (permutation != torch.arange(permutation.numel())).nonzero().flatten().tolist()
-            for i in moved[:8] if len(moved) > 2 else []:
-                swap = torch.arange(permutation.numel())
-                swap[[i, int(permutation[i])]] = swap[[int(permutation[i]), i]]
-                yield ((swap, edges) if which == 0 else (nodes, swap)), x
-
-
-def _is_position(name: str) -> bool:
-    return name.lstrip("x").isdigit()
-
-
-def _is_edge_index(name: str, tensor: Tensor) -> bool:
-    named = name.endswith("edge_index") or _is_position(name)
-    return named and tensor.dim() == 2 and tensor.shape[0] == 2 and not tensor.is_floating_point()
 
 
 class TimeShift(Action):

@@ -97,10 +97,12 @@ class LawReport:
             return f"{self.law} holds only vacuously: {why}, so {self.formula} says nothing."
         if self.status == "unresolved":
             hidden = max(self.resolution, self.worst)
-            what = f"differences below {hidden:.1e} of the output's variation" if hidden else "whether the output varies"
+            what = (
+                f"differences below {hidden:.1e} of the output's variation" if hidden else "whether the output varies"
+            )
             return (
-                f"{self.law} can't be decided: rounding hides {what} (tolerance {self.tolerance:.0e}); check in float64 "
-                "throughout."
+                f"{self.law} can't be decided: rounding hides {what} (tolerance {self.tolerance:.0e}); check in "
+                "float64 throughout."
             )
         assert self.witness is not None
         comparison = self.witness.comparison

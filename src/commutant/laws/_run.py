@@ -19,14 +19,18 @@ from ._compare import TOLERANCE, Noise
 from ._explore import perturb
 from ._inputs import Inputs, map_tensors, named_tensors
 from ._laws import Function, Law
-from ._outputs import as_tree
+from ._outputs import as_tree, wide
 
 _DRAWS = 8
 _TRAINING_STAGES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 class FunctionFailed(Exception):
-    """The function itself fails on an input; `__cause__` says how."""
+    """The function itself fails on an input."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Run:
@@ -46,14 +50,14 @@ class Run:
         """Seed all random numbers; put them and the module's buffers back afterwards."""
         modules = [] if self.module is None else list(self.module.modules())
         buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  (user code draws from it)
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
         devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         try:
             self._seed(bool(devices))
             yield
         finally:
             random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
+            np.random.set_state(states[1])
             torch.set_rng_state(states[2])
             for i, state in enumerate(devices):
                 torch.cuda.set_rng_state(state, i)
@@ -63,7 +67,7 @@ class Run:
 
     def _seed(self, devices: bool) -> None:
         random.seed(self.seed)
-        np.random.seed(self.seed % 2**32)  # noqa: NPY002
+        np.random.seed(self.seed % 2**32)
         torch.default_generator.manual_seed(self.seed)  # torch.manual_seed formats the stack for devices not in use
         if devices:
             torch.cuda.manual_seed_all(self.seed)
@@ -105,9 +109,8 @@ class Run:
         try:
             left, right = _detached(self._evaluate(lambda: self.law.sides(self.f, x, g)))
         except FunctionFailed as failed:
-            error = failed.__cause__
             self._evaluate(lambda: self.law.plain(self.f, x))
-            return error, error
+            return failed.error, failed.error
         return left, right
 
     def value(self, x: Inputs, g: GroupElement) -> Any:
@@ -120,18 +123,19 @@ class Run:
             return compute()
         except (Exception, SystemExit) as error:
             if error is self._failure:
-                raise FunctionFailed from error
+                raise FunctionFailed(error) from error
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"{self.law!r} does not fit this input and output: {type(error).__name__}: {error} (the function itself "
-                "did not fail)"
+                f"{self.law!r} does not fit this input and output: {type(error).__name__}: {error} (the "
+                "function itself did not fail)"
             ) from error
 
     def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype, final: bool) -> Noise:
         """By how much roundings of the input in `dtype` move the two sides."""
         eps = torch.finfo(dtype).eps
-        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0), final)
+        size = max(largest(x), largest(x) ** 2, largest(sides))
+        noise = Noise(max(tolerance_of(dtype) / (4 * eps), 2.0), 1e4 * eps * size, final)
         generator = torch.Generator().manual_seed(self.seed)
         for _ in range(2):
             try:
@@ -148,6 +152,8 @@ class Run:
                 f = copy.deepcopy(f).double()
             elif self.module is not None:
                 f = types.MethodType(f.__func__, copy.deepcopy(self.module).double())  # type: ignore[attr-defined]
+            elif isinstance(f, types.FunctionType):
+                f = _function_in_double(f)
         except Exception:  # a module may refuse to be copied in many ways
             return None
         return Run(self.law, f, self.seed)
@@ -168,6 +174,27 @@ def double(x: Inputs) -> Inputs:
         return tensor.double() if tensor.is_floating_point() else tensor
 
     return map_tensors(widen, x)
+
+
+def _function_in_double(f: types.FunctionType) -> types.FunctionType:
+    """The function with the modules and tensors that its closure and globals hold in float64."""
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, nn.Module):
+            return copy.deepcopy(value).double()
+        return double(value) if isinstance(value, Tensor) else value
+
+    cells = tuple(types.CellType(widen(cell.cell_contents)) for cell in f.__closure__ or ())
+    names = {name: widen(f.__globals__[name]) for name in f.__code__.co_names if name in f.__globals__}
+    twin = types.FunctionType(f.__code__, {**f.__globals__, **names}, f.__name__, f.__defaults__, cells or None)
+    twin.__kwdefaults__ = f.__kwdefaults__
+    return twin
+
+
+def largest(x: Any) -> float:
+    """The largest finite number of a tree."""
+    tensors = [wide(t) for _, t in named_tensors(x) if t.numel()]
+    return max((float(torch.where(t.isfinite(), t.abs(), 0.0).max()) for t in tensors), default=0.0)
 
 
 def lowest_precision(run: Run, x: Inputs, sides: tuple[Any, Any]) -> torch.dtype:

@@ -51,11 +51,13 @@ def _candidates(law: Law, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, 
 
 def _changed(y: Inputs, x: Inputs) -> bool:
     pairs = list(zip(named_tensors(y), named_tensors(x), strict=True))
-    return any(not torch.equal(s, t) for (_, s), (_, t) in pairs) and not any(bool(s.isnan().any()) for (_, s), _ in pairs)
+    return any(not torch.equal(s, t) for (_, s), (_, t) in pairs) and not any(
+        bool(s.isnan().any()) for (_, s), _ in pairs
+    )
 
 
 def _cuts(x: Inputs, blank: bool = False) -> Iterator[tuple[int, Tensor]]:
-    """Rows to keep (or to set to zero) along every axis but the last that the tensors of x share: halves, then single."""
+    """Rows to keep (or to set to zero), along every axis but the last that the tensors of x share."""
     tensors = [t for _, t in named_tensors(x)]
     if isinstance(x, Sets) or is_graph_data(x) or not tensors:
         return
@@ -69,7 +71,9 @@ def _cuts(x: Inputs, blank: bool = False) -> Iterator[tuple[int, Tensor]]:
         yield axis, rows[: size // 2]
         yield axis, rows[size // 2 :]
         if size > 2:
-            yield from ((axis, rows[rows == i] if blank else rows[rows != i]) for i in range(min(size, 24 if blank else 6)))
+            yield from (
+                (axis, rows[rows == i] if blank else rows[rows != i]) for i in range(min(size, 24 if blank else 6))
+            )
 
 
 def _blank(rows: Tensor, axis: int, _: str, tensor: Tensor) -> Tensor:
