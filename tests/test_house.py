@@ -73,7 +73,9 @@ def test_text_is_read_and_written_as_utf8():
             name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
             binary = name == "open" and any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in node.args)
             stated = any(k.arg == "encoding" for k in getattr(node, "keywords", ()))
-            if name in ("read_text", "write_text") or (name == "open" and ast.unparse(node.func) in ("open", "path.open")):
+            if name in ("read_text", "write_text") or (
+                name == "open" and ast.unparse(node.func) in ("open", "path.open")
+            ):
                 found += [] if stated or binary else [f"{path.relative_to(ROOT)}:{node.lineno}"]
     assert not found, f"give encoding='utf-8': {found}"
 
