@@ -63,13 +63,17 @@ def cut_off(model: nn.Module, x: Any, generator: torch.Generator) -> list[Call]:
         while True:
             with recorded(model, x) as record:
                 asleep = without_gradient(record, generator)
-                waking = [p for p, g in _gradients(record, generator) if g is not None and bool(g.any()) and not p.any()]
+                waking = [
+                    p for p, g in _gradients(record, generator) if g is not None and bool(g.any()) and not p.any()
+                ]
             if not asleep or not waking:
                 return asleep
             with torch.no_grad():
                 for p in waking:
                     filled[id(p)] = p
-                    p.copy_(torch.randn(p.shape, generator=generator) * 0.1 * max(1, p[0].numel() if p.ndim else 1) ** -0.5)
+                    p.copy_(
+                        torch.randn(p.shape, generator=generator) * 0.1 * max(1, p[0].numel() if p.ndim else 1) ** -0.5
+                    )
     finally:
         with torch.no_grad():
             for p in filled.values():

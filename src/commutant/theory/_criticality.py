@@ -61,7 +61,9 @@ def as_activation(source: Source) -> Activation:
     if isinstance(source, Activation):
         return source
     if isinstance(source, np.ufunc):
-        raise InputError(f"np.{source.__name__} takes no gradients of torch tensors: pass torch.{source.__name__} or a name")
+        raise InputError(
+            f"np.{source.__name__} takes no gradients of torch tensors: pass torch.{source.__name__} or a name"
+        )
     if isinstance(source, type) and issubclass(source, nn.Module):
         try:
             return Activation(source())

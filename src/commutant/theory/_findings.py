@@ -104,8 +104,8 @@ def no_gradient(names: list[str], among: int) -> Finding:
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return Finding(
         "no gradient",
-        f"the parameters of {shown} ({len(names)} of {among} layers) get a gradient of exactly zero, and no training of "
-        "other parameters changes that",
+        f"the parameters of {shown} ({len(names)} of {among} layers) get a gradient of exactly zero, and no training "
+        "of other parameters changes that",
         "look at what follows them: a detach, argmax or rounding, units that are off for every input, two zero factors",
     )
 
@@ -250,10 +250,10 @@ def _change(logs: list[float]) -> tuple[float, float]:
     """Slope, and the change in all: by the trend or from end to end, whichever is smaller.
 
     Modules are in the order of the pass, which is no path where there are skips: what lies beside the path from the
-    first layer to the last must not decide.
+    first layer to the last must not decide. The output layer, often behind pooling, is no end.
     """
     rate, change = trend(logs)
-    ends = logs[-1] - logs[0]
+    ends = logs[-2 if len(logs) > 2 else -1] - logs[0]
     return rate, min(change, ends, key=abs) if change * ends > 0 else 0.0
 
 

@@ -29,7 +29,9 @@ def with_tested_remedies(
     """Fill in empty remedies: the first initialization after which the finding is gone from a copy of the network."""
     if all(f.remedy for f in found):
         return found
-    others = "skips around its layers" if any(isinstance(m, NORMS) for m in model.modules()) else "normalization or skips"
+    others = (
+        "skips around its layers" if any(isinstance(m, NORMS) for m in model.modules()) else "normalization or skips"
+    )
     if sum(p.numel() for p in model.parameters()) > _LARGE:
         return _filled(found, {}, f"{_BY_HAND}, not tried on so large a model; {others} often help")
     left: dict[str, set[str]] = {}
