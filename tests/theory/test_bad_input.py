@@ -8,22 +8,29 @@ from torch import nn
 from commutant._errors import InputError
 from commutant.algebra import Activation
 from commutant.theory import (
+    SELU,
     AlphaDropout,
     Dense,
     LayerNormalisation,
     NTKClassifier,
     NTKRegressor,
+    criticality,
     edge_of_chaos,
     empirical_ntk,
     finite_width,
     four_point_exact,
+    gamma_for_growth,
     is_self_normalizing,
     kernel_flow,
+    layer_shares,
     lecun_normal_,
     ntk_vector_product,
+    optimal_ratio,
+    param_groups,
     plain_network,
     residual_four_point,
     skip_for,
+    swap,
     wide_kernel,
 )
 
@@ -73,6 +80,21 @@ CASES = {
     "an empty weight": (lambda: lecun_normal_(torch.zeros(3, 0)), "fan-in"),
     "dropout for ReLU": (lambda: AlphaDropout(0.5, nn.ReLU()), "ReLU"),
     "a step": (lambda: edge_of_chaos(torch.sign), "jumps"),
+    "a function of NumPy": (lambda: criticality(np.tanh), "torch.tanh"),
+    "the class of a layer": (lambda: criticality(nn.Linear), "needs arguments"),
+    "a class that is no module": (lambda: criticality(dict), "the class dict"),
+    "integers for SELU": (lambda: SELU()(torch.ones(3, dtype=torch.int64)), "int64"),
+    "integers for dropout": (lambda: AlphaDropout(0.5)(torch.ones(3, dtype=torch.int64)), "int64"),
+    "rates of a class": (lambda: param_groups(nn.Linear, X, 0.1), "an nn.Module, got type"),
+    "a swap in a class": (lambda: swap(nn.Sequential), "an nn.Module, got type"),
+    "a kernel that is NaN": (lambda: four_point_exact("relu", [8], float("nan")), "positive"),
+    "a negative weight variance": (
+        lambda: residual_four_point("relu", 3, gamma=0.5, weight_variance=-1.0),
+        "weight_variance",
+    ),
+    "shares without weights": (lambda: layer_shares("tanh", 3, weight_variance=0.0), "positive"),
+    "a growth of NaN": (lambda: gamma_for_growth(4, float("nan")), "growth above 1"),
+    "outputs of NaN": (lambda: optimal_ratio("relu", float("nan")), "at least one output"),
     "a constant": (lambda: edge_of_chaos(lambda z: 0 * z), "slope of zero"),
 }
 
@@ -97,3 +119,13 @@ def test_nothing_in_nothing_out():
 
 def test_torchs_selu_is_taken_for_ours():
     assert AlphaDropout(0.5, nn.SELU()).a == AlphaDropout(0.5).a
+
+
+@pytest.mark.parametrize("given", [nn.SiLU, "SiLU", "SILU", nn.SiLU()])
+def test_a_class_or_its_name_stands_for_the_activation(given):
+    assert criticality(given).weight_variance == pytest.approx(criticality("silu").weight_variance)
+
+
+def test_names_of_classes_with_several_words():
+    assert criticality("LeakyReLU").weight_variance == pytest.approx(2 / (1 + 0.01**2))
+    assert criticality(nn.Tanh).kind == "zero"

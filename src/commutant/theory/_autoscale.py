@@ -18,6 +18,8 @@ from ._record import Call, Record, gain_into, probe_like, real_tensor, recorded,
 _SKIP = 0.1  # weight of the identity from which on a block counts as residual
 _ROUNDS = 30
 _WORSE = 10  # times, of squared gradients: what noise and width may add
+_MANY = 16  # inputs, from which on a measurement is taken at its word
+_FEW = 8  # values of a channel that batch normalization needs: two become -1 and 1, whatever they are
 _CLOSE = 1.2  # times the share of the growth that a block may have
 
 
@@ -78,8 +80,9 @@ def autoscale_(
     generator = generator or torch.Generator().manual_seed(0)
     fixed = _shared_or_frozen(model) if isinstance(model, nn.Module) else set()
     with recorded(model, x) as record:
+        _refuse_tiny_batches(record)
         names = [c.name for c in record.layers if _scalable(c) and c.name not in fixed]
-        drift = _drift(record, generator)
+        drift, inputs = _drift(record), len(record.output) if record.output.ndim else 1
         if not names:
             raise InputError(f"{type(model).__name__} has no linear or convolutional layer to scale")
     kept = [(p, p.detach().clone()) for p in model.parameters()]
@@ -87,13 +90,18 @@ def autoscale_(
     try:
         with _scaling(model, set(names), names[-1], probes, generator, done), recorded(model, x):
             pass
-        done += _weaken_branches(model, x, growth, probes, generator)
+        done += _weaken_branches(model, x, growth, probes, generator, fixed)
         with recorded(model, x) as record:
-            after = _drift(record, generator)
+            after = _drift(record)
         if after > max(drift, math.log(growth)) + math.log(_WORSE):
+            reason = (
+                f"{inputs} inputs may be too few to measure gains, give a larger batch"
+                if inputs < _MANY
+                else "skips that no block of a Sequential or ModuleList holds as a whole"
+            )
             raise InputError(
                 f"with a gain of one a layer squared gradients change by {math.exp(after):.1e} through the network, "
-                f"{math.exp(drift):.1e} as it was: skips that no block of a Sequential or ModuleList holds as a whole"
+                f"{math.exp(drift):.1e} as it was: {reason}"
             )
     except BaseException:
         for parameter, value in kept:
@@ -149,8 +157,23 @@ def _scaling(
             handle.remove()
 
 
-def _weaken_branches(model: nn.Module, x: Any, growth: float, probes: int, generator: torch.Generator) -> list[Scaled]:
-    """Scale the ends of residual branches until the gain of each block is its share of the growth."""
+def _refuse_tiny_batches(record: Record) -> None:
+    for call in record.calls:
+        over_batch = isinstance(call.module, nn.modules.batchnorm._BatchNorm) and call.module.training
+        if over_batch and (values := call.output.numel() // call.output.shape[1]) < _FEW:
+            raise InputError(
+                f"{call.name} normalizes over {values} values of a channel, too few to measure a gain by: give a batch "
+                "of at least 8 inputs, or call model.eval()"
+            )
+
+
+def _weaken_branches(
+    model: nn.Module, x: Any, growth: float, probes: int, generator: torch.Generator, fixed: set[str]
+) -> list[Scaled]:
+    """Scale the ends of residual branches until the gain of each block is its share of the growth.
+
+    Ends that share a parameter or have a frozen one are left alone.
+    """
     factors: dict[str, float] = {}
     first: dict[str, float] = {}
     for _ in range(_ROUNDS):
@@ -166,6 +189,8 @@ def _weaken_branches(model: nn.Module, x: Any, growth: float, probes: int, gener
                     continue
                 factor = math.sqrt((target - straight) / (gain - straight))
                 for end in _ends(record, block, generator):
+                    if end.name in fixed:
+                        continue
                     scales.append((end.module, factor))
                     factors[end.name] = factors.get(end.name, 1.0) * factor
                     first.setdefault(end.name, gain)
@@ -223,11 +248,11 @@ def _shared_or_frozen(model: nn.Module) -> set[str]:
     return shared | frozen
 
 
-def _drift(record: Record, generator: torch.Generator) -> float:
+def _drift(record: Record) -> float:
     """How much squared gradients change from the first layer to the last, in logarithms, by the trend over all."""
-    layers = [c.output for c in record.layers]
+    layers, generator = [c.output for c in record.layers], torch.Generator().manual_seed(0)
     total = [0.0] * len(layers)
-    for _ in range(4):
+    for _ in range(max(4, 64 // max(1, len(record.output))) if record.output.ndim else 64):
         back = sent_back(record.output, layers, probe_like(record.output, generator))
         total = [t + (0.0 if g is None else float(g.double().square().sum())) for t, g in zip(total, back, strict=True)]
     logs = [math.log(t) for t in total if t > 0 and math.isfinite(t)]

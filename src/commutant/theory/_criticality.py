@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..algebra import Activation
 Kind = Literal["scale-invariant", "zero", "half-stable", "none"]
 Source = str | nn.Module | Activation | Callable[[Tensor], Tensor]
 
+_CLASSES: dict[str, type[nn.Module]] = {name.lower(): getattr(nn, name) for name in nn.modules.activation.__all__}
 _SMALL = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # kernels at which it is looked for which way the kernel goes, the smallest first
 _TINY = 1e-10  # a kernel at which exponents are measured
 _GRID = torch.logspace(-3, 4, 141, dtype=torch.float64)
@@ -55,8 +57,23 @@ class Criticality:
 
 
 def as_activation(source: Source) -> Activation:
-    """An `Activation` from whatever names one."""
-    return source if isinstance(source, Activation) else Activation(source)
+    """Return an `Activation` from whatever names one: a class stands for its instance, names have no case."""
+    if isinstance(source, Activation):
+        return source
+    if isinstance(source, np.ufunc):
+        raise InputError(
+            f"np.{source.__name__} takes no gradients of torch tensors: pass torch.{source.__name__} or a name"
+        )
+    if isinstance(source, type) and issubclass(source, nn.Module):
+        try:
+            return Activation(source())
+        except TypeError as error:
+            raise InputError(f"{source.__name__} is a class that needs arguments: pass an instance") from error
+    if isinstance(source, type):
+        raise InputError(f"an activation is a name, an nn.Module or a function, got the class {source.__name__}")
+    if isinstance(source, str) and not source.islower() and source.lower() in _CLASSES:
+        return as_activation(_CLASSES[source.lower()])
+    return Activation(source.lower() if isinstance(source, str) else source)
 
 
 def check_variances(**values: float) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Activation, gaussian_expectation
-from ._criticality import Source, as_activation, critical_point
+from ._criticality import Source, as_activation, check_variances, critical_point
 
 
 def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = True) -> float:
@@ -53,7 +53,7 @@ def optimal_ratio(activation: Source, outputs: int, gamma: float = 0.0) -> float
         >>> round(optimal_ratio("relu", 10), 4), round(optimal_ratio("tanh", 10), 4)
         (0.016, 0.12)
     """
-    if outputs < 1:
+    if not 1 <= outputs < math.inf:
         raise InputError(f"a network has at least one output, got {outputs}")
     nu = nonlinearity(activation, gamma)
     return 4 / ((20 + 3 * outputs) * nu) if nu else float("inf")
@@ -97,7 +97,9 @@ def four_point_exact(activation: Source, widths: Sequence[int], kernel: float = 
     act = as_activation(activation)
     if act.slopes is None:
         raise InputError(f"all orders are known for scale-invariant activations alone, got {act.name}")
-    if any(n < 1 for n in widths):
+    if not 0 < kernel < math.inf:
+        raise InputError(f"the kernel must be finite and positive, got {kernel}")
+    if any(not 1 <= n < math.inf for n in widths):
         raise InputError(f"widths must be at least 1, got {list(widths)}")
     nu = nonlinearity(act)
     growth = torch.log1p(nu / torch.tensor([float(n) for n in widths], dtype=torch.float64)).cumsum(0)
@@ -132,8 +134,11 @@ def residual_four_point(
         >>> [round(float(v), 2) for v in V]
         [0.0, 2.25, 5.4]
     """
-    if not kernel > 0:
-        raise InputError(f"the kernel of the first layer must be positive, got {kernel}")
+    if not 0 < kernel < math.inf:
+        raise InputError(f"the kernel of the first layer must be positive and finite, got {kernel}")
+    if depth < 1 or not 0 <= gamma < math.inf:
+        raise InputError(f"depth is at least 1 and gamma finite and not negative, got {depth} and {gamma}")
+    check_variances(bias_variance=bias_variance, weight_variance=weight_variance)
     act = as_activation(activation)
     k, v, t = (torch.tensor(x, dtype=torch.float64) for x in (kernel, 0.0, 0.0))
     out = [(k, v, t)]

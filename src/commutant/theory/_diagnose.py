@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._findings import Finding, Stage, correlation, findings, not_finite
+from ._awake import cut_off, tangent_correlation, without_gradient
+from ._findings import Finding, Stage, correlation, findings, no_gradient, not_finite
 from ._record import Record, gain_into, probe_like, recorded, sent_back, square_gain
+from ._remedies import with_tested_remedies
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether nothing was found that keeps gradient descent from training it; remarks may remain."""
+        return not any(finding.severe for finding in self.findings)
 
     @property
     def layers(self) -> tuple[Stage, ...]:
@@ -54,7 +56,7 @@ class Diagnosis:
         lines.append("")
         for finding in self.findings:
             lines += [f"{finding.what}: {finding.sentence}", f"  -> {finding.remedy}"]
-        if self.healthy:
+        if not self.findings:
             lines.append("nothing wrong: signals, angles and gradients keep their size through the network")
         return "\n".join(lines)
 
@@ -85,16 +87,26 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
     if probes < 1:
         raise InputError(f"probes is at least 1, got {probes}")
     generator = generator or torch.Generator().manual_seed(0)
+    stages, found = _look(model, x, probes, generator)
+    found = with_tested_remedies(found, model, x, lambda cured: _look(cured, x, probes, generator)[1])
+    return Diagnosis(tuple(stages), tuple(found))
+
+
+def _look(model: nn.Module, x: Any, probes: int, generator: torch.Generator) -> tuple[list[Stage], list[Finding]]:
+    """Measure, without trying remedies."""
     with recorded(model, x) as record:
         if not record.layers:
             raise InputError(f"{type(model).__name__} has no layer with weights to look at")
         broken = next((c for c in record.calls if not bool(torch.isfinite(c.output).all())), None)
         stages = _stages(record, probes, generator)
         if broken is not None or not bool(torch.isfinite(record.output).all()):
-            found = [not_finite(broken)]
-        else:
-            found = findings(model, record, stages)
-    return Diagnosis(tuple(stages), tuple(found))
+            return stages, [not_finite(broken)]
+        found = findings(model, record, stages, tangent_correlation(record, generator))
+        asleep, count = without_gradient(record, generator), len(record.layers)
+    if asleep:
+        names = [call.name for call in cut_off(model, x, generator)]
+        found = [*([no_gradient(names, count)] if names else []), *found]
+    return stages, found
 
 
 def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Stage]:

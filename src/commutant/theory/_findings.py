@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._criticality import criticality
 from ._depth import nonlinearity
 from ._initialise import activations_before, has_skips
 from ._moment_report import recipe_breaks
 from ._record import NORMS, Call, Record
 
 _DRIFT = 1e3  # over all layers, of a mean square that should stay
+_VANISH, _EXPLODE = 1e6, 1e4  # likewise of squared gradients on the way back: below, gradient descent trains
 _STEEP = 1.1  # a layer: below that even very deep networks train
 _FEW = 5  # layers, below which there is no trend
-_ALIKE = 1e-3  # what is left of the angle between inputs, 1 - correlation
+_ALIKE = 1e-4  # what is left of the angle between the gradients of two inputs, 1 - cosine
 _MOST_IDLE = 0.9
 
 
@@ -64,11 +64,13 @@ class Finding:
         what: a short name, such as `"gradients vanish"`.
         sentence: with the figures.
         remedy: what to do.
+        severe: Whether gradient descent will not train the network well as it stands; a remark otherwise.
     """
 
     what: str
     sentence: str
     remedy: str
+    severe: bool = True
 
 
 def not_finite(call: Call | None) -> Finding:
@@ -82,32 +84,30 @@ def not_finite(call: Call | None) -> Finding:
     )
 
 
-def findings(model: nn.Module, record: Record, stages: list[Stage]) -> list[Finding]:
+def findings(model: nn.Module, record: Record, stages: list[Stage], tangent: float) -> list[Finding]:
+    """Return what is wrong; `tangent` is the mean cosine between the gradients of different inputs."""
     weighted = {c.name for c in record.layers}
     layers = [s for s in stages if s.name in weighted]
-    remedy = _remedy(model, record)
-    found = [
+    return [
         *_inputs(record),
-        *_angles(record, layers, remedy),
-        *_gradients(layers, stages, remedy),
-        *_signals(layers, remedy),
+        *_angles(record, layers, tangent),
+        *_gradients(layers, stages),
+        *_signals(layers),
         *_idle_units(stages),
         *_width(model, record),
         *_self_normalising(model),
     ]
-    return found
 
 
-def _remedy(model: nn.Module, record: Record) -> str:
-    """The initialisation by theory where the theory covers the network, the measured one elsewhere."""
-    if not any(c.block or c.normalises for c in record.calls) and not has_skips(model):
-        try:
-            found = {id(act): act for act in activations_before(model).values() if act is not None}
-            if all(criticality(act) for act in found.values()):
-                return "critical_(model)"
-        except InputError:
-            pass
-    return "autoscale_(model, x)"
+def no_gradient(names: list[str], among: int) -> Finding:
+    """Return the finding that layers are cut off from the output."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return Finding(
+        "no gradient",
+        f"the parameters of {shown} ({len(names)} of {among} layers) get a gradient of exactly zero, and no training "
+        "of other parameters changes that",
+        "look at what follows them: a detach, argmax or rounding, units that are off for every input, two zero factors",
+    )
 
 
 def _inputs(record: Record) -> list[Finding]:
@@ -123,55 +123,61 @@ def _inputs(record: Record) -> list[Finding]:
                 "inputs not standardised",
                 f"the inputs have mean {mean:.3g} and standard deviation {spread:.3g}",
                 "standardise them feature by feature to mean 0 and variance 1: every initialisation assumes it",
+                severe=False,
             )
         ]
     return []
 
 
-def _angles(record: Record, layers: list[Stage], remedy: str) -> list[Finding]:
-    inputs = [correlation(t.detach().double()) for t in record.inputs[:1]]
-    last = next((s for s in reversed(layers) if not math.isnan(s.correlation)), None)
-    if last is None or 1 - last.correlation > _ALIKE or (inputs and 1 - inputs[0] < 10 * _ALIKE):
+def _angles(record: Record, layers: list[Stage], tangent: float) -> list[Finding]:
+    """Whether gradient descent can tell inputs apart that differ at the start."""
+    known = [s.correlation for s in layers if s.correlation == s.correlation]
+    start = [correlation(t.detach().double()) for t in record.inputs[:1]] or known[:1]
+    if not 1 - tangent <= _ALIKE or (start and 1 - start[0] < 1e-2):
         return []
-    where = next(s for s in layers if 1 - s.correlation <= _ALIKE)
+    where = next((s for s in layers if 1 - s.correlation <= 10 * _ALIKE), None)
     return [
         Finding(
             "inputs look alike",
-            f"from {where.name} on outputs of different inputs have a mean cosine of {where.correlation:.4f} or more"
-            + (f", the inputs one of {inputs[0]:.2f}" if inputs else ""),
-            f"{remedy}, biases zero: weights too small beside biases, or means that add up, drown what differs",
+            f"parameter gradients of different inputs have a mean cosine of {_near_one(tangent)}"
+            + (f", the inputs one of {start[0]:.2f}" if start and start[0] == start[0] else "")
+            + (f"; from {where.name} on outputs have one of {_near_one(where.correlation)}" if where else ""),
+            "",
         )
     ]
 
 
-def _gradients(layers: list[Stage], stages: list[Stage], remedy: str) -> list[Finding]:
+def _near_one(cosine: float) -> str:
+    return f"1 - {1 - cosine:.0e}" if 1 - cosine > 1e-12 else "1"
+
+
+def _gradients(layers: list[Stage], stages: list[Stage]) -> list[Finding]:
     blocks = [s for s in stages if s.block and s.gain == s.gain]
-    values = [s.gradient for s in layers if s.gradient == s.gradient]
-    if len(values) < 2:
+    logs = [math.log(s.gradient) for s in layers if s.gradient > 0]  # a layer behind zero weights has no gradient yet
+    if len(logs) < _FEW:
         return []
-    logs = [math.log(max(v, 1e-300)) for v in values]
-    rate, change = trend(logs)
-    if abs(change) < math.log(_DRIFT) or abs(rate) < math.log(_STEEP) or len(values) < _FEW:
-        return []
+    rate, change = _change(logs)
     vanish = change > 0  # smaller in front: they shrink on the way back
-    steady = [s.gain for s in blocks if s.skip > 0.1]
+    if abs(change) < math.log(_VANISH if vanish else _EXPLODE) or abs(rate) < math.log(_STEEP):
+        return []
+    steady = [s.gain for s in blocks if s.skip > 0.1 and s.gain > 0]
     through = f"; the {len(steady)} blocks with a skip multiply by {_mean_gain(steady):.2f} each" if steady else ""
     return [
         Finding(
             "gradients vanish" if vanish else "gradients explode",
-            f"on the way back through {len(values)} layers squared gradients "
+            f"on the way back through {len(logs)} layers squared gradients "
             f"{'shrink' if vanish else 'grow'} by {_power(math.exp(abs(change)))}, "
             f"{math.exp(-rate):.2f} a layer{through}",
-            f"{remedy}: a gain of 1 a layer" + (", and weaker branches" if steady else ""),
+            "",
         )
     ]
 
 
-def _signals(layers: list[Stage], remedy: str) -> list[Finding]:
-    logs = [math.log(max(s.kernel, 1e-300)) for s in layers]
+def _signals(layers: list[Stage]) -> list[Finding]:
+    logs = [math.log(s.kernel) for s in layers if s.kernel > 0]
     if len(logs) < 2:
         return []
-    rate, change = trend(logs)
+    rate, change = _change(logs)
     if abs(change) < math.log(_DRIFT):
         return []
     return [
@@ -179,7 +185,7 @@ def _signals(layers: list[Stage], remedy: str) -> list[Finding]:
             "signals vanish" if change < 0 else "signals explode",
             f"mean squares {'shrink' if change < 0 else 'grow'} by {_power(math.exp(abs(change)))} through "
             f"{len(logs)} layers, {math.exp(rate):.2f} a layer",
-            f"{remedy}, or normalisation",
+            "",
         )
     ]
 
@@ -193,6 +199,7 @@ def _idle_units(stages: list[Stage]) -> list[Finding]:
             "idle units",
             f"{worst.idle:.0%} of the units of {worst.name} ({worst.kind}) are at a flat end for every input",
             "smaller weights or biases before it, or an activation with a slope on both sides",
+            severe=False,
         )
     ]
 
@@ -219,6 +226,7 @@ def _width(model: nn.Module, record: Record) -> list[Finding]:
             f"{len(widths)} layers of {min(widths)} to {max(widths)} units: from one initialisation to the next the "
             f"squared output varies by {math.sqrt(ratio):.1f} times its mean",
             f"{math.ceil(max(widths) * ratio)} units or more, fewer layers, or a skip of the weight of skip_for",
+            severe=False,
         )
     ]
 
@@ -233,8 +241,20 @@ def _self_normalising(model: nn.Module) -> list[Finding]:
             "SELU without its recipe",
             "; ".join(wrong),
             "lecun_normal_ weights, zero biases, AlphaDropout, no normalisation, standardised inputs: SNN(...) has all",
+            severe=False,
         )
     ]
+
+
+def _change(logs: list[float]) -> tuple[float, float]:
+    """Slope, and the change in all: by the trend or from end to end, whichever is smaller.
+
+    Modules are in the order of the pass, which is no path where there are skips: what lies beside the path from the
+    first layer to the last must not decide. The output layer, often behind pooling, is no end.
+    """
+    rate, change = trend(logs)
+    ends = logs[-2 if len(logs) > 2 else -1] - logs[0]
+    return rate, min(change, ends, key=abs) if change * ends > 0 else 0.0
 
 
 def trend(values: list[float]) -> tuple[float, float]:

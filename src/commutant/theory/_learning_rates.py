@@ -42,6 +42,11 @@ def layer_shares(
     """
     if of not in ("weights", "biases"):
         raise InputError(f"of is 'weights' or 'biases', got {of!r}")
+    if not weight_variance > 0 or not kernel >= bias_variance:
+        raise InputError(
+            "weight_variance is positive and kernel, of the first layer, at least bias_variance, got "
+            f"{weight_variance}, {kernel} and {bias_variance}"
+        )
     act = as_activation(activation)
     flow = kernel_flow(
         act, depth, kernel, bias_variance=bias_variance, weight_variance=weight_variance
@@ -79,6 +84,8 @@ def param_groups(
         >>> groups = param_groups(net, torch.randn(64, 8), 0.1)
         >>> optimiser = torch.optim.SGD(groups, lr=0.1)
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is an nn.Module, got {type(model).__name__}")
     if not 0 < rate < float("inf") or probes < 1:
         raise InputError(f"rate is positive and finite, probes at least 1, got {rate} and {probes}")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]

@@ -178,6 +178,8 @@ def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generat
     """
     if what != "relu->selu":
         raise InputError(f"the swap there is is 'relu->selu', got {what!r}")
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is an nn.Module, got {type(model).__name__}")
     norms = [name for name, m in model.named_modules() if "Norm" in type(m).__name__]
     if norms:
         raise InputError(f"{norms[0]} normalises already: take normalisation layers out of a self-normalising network")

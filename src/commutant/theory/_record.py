@@ -51,11 +51,21 @@ class Call:
 
 @dataclass
 class Record:
-    """A pass: calls in the order in which they ended, and what the network gave."""
+    """A pass: calls in the order in which they ended, and what the network gave.
+
+    Attributes:
+        calls: In the order in which they ended.
+        inputs: Tensors of real numbers among the arguments.
+        output: What is probed: the first tensor of real numbers.
+        outputs: All tensors of real numbers that the network gave and that depend on something.
+        trainable: Parameters that require a gradient; all of them where none does.
+    """
 
     calls: list[Call]
     inputs: list[Tensor]
     output: Tensor
+    outputs: list[Tensor]
+    trainable: list[nn.Parameter]
 
     @property
     def layers(self) -> list[Call]:
@@ -127,7 +137,10 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
                 raise InputError(f"{type(model).__name__} fails on this input ({_first_line(error)})") from error
             if output is None or not output.requires_grad:
                 raise InputError(f"{type(model).__name__} gives no real numbers that depend on parameters or inputs")
-            yield Record(calls, [t for t in (*args, *kwargs.values()) if _real(t)], output)
+            real = [p for p, _ in switched if p.requires_grad]
+            trainable = [p for p, flag in switched if flag and p.requires_grad] or real
+            outputs = [*{id(t): t for t in (output, *_attached(given))}.values()]
+            yield Record(calls, [t for t in (*args, *kwargs.values()) if _real(t)], output, outputs, trainable)
     finally:
         for handle in handles:
             handle.remove()
@@ -188,6 +201,14 @@ def real_tensor(value: Any, *, attached: bool = False) -> Tensor | None:
     found = [t for item in items if (t := real_tensor(item, attached=attached)) is not None]
     depending = [t for t in found if t.requires_grad] if attached else []
     return next(iter([*depending, *found]), None)
+
+
+def _attached(value: Any) -> list[Tensor]:
+    """All tensors of real numbers in an output that depend on something."""
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() and value.requires_grad else []
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
+    return [t for item in items for t in _attached(item)]
 
 
 def sent_back(output: Tensor, to: list[Tensor], probe: Tensor) -> list[Tensor | None]:

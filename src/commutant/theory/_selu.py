@@ -59,6 +59,11 @@ def selu_parameters(
     return min(fitting, key=lambda pair: abs(pair[0] - ALPHA))
 
 
+def _need_floats(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError(f"x is a tensor of real floating-point numbers, got {getattr(x, 'dtype', type(x).__name__)}")
+
+
 class SELU(nn.Module):
     """Scaled exponential linear unit with a chosen fixed point.
 
@@ -88,6 +93,7 @@ class SELU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation, elementwise, in the dtype of x."""
+        _need_floats(x)
         y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return (self.scale * torch.where(y > 0, y, self.alpha * torch.expm1(clip(y, high=0.0)))).to(x.dtype)
 
@@ -143,6 +149,7 @@ class AlphaDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape and dtype as x."""
+        _need_floats(x)
         if not self.training or self.p == 0:
             return x
         shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if self.featurewise else x.shape
@@ -252,7 +259,7 @@ def gamma_for_growth(depth: int, growth: float = math.e, *, activation: Source =
         >>> gamma_for_growth(8), round(gamma_for_growth(200), 4)
         (0.0, 0.9643)
     """
-    if depth < 1 or growth <= 1:
+    if depth < 1 or not growth > 1:
         raise InputError(f"depth is at least 1 and growth above 1, got {depth} and {growth}")
     excess = float(as_activation(activation).chi(1.0).perpendicular) - 1
     free = (growth ** (1 / depth) - 1) / excess if excess > 0 else 1.0
