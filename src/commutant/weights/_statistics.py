@@ -29,7 +29,7 @@ def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module
     if not norms:
         return model
     measured = copy.deepcopy(model).eval()  # eval() may merge adapters into weights
-    copies = [measured.get_submodule(name) for name, m in model.named_modules() if m in norms]
+    copies: list[Any] = [measured.get_submodule(name) for name, m in model.named_modules() if m in norms]
     for norm in copies:
         norm.reset_running_stats()
         norm.momentum = None
