@@ -235,7 +235,8 @@ def test_what_is_wrong_is_said_in_a_sentence(folder):
     refused("must have shape (65,), got (64,)", "align", *ab, "--model", "nets:mlp(65)", "--input", "4x64", *out,
             cwd=folder)  # fmt: skip
     refused("give an example of the model's input", "align", *ab, "--model", "nets:mlp()", *out, cwd=folder)
-    refused("must give a torch.nn.Module, got int", "symmetries", "nets:number", "--input", "4x64", cwd=folder)
+    refused("nets:number is an object of type int", "symmetries", "nets:number", "--input", "4x64", cwd=folder)
+    refused("must give a torch.nn.Module, got function", "symmetries", "nets:mlp", "--input", "4x64", cwd=folder)
     refused("holds no config.json", "symmetries", "hf:nowhere", cwd=folder)
     refused("two checkpoints or more", "merge", "a.safetensors", *NET, *out, cwd=folder)
     refused("--weights must be 2 numbers that sum to one", "merge", *ab, *NET, *out, "--weights", "1,1", cwd=folder)

@@ -469,7 +469,7 @@ def test_planted_features_are_counted():
     found = feature_complexity(model, torch.randn(2, 6), betas, criterion="saliency")
     assert found == {"0": [distinct[0]] * 4, "2": [distinct[1]] * 4}
     # the paper's distance counts what reads the channels too, which differs between copies
-    assert feature_complexity(model, torch.randn(2, 6), [1e-9])["0"] == [40]
+    assert feature_complexity(model, torch.randn(2, 6), [1e-9], criterion="inout")["0"] == [40]
 
 
 def test_a_budget_of_parameters_is_met_by_the_largest_cut():

@@ -1,5 +1,7 @@
 """Groups that stand inside groups, weights of extreme size, and arguments of the wrong sort."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -99,8 +101,11 @@ def test_many_grouped_convolutions_are_quick():
     assert time.process_time() - start < 5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25])
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [*itertools.product([torch.float32, torch.float64], [1e-30, 1e-25, 1e25]),
+     *((torch.float64, scale) for scale in (1e-300, 1e-200, 1e200, 1e300))],
+)  # fmt: skip
 def test_the_scale_of_all_weights_does_not_matter(dtype, scale):
     torch.manual_seed(0)
     nested = nn.Sequential(nn.Conv1d(3, 8, 1), nn.Tanh(), nn.Conv1d(8, 8, 1, groups=4), nn.Tanh(), nn.Conv1d(8, 2, 1))
@@ -110,6 +115,11 @@ def test_the_scale_of_all_weights_does_not_matter(dtype, scale):
         state = {k: v.to(dtype) * scale for k, v in model.state_dict().items()}
         planted = Permutation.random(spec, torch.Generator().manual_seed(0))
         assert weight_matching(spec, state, planted.apply(state)) == planted.inverse()
+        same = functionally_equivalent(spec, state, planted.apply(state))
+        assert same.worst == 0
+        last = list(state)[-1]
+        other = functionally_equivalent(spec, state, {**planted.apply(state), last: 2 * state[last]})
+        assert other.residuals[last] == pytest.approx(0.5)
         again = {k: v.to(dtype) for k, v in model.state_dict().items()}
         assert weight_matching(spec, again, planted.apply(state)) == planted.inverse()
 
@@ -196,3 +206,15 @@ def test_a_loss_may_be_a_tensor():
     for change in (lambda v: v, lambda v: v.detach()[None], lambda v: np.float32(v.detach()), lambda v: v.double()):
         found = loss_barrier(a, b, lambda m, change=change: change(mean_square(m, x)), points=3)
         assert found.losses == pytest.approx(wanted.losses, rel=1e-6)
+
+
+def test_equivalence_names_what_is_wrong_with_its_arguments():
+    a, x = net(), torch.randn(4, 3)
+    spec = PermutationSpec.from_module(a, x)
+    with pytest.raises(InputError, match="spec must be a PermutationSpec"):
+        functionally_equivalent(a, a, spec)
+    for tolerance in (-1, float("nan")):
+        with pytest.raises(InputError, match="tolerance must be 0 or more"):
+            functionally_equivalent(spec, a, a, tolerance=tolerance)
+    with pytest.raises(InputError, match=r"generator must be a torch\.Generator, got 0"):
+        Permutation.random(spec, 0)

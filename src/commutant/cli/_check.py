@@ -166,7 +166,9 @@ def load_model(target: str) -> Callable[..., Any]:
 
 def _callable(target: str, found: Any) -> Callable[..., Any]:
     if not callable(found) or isinstance(found, torch.Tensor):
-        raise InputError(f"{target} is a {type(found).__name__}, which can't be called; name a module or a function")
+        raise InputError(
+            f"{target} is an object of type {type(found).__name__}, which can't be called; name a module or a function"
+        )
     return found  # type: ignore[no-any-return]
 
 

@@ -115,6 +115,8 @@ class Permutation:
     @classmethod
     def random(cls, spec: PermutationSpec, generator: torch.Generator | None = None) -> Permutation:
         """Every table drawn uniformly."""
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise InputError(f"generator must be a torch.Generator, got {generator!r}")
         tables = {g: torch.rand(spec.shape(g), generator=generator).argsort(-1) for g in spec.sizes}
         return cls(spec, tables)
 

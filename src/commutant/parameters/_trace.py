@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from .._errors import InputError
-from ._unchanged import unchanged
+from ._unchanged import evaluating
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, p
 
     Modes are set as flags, because `eval()` may merge weights. What runs only after `eval()` is traced on a copy.
     """
-    with _quietly(), _evaluating(model):
+    with _quietly(), evaluating(model):
         try:
             return _export(model, tuple(args), dict(kwargs))
         except Exception as error:
@@ -148,7 +148,7 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
     copies: dict[int, torch.Tensor] = {}  # the module may write into its buffers and inputs
     detached = {n: copies.setdefault(id(v), v.detach().clone()) for n, v in state.items()}
     leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
-    with torch.no_grad(), reading, unchanged(model):
+    with torch.no_grad(), reading, evaluating(model):
         graph = make_fx(run, tracing_mode="real")(detached, leaves)
         if any(_mutates(node.target) for node in graph.graph.nodes):
             graph = make_fx(functionalize(graph, remove="mutations"), tracing_mode="real")(detached, leaves)
@@ -203,24 +203,6 @@ class _ReadingValues(TorchFunctionMode):
 def _first_line(error: Exception) -> str:
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:160]}"
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """In evaluation mode, and in the end with every attribute as it was: forward may count, cache or merge."""
-    kept = [(vars(module), dict(vars(module))) for module in model.modules()]
-    inside = [(held, copy.copy(held)) for _, own in kept for held in own.values() if type(held) in (list, dict, set)]
-    try:
-        for attributes, _ in kept:
-            attributes["training"] = False
-        yield
-    finally:
-        for attributes, own in kept:
-            attributes.clear()
-            attributes.update(own)
-        for held, own in inside:
-            held.clear()
-            held.extend(own) if isinstance(held, list) else held.update(own)
 
 
 @contextlib.contextmanager

@@ -41,10 +41,35 @@ def unchanged(module: nn.Module) -> Iterator[None]:
             vars(part).update(attributes)
             for held, before in containers:
                 held.clear()
-                held.update(before) if isinstance(held, dict) else held.extend(before)
+                held.extend(before) if isinstance(held, list) else held.update(before)
         with torch.no_grad():
             for buffer, value in values:
                 buffer.copy_(value)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and restore it on exit as `unchanged` does.
+
+    Modes are set as flags, because `eval()` may merge adapters into weights.
+
+    Example:
+        >>> dropout = nn.Dropout()
+        >>> with evaluating(dropout):
+        ...     dropout(torch.ones(3))
+        tensor([1., 1., 1.])
+        >>> dropout.training
+        True
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    with unchanged(module):
+        try:
+            for part, _ in modes:
+                part.training = False
+            yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
 
 def called_with(
@@ -93,5 +118,5 @@ def _lazy(part: nn.Module) -> bool:
 
 
 def _containers(part: nn.Module) -> list[tuple[Any, Any]]:
-    """Dictionaries and lists that a module holds, parameters and hooks among them, with copies of them."""
-    return [(held, copy.copy(held)) for held in vars(part).values() if isinstance(held, dict | list)]
+    """Dictionaries, lists and sets that a module holds, parameters and hooks among them, with copies of them."""
+    return [(held, copy.copy(held)) for held in vars(part).values() if isinstance(held, dict | list | set)]

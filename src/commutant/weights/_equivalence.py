@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec
+from ._given import check_spec, number
 from ._matching import State, state_of, weight_matching
 
 
@@ -75,6 +76,9 @@ def functionally_equivalent(
         >>> bool(functionally_equivalent(spec, model, Permutation.random(spec).apply(model)))
         True
     """
+    check_spec(spec)
+    if not number(tolerance, "tolerance") >= 0:
+        raise InputError(f"tolerance must be 0 or more, got {tolerance}")
     states = state_of(a), state_of(b)
     permutation = weight_matching(spec, *states, restarts=restarts, generator=torch.Generator().manual_seed(0))
     residuals = {
@@ -105,4 +109,8 @@ def _relative(first: Tensor, second: Tensor) -> float:
         raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} can't be compared")
     x, y = (t.detach().cpu().to(torch.complex128 if t.is_complex() else torch.float64) for t in (first, second))
     differ = bool((x != y).any())  # NaN does from itself
-    return float((x - y).norm() / torch.maximum(x.norm(), y.norm())) if differ else 0.0
+    if not differ:
+        return 0.0
+    size = torch.maximum(x.abs().max(), y.abs().max())  # squares of large numbers overflow, of small ones vanish
+    x, y = x / size, y / size
+    return float((x - y).norm() / torch.maximum(x.norm(), y.norm()))

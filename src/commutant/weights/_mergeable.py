@@ -180,7 +180,7 @@ class Mergeable:
 
 
 def run(module: nn.Module, example: Any, outputs: Callable[[Any], Any] | None) -> list[Tensor]:
-    """The outputs on the example, in evaluation mode; modes stay as they were."""
+    """Return the outputs on the example, in evaluation mode; the module stays as it was."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     args, kwargs = as_arguments(example)
     if len(dtypes) == 1:
@@ -188,13 +188,8 @@ def run(module: nn.Module, example: Any, outputs: Callable[[Any], Any] | None) -
         args, kwargs = pytree.tree_map(
             lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, (args, kwargs)
         )
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        with torch.no_grad():
-            found = module.eval()(*args, **kwargs)
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    with torch.no_grad():
+        found = copy.deepcopy(module).eval()(*args, **kwargs)  # eval() may merge adapters into weights
     return [x for x in pytree.tree_leaves(outputs(found) if outputs else found) if isinstance(x, Tensor)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import frexp
 
 import torch
 from jaxtyping import Float
@@ -228,6 +229,10 @@ class _Weights(Mapping[str, Tensor]):
         self.state, self.name = state, name
         self.names = {k: spec.name_in(state, k) for k in keys}
         self.finite: set[str] = set()
+        self.scale = 1.0  # of all entries: products of very large or small ones leave the range of float64
+        largest = max((float(x.abs().max()) for x in self.values() if x.numel()), default=0.0)
+        if largest > 0 and not 1e-100 < largest < 1e100:
+            self.scale = 2.0 ** min(1000, -frexp(largest)[1])
 
     def __getitem__(self, key: str) -> Tensor:
         value = self.state[self.names[key]].detach().cpu()
@@ -240,7 +245,7 @@ class _Weights(Mapping[str, Tensor]):
             if not bool(value.isfinite().all()):
                 raise InputError(f"{key!r} of the {self.name} holds NaN or infinities")
             self.finite.add(key)
-        return value
+        return value if self.scale == 1 else value * self.scale
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -177,6 +177,7 @@ def _rescale(network: nn.Module, layer: _Layer, found: _Moments, goal: _Moments,
 
 def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any]) -> dict[_Layer, _Moments]:
     """The moments of some layers, in the order in which the model runs them."""
+    model = copy.deepcopy(model).eval()  # eval() may merge adapters into weights
     sums: dict[_Layer, tuple[Tensor, Tensor, int]] = {}
     wanted = set(layers)
 
@@ -202,25 +203,18 @@ def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any])
         if (last := _Layer(f"{name}.out_proj".removeprefix("."))) in wanted:  # its module is never called
             record(last, out[0], -1)
 
-    handles = []
     for name, module in model.named_modules():
         hook = attention if isinstance(module, nn.MultiheadAttention) else plain if _Layer(name) in wanted else None
         if hook is not None:
-            handles.append(module.register_forward_hook(partial(hook, name), with_kwargs=True))
-    modes = [(m, m.training) for m in model.modules()]
+            module.register_forward_hook(partial(hook, name), with_kwargs=True)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # it runs a layer's weights without its modules
-    model.eval()
     try:
         with torch.no_grad():
             for batch in batches:
                 call(model, batch)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for handle in handles:
-            handle.remove()
-        for module, mode in modes:
-            module.training = mode
     if lost := [layer for layer in layers if layer not in sums]:
         raise InputError(f"the data never reached {lost[0].name!r}")
     found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,31 +28,22 @@ def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
         return model
-    modes, momenta = [(m, m.training) for m in model.modules()], [m.momentum for m in norms]
-    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    measured = copy.deepcopy(model).eval()  # eval() may merge adapters into weights
+    copies: list[Any] = [measured.get_submodule(name) for name, m in model.named_modules() if m in norms]
+    for norm in copies:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
     seen = 0
-    try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
-            for batch in batches:
-                call(model, batch)
-                seen += 1
+    with torch.no_grad():
+        for batch in batches:
+            call(measured, batch)
+            seen += 1
         if not seen:
             raise InputError("no batch was given to estimate statistics from")
-    except BaseException:
-        for norm, buffers in zip(norms, kept, strict=True):
-            for name, buffer in buffers.items():
+        for norm, own in zip(norms, copies, strict=True):
+            for name, buffer in own.named_buffers():
                 norm.get_buffer(name).copy_(buffer)
-        raise
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
     return model
 
 

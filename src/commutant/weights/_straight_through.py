@@ -174,10 +174,9 @@ class _Measured(nn.Module):
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:
         super().__init__()
-        self.network, self.loss = copy.deepcopy(network).eval(), loss
-        for module in self.network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.train()
+        self.network, self.loss = copy.deepcopy(network), loss
+        for module in self.network.modules():  # eval() may merge adapters into weights
+            module.training = isinstance(module, nn.modules.batchnorm._BatchNorm)
 
     def forward(self, batch: Any) -> Tensor:
         return self.loss(self.network, batch)
