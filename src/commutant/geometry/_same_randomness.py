@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +31,7 @@ _DRAWS: dict[Any, Any] = {
 
 
 @contextmanager
-def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, Tensor | None], None]]:
+def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, Sequence[Tensor]], None]]:
     """Draw dropout and noise once for each cloud, and share them among all its copies, if `shared`.
 
     Yields a function to call with the copies that the network is about to see, and with the edge behind each copied
@@ -67,13 +67,13 @@ class _SameRandomness(TorchFunctionMode):
         super().__init__()
         self.clouds = clouds
         self.copies: Copies | None = None
-        self.edges: Tensor | None = None
+        self.edges: Sequence[Tensor] = ()
         self.drawn: list[Tensor] = []
         self.at = 0
         self.unshared = False
         self.state = self._generators()
 
-    def begin(self, copies: Copies, edges: Tensor | None = None) -> None:
+    def begin(self, copies: Copies, edges: Sequence[Tensor] = ()) -> None:
         """Start on the next piece of the batch."""
         self.copies, self.edges, self.at = copies, edges, 0
 
@@ -128,9 +128,8 @@ class _SameRandomness(TorchFunctionMode):
         behind = []
         if points is not None and index is not None and len(x) == len(points):
             behind.append((len(index), points))
-        if (edges := self.edges) is not None and len(x) == len(edges):
-            behind.append((int(edges.max()) + 1 if len(edges) else 0, edges))
-        if len(behind) == 2 and not _same_partition(points, edges):
+        behind += [(int(e.max()) + 1 if len(e) else 0, e) for e in self.edges if len(x) == len(e)]
+        if any(not _same_partition(behind[0][1], other) for _, other in behind[1:]):
             return None
         if behind:
             rows, places = behind[0]
