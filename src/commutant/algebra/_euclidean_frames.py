@@ -113,9 +113,7 @@ def pca_frame(
         return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
     if degenerate != "weighted" and exporting():
         if degenerate == "error":
-            raise InputError(
-                'degenerate="error" can\'t be exported: take "weighted", or "warn" for plain axes'
-            )
+            raise InputError('degenerate="error" can\'t be exported: take "weighted", or "warn" for plain axes')
         axes = replace(axes, open=torch.ones_like(axes.open))
     elif degenerate != "weighted":
         nothing = vanishing(axes.values.detach()) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)

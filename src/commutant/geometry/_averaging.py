@@ -97,8 +97,9 @@ class Averaging:
             raise InputError(f'frames must be "pca", "weighted" or a function of points and clouds, got {frames!r}')
         if self.group == "T" and frames == "weighted":
             raise InputError(f'the group {group} has one frame, the mean: take frames="pca"')
-        if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
-            raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
+        numbers = isinstance(blend, Sequence) and len(blend) == 2 and all(isinstance(b, int | float) for b in blend)
+        if not numbers or not 0 <= blend[0] < blend[1]:
+            raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend!r}")
         self.frames, self.signs, self.scale, self.degenerate = frames, signs, scale, degenerate
         self.blend, self.samples, self.chunk, self.gradient, self.tuples = blend, samples, chunk, gradient, tuples
         # tuples of points average tensors over two empty directions, in more than three dimensions not always

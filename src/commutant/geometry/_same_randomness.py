@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,11 +42,11 @@ def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, 
     if not shared:
         yield lambda *_: None
         return
-    numbers = _numpy_state()
+    numbers = _other_states()
     mode = _SameRandomness(clouds)
     with mode:
         yield mode.begin
-    if mode.unshared or not mode.known() or numbers != _numpy_state():
+    if mode.unshared or not mode.known() or numbers != _other_states():
         warnings.warn(
             "the network draws random numbers in training that may differ between the frames of a cloud (dropout "
             "inside attention, nn.GRU or nn.LSTM, or noise without a row for each point, cloud or edge): its average "
@@ -54,10 +55,10 @@ def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, 
         )
 
 
-def _numpy_state() -> tuple[bytes, int]:
-    """The state of NumPy's global generator, to compare."""
+def _other_states() -> tuple[Any, ...]:
+    """The states of the global generators of NumPy and Python, to compare."""
     state = np.random.get_state(legacy=False)["state"]  # type: ignore[call-overload]
-    return state["key"].tobytes(), state["pos"]
+    return state["key"].tobytes(), state["pos"], random.getstate()
 
 
 class _SameRandomness(TorchFunctionMode):
