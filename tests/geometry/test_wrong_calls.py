@@ -56,6 +56,7 @@ CALLS = {
         lambda: FrameAverage(NET, "T(3)", frames="weighted"),
         lambda: FrameAverage(NET, blend=(0.1, 0.01)),
         lambda: FrameAverage(NET, blend=0.1),
+        lambda: FrameAverage(NET, blend=("small", "large")),
         lambda: FrameAverage(NET, samples=1.5),
         lambda: FrameAverage(NET, chunk="all"),
         lambda: FrameAverage(NET, tuples=0),

@@ -115,7 +115,8 @@ class Frame:
         Args:
             y: one row for each frame, or for each point of all copies of clouds with an index.
             scores: one for each frame, of invariants; they tilt the weights to `weight * exp(score)`, normalised.
-            per_cloud: whether y has a row for each frame. Needed where all clouds have one point, so that there are as
+            per_cloud: whether y has a row for each frame (True) or for each point (False); read from y by default.
+                Needed where all clouds have one point, so that there are as
                 many frames as points of all copies, and the clouds have gaps or another order than the points.
 
         Returns:
@@ -135,7 +136,11 @@ class Frame:
             )
             tilted = weight * (scores - top[self.cloud]).exp().to(weight.dtype)
             weight = tilted / tilted.new_zeros(self.clouds.number).index_add(0, self.cloud, tilted)[self.cloud]
-        if self._pointwise(y, per_cloud):
+        pointwise = self._pointwise(y, per_cloud)
+        if per_cloud is False and self.clouds.ragged and not pointwise:
+            points = 0 if self.copies.rows is None else len(self.copies.rows)
+            raise InputError(f"{points} rows are needed, one a point, got shape {tuple(y.shape)}")
+        if pointwise:
             assert self.copies.rows is not None
             assert self.clouds.index is not None
             weight = weight[self.copies.clouds.index]

@@ -132,21 +132,26 @@ def seen_by(
     kind: str,
     name: str,
     points: Tensor,
-    edges: tuple[Tensor, Tensor] | None,
-    given: Tensor | None,
+    edges: dict[str, tuple[Tensor, Tensor]],
+    given: dict[str, Tensor],
 ) -> Any:
-    """Return an argument as the network sees it: turned by each frame, or copied for it."""
+    """Return an argument as the network sees it: turned by each frame, or copied for it.
+
+    `given` are the arguments of kind edges by name, and `edges` their copies.
+    """
     copies, clouds = frame.copies, frame.clouds
     if kind == "batch":
         return copies.clouds.index
     if not isinstance(value, Tensor) or kind == "shared":
         return value
     if kind in ("edges", "edge scalars"):
-        if edges is None or given is None:
-            raise InputError(f"{name} needs an argument of kind edges beside it")
-        if kind == "edge scalars" and (not value.dim() or len(value) != given.shape[1]):
-            raise InputError(f"{name} must have {given.shape[1]} rows, one an edge, got shape {tuple(value.shape)}")
-        return edges[0] if kind == "edges" else value[edges[1]]
+        if kind == "edges":
+            return edges[name][0]
+        own = _edges_of(name, value, given)
+        rows = given[own].shape[1]
+        if not value.dim() or len(value) != rows:
+            raise InputError(f"{name} must have {rows} rows, one an edge, got shape {tuple(value.shape)}")
+        return value[edges[own][1]]
     base = split_kind(kind)[1]
     turns = base in TURNING
     if belongs_to(value, kind, name, points, clouds) == "point":
@@ -155,6 +160,36 @@ def seen_by(
     if base == "points":
         flat = flat - frame.origin.to(flat.dtype).reshape(-1, *(1,) * (flat.dim() - 2), flat.shape[-1])
     return frame.see(flat[frame.cloud], base) if turns else flat[frame.cloud]  # type: ignore[arg-type]
+
+
+def holds_indices(name: str, value: Any) -> bool:
+    """Return whether a tensor holds indices of points, by its name, as in PyG.
+
+    Raises:
+        InputError: it does by its name, and is not `(2, edges)`.
+    """
+    if not isinstance(value, Tensor) or not ("index" in name or "neighbo" in name or name == "face"):
+        return False
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        return False
+    if value.dim() != 2 or len(value) != 2:
+        raise InputError(
+            f"{name} holds indices of points by its name, and only pairs (2, edges) can follow the copies of a cloud; "
+            f'got shape {tuple(value.shape)}; if it holds none, give it a kind, such as "scalars" or "shared"'
+        )
+    return True
+
+
+def _edges_of(name: str, value: Tensor, given: dict[str, Tensor]) -> str:
+    """The name of the edges to which values belong: the one they begin with, or the only one with as many edges."""
+    if not given:
+        raise InputError(f"{name} needs an argument of kind edges beside it")
+    if alike := [edges for edges in given if name.startswith(edges.removesuffix("_index"))]:
+        return max(alike, key=len)
+    fits = [n for n, edges in given.items() if value.dim() and edges.shape[1] == len(value)]
+    if len(given) > 1 and len(fits) != 1:
+        raise InputError(f"{name} may belong to {' or '.join(given)}: let its name begin as theirs does")
+    return fits[0] if fits else next(iter(given))
 
 
 def as_rows(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> Float[Tensor, "*lead n k d"]:

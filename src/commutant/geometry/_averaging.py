@@ -14,8 +14,20 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Clouds, Frame, lorentz_frame, pca_frame, weighted_frame
-from ._arguments import OUTPUTS, TURNING, as_rows, items_of, like, mean_over, seen_by, split_kind, together, whole_given
-from ._graph_data import graph_fields, graph_with, is_graph
+from ._arguments import (
+    OUTPUTS,
+    TURNING,
+    as_rows,
+    holds_indices,
+    items_of,
+    like,
+    mean_over,
+    seen_by,
+    split_kind,
+    together,
+    whole_given,
+)
+from ._graph_data import graph_fields, graph_with, is_graph, number_of_graphs
 from ._same_randomness import same_randomness
 
 Frames: TypeAlias = Literal["pca", "weighted"] | Callable[..., Frame]
@@ -85,8 +97,9 @@ class Averaging:
             raise InputError(f'frames must be "pca", "weighted" or a function of points and clouds, got {frames!r}')
         if self.group == "T" and frames == "weighted":
             raise InputError(f'the group {group} has one frame, the mean: take frames="pca"')
-        if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
-            raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
+        numbers = isinstance(blend, Sequence) and len(blend) == 2 and all(isinstance(b, int | float) for b in blend)
+        if not numbers or not 0 <= blend[0] < blend[1]:
+            raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend!r}")
         self.frames, self.signs, self.scale, self.degenerate = frames, signs, scale, degenerate
         self.blend, self.samples, self.chunk, self.gradient, self.tuples = blend, samples, chunk, gradient, tuples
         # tuples of points average tensors over two empty directions, in more than three dimensions not always
@@ -115,7 +128,10 @@ class Averaging:
             n for n in self.given if n.split("[")[0] not in (*arguments, *self.signature.parameters, "batch", "mask")
         ]:
             raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(arguments)}")
-        kinds = {name: self._kind_of(name) for name in arguments}
+        ragged = layout.get("batch") is not None or any(
+            isinstance(v, Tensor) and self.inputs.get(n) == "batch" for n, v in arguments.items()
+        )
+        kinds = {name: self._kind_of(name, value, ragged) for name, value in arguments.items()}
         bases = {name: split_kind(kind)[1] for name, kind in kinds.items()}
         named: dict[str, str] = {}
         for name in arguments:
@@ -130,7 +146,8 @@ class Averaging:
                 f"points must end in {self.d} coordinates for {self.group}({self.d}), got {tuple(points.shape)}"
             )
         layout |= {kind: arguments[named[kind]] for kind in ("batch", "mask") if kind in named}
-        clouds = Clouds.of(points, layout.get("batch"), layout.get("mask"))
+        number = next((number_of_graphs(v) for v in bound.arguments.values() if is_graph(v)), None)
+        clouds = Clouds.of(points, layout.get("batch"), layout.get("mask"), number)
         proper = self.group in ("SO", "SE")
         polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
         turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and bases[n] in TURNING}
@@ -145,26 +162,36 @@ class Averaging:
         frame = self.frame(points, clouds, rows)
         if training and self.samples is not None:
             frame = frame.sample(self.samples)
-        edges = arguments.get(named.get("edges", ""))
+        edges = {n: v for n, v in arguments.items() if kinds[n] == "edges" and isinstance(v, Tensor)}
         pieces = []
         several = training and len(frame) > len(torch.unique(frame.cloud))
         with same_randomness(clouds, several) as share:
             for part in [frame] if exporting else frame.parts(self.chunk or max(1, len(frame))):
-                copied = None if edges is None else part.copies.edges(edges)
-                share(part.copies, None if copied is None else copied[1])
+                copied = {name: part.copies.edges(value) for name, value in edges.items()}
+                share(part.copies, [behind for _, behind in copied.values()])
                 view = partial(self._seen, part, kinds, points, copied, edges)
                 seen = self._each(bound, view, part.copies.clouds)
                 pieces.append(net(*seen.args, **seen.kwargs))
         out = pieces[0] if len(pieces) == 1 else together(pieces)
         return self._averaged(frame, out, score)
 
-    def _kind_of(self, name: str) -> str:
-        """The kind of an argument; without one, names of PyG's attributes of edges are those of edges."""
-        return self.inputs.get(name, "edge scalars" if name.startswith("edge_") else "scalars")
+    def _kind_of(self, name: str, value: Any, ragged: bool) -> str:
+        """The kind of an argument; without one, names of PyG's indices and attributes of edges are those of edges."""
+        if name in self.inputs:
+            return self.inputs[name]
+        if ragged and holds_indices(name, value):
+            return "edges"
+        return "edge scalars" if name.startswith("edge_") else "scalars"
 
     @staticmethod
     def _seen(
-        frame: Frame, kinds: dict[str, str], points: Tensor, copied: Any, edges: Tensor | None, name: str, value: Any
+        frame: Frame,
+        kinds: dict[str, str],
+        points: Tensor,
+        copied: Any,
+        edges: dict[str, Tensor],
+        name: str,
+        value: Any,
     ) -> Any:
         return seen_by(frame, value, kinds[name], name, points, copied, edges)
 

@@ -40,6 +40,11 @@ def graph_fields(data: Any) -> dict[str, Any]:
     return fields
 
 
+def number_of_graphs(data: Any) -> int | None:
+    """Return how many graphs a batch holds, of which the last may be empty; None for a single graph."""
+    return getattr(data, "_num_graphs", None)
+
+
 def graph_with(data: Any, fields: dict[str, Any], clouds: Clouds | None) -> Any:
     """Return a batch of graphs of the class of `data`, with these attributes and a `ptr` that fits `clouds`."""
     if clouds is None:

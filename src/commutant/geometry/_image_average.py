@@ -97,7 +97,7 @@ class ImageAverage(nn.Module):
             for start in range(0, len(elements), step):
                 part = elements[start : start + step]
                 cloud = torch.arange(batch, device=x.device).repeat(len(part))
-                share(Copies(cloud, None, Clouds((len(cloud),), len(cloud))), None)
+                share(Copies(cloud, None, Clouds((len(cloud),), len(cloud))), ())
                 seen = torch.cat([self.action.act(self.action.inverse(g), x) for g in part])
                 if isinstance(place, int):
                     out = self.net(seen, *args[1:], **kwargs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,7 +32,7 @@ _DRAWS: dict[Any, Any] = {
 
 
 @contextmanager
-def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, Tensor | None], None]]:
+def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, Sequence[Tensor]], None]]:
     """Draw dropout and noise once for each cloud, and share them among all its copies, if `shared`.
 
     Yields a function to call with the copies that the network is about to see, and with the edge behind each copied
@@ -41,11 +42,11 @@ def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, 
     if not shared:
         yield lambda *_: None
         return
-    numbers = _numpy_state()
+    numbers = _other_states()
     mode = _SameRandomness(clouds)
     with mode:
         yield mode.begin
-    if mode.unshared or not mode.known() or numbers != _numpy_state():
+    if mode.unshared or not mode.known() or numbers != _other_states():
         warnings.warn(
             "the network draws random numbers in training that may differ between the frames of a cloud (dropout "
             "inside attention, nn.GRU or nn.LSTM, or noise without a row for each point, cloud or edge): its average "
@@ -54,10 +55,10 @@ def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, 
         )
 
 
-def _numpy_state() -> tuple[bytes, int]:
-    """The state of NumPy's global generator, to compare."""
+def _other_states() -> tuple[Any, ...]:
+    """The states of the global generators of NumPy and Python, to compare."""
     state = np.random.get_state(legacy=False)["state"]  # type: ignore[call-overload]
-    return state["key"].tobytes(), state["pos"]
+    return state["key"].tobytes(), state["pos"], random.getstate()
 
 
 class _SameRandomness(TorchFunctionMode):
@@ -67,13 +68,13 @@ class _SameRandomness(TorchFunctionMode):
         super().__init__()
         self.clouds = clouds
         self.copies: Copies | None = None
-        self.edges: Tensor | None = None
+        self.edges: Sequence[Tensor] = ()
         self.drawn: list[Tensor] = []
         self.at = 0
         self.unshared = False
         self.state = self._generators()
 
-    def begin(self, copies: Copies, edges: Tensor | None = None) -> None:
+    def begin(self, copies: Copies, edges: Sequence[Tensor] = ()) -> None:
         """Start on the next piece of the batch."""
         self.copies, self.edges, self.at = copies, edges, 0
 
@@ -128,9 +129,8 @@ class _SameRandomness(TorchFunctionMode):
         behind = []
         if points is not None and index is not None and len(x) == len(points):
             behind.append((len(index), points))
-        if (edges := self.edges) is not None and len(x) == len(edges):
-            behind.append((int(edges.max()) + 1 if len(edges) else 0, edges))
-        if len(behind) == 2 and not _same_partition(points, edges):
+        behind += [(int(e.max()) + 1 if len(e) else 0, e) for e in self.edges if len(x) == len(e)]
+        if any(not _same_partition(behind[0][1], other) for _, other in behind[1:]):
             return None
         if behind:
             rows, places = behind[0]

@@ -85,7 +85,8 @@ class LatentParticles(nn.Module):
 class EGNN(nn.Module):
     """Satorras, Hoogeboom and Welling (2021), equations 3 to 7, with velocities and charges on the edges.
 
-    With `features`, messages also see the invariants of what `Particles` sees of a pair.
+    With `features`, messages also see the invariants of what `Particles` sees of a pair. As there, the first linear
+    map of a message is taken on nodes and gathered.
     """
 
     def __init__(self, width: int, layers: int, features: bool = False) -> None:
@@ -112,11 +113,23 @@ class EGNN(nn.Module):
                 drift, near = vel[source] - vel[target], (far + _CLOSE).rsqrt()
                 turned = (apart * drift).sum(-1, keepdim=True), drift.square().sum(-1, keepdim=True)
                 seen = [charges, far.clamp(max=_FAR), charges * near, charges * near**3, *turned]
-            message = edge(torch.cat([h[source], h[target], *seen], -1))
+            message = self._message(cast(nn.Sequential, edge), h, source, target, torch.cat(seen, -1))
             moved = torch.zeros_like(pos).index_add(0, source, apart * push(message)) / 4
             pos = pos + keep(h) * vel + moved
             h = h + node(torch.cat([h, torch.zeros_like(h).index_add(0, source, message)], -1))
         return pos
+
+    @staticmethod
+    def _message(edge: nn.Sequential, h: Tensor, source: Tensor, target: Tensor, pair: Tensor) -> Tensor:
+        """What `edge` makes of `[h[source], h[target], pair]`."""
+        first, *rest = cast(nn.Sequential, edge[0])
+        width = h.shape[1]
+        head, tail, own = cast(nn.Linear, first).weight.split([width, width, pair.shape[1]], 1)
+        linear = nn.functional.linear
+        found = linear(h, head, cast(nn.Linear, first).bias)[source] + linear(h, tail)[target] + linear(pair, own)
+        for step in (*rest, edge[1]):
+            found = step(found)
+        return found
 
 
 class BestByValidation(nn.Module):

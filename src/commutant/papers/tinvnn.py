@@ -124,12 +124,12 @@ print(model(torch.randn(8, 100, 3)).shape)
         Claim(
             name="routes",
             statement="A solver of the travelling salesman problem that reads invariant coordinates plans the same "
-            "tour when the map is turned by any angle, scaled and shifted.",
+            "tour when the map is turned by any angle, scaled and shifted, where axes and signs are not in doubt.",
             source="abstract (combinatorial optimisation); no figure of the paper could be read",
             reported={},
             experiment=ROUTES,
             effect=lambda m: m["maxabs@same-all"],
-            effect_label="share of tours that stay when the map is turned, scaled and shifted",
+            effect_label="share of tours that stay when the map is moved, of maps with clear axes and signs",
             at_least=0.99,
             basis="identity",
             cases=lambda m: m["maps"],
