@@ -68,3 +68,11 @@ def test_empty_inputs_and_wrong_seeds():
     for seed in ("0", 1.5, True, 2**70):
         with pytest.raises(InputError, match="seed must be an integer"):
             check(law, lambda x: x.sum(1), torch.randn(2, 4, 3), seed=seed)
+
+
+def test_the_witness_of_a_token_model_is_small():
+    torch.manual_seed(0)
+    embed = nn.Embedding(50, 4)
+    report = check(Invariance(SetPermutation()), lambda i: embed(i[:, 0]), torch.randint(0, 50, (4, 12)))
+    assert report.status == "broken"
+    assert report.witness.x.shape == (1, 2)

@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import InputError
 from ._actions import Action, GroupElement
 from ._compare import Comparison
-from ._evidence import Evidence, judge
+from ._evidence import Evidence, feels, judge
 from ._inputs import Inputs, is_hetero_data, named_leaves, named_tensors
 from ._laws import Function, Law
 from ._layers import first_break
@@ -164,7 +164,7 @@ def _smallest_witness(evidence: Evidence, worst: int) -> Witness:
             return False
         return c.kind != "residual" or (c.verdict in certain and c.relative >= enough)
 
-    certain = {"broken", found.verdict}
+    certain = {"broken", found.verdict} | (set() if feels(evidence.cases[worst][0]) else {"silent"})
     x, g = shrink(run.law, *evidence.cases[worst], breaks)
     return Witness(x, g, compare(x, g), run.sides(x, g), run.law.describe(g))
 

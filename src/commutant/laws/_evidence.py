@@ -233,14 +233,14 @@ def _second_look(e: Evidence, pending: list[int]) -> tuple[bool, tuple[Evidence,
             c = there.measured(j, torch.float32)
         if c.verdict in ("broken", "silent"):
             return True, (there, j)
-        if c.verdict == "rounding" or (own.verdict == "silent" and _feels(e.cases[i][0])):
+        if c.verdict == "rounding" or (own.verdict == "silent" and feels(e.cases[i][0])):
             undecided = True
         elif wider is not None:
             e.comparisons[i] = c
     return undecided, None
 
 
-def _feels(x: Inputs) -> bool:
+def feels(x: Inputs) -> bool:
     """Whether x holds numbers that rounding can move."""
     return any(t.is_floating_point() or t.is_complex() for _, t in named_tensors(x))
 

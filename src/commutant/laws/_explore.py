@@ -58,7 +58,7 @@ def _floats(tensor: Tensor, generator: torch.Generator, way: str, size: float) -
             out = out * (uniform(0.0, 1.0) < 0.5).to(tensor).mul(2).sub(1)
         elif way == "shifted":
             center = torch.randn((), generator=generator, device=device, dtype=torch.float64)
-            out = out + 2 * center.to(tensor) * (tensor.abs() / largest).square().mean().sqrt() * largest
+            out = out + center.to(tensor) * (tensor.abs() / largest).square().mean().sqrt() * largest
     return out.clamp(-1, 1) if bool(largest <= 1) else out
 
 
