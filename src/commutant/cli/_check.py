@@ -131,7 +131,7 @@ def load_model(target: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise InputError(f"can't import {module_name}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"can't import {module_name}: {_said(error)}{_place(error)}") from error
+        raise InputError(f"can't import {module_name}: {_said(error)}") from error
     finally:
         sys.path.pop(0)
     try:
@@ -170,14 +170,6 @@ def _callable(target: str, found: Any) -> Callable[..., Any]:
             f"{target} is an object of type {type(found).__name__}, which can't be called; name a module or a function"
         )
     return found  # type: ignore[no-any-return]
-
-
-def _place(error: BaseException) -> str:
-    return (
-        f" ({Path(error.filename).name}, line {error.lineno})"
-        if isinstance(error, SyntaxError) and error.filename
-        else ""
-    )
 
 
 def make_law(law: str, action: str | None, output_action: str | None, inputs: list[str]) -> Law:

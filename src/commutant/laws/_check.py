@@ -13,7 +13,7 @@ from torch import Tensor
 from .._errors import InputError
 from ._actions import Action, GroupElement
 from ._compare import Comparison
-from ._evidence import Evidence, judge
+from ._evidence import Evidence, feels, judge
 from ._inputs import Inputs, is_hetero_data, named_leaves, named_tensors
 from ._laws import Function, Law
 from ._layers import first_break
@@ -67,7 +67,7 @@ def check(
         >>> check(Invariance(SetPermutation()), lambda x: x[:, 0], torch.randn(4, 5, 3)).status
         'broken'
     """
-    _validate(law, f, inputs, trials, tolerance)
+    _validate(law, f, inputs, trials, seed, tolerance)
     run = Run(law, f, seed)
     try:
         evidence = Evidence.gather(run, inputs, trials, tolerance)
@@ -82,12 +82,12 @@ def check(
             layers = first_break(
                 run.law, run.original, witness.x, witness.g, run.frozen, lambda a, b: _close(a, b, limit)
             )
-    comparisons = evidence.comparisons
+    comparisons, worst = evidence.comparisons, verdict.evidence.comparisons[verdict.worst]
     return LawReport(
         law=repr(law),
         formula=law.formula,
         status=verdict.status,
-        worst=verdict.evidence.comparisons[verdict.worst].relative,
+        worst=worst.relative,
         mean=sum(c.relative for c in comparisons) / len(comparisons),
         tolerance=evidence.limit,
         resolution=verdict.resolution,
@@ -95,6 +95,7 @@ def check(
         moved=evidence.moved,
         trials=trials,
         training=run.training,
+        comparison=worst if witness is None else witness.comparison,
         witness=witness,
         layers=layers,
     )
@@ -116,7 +117,7 @@ def assert_law(
     return report
 
 
-def _validate(law: Any, f: Any, inputs: Any, trials: Any, tolerance: Any) -> None:
+def _validate(law: Any, f: Any, inputs: Any, trials: Any, seed: Any, tolerance: Any) -> None:
     given = f"check({', '.join(type(part).__name__ for part in (law, f, inputs))})"
     if isinstance(law, type) and issubclass(law, Law):
         raise InputError(f"the law is the class {law.__name__}; make an instance, such as {law.__name__}(...)")
@@ -129,6 +130,8 @@ def _validate(law: Any, f: Any, inputs: Any, trials: Any, tolerance: Any) -> Non
         raise InputError(f"check takes (law, f, inputs) in this order, got {given}, where the second can't be called")
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise InputError(f"trials must be an integer of at least 1, got {trials!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise InputError(f"seed must be an integer of at most 63 bits, got {seed!r:.60}")
     if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < math.inf):
         raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
     if callable(inputs) and not any(True for _ in named_tensors(inputs)):
@@ -161,7 +164,7 @@ def _smallest_witness(evidence: Evidence, worst: int) -> Witness:
             return False
         return c.kind != "residual" or (c.verdict in certain and c.relative >= enough)
 
-    certain = {"broken", found.verdict}
+    certain = {"broken", found.verdict} | (set() if feels(evidence.cases[worst][0]) else {"silent"})
     x, g = shrink(run.law, *evidence.cases[worst], breaks)
     return Witness(x, g, compare(x, g), run.sides(x, g), run.law.describe(g))
 

@@ -17,6 +17,7 @@ from ._report import Status
 from ._run import FunctionFailed, Run, double, lowest_precision, tolerance_of
 
 _PAIRS = 4  # trials in which a second input shows how much the output varies
+_SIZES = (1.0, 0.1, 0.3, 3.0)
 _PLAIN = 100.0  # times the tolerance: a break so large needs no second look where none is possible
 _COARSE = 1e-2  # where rounding hides more than this, the result in the lower precision means nothing
 
@@ -232,21 +233,21 @@ def _second_look(e: Evidence, pending: list[int]) -> tuple[bool, tuple[Evidence,
             c = there.measured(j, torch.float32)
         if c.verdict in ("broken", "silent"):
             return True, (there, j)
-        if c.verdict == "rounding" or (own.verdict == "silent" and _feels(e.cases[i][0])):
+        if c.verdict == "rounding" or (own.verdict == "silent" and feels(e.cases[i][0])):
             undecided = True
         elif wider is not None:
             e.comparisons[i] = c
     return undecided, None
 
 
-def _feels(x: Inputs) -> bool:
+def feels(x: Inputs) -> bool:
     """Whether x holds numbers that rounding can move."""
     return any(t.is_floating_point() or t.is_complex() for _, t in named_tensors(x))
 
 
 def _size_of(trial: int) -> float:
     """Scales of the inputs of later trials; the first show how much the output varies."""
-    return (1.0, 1.0, 0.3, 3.0)[trial % 4] if trial >= _PAIRS else 1.0
+    return _SIZES[(trial + trial // 4) % 4] if trial >= _PAIRS else 1.0  # every way of change meets every scale
 
 
 def _comparable(a: Inputs, b: Inputs) -> bool:
@@ -268,9 +269,7 @@ def _comparable(a: Inputs, b: Inputs) -> bool:
 
 
 def _only_one_integer(x: Any) -> bool:
-    tensors = [t for _, t in named_tensors(x)]
+    tensors = [t for _, t in named_tensors(x) if t.numel()]
     return bool(tensors) and all(
-        not (t.is_floating_point() or t.is_complex()) and bool((t == t.flatten()[:1]).all())
-        for t in tensors
-        if t.numel()
+        not (t.is_floating_point() or t.is_complex()) and bool((t == t.flatten()[:1]).all()) for t in tensors
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -201,11 +202,31 @@ class GradientEquivariance(Equivariance):
 class BatchIndependence(Law):
     """$f(\\text{batch})_i = f(\\text{batch}_i)$: a result does not depend on the rest of the batch.
 
-    The batch is the leading axis of every tensor, the sets of `Sets`, or the graphs of a PyG `Batch`.
+    The batch is the leading axis of every input tensor, the sets of `Sets`, or the graphs of a PyG `Batch`. In
+    the output it is the leading axis too, or the axis that grows with the batch, as in the state that `nn.GRU` returns.
     """
 
     name = "batch independence"
     formula = "f(batch)[i] = f(batch[i])"
+    _axes: Mapping[str, int] = MappingProxyType({})
+
+    def settle(self, f: Function, x: Inputs) -> Law:
+        if isinstance(x, Sets) or is_graph_data(x) or not (count := batch_size(x)):
+            return self
+        shapes = {name: t.shape for name, t in named_tensors(call(f, x))}
+        if all(shape.count(count) == 1 and shape[0] == count for shape in shapes.values() if shape):
+            return self
+        try:  # with the first sample twice
+            more = {n: t.shape for n, t in named_tensors(call(f, take_samples(x, torch.arange(count + 1) % count)))}
+        except Exception:  # f takes this batch size alone
+            return self
+        grown = {
+            name: [i for i, (a, b) in enumerate(zip(shape, more.get(name, ()), strict=False)) if b == a + 1]
+            for name, shape in shapes.items()
+        }
+        law = copy.copy(self)
+        law._axes = {name: axes[0] for name, axes in grown.items() if len(axes) == 1}
+        return law
 
     def draw(self, x: Inputs, generator: torch.Generator) -> Tensor:
         count = batch_size(x)
@@ -223,12 +244,18 @@ class BatchIndependence(Law):
         return self._take(call(f, x), g, batch_size(x))
 
     def _take(self, out: Any, g: Tensor, count: int) -> Any:
-        for name, tensor in named_tensors(out):
-            if tensor.dim() == 0 or tensor.shape[0] != count:
+        names = iter([name for name, _ in named_tensors(out)])  # in the order in which the tensors are mapped
+
+        def take(_: str, tensor: Tensor) -> Tensor:
+            name = next(names)
+            axis = self._axes.get(name, 0)
+            if tensor.dim() <= axis or tensor.shape[axis] != count:
                 raise InputError(
                     f"output {name} of shape {tuple(tensor.shape)} has no row for each of the {count} samples"
                 )
-        return map_tensors(lambda _, t: t[g.to(t.device)], out)
+            return tensor.index_select(axis, g.to(tensor.device))
+
+        return map_tensors(take, out)
 
     def moves(self, x: Inputs, g: Tensor) -> bool:
         return g.numel() < batch_size(x)

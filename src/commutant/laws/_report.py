@@ -66,6 +66,8 @@ class LawReport:
     moved: bool
     trials: int
     training: bool
+    comparison: Comparison
+    """The two sides at the witness, or at the worst trial where no witness was looked for."""
     witness: Witness | None
     layers: list[LayerReport]
     """The submodules in order of execution up to the first that breaks the law, for a broken module."""
@@ -104,8 +106,7 @@ class LawReport:
                 f"{self.law} can't be decided: rounding hides {what} (tolerance {self.tolerance:.0e}); check in "
                 "float64 throughout."
             )
-        assert self.witness is not None
-        comparison = self.witness.comparison
+        comparison = self.comparison
         if comparison.mismatch:
             how = comparison.mismatch
         elif comparison.nan:
