@@ -281,6 +281,16 @@ def test_wrong_maps_are_refused(call, says, unchecked):
         call()
 
 
+@pytest.mark.parametrize("part", [nn.PReLU, lambda: nn.LayerNorm(N)])
+def test_parts_that_train_beside_the_weights_are_refused_in_ntk_parametrization(part, unchecked):
+    net = nn.Sequential(nn.Linear(D, N), part(), nn.Linear(N, OUT))
+    infinite_width(net)  # there they are a part in N of the weights
+    with pytest.raises(InputError, match="freeze"):
+        infinite_width(net, parametrisation="ntk")
+    net[1].requires_grad_(False)
+    infinite_width(net, parametrisation="ntk")
+
+
 def test_a_wide_kernel_has_second_derivatives():
     net = plain_network("gelu", 1, Dense(0.1, 2.0))
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)

@@ -52,10 +52,10 @@ def infinite_width(
     """Return the map of kernels of a module at infinite width, found by tracing; call it with a `KernelState`.
 
     It follows linear layers, elementwise activations (modules or functions), layer normalization, sums and differences
-    of independent values, multiplication by a number, and dropout in evaluation mode. An activation must read outputs of
-    linear layers, their sums or their normalized values: only those are Gaussian at infinite width. Weights are taken
-    as independent, with mean zero and the variance that each layer's have now. Frozen weights do not count in the tangent
-    kernel. Use it with `wide_kernel`, or to see what a finite width changes.
+    of independent values, multiplication by a number, and dropout in evaluation mode. An activation must read outputs
+    of linear layers, their sums or their normalized values: only those are Gaussian at infinite width. Weights are
+    taken as independent, with mean zero and the variance that each layer's have now. Frozen weights do not count in the
+    tangent kernel. Use it with `wide_kernel`, or to see what a finite width changes.
 
     Args:
         module: Network that takes one tensor `(batch, features)`; further arguments keep their defaults.
@@ -150,6 +150,9 @@ def _module(
     kind = type(layer).__name__
     if "forward" in vars(layer):
         raise InputError(f"{node.target} ({kind}) has a forward of its own, which tracing does not follow")
+    trains = isinstance(layer, nn.PReLU | nn.LayerNorm) and any(p.requires_grad for p in layer.parameters())
+    if trains and parametrisation == "ntk":
+        raise InputError(f"{node.target} ({kind}) trains, which no tangent kernel is known for: freeze its parameters")
     if type(layer) is nn.Linear:
         return _dense(str(node.target), layer, variances, parametrisation)
     if type(layer) is nn.LayerNorm:

@@ -229,10 +229,10 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
     seen.add(node)
     act = activation_of(node, module, known)
     if act is not None:
-        read, factor = _first(node), 1.0
-        while isinstance(read, fx.Node) and (inner := _factor(read)) is not None:
-            read, factor = read.all_input_nodes[0], inner * factor
-        act = _scaled(act, 1.0, factor, known)
+        read, inner = _first(node), 1.0
+        while isinstance(read, fx.Node) and (number := _factor(read)) is not None:
+            read, inner = read.all_input_nodes[0], inner * number
+        act = _scaled(act, 1.0, inner, known)
         return [act, *_upstream(read, module, seen, known)]  # one of another would be neither
     if node.op == "placeholder":
         return []

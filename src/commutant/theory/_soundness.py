@@ -121,7 +121,8 @@ class OneInput(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Return what the module makes of its first argument, with its defaults for all others."""
-        return self._whole.forward(x)
+        whole: nn.Module = self.__dict__["_whole"]
+        return whole.forward(x)
 
 
 def need_one_input(module: nn.Module) -> None:
