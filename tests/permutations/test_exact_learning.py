@@ -388,6 +388,24 @@ WRONG_CALLS = {
     "a bit of two": (lambda: SWAP.step({"a": 2, "b": 0}), "0 or 1, got a = 2"),
     "half a bit": (lambda: SWAP.step({"a": 0.5, "b": 0}), "0 or 1, got a = 0.5"),
     "a template that asks for two": (lambda: TemplateProgram(["a"], [Template({"a": 2}, ["a"])]), "got 2"),
+    "complex images": (lambda: ExactPermutationLearner().fit(EYE, EYE + 0j), "complex64"),
+    "antithetic as text": (
+        lambda: ExactPermutationLearner(width=8, models=1, antithetic="no").fit(EYE, EYE),
+        "True or False",
+    ),
+    "a seed of text": (lambda: ExactPermutationLearner(width=8, models=1, seed="a").fit(EYE, EYE), "seed is a whole"),
+    "a probability of text": (lambda: LAW.ensemble_size("0.1"), "delta is a probability"),
+    "a law that is a number": (lambda: round_outputs(EYE[:1], ONE, 4), "PermutationNTK"),
+    "weights that are a mask": (lambda: round_outputs(EYE[:1], ONE.bool(), LAW), "whole weight"),
+    "complex weights": (lambda: round_outputs(EYE[:1], ONE + 0j, LAW), "whole weight"),
+    "inputs of another width": (lambda: ReLUEnsemble(4, 4, width=8, models=1)(torch.eye(3)), r"\(rows, 4\)"),
+    "a list for an ensemble": (lambda: ReLUEnsemble(4, 4, width=8, models=1)([[1.0] * 4]), "got list"),
+    "a template of text": (lambda: TemplateProgram(["a"], ["a"]), "Template objects"),
+    "no templates": (lambda: TemplateProgram(["a"], None), "lists, got list, NoneType"),
+    "a bit without its list": (lambda: TemplateProgram(["ab", "a", "b"], [Template({"a": 1}, "ab")]), "lists those"),
+    "conditions as pairs": (lambda: TemplateProgram(["a"], [Template([("a", 1)], ["a"])]), "maps names"),
+    "a value that is a list": (lambda: TemplateProgram(["a"], [Template({"a": [1]}, ["a"])]), r"got \[1\]"),
+    "a bit that the program lacks": (lambda: SWAP.step({"a": 1, "b": 0, "c": 1}), "unknown bits c"),
     "numbers of 1.5 bits": (lambda: addition(1.5), "number of bits"),
     "factors of no bit": (lambda: multiplication(0), "number of bits"),
 }
@@ -399,3 +417,11 @@ def test_wrong_calls_get_one_sentence(case, unchecked):
     with pytest.raises(InputError, match=says) as raised:
         make()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("rule", ["sign", "midpoint", "topn"])
+def test_averages_and_weights_of_any_type_are_rounded_alike(dtype, rule, unchecked):
+    average = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0]]).to(dtype)
+    bits = round_outputs(average, torch.tensor([1, 2], dtype=torch.int8), LAW, rule)
+    assert torch.equal(bits, average.to(torch.uint8))

@@ -147,7 +147,7 @@ def test_what_is_refused(unchecked):
         finite_width("tanh", [8, 0], weight_variance=1.0)
     with pytest.raises(InputError, match="square matrix"):
         finite_width("tanh", [8], torch.ones(2, 3), weight_variance=1.0)
-    with pytest.raises(InputError, match="negative eigenvalues"):
+    with pytest.raises(InputError, match="negative eigenvalue"):
         finite_width("tanh", [8], torch.tensor([[1.0, 2.0], [2.0, 1.0]]), weight_variance=1.0)
     with pytest.raises(InputError, match="jumps at 0"):
         finite_width("sign", [8], weight_variance=1.0)

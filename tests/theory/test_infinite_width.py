@@ -15,12 +15,26 @@ from commutant.theory import (
     LayerNormalisation,
     Pointwise,
     Residual,
+    Scale,
     empirical_ntk,
     infinite_width,
+    plain_network,
     wide_kernel,
 )
 
 N, D, OUT = 256, 6, 32
+
+
+class Optional(nn.Module):
+    """A network of one input that can be called with more."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.out = nn.Linear(D, N), nn.Linear(N, OUT)
+
+    def forward(self, x, mask=None, scale=0.5):
+        h = torch.relu(self.into(x) * scale)
+        return self.out(h if mask is None else h * mask)
 
 
 class Net(nn.Module):
@@ -47,6 +61,7 @@ def residual(act):
 
 
 FOLLOWED = {
+    "optional arguments": Optional,
     "plain": lambda: nn.Sequential(nn.Linear(D, N), nn.ReLU(), nn.Linear(N, N), nn.Tanh(), nn.Linear(N, OUT)),
     "layer normalization first": lambda: nn.Sequential(nn.LayerNorm(D), nn.Linear(D, N), nn.ReLU(), nn.Linear(N, OUT)),
     "layer normalization of an activation": lambda: nn.Sequential(
@@ -68,6 +83,12 @@ FOLLOWED = {
         lambda n, x: n.out(n.relu(n.into(x + n.back(n.relu(n.other(x)))))), back=nn.Linear(N, D)
     ),
     "two layers of one input": lambda: Net(lambda n, x: n.out(torch.sigmoid(n.into(x) + n.other(x)))),
+    "residual that is read again": lambda: Net(
+        lambda n, x: (lambda h: (lambda g: n.out(n.relu(g + h + n.third(n.relu(g)))))(n.inside(n.relu(h))))(n.into(x)),
+        third=nn.Linear(N, N),
+    ),
+    "difference": lambda: Net(residual(lambda n, h: -h * 0.5 - n.inside(n.relu(h)))),
+    "function of dropout": lambda: Net(lambda n, x: n.out(F.dropout(n.relu(n.into(x)), 0.5, n.training))).eval(),
     "in place": lambda: nn.Sequential(nn.Linear(D, N), nn.ReLU(inplace=True), nn.Linear(N, OUT)),
     "frozen": lambda: nn.Sequential(nn.Linear(D, N).requires_grad_(False), nn.ReLU(), nn.Linear(N, OUT)),
     "an activation at the end": lambda: nn.Sequential(nn.Linear(D, N), nn.GELU(), nn.Linear(N, N), nn.Sigmoid()),
@@ -130,7 +151,51 @@ def tied(net):
     net[3].weight = net[2].weight
 
 
+class Two(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 3)
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x, y):
+        return self.layer(x) + self.layer(y)
+
+
+def cell(n, x):
+    h = n.into(x)
+    return n.out(n.relu((h + n.inside(n.relu(h))) + (h + n.other(x))))
+
+
+def patched(net):
+    inner = net[0].forward
+    net[0].forward = lambda x: 2 * inner(x)
+
+
+@torch.no_grad()
+def uneven(net):
+    net[0].weight[:, 0] *= 6
+
+
+@torch.no_grad()
+def of_low_rank(net):
+    net[2].weight.copy_(torch.randn(N, 2) @ torch.randn(2, N))
+
+
 REFUSED = {
+    "a value on both sides of a sum": (lambda: Net(cell), "both read into"),
+    "a normalized value and itself": (
+        lambda: Net(lambda n, x: (lambda h: n.out(h + n.norm(h)))(n.into(x)), norm=nn.LayerNorm(N)), "both read into"
+    ),
+    "two activations": (
+        lambda: Net(lambda n, x: n.out(n.relu(n.into(x)) + n.relu(n.other(x)))), "neither is a sum of outputs"
+    ),
+    "dropout": (lambda: Net(lambda n, x: n.out(F.dropout(n.relu(n.into(x))))), "at random"),
+    "division by zero": (lambda: Net(lambda n, x: n.out(n.relu(n.into(x) / 0))), "can't be followed"),
+    "two inputs": (Two, "more than one input"),
+    "complex weights": (lambda: nn.Linear(3, 3, dtype=torch.complex64), "complex"),
+    "no values": (lambda: nn.Linear(3, 3, device="meta"), "meta"),
+    "a layer with another pass": (lambda: after(patched), "forward of its own"),
+    "columns of two sizes": (lambda: after(uneven), "columns of the weights of layer 0"),
+    "weights of low rank": (lambda: after(of_low_rank), "the weights of layer 2 differ in size"),
     "an activation of an activation": (
         lambda: nn.Sequential(nn.Linear(D, N), nn.ReLU(), nn.ReLU(), nn.Linear(N, 1)), "not Gaussian"
     ),
@@ -184,6 +249,54 @@ def test_given_variances_stand_for_other_weights():
     assert bare.steps[1][0].bias_variance == 0
 
 
+@pytest.mark.parametrize("init", [nn.init.orthogonal_, nn.init.trunc_normal_, nn.init.xavier_uniform_, nn.init.zeros_])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (2, 300), (300, 2), (64, 64), (3, 2000)])
+def test_usual_initializations_are_even(init, shape):
+    for seed in range(5):
+        torch.manual_seed(seed)
+        layer = nn.Linear(*shape)
+        init(layer.weight)
+        infinite_width(layer)
+
+
+def test_inputs_of_another_width_are_refused(unchecked):
+    spec, x = infinite_width(nn.Linear(4, 3)), torch.randn(2, 5)
+    for call in (lambda: spec(KernelState.of_inputs(x, x)), lambda: wide_kernel(spec, x)):
+        with pytest.raises(InputError, match="takes inputs of 4 features, got 5"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: Chain((Dense(0.1, 1.0),)) ** -1, "power"),
+        (lambda: Chain((Dense(0.1, 1.0),)) ** 1.5, "power"),
+        (lambda: Chain() @ Dense(0.1, 1.0), "Chain"),
+        (lambda: Scale("2"), "factor"),
+        (lambda: Scale(float("nan")), "factor"),
+    ],
+)
+def test_wrong_maps_are_refused(call, says, unchecked):
+    with pytest.raises(InputError, match=says):
+        call()
+
+
+@pytest.mark.parametrize("part", [nn.PReLU, lambda: nn.LayerNorm(N)])
+def test_parts_that_train_beside_the_weights_are_refused_in_ntk_parametrization(part, unchecked):
+    net = nn.Sequential(nn.Linear(D, N), part(), nn.Linear(N, OUT))
+    infinite_width(net)  # there they are a part in N of the weights
+    with pytest.raises(InputError, match="freeze"):
+        infinite_width(net, parametrisation="ntk")
+    net[1].requires_grad_(False)
+    infinite_width(net, parametrisation="ntk")
+
+
+def test_a_wide_kernel_has_second_derivatives():
+    net = plain_network("gelu", 1, Dense(0.1, 2.0))
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: wide_kernel(net, x), x)
+
+
 def test_tracing_leaves_the_module_as_it_was():
     class Counting(nn.Module):
         def __init__(self):
@@ -207,10 +320,12 @@ def test_maps_by_hand_need_a_dense_before_an_activation():
     for chain in (Chain((maps[1],)), Chain((*maps, maps[1])), Chain((LayerNormalisation(), maps[1]))):
         with pytest.raises(InputError, match="not Gaussian"):
             chain(KernelState.of_inputs(x, x))
-    for branch in (Chain(), maps[1], Chain((Dense(0.1, 1.0), maps[1])), LayerNormalisation()):
+    ends = infinite_width(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), infinite_width(nn.Sequential(nn.Identity()))
+    for branch in (Chain(), maps[1], Chain((Dense(0.1, 1.0), maps[1])), LayerNormalisation(), Scale(2.0), *ends):
         with pytest.raises(InputError, match="must end in a Dense"):
             Residual(branch)
-    Residual(Chain((maps[1], Dense(0.1, 1.0), LayerNormalisation())))
+    Residual(Chain((maps[1], Dense(0.1, 1.0), LayerNormalisation(), Scale(2.0))))
+    Residual(infinite_width(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.LayerNorm(4))))
 
 
 def torch_activation(name):

@@ -270,3 +270,43 @@ def test_frozen_layers_keep_their_weights():
         assert bool((model[4].bias == 3).all())
         if change is critical_:
             assert [d.layer for d in done] == ["0", "4"]
+
+
+class Scaled(nn.Module):
+    """A layer after a function of another layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.b, self.function = nn.Linear(256, 256), nn.Linear(256, 256), function
+
+    def forward(self, x):
+        return self.b(self.function(self.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [
+        (lambda z: 10 * torch.tanh(z), 10),
+        (lambda z: torch.tanh(z) / 4, 0.25),
+        (lambda z: 1.7159 * torch.tanh(2 / 3 * z), 1.7159 * 2 / 3),
+        (lambda z: torch.sin(30 * z), 30),
+    ],
+)
+def test_a_scaled_activation_is_scaled(function, slope):
+    assert critical_(Scaled(function))[1].weight_variance == pytest.approx(slope**-2, rel=1e-4)
+    relu = critical_(Scaled(lambda z: torch.relu(z * 3) / 2))[1]
+    assert relu.weight_variance == pytest.approx(2 / 1.5**2)
+
+
+def test_a_layer_that_reads_two_activations_in_two_calls_is_refused():
+    class Shared(nn.Module):
+        def __init__(self, second):
+            super().__init__()
+            self.layer, self.second = nn.Linear(8, 8), second
+
+        def forward(self, x):
+            return self.layer(self.second(self.layer(torch.relu(self.layer(x)))))
+
+    with pytest.raises(InputError, match="several activations"):
+        critical_(Shared(torch.tanh))
+    assert [done.after for done in critical_(Shared(torch.relu))] == ["relu"]

@@ -94,6 +94,9 @@ class ReLUEnsemble(nn.Module):
 
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "models rows outputs"]:
         """What every network gives."""
+        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.first.shape[1]:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"inputs are a tensor (rows, {self.first.shape[1]}), got {got}")
         hidden = torch.relu(self._preactivations(x))
         return self._second(hidden)
 

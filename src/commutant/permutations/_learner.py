@@ -92,6 +92,11 @@ class ExactPermutationLearner:
         for value, name in ((x, "training inputs"), (y, "images")):
             if not isinstance(value, Tensor):
                 raise InputError(f"{name} are a tensor, got {type(value).__name__}")
+            if value.is_complex():
+                raise InputError(f"{name} are a tensor of real numbers, got {value.dtype}")
+        if not isinstance(self.antithetic, bool):
+            raise InputError(f"antithetic is True or False, got {self.antithetic!r}")
+        need_whole("seed", self.seed, 0)
         for size in ("width", "models"):
             if getattr(self, size) is not None:
                 need_whole(size, getattr(self, size))

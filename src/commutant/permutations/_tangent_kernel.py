@@ -199,8 +199,8 @@ class PermutationNTK:
             >>> law.ensemble_size(0.05, "sign") > 40 * law.ensemble_size(0.05, "midpoint")
             True
         """
-        if not 0 < delta < 1:
-            raise InputError(f"delta is a probability between 0 and 1, got {delta}")
+        if isinstance(delta, bool) or not isinstance(delta, int | float | np.floating) or not 0 < delta < 1:
+            raise InputError(f"delta is a probability between 0 and 1, got {delta!r}")
         high = 1
         while self.failure(high, rule, n) > delta:
             high *= 2
@@ -274,8 +274,11 @@ def round_outputs(
     `"topn"` sets as many bits as the input has, the largest: a permutation keeps the weight. Ties go to the first.
     """
     _check_rule(rule)
+    if not isinstance(law, PermutationNTK):
+        raise InputError(f"law is a PermutationNTK, got {type(law).__name__}")
     fits = isinstance(average, Tensor) and isinstance(weights, Tensor) and average.ndim == 2
-    if not fits or weights.shape != average.shape[:1] or weights.is_floating_point() or average.is_complex():
+    whole = fits and weights.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not whole or weights.shape != average.shape[:1] or average.is_complex():
         raise InputError("averages are real, of shape (rows, outputs), with a whole weight for each row")
     if bool(average.isnan().any()) or bool(((weights < 1) | (weights > law.k)).any()):
         raise InputError(f"averages must not be NaN, and weights lie between 1 and {law.k}")
@@ -283,7 +286,7 @@ def round_outputs(
         order = average.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (order < weights[:, None]).to(torch.uint8)
     by_weight = [law.threshold(n, rule) for n in range(1, law.k + 1)]
-    at = torch.tensor(by_weight, dtype=average.dtype)[weights - 1]
+    at = torch.tensor(by_weight, dtype=torch.float64, device=average.device)[weights.long() - 1]
     return (average > at[:, None]).to(torch.uint8)
 
 

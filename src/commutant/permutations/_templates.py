@@ -49,7 +49,16 @@ class TemplateProgram:
     """
 
     def __init__(self, bits: Sequence[str], templates: Sequence[Template]) -> None:
+        if not isinstance(bits, Sequence) or not isinstance(templates, Sequence):
+            raise InputError(f"bits and templates are lists, got {type(bits).__name__}, {type(templates).__name__}")
         self.bits, self.templates = tuple(bits), tuple(templates)
+        for template in self.templates:
+            if not isinstance(template, Template):
+                raise InputError(f"templates are Template objects, got {type(template).__name__}")
+            if not isinstance(template.when, Mapping) or isinstance(template.then, str):
+                raise InputError(
+                    f"a Template maps names of bits to values and lists those that it sets, got {template}"
+                )
         if not self.templates or len(set(self.bits)) != len(self.bits):
             raise InputError(
                 f"a program has templates and bits of different names, got {len(self.templates)} templates"
@@ -58,9 +67,9 @@ class TemplateProgram:
         unknown = {bit for t in self.templates for bit in (*t.when, *t.then) if bit not in at}
         if unknown:
             raise InputError(f"templates name unknown bits: {', '.join(sorted(unknown))}")
-        values = {value for t in self.templates for value in t.when.values()}
-        if not values <= {0, 1}:
-            raise InputError(f"templates compare bits with 0 or 1, got {sorted(values - {0, 1}, key=str)[0]!r}")
+        wrong = [value for t in self.templates for value in t.when.values() if value not in (0, 1)]
+        if wrong:
+            raise InputError(f"templates compare bits with 0 or 1, got {wrong[0]!r}")
         self._law = PermutationNTK(len(self.templates))
         self._care = torch.zeros(len(self.templates), len(self.bits), dtype=torch.bool)
         self._value = torch.zeros_like(self._care)
@@ -103,6 +112,9 @@ class TemplateProgram:
         missing = set(self.bits) - set(state)
         if missing:
             raise InputError(f"the state lacks the bits {', '.join(sorted(missing))}")
+        unknown = set(state) - set(self.bits)
+        if unknown:
+            raise InputError(f"the state has the unknown bits {', '.join(sorted(map(str, unknown)))}")
         wrong = next((bit for bit in self.bits if state[bit] not in (0, 1)), None)
         if wrong is not None:
             raise InputError(f"bits are 0 or 1, got {wrong} = {state[wrong]!r}")

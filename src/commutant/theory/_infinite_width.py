@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from .._errors import InputError
@@ -16,17 +18,20 @@ from ._kernel_maps import Dense, LayerNormalisation, Pointwise
 from ._soundness import (
     DROPOUT,
     SAME,
+    OneInput,
     Value,
     in_place,
     input_features,
     need_centered,
+    need_even,
     need_independent,
     need_no_hooks,
+    need_one_input,
     need_sound,
     need_traced,
     result,
 )
-from ._traced import Scale, Traced, same, sum_of
+from ._traced import Scale, Traced, difference_of, same, sum_of
 
 _REFUSED = {
     "BatchNorm1d": "its kernel depends on the rest of the batch",
@@ -46,14 +51,14 @@ def infinite_width(
 ) -> Traced:
     """Return the map of kernels of a module at infinite width, found by tracing; call it with a `KernelState`.
 
-    It follows linear layers, elementwise activations (modules or functions), layer normalization, sums with an
-    independent branch, multiplication by a number, and dropout in evaluation mode. An activation must read outputs of
-    linear layers, their sums or their normalized values: only those are Gaussian at infinite width. Weights are taken
-    as independent, with mean zero and the variances that they have now. Frozen weights do not count in the tangent
-    kernel. Use it with `wide_kernel`, or to see what a finite width changes.
+    It follows linear layers, elementwise activations (modules or functions), layer normalization, sums and differences
+    of independent values, multiplication by a number, and dropout in evaluation mode. An activation must read outputs
+    of linear layers, their sums or their normalized values: only those are Gaussian at infinite width. Weights are
+    taken as independent, with mean zero and the variance that each layer's have now. Frozen weights do not count in the
+    tangent kernel. Use it with `wide_kernel`, or to see what a finite width changes.
 
     Args:
-        module: Network that takes one tensor `(batch, features)`.
+        module: Network that takes one tensor `(batch, features)`; further arguments keep their defaults.
         bias_variance, weight_variance: $C_b$ and $C_W$ of all layers, instead of those found. Layers without biases
             stay without.
         parametrisation: `"standard"`: the tangent kernel of plain gradients, as `empirical_ntk` measures it; `"ntk"`:
@@ -62,7 +67,7 @@ def infinite_width(
     Raises:
         InputError: For a module that can't be traced, that holds something without such a map (batch normalization,
             convolution, attention), an activation whose input is not Gaussian, layers that share weights, weights or
-            biases whose mean is not zero, or hooks.
+            biases whose mean is not zero, weights whose size differs between rows or columns, or hooks.
 
     Example:
         >>> from commutant.theory import KernelState
@@ -78,9 +83,10 @@ def infinite_width(
         raise InputError(f"parametrisation is 'standard' or 'ntk', got {parametrisation!r}")
     if next(module.children(), None) is None:
         module = nn.Sequential(module)  # tracing goes into a layer that stands alone
+    need_one_input(module)
     try:
         with unchanged(module):
-            graph = Tracer().trace(module)
+            graph = Tracer().trace(OneInput(module))
     except Exception as error:
         raise InputError(f"{type(module).__name__} can't be traced ({type(error).__name__})") from error
     need_no_hooks(module)
@@ -97,9 +103,7 @@ def infinite_width(
             steps = steps[: values[node.args[0]].step + 1]
             break
         if node.op == "placeholder":
-            if steps:
-                raise InputError(f"{type(module).__name__} takes more than one input; a kernel has one")
-            values[node] = Value(0, gaussian=False, features=width, storage=node)
+            values[node] = Value(0, gaussian=False, features=width, storage=node, roots=frozenset({node}))
             steps.append((None, ()))
             continue
         layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -117,7 +121,7 @@ def infinite_width(
         steps.append((operation, tuple(value.step for value in taken)))
     need_independent(layers, drawn=weight_variance is not None)
     need_traced(graph, module, width)
-    return Traced(tuple(steps))
+    return Traced(tuple(steps), width)
 
 
 def _operation(
@@ -144,6 +148,11 @@ def _module(
     """The map of a submodule, or None for an activation."""
     layer = module.get_submodule(str(node.target))
     kind = type(layer).__name__
+    if "forward" in vars(layer):
+        raise InputError(f"{node.target} ({kind}) has a forward of its own, which tracing does not follow")
+    trains = isinstance(layer, nn.PReLU | nn.LayerNorm) and any(p.requires_grad for p in layer.parameters())
+    if trains and parametrisation == "ntk":
+        raise InputError(f"{node.target} ({kind}) trains, which no tangent kernel is known for: freeze its parameters")
     if type(layer) is nn.Linear:
         return _dense(str(node.target), layer, variances, parametrisation)
     if type(layer) is nn.LayerNorm:
@@ -171,18 +180,32 @@ def _function(node: fx.Node) -> Any:
         if start != 1:
             raise InputError(f"{node.name} joins the rows of the batch: use start_dim=1")
         return same
+    if node.target in (F.dropout, F.alpha_dropout, torch.dropout, torch.alpha_dropout):
+        given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
+        if given.get("training", node.target is F.dropout) and given.get("p", 0.5):
+            raise InputError(f"{node.name} acts at random: call eval() first, and give it training=self.training")
+        return same
     if node.kwargs:
         return None
     if node.target == "contiguous":
         return same
-    if node.target in (operator.add, torch.add, operator.iadd, "add", "add_") and len(node.all_input_nodes) == 2:
-        return sum_of
+    if len(node.args) == len(node.all_input_nodes) == 2:
+        if node.target in (operator.add, torch.add, operator.iadd, "add", "add_"):
+            return sum_of
+        if node.target in (operator.sub, torch.sub, operator.isub, "sub", "sub_"):
+            return difference_of
+    if node.target in (operator.neg, torch.neg, torch.negative, "neg", "negative"):
+        return Scale(-1.0)
     numbers = [a for a in node.args if isinstance(a, int | float)]
-    if len(numbers) != 1 or len(node.args) != 2:
+    if len(numbers) != 1 or len(node.args) != 2 or not math.isfinite(numbers[0]):
         return None
     if node.target in (operator.mul, torch.mul, operator.imul, "mul", "mul_"):
         return Scale(float(numbers[0]))
-    if node.target in (operator.truediv, torch.div, operator.itruediv, "div", "div_") and node.args[1] is numbers[0]:
+    if (
+        node.target in (operator.truediv, torch.div, operator.itruediv, "div", "div_")
+        and node.args[1] is numbers[0]
+        and numbers[0]
+    ):
         return Scale(1 / float(numbers[0]))
     return None
 
@@ -193,8 +216,11 @@ def _dense(
     bias, weight = variances
     if "weight" not in layer._parameters:
         raise InputError(f"the weight of layer {name} is computed from others: remove what computes it first")
+    if layer.weight.is_complex() or layer.weight.is_meta:
+        raise InputError(f"the weights of layer {name} are {'complex' if layer.weight.is_complex() else 'on meta'}")
     if weight is None:
         need_centered(name, "weights", layer.weight)
+        need_even(name, layer.weight)
         weight = layer.in_features * float(layer.weight.detach().double().square().mean())
     if layer.bias is None:
         bias = 0.0

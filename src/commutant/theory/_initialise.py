@@ -186,13 +186,21 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
         if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), _LAYERS):
             found: list[Activation] = []
             for act in _upstream(_first(node), module, set(), known):
-                if not any(act is other or torch.equal(act(_POINTS), other(_POINTS)) for other in found):
+                if not any(_alike(act, other) for other in found):
                     found.append(act)
+            name = str(node.target)
+            before = out.get(name)  # by an earlier call of the same layer
+            if before is not None and not any(_alike(before, act) for act in found):
+                found.append(before)
             if len(found) > 1:
                 names = ", ".join(act.name for act in found)
-                raise InputError(f"layer {node.target} reads several activations: {names}")
-            out[str(node.target)] = found[0] if found else None
+                raise InputError(f"layer {name} reads several activations: {names}")
+            out[name] = found[0] if found else None
     return out
+
+
+def _alike(act: Activation, other: Activation) -> bool:
+    return act is other or torch.equal(act(_POINTS), other(_POINTS))
 
 
 def has_skips(module: nn.Module) -> bool:
@@ -221,9 +229,16 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
     seen.add(node)
     act = activation_of(node, module, known)
     if act is not None:
-        return [act, *_upstream(_first(node), module, seen, known)]  # one of another would be neither
+        read, inner = _first(node), 1.0
+        while isinstance(read, fx.Node) and (number := _factor(read)) is not None:
+            read, inner = read.all_input_nodes[0], inner * number
+        act = _scaled(act, 1.0, inner, known)
+        return [act, *_upstream(read, module, seen, known)]  # one of another would be neither
     if node.op == "placeholder":
         return []
+    factor = _factor(node)
+    if factor is not None:
+        return [_scaled(act, factor, 1.0, known) for act in _upstream(node.all_input_nodes[0], module, seen, known)]
     if node.op == "call_module":
         part = module.get_submodule(str(node.target))
         if isinstance(part, (*_LAYERS, *_NORMS, *_EMBEDDINGS)):
@@ -245,6 +260,28 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
             "Normalized"
         )
     return [act for other in node.all_input_nodes for act in _upstream(other, module, seen, known)]
+
+
+def _factor(node: fx.Node) -> float | None:
+    """The number that a node multiplies a value by, or None."""
+    numbers = [a for a in node.args if isinstance(a, int | float)]
+    if len(numbers) != 1 or len(node.args) != 2 or len(node.all_input_nodes) != 1 or node.kwargs:
+        return None
+    if _name(node) in ("mul", "mul_", "imul"):
+        return float(numbers[0])
+    divides = _name(node) in ("truediv", "div", "div_", "itruediv") and node.args[1] is numbers[0] and numbers[0]
+    return 1 / float(numbers[0]) if divides else None
+
+
+def _scaled(act: Activation, outer: float, inner: float, known: dict[str, Activation]) -> Activation:
+    """Return the activation of a scaled value, scaled itself."""
+    if outer == inner == 1:
+        return act
+    key = f"{outer!r}{act.name}{inner!r}"
+    if key not in known:
+        known[key] = Activation(lambda z: outer * act(inner * z))
+        known[key].name = act.name
+    return known[key]
 
 
 def activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]) -> Activation | None:

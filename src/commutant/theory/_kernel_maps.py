@@ -28,6 +28,7 @@ class KernelState:
         tangent: the frozen neural tangent kernel `(rows, columns)`, or None when it isn't asked for.
         gaussian: Whether the values are centered Gaussians over the weights, which an activation needs. Outputs of
             `Dense` are; inputs of the network and outputs of an activation are not.
+        features: Width of the inputs of a network, or None when unknown.
     """
 
     kernel: Float[Tensor, "rows columns"]
@@ -37,6 +38,7 @@ class KernelState:
     right_mean: Float[Tensor, "columns"]
     tangent: Float[Tensor, "rows columns"] | None
     gaussian: bool = True
+    features: int | None = None
 
     @classmethod
     def of_inputs(
@@ -60,7 +62,7 @@ class KernelState:
         if rows.shape == columns.shape and torch.equal(rows, columns):
             kernel.diagonal().copy_(left)
         zero = torch.zeros_like(kernel) if tangent else None
-        return cls(kernel, left, right, rows.mean(-1), columns.mean(-1), zero, gaussian=False)
+        return cls(kernel, left, right, rows.mean(-1), columns.mean(-1), zero, gaussian=False, features=width)
 
 
 def need_inputs(x: object) -> None:
@@ -101,6 +103,13 @@ def need_map(network: object) -> None:
         got = network.__name__ if isinstance(network, type) else type(network).__name__
         hint = "infinite_width(module)" if isinstance(network, nn.Module) else "plain_network(...) or Dense(...)"
         raise InputError(f"a network is a map of kernels, such as {hint}, got {got}")
+
+
+def need_width(network: object, width: int | None) -> None:
+    """Check that inputs have the width that a network was made for, where both are known."""
+    made_for = getattr(network, "features", None)
+    if None not in (made_for, width) and made_for != width:
+        raise InputError(f"the network takes inputs of {made_for} features, got {width}")
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,7 @@ class Pointwise:
     """
 
     activation: Activation
+    fresh: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.activation, Activation):
@@ -226,10 +236,11 @@ class Residual:
         if not is_real(self.gamma) or not math.isfinite(self.gamma):
             raise InputError(f"gamma must be a finite number, got {self.gamma!r}")
         for layer in reversed(_flat(self.branch)):
-            if isinstance(layer, Pointwise):
-                break
-            if not isinstance(layer, Residual | LayerNormalisation):
+            fresh = None if isinstance(layer, Residual | LayerNormalisation) else getattr(layer, "fresh", True)
+            if fresh:
                 return
+            if fresh is False:
+                break
         raise InputError(
             "the branch of a Residual must end in a Dense, which makes it independent of the skip, got "
             + (", ".join(type(layer).__name__ for layer in _flat(self.branch)) or "an empty Chain")
@@ -311,10 +322,14 @@ class Chain:
 
     def __matmul__(self, earlier: Chain) -> Chain:
         """The composition: `(later @ earlier)(state) = later(earlier(state))`."""
+        if not isinstance(earlier, Chain):
+            raise InputError(f"a Chain is composed with another Chain, got {type(earlier).__name__}")
         return Chain((*earlier.maps, *self.maps))
 
     def __pow__(self, depth: int) -> Chain:
         """The chain, `depth` times over."""
+        if not is_whole(depth) or depth < 0:
+            raise InputError(f"the power of a Chain is a whole number, at least 0, got {depth!r}")
         return Chain(self.maps * depth)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import operator
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,13 @@ from .._errors import InputError
 from ..parameters import unchanged
 from ._kernel_maps import Dense, Pointwise
 from ._selu import AlphaDropout
-from ._traced import sum_of
+from ._traced import difference_of, sum_of
 
 SAME = (nn.Identity, nn.Flatten)
 DROPOUT = (nn.Dropout, AlphaDropout, nn.AlphaDropout)
-_SCALES = (operator.mul, torch.mul, "mul", operator.truediv, torch.div, "div")
 _SIGMAS = 5  # by which the mean of random weights may miss zero
+_CHANCE = 20.0  # of spreads that equal weights show, the negative logarithm
+_UNEVEN = 0.05  # squared spread of variances between rows or columns, below which kernels hardly change
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Value:
         gaussian: Whether it is a centered Gaussian over the weights.
         features: its width, or None when unknown.
         storage: the node whose memory it shares.
+        roots: the linear layers and the input that it is computed from without another linear layer between.
         stale: Whether something has written over it since.
     """
 
@@ -38,6 +40,7 @@ class Value:
     gaussian: bool
     features: int | None
     storage: fx.Node
+    roots: frozenset[fx.Node]
     stale: bool = False
 
 
@@ -46,13 +49,14 @@ def result(
 ) -> Value:
     """Return what is known of the value of an operation."""
     gaussian, features = all(value.gaussian for value in taken), taken[0].features
+    roots = frozenset[fx.Node]().union(*(value.roots for value in taken))
     if isinstance(operation, Dense):
         assert isinstance(layer, nn.Linear)
-        gaussian, features = True, layer.out_features
+        gaussian, features, roots = True, layer.out_features, frozenset({node})
     elif isinstance(operation, Pointwise):
         gaussian = False
     inside = operation is views or in_place(node, layer)
-    return Value(step, gaussian, features, taken[0].storage if inside else node)
+    return Value(step, gaussian, features, taken[0].storage if inside else node, roots)
 
 
 def in_place(node: fx.Node, layer: nn.Module | None) -> bool:
@@ -61,13 +65,13 @@ def in_place(node: fx.Node, layer: nn.Module | None) -> bool:
         return bool(getattr(layer, "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     flags = (*node.args[1:], node.kwargs.get("inplace"))
-    return name.endswith("_") or name in ("iadd", "imul", "itruediv") or any(flag is True for flag in flags)
+    return name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv") or any(flag is True for flag in flags)
 
 
 def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Module) -> None:
     """Check that an operation may take these values."""
     sources = node.all_input_nodes
-    if len(taken) != (2 if operation is sum_of else 1):
+    if len(taken) != (2 if operation in (sum_of, difference_of) else 1):
         raise InputError(f"{node.name} takes {len(taken)} values, of which no map of kernels is known")
     for source, value in zip(sources, taken, strict=True):
         if value.stale:
@@ -78,24 +82,18 @@ def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Mod
             f"{node.name} ({operation.activation.name}) acts on {what}, which is no sum of outputs of linear layers, "
             "and so not Gaussian at infinite width: put a linear layer before it"
         )
-    if operation is sum_of:
-        if not (_fresh(node.args[0], module) or _fresh(node.args[1], module)):
-            raise InputError(f"{node.name} adds two values of which neither ends in a layer: they are not independent")
+    if operation in (sum_of, difference_of):
+        shared = taken[0].roots & taken[1].roots
+        if shared:
+            raise InputError(
+                f"{node.name} adds two values that both read {min(shared).name} with no linear layer between: they are "
+                "not independent"
+            )
+        if not (taken[0].gaussian or taken[1].gaussian):
+            raise InputError(f"{node.name} adds two values of which neither is a sum of outputs of linear layers")
         widths = {value.features for value in taken if value.features is not None}
         if len(widths) > 1:
             raise InputError(f"{node.name} adds values of {' and '.join(map(str, sorted(widths)))} features")
-
-
-def _fresh(node: Any, module: nn.Module) -> bool:
-    """Whether a value is a linear layer's own, used here alone: over its weights it is independent of all else."""
-    while isinstance(node, fx.Node) and len(node.users) == 1:
-        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if type(layer) is nn.Linear:
-            return True
-        if not (isinstance(layer, (*SAME, *DROPOUT)) or node.target in _SCALES) or len(node.all_input_nodes) != 1:
-            return False
-        node = node.all_input_nodes[0]
-    return False
 
 
 def input_features(graph: fx.Graph, module: nn.Module) -> int | None:
@@ -111,6 +109,28 @@ def input_features(graph: fx.Graph, module: nn.Module) -> int | None:
             if source.op == "placeholder":
                 return layer.in_features
     return None
+
+
+class OneInput(nn.Module):
+    """A module as a function of its first argument, under the names of its own parts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self._modules, self._parameters, self._buffers = module._modules, module._parameters, module._buffers
+        self.__dict__["_whole"] = module
+
+    def forward(self, x: Any) -> Any:
+        """Return what the module makes of its first argument, with its defaults for all others."""
+        whole: nn.Module = self.__dict__["_whole"]
+        return whole.forward(x)
+
+
+def need_one_input(module: nn.Module) -> None:
+    """Check that a module can be called with one argument."""
+    taken = inspect.signature(module.forward).parameters.values()
+    fixed = [p for p in taken if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(fixed) > 1:
+        raise InputError(f"{type(module).__name__} takes more than one input; a kernel has one")
 
 
 def need_no_hooks(module: nn.Module) -> None:
@@ -134,6 +154,24 @@ def need_centered(name: str, what: str, values: Tensor) -> None:
             f"the {what} of layer {name} have mean {float(values.mean()):.3g}, and infinite width takes them as random "
             f"with mean zero: initialize them so, or give {'bias' if what == 'biases' else 'weight'}_variance="
         )
+
+
+def need_even(name: str, weight: Tensor) -> None:
+    """Check that the weights of a layer can be draws of one variance: no row or column is much larger than others."""
+    squares = weight.detach().double().square()
+    if not bool(squares.any()):
+        return
+    squares = squares / squares.mean()
+    for axis, what in enumerate(("columns", "rows")):
+        apart = (squares.mean(axis) - 1).square()
+        chance = float((squares.square().mean() - 1) / squares.shape[axis])
+        free = len(apart) - 1
+        bound = chance * (free + 2 * (_CHANCE * free) ** 0.5 + 2 * _CHANCE)
+        if free and float(apart.sum()) > max(bound, _UNEVEN * free):
+            raise InputError(
+                f"the {what} of the weights of layer {name} differ in size, and infinite width takes weights as draws "
+                "of one variance: initialize them so, or give weight_variance="
+            )
 
 
 def need_independent(layers: dict[str, nn.Linear], *, drawn: bool) -> None:

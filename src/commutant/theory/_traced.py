@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise
+from .._errors import InputError
+from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise, is_real, need_width
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,11 @@ class Scale:
 
     factor: float
     homogeneous: ClassVar[bool] = True
+    fresh: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        if not is_real(self.factor) or not math.isfinite(self.factor):
+            raise InputError(f"the factor of a Scale must be a finite number, got {self.factor!r}")
 
     def __call__(self, state: KernelState) -> KernelState:
         square = self.factor**2
@@ -37,16 +44,31 @@ class Traced:
 
     Attributes:
         steps: what to do for each value in the order of the pass: an operation and the numbers of the values it takes.
+        features: Width of the inputs, or None when unknown.
     """
 
     steps: tuple[tuple[Any, tuple[int, ...]], ...]
+    features: int | None = None
 
     def __call__(self, state: KernelState) -> KernelState:
         """The state at the output."""
+        need_width(self, state.features)
         values: list[KernelState] = []
         for operation, taken in self.steps:
             values.append(operation(*(values[i] for i in taken)) if taken else state)
         return values[-1]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the output is a sum of outputs of linear layers, and so independent of the input."""
+
+        def of(i: int) -> bool:
+            operation, taken = self.steps[i]
+            if isinstance(operation, Dense | Pointwise):
+                return isinstance(operation, Dense)
+            return bool(taken) and all(of(j) for j in taken)
+
+        return of(len(self.steps) - 1)
 
     @property
     def homogeneous(self) -> bool:
@@ -66,3 +88,8 @@ def sum_of(a: KernelState, b: KernelState) -> KernelState:
         a.kernel + b.kernel, a.left + b.left, a.right + b.right, a.left_mean + b.left_mean,
         a.right_mean + b.right_mean, tangent, a.gaussian and b.gaussian,
     )  # fmt: skip
+
+
+def difference_of(a: KernelState, b: KernelState) -> KernelState:
+    """Return the state of a difference of two values as those of `sum_of`."""
+    return sum_of(a, Scale(-1.0)(b))

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import geometric_mean
 from ..laws import obeys
-from ._kernel_maps import KernelMap, KernelState, need_inputs, need_map, reordered, turned
+from ._kernel_maps import KernelMap, KernelState, need_inputs, need_map, need_width, reordered, turned
 
 _BLOCK = 384  # rows and columns of a tile
 _CELLS = 1024  # of the table, cubic each
@@ -67,6 +67,7 @@ def wide_kernel(
     for x in (rows, rows if columns is None else columns):
         need_inputs(x)
     KernelState.of_inputs(rows[:1], rows[:1] if columns is None else columns[:1], tangent=False)  # widths
+    need_width(network, rows.shape[1])
     if torch.is_grad_enabled() and (rows.requires_grad or (columns is not None and columns.requires_grad)):
         return _differentiable(network, rows, columns, get)
     left = _Side(rows)
@@ -106,8 +107,8 @@ def _differentiable(network: KernelMap, rows: Tensor, columns: Tensor | None, ge
     return _read(network(KernelState.of_inputs(left, right, tangent=get == "tangent")), get)
 
 
-def _need_finite(gradient: Tensor) -> None:
-    if not bool(torch.isfinite(gradient).all()):
+def _need_finite(gradient: Tensor | None) -> None:
+    if gradient is not None and not bool(torch.isfinite(gradient).all()):
         row = int((~torch.isfinite(gradient)).any(1).nonzero()[0])
         raise InputError(f"the gradient of a wide kernel is not finite at input {row}: leave it out, or detach it")
 
