@@ -181,6 +181,15 @@ def test_a_record_holds_the_figures_that_every_seed_has():
     }
 
 
+def test_figures_have_no_mean_where_there_is_none():
+    from commutant.evidence._record import figures
+
+    for values in ([math.inf, -math.inf], [math.nan, 1.0]):
+        assert all(math.isnan(value) for value in figures([{"a": v} for v in values])["a"].values())
+    assert figures([{"a": 1.79e308}, {"a": -1.79e308}])["a"] == {"mean": 0.0, "sd": math.inf}
+    assert figures([{"a": 1.7e308}] * 2)["a"] == {"mean": 1.7e308, "sd": 0.0}
+
+
 def test_a_figure_that_is_not_finite_is_recorded_as_none(tmp_path):
     for seed in range(2):
         assert run_task(Task("evidence_toy", "line", "small", seed, str(tmp_path))) is None

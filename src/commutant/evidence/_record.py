@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ._conditions import differences, identity
 from ._context import Measurement
 from ._execute import run_folder
 from ._folder import RunFolder, write_json
-from ._verdict import Interval, Verdict, judge
+from ._verdict import Interval, Verdict, deviation_of, judge, mean_of
 
 logger = logging.getLogger("commutant")
 
@@ -90,19 +89,13 @@ def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation over seeds of every figure that is not for the plot alone."""
     return {
         key: {
-            "mean": statistics.fmean(m[key] for m in measurements),
-            "sd": _stdev([m[key] for m in measurements]),
+            "mean": mean_of([m[key] for m in measurements]),
+            "sd": deviation_of([m[key] for m in measurements]),
         }
         for key in measurements[0]
         if not key.startswith("_")
         and all(key in m for m in measurements)  # a seed measured by an older version may know others
     }
-
-
-def _stdev(values: list[float]) -> float:
-    if not all(math.isfinite(v) for v in values):
-        return math.nan
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def record(paper: Paper, judged: Judged, results: Path) -> Path:

@@ -66,7 +66,7 @@ class Interval:
         """
         if basis not in BASES:
             raise InputError(f"unknown basis {basis!r}; expected one of {', '.join(BASES)}")
-        mean, total = _mean(values), round(math.fsum(cases)) if _finite(cases) else 0
+        mean, total = mean_of(values), round(math.fsum(cases)) if _finite(cases) else 0
         problem = _no_interval(values, basis, cases, bar)
         if problem:
             return cls(mean, -math.inf, math.inf, len(values), basis, total, problem)
@@ -121,7 +121,7 @@ def _finite(values: Sequence[float]) -> bool:
     return all(math.isfinite(v) for v in values)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean_of(values: Sequence[float]) -> float:
     """Return the mean; NaN where there is none."""
     return math.fsum(v / len(values) for v in values) if values and _finite(values) else math.nan
 
@@ -130,11 +130,21 @@ def _are(number: int) -> str:
     return "is 1" if number == 1 else f"are {number}"
 
 
+def deviation_of(values: Sequence[float]) -> float:
+    """Return the standard deviation; 0 for one value, NaN where a value is not finite."""
+    if not _finite(values):
+        return math.nan
+    try:
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+    except OverflowError:
+        return math.inf
+
+
 def _student(values: Sequence[float]) -> tuple[float, float]:
     from scipy.special import stdtrit
 
-    mean, n = _mean(values), len(values)
-    half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+    mean, n = mean_of(values), len(values)
+    half = float(stdtrit(n - 1, 0.975)) * deviation_of(values) / math.sqrt(n)
     return mean - half, mean + half
 
 
