@@ -170,6 +170,8 @@ def test_reproduce_report_and_record(tmp_path):
         (["reproduce", "lcm/graph-classification", "--data-dir", "nowhere"], "nowhere does not exist"),
         (["report", "--output", "/dev/null/report", "--no-laws"], "can't write the report"),
         (["record", "nothing"], "unknown paper 'nothing'"),
+        (["record", "lcm", "--runs", "nowhere"], "nothing was recorded: nowhere holds no finished run"),
+        (["reproduce", "lcm/batch-dependence", "--data-dir", "nowhere"], "nowhere does not exist"),
     ],
 )
 def test_mistakes_are_named(tmp_path, arguments, said):

@@ -51,6 +51,12 @@ def measure_reader(context):
     return {"there": float(context.data_dir is not None)}
 
 
+def measure_failing(context):
+    if context.seed == 0:
+        raise ZeroDivisionError("one\ntwo")
+    return {"seed": float(context.seed)}
+
+
 def experiment(name, measure, seeds=2, **settings):
     return Experiment(
         name, measure, {"small": settings}, {"small": "nothing"}, {"small": "generated"}, {"small": seeds}, minutes=0.1
@@ -65,6 +71,7 @@ def claim(name, experiment, **options):
 LINE = experiment("line", measure_line, steps=80)
 KILLER = experiment("killer", measure_killer, seeds=3)
 READER = experiment("reader", measure_reader)
+FAILING = experiment("failing", measure_failing)
 PAPER = Paper(
     slug="toy",
     title="A toy",
@@ -76,5 +83,5 @@ PAPER = Paper(
     idea="",
     usage="",
     subjects=(),
-    claims=(claim("line", LINE), claim("killer", KILLER), claim("reader", READER)),
+    claims=(claim("line", LINE), claim("killer", KILLER), claim("reader", READER), claim("failing", FAILING)),
 )

@@ -81,7 +81,65 @@ def test_shares_that_differ_between_seeds_more_than_their_trials_explain_have_th
     shares = [1.0, 1.0, 0.7]
     found, seeds = share(shares, 100_000, 0.5).effect, Interval.of(shares)
     assert found.low == seeds.low
-    assert found.high == seeds.high
+    assert found.high == min(1.0, seeds.high)
+
+
+def test_shares_that_differ_as_their_trials_explain_have_the_binomial_interval():
+    """95 and 97 of 100: Student's interval of two seeds is 0.83 to 1.09 and says nothing."""
+    found = share([0.95, 0.97], 100, 0.9)
+    assert found.outcome == "holds"
+    assert (round(found.effect.low, 3), round(found.effect.high, 3)) == (0.923, 0.983)
+
+
+def test_shares_are_of_whole_trials():
+    assert share([0.5], 1, 0.1).outcome == "inconclusive"
+    assert share([0.5], 2.5, 0.1).outcome == "inconclusive"
+    assert share([0.5] * 3, 3, 0.01).reason == "a share is not that of a whole number of trials"
+    rounded = share([0.99999994] * 3, 1000, 0.5).effect  # 1 in float32
+    assert (rounded.mean, rounded.high) == (1.0, 1.0)
+
+
+def test_rounding_is_no_spread():
+    for values, bar in (([0.0, 1.1e-16, 0.0], -0.02), ([1.0, 1.0, 0.99999994], 0.95), ([1e-320, 2e-320, 3e-320], -1.0)):
+        assert "same value" in verdict(values, bar=bar).reason
+        assert verdict(values * 5, bar=bar).outcome == "holds"
+    assert verdict([-1e-9, -3e-9, -2e-9], bar=-1e-6).outcome == "holds"
+
+
+@pytest.mark.parametrize(
+    "values", [[math.inf, -math.inf, 1.0], [1e308, 1.2e308, 1.1e308], [], [1.7e308, -1.7e308, 1.0]]
+)
+@pytest.mark.parametrize("bar", [0.0, 1.0])
+def test_figures_without_a_mean_or_spread_decide_nothing_false(values, bar):
+    found = verdict(values, bar=bar)
+    assert found.outcome == ("holds" if values == [1e308, 1.2e308, 1.1e308] else "inconclusive")
+
+
+@pytest.mark.parametrize("basis", ["share", "identity"])
+@pytest.mark.parametrize("cases", [math.nan, math.inf, 0.0, -5.0, 2.5])
+def test_cases_that_count_nothing_decide_nothing(basis, cases):
+    options = {"effect": lambda m: m["e"], "at_least": 0.5, "basis": basis, "cases": lambda m: cases}
+    assert judge(claim("x", LINE, **options), [{"e": 1.0}] * 3).outcome == "inconclusive"
+    assert judge(claim("x", LINE, **options), []).outcome == "inconclusive"
+
+
+def test_an_effect_that_is_undefined_for_a_seed_decides_nothing():
+    for effect in (lambda m: math.log(m["e"]), lambda m: 1 / m["e"], lambda m: math.exp(1000 + m["e"])):
+        found = judge(claim("x", LINE, effect=effect), [{"e": 1.0}, {"e": 0.0}, {"e": 2.0}])
+        assert found.reason == "the figure of a seed is not finite"
+
+
+@pytest.mark.parametrize("bar", [math.nan, math.inf, -math.inf])
+def test_a_bar_that_is_not_finite_is_refused(bar):
+    with pytest.raises(InputError, match="give a finite number"):
+        claim("x", LINE, at_least=bar)
+
+
+def test_an_unknown_basis_is_refused(unchecked):
+    with pytest.raises(InputError, match="basis 'shares'; expected one of seeds, share, identity"):
+        claim("x", LINE, basis="shares", cases=lambda m: 1.0)
+    with pytest.raises(InputError, match="unknown basis"):
+        Interval.of([1.0, 1.0, 1.0], "shares", [1.0] * 3)
 
 
 def identity(values, cases=100.0, bar=0.5):
@@ -121,6 +179,15 @@ def test_a_record_holds_the_figures_that_every_seed_has():
     assert figures([{"a": 1.0, "b": 2.0, "_plot": 5.0}, {"a": 3.0, "_plot": 5.0}]) == {
         "a": {"mean": 2.0, "sd": 2.0**0.5}
     }
+
+
+def test_figures_have_no_mean_where_there_is_none():
+    from commutant.evidence._record import figures
+
+    for values in ([math.inf, -math.inf], [math.nan, 1.0]):
+        assert all(math.isnan(value) for value in figures([{"a": v} for v in values])["a"].values())
+    assert figures([{"a": 1.79e308}, {"a": -1.79e308}])["a"] == {"mean": 0.0, "sd": math.inf}
+    assert figures([{"a": 1.7e308}] * 2)["a"] == {"mean": 1.7e308, "sd": 0.0}
 
 
 def test_a_figure_that_is_not_finite_is_recorded_as_none(tmp_path):

@@ -100,10 +100,12 @@ def record(
     results: Annotated[Path, typer.Option(help="folder of the records")] = Path("results"),
 ) -> None:
     """Write the record of finished claims, one small JSON file each."""
+    from .._errors import InputError
     from ..evidence import judge_runs
     from ..evidence import record as write
     from ..papers import select
 
+    written = 0
     for paper, claims in select(targets or []):
         for claim in claims:
             judged = judge_runs(paper, claim, scale, runs)
@@ -111,6 +113,9 @@ def record(
                 print(f"{paper.slug}/{claim.name}: no finished run at scale {scale}")
             else:
                 print(write(paper, judged, results))
+                written += 1
+    if not written:
+        raise InputError(f"nothing was recorded: {runs} holds no finished run of the claims asked for")
 
 
 @app.command()
@@ -132,7 +137,7 @@ def check(
     seed: int = 0,
     train: Annotated[bool, typer.Option("--train", help="leave the module in training mode")] = False,
 ) -> None:
-    """Check whether your own model obeys a law; exit 0 where it holds, 1 where it does not, 2 on any failure."""
+    """Check whether your own model obeys a law; exit 0 if it holds, 1 if it is broken, 2 if it can't be checked."""
     from ._check import check_model
 
     raise typer.Exit(

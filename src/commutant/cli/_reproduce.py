@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from .._errors import InputError, require
+from ..data import data_folder
 from ..evidence import Claim, Experiment, Judged, Paper, Task, execute, judge_runs
 from ..papers import module_of, select
 
@@ -36,6 +37,7 @@ def reproduce(
     if options["accelerator"] in ("gpu", "cuda") and not require("torch", "evidence").cuda.is_available():
         raise InputError(f"--accelerator {options['accelerator']} was asked for, but torch sees no GPU; leave it out")
     chosen = select(targets)
+    data_folder(options["data_dir"])  # a folder that does not exist is an error even where no claim reads it
     console = Console()
     tasks, skipped = [], {}
     if jobs is None:

@@ -39,7 +39,7 @@ class GraphData:
 def data_folder(data_dir: str | None) -> Path | None:
     """The local folder of data sets: the argument, or `COMMUTANT_DATA`, or none."""
     given = data_dir or os.environ.get("COMMUTANT_DATA")
-    if given is None:
+    if not given:
         return None
     if not Path(given).is_dir():
         raise InputError(f"data folder {given} does not exist")

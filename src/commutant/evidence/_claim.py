@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from .._errors import InputError
 from ._context import Context, Measurement
 
 Basis: TypeAlias = Literal["seeds", "share", "identity"]
+BASES: tuple[str, ...] = get_args(Basis)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Claim:
         cases: From a measurement to the number of trials or cases behind the effect.
 
     Raises:
-        InputError: when `basis` is a share or an identity and `cases` is missing.
+        InputError: for an unknown basis, a bar that is not finite, or a share or an identity without `cases`.
     """
 
     name: str
@@ -88,6 +90,10 @@ class Claim:
     cases: Callable[[Measurement], float] | None = None
 
     def __post_init__(self) -> None:
+        if self.basis not in BASES:
+            raise InputError(f"claim {self.name!r} has the basis {self.basis!r}; expected one of {', '.join(BASES)}")
+        if not math.isfinite(self.at_least):
+            raise InputError(f"claim {self.name!r} has the bar {self.at_least}; give a finite number")
         if (self.basis == "seeds") != (self.cases is None):
             raise InputError(
                 f"claim {self.name!r} has the basis {self.basis!r} and {'no' if self.cases is None else 'a'} count of "

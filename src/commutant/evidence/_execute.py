@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -112,19 +113,15 @@ def run_task(task: Task) -> str | None:
         return None
     except CommutantError as error:
         return str(error)
-    except OSError as error:
-        return f"{type(error).__name__}: {error}"
+    except Exception as error:  # one run that fails leaves the others to go on
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__}: {' '.join(str(error).split())} (at {place.filename}:{place.lineno})"
 
 
 def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
     experiment = task.paper.experiment(task.experiment)
     head = {
         "format": 1,
-        "paper": task.paper.slug,
-        "experiment": experiment.name,
-        "scale": task.scale,
-        "seed": task.seed,
-        "settings": experiment.settings[task.scale],
         **conditions(task),
     }
     if fabric.global_rank == 0:
@@ -268,7 +265,7 @@ def _watch(tasks: list[Task], on_progress: Callable[[Task, float, str | None], N
                 path = task.folder.path / "progress.json"
                 try:
                     done = 1.0 if task.result() else float(json.loads(path.read_text(encoding="utf-8"))["done"])
-                except (OSError, ValueError, KeyError):
+                except (OSError, ValueError, KeyError, RunError):
                     continue
                 on_progress(task, min(done, 0.999), None)
 

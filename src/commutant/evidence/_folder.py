@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
@@ -20,6 +21,12 @@ from filelock import FileLock, Timeout
 from .._errors import RunError
 
 logger = logging.getLogger("commutant")
+
+_NEEDED: dict[str, type | UnionType] = {
+    "seed": int, "measurement": dict, "seconds": int | float, "finished": int | float, "versions": dict,
+    "hardware": str, "threads": int, "date": str,
+}  # fmt: skip
+"""What a finished run must hold."""
 
 
 class RunFolder:
@@ -63,9 +70,17 @@ class RunFolder:
             raise RunError(f"can't write to {target}: {error.strerror or error}; choose another --runs") from None
 
     def result(self) -> dict[str, Any] | None:
-        """The contents of `run.json` of a finished run, or None."""
+        """The contents of `run.json` of a finished run, or None; one that lacks what a record needs is set aside."""
         record = self.read("run.json")
-        return record if record and record.get("status") == "done" else None
+        if record is None or record.get("status") != "done":
+            return None
+        missing = [key for key, kind in _NEEDED.items() if not isinstance(record.get(key), kind)]
+        if not missing and not all(isinstance(value, int | float) for value in record["measurement"].values()):
+            missing = ["a number for each figure"]
+        if missing:
+            self._set_aside_file(self.path / "run.json", f"it lacks {missing[0]}")
+            return None
+        return record
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the run; a damaged one is named, set aside and treated as missing."""
@@ -79,16 +94,19 @@ class RunFolder:
             return None
         except OSError as error:
             raise RunError(f"can't read {path}: {error.strerror or error}; choose another --runs") from None
-        except (ValueError, UnicodeDecodeError) as error:
-            logger.warning("%s is damaged (%s); set aside as %s.damaged", path, error, path.name)
-            try:
-                path.replace(path.with_name(path.name + ".damaged"))
-            except OSError as failure:
-                raise RunError(
-                    f"{path} is damaged ({error}) and can't be set aside: {failure.strerror or failure}; "
-                    "choose another --runs"
-                ) from None
+        except (ValueError, RecursionError) as error:
+            self._set_aside_file(path, str(error))
             return None
+
+    def _set_aside_file(self, path: Path, problem: str) -> None:
+        logger.warning("%s is damaged (%s); set aside as %s.damaged", path, problem, path.name)
+        try:
+            path.replace(path.with_name(path.name + ".damaged"))
+        except OSError as failure:
+            raise RunError(
+                f"{path} is damaged ({problem}) and can't be set aside: {failure.strerror or failure}; "
+                "choose another --runs"
+            ) from None
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Write a JSON file in one step: it is there whole, or as it was."""
@@ -107,11 +125,11 @@ class RunFolder:
         """The training loss of every arm, by step."""
         found: dict[str, dict[int, float]] = {}
         path = self.path / "metrics.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
             try:
                 entry = json.loads(line)
                 found.setdefault(entry["arm"], {})[int(entry["step"])] = float(entry["loss"])
-            except (ValueError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 continue  # the last line of a killed run may be cut
         return {arm: sorted(points.items()) for arm, points in found.items()}
 

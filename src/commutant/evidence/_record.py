@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-import statistics
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +14,15 @@ from typing import Any
 
 from .._errors import InputError, RunError
 from ._claim import Claim, Paper
-from ._conditions import differences
+from ._conditions import differences, identity
 from ._context import Measurement
 from ._execute import run_folder
 from ._folder import RunFolder, write_json
-from ._verdict import Interval, Verdict, judge
+from ._verdict import Interval, Verdict, deviation_of, judge, mean_of
 
 logger = logging.getLogger("commutant")
 
-_SEED = re.compile(r"seed-\d+")
+_SEED = re.compile(r"seed-(?:0|[1-9]\d*)")
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,18 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
     found = _finished(run_folder(paper, claim.experiment, scale, 0, runs).path.parent)
     if not found:
         return None
-    root, last = f"{paper.slug}/{claim.experiment.name}", max(found, key=lambda run: run.get("finished", 0.0))
-    other = {run["seed"]: differences(run, last) for run in found}
-    for seed, reasons in other.items():
-        if reasons:
+    root = f"{paper.slug}/{claim.experiment.name}"
+    own = {seed: differences(run, identity(paper, claim.experiment, scale, seed)) for seed, run in found.items()}
+    last = max((run for seed, run in found.items() if not own[seed]), key=lambda run: run["finished"], default={})
+    left = []
+    for seed, run in found.items():
+        if reasons := own[seed] or differences(run, {**last, "seed": seed}):
             logger.warning("%s: seed %s is left out, it was run with %s", root, seed, ", ".join(reasons))
-    found = [run for run in found if not other[run["seed"]]]
-    measurements = [record["measurement"] for record in found]
+        else:
+            left.append(run)
+    if not left:
+        return None
+    measurements = [record["measurement"] for record in left]
     try:
         verdict = judge(claim, measurements)
     except KeyError as error:
@@ -72,32 +76,26 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
             f"runs of {root} lack the figure {error}: an older version of the library measured them; delete the folder "
             f"{run_folder(paper, claim.experiment, scale, 0, runs).path.parent} and run again"
         ) from None
-    return Judged(claim, scale, verdict, measurements, found)
+    return Judged(claim, scale, verdict, measurements, left)
 
 
-def _finished(root: Path) -> list[dict[str, Any]]:
-    """Return the `run.json` of every finished run, by seed; folders of other names are not runs."""
+def _finished(root: Path) -> dict[int, dict[str, Any]]:
+    """Return the `run.json` of every finished run by the seed of its folder; folders of other names are not runs."""
     named = [(int(p.name.removeprefix("seed-")), p) for p in root.glob("seed-*") if _SEED.fullmatch(p.name)]
-    return [run for _, path in sorted(named) if (run := RunFolder(path).result()) is not None]
+    return {seed: run for seed, path in sorted(named) if (run := RunFolder(path).result()) is not None}
 
 
 def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
     """Mean and standard deviation over seeds of every figure that is not for the plot alone."""
     return {
         key: {
-            "mean": statistics.fmean(m[key] for m in measurements),
-            "sd": _stdev([m[key] for m in measurements]),
+            "mean": mean_of([m[key] for m in measurements]),
+            "sd": deviation_of([m[key] for m in measurements]),
         }
         for key in measurements[0]
         if not key.startswith("_")
         and all(key in m for m in measurements)  # a seed measured by an older version may know others
     }
-
-
-def _stdev(values: list[float]) -> float:
-    if not all(math.isfinite(v) for v in values):
-        return math.nan
-    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def record(paper: Paper, judged: Judged, results: Path) -> Path:

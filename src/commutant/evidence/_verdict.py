@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ._claim import Basis, Claim
+from .._errors import InputError
+from ._claim import BASES, Basis, Claim
 from ._context import Measurement
 
 Outcome: TypeAlias = Literal["holds", "refuted", "inconclusive", "confounded"]
@@ -18,7 +19,7 @@ MIN_SEEDS = 3
 MIN_EQUAL_SEEDS = 14
 """Seeds that a verdict needs where all give the same value: 0.8 ** 14 < 0.05, so what happens to one seed in five
 would have been seen."""
-_ROUNDING = 1e-9  # relative spread at which values count as equal
+_ROUNDING = 1e-6  # relative difference that rounding in float32 explains: values count as equal, a count as whole
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,41 @@ class Interval:
     undecided: str = ""
 
     @classmethod
-    def of(cls, values: Sequence[float], basis: Basis = "seeds", cases: Sequence[float] = ()) -> Interval:
+    def of(
+        cls, values: Sequence[float], basis: Basis = "seeds", cases: Sequence[float] = (), bar: float = 0.0
+    ) -> Interval:
         """Return the interval of the values of several seeds.
 
         - `"seeds"`: two-sided 95 % interval of the mean (Student's t);
         - `"share"`: two-sided 95 % Clopper-Pearson interval over all trials, widened to Student's where the seeds
-          spread more than their trials explain;
+          spread more than their trials explain (Pearson's chi-squared above its expectation);
         - `"identity"`: smallest and largest value.
 
         Args:
             values: One value a seed.
             basis: What the interval is.
             cases: Number of trials (of a share) or cases (of an identity) of each seed.
+            bar: Number that the interval is compared with; seeds that differ by its rounding count as equal.
+
+        Raises:
+            InputError: for an unknown basis.
         """
-        mean, total = statistics.fmean(values), round(sum(cases))
-        problem = _no_interval(values, basis, cases)
+        if basis not in BASES:
+            raise InputError(f"unknown basis {basis!r}; expected one of {', '.join(BASES)}")
+        mean, total = mean_of(values), round(math.fsum(cases)) if _finite(cases) else 0
+        problem = _no_interval(values, basis, cases, bar)
         if problem:
             return cls(mean, -math.inf, math.inf, len(values), basis, total, problem)
         if basis == "identity":
             return cls(mean, min(values), max(values), len(values), basis, total)
-        low, high = _student(values) if len(values) > 1 else (math.inf, -math.inf)
-        if basis == "share":
-            successes = math.fsum(v * n for v, n in zip(values, cases, strict=True))
-            mean = successes / total
-            exact = _clopper_pearson(successes, total)
-            low, high = min(low, exact[0]), max(high, exact[1])
-        return cls(mean, low, high, len(values), basis, total)
+        if basis == "seeds":
+            return cls(mean, *_student(values), len(values), basis, total)
+        successes = [round(v * n) for v, n in zip(values, cases, strict=True)]
+        low, high = _clopper_pearson(sum(successes), total)
+        if _spreads(successes, cases):
+            wide = _student(values)
+            low, high = max(0.0, min(low, wide[0])), min(1.0, max(high, wide[1]))
+        return cls(sum(successes) / total, low, high, len(values), basis, total)
 
     def __str__(self) -> str:
         if self.undecided:
@@ -79,19 +89,27 @@ class Interval:
         return f"{self.low:.3g} … {self.high:.3g}"
 
 
-def _no_interval(values: Sequence[float], basis: Basis, cases: Sequence[float]) -> str:
+def _no_interval(values: Sequence[float], basis: Basis, cases: Sequence[float], bar: float) -> str:
     """Say why the values give no interval; an empty string where they do."""
-    if not all(math.isfinite(v) for v in (*values, *cases)):
+    if not values:
+        return "there are no seeds"
+    if not _finite((*values, *cases)):
         return "the figure of a seed is not finite"
     if basis != "seeds":
-        if not all(n >= 1 for n in cases):
+        if len(cases) != len(values) or not all(n >= 1 for n in cases):
             return "a seed has no cases"
-        if basis == "share" and not all(0 <= v <= 1 for v in values):
+        if not all(n == round(n) for n in cases):
+            return "the number of cases of a seed is not whole"
+        if basis == "share" and not all(-_ROUNDING <= v <= 1 + _ROUNDING for v in values):
             return "a share lies outside 0 to 1"
+        counts = [v * n for v, n in zip(values, cases, strict=True)]
+        if basis == "share" and not all(abs(k - round(k)) <= _ROUNDING * n for k, n in zip(counts, cases, strict=True)):
+            return "a share is not that of a whole number of trials"
         return ""
     if len(values) < MIN_SEEDS:
         return f"a verdict needs at least {MIN_SEEDS} seeds, there {_are(len(values))}"
-    if max(values) - min(values) <= _ROUNDING * max(map(abs, values)) and len(values) < MIN_EQUAL_SEEDS:
+    size = max(abs(bar), *map(abs, values))
+    if max(values) - min(values) <= _ROUNDING * size and len(values) < MIN_EQUAL_SEEDS:
         return (
             f"all {len(values)} seeds give the same value, which says nothing about the spread; "
             f"without spread a verdict needs {MIN_EQUAL_SEEDS} seeds"
@@ -99,19 +117,47 @@ def _no_interval(values: Sequence[float], basis: Basis, cases: Sequence[float]) 
     return ""
 
 
+def _finite(values: Sequence[float]) -> bool:
+    return all(math.isfinite(v) for v in values)
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """Return the mean; NaN where there is none."""
+    return math.fsum(v / len(values) for v in values) if values and _finite(values) else math.nan
+
+
 def _are(number: int) -> str:
     return "is 1" if number == 1 else f"are {number}"
+
+
+def deviation_of(values: Sequence[float]) -> float:
+    """Return the standard deviation; 0 for one value, NaN where a value is not finite."""
+    if not _finite(values):
+        return math.nan
+    try:
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+    except OverflowError:
+        return math.inf
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:
     from scipy.special import stdtrit
 
-    mean, n = statistics.fmean(values), len(values)
-    half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+    mean, n = mean_of(values), len(values)
+    half = float(stdtrit(n - 1, 0.975)) * deviation_of(values) / math.sqrt(n)
     return mean - half, mean + half
 
 
-def _clopper_pearson(successes: float, trials: int) -> tuple[float, float]:
+def _spreads(successes: Sequence[int], trials: Sequence[float]) -> bool:
+    """Whether the shares of the seeds differ by more than trials with one common probability do on average."""
+    share = sum(successes) / math.fsum(trials)
+    if share in (0.0, 1.0):
+        return False
+    deviations = ((k - n * share) ** 2 / n for k, n in zip(successes, trials, strict=True))
+    return math.fsum(deviations) > (len(successes) - 1) * share * (1 - share)
+
+
+def _clopper_pearson(successes: int, trials: int) -> tuple[float, float]:
     from scipy.special import betaincinv
 
     failures = trials - successes
@@ -141,10 +187,10 @@ def judge(claim: Claim, measurements: Sequence[Measurement]) -> Verdict:
 
     An interval over seeds needs at least 3 seeds, and 14 where all give the same value.
     """
-    cases = [] if claim.cases is None else [float(claim.cases(m)) for m in measurements]
+    cases = [] if claim.cases is None else [_value(claim.cases, m) for m in measurements]
 
     def interval(figure: Callable[[Measurement], float]) -> Interval:
-        return Interval.of([float(figure(m)) for m in measurements], claim.basis, cases)
+        return Interval.of([_value(figure, m) for m in measurements], claim.basis, cases, claim.at_least)
 
     effect, controls = interval(claim.effect), {name: interval(control) for name, control in claim.controls.items()}
     bar = claim.at_least
@@ -171,3 +217,11 @@ def judge(claim: Claim, measurements: Sequence[Measurement]) -> Verdict:
     if claim.basis == "identity":
         return verdict("holds", f"exact: no case of {effect.cases} lies below the bar of {bar:g}")
     return verdict("holds", f"the whole interval lies above the bar of {bar:g}")
+
+
+def _value(figure: Callable[[Measurement], float], measurement: Measurement) -> float:
+    """Return a figure of a seed; NaN where it is undefined, such as the logarithm of zero."""
+    try:
+        return float(figure(measurement))
+    except (ArithmeticError, ValueError):
+        return math.nan

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .._errors import RunError, require
-from ..evidence import Judged, Paper, RunFolder, figures, judge_runs
+from ..evidence import Experiment, Judged, Paper, RunFolder, figures, judge_runs
 from ..laws import Draw, StatedLaw, stated_laws
 from ..papers import papers
 from ._svg import curves_svg, inline_svg, interval_svg
@@ -53,7 +53,7 @@ def build(runs: Path, output: Path, *, check_laws: bool = True) -> Path:
     pages: list[dict[str, Any]] = []
     for paper in papers():
         judged = {
-            claim.name: [j for scale in _SCALES if (j := judge_runs(paper, claim, scale, runs)) is not None]
+            claim.name: [j for scale in _scales(claim.experiment) if (j := judge_runs(paper, claim, scale, runs))]
             for claim in paper.claims
         }
         pages.append({"paper": paper, "judged": judged, "verdicts": Counter(_outcome(j) for j in judged.values())})
@@ -75,6 +75,10 @@ def build(runs: Path, output: Path, *, check_laws: bool = True) -> Path:
     return index
 
 
+def _scales(experiment: Experiment) -> list[str]:
+    return [scale for scale in _SCALES if scale in experiment.settings]
+
+
 def _outcome(judged: list[Judged]) -> str:
     return judged[-1].verdict.outcome if judged else "not run"
 
@@ -84,7 +88,7 @@ def _experiments(paper: Paper, runs: Path) -> dict[str, Any]:
     found = []
     for experiment in paper.experiments:
         claim = next(claim for claim in paper.claims if claim.experiment is experiment)
-        for scale in _SCALES:
+        for scale in _scales(experiment):
             judged = judge_runs(paper, claim, scale, runs)
             if judged is None:
                 continue

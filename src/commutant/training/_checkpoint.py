@@ -6,20 +6,23 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .._errors import InputError
+from .._errors import InputError, RunError
 
 logger = logging.getLogger("commutant")
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+_STEP = re.compile(r"step-\d+")  # a copy of another name is the user's
 _KEEP = 2  # generations: the last one, and the one before in case the last is damaged
 
 
@@ -37,10 +40,24 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
-        """Write the state after `step` steps."""
+        """Write the state after `step` steps.
+
+        Raises:
+            RunError: when the disk is full or not writable; earlier checkpoints stay.
+        """
         target = self.folder / f"step-{step:09d}"
         if target.exists():
             return
+        try:
+            self._write(target, step, model, optimizer, extra)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"can't write checkpoint {target}: {getattr(error, 'strerror', None) or error}") from None
+        for old in self._steps()[:-_KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _write(
+        self, target: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]
+    ) -> None:
         scratch = self.folder / f".writing-{os.getpid()}"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -53,8 +70,6 @@ class Checkpoints:
         (scratch / "hashes.json").write_text(json.dumps(hashes), encoding="utf-8")
         _sync(scratch)
         scratch.rename(target)
-        for old in self._steps()[:-_KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
 
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, expect: dict[str, Any] | None = None
@@ -84,7 +99,7 @@ class Checkpoints:
                 weights = load_file(folder / "model.safetensors")
                 optimizer_state = _optimizer_state(load_file(folder / "optimizer.safetensors"), state["optimizer"])
                 step, extra = int(state["step"]), state["extra"]
-            except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
                 logger.warning("checkpoint %s is damaged (%s); going back to the one before", folder, error)
                 continue
             other = (
@@ -106,7 +121,7 @@ class Checkpoints:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _steps(self) -> list[Path]:
-        return sorted(self.folder.glob("step-*")) if self.folder.is_dir() else []
+        return sorted(p for p in self.folder.glob("step-*") if _STEP.fullmatch(p.name))
 
 
 def _flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -142,10 +157,13 @@ def _differs(found: dict[str, Any], expect: dict[str, Any]) -> str:
 
 
 def _other_weights(model: nn.Module, weights: dict[str, Tensor]) -> str:
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    there = {name: tuple(value.shape) for name, value in weights.items()}
-    names = sorted(n for n in wanted.keys() | there.keys() if wanted.get(n) != there.get(n))
-    return "" if not names else f"{names[0]} has shape {there.get(names[0])}, the model has {wanted.get(names[0])}"
+    wanted, there = model.state_dict(), weights
+    for what, of in (("shape", lambda tensor: tuple(tensor.shape)), ("dtype", lambda tensor: tensor.dtype)):
+        for name in sorted(wanted.keys() | there.keys()):
+            given, expected = (None if name not in side else of(side[name]) for side in (there, wanted))
+            if given != expected:
+                return f"{name} has {what} {given}, the model has {expected}"
+    return ""
 
 
 def _other_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:

@@ -77,6 +77,7 @@ def fit(
     kept = {
         "seed": seed, "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "warmup": warmup,
         "clip": clip, "weight_decay": weight_decay, "ranks": fabric.world_size,
+        "precision": fabric.strategy.precision.precision,
     }  # fmt: skip
     start, extra = (0, {}) if checkpoints is None else checkpoints.load(model, optimizer, expect=kept)
     losses = [(int(step), float(value)) for step, value in extra.get("losses", [])]
