@@ -58,7 +58,20 @@ def seeded(cell, x, h):
     return x + 0.1 * torch.randn_like(x)
 
 
+def latch(cell, x, h):
+    cell.count = cell.count or int((x > 3).any())
+    return x * (1 + cell.count)
+
+
+def prepared_by_the_data(cell, x, h):
+    if not cell.steps:
+        cell.steps = x.detach().std()
+    return x / cell.steps
+
+
 REMEMBERS = {
+    "latch": (latch, "the attribute 'count' of Cell"),
+    "prepared by the data": (prepared_by_the_data, "the attribute 'steps' of Cell"),
     "previous": (previous, "called again on the same rows"),
     "count": (count, "the attribute 'count' of Cell"),
     "count of class": (count_of_class, "the attribute 'calls' of Cell"),
@@ -192,3 +205,29 @@ def test_a_gradient_that_would_be_lost_is_refused():
     expected, w.grad = w.grad, None
     solve_recurrence(lambda h, x, w: torch.tanh(w * h + x), x, h0, params=(w,))[0].sum().backward()
     torch.testing.assert_close(w.grad, expected)
+
+
+def test_a_cache_that_the_first_call_fills_is_no_memory():
+    def step(h, x):
+        if "eye" not in cache:
+            cache["eye"] = torch.eye(4)
+        return torch.tanh(0.5 * h @ cache["eye"] + x)
+
+    cache = {}
+    assert solve_recurrence(step, inputs(), torch.zeros(3, 4))[1].converged
+
+
+def test_a_cell_with_a_hook_that_records_is_solved():
+    cell, seen = nn.GRUCell(4, 4), []
+    x, expected = inputs(), parallel_rnn(cell)(inputs())[0]
+    cell.register_forward_hook(lambda module, given, out: seen.append(out))
+    torch.testing.assert_close(parallel_rnn(cell)(x)[0], expected)
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell(4, 4), Cell(FINE["elementwise"])])
+def test_cells_run_in_inference_mode(cell):
+    x, expected = inputs(), parallel_rnn(cell)(inputs())[0]
+    with torch.inference_mode():
+        for given in (x, x.clone()):
+            torch.testing.assert_close(parallel_rnn(cell)(given)[0], expected)
+        assert parallel_rnn(nn.GRUCell(4, 4))(x)[0].isfinite().all()

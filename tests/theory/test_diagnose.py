@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from commutant._errors import InputError
+from commutant.sequences import parallel_rnn
 from commutant.theory import (
     SNN,
     autoscale_,
@@ -506,3 +507,9 @@ def test_activation_checkpointing_changes_nothing(reentrant):
     assert repr(found[0].stages) == repr(found[1].stages)
     assert found[0].findings == found[1].findings
     assert done[0] == done[1]
+
+
+def test_a_cell_that_the_backward_pass_calls_again_is_no_further_layer():
+    model = nn.Sequential(nn.Linear(5, 3), parallel_rnn(nn.GRUCell(3, 4)))
+    stages = diagnose(model, torch.randn(4, 12, 5, generator=torch.Generator().manual_seed(0))).stages
+    assert {stage.kind for stage in stages} >= {"Linear", "GRUCell"}

@@ -14,6 +14,7 @@ from .._errors import InputError
 from ..algebra import Structure
 from ..algebra._linear_scan import apply_map, transpose_map
 from ._probes import check_step, scattered
+from ._visible import writes
 
 Tensors: TypeAlias = tuple[Tensor, ...]
 Step: TypeAlias = Callable[..., Tensor]
@@ -107,9 +108,9 @@ class StepCell(Cell):
         lanes = state.shape[: state.dim() - self.state_dim]
         rows = [t.reshape(-1, *t.shape[t.dim() - dims :]) for t, dims in zip(x, self.x_dims, strict=True)]
         flat = state.reshape(-1, *state.shape[len(lanes) :])
-        version = flat._version
+        version = writes(flat)
         out = self.function(flat, rows[0] if len(rows) == 1 else tuple(rows), *params)
-        if flat._version != version:
+        if writes(flat) != version:
             raise InputError("step changed the state that it was given in place; it must return a new one")
         if not isinstance(out, Tensor) or out.shape != flat.shape:
             said = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__

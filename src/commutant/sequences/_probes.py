@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._visible import changed, visible
+from ._visible import changed, overwritten, visible
 
 if TYPE_CHECKING:
     from ._trajectory import Problem
@@ -47,13 +47,18 @@ def check_step(step: Step, state: Tensor, x: Tensors, params: Tensors = ()) -> N
         return _call(step, state[order], tuple(leaf[order] for leaf in x), params)
 
     every = torch.arange(rows, device=state.device)
-    first = run(every)  # what a module prepares at its first call is not counted
+    fresh = visible(step)
+    first = run(every)  # a cache that is filled at the first call is not counted
     attributes, noise = visible(step), _noise(state)
+    latched = overwritten(fresh, attributes)
     rolled = run(every.roll(1))
+    if latched:  # what changes at every call shows in the values
+        still = overwritten(attributes, visible(step))
+        latched = [name for name in latched if name not in still]
     again = run(every)
     if _noise(state) != noise:
         raise InputError(f"the step draws random numbers, but {_RULE}; draw them before and pass them through x")
-    name = changed(attributes, visible(step))
+    name = latched[0] if latched else changed(attributes, visible(step))
     if name:
         raise InputError(f"the step changes {name} when it is called, but {_RULE}; keep what it remembers in h")
     tight, loose = 16 * torch.finfo(state.dtype).eps, 1e4 * torch.finfo(state.dtype).eps

@@ -82,7 +82,8 @@ def parallel_rnn(
     The cell must be a function of `(x_t, h)` and its parameters, row by row, because it is called on many steps at
     once and in another order than a loop would call it. Batch statistics (BatchNorm in training), attributes or buffers
     that it changes, writes into its arguments and random numbers (dropout in training) are found by probing and
-    refused; `eval()` makes a cell with dropout or BatchNorm usable.
+    refused; `eval()` makes a cell with dropout or BatchNorm usable. An attribute that is None until the first call
+    fills it is taken for a cache: call the cell once on real data before if it prepares itself by its data.
 
     Args:
         cell: the module of one step.

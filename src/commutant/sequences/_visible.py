@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 _ATOMS = (bool, int, float, complex, str, bytes, type(None))
 _CLOSED = (types.ModuleType, type, types.CodeType, torch.dtype, torch.device, types.BuiltinFunctionType)
+_OWN = ("_parameters", "_buffers", "_modules")  # hooks are left out: most record, and values show the others
 _MOST = 4000  # things looked at
 _LARGE = 1 << 20  # entries of a tensor that is not copied
 
@@ -51,10 +52,38 @@ def changed(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> str 
     return None
 
 
+def overwritten(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> list[str]:
+    """Return the names of values that were there and are others now; what was None or absent is a cache."""
+    was, now = _by_name(before), _by_name(after)
+    return [
+        name
+        for name, values in was.items()
+        if len(now.get(name, ())) == len(values)
+        and any(not _same(old, new) and not _absent(old) for old, new in zip(values, now[name], strict=True))
+    ]
+
+
+def _absent(value: Any) -> bool:
+    return isinstance(value, str) and value == repr(None)
+
+
+def _by_name(values: list[tuple[str, Any]]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for name, value in values:
+        if not isinstance(value, int):  # the length of a container
+            found.setdefault(name, []).append(value)
+    return found
+
+
 def _tensor(value: Tensor) -> Any:
     if isinstance(value, nn.Parameter) or value.numel() > _LARGE:
-        return (value, value._version)
+        return (value, writes(value))
     return value.detach().clone()
+
+
+def writes(value: Tensor) -> int:
+    """Return how often a tensor was written in place; 0 for a tensor of inference mode, which does not count."""
+    return 0 if value.is_inference() else value._version
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -97,5 +126,5 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
     shared = {k: v for kind in type(value).__mro__ for k, v in vars(kind).items() if not k.startswith("__")}
     plain = {k: v for k, v in shared.items() if isinstance(v, int | float | list | dict | Tensor)}
     for key, part in {**plain, **vars(value)}.items():
-        if not (isinstance(value, nn.Module) and key in ("_parameters", "_buffers", "_modules")):
+        if not (isinstance(value, nn.Module) and (key in _OWN or key.endswith("_hooks"))):
             yield f"the attribute {key!r} of {type(value).__name__}", part

@@ -137,6 +137,8 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
                 raise InputError(f"{type(model).__name__} fails on this input ({_first_line(error)})") from error
             if output is None or not output.requires_grad:
                 raise InputError(f"{type(model).__name__} gives no real numbers that depend on parameters or inputs")
+            for handle in handles:  # a module that is called again in the backward pass is no further layer
+                handle.remove()
             real = [p for p, _ in switched if p.requires_grad]
             trainable = [p for p, flag in switched if flag and p.requires_grad] or real
             outputs = [*{id(t): t for t in (output, *_attached(given))}.values()]
