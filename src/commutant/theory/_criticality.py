@@ -16,7 +16,7 @@ from .._errors import InputError
 from ..algebra import Activation
 
 Kind = Literal["scale-invariant", "zero", "half-stable", "none"]
-Source = str | nn.Module | Activation | Callable[[Tensor], Tensor]
+Source = str | nn.Module | type[nn.Module] | Activation | Callable[[Tensor], Tensor]
 
 _CLASSES: dict[str, type[nn.Module]] = {name.lower(): getattr(nn, name) for name in nn.modules.activation.__all__}
 _SMALL = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # kernels at which it is looked for which way the kernel goes, the smallest first

@@ -85,7 +85,7 @@ def _cures(model: nn.Module, x: Any) -> dict[str, tuple[Callable[[nn.Module, int
             remove(part)
         critical(cured, seed)
 
-    cures = {"critical_(model)": (critical, 2), "autoscale_(model, x)": (scaled, 1)}
+    cures: dict[str, tuple[Callable[[nn.Module, int], Any], int]] = {"critical_(model)": (critical, 2), "autoscale_(model, x)": (scaled, 1)}
     if _weight_norms(model):
         cures["critical_(model) before weight_norm is applied to its layers"] = (first_critical, 2)
     return cures
