@@ -23,6 +23,9 @@ _LARGE = 20_000_000  # parameters, above which no copies are made
 _BY_HAND = "critical_(model) or autoscale_(model, x)"
 
 
+Cures: TypeAlias = dict[str, tuple[Callable[[nn.Module, int], Any], int]]
+
+
 def with_tested_remedies(
     found: list[Finding], model: nn.Module, x: Any, look: Callable[[nn.Module], list[Finding]]
 ) -> list[Finding]:
@@ -71,7 +74,7 @@ def _filled(found: list[Finding], left: dict[str, set[str]], otherwise: str) -> 
     return out
 
 
-def _cures(model: nn.Module, x: Any) -> dict[str, tuple[Callable[[nn.Module, int], Any], int]]:
+def _cures(model: nn.Module, x: Any) -> Cures:
     """What can be tried, with the number of draws after which it does not work by chance."""
 
     def critical(cured: nn.Module, seed: int) -> None:
@@ -85,7 +88,7 @@ def _cures(model: nn.Module, x: Any) -> dict[str, tuple[Callable[[nn.Module, int
             remove(part)
         critical(cured, seed)
 
-    cures: dict[str, tuple[Callable[[nn.Module, int], Any], int]] = {"critical_(model)": (critical, 2), "autoscale_(model, x)": (scaled, 1)}
+    cures: Cures = {"critical_(model)": (critical, 2), "autoscale_(model, x)": (scaled, 1)}
     if _weight_norms(model):
         cures["critical_(model) before weight_norm is applied to its layers"] = (first_critical, 2)
     return cures
