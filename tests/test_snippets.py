@@ -1,7 +1,10 @@
 """Every snippet of README and docs runs, page by page, as a reader would run it from top to bottom."""
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,15 +26,23 @@ def blocks(language):
     return found
 
 
+RUNNER = """
+import json, sys
+page, found = json.load(sys.stdin)
+names = {"__name__": "snippet"}
+for line, source in found:
+    exec(compile("\\n" * line + source, page, "exec"), names)
+for name in [n for n in names if n.startswith("test_")]:
+    names[name]()
+"""
+
+
 @pytest.mark.parametrize(("page", "found"), blocks("python"))
-def test_python(page, found, unchecked, tmp_path, monkeypatch):
-    """The blocks of a page share their names, as in one notebook."""
-    monkeypatch.chdir(tmp_path)
-    names = {"__name__": "snippet"}
-    for line, source in found:
-        exec(compile("\n" * line + source, str(page), "exec"), names)
-    for name in [n for n in names if n.startswith("test_")]:
-        names[name]()
+def test_python(page, found, tmp_path):
+    """The blocks of a page share their names, as in one notebook, in a process of their own."""
+    given = json.dumps([str(page), found])
+    done = subprocess.run([sys.executable, "-c", RUNNER], input=given, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(("page", "found"), blocks("bash"))

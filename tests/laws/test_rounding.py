@@ -196,7 +196,7 @@ class TestWitness:
         assert int((x != 0).any(-1).sum()) == 1
 
 
-def test_random_numbers_of_numpy_and_python_are_frozen():
+def test_random_numbers_of_numpy_and_python_are_frozen(unchecked):
     import random
 
     import numpy as np

@@ -208,7 +208,7 @@ def test_a_loss_may_be_a_tensor():
         assert found.losses == pytest.approx(wanted.losses, rel=1e-6)
 
 
-def test_equivalence_names_what_is_wrong_with_its_arguments():
+def test_equivalence_names_what_is_wrong_with_its_arguments(unchecked):
     a, x = net(), torch.randn(4, 3)
     spec = PermutationSpec.from_module(a, x)
     with pytest.raises(InputError, match="spec must be a PermutationSpec"):
