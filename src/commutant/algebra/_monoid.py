@@ -38,7 +38,7 @@ class Monoid(nn.Module):
     widen = True
     """Half-precision elements are combined in float32 and the result is rounded once."""
     numbers: Numbers = "any"
-    """What the operator is defined on: real floating point, complex too, or booleans too."""
+    """Numbers on which the operator is defined: real floating point, complex too, or booleans too."""
 
     def op(self, a: Element, b: Element) -> Element:
         """Combine two elements."""

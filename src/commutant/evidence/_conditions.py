@@ -1,4 +1,4 @@
-"""What a run depends on besides its settings and its seed: runs under other conditions are never mixed in."""
+"""Conditions of a run besides its settings and its seed: runs under other conditions are never mixed in."""
 
 from __future__ import annotations
 

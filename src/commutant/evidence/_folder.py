@@ -26,7 +26,7 @@ _NEEDED: dict[str, type | UnionType] = {
     "seed": int, "measurement": dict, "seconds": int | float, "finished": int | float, "versions": dict,
     "hardware": str, "threads": int, "date": str,
 }  # fmt: skip
-"""What a finished run must hold."""
+"""Fields that a finished run must hold."""
 
 
 class RunFolder:

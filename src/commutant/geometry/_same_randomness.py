@@ -106,7 +106,7 @@ class _SameRandomness(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _shared(self, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """What is drawn for the rows behind those of x, copied for them; None where x does not show them."""
+        """Draw once for the rows behind those of x and copy the numbers for them; None where x does not show them."""
         found = (1, lambda drawn: drawn.expand(x.shape)) if x.numel() == 1 else self._rows(x)
         if found is None:
             self.unshared = True
@@ -121,7 +121,7 @@ class _SameRandomness(TorchFunctionMode):
         return copied(self.drawn[self.at - 1])
 
     def _rows(self, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]] | None:
-        """How many rows of the batch lie behind those of x, and how to copy what was drawn for them."""
+        """Return the number of rows of the batch behind those of x, and a function that copies draws for them."""
         if self.copies is None or not x.dim():
             return None
         copies, points, index = self.copies.cloud, self.copies.rows, self.clouds.index

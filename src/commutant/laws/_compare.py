@@ -1,4 +1,4 @@
-"""How far apart the two sides of a law are, measured against how much each part of the output varies."""
+"""Differences between the two sides of a law, relative to the variation of each part of the output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def leaves(tree: Any) -> dict[str, Any]:
 
 
 class Spread:
-    """How much every number of an output varies with the input: root mean squares over pairs of inputs."""
+    """Variation of every number of an output with the input: root mean squares over pairs of inputs."""
 
     def __init__(self) -> None:
         self.constants = False
@@ -141,10 +141,10 @@ def _differ(s: Tensor, t: Tensor) -> Tensor:
 
 @dataclass
 class Noise:
-    """By how much rounding of the input moves each number of the two sides."""
+    """Changes of each number of the two sides under rounding of the input."""
 
     factor: float
-    """How many times as much the sides may differ by rounding alone."""
+    """Factor by which the sides may differ more than measured by rounding alone."""
     small: float
     """Variation below this may be rounding; what jumps further is discontinuous."""
     final: bool
@@ -170,7 +170,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far apart the two sides of a law are, for one input and one group element."""
+    """Difference between the two sides of a law, for one input and one group element."""
 
     relative: float
     """Largest difference over the output's variation (infinite where the output does not vary but the sides differ)."""
@@ -216,7 +216,7 @@ class Comparison:
 
     @property
     def kind(self) -> str:
-        """What sort of failure this is; a witness is shrunk within one sort."""
+        """Sort of the failure; a witness is shrunk within one sort."""
         return "mismatch" if self.mismatch else "nan" if self.nan else "residual"
 
     @property

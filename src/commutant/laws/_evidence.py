@@ -1,4 +1,4 @@
-"""What the trials of a check showed, and what follows from it: rounding is told from a broken law by a second look."""
+"""Evidence from the trials of a check: a second look tells rounding from a broken law."""
 
 from __future__ import annotations
 
