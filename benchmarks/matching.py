@@ -95,7 +95,7 @@ def matching() -> dict[str, Any]:
     return {
         "name": "matching",
         "title": "Weight matching",
-        "description": "Two modules with independent random weights; in seconds (median of five, taken in turns). "
+        "description": "Two modules with independent random weights; in seconds (median of fifteen, taken in turns). "
         "*Matching*: from a spec to a permuted copy of the second module. *Derived*: from the modules and an example "
         "input, the derivation of the spec included. *Verified*: its verification in float64 included too, as by "
         "default. The ratios are rebasin's time over each of the three. *Inner product*: of the first module with the "
@@ -122,7 +122,7 @@ def _row(name: str, make: Callable[[], nn.Module], shape: tuple[int, ...], seeds
     a, b, x = make().eval(), make().eval(), torch.randn(shape)
     times: dict[str, list[float]] = {way: [] for way in (*WAYS, "rebasin")}
     moved = rival = None
-    for _ in range(5):
+    for _ in range(15):
         start = time.perf_counter()
         PermutationSpec.from_module(a, x)
         verified = time.perf_counter() - start

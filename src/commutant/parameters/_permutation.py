@@ -79,10 +79,11 @@ class Permutation:
         self.spec.check(parameters)
         shared: dict[tuple[object, ...], Tensor] = {}
         result = {}
+        order: dict[AxisLabel, Tensor | None] = {}
         for key, value in parameters.items():
             place = storage_of(value)
             if place not in shared:
-                shared[place] = self.apply_to(key, value)
+                shared[place] = self._moved(self.spec.axes[key], value, order)
             result[key] = shared[place]
         return result
 
@@ -92,25 +93,39 @@ class Permutation:
 
     def apply_to_labels(self, labels: tuple[AxisLabel, ...], value: Tensor) -> Tensor:
         """A tensor whose axes have the given labels, permuted."""
-        parents = self.spec.parents
-        if crossing(labels, parents):
+        return self._moved(labels, value, {})
+
+    def _moved(self, labels: tuple[AxisLabel, ...], value: Tensor, order: dict[AxisLabel, Tensor | None]) -> Tensor:
+        """A permuted copy; `order` holds the order of the axes met so far, None for one that stays as it is."""
+        if crossing(labels, self.spec.parents):
             return self._apply_jointly(labels, value)
+        given = value
         for axis, label in enumerate(labels):
-            if any(label.groups()):
-                index = old_positions(label, torch.arange(label.size), self.tables, parents, {})
+            if not any(label.groups()):
+                continue
+            if label not in order:
+                places = torch.arange(label.size)
+                old = old_positions(label, places, self.tables, self.spec.parents, {})
+                order[label] = None if torch.equal(old, places) else old
+            if (index := order[label]) is not None:
                 value = value.index_select(axis, index.to(value.device))
-        return value
+        return value.clone() if value is given and any(any(label.groups()) for label in labels) else value
 
     def _apply_jointly(self, labels: tuple[AxisLabel, ...], value: Tensor) -> Tensor:
         """Where a permutation along one axis depends on the index along another."""
-        flat = torch.arange(value.numel())
-        strides = [prod(value.shape[i + 1 :]) for i in range(value.ndim)]
-        places = [flat // s % n for s, n in zip(strides, value.shape, strict=True)]
-        outer = {k: v for label, place in zip(labels, places, strict=True) for k, v in indices_of(label, place).items()}
+        axes = [i for i, label in enumerate(labels) if any(label.groups())]
+        front = list(range(len(axes)))
+        moved = value.movedim(axes, front)
+        sizes = moved.shape[: len(axes)]
+        flat = torch.arange(prod(sizes))
+        strides = [prod(sizes[i + 1 :]) for i in front]
+        places = [flat // s % n for s, n in zip(strides, sizes, strict=True)]
+        outer = {k: v for i, place in zip(axes, places, strict=True) for k, v in indices_of(labels[i], place).items()}
         old = torch.zeros_like(flat)
-        for label, place, stride in zip(labels, places, strides, strict=True):
-            old += stride * old_positions(label, place, self.tables, self.spec.parents, outer)
-        return value.flatten()[old.to(value.device)].view(value.shape)
+        for i, place, stride in zip(axes, places, strides, strict=True):
+            old += stride * old_positions(labels[i], place, self.tables, self.spec.parents, outer)
+        moved = moved.flatten(0, len(axes) - 1)[old.to(value.device)].unflatten(0, sizes)
+        return moved.movedim(front, axes).contiguous()
 
     @classmethod
     def random(cls, spec: PermutationSpec, generator: torch.Generator | None = None) -> Permutation:

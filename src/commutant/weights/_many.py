@@ -96,7 +96,7 @@ def _towards_mean(
             centre = interpolate([m for j, m in enumerate(moved) if j != i])
             problem = Problem(spec, centre, states[i])
             better = weight_matching(spec, centre, states[i], init=found[i])
-            if problem.better(better.tables, found[i].tables):
+            if problem.gain(better.tables, found[i].tables):
                 found[i], moved[i], progress = better, better.apply(states[i]), True
         if not progress:
             break

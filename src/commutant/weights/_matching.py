@@ -44,7 +44,8 @@ def weight_matching(
     Exact where the network has one group. Groups whose permutation may differ by the index of another (channels within
     heads) are solved with it: for every pair of heads the best permutation of their channels, then the best pairing of
     heads. A group that stands on both sides of one weight (recurrent weights) is a quadratic assignment: it takes
-    Frank-Wolfe steps. Ties go to the identity.
+    Frank-Wolfe steps. Ties go to the identity. The search ends when no group gains, or when a sweep brings the networks
+    closer by less than 0.05 % of their squared distance.
 
     Running statistics do not count, but are permuted by the result. Other buffers, such as masks and frequencies, are
     constants of a network: units are paired only where their constants agree, as far as that is possible, so that the
@@ -57,7 +58,7 @@ def weight_matching(
         init: `"anchored"` resolves groups one after the other, those first whose weights lead to axes that are known
             already (the input and output of the network are); `"identity"`; or a permutation to go on from.
         restarts: further runs from random permutations; the best result is returned.
-        max_sweeps: over all groups.
+        max_sweeps: Largest number of sweeps over the groups.
         generator: of the random starts.
 
     Raises:
@@ -79,6 +80,6 @@ def weight_matching(
     for _ in range(restarts):
         problem.tables = Permutation.random(spec, generator).tables
         tables = problem.descend(max_sweeps)
-        if problem.better(tables, best):
+        if problem.gain(tables, best):
             best = tables
     return Permutation(spec, best)

@@ -26,7 +26,10 @@ def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer m rest"]) -
     step = max(1, 2**22 // max(1, x.shape[-2]))
     for start in range(0, x.shape[-1], step):
         a, b = (t[..., start : start + step].to(wide) for t in (x, y))
-        found += (a @ b.mT).double()
+        if a.shape[-1] == 1:  # a bias, a gain: no more than a pass over the result
+            found.addcmul_(a.double(), b.double().mT)
+        else:
+            found += a @ b.mT
     if left is not None:
         found *= left
     if right is not None:

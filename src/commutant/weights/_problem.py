@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from math import frexp
+from math import frexp, inf
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,10 @@ from ..parameters import Permutation, PermutationSpec
 from ._constants import Constants, constants_of, kinds_of_rows, one_hot_rows
 from ._given import State
 from ._nested import Piece, nest_of, pair_up
-from ._pairing import TOLERANCE, assign, dot, gram
+from ._pairing import TOLERANCE, assign, dot, gram, picked
 from ._slices import exposed, pieces, stretches
 
+SETTLED = 5e-4  # of the squared distance of the networks: a sweep that gains less is the last
 _FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
 
 
@@ -60,32 +61,53 @@ class Problem:
         permutation = Permutation(self.spec, tables)
         return sum(int((a == permutation.apply_to(k, b)).sum()) for k, (a, b) in self.constants.codes.items())
 
-    def better(
+    def gain(
         self, tables: Mapping[str, Tensor], than: Mapping[str, Tensor], keys: Sequence[str] | None = None
-    ) -> bool:
-        """Whether one permutation is better than another by more than noise."""
-        if (gain := self.agreement(tables) - self.agreement(than)) != 0:
-            return gain > 0
+    ) -> float:
+        """How much larger the inner product of one permutation is than that of another; 0 where it is smaller or the
+        difference is noise, infinite where more of the constants agree.
+        """
+        if (more := self.agreement(tables) - self.agreement(than)) != 0:
+            return inf if more > 0 else 0.0
         before = self.value(than, keys)
-        return self.value(tables, keys) > before + TOLERANCE * abs(before)
+        found = self.value(tables, keys) - before
+        return found if found > TOLERANCE * abs(before) else 0.0
 
     def descend(self, max_sweeps: int) -> dict[str, Tensor]:
-        """Solve group after group until none gains; a group is visited again only after a neighbour has moved."""
+        """Solve group after group until none gains, or a sweep brings the networks hardly closer.
+
+        A group is visited again only after a neighbour has moved; groups with others inside them, which take longest,
+        when the others have settled.
+        """
         stale = set(self.spec.sizes) - self.solved
         self.solved = set()
         order = self.spec.outermost_first()
+        nests = {g for g in order if self.children[g]}
+        apart = self._squared_distance()
         for _ in range(max_sweeps):
             if not stale:
                 break
+            before, sweep = apart, stale - nests or set(stale)
             for group in order:
-                if group not in stale:
+                if group not in sweep or group not in stale:
                     continue
                 stale.discard(group)
-                if self._improve(group):
-                    stale |= {
-                        g for key in self.uses[group] for label in self.spec.axes[key] for g in label.groups()
-                    } - {group}
+                if gain := self._improve(group):
+                    apart -= 2 * gain
+                    new = {g for key in self.uses[group] for label in self.spec.axes[key] for g in label.groups()}
+                    stale |= new - {group}
+                    sweep |= new - nests
+            if before - apart < SETTLED * apart:
+                if sweep & nests:
+                    break
+                stale &= nests
         return {k: v.clone() for k, v in self.tables.items()}
+
+    def _squared_distance(self) -> float:
+        """Between the target and the permuted source."""
+        sizes = (float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
+                 for weights in (self.target, self.source) for x in weights.values())  # fmt: skip
+        return sum(sizes) - 2 * self.value(self.tables)
 
     def anchor(self) -> None:
         """A start: the group whose weights lead mostly to known axes first, matched on those weights alone."""
@@ -111,24 +133,21 @@ class Problem:
             top.remove(group)
             open_to = {g for key in self.uses[group] for g in groups[key]}
 
-    def _improve(self, group: str, keys: Sequence[str] | None = None) -> bool:
-        """Solve one group given the others; whether the permutation became better."""
+    def _improve(self, group: str, keys: Sequence[str] | None = None) -> float:
+        """Solve one group given the others; by how much the permutation became better, 0 where it stays."""
         if self.children[group] and self.spec.parents[group]:  # solved with what is around it
-            return False
+            return 0.0
         family = [group, *self.children[group]]
         touched = list(dict.fromkeys(key for g in family for key in self.uses[g])) if keys is None else list(keys)
         if not self.children[group] and not self._twice(group, [*touched, *self.fixed[group]]):
-            new = assign(self._scores(group, touched), self.tables[group])
-            if torch.equal(new, self.tables[group]):
-                return False
-            self.tables[group] = new
-            return True
+            scores, old = self._scores(group, touched), self.tables[group]
+            new = self.tables[group] = assign(scores, old)
+            return 0.0 if torch.equal(new, old) else float((picked(scores, new) - picked(scores, old)).sum())
         proposed = self._paired(group, touched) if self.children[group] else self._quadratic(group, touched)
         tables = {**self.tables, **proposed}
-        if not self.better(tables, self.tables, touched):
-            return False
-        self.tables = tables
-        return True
+        if gain := self.gain(tables, self.tables, touched):
+            self.tables = tables
+        return gain
 
     def _twice(self, group: str, keys: Sequence[str]) -> bool:
         return any(sum(group in label.groups() for label in self.spec.axes[key]) > 1 for key in keys)
@@ -177,7 +196,7 @@ class Problem:
         if not self.spec.parents[group] and size <= _FRANK_WOLFE:
             start = torch.full((size, size), 1 / size, dtype=torch.float64)
             (table,), _ = birkhoff_ascent(self._softly(group, keys), [start])
-            if self.better({**self.tables, group: table}, {**self.tables, **found}, keys):
+            if self.gain({**self.tables, group: table}, {**self.tables, **found}, keys):
                 found = {group: table}
         return found
 
