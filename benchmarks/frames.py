@@ -113,7 +113,7 @@ def _rival(net: nn.Module) -> nn.Module | None:
     return Rival(net, dim=3)
 
 
-def round_clouds() -> dict[str, Any]:
+def frame_round_clouds() -> dict[str, Any]:
     """What clouds cost whose axes are not distinct: mean and largest number of frames, and time."""
     torch.manual_seed(0)
     net = _PointNet()
@@ -227,4 +227,4 @@ def frame_sizes() -> dict[str, Any]:
     }
 
 
-ALL = (frame_overhead, round_clouds, frames_per_second, frame_sizes)
+ALL = (frame_overhead, frame_round_clouds, frames_per_second, frame_sizes)
