@@ -4,8 +4,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
 export MPLBACKEND := Agg
-# Where annotations are checked at run time: everywhere but in the Triton kernels, whose source is compiled.
-CHECKED := commutant.laws,commutant.algebra,commutant.kernels._dispatch,commutant.parameters,commutant.sets,commutant.sequences,commutant.weights,commutant.geometry,commutant.theory,commutant.permutations,commutant.data,commutant.training,commutant.evidence,commutant.papers,commutant.report,commutant.cli,beartype.beartype
 
 .PHONY: demo test lint types floors unit docs bench tables format build browser clean
 
@@ -35,7 +33,7 @@ floors: $(VENV)/installed
 # One thread a worker: threads of several workers wait for each other at every barrier.
 unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/installed
-	$(RUN) pytest tests src --doctest-modules --numprocesses=auto --maxprocesses=4 --jaxtyping-packages=$(CHECKED)
+	$(RUN) pytest tests src --doctest-modules --numprocesses=auto --maxprocesses=4 --jaxtyping-packages=$$($(RUN) tools.house)
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site

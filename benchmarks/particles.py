@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from commutant.data import Trajectories, charged_particles
 from commutant.geometry import FrameAverage
-from commutant.papers._frame_measures import flattened
-from commutant.papers._particle_models import EGNN, Particles
+from commutant.papers.frame_averaging.measures import flattened
+from commutant.papers.frame_averaging.particles import EGNN, Particles
 
 _SECONDS = 60.0
 _WIDTH, _LAYERS, _SEEDS = 60, 4, 3

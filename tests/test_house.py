@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-tables = pytest.importorskip("tools.tables")
+from tools import house, tables  # noqa: E402
+
 from commutant.papers import paper, slugs  # noqa: E402
 
 
@@ -41,7 +42,7 @@ def test_tables_are_those_of_the_record():
     assert not stale, f"run make tables: {stale}"
 
 
-@pytest.mark.parametrize("room", tables.ROOMS)
+@pytest.mark.parametrize("room", house.documented())
 def test_every_public_name_is_documented_and_in_the_reference(room):
     module = __import__(f"commutant.{room}", fromlist=["_"])
     page = (ROOT / "docs/reference" / f"{room}.md").read_text().split()
@@ -93,7 +94,7 @@ def test_the_wheel_installs_and_every_room_imports(tmp_path):
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
     dependencies = next(p for p in sys.path if p.endswith("site-packages"))
     (site / "dependencies.pth").write_text(dependencies + "\n")
-    rooms = ", ".join(f"commutant.{room}" for room in (*tables.ROOMS, "cli"))
+    rooms = ", ".join(f"commutant.{room}" for room in house.rooms())
     code = f"""
 import {rooms}, commutant, pathlib
 home = pathlib.Path(commutant.__file__).parent

@@ -12,25 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-ROOMS = (
-    "laws",
-    "algebra",
-    "kernels",
-    "parameters",
-    "sets",
-    "sequences",
-    "sequences.huggingface",
-    "weights",
-    "geometry",
-    "theory",
-    "permutations",
-    "data",
-    "training",
-    "evidence",
-    "papers",
-    "report",
-)
+from tools import house
+
+ROOT = house.ROOT
 AGGREGATIONS = {
     "gru": "`GRUFoldAggregation`",
     "binary-gru": "`LCMAggregation`",
@@ -137,7 +121,7 @@ def laws_table() -> str:
 
     from commutant.laws import Draw, stated_laws
 
-    for room in ROOMS[:6]:
+    for room in house.rooms():
         importlib.import_module(f"commutant.{room}")
     rows = []
     for law in stated_laws():
@@ -237,7 +221,7 @@ def pages() -> dict[Path, str]:
         for part, content in parts.items():
             text = fill(text, part, content)
         out[ROOT / name] = text
-    return out | {ROOT / f"docs/reference/{room}.md": reference(room) for room in ROOMS}
+    return out | {ROOT / f"docs/reference/{room}.md": reference(room) for room in house.documented()}
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import torch
 from commutant import InputError
 from commutant.data import OBJECT_CLASSES, charged_particles, object_clouds, solid_surfaces
 from commutant.data._surfaces import BODIES, stretched
-from commutant.papers._tinvnn_models import Solver, shortest_tours, tour_length
+from commutant.papers.tinvnn.models import Solver, shortest_tours, tour_length
 
 
 def generator(seed=0):

@@ -7,7 +7,7 @@ from commutant._errors import InputError
 from commutant.data import load_table, uci_tables
 from commutant.evidence import Task, run_task
 from commutant.papers import paper
-from commutant.papers._rank_measures import ALL, mean_ranks
+from commutant.papers.self_normalizing.ranks import ALL, mean_ranks
 
 
 def test_mean_ranks_share_what_is_equal():

@@ -1,5 +1,8 @@
 """Every law that a public class states, over drawn sizes, widths, dtypes and values."""
 
+import importlib
+import pkgutil
+
 import jaxtyping
 import pytest
 import torch
@@ -7,15 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import commutant.algebra
-import commutant.geometry
-import commutant.parameters
-import commutant.permutations
-import commutant.sequences
 import commutant.sets
-import commutant.theory
-import commutant.weights
 from commutant.laws import Draw, stated_laws
 
+for room in pkgutil.iter_modules(commutant.__path__):
+    if room.ispkg:
+        importlib.import_module(f"commutant.{room.name}")
 LAWS = {law.id: law for law in stated_laws()}
 _CHECKED = set()
 

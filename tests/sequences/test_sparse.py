@@ -415,7 +415,7 @@ def test_the_outputs_of_a_graph_are_in_its_state():
 def test_padding_says_nothing_when_the_true_last_letter_is_read():
     """Law 8: a row's answer does not depend on how far the batch is padded."""
     pytest.importorskip("lightning_fabric")
-    from commutant.papers._sparsity_measures import ReberClassifier
+    from commutant.papers.rnn_sparsity.measures import ReberClassifier
 
     model = ReberClassifier(6, nn.LSTM(6, 6, 2, batch_first=True), 6)
     tokens, lengths = torch.randint(1, 8, (3, 9)), torch.tensor([9, 4, 6])

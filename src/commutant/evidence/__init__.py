@@ -17,6 +17,7 @@ from ._record import figures as figures
 from ._record import judge_runs as judge_runs
 from ._record import read_records as read_records
 from ._record import record as record
+from ._series import series as series
 from ._verdict import Interval as Interval
 from ._verdict import Verdict as Verdict
 from ._verdict import judge as judge

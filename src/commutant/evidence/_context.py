@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -80,6 +80,18 @@ class Context:
         self._done_arms += 1
         self._report(0.0)
         return {key: float(value) for key, value in stored.items()}
+
+    def arms(self, measures: Mapping[str, Callable[[], Measurement]]) -> Measurement:
+        """Measure all arms, each once, and return their figures together.
+
+        Args:
+            measures: For each arm, by its name on disk, the function that measures it.
+        """
+        self.total_arms = len(measures)
+        found: Measurement = {}
+        for name, measure in measures.items():
+            found |= self.arm(name, measure)
+        return found
 
     def train(self, name: str, make: Callable[[], nn.Module], draw: Any, loss: Any, **settings: Any) -> nn.Module:
         """Build and train the model of an arm, resuming where a killed run stopped; see `commutant.training.fit`."""

@@ -8,7 +8,7 @@ import pkgutil
 
 from .._errors import InputError
 from ..evidence import Claim, Paper
-from ._figures import PALETTE as PALETTE
+from ._shared.figures import PALETTE as PALETTE
 
 
 def slugs() -> list[str]:

@@ -1,0 +1,20 @@
+"""Figures of a measurement that depend on one number."""
+
+from __future__ import annotations
+
+from ._context import Measurement
+
+
+def series(measurement: Measurement, name: str) -> dict[float, float]:
+    """Return the figures called `name@x`, by x in ascending order.
+
+    Args:
+        measurement: Figures of one seed.
+        name: What stands before the `@`.
+
+    Example:
+        >>> series({"gru@32": 0.9, "gru@8": 1.0, "sum@8": 0.5}, "gru")
+        {8: 1.0, 32: 0.9}
+    """
+    found = [(key.removeprefix(f"{name}@"), value) for key, value in measurement.items() if key.startswith(f"{name}@")]
+    return dict(sorted((int(x) if x.isdigit() else float(x), value) for x, value in found))

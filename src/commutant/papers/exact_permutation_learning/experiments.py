@@ -1,0 +1,46 @@
+"""Experiments: settings at each scale, data, and what each scale changes."""
+
+from __future__ import annotations
+
+from ...evidence import Experiment
+from . import figures
+from .measures import measure_learning, measure_regime
+
+LEARNING = Experiment(
+    name="learning",
+    measure=measure_learning,
+    minutes=0.9,
+    settings={
+        "small": {"ks": [5, 8], "width": 2048},
+        "full": {"ks": [5, 8, 10, 12], "width": 50_000},
+    },
+    changes={
+        "small": "Networks of 2048 hidden units on 5 and 8 coordinates, all inputs; the paper has 50 000 units, up to "
+        "30 coordinates and 1000 inputs of weight two.",
+        "full": "All inputs of up to 12 coordinates; the paper tests 1000 inputs of weight two of up to 30.",
+    },
+    data={"small": "generated", "full": "generated"},
+    seeds={"small": 14, "full": 14},
+    figure=figures.learning,
+    figure_caption="Share of all nonzero binary inputs whose bits are all right when the outputs of so many trained "
+    "networks are averaged, by how averages become bits (thin lines are seeds).",
+)
+
+
+REGIME = Experiment(
+    name="regime",
+    measure=measure_regime,
+    minutes=0.6,
+    settings={
+        "small": {"k": 8, "width": 4096, "models": {"standard": 160, "ntk": 480}},
+        "full": {"k": 30, "width": 50_000, "models": {"standard": 400, "ntk": 1500}},
+    },
+    changes={
+        "small": "Eight coordinates and 4096 hidden units, against up to 30 and 50 000; all inputs of weight two.",
+        "full": "All inputs of weight two, against 1000 drawn with repetition.",
+    },
+    data={"small": "generated", "full": "generated"},
+    seeds={"small": 3, "full": 10},
+    figure=figures.regime,
+    figure_caption="How many networks it takes, as trained and as the law of the limit predicts. Dots are seeds.",
+)

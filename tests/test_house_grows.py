@@ -1,0 +1,93 @@
+"""A new room and a new paper are found by everything that goes over all of them, with no list to edit."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOM = '''"""A planted room."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..laws import BatchIndependence, Draw, obeys
+
+
+def _case(draw: Draw):
+    return BatchIndependence(), doubled, lambda _: draw.normal(3, 4)
+
+
+@obeys("rows do not see each other", _case)
+def doubled(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    """Return twice the input."""
+    return 2 * x
+
+
+def misshapen(x: Float[Tensor, "rows columns"]) -> Float[Tensor, "columns rows"]:
+    """Return something of another shape than it says."""
+    return x
+'''
+CHECK = """
+import torch
+from commutant.planted import misshapen
+def test_shapes_are_checked():
+    misshapen(torch.ones(2, 3))
+"""
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A copy of the project with one room and one paper more."""
+    root = tmp_path_factory.mktemp("grown")
+    for name in ("src", "tools", "docs", "results"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "mkdocs.yml", "tests/conftest.py", "tests/laws/test_stated.py"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    (root / "src/commutant/planted").mkdir()
+    (root / "src/commutant/planted/__init__.py").write_text(ROOM)
+    shutil.copytree(root / "src/commutant/papers/lcm", root / "src/commutant/papers/planted_paper")
+    definition = root / "src/commutant/papers/planted_paper/__init__.py"
+    definition.write_text(definition.read_text().replace('slug="lcm"', 'slug="planted-paper"'))
+    return root
+
+
+def _run(root, *command):
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    done = subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True, env=environment)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_reference_and_the_table_of_systems_have_them(grown):
+    code = """
+from tools import house, tables
+from commutant.papers import slugs
+assert "planted" in house.rooms() and "planted-paper" in slugs()
+config = type("Config", (), {"nav": [{"Reference": []}]})()
+print([str(path.name) for path in tables.pages() if not path.exists()])
+print({"planted": "reference/planted.md"} in house.on_config(config).nav[0]["Reference"])
+print("planted-paper" in tables.systems_table())
+print("doubled" in tables.laws_table())
+"""
+    assert _run(grown, "-c", code) == (0, "['planted.md']\nTrue\nTrue\nTrue\n")
+
+
+def test_its_laws_run_and_its_shapes_are_checked(grown):
+    packages = _run(grown, "-m", "tools.house")[1].strip()
+    (grown / "tests/test_planted.py").write_text(CHECK)
+    code, said = _run(grown, "-m", "pytest", "tests", "-k", "doubled or shapes", f"--jaxtyping-packages={packages}")
+    assert code == 1, said
+    assert "1 failed, 2 passed" in said, said
+    assert "TypeCheckError" in said, said
+
+
+def test_it_needs_a_floor(grown):
+    code, said = _run(grown, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
+    assert code != 0
+    assert "planted" in said, said
