@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from commutant.algebra import gaussian_pair_expectation
+from commutant.algebra import gaussian_expectation, gaussian_pair_expectation
 from commutant.algebra._clip import clip
 from commutant.geometry._structured_predictors import _unit
 from commutant.sequences import ParaFERNN, ParaGRU, Translation
@@ -117,3 +117,42 @@ def test_the_slope_of_a_smooth_pair_at_full_correlation(torch_clamp):
     (found,) = torch.autograd.grad(value.sum(), c)
     expected = (1 + torch.exp(torch.tensor(-2.0, dtype=torch.float64))) / 2
     assert float(found) == pytest.approx(float(expected), rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("f", "bend", "mean"),
+    [
+        (lambda x: x.relu().square(), 1.0, 0.0),  # f'' is 0 and 2
+        (torch.nn.functional.elu, 0.5, 0.0),  # 1 and 0
+        (torch.nn.functional.softsign, 0.0, 0.0),  # 2 and -2
+        (lambda x: x * x.abs(), 0.0, 0.0),
+        (lambda x: (x - 0.3).relu().square(), 1.0, 0.3),
+        (torch.nn.functional.hardswish, 0.0, -3.0),  # f' is 0 and -1/2: infinite
+        (lambda x: torch.nn.functional.huber_loss(x, torch.zeros_like(x), reduction="none"), 0.5, 1.0),
+        (torch.relu, 0.0, 0.0),  # infinite
+        (torch.abs, 0.0, 0.0),
+        (torch.sign, 0.0, 0.0),
+    ],
+)
+def test_the_slope_by_a_variance_of_zero_at_a_kink(f, bend, mean):
+    (found,) = slope(lambda v: gaussian_expectation(f, v, mean), 0.0)
+    assert found == pytest.approx(bend / 2, abs=1e-6)
+    if mean == 0:
+        of_u, _, _ = slope(lambda u, v, c: gaussian_pair_expectation(f, torch.cos, u, v, c), 0.0, 1.0, 0.0)
+        assert of_u == pytest.approx(bend / 2 * 0.6065306597, abs=1e-6)
+
+
+def test_the_slope_by_a_variance_of_zero_is_that_beside_it():
+    for f in (torch.nn.functional.elu, lambda x: x.relu().square()):
+        at_zero, beside = (slope(lambda v, f=f: gaussian_expectation(f, v), at)[0] for at in (0.0, 1e-10))
+        assert at_zero == pytest.approx(beside, rel=1e-4)
+
+
+def test_a_constant_beside_a_jump_has_finite_slopes():
+    f = lambda x: (x > 0.5).to(x) + x  # noqa: E731
+    for variances in ([0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]):
+        slopes = slope(lambda u, v, c: gaussian_pair_expectation(f, f, u, v, c), *variances)
+        assert torch.tensor(slopes).isfinite().all()
+    # E f'(u) f'(v) for a constant u = 0 and v of variance 1: 1 + the density at the jump
+    cross = slope(lambda u, v, c: gaussian_pair_expectation(f, f, u, v, c), 0.0, 1.0, 0.0)[2]
+    assert cross == pytest.approx(1 + 0.3520653268)

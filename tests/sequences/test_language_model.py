@@ -307,12 +307,123 @@ def test_errors(unchecked):
     for call, said in (
         (lambda: model(), "input_ids or inputs_embeds"),
         (lambda: model(ids, attention_mask=torch.zeros(2, 9)), "every token"),
-        (lambda: model(ids, attention_mask=torch.ones(2, 5)), r"attention_mask must be .*\(2, 9\), got \(2, 5\)"),
+        (lambda: model(ids, attention_mask=torch.ones(2, 5)), r"attention_mask must be .*\(2, 9\), got .*\(2, 5\)"),
         (lambda: model(ids[:1], state=model(ids).state), "state must hold 1 rows as the tokens, got 2"),
         (lambda: model.generate(ids[:1], state=model(ids).state, max_new_tokens=1), "state must hold 1 rows"),
-        (lambda: model(ids, labels=ids[:, 1:]), r"labels must be .*\(2, 9\), got \(2, 8\)"),
+        (lambda: model(ids, labels=ids[:, 1:]), r"labels must be .*\(2, 9\), got .*\(2, 8\)"),
         (lambda: small("elman"), "'elman'"),
         (lambda: model.generate(ids, attention_mask=torch.eye(9)[[0, 1]], max_new_tokens=2), "padding_side='left'"),
     ):
         with pytest.raises(InputError, match=said):
             call()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"attention_maks": torch.ones(2, 5)}, "attention_maks is no argument of the model: it takes input_ids, att"),
+        ({"position_ids": torch.tensor([[0, 1, 2, 0, 1]] * 2)}, "position_ids is no argument .* one text a row"),
+        ({"past_key_values": [1]}, "past_key_values is no argument .* state="),
+        ({"output_attentions": True}, "has no attentions"),
+        ({"attention_mask": [[1] * 5] * 2}, r"attention_mask must be \(batch, time\) .*got list"),
+        ({"attention_mask": torch.ones(2, 7)}, r"attention_mask must be .*\(2, 5\), got torch.float32 \(2, 7\)"),
+        ({"attention_mask": torch.tensor([[-torch.inf] + [0.0] * 4] * 2)}, "1 at tokens and 0 at padding.*-inf"),
+        ({"state": torch.zeros(2, 16)}, "state must be what the model returned, .* 2 blocks, got Tensor"),
+        ({"state": []}, "for each of its 2 blocks, got 0"),
+        ({"labels": torch.full((2, 5), 23)}, "labels must be tokens from 0 to 22, or -100 .* got 23 to 23"),
+        ({"labels": torch.full((2, 5), -1)}, "labels must be tokens from 0 to 22"),
+        ({"labels": torch.full((2, 5), 1.5)}, "labels must be integers, got torch.float32"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_arguments_that_would_be_ignored_or_misread_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        small()(torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"input_ids": torch.tensor([[3, 23]])}, "tokens from 0 to 22, got 3 to 23"),
+        ({"input_ids": torch.tensor([[-1, 3]])}, "tokens from 0 to 22, got -1 to 3"),
+        ({"input_ids": torch.tensor([3, 1])}, r"integers \(batch, time\) .*torch.int64 \(2,\)"),
+        ({"input_ids": torch.tensor([[3.0, 1.0]])}, "integers .*torch.float32"),
+        ({"input_ids": torch.zeros(2, 0).long()}, r"at least one token a row, got torch.int64 \(2, 0\)"),
+        ({"inputs_embeds": torch.randn(2, 5, 8)}, r"inputs_embeds must be \(batch, time, 16\)"),
+        ({"inputs_embeds": torch.randn(2, 5, 16).double()}, "float64 but the model's are torch.float32"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_tokens_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        small()(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"inputs": torch.tensor([3, 1, 4])}, "input_ids must be integers"),
+        ({"inputs": torch.zeros(2, 0).long()}, "input_ids must be integers"),
+        ({"inputs": torch.tensor([[3, 1, 0], [3, 1, 4]])}, "padding_side='left'"),  # transformers sees the padding
+        ({"inputs": torch.tensor([[3, 1]]), "attention_mask": [[1, 1]]}, "attention_mask must be a tensor"),
+        ({"inputs": torch.tensor([[3, 1]]), "past_key_values": transformers.DynamicCache()}, "state="),
+        ({"inputs": torch.tensor([[3, 1]]), "guidance_scale": 1.5}, "guidance_scale=1.5 .* add use_cache=False"),
+        ({"inputs": torch.tensor([[3, 1]]), "output_attentions": True}, "has no attentions"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_generate_cannot_do_is_named(options, said):
+    with pytest.raises(InputError, match=said):
+        small().generate(max_new_tokens=2, do_sample=False, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 3, "num_return_sequences": 2}])
+def test_generation_without_a_cache_starts_from_the_given_state(options):
+    model, ids = small("paralstm"), torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    state = model(ids[:, :3]).state
+    options = {"max_new_tokens": 5, "do_sample": False, **options}
+    whole = model.generate(ids, **options)
+    assert torch.equal(model.generate(ids[:, 3:], state=state, use_cache=False, **options)[:, 2:], whole[:, 5:])
+
+
+def test_guidance_compares_with_the_prompts_last_token():
+    model, ids = small(), torch.tensor([[3, 1, 4, 1, 5]])
+    found = model.generate(ids, guidance_scale=1.5, use_cache=False, max_new_tokens=4, do_sample=False)
+    for t in range(5, 9):
+        with_prompt = model(found[:, :t]).logits[:, -1].log_softmax(-1)
+        without = model(found[:, 4:t]).logits[:, -1].log_softmax(-1)
+        assert (1.5 * (with_prompt - without) + without).argmax() == found[0, t]
+
+
+def test_the_configuration_says_what_is_returned():
+    ids = torch.tensor([[3, 1, 4]])
+    assert len(small(output_hidden_states=True)(ids).hidden_states) == 3
+    assert small(output_hidden_states=True)(ids, output_hidden_states=False).hidden_states is None
+    assert type(small(return_dict=False)(ids)) is tuple
+    assert small(return_dict=False)(ids, return_dict=True).logits.shape == (1, 3, 23)
+
+
+def test_what_a_checkpoint_lacks_is_initialized(tmp_path):
+    """Transformers allocates missing parameters without values; `_init_weights` must fill every one."""
+    model = small()
+    with torch.no_grad():
+        model.blocks[0].recurrence.weight_hh_l0.fill_(2.0)  # beyond a_max, and to be kept as it is
+    model.save_pretrained(tmp_path)
+    deeper, info = ParaRNNForCausalLM.from_pretrained(tmp_path, num_hidden_layers=3, output_loading_info=True)
+    assert len(info["missing_keys"]) == 14
+    assert all(torch.equal(deeper.state_dict()[name], value) for name, value in model.state_dict().items())
+    for name, new in deeper.blocks[2].named_parameters():
+        like = model.blocks[1].get_parameter(name)
+        assert new.detach().mean() == pytest.approx(float(like.detach().mean()), abs=0.5), name
+        assert new.numel() == 1 or new.detach().std() == pytest.approx(float(like.detach().std()), abs=0.3), name
+    assert deeper.blocks[2].recurrence.weight_hh_l0.abs().max() <= 0.5
+    other = ParaRNNForCausalLM.from_pretrained(tmp_path, cell="paralstm", ignore_mismatched_sizes=True)
+    assert other.blocks[0].recurrence.weight_hh_l0.abs().max() <= 0.5
+    assert torch.equal(other.lm_head.weight, model.lm_head.weight)
+
+
+def test_label_smoothing_of_trainer_shifts_the_labels():
+    """`Trainer` shifts them for the models of this table alone."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert small()._get_name() in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()

@@ -264,6 +264,8 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: ParaGRU(4, 4)(torch.randn(5, 2, 4), torch.zeros(1, 2, 4), h_0=torch.zeros(1, 2, 4)), "hx and h_0"),
         (lambda: ParaGRU(4, 4)(torch.randn(5, 2, 4), x=torch.randn(5, 2, 4)), "input and x"),
         (lambda: ParaGRU(4, 6, num_heads=4), "num_heads=4 must divide"),
+        (lambda: ParaGRU(4, 6, 1, True, False, 0.0, False, "cpu"), "got 'cpu'; device and dtype are given by name"),
+        (lambda: ParaGRU(4, 6, num_heads=2.0), "num_heads must be an integer of at least 1, got 2.0"),
         (lambda: ParaGRU(4, 6, solver="magic"), "unknown solver"),
         (lambda: ParaGRU(4, 6, a_max=0.0), "a_max"),
         (lambda: ParaGRU(4, 6)(torch.randn(5, 2, 3)), "takes 4 features"),
@@ -344,3 +346,24 @@ def test_decoding_from_a_state_of_autocast(make):
     assert last.dtype == whole.dtype == first.dtype
     torch.testing.assert_close(last.float(), whole[8].float(), atol=1e-2, rtol=0)
     layer.step(x[8], state)  # and outside of it
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_heads_keep_the_dtype_of_autocast(dtype):
+    layer, x = ParaGRU(4, 4, num_heads=2), torch.randn(6, 2, 4)
+    with torch.autocast("cpu", dtype=dtype):
+        y, state = layer(x)
+        y_t, _ = layer.step(x[0])
+    assert y.dtype == state.dtype == y_t.dtype == dtype
+
+
+@pytest.mark.parametrize("cls", LAYERS)
+def test_shapes_without_memory(cls):
+    """On the meta device, where tools count operations and plan memory."""
+    layer, x = cls(5, 8, 2, bidirectional=True, device="meta"), torch.randn(7, 3, 5, device="meta")
+    y, state = layer(x)
+    expected, last = cls(5, 8, 2, bidirectional=True)(torch.randn(7, 3, 5))
+    assert y.is_meta
+    assert y.shape == expected.shape
+    assert [part.shape for part in parts(state)] == [part.shape for part in parts(last)]
+    assert cls(5, 8, device="meta").step(x[0])[0].shape == (3, 8)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ._kinks import derivatives, find_kinks, name_of, real_values
+from ._kinks import find_kinks, mean_bend, name_of, real_values
 
 Scalar = float | int | Tensor
 Elementwise = Callable[[Tensor], Tensor]
@@ -41,8 +41,8 @@ def gaussian_expectation(
 
     Args:
         f: elementwise; its parameters get gradients as well.
-        variance: at least zero; at zero the value is f(m) and its derivative by the variance is f''(m) / 2, which is
-            left out where m is a kink.
+        variance: at least zero; at zero the value is f(m) and its derivative by the variance is f''(m) / 2, the mean
+            of both sides where f'' jumps. Where f or f' jumps, the derivative is infinite and 0 is given.
         mean: broadcast with the variance.
         kinks: where f or a derivative jumps; by default looked for (or taken from f where it states them). What is
             narrower than 1e-4, or than the nodes outside [-20, 20], must be stated: no rule sees it.
@@ -85,13 +85,11 @@ def gaussian_expectation(
 
 
 def _bend_at_zero(f: Elementwise, variance: Tensor, mean: Tensor, kinks: tuple[float, ...]) -> Tensor | float:
-    """Zero, with the derivative $f''(m) / 2$ by a variance of zero, unless f has a kink there."""
+    """Zero, with the derivative $f''(m) / 2$ by a variance of zero."""
     zero = variance.detach() == 0
     if not variance.requires_grad or not bool(zero.any()):
         return 0.0
-    at = mean.detach()
-    smooth = zero & ~torch.isin(at, torch.tensor(kinks, dtype=torch.float64, device=at.device))
-    return torch.where(smooth, derivatives(f, at, 2)[2] / 2 * (variance - variance.detach()), 0.0)
+    return torch.where(zero, mean_bend(f, mean.detach(), kinks) / 2 * (variance - variance.detach()), 0.0)
 
 
 def kinks_of(f: Elementwise) -> tuple[float, ...]:

@@ -29,7 +29,7 @@ from ._gaussian import (
     stated_kinks,
 )
 from ._hermite import mehler_series
-from ._kinks import derivatives, jumps_of, name_of
+from ._kinks import jumps_of, mean_bend, name_of
 
 _CHUNK = 1 << 22  # values of a function held at once
 _ORDERS = ((16, 10), (28, 20))  # nodes of a panel, for the value and for its check
@@ -58,8 +58,8 @@ def gaussian_pair_expectation(
     Args:
         f: of u.
         g: of v.
-        variance_u: of u; at zero, u is zero. A derivative by it does not exist there if f has a kink at zero, and is
-            left out.
+        variance_u: of u; at zero, u is zero. The derivative by it is infinite there if f or f' jumps at zero, and 0
+            is given.
         variance_v: of v.
         covariance: at most $\\sqrt{q_u q_v}$ in size; what rounding adds is cut off.
         kinks: of f and of g; by default looked for, or taken from where they state them.
@@ -215,21 +215,21 @@ def _by_variance(
     out = twice / (2 * torch.where(zero, 1.0, u))
     if not bool(zero.any()):
         return out
-    limit = torch.zeros_like(v)
-    if 0.0 not in kinks_f:
-        bend = derivatives(f, torch.zeros(1, dtype=torch.float64, device=u.device), 2)[2][0]
-        limit = bend / 2 * gaussian_expectation(g, v, kinks=kinks_g)
-    return torch.where(zero, limit, out)
+    bend = mean_bend(f, torch.zeros(1, dtype=torch.float64, device=u.device), kinks_f)[0]
+    return torch.where(zero, bend / 2 * gaussian_expectation(g, v, kinks=kinks_g), out)
 
 
 def _given(g: Elementwise, at: float, u: Tensor, v: Tensor, c: Tensor, kinks: tuple[float, ...]) -> Tensor:
     """The density of u at a point, times E g(v) given u there."""
-    density_u = torch.exp(-(at**2) / (2 * u)) * torch.rsqrt(2 * torch.pi * u)
+    random = u > 0  # a constant has no density: zero elsewhere, and infinite at its value, which is left out
+    u = torch.where(random, u, 1.0)
+    density_u = torch.where(random, torch.exp(-(at**2) / (2 * u)) * torch.rsqrt(2 * torch.pi * u), 0.0)
     return density_u * gaussian_expectation(g, clip(v - c * c / u, low=0.0), c / u * at, kinks=kinks)
 
 
 def _pair_density(at_u: float, at_v: float, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
     """The density of the pair at a point; it has a pole at full correlation, cut off there."""
-    determinant = torch.maximum(u * v - c * c, 1e-16 * u * v)
+    random = (u > 0) & (v > 0)
+    determinant = torch.where(random, torch.maximum(u * v - c * c, 1e-16 * u * v), 1.0)
     exponent = (v * at_u**2 - 2 * c * at_u * at_v + u * at_v**2) / (2 * determinant)
-    return torch.exp(-exponent) / (2 * torch.pi * determinant.sqrt())
+    return torch.where(random, torch.exp(-exponent) / (2 * torch.pi * determinant.sqrt()), 0.0)

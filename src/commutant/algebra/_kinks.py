@@ -129,6 +129,21 @@ def derivatives(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Te
     return [value.detach() for value in out]
 
 
+def mean_bend(f: Callable[[Tensor], Tensor], z: Tensor, kinks: tuple[float, ...]) -> Tensor:
+    """f'' at the points z `(points,)`: at a kink the mean of its two sides, and zero where f or f' jumps there."""
+    borders = torch.tensor(kinks, dtype=torch.float64, device=z.device)
+    step = 1e-7 * z.abs().clamp(min=1.0)
+    at_kink = ((z[:, None] - borders).abs() < step[:, None] / 2).any(-1)
+    if not bool(at_kink.any()):
+        return derivatives(f, z, 2)[2]
+    left, right = derivatives(f, z - step, 2), derivatives(f, z + step, 2)
+    smooth = torch.ones_like(at_kink)
+    for a, b in zip(left[:2], right[:2], strict=True):
+        smooth &= (a - b).abs() < 1e-4 * (1 + a.abs() + b.abs())
+    sides = torch.where(smooth, (left[2] + right[2]) / 2, 0.0)
+    return torch.where(at_kink, sides, derivatives(f, z, 2)[2])
+
+
 def _derivative(values: Tensor, z: Tensor) -> Tensor:
     if not values.requires_grad:
         return torch.zeros_like(z)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -72,6 +73,13 @@ def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
             h = cell.step(h, tuple(widened(leaf[t]) for leaf in x), tuple(wide))
             states.append(h)
         return torch.stack(states).to(dtype)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Return the context in which autocast is off; some devices (meta) have none."""
+    if not torch.amp.is_autocast_available(device_type):
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 def widened(t: Tensor) -> Tensor:

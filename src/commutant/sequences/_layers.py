@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from .._errors import InputError
 from ..kernels import Fused, fused_method
 from ._exported import is_written, solve_operator
-from ._find import METHODS, SolveInfo, widened
+from ._find import METHODS, SolveInfo, widened, without_autocast
 from ._gated import CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
 
@@ -51,9 +51,11 @@ class ParallelRecurrence(nn.Module):
         proj_size: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("input_size", input_size), ("hidden_size", hidden_size), ("num_layers", num_layers)):
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        for name, value in sizes.items():
             if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+                hint = "; device and dtype are given by name" if name == "num_heads" else ""
+                raise InputError(f"{name} must be an integer of at least 1, got {value!r}{hint}")
         if proj_size:
             raise InputError(
                 f"proj_size={proj_size} was given, but {type(self).__name__} does not project its state; put an "
@@ -76,7 +78,7 @@ class ParallelRecurrence(nn.Module):
         directions = 2 if bidirectional else 1
         for layer in range(num_layers):
             width = input_size if layer == 0 else hidden_size * directions
-            if num_heads < 1 or width % num_heads or hidden_size % num_heads:
+            if width % num_heads or hidden_size % num_heads:
                 raise InputError(f"num_heads={num_heads} must divide the widths {width} and {hidden_size}")
             for suffix in self._suffixes(layer):
                 gates, weights = cell.gates + self.output_gates, cell.recurrent + self.output_weights
@@ -103,15 +105,19 @@ class ParallelRecurrence(nn.Module):
     def reset_parameters(self) -> None:
         """Kaiming uniform input maps, small Xavier normal recurrent weights, zero biases (section 5.2)."""
         for name, parameter in self.named_parameters():
-            if name.startswith("weight_ih"):
-                nn.init.kaiming_uniform_(parameter)
-            elif name.startswith("bias"):
-                nn.init.zeros_(parameter)
-            elif parameter.numel():
-                nn.init.normal_(parameter, std=math.sqrt(2 / sum(parameter.shape)))
-                if self.a_max is not None:
-                    with torch.no_grad():
-                        parameter.clamp_(-self.a_max, self.a_max)
+            self.reset_parameter(name, parameter)
+
+    def reset_parameter(self, name: str, parameter: Tensor) -> None:
+        """Initialize one parameter, whose name says which kind it is."""
+        if name.startswith("weight_ih"):
+            nn.init.kaiming_uniform_(parameter)
+        elif name.startswith("bias"):
+            nn.init.zeros_(parameter)
+        elif parameter.numel():
+            nn.init.normal_(parameter, std=math.sqrt(2 / sum(parameter.shape)))
+            if self.a_max is not None:
+                with torch.no_grad():
+                    parameter.clamp_(-self.a_max, self.a_max)
 
     def flatten_parameters(self) -> None:
         """Do nothing: code written for `torch.nn.GRU` calls it."""
@@ -195,7 +201,7 @@ class ParallelRecurrence(nn.Module):
         for layer, before in enumerate(states):
             pre, weights = self._gates(hidden, f"_l{layer}")
             cell, dtype = self.cell, pre.dtype
-            with torch.autocast(x.device.type, enabled=False):  # in float32 at least, as whole sequences are
+            with without_autocast(x.device.type):  # in float32 at least, as whole sequences are
                 before, pre, weights = widened(before), widened(pre), widened(weights)
                 after = cell.step(before, (pre[..., : cell.gates, :],), (weights[: cell.recurrent],))
                 hidden = self._output(after, before, pre[..., cell.gates :, :], weights[cell.recurrent :]).to(dtype)
@@ -209,7 +215,7 @@ class ParallelRecurrence(nn.Module):
         recurrent = weights[: cell.recurrent]
         h_0 = h_0.to(pre.dtype)
         info: SolveInfo | Fused
-        if group is None and is_written() and fused_method(self.cell_name, own, self.solver) is None:
+        if group is None and (is_written() or own.is_meta) and fused_method(self.cell_name, own, self.solver) is None:
             states = solve_operator(own, recurrent, h_0, self.cell_name, self.solver)
             info = SolveInfo("operator", 0, 0.0, 0.0, True)
         else:
@@ -229,7 +235,7 @@ class ParallelRecurrence(nn.Module):
         else:
             heads = weight.view(-1, self.num_heads, self.hidden_size // self.num_heads, weight.shape[1])
             pre = torch.einsum("...hi,ghoi->...gho", x.unflatten(-1, (self.num_heads, -1)), heads).flatten(-3)
-            pre = pre if bias is None else pre + bias
+            pre = pre if bias is None else pre + bias.to(pre.dtype)  # autocast leaves the bias wider
         pre = pre.unflatten(-1, (-1, self.hidden_size))
         if self.a_max is not None:
             recurrent = clip_weights(recurrent, self.a_max)

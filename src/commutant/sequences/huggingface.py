@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from .._errors import InputError, require
 from ._block import CELLS, BlockState, RNNBlock
 from ._find import METHODS as _METHODS
-from ._layers import State
+from ._language_arguments import (
+    check_beside,
+    check_embeddings,
+    check_generation,
+    check_others,
+    check_state,
+    check_tokens,
+)
+from ._layers import ParallelRecurrence, State
 
 _hf: Any = require("transformers", "hf")
 _checkpointing: Any = require("transformers.modeling_layers", "hf").GradientCheckpointingLayer
@@ -144,9 +152,21 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal embeddings and linear maps; recurrences, convolutions and norms as they initialise themselves."""
+        """Initialize the parameters of one module, except those that a checkpoint holds."""
+        init = require("transformers.initialization", "hf")  # its functions skip what was loaded
         if isinstance(module, nn.Linear | nn.Embedding):
-            require("transformers.initialization", "hf").normal_(module.weight, std=self.config.initializer_range)
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.RMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, RNNBlock):
+            for scale in (module.mixer_scale, module.mlp_scale) if module.mlp_size else (module.mixer_scale,):
+                init.ones_(scale)
+        elif isinstance(module, nn.Conv1d):
+            module.reset_parameters()  # transformers guards the functions that this calls
+        elif isinstance(module, ParallelRecurrence):
+            for name, parameter in module.named_parameters(recurse=False):
+                if not getattr(parameter, "_is_hf_initialized", False):
+                    module.reset_parameter(name, parameter)
 
     @classmethod
     def _supports_default_dynamic_cache(cls) -> bool:
@@ -178,7 +198,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        **_: Any,
+        **others: Any,
     ) -> ParaRNNOutput | tuple[Any, ...]:
         """Logits of the next token at every position.
 
@@ -189,12 +209,19 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
             inputs_embeds: `(batch, time, hidden_size)` in place of input_ids.
             labels: `(batch, time)`, usually input_ids; shifted inside; -100 and padding are left out.
             use_cache: whether to return the state; by default when generating or evaluating.
-            output_hidden_states: whether to return what lies between the blocks.
+            output_hidden_states: whether to return what lies between the blocks; by default as the configuration says.
+            return_dict: False for a tuple; by default as the configuration says.
+
+        Raises:
+            InputError: For arguments of transformers that this model has no use for, as `position_ids`.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("give input_ids or inputs_embeds, and not both")
-        x = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        _check_beside(x, attention_mask, labels, state)
+        check_others(others)
+        x = self._embedded(input_ids, inputs_embeds)
+        check_beside(x, attention_mask, labels, state, len(self.blocks))
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if return_dict is None:
+            return_dict = self.config.return_dict
         order = back = lengths = None
         if attention_mask is not None and not attention_mask[:, -x.shape[1] :].all():
             order, back, lengths = _tokens_first(attention_mask[:, -x.shape[1] :].bool())
@@ -219,7 +246,20 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
             loss = _next_token_loss(logits, labels, order, lengths)
         shown = tuple(hidden) if output_hidden_states else None
         out = ParaRNNOutput(loss=loss, logits=logits, state=states if keep else None, hidden_states=shown)
-        return out.to_tuple() if return_dict is False else out
+        return out if return_dict else out.to_tuple()
+
+    def _embedded(self, ids: Tensor | None, embeddings: Tensor | None) -> Tensor:
+        if (ids is None) == (embeddings is None):
+            raise InputError("give input_ids or inputs_embeds, and not both")
+        if ids is None:
+            return check_embeddings(embeddings, self.embeddings.weight)
+        check_tokens(ids)
+        try:
+            return self.embeddings(ids)  # type: ignore[no-any-return]
+        except IndexError as error:
+            low, high = int(ids.min()), int(ids.max())
+            last = self.embeddings.weight.shape[0] - 1
+            raise InputError(f"input_ids must be tokens from 0 to {last}, got {low} to {high}") from error
 
     def prepare_inputs_for_generation(
         self,
@@ -231,24 +271,34 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         **options: Any,
     ) -> dict[str, Any]:
         """Return the tokens that the state has not seen: the last one, once this call has read the others."""
-        if state is not None and read:
+        if state is not None and read and options.get("use_cache", True):
             return {"input_ids": input_ids[:, -1:], "state": state, "use_cache": True}
+        if not read and attention_mask is not None and not attention_mask[:, -1].all():
+            raise InputError("generate needs the padding in front of the prompts (padding_side='left')")
         prompt = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        if state is not None:  # one for each prompt, which may have been repeated for beams or samples
-            rows = torch.arange(len(state[0][0]), device=state[0][0].device)
-            repeats = max(1, next(iter(prompt.values())).shape[0] // max(1, len(rows)))
-            state = _take_rows(state, rows.repeat_interleave(repeats))
         return {
             **prompt,
             "attention_mask": attention_mask,
-            "state": None if read else state,
+            "state": state,
             "use_cache": options.get("use_cache", True),
         }
 
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
-        model_kwargs["state"], model_kwargs["read"] = outputs.get("state"), True
+        model_kwargs["read"] = True
+        if model_kwargs.get("use_cache", True):  # else every token is read again from the state that was given
+            model_kwargs["state"] = outputs.get("state")
         return model_kwargs
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **options: Any) -> Any:
+        """Repeat prompts, and the states that they go on from, for beams and samples."""
+        ids, options = super()._expand_inputs_for_generation(expand_size=expand_size, **options)
+        state = options.get("state")
+        if state is not None and expand_size > 1:
+            check_state(state, len(self.blocks))
+            rows = torch.arange(len(state[0][0]), device=state[0][0].device)
+            options["state"] = _take_rows(state, rows.repeat_interleave(expand_size))
+        return ids, options
 
     def _reorder_cache(self, state: list[BlockState] | None, beam_idx: Tensor) -> list[BlockState] | None:
         """Return the states of the beams that go on."""
@@ -258,28 +308,17 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         """Generate as `GenerationMixin.generate` does; a `state` goes on from what an earlier call has read.
 
         Raises:
-            InputError: For padding behind the prompt.
+            InputError: For padding behind the prompt, and for options that need a cache of keys and values.
         """
-        mask = options.get("attention_mask")
-        if mask is not None and mask.shape[1] and not mask[:, -1].all():
-            raise InputError("generate needs the padding in front of the prompts (padding_side='left')")
+        check_generation(self.generation_config, inputs, options)
         return super().generate(*inputs, **options)
 
 
 _hf.AutoConfig.register(ParaRNNConfig.model_type, ParaRNNConfig, exist_ok=True)
 _hf.AutoModelForCausalLM.register(ParaRNNConfig, ParaRNNForCausalLM, exist_ok=True)
-
-
-def _check_beside(x: Tensor, mask: Tensor | None, labels: Tensor | None, state: list[BlockState] | None) -> None:
-    if mask is not None and (mask.dim() != 2 or mask.shape[0] != x.shape[0] or mask.shape[1] < x.shape[1]):
-        raise InputError(
-            f"attention_mask must be (batch, time) as the tokens, {tuple(x.shape[:2])}, got {tuple(mask.shape)}"
-        )
-    if labels is not None and labels.shape != x.shape[:2]:
-        raise InputError(f"labels must be (batch, time) as the tokens, {tuple(x.shape[:2])}, got {tuple(labels.shape)}")
-
-    if state is not None and len(state[0][0]) != x.shape[0]:
-        raise InputError(f"state must hold {x.shape[0]} rows as the tokens, got {len(state[0][0])}")
+# Trainer shifts the labels of label smoothing for the models that this table names, and for no others
+_names: Any = require("transformers.models.auto.modeling_auto", "hf").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+_names[ParaRNNConfig.model_type] = ParaRNNForCausalLM.__name__
 
 
 def _take_rows(state: list[BlockState], rows: Tensor) -> list[BlockState]:
@@ -296,7 +335,13 @@ def _next_token_loss(logits: Tensor, labels: Tensor, order: Tensor | None, lengt
         padding = torch.arange(labels.shape[1], device=labels.device) >= lengths[:, None]
         labels = labels.masked_fill(padding, -100)
     targets = labels[:, 1:].flatten().long()
-    total = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="sum")
+    try:
+        total = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="sum")
+    except IndexError as error:
+        raise InputError(
+            f"labels must be tokens from 0 to {logits.shape[-1] - 1}, or -100 where there is none, got "
+            f"{int(labels.min())} to {int(labels.max())}"
+        ) from error
     return total / (targets != -100).sum().clamp(min=1)
 
 
