@@ -26,10 +26,12 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except (CommutantError, KeyboardInterrupt):
             raise
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: what is left is flushed into nothing
-            raise typer.Exit(2) from None
         except BaseException as error:
+            if isinstance(error, BrokenPipeError) or isinstance(
+                error.__context__, BrokenPipeError
+            ):  # rich exits with 1
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: what is left goes nowhere
+                raise typer.Exit(2) from None
             if hasattr(error, "exit_code"):  # the parser's own
                 raise
             place = traceback.extract_tb(error.__traceback__)[-1]
