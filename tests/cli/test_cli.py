@@ -341,3 +341,24 @@ def test_a_terminal_and_a_report_without_unicode(tmp_path):
     done = commutant("report", "--no-laws", cwd=tmp_path, **plain)
     assert done.returncode == 0, done.stderr
     assert "·" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_closed_streams_and_readers_that_are_gone(tmp_path):
+    """Neither is a verdict; and `--help` shows the sizes of an input as they are typed."""
+    line = f"{sys.executable} -m commutant.cli"
+    done = subprocess.run(
+        ["bash", "-c", f"{line} papers >&-; echo $? >&2; {line} papers | true; echo ${{PIPESTATUS[0]}} >&2"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stderr.split() == ["0", "2"]
+    done = subprocess.run([*line.split(), "align", "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert "ids:50:" in done.stdout
+
+
+def test_a_factory_that_imports_when_it_is_called(tmp_path):
+    (tmp_path / "nets.py").write_text("def later():\n    import sidekick\n    return sidekick.net()\n")
+    (tmp_path / "sidekick.py").write_text("from torch import nn\n\ndef net():\n    return nn.Linear(3, 2)\n")
+    start = "import sys; sys.path = [p for p in sys.path if p]; from commutant.cli import main; main()"
+    line = [sys.executable, "-c", start, "check", "nets:later()", "--input", "4x3"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -40,6 +40,12 @@ class Experts(nn.Module):
                 out = out + (chosen == number)[:, None] * expert(h)
         return self.head(out)
 
+def ends(model):
+    raise SystemExit(0)
+
+def meta(model):
+    return torch.zeros((), device="meta")
+
 def nothing(model):
     pass
 
@@ -371,6 +377,8 @@ def test_a_loss_that_is_a_tensor(folder):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     refused("must be one real number", *line, "nets:nothing", cwd=folder)
+    refused("must be one real number", *line, "nets:meta", cwd=folder)
+    refused("nets:ends failed to give a number: SystemExit: 0", *line, "nets:ends", cwd=folder)
 
 
 def test_hugging_face_folders_are_made_whole(tmp_path):
@@ -381,6 +389,8 @@ def test_hugging_face_folders_are_made_whole(tmp_path):
         transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / name, max_shard_size=size)
         (tmp_path / name / "tokenizer_config.json").write_text("{}")
         (tmp_path / name / "training_args.bin").write_text("no weights")
+        for own in ("source.spm", "bpe.codes", "dict.txt", "normalizer.json"):
+            (tmp_path / name / own).write_text(own)
     load = transformers.GPT2LMHeadModel.from_pretrained
     ids = torch.randint(0, 60, (2, 9))
     for command, first, second, out in (
@@ -393,6 +403,9 @@ def test_hugging_face_folders_are_made_whole(tmp_path):
         assert done.returncode == 0, done.stderr
         assert (tmp_path / out / "tokenizer_config.json").read_text() == "{}"
         assert not (tmp_path / out / "training_args.bin").exists()
+        assert all(
+            (tmp_path / out / own).exists() for own in ("source.spm", "bpe.codes", "dict.txt", "normalizer.json")
+        )
         logits = load(tmp_path / out)(ids).logits
         if command == "align":
             torch.testing.assert_close(logits, load(tmp_path / second)(ids).logits, rtol=1e-4, atol=1e-5)

@@ -120,3 +120,12 @@ def test_a_checkpoint_of_another_dtype_or_precision_is_refused_and_copies_are_le
     shutil.rmtree(tmp_path / "b" / "step-000000008")
     stopped(tmp_path / "b", steps=8)
     assert (tmp_path / "b" / "step-000000001-mine").is_dir()
+
+
+def test_an_optimizer_of_another_kind_is_refused(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    Checkpoints(tmp_path).save(1, model, torch.optim.AdamW(model.parameters()), {})
+    other = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError, match="its optimizer is of another kind, as 'amsgrad'"):
+        Checkpoints(tmp_path).load(model, other)
+    assert "momentum" in other.param_groups[0]

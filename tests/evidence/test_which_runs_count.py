@@ -2,13 +2,15 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from evidence_toy import PAPER
 from test_runs import figures, task
 
-from commutant.evidence import judge_runs, run_task
+from commutant import RunError
+from commutant.evidence import RunFolder, judge_runs, run_task
 
 
 def test_contents_of_data_count_and_hidden_or_unreadable_files_do_not(tmp_path):
@@ -72,3 +74,22 @@ def test_names_of_one_condition_are_one_condition(tmp_path):
     assert replace(run, precision="32").result() is not None
     assert (replace(run, accelerator="auto").result() is None) == (torch.cuda.is_available())
     assert replace(run, precision="bf16").result() is None
+
+
+def test_runs_that_can_not_be_listed_are_an_error(tmp_path, monkeypatch):
+    """As in a folder without permission, which root can read: its claims must not look as if they had not been run."""
+
+    def locked(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    assert judge_runs(PAPER, PAPER.claims[2], "small", tmp_path / "runs") is None
+    monkeypatch.setattr(Path, "iterdir", locked)
+    with pytest.raises(RunError, match=r"can't read .*: Permission denied; choose another --runs"):
+        judge_runs(PAPER, PAPER.claims[2], "small", tmp_path / "runs")
+
+
+@pytest.mark.parametrize("name", ["file/record.json", 300 * "x"])
+def test_a_place_that_can_not_be_written_is_named(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="can't write"):
+        RunFolder(tmp_path).write(name, {})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
-import traceback
+from pathlib import Path
 
 
 def main() -> None:
@@ -12,19 +13,22 @@ def main() -> None:
     from .._errors import CommutantError
     from ._app import app
 
-    for stream in (sys.stdout, sys.stderr):  # a terminal without Unicode shows question marks instead of failing
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    _open_streams()
     logging.basicConfig(format="commutant: %(message)s", level=logging.WARNING)
     try:
         app(standalone_mode=True)
     except CommutantError as error:
         _fail(str(error))
-    except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # the reader is gone: nothing to flush at exit
-        sys.exit(2)
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        _fail(f"{type(error).__name__}: {error} (at {place.filename}:{place.lineno})")
+
+
+def _open_streams() -> None:
+    """Give closed streams a place to write to, and let those without Unicode show question marks."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(sentence: str) -> None:

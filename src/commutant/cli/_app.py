@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from .._errors import CommutantError
+
+
+class _Commands(TyperGroup):
+    """Commands whose failures are errors of this library, so that none of them exits with 0 or 1.
+
+    The command-line parser exits with 1 on `EOFError` and on a closed pipe, and `SystemExit` from a user's module ends
+    the process with a code of its choice.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (CommutantError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if isinstance(error, BrokenPipeError) or isinstance(
+                error.__context__, BrokenPipeError
+            ):  # rich exits with 1
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: what is left goes nowhere
+                raise typer.Exit(2) from None
+            if hasattr(error, "exit_code"):  # the parser's own
+                raise
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise CommutantError(f"{said} (at {place.filename}:{place.lineno})") from error
+
 
 app = typer.Typer(
     name="commutant",
+    cls=_Commands,
     help="Symmetry of data and of weights in PyTorch, stated as laws and tested as such.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -147,7 +179,7 @@ def check(
 
 Model = Annotated[str, typer.Option(help="package.module:factory(arguments), or hf:FOLDER with a config.json")]
 Example = Annotated[
-    list[str] | None, typer.Option(help="example of an input, such as 2x3x32x32 or ids:100:2x8; once for each argument")
+    list[str] | None, typer.Option(help="example of an input, such as 2x3x32x32 or ids:50:2x8; once for each argument")
 ]
 Also = Annotated[
     list[str] | None,

@@ -59,7 +59,7 @@ def check_model(
         print("\ncommutant: stopped", file=sys.stderr)
         return 130
     except BaseException as error:  # whatever the user's code raises is no verdict
-        raise InputError(f"{model} could not be checked: {_said(error)}") from error
+        raise InputError(f"{model} could not be checked: {said(error)}") from error
     _print(text)
     return 0 if report.passed else 1
 
@@ -86,7 +86,7 @@ def _report(
         if isinstance(f, nn.Module):
             f = f.to(_DTYPES[dtype]).train(train)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{model} can't be used in {dtype}: {_said(error)}") from error
+        raise InputError(f"{model} can't be used in {dtype}: {said(error)}") from error
     specs = inputs or [_default_input(f)]
     samplers = [parse_input(spec, _DTYPES[dtype]) for spec in specs]
 
@@ -94,7 +94,7 @@ def _report(
         try:
             drawn = [sampler(generator) for sampler in samplers]
         except Exception as error:
-            raise InputError(f"input {' and '.join(specs)} can't be drawn: {_said(error)}") from error
+            raise InputError(f"input {' and '.join(specs)} can't be drawn: {said(error)}") from error
         return drawn[0] if len(drawn) == 1 else tuple(drawn)
 
     try:
@@ -102,7 +102,7 @@ def _report(
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{model} failed on input {' and '.join(specs)}: {_said(error)}") from error
+        raise InputError(f"{model} failed on input {' and '.join(specs)}: {said(error)}") from error
 
 
 def _print(text: str) -> None:
@@ -114,7 +114,7 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """An exception in one line."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
@@ -125,15 +125,14 @@ def load_model(target: str) -> Callable[..., Any]:
     module_name, _, expression = target.partition(":")
     if not expression or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"model {target!r} must be given as package.module:name or package.module:factory(arguments)")
-    sys.path.insert(0, str(Path.cwd()))
+    if sys.path[:1] != [here := str(Path.cwd())]:  # it stays, as a factory may import when it is called
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InputError(f"can't import {module_name}: {error}") from None
     except (Exception, SystemExit) as error:
-        raise InputError(f"can't import {module_name}: {_said(error)}") from error
-    finally:
-        sys.path.pop(0)
+        raise InputError(f"can't import {module_name}: {said(error)}") from error
     try:
         tree = ast.parse(expression, mode="eval").body
         call = tree if isinstance(tree, ast.Call) else None
@@ -151,7 +150,7 @@ def load_model(target: str) -> Callable[..., Any]:
         except AttributeError:
             raise InputError(f"{module_name} has no {path!r}") from None
         except (Exception, SystemExit) as error:
-            raise InputError(f"{module_name}:{path} can't be read: {_said(error)}") from error
+            raise InputError(f"{module_name}:{path} can't be read: {said(error)}") from error
     if call is None and not isinstance(found, type):
         return _callable(target, found)
     try:
@@ -161,7 +160,7 @@ def load_model(target: str) -> Callable[..., Any]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{path} could not be built: {_said(error)}") from error
+        raise InputError(f"{path} could not be built: {said(error)}") from error
 
 
 def _callable(target: str, found: Any) -> Callable[..., Any]:

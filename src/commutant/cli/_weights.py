@@ -18,7 +18,7 @@ from .._errors import InputError, require
 from ..laws import parse_input
 from ..parameters import Checkpoint, Permutation, PermutationSpec
 from ..weights import FeatureMerger, interpolate, loss_barrier, match_many, weight_matching
-from ._check import load_model
+from ._check import load_model, said
 from ._fresh_inputs import refuse_a_change
 
 
@@ -114,8 +114,8 @@ def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
     def loss(network: nn.Module) -> Any:
         try:
             return measure(network)
-        except Exception as error:
-            raise InputError(f"{evaluate} failed to give a number: {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{evaluate} failed to give a number: {said(error)}") from error
 
     found = loss_barrier(networks[0], networks[1], loss, points=points)
     for t, value, above in zip(found.weights, found.losses, found.curve, strict=True):
@@ -188,10 +188,8 @@ def build_model(model: str) -> nn.Module:
             if hasattr(config, "use_cache"):
                 config.use_cache = False
             made = kind(config) if kind else transformers.AutoModel.from_config(config)
-        except Exception as error:
-            raise InputError(
-                f"{folder} gives no model: {type(error).__name__}: {str(error).splitlines()[0]}"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{folder} gives no model: {said(error)}") from error
         return made.eval()  # type: ignore[no-any-return]
     found = load_model(model)
     if not isinstance(found, nn.Module):
@@ -251,9 +249,9 @@ def _example(model: str, network: Any, inputs: list[str], seed: int = 0) -> tupl
     return example, select
 
 
-_COMPANIONS = ("config", "generation_config", "tokenizer", "tokenization", "special_tokens", "added_tokens", "vocab",
-               "merges", "spiece", "sentencepiece", "preprocessor", "processor", "video_preprocessor", "chat_template",
-               "modeling")  # fmt: skip
+_COMPANIONS = (".model", ".spm", ".codes", ".tokenizer", ".tiktoken", ".jinja", ".py")
+_NAMED = ("config", "token", "vocab", "merges", "spiece", "sentencepiece", "processor", "chat_template", "dict",
+          "emoji", "normalizer", "byte_maps", "word_", "modules")  # fmt: skip
 
 
 def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, Path]:
@@ -265,8 +263,8 @@ def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, 
     folder = own if (own / "config.json").is_file() else Path(model.removeprefix("hf:"))
     found = {}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        named = file.name.startswith(_COMPANIONS) and file.suffix in (".json", ".txt", ".model", ".jinja", ".py")
-        if file.is_file() and (named or file.suffix in (".model", ".tiktoken")):
+        named = file.suffix in (".json", ".txt") and any(word in file.name for word in _NAMED)
+        if file.is_file() and (named or file.suffix in _COMPANIONS):
             there = output / file.name
             if not (there.is_file() and there.read_bytes() == file.read_bytes()):
                 found[file] = there

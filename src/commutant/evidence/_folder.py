@@ -150,7 +150,8 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # what can't be written can't always be looked at either
+            scratch.unlink()
         raise RunError(f"can't write {path}: {error.strerror or error}") from None
 
 

@@ -81,7 +81,13 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
 
 def _finished(root: Path) -> dict[int, dict[str, Any]]:
     """Return the `run.json` of every finished run by the seed of its folder; folders of other names are not runs."""
-    named = [(int(p.name.removeprefix("seed-")), p) for p in root.glob("seed-*") if _SEED.fullmatch(p.name)]
+    try:
+        there = list(root.iterdir())  # glob shows an unreadable folder as an empty one
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise RunError(f"can't read {root}: {error.strerror or error}; choose another --runs") from None
+    named = [(int(p.name.removeprefix("seed-")), p) for p in there if _SEED.fullmatch(p.name)]
     return {seed: run for seed, path in sorted(named) if (run := RunFolder(path).result()) is not None}
 
 

@@ -16,6 +16,7 @@ from ._given import kind_of
 
 _INDEX = "model.safetensors.index.json"
 _PARTIAL = ".partial"
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".h5", ".onnx", ".gguf", ".json", ".txt")
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -42,6 +43,11 @@ class Checkpoint(Mapping[str, Tensor]):
         for file in self.files:
             with _opened(file) as handle:
                 for key in handle.keys():  # noqa: SIM118  (not a mapping)
+                    if key in self._where:
+                        raise InputError(
+                            f"{path} holds {key!r} twice, in {self._where[key].name} and {file.name}; delete the copy "
+                            "that is out of date"
+                        )
                     self._where[key] = file
                     entry = handle.get_slice(key)
                     self.shapes[key], self.dtypes[key] = tuple(entry.get_shape()), str(entry.get_dtype())
@@ -59,14 +65,14 @@ class Checkpoint(Mapping[str, Tensor]):
     def places(self, target: str | Path) -> dict[Path, Path]:
         """Where `rewrite` would write each file of this checkpoint, the index of shards included.
 
-        A target without a suffix is a folder, which need not exist.
+        A target that does not exist is a folder unless it ends as files of weights do: `net-3.1` is one.
 
         Raises:
             InputError: a file for a sharded checkpoint, a file of another kind, or a place that can't be reached.
         """
         target = Path(target)
         try:
-            folder = target.is_dir() or not (target.suffix or target.exists())
+            folder = target.is_dir() or not (target.suffix in _ENDINGS or target.exists())
             if self.index is None and not folder:
                 if target.suffix != ".safetensors":
                     raise InputError(f"{target} must be a folder, or end in .safetensors")

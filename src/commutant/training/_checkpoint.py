@@ -169,7 +169,12 @@ def _other_weights(model: nn.Module, weights: dict[str, Tensor]) -> str:
 def _other_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> str:
     wanted = [len(group["params"]) for group in optimizer.param_groups]
     there = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
-    return "" if wanted == there else f"its optimizer has groups of {there} parameters, this one of {wanted}"
+    if wanted != there:
+        return f"its optimizer has groups of {there} parameters, this one of {wanted}"
+    for own, other in zip(optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
+        if odd := sorted((own.keys() ^ other.keys()) - {"initial_lr"}):
+            return f"its optimizer is of another kind, as {odd[0]!r} is an option of one of them only"
+    return ""
 
 
 def _sha256(path: Path) -> str:

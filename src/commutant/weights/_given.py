@@ -90,7 +90,7 @@ def number(value: Any, what: str) -> float:
         InputError: anything else; names `what` gave it.
     """
     if isinstance(value, Tensor):
-        if value.numel() != 1 or value.is_complex():
+        if value.numel() != 1 or value.is_complex() or value.is_meta:
             raise InputError(f"{what} must be one real number, got {_shown(value)}")
         return float(value.detach())
     if isinstance(value, str | bytes | bool | complex):
