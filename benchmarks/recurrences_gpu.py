@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from commutant import InputError
 from commutant.kernels import fused_recurrence
 from commutant.sequences._find import loop
-from commutant.sequences._gated import CELLS
+from commutant.sequences._gated import GATED_CELLS
 
 SHAPES = ((1, 1024), (8, 1024), (8, 4096), (32, 4096))
 LENGTHS = tuple(2**k for k in range(8, 18))
@@ -48,7 +48,7 @@ def _wait(device: torch.device) -> None:
 def _arms(
     length: int, batch: int, channels: int, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, Callable[[], Tensor], list[Tensor]]]:
-    cell = CELLS["gru"]
+    cell = GATED_CELLS["gru"]
     pre = torch.randn(length, batch, 3, channels, device=device, dtype=dtype, requires_grad=True)
     weights = (torch.rand(3, channels, device=device) - 0.5).requires_grad_()
     h0 = torch.zeros(batch, channels, device=device, dtype=dtype)

@@ -81,6 +81,22 @@ def test_text_is_read_and_written_as_utf8():
     assert not found, f"give encoding='utf-8': {found}"
 
 
+def test_no_room_imports_a_private_module_of_another():
+    """What two rooms need is published, or lies on a lower floor."""
+    found = []
+    for path in house.SOURCE.rglob("*.py"):
+        package = ("commutant", *path.relative_to(house.SOURCE).parts[:-1])
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.level:
+                continue
+            base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            for target in ([*base, alias.name] for alias in node.names):
+                if len(target) > 3 and target[1] not in package[1:2]:
+                    hidden = [part for part in target[2:-1] if part.startswith("_")]
+                    found += [f"{path.relative_to(ROOT)}:{node.lineno} {'.'.join(target)}"] if hidden else []
+    assert not found, f"publish what is shared: {found}"
+
+
 def test_the_wheel_installs_and_every_room_imports(tmp_path):
     """The wheel alone in an environment of its own, with the dependencies of this one."""
     pytest.importorskip("build")

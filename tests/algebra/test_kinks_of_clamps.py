@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from commutant.algebra import gaussian_expectation, gaussian_pair_expectation
-from commutant.algebra._clip import clip
+from commutant.algebra.arithmetic import clip
 from commutant.geometry._structured_predictors import _unit
 from commutant.sequences import ParaFERNN, ParaGRU, Translation
 from commutant.theory import SELU

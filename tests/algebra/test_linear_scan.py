@@ -5,7 +5,7 @@ import torch
 
 from commutant import InputError
 from commutant.algebra import linear_scan
-from commutant.algebra._linear_scan import _scan_chunks, _scan_tree
+from commutant.algebra.linear_maps import _scan_chunks, _scan_tree
 
 CASES = {"diagonal": ((3,), (3,)), "blocks": ((2, 2, 3), (2, 3)), "dense": ((3, 3), (3,))}
 

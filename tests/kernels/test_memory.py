@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from commutant.algebra._blend import blend, both_weights
+from commutant.algebra.arithmetic import blend, both_weights
 from commutant.kernels import _dispatch, _native, fused_recurrence
 from commutant.sequences import SRU, MinLSTM
 from commutant.sequences._find import Options, loop
-from commutant.sequences._gated import CELLS
+from commutant.sequences._gated import GATED_CELLS
 from commutant.sequences._solve import solve
 
 LOGITS = (-120.0, -60.0, -20.0, -0.5, 0.0, 9.0, 20.0, 120.0)
@@ -22,9 +22,9 @@ WAYS = ("c", "triton", "twin", "solver")
 def run(request, monkeypatch):
     """A way to solve a gated recurrence: (name, pre, weights, h0) -> states."""
     if request.param == "twin":
-        return lambda name, pre, weights, h0: loop(CELLS[name], (pre,), h0, (weights,))
+        return lambda name, pre, weights, h0: loop(GATED_CELLS[name], (pre,), h0, (weights,))
     if request.param == "solver":
-        return lambda name, pre, weights, h0: solve(CELLS[name], (pre,), h0, (weights,), Options("sequential"))[0]
+        return lambda name, pre, weights, h0: solve(GATED_CELLS[name], (pre,), h0, (weights,), Options("sequential"))[0]
     if request.param == "c" and _native.library() is None:
         pytest.skip("no C compiler")
     if request.param == "triton":
@@ -58,7 +58,8 @@ def close(found, expected, size, largest=0.0):
 
 def one_step(run, name, pre, h0):
     leaves = [
-        t.float().requires_grad_() for t in (pre[None, None], torch.zeros(CELLS[name].recurrent, len(h0)), h0[None])
+        t.float().requires_grad_()
+        for t in (pre[None, None], torch.zeros(GATED_CELLS[name].recurrent, len(h0)), h0[None])
     ]
     states = run(name, *leaves)
     d_pre, d_h0 = torch.autograd.grad(states.sum(), [leaves[0], leaves[2]])
@@ -109,7 +110,8 @@ def test_a_step_from_a_huge_or_tiny_state(run, every, name):
     pre = torch.stack([logit, zero, fresh] if name == "gru" else [-logit, fresh, zero])
     h0 = old if name == "gru" else torch.stack([old, zero])
     leaves = [
-        t.float().requires_grad_() for t in (pre[None, None], torch.zeros(CELLS[name].recurrent, len(old)), h0[None])
+        t.float().requires_grad_()
+        for t in (pre[None, None], torch.zeros(GATED_CELLS[name].recurrent, len(old)), h0[None])
     ]
     states = run(name, *leaves)[0, 0]
     state = states if name == "gru" else states[0]
@@ -144,16 +146,16 @@ def test_equal_parts_stay_as_they_are_and_states_stay_in_their_bounds(run):
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_long_memory_is_that_of_float64(run, name):
     g = torch.Generator().manual_seed(0)
-    pre = torch.randn(20, 1, CELLS[name].gates, 5, generator=g)
+    pre = torch.randn(20, 1, GATED_CELLS[name].gates, 5, generator=g)
     gate = {"gru": 0, "mingru": 0, "minlstm": 0, "sru": 1, "lstm": 0}[name]
     pre[:, :, gate] += -9 if name in ("gru", "mingru") else 9
-    weights = 0.1 * torch.randn(CELLS[name].recurrent, 5, generator=g)
-    h0 = CELLS[name].initial(1, 5, pre) + 1e5 * torch.tensor([1, -1, 1e-3, 1e-9, 0.0])
+    weights = 0.1 * torch.randn(GATED_CELLS[name].recurrent, 5, generator=g)
+    h0 = GATED_CELLS[name].initial(1, 5, pre) + 1e5 * torch.tensor([1, -1, 1e-3, 1e-9, 0.0])
     leaves = [t.requires_grad_() for t in (pre, weights, h0)]
     wide = [t.detach().double().requires_grad_() for t in leaves]
-    found, true = run(name, *leaves), loop(CELLS[name], (wide[0],), wide[2], (wide[1],))
+    found, true = run(name, *leaves), loop(GATED_CELLS[name], (wide[0],), wide[2], (wide[1],))
     torch.testing.assert_close(found.double(), true, rtol=3e-5, atol=1e-6)
-    some = [0, 2] if CELLS[name].recurrent == 0 else [0, 1, 2]
+    some = [0, 2] if GATED_CELLS[name].recurrent == 0 else [0, 1, 2]
     for a, b in zip(
         torch.autograd.grad(found.sum(), [leaves[i] for i in some]),
         torch.autograd.grad(true.sum(), [wide[i] for i in some]),

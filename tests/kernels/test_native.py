@@ -10,14 +10,14 @@ from commutant import InputError
 from commutant.kernels import _native, fused_method, fused_recurrence
 from commutant.sequences import ParaGRU, ParaLSTM, check_parallel
 from commutant.sequences._find import loop
-from commutant.sequences._gated import CELLS
+from commutant.sequences._gated import GATED_CELLS
 
 NAMES = ("gru", "lstm", "mingru", "minlstm", "sru")
 pytestmark = pytest.mark.skipif(_native.library() is None, reason="no C compiler")
 
 
 def problem(name, length, batch, channels, bound=2.0, dtype=torch.float32, scale=1.0):
-    cell, g = CELLS[name], torch.Generator().manual_seed(length)
+    cell, g = GATED_CELLS[name], torch.Generator().manual_seed(length)
     pre = scale * torch.randn(length, batch, cell.gates, channels, generator=g)
     weights = bound * (2 * torch.rand(cell.recurrent, channels, generator=g) - 1)
     h0 = 0.5 * torch.randn(cell.initial(batch, channels, pre).shape, generator=g)

@@ -10,7 +10,7 @@ from commutant import InputError
 from commutant.kernels import _dispatch, fused_recurrence
 from commutant.sequences import MinGRU, ParaGRU, ParaLSTM, _gated, check_parallel
 from commutant.sequences._find import loop
-from commutant.sequences._gated import CELLS
+from commutant.sequences._gated import GATED_CELLS
 
 pytest.importorskip("triton")
 NAMES = ("gru", "lstm", "mingru", "minlstm", "sru")
@@ -18,7 +18,7 @@ METHODS = ("sequential", "multishoot")
 
 
 def problem(name, length, batch=2, channels=3, bound=2.0, seed=0, dtype=torch.float32):
-    cell, g = CELLS[name], torch.Generator().manual_seed(seed)
+    cell, g = GATED_CELLS[name], torch.Generator().manual_seed(seed)
     pre = torch.randn(length, batch, cell.gates, channels, generator=g)
     weights = bound * (2 * torch.rand(cell.recurrent, channels, generator=g) - 1)
     h0 = 0.5 * torch.randn(cell.initial(batch, channels, pre).shape, generator=g)
@@ -80,7 +80,7 @@ def test_gradients_survive_products_that_overflow():
     pre, weights = torch.zeros(130, 1, 3, 1, requires_grad=True), torch.tensor([[0.0], [0.0], [60.0]])
     h0 = torch.zeros(1, 1, requires_grad=True)
     found = torch.autograd.grad(fused_recurrence("gru", pre, weights, h0, "multishoot")[0][0].sum(), (pre, h0))
-    true = torch.autograd.grad(loop(CELLS["gru"], (pre,), h0, (weights,))[0].sum(), (pre, h0))
+    true = torch.autograd.grad(loop(GATED_CELLS["gru"], (pre,), h0, (weights,))[0].sum(), (pre, h0))
     for a, b in zip(found, true, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.algebra._linear_scan import _scan_chunks, _scan_tree
+from commutant.algebra.linear_maps import _scan_chunks, _scan_tree
 from commutant.kernels import _native
 from commutant.sequences import (
     MinGRU,
@@ -18,7 +18,7 @@ from commutant.sequences import (
     solve_recurrence,
 )
 from commutant.sequences._find import METHODS
-from commutant.sequences._trajectory import defect
+from commutant.sequences.solvers import defect
 
 PARALLEL = [m for m in METHODS if m not in ("loop", "sequential", "tabulated")]
 

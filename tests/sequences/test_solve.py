@@ -6,14 +6,14 @@ import torch
 from commutant import InputError
 from commutant.sequences import ConvergenceError, jacobian_structure, solve_recurrence
 from commutant.sequences._find import METHODS, Options, loop
-from commutant.sequences._gated import CELLS
+from commutant.sequences._gated import GATED_CELLS
 from commutant.sequences._solve import solve
-from commutant.sequences._trajectory import Problem, multishoot, newton_like, sequential
+from commutant.sequences.solvers import Problem, multishoot, newton_like, sequential
 
 
 def gated(name="gru", length=300, batch=2, channels=4, alpha=0.5, dtype=torch.float64, seed=0):
     g = torch.Generator().manual_seed(seed)
-    cell = CELLS[name]
+    cell = GATED_CELLS[name]
     pre = torch.randn(length, batch, cell.gates, channels, generator=g, dtype=dtype)
     weights = alpha * (2 * torch.rand(cell.recurrent, channels, generator=g, dtype=dtype) - 1)
     return cell, pre, weights, cell.initial(batch, channels, pre)
@@ -41,7 +41,7 @@ def parity_input(length, batch=4, seed=0):
     return bits.float()
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", GATED_CELLS)
 @pytest.mark.parametrize("length", [1, 2, 5, 63, 130, 517])
 def test_auto_equals_the_loop_forward_and_backward(name, length):
     cell, pre, weights, h0 = gated(name, length)
@@ -404,7 +404,7 @@ def test_a_small_residual_does_not_mean_a_small_error():
 
 @pytest.mark.parametrize(("alpha", "bound"), [(0.5, 1.08), (0.9, 1.50)])
 def test_clipped_weights_bound_the_jacobian_and_are_not_quite_a_contraction(alpha, bound):
-    cell, g = CELLS["gru"], torch.Generator().manual_seed(0)
+    cell, g = GATED_CELLS["gru"], torch.Generator().manual_seed(0)
     state = 2 * torch.rand(40_000, 1, generator=g, dtype=torch.float64) - 1
     pre = 3 * torch.randn(40_000, 3, 1, generator=g, dtype=torch.float64)
     worst = 0.0

@@ -11,7 +11,6 @@ from ._birkhoff import birkhoff_decomposition as birkhoff_decomposition
 from ._clouds import Clouds as Clouds
 from ._clouds import Copies as Copies
 from ._duals_of_assignments import assignment_duals as assignment_duals
-from ._elements import Element as Element
 from ._euclidean_frames import FrameGroup as FrameGroup
 from ._euclidean_frames import pca_frame as pca_frame
 from ._euclidean_frames import weighted_frame as weighted_frame
@@ -39,9 +38,8 @@ from ._library import Max as Max
 from ._library import Min as Min
 from ._library import Product as Product
 from ._library import Sum as Sum
-from ._linear_scan import Structure as Structure
-from ._linear_scan import linear_scan as linear_scan
 from ._monoid import Monoid as Monoid
+from ._monoid import check_monoid as check_monoid
 from ._paths import path_length as path_length
 from ._paths import shortest_hamiltonian_path as shortest_hamiltonian_path
 from ._permutations import compose as compose
@@ -53,12 +51,15 @@ from ._permutations import parity as parity
 from ._permutations import permutation_distance as permutation_distance
 from ._permutations import permutation_matrix as permutation_matrix
 from ._permutations import power as power
-from ._plan import Bracketing as Bracketing
-from ._plan import ReductionPlan as ReductionPlan
-from ._plan import reduction_plan as reduction_plan
 from ._segment_tree import SegmentTree as SegmentTree
 from ._sinkhorn import sinkhorn as sinkhorn
 from ._soft_sort import neural_sort_matrix as neural_sort_matrix
 from ._soft_sort import soft_rank as soft_rank
 from ._soft_sort import soft_sort as soft_sort
 from ._soft_sort import soft_sort_matrix as soft_sort_matrix
+from .elements import Element as Element
+from .linear_maps import Structure as Structure
+from .linear_maps import linear_scan as linear_scan
+from .plans import Bracketing as Bracketing
+from .plans import ReductionPlan as ReductionPlan
+from .plans import reduction_plan as reduction_plan

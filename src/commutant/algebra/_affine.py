@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._elements import Element
 from ._monoid import Monoid
 from ._stated import states_monoid_laws
+from .elements import Element
 
 
 @states_monoid_laws(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._clip import clip
 from ._gaussian import geometric_mean
+from .arithmetic import clip
 
 _TWO_PI = 2 * math.pi
 

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ._clip import clip
 from ._gaussian import (
     RADIUS,
     Elementwise,
@@ -30,6 +29,7 @@ from ._gaussian import (
 )
 from ._hermite import mehler_series
 from ._kinks import jumps_of, mean_bend, name_of
+from .arithmetic import clip
 
 _CHUNK = 1 << 22  # values of a function held at once
 _ORDERS = ((16, 10), (28, 20))  # nodes of a panel, for the value and for its check

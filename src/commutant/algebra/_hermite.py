@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ._clip import clip
 from ._gaussian import (
     RADIUS,
     Elementwise,
@@ -26,6 +25,7 @@ from ._gaussian import (
     powers_of_two,
     stated_kinks,
 )
+from .arithmetic import clip
 
 _ORDER = 20  # nodes of a panel
 _TERMS = 200

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._elements import Element
 from ._monoid import Monoid
 from ._stated import states_monoid_laws
+from .elements import Element
 
 
 @states_monoid_laws(

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import check_size
 from .._errors import InputError
 from ..laws import Draw
-from ._elements import Element, map_leaves
-from ._monoid import Monoid, check_monoid, check_size
-from ._plan import ReductionPlan
+from ._monoid import Monoid, check_monoid
 from ._stated import states_monoid_laws
+from .elements import Element, map_leaves
+from .plans import ReductionPlan
 
 
 class _Native(Monoid):

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._elements import Element, concatenate, first_leaf, leaves, map_leaves, permute_rows, rows, split_rows
-from ._plan import Bracketing, ReductionPlan, check_positions, lazy_plan
+from .elements import Element, concatenate, first_leaf, leaves, map_leaves, permute_rows, rows, split_rows
+from .plans import Bracketing, ReductionPlan, check_positions, lazy_plan
 
 Exactness: TypeAlias = Literal["exact", "approximate", "no"]
 Numbers: TypeAlias = Literal["real", "complex", "any"]
@@ -305,12 +305,6 @@ def check_monoid(name: str, given: object) -> None:
     if not isinstance(given, Monoid):
         what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
         raise InputError(f"{name} must be a Monoid such as commutant.algebra.Sum(), got {what}")
-
-
-def check_size(name: str, given: object) -> None:
-    """Refuse what is no positive integer."""
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise InputError(f"{name} must be at least 1, an integer, got {given!r}")
 
 
 def _shapes(x: Element) -> str:

@@ -7,9 +7,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .._errors import InputError
-from ._elements import Element, concatenate, first_leaf, leaves, map_leaves, rows
 from ._monoid import Monoid, check_monoid, narrowed
-from ._plan import check_positions
+from .elements import Element, concatenate, first_leaf, leaves, map_leaves, rows
+from .plans import check_positions
 
 
 class SegmentTree:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..laws import Associativity, Commutativity, Draw, IdentityElement, breaks, obeys
-from ._elements import Element
 from ._monoid import Monoid
+from .elements import Element
 
 MonoidClass = TypeVar("MonoidClass", bound=type[Monoid])
 

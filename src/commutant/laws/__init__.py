@@ -9,7 +9,9 @@ from ._check import assert_law as assert_law
 from ._check import check as check
 from ._graphs import GraphPermutation as GraphPermutation
 from ._grids import SquareSymmetry as SquareSymmetry
+from ._inputs import Inputs as Inputs
 from ._inputs import Sets as Sets
+from ._inputs import map_tensors as map_tensors
 from ._inputs import parse_input as parse_input
 from ._laws import BatchIndependence as BatchIndependence
 from ._laws import Equivariance as Equivariance

@@ -20,6 +20,7 @@ from ._flows import Flow as Flow
 from ._flows import GroupConvolution as GroupConvolution
 from ._flows import Rotation as Rotation
 from ._flows import Translation as Translation
+from ._gated import GATED_CELLS as GATED_CELLS
 from ._graph_rnn import GraphRNN as GraphRNN
 from ._graph_rnn import dag_layers as dag_layers
 from ._graph_rnn import graph_features as graph_features

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from .._errors import CommutantError, InputError
 from ..algebra import Structure
-from ..algebra._linear_scan import apply_map, compose_maps, identity_map, scan_time, transpose_map
+from ..algebra.linear_maps import apply_map, compose_maps, identity_map, scan_time, transpose_map
 from ._cell import Cell, Tensors
 from ._find import WARM_UP, Options, SolveInfo, adjoint, find_trajectory, widened
-from ._trajectory import defect, relay
+from .solvers import defect, relay
 
 
 def solve_across(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Structure
-from ..algebra._linear_scan import apply_map, transpose_map
+from ..algebra.linear_maps import apply_map, transpose_map
 from ._probes import check_step, scattered
 from ._visible import writes
 

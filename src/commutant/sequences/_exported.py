@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._find import Options
-from ._gated import CELLS
+from ._gated import GATED_CELLS
 from ._solve import solve
 
 
@@ -23,7 +23,7 @@ _SCHEMA = "(Tensor pre, Tensor weights, Tensor h0, str name, str solver) -> Tens
 def solve_operator(pre: Tensor, weights: Tensor, h0: Tensor, name: str, solver: str) -> Tensor:
     """Return the states `(time, *h0.shape)` of a gated recurrence; for inference."""
     with torch.no_grad():
-        states, _ = solve(CELLS[name], (pre,), h0, (weights,), Options(solver))
+        states, _ = solve(GATED_CELLS[name], (pre,), h0, (weights,), Options(solver))
     return states.clone()
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .._errors import CommutantError
-from ..algebra._linear_scan import apply_map, chunk_count, scan_time, transpose_map
+from ..algebra.linear_maps import apply_map, chunk_count, scan_time, transpose_map
 from ._cell import Cell, StepCell, Tensors
 from ._probes import check_trajectory
-from ._trajectory import NEWTON_LIKE, Attempt, Problem, multishoot, newton_like, sequential, tabulated
+from .solvers import NEWTON_LIKE, Attempt, Problem, multishoot, newton_like, sequential, tabulated
 
 Method: TypeAlias = Literal[
     "auto", "loop", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"

@@ -11,8 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ..laws import Action
-from ..laws._inputs import Inputs, map_tensors
+from ..laws import Action, Inputs, map_tensors
 from ._flows import Flow
 
 

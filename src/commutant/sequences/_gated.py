@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..algebra._blend import blend, both_weights
+from ..algebra.arithmetic import blend, both_weights
 from ..kernels import Fused, fused_method, fused_recurrence, register_reference
 from ._cell import Cell, Tensors
 from ._find import Options, SolveInfo, loop
@@ -179,7 +179,7 @@ class SLSTM(GatedCell):
         return state
 
 
-CELLS: dict[str, GatedCell] = {
+GATED_CELLS: dict[str, GatedCell] = {
     "gru": GRU(),
     "lstm": LSTM(),
     "mingru": MinGRU(),
@@ -187,6 +187,7 @@ CELLS: dict[str, GatedCell] = {
     "sru": SRU(),
     "slstm": SLSTM(),
 }
+"""The gated cells, by the name of the layer that runs each."""
 
 
 def solve_gated(
@@ -196,7 +197,7 @@ def solve_gated(
     method = fused_method(name, pre, solver) if group is None else None
     if method is not None:
         return fused_recurrence(name, pre, weights, h0, method)
-    return solve(CELLS[name], (pre,), h0, (weights,), Options(solver), group)
+    return solve(GATED_CELLS[name], (pre,), h0, (weights,), Options(solver), group)
 
 
 def read_info(info: SolveInfo | Fused) -> SolveInfo:
@@ -211,5 +212,5 @@ def _register(name: str, cell: GatedCell) -> None:
     register_reference(name, lambda pre, weights, h0: loop(cell, (pre,), h0, (weights,)))
 
 
-for _name, _cell in CELLS.items():
+for _name, _cell in GATED_CELLS.items():
     _register(_name, _cell)

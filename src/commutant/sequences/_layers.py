@@ -13,7 +13,7 @@ from .._errors import InputError
 from ..kernels import Fused, fused_method
 from ._exported import is_written, solve_operator
 from ._find import METHODS, SolveInfo, widened, without_autocast
-from ._gated import CELLS, GatedCell, read_info, solve_gated
+from ._gated import GATED_CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
@@ -95,7 +95,7 @@ class ParallelRecurrence(nn.Module):
     @property
     def cell(self) -> GatedCell:
         """The cell: its step and its derivative."""
-        return CELLS[self.cell_name]
+        return GATED_CELLS[self.cell_name]
 
     @property
     def info(self) -> tuple[SolveInfo, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..algebra._blend import blend
+from ..algebra.arithmetic import blend
 from ..laws import BatchIndependence, Causality, Draw, breaks, obeys
 from ..laws import Law as _Law
 from ._layers import ParallelRecurrence

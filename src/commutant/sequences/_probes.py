@@ -17,7 +17,7 @@ from .._errors import InputError
 from ._visible import changed, overwritten, visible
 
 if TYPE_CHECKING:
-    from ._trajectory import Problem
+    from .solvers import Problem
 
 Tensors = tuple[Tensor, ...]
 Step = Callable[..., Tensor]

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .._checks import check_size
 from .._errors import InputError
-from ..algebra import Bracketing, Monoid
-from ..algebra._monoid import check_monoid, check_size
-from ..algebra._plan import check_positions, lazy_plan
+from ..algebra import Bracketing, Monoid, check_monoid
+from ..algebra.plans import check_positions, lazy_plan
 from ..laws import BatchIndependence, Draw, Invariance, SetPermutation, Sets, breaks, obeys
 from ._associativity import associativity_loss
 from ._binary_gru import BinaryGRU

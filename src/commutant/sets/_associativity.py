@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import Element, Monoid, ReductionPlan
-from ..algebra._elements import concatenate, first_leaf, leaves, rows, split_rows
-from ..algebra._monoid import check_monoid
+from ..algebra import Element, Monoid, ReductionPlan, check_monoid
+from ..algebra.elements import concatenate, first_leaf, leaves, rows, split_rows
 
 
 def associativity_defect(

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import check_size
 from .._errors import InputError
 from ..algebra import Monoid
-from ..algebra._monoid import check_size
 from ..laws import Associativity, BatchIndependence, Commutativity, Draw, IdentityElement, breaks, obeys
 from ._checks import check_features
 

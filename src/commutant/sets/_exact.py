@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import check_size
 from .._errors import InputError
-from ..algebra import Element, Monoid, ReductionPlan, Sum
-from ..algebra._monoid import check_monoid, check_size
+from ..algebra import Element, Monoid, ReductionPlan, Sum, check_monoid
 from ..laws import Associativity, Commutativity, Draw, obeys
 from ._checks import check_features, first_weight
 

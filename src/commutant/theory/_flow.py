@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ..algebra._clip import clip
+from ..algebra.arithmetic import clip
 from ._criticality import Source, as_activation, check_variances
 from ._kernel_maps import is_real, is_whole
 

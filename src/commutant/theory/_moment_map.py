@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .._errors import InputError
 from ..algebra import Activation
-from ..algebra._clip import clip
+from ..algebra.arithmetic import clip
 from ._criticality import Source, as_activation
 
 ALPHA = 1.6732632423543772848170429916717

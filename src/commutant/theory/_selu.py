@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra._clip import clip
+from ..algebra.arithmetic import clip
 from ._criticality import Source, as_activation
 from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments, selu_parts
 

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ...evidence import Context, Measurement
-from ...sequences import MinGRU, ParaGRU, ParallelRecurrence
-from ...sequences._gated import CELLS
-from ...sequences._trajectory import Attempt, Problem, multishoot, newton_like, sequential, tabulated
+from ...sequences import GATED_CELLS, MinGRU, ParaGRU, ParallelRecurrence
+from ...sequences.solvers import Attempt, Problem, multishoot, newton_like, sequential, tabulated
 
 
 def _random_problem(context: Context, name: str, alpha: float, length: int) -> Problem:
     """Gates of normal input, recurrent weights uniform within +-alpha, in float32."""
-    cell, generator = CELLS[name], context.generator(length)
+    cell, generator = GATED_CELLS[name], context.generator(length)
     batch, channels = context.settings["batch"], context.settings["channels"]
     pre = torch.randn(length, batch, cell.gates, channels, generator=generator)
     weights = alpha * (2 * torch.rand(cell.recurrent, channels, generator=generator) - 1)

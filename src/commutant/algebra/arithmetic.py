@@ -1,9 +1,20 @@
-"""Weighted means of two numbers by a gate, accurate where the gate is almost closed."""
+"""Clamping and gated means that are accurate, with right gradients, at the ends of their ranges."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def clip(x: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
+    """Return x clamped to [low, high]; exactly at a bound the gradient is 1, as inside.
+
+    Use it where values at a bound are common, such as the correlation of an input with itself: there the gradient of
+    `torch.clamp` was 1 and is 0 from torch 2.14 on.
+    """
+    return torch.where(x < low, low, torch.where(x > high, high, x))
 
 
 def blend(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:

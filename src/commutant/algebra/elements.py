@@ -34,6 +34,7 @@ def map_leaves(function: Callable[..., Tensor], *elements: Element) -> Element:
 
 
 def first_leaf(element: Element) -> Tensor:
+    """Return the first tensor of an element."""
     return next(leaves(element))
 
 

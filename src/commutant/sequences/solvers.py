@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ..algebra import Structure
-from ..algebra._kalman import ScalarKalman
-from ..algebra._linear_scan import apply_map, chunk_count, compose_maps, identity_map, scan_time
+from ..algebra import ScalarKalman, Structure
+from ..algebra.linear_maps import apply_map, chunk_count, compose_maps, identity_map, scan_time
 from ._cell import Cell, Tensors
 
 
@@ -30,6 +29,7 @@ class Problem:
 
     @property
     def length(self) -> int:
+        """Number of steps."""
         return self.x[0].shape[0]
 
     def before(self, h: Tensor) -> Tensor:
