@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,14 @@ def test_every_block_names_its_language():
     for path in PAGES:
         nameless = [m[2] for m in BLOCK.finditer(path.read_text(encoding="utf-8")) if not m[1]]
         assert not nameless, f"{path}: {nameless[0]}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_every_dependency_and_extra_is_named(page):
+    """Extras for developers and for everything at once aside."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {"torch": "PyTorch"}
+    core = [re.split("[<>=]", dependency)[0] for dependency in project["dependencies"]]
+    extras = [f"`{extra}`" for extra in project["optional-dependencies"] if extra not in ("docs", "dev", "all")]
+    text = (ROOT / page).read_text(encoding="utf-8").lower()
+    assert [d for d in [*core, *extras] if named.get(d, d).lower() not in text] == []

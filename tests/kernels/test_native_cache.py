@@ -195,3 +195,58 @@ print(hasattr(_native.library(), "gru_forward"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
     assert cached(home)[0].stat().st_size > 4096
+
+
+def test_a_user_without_a_home_gets_no_folder_where_the_process_started(home, tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    (tmp_path / "started").mkdir()
+    monkeypatch.chdir(tmp_path / "started")
+    for given in ("relative", "~nobody-of-this-name"):
+        monkeypatch.setattr(_native.os.path, "expanduser", lambda path, given=given: path.replace("~", given))
+        assert is_genuine(load())
+    assert not list((tmp_path / "started").iterdir())
+
+
+def compiler(path, script):
+    """A compiler that does something else with its last `-o`."""
+    path.write_text(f"""#!/bin/sh
+for word; do [ "$before" = -o ] && out=$word; before=$word; done
+{script}
+""")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "script", ['echo garbage > "$out"', "echo 'int f;' | cc -shared -fPIC -x c -o \"$out\" -", "cat", "true"]
+)
+def test_what_a_broken_compiler_made_is_not_used_and_does_not_stay_in_the_way(home, tmp_path, monkeypatch, script):
+    broken = compiler(tmp_path / "broken", script)
+    monkeypatch.setenv("CC", broken)
+    assert load() is None
+    compiler(tmp_path / "broken", 'exec cc "$@"')  # it has been repaired, under the same name
+    assert is_genuine(load())
+    monkeypatch.setattr(_native, "_compile", lambda _: pytest.fail("it was compiled again"))
+    assert is_genuine(load())
+
+
+def test_a_temporary_directory_that_lets_others_rename_its_folders_is_no_way_in(home, tmp_path, monkeypatch):
+    """Without a sticky bit, another user may put a folder with a library in the place of the private one."""
+
+    def swapped(command, real=subprocess.run, **settings):
+        done = real(command, **settings)
+        for private in list((tmp_path / "temporary").iterdir()):
+            private.rename(tmp_path / "moved")
+            private.mkdir()
+            (private / "recurrences.so").write_bytes(library)
+        return done
+
+    library = planted(tmp_path)
+    monkeypatch.setattr(_native.subprocess, "run", swapped)
+    assert is_genuine(load())
+    assert library not in [f.read_bytes() for f in cached(home)]
+
+
+def test_an_installation_without_the_source_runs_without_kernels(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(_native, "_SOURCE", tmp_path / "recurrences.c")
+    assert load() is None

@@ -26,6 +26,8 @@ from commutant.laws import (
     Translation,
     check,
     check_action,
+    parse_input,
+    stated_laws,
 )
 
 PERMUTE = Invariance(SetPermutation())
@@ -70,6 +72,10 @@ CALLS = {
     "scale": (lambda: Translation(3, "large"), "scale must be"),
     "named axis": (lambda: SetPermutation("nodes"), "dim must be"),
     "negative axis": (lambda: TimeShift(-1), "dim must be"),
+    "a sampler without a generator": (lambda: check(PERMUTE, NET, lambda: X), "does not take one argument"),
+    "sizes as a tuple": (lambda: parse_input((8, 3)), "got tuple"),
+    "order of an action": (lambda: check_action(X, Rotation(3)), "got Tensor for an action"),
+    "laws of a name": (lambda: stated_laws("Sum"), "classes and functions, got 'Sum'"),
     "generators": (lambda: MatrixGroup(torch.eye(3)), "shape"),
 }
 

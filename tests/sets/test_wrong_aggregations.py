@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.algebra import Max, Product, Sum
+from commutant.algebra import DiagonalAffine, Max, Product, ScalarKalman, Sum
 from commutant.sets import (
     BinaryGRU,
     Conjugated,
@@ -14,6 +14,7 @@ from commutant.sets import (
     LCMAggregation,
     MonoidAggregation,
     associativity_defect,
+    aux_loss,
 )
 
 X, INDEX = torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])
@@ -124,3 +125,19 @@ def test_the_defect_of_zeros_and_of_infinities_is_zero():
     zero = torch.zeros(5, 4)
     assert not associativity_defect(Sum(), zero, zero, zero).any()
     assert not associativity_defect(Max(), *[zero - torch.inf] * 3).any()
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: MonoidAggregation(DiagonalAffine())(X, INDEX), "DiagonalAffine is a tuple of 2 tensors, got Tensor"),
+        (lambda: MonoidAggregation(ScalarKalman())(X, INDEX), "ScalarKalman is a tuple of 5 tensors, got Tensor"),
+        (lambda: BinaryGRU(4)(X, X[:3]), r"must broadcast, got shapes \(6, 4\) and \(3, 4\)"),
+        (lambda: aux_loss(3), "must be an nn.Module, got int"),
+        (lambda: aux_loss(LCMAggregation), "got the class LCMAggregation"),
+    ],
+)
+def test_operators_and_models_that_do_not_fit(call, message):
+    with pytest.raises(InputError, match=message):
+        call()

@@ -8,11 +8,24 @@ from torch import nn
 
 from commutant._errors import InputError
 from commutant.theory import (
+    AlphaDropout,
+    Chain,
+    Dense,
+    critical_,
     depth_scale,
     finite_width,
+    fixed_point,
+    four_point_exact,
+    gamma_for_growth,
     jacobian_spectrum,
     kernel_flow,
+    lecun_normal_,
     measure_ensemble,
+    moment_map,
+    optimal_ratio,
+    phase_diagram,
+    selu_parameters,
+    skip_for,
     spectrum_moments,
 )
 
@@ -46,6 +59,20 @@ CASES = {
     "a spectrum of a name": (lambda: jacobian_spectrum("relu", X), "got str"),
     "a spectrum of another width": (lambda: jacobian_spectrum(NET, X[:, :2]), "fails on these inputs"),
     "a spectrum of several outputs": (lambda: jacobian_spectrum(nn.GRU(3, 2), X), "one tensor"),
+    "a fixed point of text": (lambda: selu_parameters("0"), "mean must be a number"),
+    "a probability of text": (lambda: AlphaDropout("0.1"), "p is a probability, got '0.1'"),
+    "a model for a weight": (lambda: lecun_normal_(NET), "got Linear; pass layer.weight"),
+    "half a layer of growth": (lambda: gamma_for_growth(2.5), "depth is a whole number"),
+    "a depth of text": (lambda: gamma_for_growth("8"), "depth is a whole number"),
+    "a name for a mean": (lambda: moment_map("selu", 1.0), "mean must be a number or a tensor"),
+    "a point by name": (lambda: fixed_point("selu"), "omega must be a number"),
+    "outputs of text": (lambda: optimal_ratio("relu", "10"), "at least one output"),
+    "a skip of text": (lambda: skip_for("relu", "9", 9, 9), "depth, width and outputs"),
+    "widths that are one": (lambda: four_point_exact("relu", 8), "widths must be a list"),
+    "a class to initialize": (lambda: critical_(nn.Linear), "the class Linear; call it"),
+    "a name to initialize": (lambda: critical_("net"), "an nn.Module, got str"),
+    "a plane of a name": (lambda: phase_diagram("relu"), "an nn.Module, got str"),
+    "a chain of inputs": (lambda: Chain((Dense(0.0, 1.0),))(X), "maps a KernelState.*got Tensor"),
     "a slope that is infinite": (lambda: jacobian_spectrum(lambda x: (0 * x).abs().sqrt(), X), "not finite"),
 }  # fmt: skip
 

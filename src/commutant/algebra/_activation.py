@@ -311,6 +311,8 @@ def _resolve(function: str | nn.Module | Callable[[Tensor], Tensor]) -> tuple[Ca
         # An activation with parameters (PReLU) must take float64 points.
         own = copy.deepcopy(function).double().requires_grad_(False) if _has_state(function) else function
         return cast(Callable[[Tensor], Tensor], own), repr(function)
+    if isinstance(function, type):
+        raise InputError(f"an activation is an instance, got the class {function.__name__}; call it")
     if not callable(function):
         raise InputError(f"an activation is a name, an nn.Module or a function, got {type(function).__name__}")
     return function, getattr(function, "__name__", repr(function))

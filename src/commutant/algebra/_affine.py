@@ -33,6 +33,7 @@ class DiagonalAffine(Monoid):
     """
 
     commutative = "no"
+    parts = 2
 
     def op(self, a: Element, b: Element) -> Element:
         (slope1, shift1), (slope2, shift2) = a, b
@@ -67,10 +68,12 @@ class MatrixAffine(Monoid):
     """
 
     commutative = "no"
+    parts = 2
 
     def op(self, a: Element, b: Element) -> Element:
         (matrix1, shift1), (matrix2, shift2) = a, b
-        if matrix1.shape[-2:] != matrix2.shape[-2:] or matrix1.shape[-1] != shift1.shape[-1]:
+        square = (shift1.shape[-1],) * 2
+        if matrix1.shape[-2:] != square or matrix2.shape[-2:] != square or shift2.shape[-1:] != square[:1]:
             raise InputError(
                 "affine maps need square matrices and vectors of one width, "
                 f"got {[tuple(t.shape) for t in (matrix1, shift1, matrix2, shift2)]}"

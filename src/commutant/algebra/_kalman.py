@@ -37,6 +37,7 @@ class ScalarKalman(Monoid):
 
     commutative = "no"
     numbers = "real"
+    parts = 5
 
     def op(self, a: Element, b: Element) -> Element:
         A1, b1, C1, eta1, J1 = a

@@ -35,6 +35,8 @@ class Monoid(nn.Module):
 
     associative: Exactness = "exact"
     commutative: Exactness = "exact"
+    parts: int | None = None
+    """Number of tensors in an element that is a tuple; None where an element may be of any structure."""
     widen = True
     """Half-precision elements are combined in float32 and the result is rounded once."""
     numbers: Numbers = "any"
@@ -246,7 +248,10 @@ class Monoid(nn.Module):
         return map_leaves(lambda leaf, e: leaf.index_copy(0, starts, e.to(leaf.dtype)), shifted, identity)
 
     def check_numbers(self, x: Element) -> None:
-        """Refuse elements of a dtype that the operator is not defined on."""
+        """Refuse elements of another number of tensors, or of a dtype that the operator is not defined on."""
+        if self.parts and (not isinstance(x, tuple | list) or len(x) != self.parts):
+            given = f"{len(x)} parts" if isinstance(x, tuple | list) else type(x).__name__
+            raise InputError(f"an element of {type(self).__name__} is a tuple of {self.parts} tensors, got {given}")
         for leaf in leaves(x):
             if leaf.is_floating_point() or (leaf.is_complex() and self.numbers != "real"):
                 continue
@@ -275,7 +280,8 @@ class Monoid(nn.Module):
         self.check_numbers(x)
         lead = first_leaf(x)
         if not isinstance(dim, int) or not -lead.dim() <= dim < lead.dim() or (dim < 0 and not isinstance(x, Tensor)):
-            raise InputError(f"dim={dim} is not an axis of an element with shapes {_shapes(x)}")
+            given = dim if isinstance(dim, int | str) else type(dim).__name__
+            raise InputError(f"dim={given} is not an axis of an element with shapes {_shapes(x)}")
         dim %= lead.dim()
         if len({leaf.shape[: dim + 1] for leaf in leaves(x)}) != 1:
             raise InputError(f"the tensors of an element must share the axes up to dim={dim}, got {_shapes(x)}")

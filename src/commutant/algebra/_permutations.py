@@ -13,6 +13,13 @@ from .._errors import InputError
 Distance = Literal["kendall", "cayley", "hamming", "footrule", "spearman", "ulam", "chebyshev"]
 
 
+def _check_indices(*permutations: object) -> None:
+    for p in permutations:
+        if not isinstance(p, Tensor) or not p.dim() or p.is_floating_point() or p.is_complex() or p.dtype == torch.bool:
+            given = f"{p.dtype} of shape {tuple(p.shape)}" if isinstance(p, Tensor) else type(p).__name__
+            raise InputError(f"a permutation must be an integer tensor of shape (..., n), got {given}")
+
+
 def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
     """The permutation `p[q]`: first p is applied, then q, so that `x[p][q] == x[compose(p, q)]`.
 
@@ -23,6 +30,7 @@ def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tenso
         >>> bool((x[p][q] == x[compose(p, q)]).all())
         True
     """
+    _check_indices(p, q)
     if p.shape != q.shape:
         raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
     return p.gather(-1, q.long())
@@ -30,6 +38,7 @@ def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tenso
 
 def inverse(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
     """The permutation that undoes p: `x[p][inverse(p)] == x`; -1 for what p lacks, where it is no permutation."""
+    _check_indices(p)
     places = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype).expand_as(p)
     return torch.full_like(p, -1).scatter(-1, p.long(), places)
 
@@ -38,6 +47,7 @@ def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
     """p applied `exponent` times; its inverse where the exponent is negative."""
     if not isinstance(exponent, int):
         raise InputError(f"exponent must be an integer, got {exponent!r}")
+    _check_indices(p)
     base = inverse(p) if exponent < 0 else p
     result = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype).expand_as(p).clone()
     left = abs(exponent)
@@ -50,11 +60,16 @@ def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
 
 def permutation_matrix(p: Int[Tensor, "*batch n"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "*batch n n"]:
     """The matrix P with `P[i, p[i]] = 1`, so that `P @ x == x[p]`."""
-    return torch.nn.functional.one_hot(p.long(), p.shape[-1]).to(dtype)
+    _check_indices(p)
+    try:
+        return torch.nn.functional.one_hot(p.long(), p.shape[-1]).to(dtype)
+    except RuntimeError as error:
+        raise InputError(f"the entries of a permutation must lie in 0..{p.shape[-1] - 1} ({error})") from error
 
 
 def cycle_lengths(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
     """For each element the length of the cycle that it is in, by pointer doubling in O(n log n)."""
+    _check_indices(p)
     if not is_permutation(p):
         raise InputError(f"cycles are those of permutations: each row must hold each of 0 to {p.shape[-1] - 1} once")
     p = p.long()
@@ -74,11 +89,13 @@ def cycle_count(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch"]:
 
 def parity(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch"]:
     """0 for even permutations, 1 for odd ones."""
-    return (p.shape[-1] - cycle_count(p)) % 2
+    cycles = cycle_count(p)
+    return (p.shape[-1] - cycles) % 2
 
 
 def is_permutation(p: Int[Tensor, "*batch n"]) -> bool:
     """Whether every row holds each of 0 to n - 1 once."""
+    _check_indices(p)
     return bool((p.sort(-1).values == torch.arange(p.shape[-1], device=p.device)).all())
 
 
@@ -97,6 +114,7 @@ def permutation_distance(
     Raises:
         InputError: rows that are no permutations, shapes that differ, or an unknown kind.
     """
+    _check_indices(p, q)
     if p.shape != q.shape or not (is_permutation(p) and is_permutation(q)):
         raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
     p, q = p.long(), q.long()  # sums and squares leave the range of smaller integers

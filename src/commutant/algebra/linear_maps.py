@@ -103,6 +103,9 @@ def linear_scan(
         >>> linear_scan(a, b).flatten()
         tensor([1.0000, 1.5000, 1.7500])
     """
+    for name, value in (("A", A), ("b", b), ("h0", h0)):
+        if not isinstance(value, Tensor) and (name != "h0" or value is not None):
+            raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
     if not -b.dim() <= dim < b.dim():
         raise InputError(f"dim={dim} is not an axis of b of shape {tuple(b.shape)}")
     dim %= b.dim()

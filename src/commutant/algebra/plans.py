@@ -142,7 +142,8 @@ def set_sizes(
 ) -> tuple[Tensor, Tensor | None]:
     """Check `index` or `ptr`; return the size of every set and the stable order that sorts the elements by set."""
     if (index is None) == (ptr is None):
-        raise InputError("give either index (the set of each element) or ptr (where each set starts), not both")
+        found = "neither" if index is None else "both"
+        raise InputError(f"give either index (the set of each element) or ptr (where each set starts), got {found}")
     given = index if index is not None else ptr
     assert given is not None
     name = "index" if index is not None else "ptr"

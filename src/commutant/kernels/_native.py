@@ -26,6 +26,7 @@ from .._errors import InputError
 
 _SOURCE = Path(__file__).with_name("recurrences.c")
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
+_FUNCTIONS = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
 _WORTH_A_THREAD = 1 << 14  # numbers below which handing work to another thread costs more than it saves
 
 
@@ -39,16 +40,22 @@ def library() -> Any:
     compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
     if compiler is None or not hasattr(os, "getuid"):
         return None
-    key = hashlib.sha256(_SOURCE.read_bytes() + " ".join((compiler, *_FLAGS)).encode() + _processor()).hexdigest()[:20]
+    try:
+        source = _SOURCE.read_bytes()
+    except OSError:  # an installation without the source
+        return None
+    key = hashlib.sha256(source + os.fsencode(" ".join((compiler, *_FLAGS))) + _processor()).hexdigest()[:20]
     built: bytes | None = None
     for place in (_cache, _scratch):
         try:
             with place() as path, _opened(path) as folder:
-                name = _verified(folder, key)
-                if name is None:
-                    built = built or _compile(compiler)
-                    name = _store(folder, key, built)
-                return _load(folder, path, name)
+                names = _verified(folder, key)
+                for name in names:
+                    with contextlib.suppress(OSError):  # built by a broken compiler, or for another C library
+                        return _load(folder, path, name)
+                built = built or _compile(compiler)
+                if _name(key, built) not in names:
+                    return _load(folder, path, _store(folder, _name(key, built), built))
         except _DoesNotCompile:
             return None
         except OSError:
@@ -73,7 +80,11 @@ def _processor() -> bytes:
 @contextlib.contextmanager
 def _cache() -> Iterator[str]:
     home = os.environ.get("XDG_CACHE_HOME", "")
-    path = os.path.join(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), "commutant")
+    if not os.path.isabs(home):
+        home = os.path.expanduser("~/.cache")
+    if not os.path.isabs(home):  # a user without a home: the folder would appear wherever the process was started
+        raise OSError(f"the cache folder {home} is relative")
+    path = os.path.join(home, "commutant")
     os.makedirs(path, mode=0o700, exist_ok=True)
     yield path
 
@@ -99,13 +110,14 @@ def _own(descriptor: int) -> bool:
     return state.st_uid == os.getuid() and not state.st_mode & 0o022
 
 
-def _verified(folder: int, key: str) -> str | None:
-    """The name of a library of this key whose contents are those that its name says."""
+def _verified(folder: int, key: str) -> list[str]:
+    """The names of the libraries of this key whose contents are those that their names say."""
+    found = []
     for name in sorted(os.listdir(folder)):
         named = re.fullmatch(rf"recurrences-{key}-([0-9a-f]{{64}})\.so", name)
         if named and _digest(folder, name) == named[1]:
-            return name
-    return None
+            found.append(name)
+    return found
 
 
 def _digest(folder: int, name: str) -> str | None:
@@ -120,9 +132,12 @@ def _digest(folder: int, name: str) -> str | None:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def _store(folder: int, key: str, library: bytes) -> str:
-    """Write a library under its hash and return the name; it appears whole, whoever else builds the same."""
-    name = f"recurrences-{key}-{hashlib.sha256(library).hexdigest()}.so"
+def _name(key: str, library: bytes) -> str:
+    return f"recurrences-{key}-{hashlib.sha256(library).hexdigest()}.so"
+
+
+def _store(folder: int, name: str, library: bytes) -> str:
+    """Write a library and return its name; it appears whole, whoever else builds the same."""
     unfinished = f"{name}.{secrets.token_hex(8)}"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
@@ -135,22 +150,41 @@ def _store(folder: int, key: str, library: bytes) -> str:
     return name
 
 
+def _held(folder: int, path: str) -> str:
+    """A path of the folder that was looked at, even if its own path now leads elsewhere."""
+    held = f"/proc/self/fd/{folder}"
+    return held if os.path.isdir(held) else path
+
+
 def _load(folder: int, path: str, name: str) -> ctypes.CDLL:
-    held = f"/proc/self/fd/{folder}"  # the folder that was looked at, even if its path now leads elsewhere
-    return ctypes.CDLL(os.path.join(held if os.path.isdir(held) else path, name))
+    loaded = ctypes.CDLL(os.path.join(_held(folder, path), name))
+    missing = [f for f in _FUNCTIONS if not hasattr(loaded, f)]
+    if missing:
+        raise OSError(f"{name} lacks {', '.join(missing)}")
+    return loaded
 
 
 def _compile(compiler: str) -> bytes:
-    with _scratch() as path:
-        made = os.path.join(path, "recurrences.so")
+    """Compile in a private folder, by its descriptor: the temporary directory may let others rename what is in it."""
+    with _scratch() as path, _opened(path) as folder:
+        made = "recurrences.so"
         for native in (("-march=native",), ("-mcpu=native",), ()):
-            command = [compiler, *native, *_FLAGS, "-o", made, str(_SOURCE), "-lm"]
+            command = [os.path.abspath(shutil.which(compiler) or compiler), *native, *_FLAGS]
+            command += ["-o", made, str(_SOURCE.absolute()), "-lm"]
             try:
-                done = subprocess.run(command, capture_output=True, timeout=120)
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    timeout=120,
+                    stdin=subprocess.DEVNULL,
+                    cwd=_held(folder, path),
+                    env={**os.environ, "TMPDIR": "."},  # so that its intermediate files are private too
+                )
             except (OSError, subprocess.SubprocessError) as error:
                 raise _DoesNotCompile(f"{compiler} cannot be run") from error
             if done.returncode == 0:
-                return Path(made).read_bytes()
+                with open(os.open(made, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+                    return file.read()
     raise _DoesNotCompile(f"{compiler} does not compile {_SOURCE.name}")
 
 

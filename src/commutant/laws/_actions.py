@@ -228,7 +228,8 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
         True
     """
     if not isinstance(action, Action):
-        raise InputError(f"check_action takes (action, x), got {action!r:.60} for an action; make an instance of one")
+        given = f"the class {action.__name__}" if isinstance(action, type) else type(action).__name__
+        raise InputError(f"check_action takes (action, x), got {given} for an action; make an instance of one")
     if trials < 1:
         raise InputError(f"trials must be at least 1, got {trials}")
     action.fit(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -20,6 +21,18 @@ _PAIRS = 4  # trials in which a second input shows how much the output varies
 _SIZES = (1.0, 0.1, 0.3, 3.0)
 _PLAIN = 100.0  # times the tolerance: a break so large needs no second look where none is possible
 _COARSE = 1e-2  # where rounding hides more than this, the result in the lower precision means nothing
+
+
+def _check_sampler(inputs: Any) -> None:
+    try:
+        inspect.signature(inputs).bind(None)
+    except ValueError:  # a built-in function without a signature
+        return
+    except TypeError as error:
+        raise InputError(
+            f"inputs must hold a tensor, or be a function that draws them from a torch.Generator; got a function that "
+            f"does not take one argument ({error})"
+        ) from None
 
 
 @dataclass
@@ -49,6 +62,8 @@ class Evidence:
             )
         generator = torch.Generator().manual_seed(run.seed)
         sampled = callable(inputs) and not any(True for _ in named_tensors(inputs))
+        if sampled:
+            _check_sampler(inputs)
         for trial in range(trials):
             e._try(inputs, sampled, trial, trials, generator)
         e.dtype = lowest_precision(run, e.cases[0][0], e.sides[0])

@@ -131,6 +131,8 @@ def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torc
         >>> draw(torch.Generator().manual_seed(0)).shape[::2]
         torch.Size([2, 4])
     """
+    if not isinstance(spec, str):
+        raise InputError(f"an input is described by text such as '8x100x3', got {type(spec).__name__}")
     kind, _, rest = spec.rpartition(":")
     try:
         ranges = [tuple(int(v) for v in part.split("..")) for part in rest.split("x")]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .._errors import InputError
 from ._check import check
 from ._inputs import Inputs
 from ._laws import Function, Law
@@ -96,4 +97,6 @@ def _state(
 
 def stated_laws(subject: Callable[..., Any] | None = None) -> list[StatedLaw]:
     """The laws stated so far, of one subject or of all; importing a room states its laws."""
+    if subject is not None and not callable(subject):
+        raise InputError(f"laws are stated of classes and functions, got {subject!r}")
     return [law for law in _REGISTRY.values() if subject is None or law.subject is subject]

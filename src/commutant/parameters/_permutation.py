@@ -130,6 +130,11 @@ class Permutation:
     @classmethod
     def random(cls, spec: PermutationSpec, generator: torch.Generator | None = None) -> Permutation:
         """Every table drawn uniformly."""
+        if isinstance(spec, type) or not hasattr(spec, "sizes"):
+            raise InputError(
+                f"spec must be a PermutationSpec, got {type(spec).__name__}; "
+                "PermutationSpec.from_module(model, example) makes one"
+            )
         if generator is not None and not isinstance(generator, torch.Generator):
             raise InputError(f"generator must be a torch.Generator, got {generator!r}")
         tables = {g: torch.rand(spec.shape(g), generator=generator).argsort(-1) for g in spec.sizes}

@@ -24,6 +24,9 @@ class NTKLinear(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise InputError(f"{name} must be a whole number, at least 1, got {size!r}")
         super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:

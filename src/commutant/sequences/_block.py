@@ -105,8 +105,11 @@ class RNNBlock(nn.Module):
             lengths: real steps of each row `(batch,)`, at least one; the rest is padding at the end, and the state
                 returned is that behind the real steps.
         """
-        if x.dim() != 3 or x.shape[1] == 0:
-            raise InputError(f"x must be (batch, time, d_model) with at least one step, got shape {tuple(x.shape)}")
+        if not isinstance(x, Tensor):
+            raise InputError(f"x must be a tensor, got {type(x).__name__}")
+        width = self.in_proj.in_features
+        if x.dim() != 3 or x.shape[1] == 0 or x.shape[2] != width:
+            raise InputError(f"x must be (batch, time, {width}) with at least one step, got shape {tuple(x.shape)}")
         value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
         if lengths is not None and not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
             raise InputError(f"lengths must be 1 to {x.shape[1]}, got {lengths.tolist()}")

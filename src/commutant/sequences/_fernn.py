@@ -179,8 +179,8 @@ class FERNNSeq2Seq(nn.Module):
         """The next `n_future` frames `(batch, n_future, in_channels, *domain)` after x `(batch, time, ...)`."""
         if x.dim() < 3 or x.shape[1] == 0:
             raise InputError(f"a forecast needs frames (batch, time, channels, *domain), got shape {tuple(x.shape)}")
-        if n_future < 0:
-            raise InputError(f"n_future must not be negative, got {n_future}")
+        if not isinstance(n_future, int) or n_future < 0:
+            raise InputError(f"n_future must be a whole number of frames, 0 or more, got {n_future!r}")
         _, h = self.cell.unroll(x, None, lambda h: h[:0])
         frame, frames = x[:, -1], []
         for step in range(n_future):

@@ -175,6 +175,19 @@ def check_flow_equivariance(
         False
     """
 
+    if not callable(module) or not isinstance(flow, Flow) or not isinstance(x, Tensor):
+        given = ", ".join(
+            f"the class {a.__name__}" if isinstance(a, type) else type(a).__name__ for a in (module, flow, x)
+        )
+        raise InputError(f"check_flow_equivariance takes a module, a Flow and a tensor in this order, got {given}")
+    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < torch.inf):
+        raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
+    if flow.domain_dims is not None and x.dim() != 3 + flow.domain_dims:
+        raise InputError(
+            f"x must be (batch, time, channels, *domain) with {flow.domain_dims} axes of the domain, "
+            f"got shape {tuple(x.shape)}"
+        )
+
     def run(x: Tensor) -> Tensor:
         y = module(x)
         return y[0] if isinstance(y, tuple) else y

@@ -180,8 +180,11 @@ class LiftToFlow(_FlowCell):
 
     def __init__(self, cell: Callable[..., Any], flow: Flow) -> None:
         super().__init__()
-        if not callable(cell):
-            raise InputError(f"LiftToFlow lifts a cell (x, h) -> h, got {type(cell).__name__}")
+        if not callable(cell) or isinstance(cell, type):
+            given = f"the class {cell.__name__}; call it" if isinstance(cell, type) else type(cell).__name__
+            raise InputError(f"LiftToFlow lifts a cell (x, h) -> h, got {given}")
+        if not isinstance(flow, Flow):
+            raise InputError(f"flow must be a Flow such as Translation.grid(1), got {flow!r}")
         self.cell, self.flow = cell, flow
 
     def forward(self, x: Tensor, h: Any = None) -> Any:
@@ -231,6 +234,8 @@ class FlowRNN(nn.Module):
         """
         if h_0 is not None and len(h_0) != len(self.cells):
             raise InputError(f"h_0 must hold {len(self.cells)} states, one a cell, got {len(h_0)}")
+        if not isinstance(x, Tensor):
+            raise InputError(f"x must be a tensor, got {type(x).__name__}")
         if x.dim() < 3 or (x.shape[1] == 0 and h_0 is None):
             raise InputError(
                 f"x must be (batch, time, channels, *domain) with at least one step when there is no h_0, got shape "

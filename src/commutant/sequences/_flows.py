@@ -77,7 +77,10 @@ class Flow:
 
 
 def _rows(generators: Tensor | Sequence[Any]) -> Tensor:
-    rows = torch.as_tensor(generators)
+    try:
+        rows = torch.as_tensor(generators)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"generators must be numbers, (generators, d), got {generators!r}") from error
     if rows.dim() != 2 or 0 in rows.shape or (rows.is_floating_point() and not rows.isfinite().all()):
         raise InputError(f"generators must be (generators, d), finite, at least one; got shape {tuple(rows.shape)}")
     if len(rows.unique(dim=0)) != len(rows):
@@ -186,6 +189,8 @@ class Translation(_Resampling):
     @classmethod
     def grid(cls, radius: int, dims: int = 2, **options: Any) -> Translation:
         """All whole velocities of at most `radius` along each axis; radius 0 is the plain convolutional RNN."""
+        if not isinstance(radius, int) or radius < 0:
+            raise InputError(f"radius must be a whole number of pixels, 0 or more, got {radius!r}")
         return cls(list(itertools.product(range(-radius, radius + 1), repeat=dims)), **options)
 
     @classmethod
@@ -265,9 +270,11 @@ class Rotation(_Resampling):
     domain_dims, space_dims = 2, 3
 
     def __init__(self, angles: Sequence[float | int], orientations: int) -> None:
+        if not isinstance(angles, Sequence | Tensor) or any(isinstance(a, str) for a in angles):
+            raise InputError(f"angles must be a list of degrees, got {angles!r}")
         super().__init__([[float(a)] for a in angles])
-        if orientations < 1:
-            raise InputError(f"orientations must be at least 1, got {orientations}")
+        if not isinstance(orientations, int) or orientations < 1:
+            raise InputError(f"orientations must be at least 1, a whole number, got {orientations!r}")
         self.orientations = orientations
         turns = self.generators * orientations / 360
         if (turns - turns.round()).abs().max() > 1e-6:

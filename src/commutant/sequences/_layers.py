@@ -67,8 +67,8 @@ class ParallelRecurrence(nn.Module):
             raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
         if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise InputError(f"device={str(device)!r} was asked for, but torch sees no CUDA device")
-        if a_max is not None and not a_max > 0:
-            raise InputError(f"a_max must be positive or None, got {a_max}")
+        if a_max is not None and not (isinstance(a_max, int | float) and a_max > 0):
+            raise InputError(f"a_max must be positive or None, got {a_max!r}")
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
         self.num_heads, self.a_max, self.solver = num_heads, a_max, solver
@@ -248,7 +248,7 @@ class ParallelRecurrence(nn.Module):
         count, batch = self.num_layers * (2 if self.bidirectional else 1), x.shape[1]
         if h_0 is None:
             return [self.cell.initial(batch, self.hidden_size, x)] * count
-        parts = (h_0,) if isinstance(h_0, Tensor) else tuple(h_0)
+        parts = tuple(h_0) if isinstance(h_0, tuple | list) else (h_0,)
         if not all(isinstance(part, Tensor) for part in parts):
             raise InputError(f"the state must be made of tensors, got {[type(part).__name__ for part in parts]}")
         expected = (count, batch, self.hidden_size) if batched else (count, self.hidden_size)

@@ -56,7 +56,14 @@ def _mask_of(module: nn.Module, name: str) -> Mask | None:
     return next((p for p in module.parametrizations[name] if isinstance(p, Mask)), None)  # type: ignore[union-attr,index]
 
 
+def _check_module(model: object) -> None:
+    if not isinstance(model, nn.Module):
+        given = f"the class {model.__name__}; call it" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"model must be an nn.Module, got {given}")
+
+
 def _matrices(model: nn.Module, which: str) -> list[_Matrix]:
+    _check_module(model)
     if which not in _KINDS:
         raise InputError(f"which must be one of {', '.join(_KINDS)}, got {which!r}")
     every = [_Matrix(module, *found) for module in model.modules() for found in _weights(module, _KINDS[which])]
@@ -220,6 +227,7 @@ def recurrent_sparsity(model: nn.Module, which: str = "both") -> float:
 
 def bake(model: nn.Module) -> nn.Module:
     """Make masks permanent, in place: the weights are plain parameters again, zero where they were masked."""
+    _check_module(model)
     for module in model.modules():
         names = [name for name in getattr(module, "parametrizations", {}) if _mask_of(module, name) is not None]
         if names:  # a copy of a module shares its parametrized class: what is removed here must stay there
@@ -254,6 +262,11 @@ def pruning_curve(
     Returns:
         A row for each amount: `amount`, `sparsity`, `score` and, after retraining, `retrained`.
     """
+    for name, function in (("evaluate", evaluate), ("retrain", retrain)):
+        if not callable(function) and (name == "evaluate" or function is not None):
+            raise InputError(f"{name} must be a function of a model, got {function!r}")
+    if not isinstance(amounts, Sequence) or isinstance(amounts, str):
+        raise InputError(f"amounts must be a list of shares between 0 and 1, got {amounts!r}")
     rows = []
     for amount in amounts:
         pruned = prune_recurrent(copy.deepcopy(model), amount, which, **options)

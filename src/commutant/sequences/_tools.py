@@ -179,6 +179,8 @@ def check_parallel(
         raise InputError(f"check_parallel takes a recurrent module of commutant.sequences, got {type(module).__name__}")
     if not isinstance(x, Tensor) or x.numel() == 0:
         raise InputError("check_parallel needs a tensor with at least one step and one row")
+    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < torch.inf):
+        raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
     solver, counted = module.solver, module.fallbacks
     training = {part: part.training for part in module.modules()}
     module.eval()
@@ -236,6 +238,8 @@ def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0:
         >>> lyapunov_exponent(cell, torch.randn(3, 100, 2)) < 0.5
         True
     """
+    if not isinstance(x, Tensor):
+        raise InputError(f"x must be a tensor, got {type(x).__name__}")
     step, inputs, start = _stepper(module, x, h_0)
     tangent = torch.randn(start.shape, generator=torch.Generator().manual_seed(0)).to(start)
     tangent = tangent / tangent.flatten(1).norm(dim=1).view(-1, *[1] * (tangent.dim() - 1))

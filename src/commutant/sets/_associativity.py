@@ -103,5 +103,8 @@ def aux_loss(model: nn.Module) -> Tensor:
         >>> bool(aux_loss(agg) > 0)
         True
     """
+    if not isinstance(model, nn.Module):
+        given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise InputError(f"model must be an nn.Module, got {given}")
     terms = [term for module in model.modules() if isinstance(term := getattr(module, "aux_term", None), Tensor)]
     return torch.stack(terms).mean() if terms else torch.zeros(())

@@ -83,6 +83,9 @@ class BinaryGRU(Monoid):
                 f"BinaryGRU({self.channels}) combines elements of {self.channels} features, "
                 f"got shapes {tuple(a.shape)} and {tuple(b.shape)}"
             )
+        pairs = zip(reversed(a.shape), reversed(b.shape), strict=False)
+        if a.shape != b.shape and any(m != n and 1 not in (m, n) for m, n in pairs):
+            raise InputError(f"a and b must broadcast, got shapes {tuple(a.shape)} and {tuple(b.shape)}")
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         if _can_fuse(a, b, *weights):
             a, b = torch.broadcast_tensors(a, b)

@@ -14,6 +14,7 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Activation, gaussian_expectation
 from ._criticality import Source, as_activation, check_variances, critical_point
+from ._kernel_maps import is_real
 
 
 def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = True) -> float:
@@ -53,8 +54,8 @@ def optimal_ratio(activation: Source, outputs: int, gamma: float = 0.0) -> float
         >>> round(optimal_ratio("relu", 10), 4), round(optimal_ratio("tanh", 10), 4)
         (0.016, 0.12)
     """
-    if not 1 <= outputs < math.inf:
-        raise InputError(f"a network has at least one output, got {outputs}")
+    if not is_real(outputs) or not 1 <= outputs < math.inf:
+        raise InputError(f"a network has at least one output, got {outputs!r}")
     nu = nonlinearity(activation, gamma)
     return 4 / ((20 + 3 * outputs) * nu) if nu else float("inf")
 
@@ -69,8 +70,8 @@ def skip_for(activation: Source, depth: int, width: int, outputs: int) -> float:
         >>> round(skip_for("tanh", 64, 128, 10), 6) == round((1 - 0.5 / 0.5 * 0.24) ** 0.25, 6)
         True
     """
-    if min(depth, width, outputs) < 1:
-        raise InputError(f"depth, width and outputs are at least 1, got {depth}, {width} and {outputs}")
+    if not all(is_real(n) and n >= 1 for n in (depth, width, outputs)):
+        raise InputError(f"depth, width and outputs are at least 1, got {depth!r}, {width!r} and {outputs!r}")
     act = as_activation(activation)
     cumulants, wanted = _cumulants(act), 4 * width / ((20 + 3 * outputs) * depth)
     # From 1, where nu is zero, down to the first gamma at which nu is what is wanted.
@@ -99,7 +100,9 @@ def four_point_exact(activation: Source, widths: Sequence[int], kernel: float = 
         raise InputError(f"all orders are known for scale-invariant activations alone, got {act.name}")
     if not 0 < kernel < math.inf:
         raise InputError(f"the kernel must be finite and positive, got {kernel}")
-    if any(not 1 <= n < math.inf for n in widths):
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise InputError(f"widths must be a list of numbers, got {widths!r}")
+    if any(not is_real(n) or not 1 <= n < math.inf for n in widths):
         raise InputError(f"widths must be at least 1, got {list(widths)}")
     nu = nonlinearity(act)
     growth = torch.log1p(nu / torch.tensor([float(n) for n in widths], dtype=torch.float64)).cumsum(0)

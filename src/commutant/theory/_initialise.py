@@ -174,6 +174,9 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
         >>> activations_before(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Dropout(), nn.Linear(3, 1)))
         {'0': None, '3': Activation('tanh')}
     """
+    if not isinstance(module, nn.Module):
+        given = f"the class {module.__name__}; call it" if isinstance(module, type) else type(module).__name__
+        raise InputError(f"model is an nn.Module, got {given}")
     try:
         graph = Tracer().trace(module)
     except Exception as error:

@@ -316,6 +316,8 @@ class Chain:
         return all(layer.homogeneous for layer in self.maps)
 
     def __call__(self, state: KernelState) -> KernelState:
+        if not isinstance(state, KernelState):
+            raise InputError(f"a Chain maps a KernelState, as KernelState.of_inputs(x, x), got {type(state).__name__}")
         for layer in self.maps:
             state = layer(state)
         return state

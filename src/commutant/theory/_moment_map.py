@@ -15,6 +15,7 @@ from .._errors import InputError
 from ..algebra import Activation
 from ..algebra.arithmetic import clip
 from ._criticality import Source, as_activation
+from ._kernel_maps import is_real
 
 ALPHA = 1.6732632423543772848170429916717
 SCALE = 1.0507009873554804934193349852946
@@ -58,6 +59,9 @@ def moment_map(
         >>> [round(float(m), 12) for m in moment_map(0.0, 1.0)]
         [0.0, 1.0]
     """
+    for name, given in (("mean", mean), ("variance", variance), ("omega", omega), ("tau", tau)):
+        if not isinstance(given, Tensor) and not is_real(given):
+            raise InputError(f"{name} must be a number or a tensor, got {given!r}")
     mu, nu, w, t = (torch.as_tensor(x, dtype=torch.float64) for x in (mean, variance, omega, tau))
     for name, value in (("mean", mu), ("variance", nu), ("omega", w), ("tau", t)):
         if not bool(torch.isfinite(value).all()):

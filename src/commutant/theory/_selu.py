@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra.arithmetic import clip
 from ._criticality import Source, as_activation
+from ._kernel_maps import is_real, is_whole
 from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments, selu_parts
 
 
@@ -32,6 +33,9 @@ def selu_parameters(
         >>> [round(p, 8) for p in selu_parameters(0.0, 2.0)]
         [1.97125575, 1.06070908]
     """
+    for name, value in (("mean", mean), ("variance", variance), ("omega", omega), ("tau", tau)):
+        if not is_real(value):
+            raise InputError(f"{name} must be a number, got {value!r}")
     if not (variance > 0 and tau > 0 and math.isfinite(mean)):
         raise InputError(
             f"a fixed point has a finite mean and a positive variance, got mean {mean}, variance {variance}"
@@ -127,8 +131,8 @@ class AlphaDropout(nn.Module):
 
     def __init__(self, p: float = 0.1, activation: SELU | nn.SELU | None = None, *, featurewise: bool = False) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise InputError(f"p is a probability, got {p}")
+        if not is_real(p) or not 0 <= p <= 1:
+            raise InputError(f"p is a probability, got {p!r}")
         act = SELU() if activation is None or isinstance(activation, nn.SELU) else activation
         if not isinstance(act, SELU):
             raise InputError(f"alpha dropout goes with a SELU, got {type(act).__name__}")
@@ -168,6 +172,8 @@ def lecun_normal_(tensor: Tensor, *, generator: torch.Generator | None = None) -
     Raises:
         InputError: for a tensor of less than two axes, or without elements.
     """
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"a weight is a tensor, got {type(tensor).__name__}; pass layer.weight of each layer")
     if tensor.ndim < 2:
         raise InputError(f"fan-in needs a weight of at least two axes, got shape {tuple(tensor.shape)}")
     if not tensor.numel():
@@ -259,8 +265,8 @@ def gamma_for_growth(depth: int, growth: float = math.e, *, activation: Source =
         >>> gamma_for_growth(8), round(gamma_for_growth(200), 4)
         (0.0, 0.9643)
     """
-    if depth < 1 or not growth > 1:
-        raise InputError(f"depth is at least 1 and growth above 1, got {depth} and {growth}")
+    if not (is_whole(depth) and is_real(growth) and depth >= 1 and growth > 1):
+        raise InputError(f"depth is a whole number, at least 1, and growth above 1, got {depth!r} and {growth!r}")
     excess = float(as_activation(activation).chi(1.0).perpendicular) - 1
     free = (growth ** (1 / depth) - 1) / excess if excess > 0 else 1.0
     return math.sqrt(1 - min(1.0, free))
