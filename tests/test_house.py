@@ -23,6 +23,21 @@ def test_importing_commutant_loads_nothing_heavier_than_torch():
     assert not loaded & {"torch_geometric", "lightning_fabric", "sklearn", "scipy", "matplotlib", "pandas", "typer"}
 
 
+def test_rooms_load_when_they_are_asked_for():
+    code = """
+import sys, commutant
+assert "torch" not in sys.modules and set({rooms}) <= set(dir(commutant))
+assert all(f"    {{room}} " in commutant.__doc__ for room in {rooms}), commutant.__doc__
+assert commutant.sets.LCMAggregation(4, 4) is not None and commutant.sets is sys.modules["commutant.sets"]
+try:
+    commutant.sest
+except AttributeError as error:
+    assert "sets" in str(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code.format(rooms=house.rooms())], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_core_rooms_need_no_extra():
     code = """
 import sys

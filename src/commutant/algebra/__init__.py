@@ -1,4 +1,4 @@
-"""Maths on plain tensors: monoids, their reductions and scans; permutations and assignment; frames of clouds."""
+"""Maths on plain tensors: monoids with reductions and scans, permutations, assignment, frames."""
 
 from ._activation import Activation as Activation
 from ._activation import Susceptibilities as Susceptibilities

@@ -1,4 +1,4 @@
-"""The command line: laws of your own model, weights of your own networks, claims of papers."""
+"""Command line: laws of your own model, weights of your own networks, claims of papers."""
 
 from __future__ import annotations
 

@@ -48,6 +48,24 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"commutant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None:
+    pass
+
+
 Targets = Annotated[list[str] | None, typer.Argument(metavar="[PAPER[/CLAIM]]...", help="all papers by default")]
 Runs = Annotated[Path, typer.Option(help="folder of all runs")]
 Scale = Annotated[str, typer.Option(help="small (minutes on two cores) or full (the paper's own setting)")]

@@ -1,4 +1,4 @@
-"""Data: generators, data that installed packages bundle, and loaders of public data sets."""
+"""Generators, data that installed packages bundle, and loaders of public data sets."""
 
 from ._expressivity import hard_graphs as hard_graphs
 from ._expressivity import hard_graphs_unavailable as hard_graphs_unavailable

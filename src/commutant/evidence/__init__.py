@@ -1,4 +1,4 @@
-"""Evidence: claims of papers, runs on disk, and verdicts computed from them."""
+"""Claims of papers, runs on disk, and verdicts computed from them."""
 
 from ._claim import Claim as Claim
 from ._claim import Experiment as Experiment

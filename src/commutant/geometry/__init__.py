@@ -1,4 +1,4 @@
-"""Networks made invariant or equivariant under motions of space and relabelling of graphs."""
+"""Networks made invariant or equivariant under motions of space and relabeling of graphs."""
 
 from ._equivariance_report import Change as Change
 from ._equivariance_report import EquivarianceReport as EquivarianceReport

@@ -1,4 +1,4 @@
-"""Kernels of the recurrences, in Triton and in C, as custom operators; each has a twin in PyTorch's own operators."""
+"""Kernels of recurrences in Triton and C, as custom operators with a PyTorch twin each."""
 
 from ._dispatch import Fused as Fused
 from ._dispatch import fused_method as fused_method

@@ -1,4 +1,4 @@
-"""Laws: what symmetry a function has, stated as identities, checked with counter-examples."""
+"""Symmetries of functions, stated as identities and checked with counter-examples."""
 
 from ._actions import Action as Action
 from ._actions import ProductAction as ProductAction

@@ -1,4 +1,4 @@
-"""The papers: for each its claims, how they are measured at each scale, and its figures."""
+"""Papers: their claims, how each claim is measured at each scale, and its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's parameters as data: their permutation symmetries, derived from any module."""
+"""Parameters of a network as data: their permutation symmetries, derived from any module."""
 
 from ._action import WeightPermutation as WeightPermutation
 from ._checkpoint import Checkpoint as Checkpoint

@@ -1,4 +1,4 @@
-"""Networks that learn permutations exactly, with the law of their outputs, and programs made of such maps."""
+"""Networks that learn permutations exactly, and programs made of such maps."""
 
 from ._ensemble import NTKLinear as NTKLinear
 from ._ensemble import ReLUEnsemble as ReLUEnsemble

@@ -1,3 +1,3 @@
-"""The report: runs on disk become a static site that needs no network and no JavaScript."""
+"""Static site made from runs on disk; it needs no network and no JavaScript."""
 
 from ._build import build as build

@@ -1,4 +1,4 @@
-"""Sequences: nonlinear recurrences that train in parallel over time, and are never silently wrong."""
+"""Nonlinear recurrences that train in parallel over time and are never silently wrong."""
 
 from ._block import RNNBlock as RNNBlock
 from ._cell import JacobianStructure as JacobianStructure

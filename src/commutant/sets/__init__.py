@@ -1,4 +1,4 @@
-"""Sets: aggregations that are right for every set, whatever else is in the batch."""
+"""Aggregations that are right for every set, whatever else is in the batch."""
 
 from ._aggregation import GRUFoldAggregation as GRUFoldAggregation
 from ._aggregation import LCMAggregation as LCMAggregation

@@ -1,4 +1,4 @@
-"""Theory that one can use: criticality, kernels of wide networks, self-normalisation, and a doctor for networks."""
+"""Criticality, kernels of wide networks, self-normalization, and diagnosis of networks."""
 
 from ._autoscale import Scaled as Scaled
 from ._autoscale import autoscale_ as autoscale_

@@ -1,4 +1,4 @@
-"""Training: one loop, resumable to the last bit, on any device that Lightning Fabric drives."""
+"""One training loop, resumable to the last bit, on any device that Lightning Fabric drives."""
 
 from ._checkpoint import Checkpoints as Checkpoints
 from ._loop import Fit as Fit

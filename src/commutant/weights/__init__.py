@@ -1,4 +1,4 @@
-"""Networks as points in weight space: matched by their symmetries, interpolated, merged and shrunk."""
+"""Networks as points in weight space: matched by their symmetries, interpolated, merged, shrunk."""
 
 from ._activations import activation_matching as activation_matching
 from ._alignment import Alignment as Alignment
