@@ -1,6 +1,10 @@
-"""Checks of arguments that all rooms share: each refuses a wrong value in one sentence."""
+"""Checks of arguments that all rooms share."""
 
 from __future__ import annotations
+
+from numbers import Integral, Real
+
+from torch import Tensor
 
 from ._errors import InputError
 
@@ -9,3 +13,14 @@ def check_size(name: str, given: object) -> None:
     """Refuse what is no positive integer."""
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise InputError(f"{name} must be at least 1, an integer, got {given!r}")
+
+
+def is_real(value: object) -> bool:
+    """Return whether a value is one real number."""
+    scalar = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
+    return scalar or (isinstance(value, Real) and not isinstance(value, bool))
+
+
+def is_whole(value: object) -> bool:
+    """Return whether a value is a whole number of Python or NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

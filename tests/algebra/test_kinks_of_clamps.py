@@ -6,9 +6,9 @@ import torch
 from commutant.algebra import gaussian_expectation, gaussian_pair_expectation
 from commutant.algebra.arithmetic import clip
 from commutant.geometry._structured_predictors import _unit
-from commutant.sequences import ParaFERNN, ParaGRU, Translation
+from commutant.sequences import ParaFERNN, ParaGRU, TranslationFlow
 from commutant.theory import SELU
-from commutant.theory._moment_map import selu_parts
+from commutant.theory.normalization._moment_map import selu_parts
 
 
 class _Clamp(torch.autograd.Function):
@@ -58,7 +58,7 @@ def test_clip():
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_weights_at_their_bound_train_back_inside(sign, torch_clamp):
-    for make in (lambda: ParaFERNN(1, 2, Translation.closed(3, 3), a_max=0.5), lambda: ParaGRU(1, 2, a_max=0.5)):
+    for make in (lambda: ParaFERNN(1, 2, TranslationFlow.closed(3, 3), a_max=0.5), lambda: ParaGRU(1, 2, a_max=0.5)):
         net = make()
         weight = net.weight_hh if hasattr(net, "weight_hh") else net.weight_hh_l0
         x = torch.randn(2, 6, 1, 3, 3) if hasattr(net, "weight_hh") else torch.randn(6, 2, 1)
@@ -78,7 +78,7 @@ def test_weights_at_their_bound_train_back_inside(sign, torch_clamp):
 
 def test_weights_start_within_their_bound():
     for _ in range(20):
-        assert ParaFERNN(1, 8, Translation.grid(1), a_max=0.2).weight_hh.abs().max() <= 0.2
+        assert ParaFERNN(1, 8, TranslationFlow.grid(1), a_max=0.2).weight_hh.abs().max() <= 0.2
 
 
 def test_selu_at_zero(torch_clamp):

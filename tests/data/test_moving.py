@@ -7,7 +7,7 @@ import torch
 
 from commutant import InputError
 from commutant.data import Glyphs, digit_glyphs, flowing_glyphs, mnist_glyphs
-from commutant.sequences import Translation, flow_transform
+from commutant.sequences import TranslationFlow, flow_transform
 
 pytest.importorskip("sklearn")
 
@@ -19,7 +19,7 @@ def draw(**options):
 def test_frames_are_moved_by_the_flow_of_their_velocity():
     rest, moving = draw(velocity=torch.tensor([0, 0])), draw(velocity=torch.tensor([2, -1]))
     assert torch.equal(rest, rest[:, :1].expand_as(rest))
-    assert torch.equal(moving, flow_transform(rest, Translation.grid(0), [2, -1]))
+    assert torch.equal(moving, flow_transform(rest, TranslationFlow.grid(0), [2, -1]))
 
 
 def test_values_speeds_and_parts():

@@ -63,7 +63,7 @@ def agree(rank, size, store, out):
     for name, module in modules().items():
         for split in SPLITS[size]:
             begin, end = sum(split[:rank]), sum(split[: rank + 1])
-            mine = run(module.double(), x[:, begin:end], weights[:, begin:end], group=group)
+            mine = run(module.double(), x[:, begin:end], weights[:, begin:end], process_group=group)
             for gradient in mine[2:]:
                 dist.all_reduce(gradient, group=group)
             found[name, split] = (mine, module.info[-1].iterations, module.info[-1].converged)
@@ -85,7 +85,7 @@ def overflow(rank, size, store, out):
     group, (step, x, weights) = start(rank, size, store), expanding()
     mine = slice(45 * rank, 45 * (rank + 1))
     x = x[:, mine].clone().requires_grad_()
-    states, _ = solve_recurrence(step, x, torch.zeros(1, 3), structure="diagonal", group=group)
+    states, _ = solve_recurrence(step, x, torch.zeros(1, 3), structure="diagonal", process_group=group)
     (states * weights[:, mine]).sum().backward()
     torch.save((states.detach(), x.grad), f"{out}.{rank}")
     dist.destroy_process_group()
@@ -100,7 +100,7 @@ def with_ddp(rank, size, store, out):
     module = modules()["gru"].double()
     ddp = DistributedDataParallel(module)
     times = (slice(0, 40), slice(40, 90))[part]
-    (ddp(x[row : row + 1, times], group=group)[0] * weights[row : row + 1, times]).sum().backward()
+    (ddp(x[row : row + 1, times], process_group=group)[0] * weights[row : row + 1, times]).sum().backward()
     torch.save([p.grad * size for p in module.parameters()], f"{out}.{rank}")  # DDP averages
     dist.destroy_process_group()
 
@@ -113,7 +113,7 @@ def lose(rank, size, store, out, phase):
     if rank == 1 and phase == "forward":
         os._exit(3)
     try:
-        y = module(x, group=group)[0]
+        y = module(x, process_group=group)[0]
         if rank == 1:
             os._exit(3)
         y.sum().backward()
@@ -132,13 +132,17 @@ def errors(rank, size, store, out):
     torch.manual_seed(0)  # that Newton fails on this input must not be left to chance
     x = torch.randn(2, 10, 3)
     calls = {
-        "bidirectional": lambda: ParaGRU(3, 4, bidirectional=True)(x, group=group),
-        "sru": lambda: SRU(3, 4)(x, group=group),
-        "not a group": lambda: ParaGRU(3, 4)(x, group="world"),
-        "loop": lambda: ParaGRU(3, 4, solver="loop")(x, group=group),
-        "batches": lambda: ParaGRU(3, 4, batch_first=True)(x[: rank + 1], group=group),
+        "bidirectional": lambda: ParaGRU(3, 4, bidirectional=True)(x, process_group=group),
+        "sru": lambda: SRU(3, 4)(x, process_group=group),
+        "not a group": lambda: ParaGRU(3, 4)(x, process_group="world"),
+        "loop": lambda: ParaGRU(3, 4, solver="loop")(x, process_group=group),
+        "batches": lambda: ParaGRU(3, 4, batch_first=True)(x[: rank + 1], process_group=group),
         "structure": lambda: solve_recurrence(
-            lambda h, x: torch.tanh(h + x + rank * h.flip(-1)), x, torch.zeros(2, 3), structure="diagonal", group=group
+            lambda h, x: torch.tanh(h + x + rank * h.flip(-1)),
+            x,
+            torch.zeros(2, 3),
+            structure="diagonal",
+            process_group=group,
         ),
         "newton": lambda: solve_recurrence(
             lambda h, x: torch.tanh((1 + 5 * rank) * h + x),
@@ -146,19 +150,19 @@ def errors(rank, size, store, out):
             torch.zeros(2, 3),
             method="newton",
             on_fail="raise",
-            group=group,
+            process_group=group,
         ),
         "step": lambda: solve_recurrence(
             lambda h, x: torch.tanh(h + x) if rank == 0 else 1 / 0,
             x,
             torch.zeros(2, 3),
             structure="diagonal",
-            group=group,
+            process_group=group,
         ),
         "second": lambda: torch.autograd.grad(
-            solve_recurrence(lambda h, x: torch.tanh(h + x), x.requires_grad_(), torch.zeros(2, 3), group=group)[
-                0
-            ].sum(),
+            solve_recurrence(
+                lambda h, x: torch.tanh(h + x), x.requires_grad_(), torch.zeros(2, 3), process_group=group
+            )[0].sum(),
             x,
             create_graph=True,
         ),
@@ -171,10 +175,10 @@ def errors(rank, size, store, out):
     # one rank alone wants gradients, and nobody has rows: no hang, no error
     h_0 = torch.zeros(1, 2, 4, requires_grad=rank == 0)
     layer = ParaGRU(3, 4, batch_first=True).requires_grad_(False)
-    layer(x, h_0, group=group)[0].sum().backward()
+    layer(x, h_0, process_group=group)[0].sum().backward()
     said["gradient"] = rank > 0 or bool(h_0.grad.abs().sum() > 0)
-    layer.requires_grad_()(x[:0], group=group)[0].sum().backward()
-    solve_recurrence(lambda h, x: torch.tanh(h + x), x[:0].detach().requires_grad_(), x[:0, 0], group=group)[
+    layer.requires_grad_()(x[:0], process_group=group)[0].sum().backward()
+    solve_recurrence(lambda h, x: torch.tanh(h + x), x[:0].detach().requires_grad_(), x[:0, 0], process_group=group)[
         0
     ].sum().backward()
     torch.save(said, f"{out}.{rank}")

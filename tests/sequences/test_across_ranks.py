@@ -104,4 +104,4 @@ def test_errors_across_ranks(tmp_path):
 
 def test_without_a_process_group():
     with pytest.raises(InputError, match="torchrun"):
-        ParaGRU(3, 4)(torch.randn(5, 2, 3), group=object())
+        ParaGRU(3, 4)(torch.randn(5, 2, 3), process_group=object())

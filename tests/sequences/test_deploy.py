@@ -25,7 +25,7 @@ from commutant.sequences import (
     ParaGRU,
     ParaLSTM,
     RNNBlock,
-    Translation,
+    TranslationFlow,
     parallel_rnn,
     to_sparse,
 )
@@ -52,8 +52,8 @@ LAYERS = {
     "parallel_rnn": (lambda: parallel_rnn(nn.GRUCell(3, 4)), sequence(2, 3, axis=1)),
     "to_sparse": (lambda: to_sparse(nn.GRU(3, 4)), sequence(2, 3, axis=0)),
     "GraphRNN": (lambda: GraphRNN((torch.tensor([[0, 1], [2, 2]]), 3), 3), sequence(2, 3, axis=1)),
-    "FERNN": (lambda: FERNN(1, 2, Translation.grid(1, dims=1)), sequence(2, 1, 5, axis=1)),
-    "ParaFERNN": (lambda: ParaFERNN(1, 2, Translation.grid(1, dims=1)), sequence(2, 1, 5, axis=1)),
+    "FERNN": (lambda: FERNN(1, 2, TranslationFlow.grid(1, dims=1)), sequence(2, 1, 5, axis=1)),
+    "ParaFERNN": (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1, dims=1)), sequence(2, 1, 5, axis=1)),
     "FrameAverage": (lambda: FrameAverage(Points(), "SO(3)"), sequence(3, axis=0)),
 }
 

@@ -16,9 +16,9 @@ from commutant.sequences import (
     GroupConvolution,
     LiftToFlow,
     ParaFERNN,
-    Rotation,
+    RotationFlow,
     SliceAction,
-    Translation,
+    TranslationFlow,
     check_flow_equivariance,
     flow_transform,
 )
@@ -52,20 +52,20 @@ def slow_fernn(cell, x):
 def test_translation_is_roll(size):
     x = torch.randn(2, 3, *size)
     for nu in ([0, 0], [1, 0], [0, -2], [2, 3]):
-        assert torch.equal(Translation.grid(1).transform(x, nu, 2), x.roll([2 * v for v in nu], (-2, -1)))
+        assert torch.equal(TranslationFlow.grid(1).transform(x, nu, 2), x.roll([2 * v for v in nu], (-2, -1)))
 
 
 def test_translation_in_one_and_three_dimensions_and_into_the_dark():
     ring = torch.arange(5.0)
-    assert Translation.grid(1, dims=1).transform(ring, [1], 2).tolist() == [3, 4, 0, 1, 2]
+    assert TranslationFlow.grid(1, dims=1).transform(ring, [1], 2).tolist() == [3, 4, 0, 1, 2]
     box = torch.randn(2, 3, 4)
-    assert torch.equal(Translation.grid(1, dims=3).transform(box, [1, -1, 2], 1), box.roll((1, -1, 2), (0, 1, 2)))
-    assert Translation([[1]], boundary="zero").transform(ring, [1], 2).tolist() == [0, 0, 0, 1, 2]
-    assert Translation([[1]], boundary="zero").transform(ring, [9], 1).tolist() == [0] * 5
+    assert torch.equal(TranslationFlow.grid(1, dims=3).transform(box, [1, -1, 2], 1), box.roll((1, -1, 2), (0, 1, 2)))
+    assert TranslationFlow([[1]], boundary="zero").transform(ring, [1], 2).tolist() == [0, 0, 0, 1, 2]
+    assert TranslationFlow([[1]], boundary="zero").transform(ring, [9], 1).tolist() == [0] * 5
 
 
 def test_zero_boundary_in_a_cell_is_a_zero_padded_convolution():
-    cell = FERNNCell(1, 2, Translation([[0, 1]], boundary="zero"), bias=False)
+    cell = FERNNCell(1, 2, TranslationFlow([[0, 1]], boundary="zero"), bias=False)
     x, h = torch.randn(2, 1, 5, 6), torch.randn(2, 1, 2, 5, 6)
     moved = F.pad(h[:, 0], (1, 0))[..., :-1]
     conv = F.conv2d(moved, cell.state.weight, padding=1) + F.conv2d(x, cell.input.weight, padding=1)
@@ -75,7 +75,7 @@ def test_zero_boundary_in_a_cell_is_a_zero_padded_convolution():
 @pytest.mark.parametrize("size", [(5, 5), (4, 4)])
 def test_right_angles_are_rot90(size):
     x = torch.randn(2, 3, *size)
-    flow = Rotation([0, 90], 4)
+    flow = RotationFlow([0, 90], 4)
     for quarter in range(5):
         assert torch.equal(flow.transform(x, [90], quarter), torch.rot90(x, quarter, (-2, -1)))
     field = torch.randn(2, 3, 4, *size)
@@ -86,7 +86,7 @@ def test_right_angles_are_rot90(size):
 def test_repeated_bilinear_rotation_loses_detail():
     """Law 9: a full turn in 36 steps leaves little of a fine texture; nobody may call it exact."""
     x = torch.randn(1, 1, 17, 17)
-    y, flow = x, Rotation([10], 36)
+    y, flow = x, RotationFlow([10], 36)
     for _ in range(36):
         y = flow.transform(y, [10], 1)
     centre = (..., slice(4, 13), slice(4, 13))
@@ -97,23 +97,23 @@ def test_repeated_bilinear_rotation_loses_detail():
 
 
 def test_fourier_shifts_are_exact_on_odd_tori(double):
-    flow = Translation([[0.5, 0.3]], interpolation="fourier")
+    flow = TranslationFlow([[0.5, 0.3]], interpolation="fourier")
     x = torch.randn(2, 7, 9)
     torch.testing.assert_close(flow.transform(flow.transform(x, [0.5, 0.3], 1), [-0.5, -0.3], 1), x, atol=1e-12, rtol=0)
     torch.testing.assert_close(flow.transform(x, [2.0, -1.0], 1), x.roll((2, -1), (-2, -1)), atol=1e-12, rtol=0)
     assert FERNN(1, 2, flow)(torch.randn(1, 3, 1, 7, 9))[0].shape == (1, 3, 2, 7, 9)
 
 
-@pytest.mark.parametrize("flow", [Translation.closed(3, 4), Rotation([0, 90, 180, 270], 4)])
+@pytest.mark.parametrize("flow", [TranslationFlow.closed(3, 4), RotationFlow([0, 90, 180, 270], 4)])
 def test_actions_obey_the_axioms(flow, double):
-    sizes = (3, 4) if isinstance(flow, Translation) else (5, 5)
+    sizes = (3, 4) if isinstance(flow, TranslationFlow) else (5, 5)
     assert check_action(FlowAction(flow), torch.randn(2, 3, 1, *sizes)) == 0
-    space = sizes if isinstance(flow, Translation) else (4, *sizes)
+    space = sizes if isinstance(flow, TranslationFlow) else (4, *sizes)
     assert check_action(SliceAction(flow), torch.randn(2, 3, len(flow), 1, *space)) == 0
 
 
 def test_it_is_the_slow_loop_forward_and_backward(double):
-    cell = FERNNCell(1, 3, Translation.grid(1))
+    cell = FERNNCell(1, 3, TranslationFlow.grid(1))
     x = torch.randn(2, 4, 1, 6, 7)
     leaf, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     fast, slow = FlowRNN([cell], pool=None)(leaf)[0][:, -1], slow_fernn(cell, other)
@@ -128,7 +128,7 @@ def test_it_is_the_slow_loop_forward_and_backward(double):
 
 def test_hidden_law_exactly(double):
     """Law 1: h'_t(nu, x) = h_t(nu - nu_hat, x - t nu_hat), with no error at all."""
-    flow = Translation.closed(6, 6)
+    flow = TranslationFlow.closed(6, 6)
     x = torch.randn(1, 5, 1, 6, 6)
     for pool in (None, "max", "mean", "sum"):
         report = check_flow_equivariance(FERNN(1, 3, flow, num_layers=2, pool=pool), flow, x, tolerance=1e-13)
@@ -139,7 +139,9 @@ def test_hidden_law_exactly(double):
 
 def test_without_velocities_it_fails_from_the_second_step_on(double):
     x = torch.randn(1, 5, 1, 6, 6)
-    report = check_flow_equivariance(FERNN(1, 3, Translation.grid(0), activation="tanh"), Translation.grid(1), x)
+    report = check_flow_equivariance(
+        FERNN(1, 3, TranslationFlow.grid(0), activation="tanh"), TranslationFlow.grid(1), x
+    )
     moving = report.generators.abs().sum(1) > 0
     assert report.errors[:, 0].max() == 0
     assert (report.errors[moving, 1:] > 1e-2).all()
@@ -149,7 +151,7 @@ def test_without_velocities_it_fails_from_the_second_step_on(double):
 
 def test_a_part_of_v_matches_where_it_can_and_not_elsewhere(double):
     """Law 4: slices whose source is in V are exact; the others, and what pools them, are not."""
-    flow = Translation.grid(1)
+    flow = TranslationFlow.grid(1)
     x = torch.randn(1, 5, 1, 6, 6)
     report = check_flow_equivariance(FERNN(1, 3, flow, pool=None), flow, x)
     assert float(report.errors.max()) == 0
@@ -161,7 +163,7 @@ def test_a_part_of_v_matches_where_it_can_and_not_elsewhere(double):
 
 @pytest.mark.parametrize("steps", [4, 1])
 def test_the_aligned_decoder_is_exact_and_the_lagged_one_is_not(double, steps):
-    flow = Translation.closed(6, 6)
+    flow = TranslationFlow.closed(6, 6)
     x = torch.randn(1, 4, 1, 6, 6)
     for decode, holds in (("aligned", True), ("lagged", False)):
         net = FERNNSeq2Seq(1, 3, flow, decode=decode, decoder_layers=2)
@@ -172,29 +174,29 @@ def test_the_aligned_decoder_is_exact_and_the_lagged_one_is_not(double, steps):
 
 
 def test_one_velocity_is_the_plain_network_and_parameters_do_not_depend_on_v():
-    plain = FERNNCell(1, 3, Translation.grid(0))
+    plain = FERNNCell(1, 3, TranslationFlow.grid(0))
     x, h = torch.randn(2, 1, 6, 6), torch.randn(2, 1, 3, 6, 6)
     conv = plain.state(F.pad(h[:, 0], [1] * 4, mode="circular")) + plain.input(F.pad(x, [1] * 4, mode="circular"))
     assert torch.equal(plain(x, h)[:, 0], conv.relu())
-    wide = FERNNCell(1, 3, Translation.grid(2))
+    wide = FERNNCell(1, 3, TranslationFlow.grid(2))
     wide.load_state_dict(plain.state_dict())
     rest = wide.flow.index_of(torch.tensor([0, 0])).item()
     lifted = h.expand(-1, 25, -1, -1, -1)
     torch.testing.assert_close(wide(x, lifted)[:, rest], plain(x, h)[:, 0], atol=1e-6, rtol=0)
-    count = sum(p.numel() for p in FERNNSeq2Seq(1, 128, Translation.grid(2), bias=False).parameters())
+    count = sum(p.numel() for p in FERNNSeq2Seq(1, 128, TranslationFlow.grid(2), bias=False).parameters())
     assert count == 739_584  # the paper's network
 
 
 def test_rest_and_composition():
     x = torch.randn(2, 4, 1, 5, 5)
-    flow = Translation.grid(1)
+    flow = TranslationFlow.grid(1)
     assert torch.equal(flow_transform(x, flow, [0, 0]), x)
     twice = flow_transform(flow_transform(x, flow, [1, 0]), flow, [0, -1])
     assert torch.equal(twice, flow_transform(x, flow, [1, -1]))
 
 
 def test_pooling_velocities_and_space_is_invariant(double):
-    flow = Translation.closed(5, 5)
+    flow = TranslationFlow.closed(5, 5)
     net, x = FERNN(1, 3, flow), torch.randn(1, 4, 1, 5, 5)
     invariant = lambda x: net(x)[0].amax((-2, -1))  # noqa: E731
     for nu in ([1, 0], [2, -1]):
@@ -202,25 +204,25 @@ def test_pooling_velocities_and_space_is_invariant(double):
 
 
 def test_first_state_is_the_same_in_every_slice():
-    h = FERNN(1, 2, Translation.grid(1), pool=None)(torch.randn(2, 1, 1, 5, 5))[0]
+    h = FERNN(1, 2, TranslationFlow.grid(1), pool=None)(torch.randn(2, 1, 1, 5, 5))[0]
     assert torch.equal(h, h[:, :, :1].expand_as(h))
 
 
 def test_c4_is_exact_and_finer_rotations_are_not(double):
     x = torch.randn(1, 4, 1, 6, 6)
-    quarter = Rotation([0, 90, 180, 270], 4)
+    quarter = RotationFlow([0, 90, 180, 270], 4)
     for pool in (None, "max"):
         report = check_flow_equivariance(FERNN(1, 2, quarter, num_layers=2, pool=pool), quarter, x, tolerance=1e-12)
         assert report.holds, str(report)
     net = FERNNSeq2Seq(1, 2, quarter, decoder_layers=1)
     assert check_flow_equivariance(lambda x: net(x, 3), quarter, x, start=4, tolerance=1e-12).holds
-    fine = Rotation([0, 30, -30], 12)
+    fine = RotationFlow([0, 30, -30], 12)
     assert not check_flow_equivariance(FERNN(1, 2, fine, pool=None), fine, x).holds
 
 
 def test_group_convolution_commutes_with_turns(double):
     lift, deep = GroupConvolution(2, 3, 3, 4, True, lifting=True), GroupConvolution(3, 2, 3, 4, True, lifting=False)
-    flow, x = Rotation([90], 4), torch.randn(2, 2, 7, 7)
+    flow, x = RotationFlow([90], 4), torch.randn(2, 2, 7, 7)
     expected = flow.transform(deep(lift(x)), [90], 1, lifted=True)
     torch.testing.assert_close(deep(lift(flow.transform(x, [90], 1))), expected, atol=1e-12, rtol=0)
 
@@ -246,7 +248,7 @@ def test_flows_that_do_not_commute_break_the_law(double):
 
 
 def test_any_cell_can_be_lifted(double):
-    flow = Translation.closed(5, 5)
+    flow = TranslationFlow.closed(5, 5)
     own = FERNNCell(1, 3, flow)
 
     def cell(x, h):
@@ -271,7 +273,7 @@ def test_any_cell_can_be_lifted(double):
 
 
 def test_velocities_that_mix_see_their_neighbours_only(double):
-    flow = Translation.grid(2)
+    flow = TranslationFlow.grid(2)
     cell = FERNNCell(1, 2, flow, v_mixing=1)
     h = torch.zeros(1, 25, 2, 7, 7, requires_grad=True)
     centre = flow.index_of(torch.tensor([0, 0])).item()
@@ -281,7 +283,7 @@ def test_velocities_that_mix_see_their_neighbours_only(double):
 
 
 def test_states_are_carried_and_sequences_may_be_empty():
-    net = FERNN(1, 3, Translation.grid(1), num_layers=2)
+    net = FERNN(1, 3, TranslationFlow.grid(1), num_layers=2)
     x = torch.randn(2, 6, 1, 5, 5)
     whole, last = net(x)
     _, middle = net(x[:, :4])
@@ -294,7 +296,7 @@ def test_states_are_carried_and_sequences_may_be_empty():
 
 
 def test_the_time_parallel_recurrence_is_its_loop(double):
-    flow = Translation.grid(1)
+    flow = TranslationFlow.grid(1)
     net = ParaFERNN(1, 3, flow, pool=None, solver="multishoot")
     x = torch.randn(2, 200, 1, 4, 5, requires_grad=True)
     y, last = net(x)
@@ -320,7 +322,7 @@ def test_the_time_parallel_recurrence_is_its_loop(double):
 
 
 def test_nan_stays_in_its_sample_and_gradients_reach_everything():
-    net = FERNN(1, 3, Translation.grid(1))
+    net = FERNN(1, 3, TranslationFlow.grid(1))
     x = torch.randn(3, 4, 1, 5, 5)
     x[1, 2] = torch.nan
     y = net(x)[0]
@@ -332,7 +334,7 @@ def test_nan_stays_in_its_sample_and_gradients_reach_everything():
     assert all(t.grad is not None and t.grad.isfinite().all() for t in (x, *net.parameters()))
 
 
-@pytest.mark.parametrize("flow", [Translation.grid(1), Rotation([0, 90], 4)])
+@pytest.mark.parametrize("flow", [TranslationFlow.grid(1), RotationFlow([0, 90], 4)])
 def test_half_precision_autocast_and_transforms(flow):
     net, x = FERNN(1, 2, flow), torch.rand(2, 3, 1, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
@@ -344,7 +346,7 @@ def test_half_precision_autocast_and_transforms(flow):
 
 
 def test_it_compiles_without_a_break(unchecked):
-    net, x = FERNN(1, 2, Translation.grid(1)), torch.rand(2, 3, 1, 4, 4)
+    net, x = FERNN(1, 2, TranslationFlow.grid(1)), torch.rand(2, 3, 1, 4, 4)
     expected = net(x)[0]
     compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x)[0], expected, atol=1e-6, rtol=0)
@@ -353,34 +355,37 @@ def test_it_compiles_without_a_break(unchecked):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Translation([[0.5, 0]]), "whole pixels"),
-        (lambda: Translation([[0, 0], [0, 0]]), "differ from each other"),
-        (lambda: Translation([]), "at least one"),
-        (lambda: Translation([[0, float("nan")]]), "finite"),
-        (lambda: Translation([[0] * 4]), "1 to 3 axes"),
-        (lambda: Translation([[0, 0]], boundary="mirror"), "boundary"),
-        (lambda: Translation([[0.5]], boundary="zero", interpolation="fourier"), "torus"),
-        (lambda: Rotation([15], 8), "multiples of 360 / 8"),
+        (lambda: TranslationFlow([[0.5, 0]]), "whole pixels"),
+        (lambda: TranslationFlow([[0, 0], [0, 0]]), "differ from each other"),
+        (lambda: TranslationFlow([]), "at least one"),
+        (lambda: TranslationFlow([[0, float("nan")]]), "finite"),
+        (lambda: TranslationFlow([[0] * 4]), "1 to 3 axes"),
+        (lambda: TranslationFlow([[0, 0]], boundary="mirror"), "boundary"),
+        (lambda: TranslationFlow([[0.5]], boundary="zero", interpolation="fourier"), "torus"),
+        (lambda: RotationFlow([15], 8), "multiples of 360 / 8"),
         (lambda: FERNNCell(1, 2, Flow(lambda f, nu, t: f, [[0]])), "LiftToFlow"),
-        (lambda: FERNNCell(1, 2, Translation.grid(1), kernel_size=2), "kernel_size odd"),
-        (lambda: FERNNCell(1, 2, Translation.grid(1), activation="gelu"), "activation"),
-        (lambda: FERNN(1, 2, Translation.grid(1), pool="median"), "pool"),
-        (lambda: FERNN(1, 2, Translation.grid(1), num_layers=0), "num_layers"),
-        (lambda: FERNNSeq2Seq(1, 2, Translation.grid(1), decode="free"), "decode"),
-        (lambda: ParaFERNN(1, 2, Rotation([0], 4)), "torus"),
-        (lambda: ParaFERNN(1, 2, Translation.grid(1), solver="x"), "solver must be"),
-        (lambda: ParaFERNN(1, 2, Translation.grid(1))(torch.rand(1, 5, 2, 4, 4)), "time, 1, and 2 axes"),
-        (lambda: FERNNSeq2Seq(1, 2, Translation.grid(1), decoder_layers=-1), "negative number of layers"),
-        (lambda: LiftToFlow(3, Translation.grid(1)), "cell"),
-        (lambda: FERNN(1, 2, Translation.grid(1))(torch.rand(2, 0, 1, 4, 4)), "at least one step"),
-        (lambda: FERNN(1, 2, Translation.grid(1))(torch.rand(2, 3, 2, 4, 4)), "a frame must be"),
-        (lambda: FERNN(1, 2, Translation.grid(1))(torch.rand(2, 3, 1, 4, 4), []), "one a cell"),
-        (lambda: FERNNCell(1, 2, Translation.grid(1))(torch.rand(2, 1, 4, 4), torch.rand(2, 8, 2, 4, 4)), "state must"),
-        (lambda: Translation.grid(1).shift(torch.rand(2, 3, 1, 4, 4)), "9 slices"),
-        (lambda: FERNNSeq2Seq(1, 2, Translation.grid(1))(torch.rand(2, 0, 1, 4, 4), 2), "needs frames"),
-        (lambda: FERNNSeq2Seq(1, 2, Translation.grid(1))(torch.rand(2, 1, 1, 4, 4), -2), "n_future"),
+        (lambda: FERNNCell(1, 2, TranslationFlow.grid(1), kernel_size=2), "kernel_size odd"),
+        (lambda: FERNNCell(1, 2, TranslationFlow.grid(1), activation="gelu"), "activation"),
+        (lambda: FERNN(1, 2, TranslationFlow.grid(1), pool="median"), "pool"),
+        (lambda: FERNN(1, 2, TranslationFlow.grid(1), num_layers=0), "num_layers"),
+        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decode="free"), "decode"),
+        (lambda: ParaFERNN(1, 2, RotationFlow([0], 4)), "torus"),
+        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1), solver="x"), "solver must be"),
+        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1))(torch.rand(1, 5, 2, 4, 4)), "time, 1, and 2 axes"),
+        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decoder_layers=-1), "negative number of layers"),
+        (lambda: LiftToFlow(3, TranslationFlow.grid(1)), "cell"),
+        (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 0, 1, 4, 4)), "at least one step"),
+        (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 3, 2, 4, 4)), "a frame must be"),
+        (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 3, 1, 4, 4), []), "one a cell"),
         (
-            lambda: SliceAction(Translation.grid(1)).act(torch.tensor([1, 0]), torch.rand(1, 2, 9, 1, 4, 4)),
+            lambda: FERNNCell(1, 2, TranslationFlow.grid(1))(torch.rand(2, 1, 4, 4), torch.rand(2, 8, 2, 4, 4)),
+            "state must",
+        ),
+        (lambda: TranslationFlow.grid(1).shift(torch.rand(2, 3, 1, 4, 4)), "9 slices"),
+        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1))(torch.rand(2, 0, 1, 4, 4), 2), "needs frames"),
+        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1))(torch.rand(2, 1, 1, 4, 4), -2), "n_future"),
+        (
+            lambda: SliceAction(TranslationFlow.grid(1)).act(torch.tensor([1, 0]), torch.rand(1, 2, 9, 1, 4, 4)),
             "not closed",
         ),
     ],

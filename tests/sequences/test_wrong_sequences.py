@@ -12,8 +12,8 @@ from commutant.sequences import (
     MinLSTM,
     ParaGRU,
     RNNBlock,
-    Rotation,
-    Translation,
+    RotationFlow,
+    TranslationFlow,
     bake,
     check_flow_equivariance,
     check_parallel,
@@ -23,7 +23,7 @@ from commutant.sequences import (
     pruning_curve,
 )
 
-X, FRAMES, GRID = torch.randn(4, 5, 3), torch.rand(2, 3, 1, 6, 6), Translation.grid(1)
+X, FRAMES, GRID = torch.randn(4, 5, 3), torch.rand(2, 3, 1, 6, 6), TranslationFlow.grid(1)
 GRU, CURVE = nn.GRU(3, 4), ([0.5],)
 FLOW, AHEAD = FERNN(1, 2, GRID), FERNNSeq2Seq(1, 2, GRID)
 CASES = {
@@ -34,17 +34,17 @@ CASES = {
     "a block of another width": (lambda: RNNBlock(8)(X), "must be .batch, time, 8."),
     "a block of an array": (lambda: RNNBlock(8)(X.numpy()), "x must be a tensor, got ndarray"),
     "half a frame": (lambda: AHEAD(FRAMES, 1.5), "n_future must be a whole number"),
-    "a radius of text": (lambda: Translation.grid("2"), "radius must be"),
-    "a radius below zero": (lambda: Translation.grid(-1), "radius must be"),
-    "velocities of text": (lambda: Translation("x"), "generators must be numbers"),
-    "angles of text": (lambda: Rotation("90", 4), "angles must be a list of degrees"),
-    "an angle alone": (lambda: Rotation(90, 4), "angles must be a list of degrees"),
-    "half an orientation": (lambda: Rotation([0, 90], 4.5), "orientations must be"),
+    "a radius of text": (lambda: TranslationFlow.grid("2"), "radius must be"),
+    "a radius below zero": (lambda: TranslationFlow.grid(-1), "radius must be"),
+    "velocities of text": (lambda: TranslationFlow("x"), "generators must be numbers"),
+    "angles of text": (lambda: RotationFlow("90", 4), "angles must be a list of degrees"),
+    "an angle alone": (lambda: RotationFlow(90, 4), "angles must be a list of degrees"),
+    "half an orientation": (lambda: RotationFlow([0, 90], 4.5), "orientations must be"),
     "a class of a cell": (lambda: LiftToFlow(nn.GRUCell, GRID), "the class GRUCell; call it"),
     "a flow by name": (lambda: LiftToFlow(nn.GRUCell(3, 4), "grid"), "flow must be a Flow"),
     "frames as an array": (lambda: FLOW(FRAMES.numpy()), "x must be a tensor, got ndarray"),
-    "a class of a flow": (lambda: check_flow_equivariance(FLOW, Translation, FRAMES), "the class Translation"),
-    "the order of a check": (lambda: check_flow_equivariance(GRID, FLOW, FRAMES), "in this order, got Translation"),
+    "a class of a flow": (lambda: check_flow_equivariance(FLOW, TranslationFlow, FRAMES), "the class TranslationFlow"),
+    "the order of a check": (lambda: check_flow_equivariance(GRID, FLOW, FRAMES), "in this order, got TranslationFlow"),
     "a check on an array": (lambda: check_flow_equivariance(FLOW, GRID, FRAMES.numpy()), "got FERNN, Trans.*, ndarray"),
     "a check without fields": (lambda: check_flow_equivariance(ParaGRU(3, 4), GRID, X), "2 axes of the domain"),
     "a check that allows less than nothing": (
@@ -71,5 +71,5 @@ def test_one_sentence(case):
 
 
 def test_velocities_and_angles_in_tensors_are_taken():
-    assert len(Translation(torch.tensor([[0, 1], [1, 0]]))) == 2
-    assert len(Rotation(torch.tensor([0.0, 90.0]), 4)) == 2
+    assert len(TranslationFlow(torch.tensor([[0, 1], [1, 0]]))) == 2
+    assert len(RotationFlow(torch.tensor([0.0, 90.0]), 4)) == 2

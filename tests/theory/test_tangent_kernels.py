@@ -27,7 +27,7 @@ from commutant.theory import (
     plain_network,
     wide_kernel,
 )
-from commutant.theory import _empirical as empirical
+from commutant.theory.kernels import _empirical as empirical
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +297,7 @@ CASES = {
 @pytest.mark.parametrize("get", ["tangent", "kernel"])
 def test_blocks_and_tables_give_the_kernel_of_the_layers(case, get, monkeypatch):
     name, dense, sphere = CASES[case]
-    monkeypatch.setattr("commutant.theory._wide_kernel._BLOCK", 37)
+    monkeypatch.setattr("commutant.theory.kernels._wide_kernel._BLOCK", 37)
     n = 70 if name in ("relu", "gelu") else 48  # pairs without a closed form take their time
     x = points(n, 9)
     x[11] = x[5]

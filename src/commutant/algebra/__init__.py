@@ -15,7 +15,7 @@ from ._euclidean_frames import FrameGroup as FrameGroup
 from ._euclidean_frames import pca_frame as pca_frame
 from ._euclidean_frames import weighted_frame as weighted_frame
 from ._frame import Frame as Frame
-from ._frame import Kind as Kind
+from ._frame import TensorKind as TensorKind
 from ._gaussian import gaussian_expectation as gaussian_expectation
 from ._gaussian import geometric_mean as geometric_mean
 from ._gaussian_nodes import gaussian_nodes as gaussian_nodes

@@ -14,7 +14,7 @@ from torch import Tensor
 from .._errors import InputError
 from ._clouds import Clouds, Copies
 
-Kind: TypeAlias = Literal["points", "displacements", "vectors", "pseudovectors", "tensors", "scalars"]
+TensorKind: TypeAlias = Literal["points", "displacements", "vectors", "pseudovectors", "tensors", "scalars"]
 """How a value answers to x -> s R x + t: s R x + t, s R x, R x, det(R) R x, R x R^T, or not at all."""
 
 _AXES: dict[str, int] = {"points": 1, "displacements": 1, "vectors": 1, "pseudovectors": 1, "tensors": 2, "scalars": 0}
@@ -62,7 +62,7 @@ class Frame:
         """The layout with one copy of a cloud for each of its frames."""
         return self.clouds.copies(self.cloud)
 
-    def canonicalize(self, x: Shaped[Tensor, "..."], kind: Kind = "points") -> Shaped[Tensor, "..."]:
+    def canonicalize(self, x: Shaped[Tensor, "..."], kind: TensorKind = "points") -> Shaped[Tensor, "..."]:
         """Every cloud as each of its frames sees it: `g^{-1} x`.
 
         Args:
@@ -78,7 +78,7 @@ class Frame:
         flat = self.clouds.here(self._shifted(flat)) if kind == "points" else flat
         return self.see(self.copies.of(flat), kind)
 
-    def see(self, x: Shaped[Tensor, "..."], kind: Kind) -> Shaped[Tensor, "..."]:
+    def see(self, x: Shaped[Tensor, "..."], kind: TensorKind) -> Shaped[Tensor, "..."]:
         """`g^{-1} x` for values that are copied for each frame already, and centred where they are points."""
         if kind == "scalars":
             return x
@@ -86,7 +86,7 @@ class Frame:
             x = x / self._per_copy(self.scale[self.cloud], x).to(x.dtype)
         return self._turned(x, self.rotation.mT if self.inverse is None else self.inverse, kind)
 
-    def restore(self, y: Shaped[Tensor, "..."], kind: Kind) -> Shaped[Tensor, "..."]:
+    def restore(self, y: Shaped[Tensor, "..."], kind: TensorKind) -> Shaped[Tensor, "..."]:
         """What was computed from canonical inputs, turned back: `g y`.
 
         Args:
@@ -224,7 +224,7 @@ class Frame:
             value = value[self.copies.clouds.index]
         return value.reshape(value.shape[0], *(1,) * max(0, x.dim() - 1 - len(rest)), *rest)
 
-    def _turned(self, x: Tensor, matrix: Tensor, kind: Kind) -> Tensor:
+    def _turned(self, x: Tensor, matrix: Tensor, kind: TensorKind) -> Tensor:
         """`A x`, `det(A) A x` or `A x A^T`, with the matrix of the frame that each row belongs to."""
         d = matrix.shape[-1]
         own = self._per_copy(matrix.to(x.dtype), x).reshape(x.shape[0], d, d)

@@ -3,7 +3,7 @@
 from ._action import WeightPermutation as WeightPermutation
 from ._checkpoint import Checkpoint as Checkpoint
 from ._generated import GeneratedLinear as GeneratedLinear
-from ._kinds import Kind as Kind
+from ._kinds import LinearSymmetry as LinearSymmetry
 from ._labels import AxisLabel as AxisLabel
 from ._labels import Factor as Factor
 from ._labels import multiply_along as multiply_along

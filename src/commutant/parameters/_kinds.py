@@ -30,7 +30,7 @@ _INFLUENCE = 1e-5  # of a group on the output, relative: below it nothing can be
 
 
 @dataclass(frozen=True)
-class Kind:
+class LinearSymmetry:
     """The linear maps along a group's axes that leave the function alone.
 
     Attributes:
@@ -107,7 +107,7 @@ class Kinds:
         self.points = [_Point(self.traces, states[0], 1.0, 0.4), _Point(self.traces, states[1], 30.0, 5.0),
                        _Point(self.traces, self.given, 0.1, 5.0)]  # fmt: skip
         proposals = [p for group in spec.sizes for p in self._proposals(group, *found[group], states[0], slope)]
-        self.kinds = {group: Kind() for group in spec.sizes}
+        self.kinds = {group: LinearSymmetry() for group in spec.sizes}
         for proposal in proposals:
             if self._holds(proposal):
                 self._accept(proposal)

@@ -18,7 +18,7 @@ from .._errors import InputError
 from ._checkpoint import Checkpoint
 from ._derive import Derived, derive, moving
 from ._given import check_example, check_examples, check_module, check_state, check_tensors, kind_of
-from ._kinds import Kind, Kinds
+from ._kinds import Kinds, LinearSymmetry
 from ._labels import AxisLabel, Factor
 from ._norms import batch_norm_pairs
 from ._refutation import verified
@@ -230,7 +230,7 @@ class PermutationSpec:
         return max(difference(outputs(traced, first), outputs(traced, second)) for traced in self.graphs)
 
     @cached_property
-    def kinds(self) -> dict[str, Kind]:
+    def kinds(self) -> dict[str, LinearSymmetry]:
         """What may act on each group beside permutations, found at the parameters that the spec was derived from.
 
         Signs, positive scales, orthogonal and general linear maps, each verified at several parameters and inputs, on
@@ -238,7 +238,7 @@ class PermutationSpec:
         leaves some weights of the group idle, or where the model can't be differentiated. Takes some forward passes for
         each group that has none, which for large models is minutes.
         """
-        plain = {group: Kind() for group in self.sizes}
+        plain = {group: LinearSymmetry() for group in self.sizes}
         if self.graph is None or self.error is None:
             return plain
         state = {s.name: s.value for s in self.graph.sources if s.kind in ("parameter", "buffer")}

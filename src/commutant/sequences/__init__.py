@@ -18,8 +18,8 @@ from ._flow_cells import FlowRNN as FlowRNN
 from ._flow_cells import LiftToFlow as LiftToFlow
 from ._flows import Flow as Flow
 from ._flows import GroupConvolution as GroupConvolution
-from ._flows import Rotation as Rotation
-from ._flows import Translation as Translation
+from ._flows import RotationFlow as RotationFlow
+from ._flows import TranslationFlow as TranslationFlow
 from ._gated import GATED_CELLS as GATED_CELLS
 from ._graph_rnn import GraphRNN as GraphRNN
 from ._graph_rnn import dag_layers as dag_layers

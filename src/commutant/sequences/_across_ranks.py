@@ -43,9 +43,9 @@ def solve_across(
 
 def _check_group(group: Any) -> None:
     if not (dist.is_available() and dist.is_initialized()):
-        raise InputError("group= needs torch.distributed; call init_process_group, or start with torchrun")
+        raise InputError("process_group= needs torch.distributed; call init_process_group, or start with torchrun")
     if not isinstance(group, dist.ProcessGroup):
-        raise InputError(f"group must be a torch.distributed process group, got {type(group).__name__}")
+        raise InputError(f"process_group must be a torch.distributed process group, got {type(group).__name__}")
 
 
 def widest_structure(probe: Callable[[], Structure], like: Tensor, group: Any) -> Structure:

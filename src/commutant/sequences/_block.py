@@ -95,7 +95,7 @@ class RNNBlock(nn.Module):
             self.mlp_out = nn.Linear(mlp_size, d_model, bias=False)
 
     def forward(
-        self, x: Tensor, state: BlockState | None = None, *, lengths: Tensor | None = None, group: Any = None
+        self, x: Tensor, state: BlockState | None = None, *, lengths: Tensor | None = None
     ) -> tuple[Tensor, BlockState]:
         """Run over whole sequences.
 

@@ -13,13 +13,13 @@ from .._errors import InputError
 from ..laws import BatchIndependence, Causality, Draw, Equivariance, breaks, obeys
 from ._flow_actions import FlowAction, SliceAction
 from ._flow_cells import FERNNCell, FlowRNN, pool_slices
-from ._flows import Flow, Rotation, Translation
+from ._flows import Flow, RotationFlow, TranslationFlow
 
 
 def _flow_case(flow: Callable[[], Flow], pool: str | None, static: bool = False, **options: Any) -> Any:
     def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
         net = draw.module(lambda: FERNN(1, 2, flow(), num_layers=2, pool=pool, activation="tanh", **options))
-        moves = FlowAction(Translation.closed(3, 3), static=static)
+        moves = FlowAction(TranslationFlow.closed(3, 3), static=static)
         hidden = SliceAction(net.flow, static=static) if pool is None else moves
         x = (draw.normal(2, draw.size % 4 + 2, 1, 3, 3),)
         return Equivariance(moves, output=hidden), lambda x: net(x)[0], x
@@ -35,13 +35,13 @@ def _plain(law: Any, make: Callable[[], nn.Module]) -> Any:
     return case
 
 
-@obeys("flow equivariance of every slice", _flow_case(lambda: Translation.closed(3, 3), None))
-@obeys("flow equivariance, velocities mixing", _flow_case(lambda: Translation.closed(3, 3), "max", v_mixing=1))
-@obeys("static equivariance without velocities", _flow_case(lambda: Translation.grid(0), "max", static=True))
-@breaks("flow equivariance without velocities", _flow_case(lambda: Translation.grid(0), "max"))
-@breaks("flow equivariance on a part of V", _flow_case(lambda: Translation([[0, 0], [0, 1]]), "max"))
-@obeys("causality", _plain(Causality(), lambda: FERNN(1, 2, Translation.grid(1))))
-@obeys("batch independence", _plain(BatchIndependence(), lambda: FERNN(1, 2, Translation.grid(1))))
+@obeys("flow equivariance of every slice", _flow_case(lambda: TranslationFlow.closed(3, 3), None))
+@obeys("flow equivariance, velocities mixing", _flow_case(lambda: TranslationFlow.closed(3, 3), "max", v_mixing=1))
+@obeys("static equivariance without velocities", _flow_case(lambda: TranslationFlow.grid(0), "max", static=True))
+@breaks("flow equivariance without velocities", _flow_case(lambda: TranslationFlow.grid(0), "max"))
+@breaks("flow equivariance on a part of V", _flow_case(lambda: TranslationFlow([[0, 0], [0, 1]]), "max"))
+@obeys("causality", _plain(Causality(), lambda: FERNN(1, 2, TranslationFlow.grid(1))))
+@obeys("batch independence", _plain(BatchIndependence(), lambda: FERNN(1, 2, TranslationFlow.grid(1))))
 class FERNN(FlowRNN):
     """A flow-equivariant recurrent network over image sequences (Keller 2025, arXiv 2507.14793).
 
@@ -53,7 +53,7 @@ class FERNN(FlowRNN):
     Args:
         in_channels: channels of a frame.
         hidden_channels: channels of each slice of the state.
-        flow: `Translation` or `Rotation`, the velocities that the network knows.
+        flow: `TranslationFlow` or `RotationFlow`, the velocities that the network knows.
         num_layers: cells on top of each other.
         pool: over velocities, `"max"` as in the paper, `"mean"`, `"sum"`, or None to return every slice.
         kernel_size, v_mixing, activation, bias: see `FERNNCell`.
@@ -62,7 +62,7 @@ class FERNN(FlowRNN):
         x `(batch, time, in_channels, *domain)` to `(batch, time, hidden_channels, *space)`.
 
     Example:
-        >>> net = FERNN(1, 8, Translation.grid(1))
+        >>> net = FERNN(1, 8, TranslationFlow.grid(1))
         >>> y, h_n = net(torch.rand(2, 5, 1, 14, 14))
         >>> y.shape, h_n[0].shape
         (torch.Size([2, 5, 8, 14, 14]), torch.Size([2, 9, 8, 14, 14]))
@@ -102,7 +102,7 @@ class FieldDecoder(nn.Module):
     """
 
     def __init__(
-        self, hidden_channels: int, out_channels: int, flow: Translation | Rotation, layers: int = 4,
+        self, hidden_channels: int, out_channels: int, flow: TranslationFlow | RotationFlow, layers: int = 4,
         kernel_size: int = 3, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -117,12 +117,12 @@ class FieldDecoder(nn.Module):
         """A frame `(batch, out_channels, *domain)` from a pooled state; orientations are averaged."""
         for i, layer in enumerate(self.maps):
             h = layer(self.flow.pad(torch.relu(h) if i else h, self.pad))
-        return h.mean(2) if isinstance(self.flow, Rotation) else h
+        return h.mean(2) if isinstance(self.flow, RotationFlow) else h
 
 
 def _forecast_case(decode: str) -> Any:
     def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        flow = Translation.closed(5)
+        flow = TranslationFlow.closed(5)
         net = draw.module(
             lambda: FERNNSeq2Seq(1, 4, flow, decode=decode, decoder_layers=1, activation="tanh", bias=False)
         )
@@ -151,7 +151,7 @@ class FERNNSeq2Seq(nn.Module):
         decode: `"aligned"` or `"lagged"`.
 
     Example:
-        >>> FERNNSeq2Seq(1, 8, Translation.grid(1))(torch.rand(2, 5, 1, 14, 14), 3).shape
+        >>> FERNNSeq2Seq(1, 8, TranslationFlow.grid(1))(torch.rand(2, 5, 1, 14, 14), 3).shape
         torch.Size([2, 3, 1, 14, 14])
     """
 
@@ -171,7 +171,7 @@ class FERNNSeq2Seq(nn.Module):
         if decode not in ("aligned", "lagged"):
             raise InputError(f"decode must be 'aligned' or 'lagged', got {decode!r}")
         self.cell = FERNNCell(in_channels, hidden_channels, flow, kernel_size, 0, activation, bias)
-        assert isinstance(flow, Translation | Rotation)
+        assert isinstance(flow, TranslationFlow | RotationFlow)
         self.decoder = decoder or FieldDecoder(hidden_channels, in_channels, flow, decoder_layers, kernel_size, bias)
         self.decode = decode
 

@@ -33,9 +33,9 @@ def flow_transform(
         lifted: x is `(batch, time, V, channels, *space)`, fields of the space of states.
 
     Example:
-        >>> from commutant.sequences import Translation
+        >>> from commutant.sequences import TranslationFlow
         >>> x = torch.arange(3.0).expand(1, 2, 1, 3)
-        >>> flow_transform(x, Translation.grid(1, dims=1), [1])[0, :, 0]
+        >>> flow_transform(x, TranslationFlow.grid(1, dims=1), [1])[0, :, 0]
         tensor([[0., 1., 2.],
                 [2., 0., 1.]])
     """
@@ -167,11 +167,11 @@ def check_flow_equivariance(
         tolerance: relative; default 1000 units in the last place.
 
     Example:
-        >>> from commutant.sequences import FERNN, Translation
-        >>> flow = Translation.closed(5, 5)
+        >>> from commutant.sequences import FERNN, TranslationFlow
+        >>> flow = TranslationFlow.closed(5, 5)
         >>> print(check_flow_equivariance(FERNN(1, 2, flow), flow, torch.randn(1, 4, 1, 5, 5)).holds)
         True
-        >>> check_flow_equivariance(FERNN(1, 2, Translation.grid(0)), flow, torch.randn(1, 4, 1, 5, 5)).holds
+        >>> check_flow_equivariance(FERNN(1, 2, TranslationFlow.grid(0)), flow, torch.randn(1, 4, 1, 5, 5)).holds
         False
     """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._flows import Flow, Rotation, Translation
+from ._flows import Flow, RotationFlow, TranslationFlow
 
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 POOLS: dict[str | None, Callable[[Tensor], Tensor]] = {
@@ -54,7 +54,7 @@ class FERNNCell(_FlowCell):
     Args:
         in_channels: channels of a frame.
         hidden_channels: channels of each slice of the state.
-        flow: a `Translation` or a `Rotation`; other actions go with `LiftToFlow`.
+        flow: a `TranslationFlow` or a `RotationFlow`; other actions go with `LiftToFlow`.
         kernel_size: odd.
         v_mixing: velocities that differ by up to this much (in generators) mix; 0 keeps slices apart, as in the paper.
         activation: `"relu"` or `"tanh"`.
@@ -63,10 +63,10 @@ class FERNNCell(_FlowCell):
 
     Shapes:
         x `(batch, in_channels, *domain)`, or `(batch, V, in_channels, *space)` when lifted; h `(batch, V,
-        hidden_channels, *space)`. The space of `Rotation` is `(orientations, height, width)`.
+        hidden_channels, *space)`. The space of `RotationFlow` is `(orientations, height, width)`.
 
     Example:
-        >>> cell = FERNNCell(1, 8, Translation.grid(1))
+        >>> cell = FERNNCell(1, 8, TranslationFlow.grid(1))
         >>> h = cell(torch.rand(2, 1, 14, 14))
         >>> h.shape, cell(torch.rand(2, 1, 14, 14), h).shape
         (torch.Size([2, 9, 8, 14, 14]), torch.Size([2, 9, 8, 14, 14]))
@@ -84,7 +84,7 @@ class FERNNCell(_FlowCell):
         lifted_input: bool = False,
     ) -> None:
         super().__init__()
-        if not isinstance(flow, Translation | Rotation):
+        if not isinstance(flow, TranslationFlow | RotationFlow):
             raise InputError(f"FERNNCell convolves over translations or rotations, got {flow!r}; LiftToFlow takes any")
         if min(in_channels, hidden_channels) < 1 or kernel_size < 1 or kernel_size % 2 == 0 or v_mixing < 0:
             raise InputError(
@@ -104,7 +104,7 @@ class FERNNCell(_FlowCell):
         """The differences of generators that mix, `(offsets, d)`."""
         d = self.flow.generators.shape[1]
         steps = torch.cartesian_prod(*[torch.arange(-radius, radius + 1)] * d).view(-1, d)
-        return steps * 360 / self.flow.orientations if isinstance(self.flow, Rotation) else steps
+        return steps * 360 / self.flow.orientations if isinstance(self.flow, RotationFlow) else steps
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """The next state; a zero state when none is given."""
@@ -173,7 +173,7 @@ class LiftToFlow(_FlowCell):
 
     Example:
         >>> mix = torch.nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
-        >>> cell = LiftToFlow(lambda x, h: torch.tanh(x if h is None else x + mix(h)), Translation.grid(1, dims=1))
+        >>> cell = LiftToFlow(lambda x, h: torch.tanh(x if h is None else x + mix(h)), TranslationFlow.grid(1, dims=1))
         >>> cell(torch.rand(2, 1, 5), cell(torch.rand(2, 1, 5))).shape
         torch.Size([2, 3, 1, 5])
     """
@@ -184,7 +184,7 @@ class LiftToFlow(_FlowCell):
             given = f"the class {cell.__name__}; call it" if isinstance(cell, type) else type(cell).__name__
             raise InputError(f"LiftToFlow lifts a cell (x, h) -> h, got {given}")
         if not isinstance(flow, Flow):
-            raise InputError(f"flow must be a Flow such as Translation.grid(1), got {flow!r}")
+            raise InputError(f"flow must be a Flow such as TranslationFlow.grid(1), got {flow!r}")
         self.cell, self.flow = cell, flow
 
     def forward(self, x: Tensor, h: Any = None) -> Any:

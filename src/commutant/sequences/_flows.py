@@ -18,7 +18,7 @@ Act: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 class Flow:
     """A set V of generators and the action of their flows on fields, $\\psi_t(\\nu) = \\exp(t \\nu)$.
 
-    The generic flow of a user's own action, to be used with `LiftToFlow`; `Translation` and `Rotation` bring
+    The generic flow of a user's own action, to be used with `LiftToFlow`; `TranslationFlow` and `RotationFlow` bring
     convolutions too.
 
     Args:
@@ -147,7 +147,7 @@ def _to(table: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tens
     return table[0].to(device), None if table[1] is None else table[1].to(device)
 
 
-class Translation(_Resampling):
+class TranslationFlow(_Resampling):
     """Constant velocities on a ring, a torus or a box; the state lives on the same grid as the input.
 
     Args:
@@ -157,11 +157,11 @@ class Translation(_Resampling):
             a torus of odd size, and takes any velocity.
 
     Example:
-        >>> flow = Translation([[0, 0], [0, 1]])
+        >>> flow = TranslationFlow([[0, 0], [0, 1]])
         >>> flow.transform(torch.arange(4.0).view(2, 2), [0, 1], steps=1)
         tensor([[1., 0.],
                 [3., 2.]])
-        >>> len(Translation.grid(2))
+        >>> len(TranslationFlow.grid(2))
         25
     """
 
@@ -187,14 +187,14 @@ class Translation(_Resampling):
         self.domain_dims = self.space_dims = self.generators.shape[1]
 
     @classmethod
-    def grid(cls, radius: int, dims: int = 2, **options: Any) -> Translation:
+    def grid(cls, radius: int, dims: int = 2, **options: Any) -> TranslationFlow:
         """All whole velocities of at most `radius` along each axis; radius 0 is the plain convolutional RNN."""
         if not isinstance(radius, int) or radius < 0:
             raise InputError(f"radius must be a whole number of pixels, 0 or more, got {radius!r}")
         return cls(list(itertools.product(range(-radius, radius + 1), repeat=dims)), **options)
 
     @classmethod
-    def closed(cls, *sizes: int) -> Translation:
+    def closed(cls, *sizes: int) -> TranslationFlow:
         """All velocities of a torus: the set for which equivariance is exact in every slice."""
         return cls(list(itertools.product(*(range(n) for n in sizes))))
 
@@ -250,7 +250,7 @@ def _pad_circular(x: Tensor, pad: int, dims: int) -> Tensor:
     return nn.functional.pad(x.flatten(0, 1), [pad, pad] * dims, mode="circular").unflatten(0, x.shape[:2])
 
 
-class Rotation(_Resampling):
+class RotationFlow(_Resampling):
     """Constant angular velocities of an image about its centre; the state has an axis of orientations before its grid.
 
     Exact where every angle is a multiple of 90 degrees (`orientations=4`). Other angles resample bilinearly, with zeros
@@ -261,7 +261,7 @@ class Rotation(_Resampling):
         orientations: how many the state holds, the size of the group C_n.
 
     Example:
-        >>> flow = Rotation([0, 90], orientations=4)
+        >>> flow = RotationFlow([0, 90], orientations=4)
         >>> flow.transform(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [90], steps=1)
         tensor([[2., 4.],
                 [1., 3.]])

@@ -130,7 +130,7 @@ class ParallelRecurrence(nn.Module):
         x: Tensor | PackedSequence | None = None,
         h_0: State | None = None,
         cu_seqlens: Tensor | None = None,
-        group: Any = None,
+        process_group: Any = None,
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the layers over whole sequences.
 
@@ -143,14 +143,14 @@ class ParallelRecurrence(nn.Module):
             x: Another name of `input`.
             h_0: Another name of `hx`.
             cu_seqlens: where each sequence starts and ends, `(sequences + 1,)`, from 0 to total.
-            group: a process group over which time is split, see `solve_recurrence`; x holds the steps of this rank, h_0
-                is that of rank 0, and the final state is that of this rank's last step.
+            process_group: Process group over which time is split, see `solve_recurrence`; x holds the steps of this
+                rank, h_0 is that of rank 0, and the final state is that of this rank's last step.
 
         Returns:
             The output in the layout of x, with `hidden_size` times the directions features, and the final state, in
             the layout of h_0.
         """
-        if group is not None and (self.bidirectional or self.output_gates or cu_seqlens is not None):
+        if process_group is not None and (self.bidirectional or self.output_gates or cu_seqlens is not None):
             raise InputError(
                 "time can be split over ranks for one direction and sequences of one length, and not for SRU, whose "
                 "output reads the state of the step before"
@@ -168,7 +168,7 @@ class ParallelRecurrence(nn.Module):
             for suffix in self._suffixes(layer):
                 backwards = suffix.endswith("reverse")
                 source = ragged.flip(hidden) if backwards else hidden
-                output, state, info = self._run(source, states[len(finals)], suffix, group)
+                output, state, info = self._run(source, states[len(finals)], suffix, process_group)
                 outputs.append(ragged.flip(output) if backwards else output)
                 finals.append(ragged.last(state, states[len(finals)]))
                 infos.append(info)
@@ -208,18 +208,22 @@ class ParallelRecurrence(nn.Module):
             finals.append(after.to(dtype))
         return hidden, self._export(finals, True)
 
-    def _run(self, x: Tensor, h_0: Tensor, suffix: str, group: Any) -> tuple[Tensor, Tensor, SolveInfo | Fused]:
+    def _run(self, x: Tensor, h_0: Tensor, suffix: str, process_group: Any) -> tuple[Tensor, Tensor, SolveInfo | Fused]:
         cell = self.cell
         pre, weights = self._gates(x, suffix)
         own = pre[..., : cell.gates, :] if self.output_gates else pre
         recurrent = weights[: cell.recurrent]
         h_0 = h_0.to(pre.dtype)
         info: SolveInfo | Fused
-        if group is None and (is_written() or own.is_meta) and fused_method(self.cell_name, own, self.solver) is None:
+        if (
+            process_group is None
+            and (is_written() or own.is_meta)
+            and fused_method(self.cell_name, own, self.solver) is None
+        ):
             states = solve_operator(own, recurrent, h_0, self.cell_name, self.solver)
             info = SolveInfo("operator", 0, 0.0, 0.0, True)
         else:
-            states, info = solve_gated(self.cell_name, own, h_0, recurrent, self.solver, group)
+            states, info = solve_gated(self.cell_name, own, h_0, recurrent, self.solver, process_group)
         # sliced last: a graph with a dynamic number of steps must not ask whether all but one of them are one
         before = torch.cat([h_0[None].to(states.dtype), states])[:-1] if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info

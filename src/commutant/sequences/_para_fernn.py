@@ -12,14 +12,14 @@ from ..laws import Causality, Draw, Equivariance, obeys
 from ._find import METHODS, SolveInfo
 from ._flow_actions import FlowAction
 from ._flow_cells import POOLS, pool_slices
-from ._flows import Flow, Translation
+from ._flows import Flow, TranslationFlow
 from ._gated import read_info, solve_gated
 from ._layers import clip_weights
 
 
 def _para_case(law: Any) -> Any:
     def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        flow = Translation.closed(3, 3)
+        flow = TranslationFlow.closed(3, 3)
         net = draw.module(lambda: ParaFERNN(1, 2, flow))
         x = (draw.normal(2, 5 * draw.size + 2, 1, 3, 3),)
         return law or Equivariance(FlowAction(flow), output=FlowAction(flow)), lambda x: net(x)[0], x
@@ -39,7 +39,7 @@ class ParaFERNN(nn.Module):
     Args:
         in_channels: channels of a frame.
         hidden_channels: channels of each slice.
-        flow: a `Translation` on a torus.
+        flow: a `TranslationFlow` on a torus.
         kernel_size: of the input convolution, odd.
         pool: over velocities, or None.
         a_max: bound of the recurrent weights, see `ParaGRU`.
@@ -50,7 +50,7 @@ class ParaFERNN(nn.Module):
         `(batch, V, hidden_channels, *domain)`.
 
     Example:
-        >>> y, h_n = ParaFERNN(1, 4, Translation.grid(1))(torch.rand(2, 20, 1, 8, 8))
+        >>> y, h_n = ParaFERNN(1, 4, TranslationFlow.grid(1))(torch.rand(2, 20, 1, 8, 8))
         >>> y.shape, h_n.shape
         (torch.Size([2, 20, 4, 8, 8]), torch.Size([2, 9, 4, 8, 8]))
     """
@@ -66,7 +66,7 @@ class ParaFERNN(nn.Module):
         solver: str = "auto",
     ) -> None:
         super().__init__()
-        if not isinstance(flow, Translation) or flow.boundary != "circular" or flow.interpolation != "exact":
+        if not isinstance(flow, TranslationFlow) or flow.boundary != "circular" or flow.interpolation != "exact":
             raise InputError(f"ParaFERNN follows whole velocities on a torus, got {flow!r}")
         if solver not in METHODS or kernel_size % 2 == 0 or not (a_max is None or a_max > 0):
             raise InputError(

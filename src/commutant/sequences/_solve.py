@@ -28,7 +28,7 @@ def solve_recurrence(
     max_iters: int | None = None,
     tol: float | None = None,
     on_fail: Literal["fallback", "raise", "warn"] = "fallback",
-    group: Any = None,
+    process_group: Any = None,
 ) -> tuple[Float[Tensor, "batch time *state"], SolveInfo]:
     """Solve $h_t = f(h_{t-1}, x_t)$ for all t, in parallel over time where that is possible.
 
@@ -56,9 +56,9 @@ def solve_recurrence(
         max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 6 for shooting.
         tol: the relative step defect that counts as solved; default 8 units in the last place.
         on_fail: what to do when the certificate is not met: go on with the next method, raise, or go on and warn.
-        group: a `torch.distributed` process group over which time is split: x holds the steps of this rank, which may
-            be more or fewer than those of another, and so do the states; h0 is that of rank 0. Every rank must run the
-            backward pass; gradients of params are those of its own steps, to be summed over the ranks (as DDP does).
+        process_group: Process group of `torch.distributed` over which time is split: x holds the steps of this rank,
+            which may be more or fewer than those of another, and so do the states; h0 is that of rank 0. Every rank
+            must run the backward pass; gradients of params are those of its own steps, to be summed over the ranks (as DDP does).
 
     Returns:
         The states `(batch, time, *state)`, and a `SolveInfo`.
@@ -103,12 +103,12 @@ def solve_recurrence(
         _probe_rows(step, leaves, h0, params, method)
         return _structure(step, leaves, h0, params, structure)
 
-    kind = probe() if group is None else widest_structure(probe, h0, group)
+    kind = probe() if process_group is None else widest_structure(probe, h0, process_group)
     cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
     cell.bound = bound
     options = Options(method, max_iters, tol, on_fail)
     timed = tuple(t.transpose(0, 1) for t in leaves)
-    states, info = solve(cell, timed, h0, params, options, group)
+    states, info = solve(cell, timed, h0, params, options, process_group)
     return states.transpose(0, 1), info
 
 
@@ -166,11 +166,11 @@ def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str
 
 @torch.compiler.disable
 def solve(
-    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, group: Any = None
+    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, process_group: Any = None
 ) -> tuple[Tensor, SolveInfo]:
     """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
-    if group is not None:
-        return solve_across(cell, x, h0, params, options, group)
+    if process_group is not None:
+        return solve_across(cell, x, h0, params, options, process_group)
     if x[0].shape[0] == 0 or h0.numel() == 0:
         # connected to all that it depends on, so that an empty batch can go through a backward pass
         joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h0 * 0)

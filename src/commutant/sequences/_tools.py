@@ -35,11 +35,11 @@ class ParallelCell(nn.Module):
         self.fallbacks = 0
 
     def forward(
-        self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None, *, group: Any = None
+        self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None, *, process_group: Any = None
     ) -> tuple[Tensor, Tensor]:
         """The states `(batch, time, *state)` and the last one, from x and an initial state (zero when absent).
 
-        With `group` the time of x is this rank's, see `solve_recurrence`.
+        With `process_group` the time of x is this rank's, see `solve_recurrence`.
         """
         if not isinstance(x, Tensor) or x.dim() < 3:
             raise InputError(f"x must be (batch, time, ...), got {tuple(x.shape) if hasattr(x, 'shape') else type(x)}")
@@ -50,7 +50,13 @@ class ParallelCell(nn.Module):
             return called_with(self.cell, dict(zip(parameters, values, strict=True)), (x_t, h))  # type: ignore[no-any-return]
 
         y, info = solve_recurrence(
-            step, x, h_0, params=tuple(parameters.values()), method=self.solver, bound=self.bound, group=group
+            step,
+            x,
+            h_0,
+            params=tuple(parameters.values()),
+            method=self.solver,
+            bound=self.bound,
+            process_group=process_group,
         )
         self.info = (info,)
         self.fallbacks += bool(info.fell_back)

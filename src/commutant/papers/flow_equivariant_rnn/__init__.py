@@ -18,9 +18,9 @@ PAPER = Paper(
     "equivariant parts does not respect it: its state stands still while the input moves on. A FERNN keeps a slice of "
     "its state for each velocity and moves each slice along at every step, with the same parameters.",
     usage="""import torch
-from commutant.sequences import FERNNSeq2Seq, Translation
+from commutant.sequences import FERNNSeq2Seq, TranslationFlow
 
-net = FERNNSeq2Seq(1, 16, Translation.grid(1))    # 9 velocities, aligned decoder
+net = FERNNSeq2Seq(1, 16, TranslationFlow.grid(1))    # 9 velocities, aligned decoder
 frames = net(torch.rand(2, 5, 1, 14, 14), n_future=10)
 print(frames.shape)""",
     subjects=(FERNN, FERNNSeq2Seq, ParaFERNN, LiftToFlow),

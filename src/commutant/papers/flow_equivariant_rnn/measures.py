@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...data import Glyphs, digit_glyphs, flowing_glyphs, mnist_glyphs
 from ...evidence import Context, Measurement
-from ...sequences import FERNN, FERNNCell, FERNNSeq2Seq, Flow, Translation, check_flow_equivariance
+from ...sequences import FERNN, FERNNCell, FERNNSeq2Seq, Flow, TranslationFlow, check_flow_equivariance
 
 _ARMS: dict[str, tuple[int, str, int]] = {  # radius of V, decoder, factor of the width
     "grnn": (0, "lagged", 1),
@@ -30,7 +30,7 @@ def _glyphs(context: Context, part: str) -> Glyphs:
 def _model(context: Context, arm: str) -> FERNNSeq2Seq:
     radius, decode, factor = _ARMS[arm]
     width = context.settings["channels"] * factor
-    flow = Translation.grid(radius)
+    flow = TranslationFlow.grid(radius)
     layers = context.settings["decoder_layers"]
     return FERNNSeq2Seq(1, width, flow, decode=decode, decoder_layers=layers, bias=False)
 
@@ -123,7 +123,7 @@ def measure_equivariance(context: Context) -> Measurement:
     """Relative errors of flow equivariance of random networks, in double precision."""
     settings = context.settings
     n = settings["size"]
-    closed = Translation.closed(n, n)
+    closed = TranslationFlow.closed(n, n)
     x = torch.rand(2, settings["given"], 1, n, n, generator=context.generator(), dtype=torch.float64)
     torch.manual_seed(context.seed)
 
@@ -137,8 +137,8 @@ def measure_equivariance(context: Context) -> Measurement:
         "cases": float(len(x) * len(closed.generators) * given),  # sequences, velocities and steps
         "fernn": error(FERNN(1, 4, closed, pool=None), closed),
         "mixing": error(FERNN(1, 4, closed, v_mixing=1, pool=None), closed),
-        "grnn": error(FERNN(1, 4, Translation.grid(0)), closed),
-        "part": error(FERNN(1, 4, Translation.grid(1)), Translation.grid(1)),
+        "grnn": error(FERNN(1, 4, TranslationFlow.grid(0)), closed),
+        "part": error(FERNN(1, 4, TranslationFlow.grid(1)), TranslationFlow.grid(1)),
         "aligned": error(FERNNSeq2Seq(1, 4, closed), closed, given, given),
         "lagged": error(FERNNSeq2Seq(1, 4, closed, decode="lagged"), closed, given, given),
     }
@@ -165,7 +165,7 @@ def measure_cost(context: Context) -> Measurement:
     x = torch.rand(settings["batch"], settings["given"], 1, size, size, generator=context.generator()).to(
         context.device
     )
-    nets = {f"v{r}": FERNN(1, channels, Translation.grid(r)).to(context.device) for r in (0, 1, 2)}
+    nets = {f"v{r}": FERNN(1, channels, TranslationFlow.grid(r)).to(context.device) for r in (0, 1, 2)}
     runs = {name: (lambda x, net=net: net(x)[0]) for name, net in nets.items()}
     runs |= {f"loop-v{r}": (lambda x, c=nets[f"v{r}"].cells[0]: _slice_by_slice(c, x)) for r in (1, 2)}
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ..algebra import gaussian_expectation
-from ..parameters import unchanged
+from ..._errors import InputError
+from ...algebra import gaussian_expectation
+from ...parameters import unchanged
 from ._criticality import Source, as_activation
 from ._flow import kernel_flow
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError
-from ..algebra import geometric_mean
-from ..laws import obeys
+from ..._errors import InputError
+from ...algebra import geometric_mean
+from ...laws import obeys
 from ._kernel_maps import KernelMap, KernelState, need_inputs, need_map, need_width, reordered, turned
 
 _BLOCK = 384  # rows and columns of a tile

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import InputError
+from ..._errors import InputError
 
 
 def matrix(x: Any, estimator: str) -> Tensor:

@@ -9,10 +9,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ..algebra.arithmetic import clip
-from ._criticality import Source, as_activation
-from ._kernel_maps import is_real, is_whole
+from ..._checks import is_real, is_whole
+from ..._errors import InputError
+from ...algebra.arithmetic import clip
+from ..criticality._criticality import Source, as_activation
 from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments, selu_parts
 
 

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError
-from ._kernel_maps import is_real, is_whole
+from ..._checks import is_real, is_whole
+from ..._errors import InputError
 
 _JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)  # times the mean diagonal
 _ENTRY = 1.2e-7  # precision of a kernel's entries, relative to its largest: they may come from float32

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ._depth import nonlinearity
+from ..._errors import InputError
+from ..criticality._depth import nonlinearity
 from ._initialise import activations_before, has_skips
 from ._moment_report import recipe_breaks
 from ._record import NORMS, Call, Record
@@ -23,7 +23,7 @@ _MOST_IDLE = 0.9
 
 
 @dataclass(frozen=True)
-class Stage:
+class ModuleStatistics:
     """One module in one pass.
 
     Attributes:
@@ -84,7 +84,7 @@ def not_finite(call: Call | None) -> Finding:
     )
 
 
-def findings(model: nn.Module, record: Record, stages: list[Stage], tangent: float) -> list[Finding]:
+def findings(model: nn.Module, record: Record, stages: list[ModuleStatistics], tangent: float) -> list[Finding]:
     """Return what is wrong; `tangent` is the mean cosine between the gradients of different inputs."""
     weighted = {c.name for c in record.layers}
     layers = [s for s in stages if s.name in weighted]
@@ -129,7 +129,7 @@ def _inputs(record: Record) -> list[Finding]:
     return []
 
 
-def _angles(record: Record, layers: list[Stage], tangent: float) -> list[Finding]:
+def _angles(record: Record, layers: list[ModuleStatistics], tangent: float) -> list[Finding]:
     """Whether gradient descent can tell inputs apart that differ at the start."""
     known = [s.correlation for s in layers if s.correlation == s.correlation]
     start = [correlation(t.detach().double()) for t in record.inputs[:1]] or known[:1]
@@ -151,7 +151,7 @@ def _near_one(cosine: float) -> str:
     return f"1 - {1 - cosine:.0e}" if 1 - cosine > 1e-12 else "1"
 
 
-def _gradients(layers: list[Stage], stages: list[Stage]) -> list[Finding]:
+def _gradients(layers: list[ModuleStatistics], stages: list[ModuleStatistics]) -> list[Finding]:
     blocks = [s for s in stages if s.block and s.gain == s.gain]
     logs = [math.log(s.gradient) for s in layers if s.gradient > 0]  # a layer behind zero weights has no gradient yet
     if len(logs) < _FEW:
@@ -173,7 +173,7 @@ def _gradients(layers: list[Stage], stages: list[Stage]) -> list[Finding]:
     ]
 
 
-def _signals(layers: list[Stage]) -> list[Finding]:
+def _signals(layers: list[ModuleStatistics]) -> list[Finding]:
     logs = [math.log(s.kernel) for s in layers if s.kernel > 0]
     if len(logs) < 2:
         return []
@@ -190,7 +190,7 @@ def _signals(layers: list[Stage]) -> list[Finding]:
     ]
 
 
-def _idle_units(stages: list[Stage]) -> list[Finding]:
+def _idle_units(stages: list[ModuleStatistics]) -> list[Finding]:
     worst = max(stages, key=lambda s: s.idle)
     if worst.idle <= _MOST_IDLE:
         return []

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from .._errors import InputError
-from ..parameters import unchanged
+from ..._errors import InputError
+from ...parameters import unchanged
+from ..normalization._selu import AlphaDropout
 from ._kernel_maps import Dense, Pointwise
-from ._selu import AlphaDropout
 from ._traced import difference_of, sum_of
 
 SAME = (nn.Identity, nn.Flatten)

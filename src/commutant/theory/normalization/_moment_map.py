@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ..algebra import Activation
-from ..algebra.arithmetic import clip
-from ._criticality import Source, as_activation
-from ._kernel_maps import is_real
+from ..._checks import is_real
+from ..._errors import InputError
+from ...algebra import Activation
+from ...algebra.arithmetic import clip
+from ..criticality._criticality import Source, as_activation
 
 ALPHA = 1.6732632423543772848170429916717
 SCALE = 1.0507009873554804934193349852946

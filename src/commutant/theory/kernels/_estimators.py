@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import InputError
-from ..algebra import Activation
-from ._criticality import critical_point
-from ._kernel_maps import Dense, KernelMap, is_real, is_whole, need_map, plain_network
+from ..._checks import is_real, is_whole
+from ..._errors import InputError
+from ...algebra import Activation
+from ..criticality._criticality import critical_point
+from ._kernel_maps import Dense, KernelMap, need_map, plain_network
 from ._predict import ntk_predict
 from ._tables import column_names, labels, matrix, not_fitted, target
 from ._wide_kernel import wide_kernel

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
-from .._errors import InputError
-from ..algebra import Activation, gaussian_expectation
+from ..._checks import is_real
+from ..._errors import InputError
+from ...algebra import Activation, gaussian_expectation
 from ._criticality import Source, as_activation, check_variances, critical_point
-from ._kernel_maps import is_real
 
 
 def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = True) -> float:

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
+from ..._errors import InputError
+from ..normalization._moment_map import moment_map
+from ..normalization._selu import SELU, AlphaDropout, Normalized, lecun_normal_
 from ._initialise import is_pointwise
-from ._moment_map import moment_map
 from ._record import Call, recorded
-from ._selu import SELU, AlphaDropout, Normalized, lecun_normal_
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from .._errors import InputError
-from ..algebra import Activation
-from ..parameters import unchanged
-from ._initialise import Tracer, activation_of, is_pointwise
+from ..._errors import InputError
+from ...algebra import Activation
+from ...parameters import unchanged
+from ..diagnosis._initialise import Tracer, activation_of, is_pointwise
 from ._kernel_maps import Dense, LayerNormalisation, Pointwise
 from ._soundness import (
     DROPOUT,

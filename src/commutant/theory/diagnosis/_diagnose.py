@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
+from ..._errors import InputError
 from ._awake import cut_off, tangent_correlation, without_gradient
-from ._findings import Finding, Stage, correlation, findings, no_gradient, not_finite
+from ._findings import Finding, ModuleStatistics, correlation, findings, no_gradient, not_finite
 from ._record import Record, gain_into, probe_like, recorded, sent_back, square_gain
 from ._remedies import with_tested_remedies
 
@@ -25,7 +25,7 @@ class Diagnosis:
         findings: the worst first; empty for a network that is in order.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[ModuleStatistics, ...]
     findings: tuple[Finding, ...]
 
     @property
@@ -34,7 +34,7 @@ class Diagnosis:
         return not any(finding.severe for finding in self.findings)
 
     @property
-    def layers(self) -> tuple[Stage, ...]:
+    def layers(self) -> tuple[ModuleStatistics, ...]:
         """The stages that have weights of their own."""
         return tuple(stage for stage in self.stages if stage.share == stage.share and not stage.block)
 
@@ -92,7 +92,9 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
     return Diagnosis(tuple(stages), tuple(found))
 
 
-def _look(model: nn.Module, x: Any, probes: int, generator: torch.Generator) -> tuple[list[Stage], list[Finding]]:
+def _look(
+    model: nn.Module, x: Any, probes: int, generator: torch.Generator
+) -> tuple[list[ModuleStatistics], list[Finding]]:
     """Measure, without trying remedies."""
     with recorded(model, x) as record:
         if not record.layers:
@@ -109,7 +111,7 @@ def _look(model: nn.Module, x: Any, probes: int, generator: torch.Generator) -> 
     return stages, found
 
 
-def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Stage]:
+def _stages(record: Record, probes: int, generator: torch.Generator) -> list[ModuleStatistics]:
     calls, batch = record.calls, max(1, len(record.output)) if record.output.ndim else 1
     owned = [[] if c.block else list(c.module.parameters()) for c in calls]
     outputs = [c.output for c in calls]
@@ -138,7 +140,7 @@ def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Sta
         if not call.block and (call.normalises or call.weight is not None):
             before.append(call.output)
         out.append(
-            Stage(
+            ModuleStatistics(
                 name=call.name,
                 kind=type(call.module).__name__,
                 block=call.block,
@@ -169,7 +171,7 @@ def _idle(module: nn.Module, z: Tensor) -> float:
     return float(flat.flatten(1).all(0).double().mean()) if z.ndim > 1 else float(flat.all())
 
 
-def _shortened(stages: list[Stage], most: int = 40) -> list[Stage | None]:
+def _shortened(stages: list[ModuleStatistics], most: int = 40) -> list[ModuleStatistics | None]:
     if len(stages) <= most:
         return list(stages)
     return [*stages[: most // 2], None, *stages[-most // 2 :]]

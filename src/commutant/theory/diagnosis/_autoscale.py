@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._errors import InputError
+from ..._errors import InputError
 from ._findings import trend
 from ._record import Call, Record, gain_into, probe_like, real_tensor, recorded, sent_back, square_gain
 
@@ -24,7 +24,7 @@ _CLOSE = 1.2  # times the share of the growth that a block may have
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledLayer:
     """What was done to one module.
 
     Attributes:
@@ -42,7 +42,7 @@ class Scaled:
 
 def autoscale_(
     model: nn.Module, x: Any, *, growth: float = math.e, probes: int = 8, generator: torch.Generator | None = None
-) -> list[Scaled]:
+) -> list[ScaledLayer]:
     """Rescale the weights of a network, in place, so that gradients keep their size through it.
 
     In one pass, layer by layer, every linear and convolutional layer gets a gain of one, measured by probes through
@@ -86,7 +86,7 @@ def autoscale_(
         if not names:
             raise InputError(f"{type(model).__name__} has no linear or convolutional layer to scale")
     kept = [(p, p.detach().clone()) for p in model.parameters()]
-    done: list[Scaled] = []
+    done: list[ScaledLayer] = []
     try:
         with _scaling(model, set(names), names[-1], probes, generator, done), recorded(model, x):
             pass
@@ -112,7 +112,7 @@ def autoscale_(
 
 @contextmanager
 def _scaling(
-    model: nn.Module, names: set[str], last: str, probes: int, generator: torch.Generator, done: list[Scaled]
+    model: nn.Module, names: set[str], last: str, probes: int, generator: torch.Generator, done: list[ScaledLayer]
 ) -> Iterator[None]:
     """While it is open, every layer scales its weights in its first call and goes on with what it gives then."""
     before: list[Tensor] = []
@@ -140,7 +140,7 @@ def _scaling(
                     )
                 call.weight.data = call.weight.data * factor  # what is behind in the graph keeps the old values
                 output = module.forward(*given, **named)
-                done.append(Scaled(name, factor, gain, role))
+                done.append(ScaledLayer(name, factor, gain, role))
             if call.weight is not None or call.normalises:
                 before.append(output)
             return output
@@ -169,7 +169,7 @@ def _refuse_tiny_batches(record: Record) -> None:
 
 def _weaken_branches(
     model: nn.Module, x: Any, growth: float, probes: int, generator: torch.Generator, fixed: set[str]
-) -> list[Scaled]:
+) -> list[ScaledLayer]:
     """Scale the ends of residual branches until the gain of each block is its share of the growth.
 
     Ends that share a parameter or have a frozen one are left alone.
@@ -201,7 +201,7 @@ def _weaken_branches(
                     parameter.mul_(factor)
         if not changed:
             break
-    return [Scaled(name, factor, first[name], "branch") for name, factor in factors.items()]
+    return [ScaledLayer(name, factor, first[name], "branch") for name, factor in factors.items()]
 
 
 def _gain_of_block(call: Call, probes: int, generator: torch.Generator) -> tuple[float, float] | None:

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from .._errors import InputError
-from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise, is_real, need_width
+from ..._checks import is_real
+from ..._errors import InputError
+from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise, need_width
 
 
 @dataclass(frozen=True)

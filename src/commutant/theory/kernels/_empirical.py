@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import jacrev, jvp, vjp, vmap
 
-from .._errors import InputError
-from ..laws import Draw, Equivariance, SetPermutation, obeys
-from ..parameters import called_with, unchanged
+from ..._errors import InputError
+from ...laws import Draw, Equivariance, SetPermutation, obeys
+from ...parameters import called_with, unchanged
 
 _BYTES = 1 << 28  # of Jacobians held at a time
 

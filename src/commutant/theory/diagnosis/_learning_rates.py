@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ._criticality import Source, as_activation
-from ._flow import kernel_flow
+from ..._errors import InputError
+from ..criticality._criticality import Source, as_activation
+from ..criticality._flow import kernel_flow
 from ._record import parameter_shares, recorded
 
 

@@ -12,10 +12,10 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ..algebra import Activation
+from ..._errors import InputError
+from ...algebra import Activation
 
-Kind = Literal["scale-invariant", "zero", "half-stable", "none"]
+UniversalityClass = Literal["scale-invariant", "zero", "half-stable", "none"]
 Source = str | nn.Module | type[nn.Module] | Activation | Callable[[Tensor], Tensor]
 
 _CLASSES: dict[str, type[nn.Module]] = {name.lower(): getattr(nn, name) for name in nn.modules.activation.__all__}
@@ -43,7 +43,7 @@ class Criticality:
     """
 
     activation: str
-    kind: Kind
+    kind: UniversalityClass
     kernel: float
     bias_variance: float
     weight_variance: float

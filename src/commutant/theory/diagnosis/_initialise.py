@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .._errors import InputError
-from ..algebra import Activation
-from ._criticality import Source, as_activation, critical_point
-from ._selu import SELU, AlphaDropout, Normalized
+from ..._errors import InputError
+from ...algebra import Activation
+from ..criticality._criticality import Source, as_activation, critical_point
+from ..normalization._selu import SELU, AlphaDropout, Normalized
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (
@@ -47,7 +47,7 @@ _POINTS = torch.linspace(-3, 3, 25, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
-class Initialised:
+class InitializedLayer:
     """What was done to one layer.
 
     Attributes:
@@ -70,7 +70,7 @@ def critical_(
     activation: Source | None = None,
     gamma: float = 0.0,
     generator: torch.Generator | None = None,
-) -> list[Initialised]:
+) -> list[InitializedLayer]:
     """Initialise all linear and convolutional layers of a module at the critical point of its activations, in place.
 
     A layer after an activation gets that one's $C_W$ / fan-in and $C_b$; a layer that reads inputs (standardise them)
@@ -126,7 +126,7 @@ def critical_(
             layer.weight.normal_(0, std, generator=generator)
             if layer.bias is not None and layer.bias.requires_grad:
                 layer.bias.normal_(0, (scale * bias) ** 0.5, generator=generator) if bias else layer.bias.zero_()
-        done.append(Initialised(name, act.name if act else None, scale * bias, scale * weight, std))
+        done.append(InitializedLayer(name, act.name if act else None, scale * bias, scale * weight, std))
     return done
 
 

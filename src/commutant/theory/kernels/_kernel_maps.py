@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
 from typing import ClassVar, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._errors import InputError
-from ..algebra import Activation, geometric_mean
-from ..laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
+from ..._checks import is_real, is_whole
+from ..._errors import InputError
+from ...algebra import Activation, geometric_mean
+from ...laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,6 @@ class KernelMap(Protocol):
 
     def __call__(self, state: KernelState) -> KernelState:
         """The state after the layer."""
-
-
-def is_real(value: object) -> bool:
-    """Whether a value is one real number."""
-    scalar = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
-    return scalar or (isinstance(value, Real) and not isinstance(value, bool))
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is a whole number, as Python or NumPy has them."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def need_map(network: object) -> None:

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError
-from ..algebra.arithmetic import clip
+from ..._checks import is_real, is_whole
+from ..._errors import InputError
+from ...algebra.arithmetic import clip
 from ._criticality import Source, as_activation, check_variances
-from ._kernel_maps import is_real, is_whole
 
 _LARGEST = 1e90  # kernel that is integrated over
 

@@ -13,7 +13,7 @@ from torch.nn.utils import remove_weight_norm
 from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from .._errors import InputError
+from ..._errors import InputError
 from ._autoscale import autoscale_
 from ._findings import Finding
 from ._initialise import critical_

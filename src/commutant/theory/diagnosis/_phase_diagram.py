@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._errors import InputError, require
-from ._criticality import Source, as_activation, criticality
+from ..._errors import InputError, require
+from ..criticality._criticality import Source, as_activation, criticality
 from ._initialise import layers_and_activations
 
 _TEAL, _CRIMSON, _GREY = "#0b7a75", "#c8374a", "#6b6b6b"

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError
-from ..algebra import Activation, gaussian_nodes
+from ..._checks import is_real, is_whole
+from ..._errors import InputError
+from ...algebra import Activation, gaussian_nodes
 from ._criticality import Source, as_activation, check_variances
-from ._kernel_maps import is_real, is_whole
 
 _NEXT_TO_ZERO = 1e-100  # a kernel of zero, for activations with a kink there
 

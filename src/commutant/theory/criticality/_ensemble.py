@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError
-from ..algebra import Activation
+from ..._checks import is_whole
+from ..._errors import InputError
+from ...algebra import Activation
 from ._criticality import Source, as_activation, check_variances
 from ._finite_width import need_widths
-from ._kernel_maps import is_whole
 
 _AT_ONCE = 1 << 22  # weights of a layer in one batched product
 

@@ -1,0 +1,1 @@
+"""Networks at hand: initialization at criticality, diagnosis, rescaling, learning rates."""

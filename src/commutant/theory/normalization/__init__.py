@@ -1,0 +1,1 @@
+"""Self-normalizing networks: SELU and the map of its mean and variance."""
