@@ -151,7 +151,7 @@ def frame_round_clouds() -> dict[str, Any]:
         "name": "frame-round-clouds",
         "title": "What frame averaging costs for round clouds",
         "description": "E(3), forward and backward of the PointNet over 32 clouds of 256 points, 512 frames at a time. Where "
-        "two variances are within 1 % of the whole, a cloud takes frames for every tuple of points (`degenerate="
+        "two variances are within 1 % of the whole, a cloud takes frames for every tuple of points (`on_degenerate="
         '"weighted"`); `tuples=16` draws 16 of them at most.',
         "columns": ["frames a cloud", "most frames of a cloud", "times the backbone", "exact"],
         "rows": rows,

@@ -1,4 +1,4 @@
-"""What `solver="auto"` takes, beside the plain loop: the measured table behind its thresholds, and the crossover plot."""
+"""What `method="auto"` takes, beside the plain loop: the measured table behind its thresholds, and the crossover plot."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _own_step(h: Tensor, x: Tensor, a: Tensor) -> Tensor:
 
 def _layer(make: Callable[..., ParallelRecurrence], width: int, solver: str, scale: float) -> ParallelRecurrence:
     torch.manual_seed(0)
-    layer = make(width, width, batch_first=True, solver=solver)
+    layer = make(width, width, batch_first=True, method=solver)
     with torch.no_grad():
         layer.weight_hh_l0.mul_(scale)
     return layer

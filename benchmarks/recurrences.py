@@ -48,8 +48,8 @@ def recurrences() -> dict[str, Any]:
         "**`ParaGRU`**": lambda: ParaGRU(WIDTH, WIDTH, batch_first=True),
         "**`ParaLSTM`**": lambda: ParaLSTM(WIDTH, WIDTH, batch_first=True),
         "**`MinGRU`**, linear": lambda: MinGRU(WIDTH, WIDTH, batch_first=True),
-        "`ParaGRU`, step by step": lambda: ParaGRU(WIDTH, WIDTH, batch_first=True, solver="sequential"),
-        "`ParaGRU`, the paper's Newton iteration": lambda: ParaGRU(WIDTH, WIDTH, batch_first=True, solver="newton"),
+        "`ParaGRU`, step by step": lambda: ParaGRU(WIDTH, WIDTH, batch_first=True, method="sequential"),
+        "`ParaGRU`, the paper's Newton iteration": lambda: ParaGRU(WIDTH, WIDTH, batch_first=True, method="newton"),
         "`nn.GRU`, dense recurrence": lambda: nn.GRU(WIDTH, WIDTH, batch_first=True),
         "`nn.LSTM`, dense recurrence": lambda: nn.LSTM(WIDTH, WIDTH, batch_first=True),
     }

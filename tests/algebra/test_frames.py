@@ -208,10 +208,10 @@ def test_degenerate_clouds_are_treated_exactly(name, group):
 def test_plain_axes_are_not_valid_on_a_cube_and_say_so():
     y, _, _ = moved(CUBE[None], "SE", 3)
     with pytest.warns(UserWarning, match="not distinct"):
-        first, second = (averaged(x, degenerate="warn") for x in (CUBE[None] + 1e-9 * torch.randn(8, 3).double(), y))
+        first, second = (averaged(x, on_degenerate="warn") for x in (CUBE[None] + 1e-9 * torch.randn(8, 3).double(), y))
     assert abs(float(first - second)) > 1e-4
     with pytest.raises(InputError, match="axes of cloud 1 are not distinct"):
-        pca_frame(torch.stack([torch.randn(8, 3).double() * torch.tensor([1, 2, 3]), CUBE]), degenerate="error")
+        pca_frame(torch.stack([torch.randn(8, 3).double() * torch.tensor([1, 2, 3]), CUBE]), on_degenerate="error")
 
 
 @pytest.mark.parametrize("size", [1e-2, 1e-3, 1e-5])
@@ -365,7 +365,7 @@ def test_large_degenerate_clouds_draw_their_tuples_and_say_so():
         (lambda: pca_frame(torch.randn(4, 3), mask=torch.tensor([1.0, -1.0, 1.0, 1.0])), "not negative"),
         (lambda: pca_frame(torch.randn(4, 3), "SL"), "group must be"),
         (lambda: pca_frame(torch.randn(4, 3), signs="left"), "signs must be"),
-        (lambda: pca_frame(torch.randn(4, 3), degenerate="hope"), "degenerate must be"),
+        (lambda: pca_frame(torch.randn(4, 3), on_degenerate="hope"), "on_degenerate must be"),
         (lambda: pca_frame(torch.randn(4, 3), blend=(0.1, 0.1)), "smaller one first"),
         (lambda: pca_frame(torch.randn(4, 3), scale="mean"), "scale must be"),
         (lambda: pca_frame(torch.randn(4, 3), directions=torch.randn(3, 1, 3)), "k for each point"),

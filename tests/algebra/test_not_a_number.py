@@ -20,7 +20,7 @@ LAYOUT = a.Clouds.of(POINTS)
     "make",
     [
         lambda x, layout: a.pca_frame(x, clouds=layout),
-        lambda x, layout: a.pca_frame(x, clouds=layout, degenerate="error", signs="skew"),
+        lambda x, layout: a.pca_frame(x, clouds=layout, on_degenerate="error", signs="skew"),
         lambda x, layout: a.pca_frame(x, "T", clouds=layout),
         lambda x, layout: a.weighted_frame(x, clouds=layout),
         lambda x, layout: a.gram_schmidt_frame(x, clouds=layout),

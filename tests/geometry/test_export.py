@@ -68,7 +68,7 @@ def test_a_fixed_shape_and_a_mask(unchecked):
 def test_what_cant_be_exported_says_so(unchecked):
     x, batch = torch.randn(6, 3).double(), torch.tensor([0, 0, 0, 1, 1, 1])
     for model, args, words in (
-        (FrameAverage(Net(), degenerate="error").eval(), (x[None],), "can't be exported"),
+        (FrameAverage(Net(), on_degenerate="error").eval(), (x[None],), "can't be exported"),
         (FrameAverage(nn.Linear(4, 4), "E(4)").eval(), (torch.randn(2, 6, 4),), "up to 3 dimensions"),
         (FrameAverage(Net(), "SE(3)", samples=1).train(), (x[None],), "eval"),
     ):

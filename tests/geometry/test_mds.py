@@ -39,7 +39,7 @@ def moved(x, s=2.5):
 def test_strict_invariance_and_distances(sign, dtype, tolerance):
     x = clouds(dtype=dtype)
     order = torch.randperm(x.shape[1])
-    coordinates = MDSCoordinates(sign=sign, on_degenerate="ignore")
+    coordinates = MDSCoordinates(signs=sign, on_degenerate="ignore")
     frame = pca_frame(x.double(), signs=sign)
     clear = torch.minimum(frame.gap, frame.margin) > 0.02
     assert int(clear.sum()) > 30
@@ -68,7 +68,7 @@ def test_sign_consistency_table():
         a = a if order is None else a[:, order]
         return float(((a * b).sum(1) < 0).double().mean())
 
-    unruled, ruled = (MDSCoordinates(sign=s, on_degenerate="ignore") for s in (None, "maxabs"))
+    unruled, ruled = (MDSCoordinates(signs=s, on_degenerate="ignore") for s in (None, "maxabs"))
     assert 0.2 < flips(unruled, x @ R.mT) < 0.8
     assert flips(unruled, x[:, order], order) < 0.05
     squared = lambda y: torch.cdist(y, y).square()  # noqa: E731
@@ -259,7 +259,7 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
     ("make", "words"),
     [
         (lambda: MDSCoordinates(0), "dim must be at least 1"),
-        (lambda: MDSCoordinates(sign="left"), "sign must be"),
+        (lambda: MDSCoordinates(signs="left"), "signs must be"),
         (lambda: MDSCoordinates(group="SU"), "group must be"),
         (lambda: MDSCoordinates(from_distances=True), "needs dim"),
         (lambda: MDSCoordinates(on_degenerate="hope"), "on_degenerate must be"),
@@ -272,7 +272,7 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
         (lambda: classical_mds(torch.tensor(1.0), 2), "must be"),
         (lambda: landmark_mds(torch.zeros(2, 3, 3), torch.rand(5, 3), 2), "between must be"),
         (lambda: landmark_mds(torch.zeros(3, 3), torch.full((5, 3), torch.nan), 2), "finite"),
-        (lambda: RoutingCoordinates(sign=None), "sign must be"),
+        (lambda: RoutingCoordinates(signs=None), "signs must be"),
         (lambda: TransformInvariant(nn.Linear(3, 3), "Lorentz(4)"), "group must be"),
         (lambda: classical_mds(torch.ones(3, 3), 2), "zero on the diagonal"),
         (lambda: classical_mds(torch.zeros(3, 3), 0), "at least 1"),

@@ -48,7 +48,7 @@ def test_wrapped_models_pass_the_check_of_e3nn(e3nn_check):
 
 def test_what_breaks_on_symmetric_clouds_alone_is_found_by_ours(e3nn_check):
     net = nn.Sequential(nn.Linear(3, 32), nn.Tanh(), nn.Linear(32, 3)).double()
-    plain = FrameAverage(net, "E(3)", outputs="vectors", degenerate="warn")
+    plain = FrameAverage(net, "E(3)", outputs="vectors", on_degenerate="warn")
     e3nn_check(plain, torch.randn(10, 3), out=["1o"])
     law = Equivariance(Euclidean(3), Euclidean(3).on_vectors)
     with warnings.catch_warnings():

@@ -72,11 +72,14 @@ CALLS = {
     "TransformInvariant": [
         lambda: TransformInvariant(nn.Linear),
         lambda: TransformInvariant(NET, 3),
-        lambda: TransformInvariant(NET, sign=None),
+        lambda: TransformInvariant(NET, signs=None),
         lambda: TransformInvariant(NET, scale="big"),
         lambda: TransformInvariant(NET)(INTS),
     ],
-    "TransformEquivariant": [lambda: TransformEquivariant(nn.Linear), lambda: TransformEquivariant(NET, sign="random")],
+    "TransformEquivariant": [
+        lambda: TransformEquivariant(nn.Linear),
+        lambda: TransformEquivariant(NET, signs="random"),
+    ],
     "GraphAverage": [
         lambda: GraphAverage(NET, kind="bogus"),
         lambda: GraphAverage(NET, outputs="edges"),
@@ -118,7 +121,7 @@ CALLS = {
     "MDSCoordinates": [
         lambda: MDSCoordinates(dim=1.5),
         lambda: MDSCoordinates(dim=0),
-        lambda: MDSCoordinates(sign="left"),
+        lambda: MDSCoordinates(signs="left"),
         lambda: MDSCoordinates(group="E"),
         lambda: MDSCoordinates(from_distances=True),
         lambda: MDSCoordinates(on_degenerate="hope"),
@@ -128,7 +131,7 @@ CALLS = {
         lambda: MDSCoordinates(2, from_distances=True)(X),
     ],
     "RoutingCoordinates": [
-        lambda: RoutingCoordinates(sign=None),
+        lambda: RoutingCoordinates(signs=None),
         lambda: RoutingCoordinates(on_degenerate="hope"),
         lambda: RoutingCoordinates()(INTS),
         lambda: RoutingCoordinates()([[0.0, 1.0]]),

@@ -32,7 +32,7 @@ def modules():
         "lstm": ParaLSTM(3, 4, batch_first=True),
         "bistable": bistable,
         "dense": parallel_rnn(torch.nn.GRUCell(3, 4)),
-        "newton": ParaGRU(3, 4, batch_first=True, solver="newton"),
+        "newton": ParaGRU(3, 4, batch_first=True, method="newton"),
     }
 
 
@@ -135,7 +135,7 @@ def errors(rank, size, store, out):
         "bidirectional": lambda: ParaGRU(3, 4, bidirectional=True)(x, process_group=group),
         "sru": lambda: SRU(3, 4)(x, process_group=group),
         "not a group": lambda: ParaGRU(3, 4)(x, process_group="world"),
-        "loop": lambda: ParaGRU(3, 4, solver="loop")(x, process_group=group),
+        "loop": lambda: ParaGRU(3, 4, method="loop")(x, process_group=group),
         "batches": lambda: ParaGRU(3, 4, batch_first=True)(x[: rank + 1], process_group=group),
         "structure": lambda: solve_recurrence(
             lambda h, x: torch.tanh(h + x + rank * h.flip(-1)),

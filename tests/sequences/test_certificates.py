@@ -220,7 +220,7 @@ def test_check_parallel_judges_each_channel_by_its_own_size(monkeypatch):
     def wrong(self, *args):
         y, state = whole(self, *args)
         scale = torch.tensor([1.0, 1e-8])
-        return scale * (y if self.solver == "loop" else y * torch.tensor([1.0, 2.0])), state
+        return scale * (y if self.method == "loop" else y * torch.tensor([1.0, 2.0])), state
 
     monkeypatch.setattr(type(cell), "forward", wrong)
     report = check_parallel(cell, x)

@@ -297,7 +297,7 @@ def test_states_are_carried_and_sequences_may_be_empty():
 
 def test_the_time_parallel_recurrence_is_its_loop(double):
     flow = TranslationFlow.grid(1)
-    net = ParaFERNN(1, 3, flow, pool=None, solver="multishoot")
+    net = ParaFERNN(1, 3, flow, pool=None, method="multishoot")
     x = torch.randn(2, 200, 1, 4, 5, requires_grad=True)
     y, last = net(x)
     assert net.info[0].method == "multishoot"
@@ -370,7 +370,7 @@ def test_it_compiles_without_a_break(unchecked):
         (lambda: FERNN(1, 2, TranslationFlow.grid(1), num_layers=0), "num_layers"),
         (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decode="free"), "decode"),
         (lambda: ParaFERNN(1, 2, RotationFlow([0], 4)), "torus"),
-        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1), solver="x"), "solver must be"),
+        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1), method="x"), "method must be"),
         (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1))(torch.rand(1, 5, 2, 4, 4)), "time, 1, and 2 axes"),
         (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decoder_layers=-1), "negative number of layers"),
         (lambda: LiftToFlow(3, TranslationFlow.grid(1)), "cell"),

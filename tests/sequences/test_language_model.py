@@ -242,7 +242,7 @@ def test_generation_from_embeddings_is_that_from_tokens(options):
     [
         ({"cell": "bogus"}, "cell must be one of paragru, paralstm, mingru, minlstm, got 'bogus'"),
         ({"cell": None}, "cell must be one of"),
-        ({"solver": "magic"}, "solver must be one of"),
+        ({"method": "magic"}, "method must be one of"),
         ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
         ({"hidden_size": 16.0}, "hidden_size must be an integer"),
         ({"hidden_size": "16"}, "hidden_size must be an integer"),

@@ -149,12 +149,12 @@ def test_parity_is_tracked_exactly_beyond_what_newton_can():
         layer.bias_l0.copy_(torch.tensor([9.0, 9.0, 0.0]).repeat_interleave(4))
     x = torch.randint(0, 2, (4, 700, 1), generator=torch.Generator().manual_seed(0)) * 8.0 - 4.0
     assert check_parallel(layer, x).agrees
-    layer.solver = "newton"
+    layer.method = "newton"
     assert check_parallel(layer, x).agrees
 
 
 def test_fallbacks_are_counted():
-    layer = ParaGRU(2, 3, a_max=None, solver="jacobi")
+    layer = ParaGRU(2, 3, a_max=None, method="jacobi")
     layer(torch.randn(200, 2, 2))
     assert layer.fallbacks == 1
     assert layer.info[0].fell_back[0] == "jacobi"
@@ -266,7 +266,7 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: ParaGRU(4, 6, num_heads=4), "num_heads=4 must divide"),
         (lambda: ParaGRU(4, 6, 1, True, False, 0.0, False, "cpu"), "got 'cpu'; device and dtype are given by name"),
         (lambda: ParaGRU(4, 6, num_heads=2.0), "num_heads must be an integer of at least 1, got 2.0"),
-        (lambda: ParaGRU(4, 6, solver="magic"), "unknown solver"),
+        (lambda: ParaGRU(4, 6, method="magic"), "unknown method"),
         (lambda: ParaGRU(4, 6, a_max=0.0), "a_max"),
         (lambda: ParaGRU(4, 6)(torch.randn(5, 2, 3)), "takes 4 features"),
         (lambda: ParaGRU(4, 6)(torch.ones(5, 2, 4, dtype=torch.long)), "floating point"),
@@ -287,7 +287,7 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: parallel_rnn(RNNBlock(2, heads=1)), "RNNBlock runs over whole sequences"),
         (lambda: parallel_rnn(parallel_rnn(torch.nn.GRUCell(2, 2))), "ParallelCell runs over whole sequences"),
         (lambda: parallel_rnn(torch.nn.Linear(2, 2)), "calls cell(x_t, h), but Linear has too many positional"),
-        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), solver="magic"), "unknown solver 'magic'"),
+        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), method="magic"), "unknown method 'magic'"),
         (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), bound=0.0), "bound must be positive"),
         (lambda: check_parallel(torch.nn.GRU(2, 2), torch.randn(3, 2, 2)), "recurrent module"),
         (lambda: lyapunov_exponent(torch.nn.GRU(2, 2), torch.randn(3, 2, 2)), "recurrent module"),

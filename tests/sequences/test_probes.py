@@ -127,21 +127,21 @@ def inputs(length=40):
 def test_a_cell_that_remembers_or_draws_is_refused(name, solver):
     f, said = REMEMBERS[name]
     with pytest.raises(InputError, match=said):
-        parallel_rnn(Cell(f), solver=solver)(inputs())
+        parallel_rnn(Cell(f), method=solver)(inputs())
 
 
 @pytest.mark.parametrize("solver", ["auto", "sequential", "loop"])
 @pytest.mark.parametrize("name", COUPLES)
 def test_a_cell_that_couples_rows_is_refused(name, solver):
     with pytest.raises(InputError, match="a row of the step"):
-        parallel_rnn(Cell(COUPLES[name]), solver=solver)(inputs())
+        parallel_rnn(Cell(COUPLES[name]), method=solver)(inputs())
 
 
 @pytest.mark.parametrize("name", FINE)
 def test_a_cell_whose_rows_are_alone_is_solved(name):
     rnn, x = parallel_rnn(Cell(FINE[name]).eval()), inputs(300)
     found = rnn(x)[0]
-    rnn.solver = "loop"
+    rnn.method = "loop"
     expected = rnn(x)[0]
     assert (found - expected).abs().mean() < 1e-5  # a threshold may fall on either side once
     torch.testing.assert_close(found[1:2], rnn(x[1:2])[0], atol=0.02, rtol=0)

@@ -127,7 +127,7 @@ def test_three_newton_iterations_suffice_for_small_recurrent_weights_at_any_leng
 def test_newton_fails_on_parity_and_nothing_is_silently_wrong():
     x, h0 = parity_input(512), torch.full((4, 1), 0.5)
     problem = Problem(
-        cell=_diagonal(parity_step), h0=h0, x=(x.transpose(0, 1),), params=(), tolerance=8 * torch.finfo().eps
+        cell=_diagonal(parity_step), h_0=h0, x=(x.transpose(0, 1),), params=(), tolerance=8 * torch.finfo().eps
     )
     expected = sequential(problem).h
     wrong = newton_like(problem, "newton", 3)

@@ -63,7 +63,7 @@ def pca_frame(
     mask: Shaped[Tensor, "*lead n"] | None = None,
     clouds: Clouds | None = None,
     signs: SignRule = "all",
-    degenerate: Degenerate = "weighted",
+    on_degenerate: Degenerate = "weighted",
     blend: tuple[float, float] = (1e-3, 1e-2),
     directions: Float[Tensor, "*lead n k d"] | None = None,
     scale: Literal["rms", "max"] | None = None,
@@ -81,7 +81,7 @@ def pca_frame(
         signs: `"all"`, or a rule that picks one where it can: the sign of the third moment (`"skew"`), of
             `sum h|h|` (`"softskew"`), or of the entry of largest size (`"maxabs"`). Where the statistic is too small to
             tell, both are taken; the last axis of a proper group follows from the others.
-        degenerate: what happens where eigenvalues are close: slide over to weighted frames, raise, or warn and take
+        on_degenerate: what happens where eigenvalues are close: slide over to weighted frames, raise, or warn and take
             the axes as they come.
         blend: gaps, as shares of the variance, at which axes are wholly merged and wholly apart; and the same for the
             statistic of a sign.
@@ -100,8 +100,8 @@ def pca_frame(
         (40, torch.Size([40, 5, 3]))
     """
     centred, proper = properties_of(group)
-    if degenerate not in ("weighted", "error", "warn"):
-        raise InputError(f"degenerate must be weighted, error or warn, got {degenerate!r}")
+    if on_degenerate not in ("weighted", "error", "warn"):
+        raise InputError(f"on_degenerate must be weighted, error or warn, got {on_degenerate!r}")
     if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
         raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
     clouds = Clouds.fitting(x, batch, mask, clouds)
@@ -111,18 +111,18 @@ def pca_frame(
         d = x.shape[-1]
         still = torch.eye(d, dtype=torch.float64, device=x.device).expand(clouds.number, d, d)
         return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
-    if degenerate != "weighted" and exporting():
-        if degenerate == "error":
-            raise InputError('degenerate="error" can\'t be exported: take "weighted", or "warn" for plain axes')
+    if on_degenerate != "weighted" and exporting():
+        if on_degenerate == "error":
+            raise InputError('on_degenerate="error" can\'t be exported: take "weighted", or "warn" for plain axes')
         axes = replace(axes, open=torch.ones_like(axes.open))
-    elif degenerate != "weighted":
+    elif on_degenerate != "weighted":
         nothing = vanishing(axes.values.detach()) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
         doubtful = ((axes.open < 1) & ~nothing).any(-1).nonzero().flatten().tolist()
-        if doubtful and degenerate == "error":
+        if doubtful and on_degenerate == "error":
             more = f", nor those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
             raise InputError(
                 f"the principal axes of cloud {doubtful[0]} are not distinct (gap {float(axes.gap[doubtful[0]]):.2g} "
-                f'of its variance, {blend[1]:g} needed){more}; take degenerate="weighted"'
+                f'of its variance, {blend[1]:g} needed){more}; take on_degenerate="weighted"'
             )
         if doubtful:
             text = f"the principal axes of {len(doubtful)} clouds are not distinct: their frames jump"

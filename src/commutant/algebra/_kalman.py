@@ -56,11 +56,11 @@ class ScalarKalman(Monoid):
         return one, zero, zero, zero, zero
 
     @staticmethod
-    def filtered_means(A: Tensor, b: Tensor, h0: Tensor, observed: Tensor, trust: float) -> Tensor:
+    def filtered_means(A: Tensor, b: Tensor, h_0: Tensor, observed: Tensor, trust: float) -> Tensor:
         """Means of $h_t = A_t h_{t-1} + b_t + N(0, 1)$ given observations of precision `trust`; time leads."""
         variance = 1 / trust
         gain, total = 1 / (1 + variance), 1 + variance
-        predicted = torch.cat([(A[0] * h0 + b[0])[None], b[1:]])
+        predicted = torch.cat([(A[0] * h_0 + b[0])[None], b[1:]])
         A = torch.cat([torch.zeros_like(A[:1]), A[1:]])
         element = (
             (1 - gain) * A,

@@ -71,7 +71,7 @@ def _solve(A: Tensor, b: Tensor) -> Tensor:
 def linear_scan(
     A: Float[Tensor, "*a"],
     b: Float[Tensor, "*b"],
-    h0: Float[Tensor, "*h"] | None = None,
+    h_0: Float[Tensor, "*h"] | None = None,
     *,
     dim: int = 1,
     reverse: bool = False,
@@ -88,7 +88,7 @@ def linear_scan(
         A: the maps; `(batch, length, channels)` for `structure="diagonal"`, `(batch, length, slots, slots, channels)`
             for `"blocks"`, `(batch, length, width, width)` for `"dense"`.
         b: the shifts; `(batch, length, channels)`, `(batch, length, slots, channels)`, `(batch, length, width)`.
-        h0: the state before the first step, b without its time axis; zero when absent.
+        h_0: the state before the first step, b without its time axis; zero when absent.
         dim: the axis of time, in both A and b.
         reverse: solve $h_t = A_t h_{t+1} + b_t$ from the end instead.
 
@@ -96,34 +96,34 @@ def linear_scan(
         The states, in the shape of b.
 
     Raises:
-        InputError: when the shapes of A, b and h0 do not fit the structure.
+        InputError: when the shapes of A, b and h_0 do not fit the structure.
 
     Example:
         >>> a, b = torch.full((1, 3, 1), 0.5), torch.ones(1, 3, 1)
         >>> linear_scan(a, b).flatten()
         tensor([1.0000, 1.5000, 1.7500])
     """
-    for name, value in (("A", A), ("b", b), ("h0", h0)):
-        if not isinstance(value, Tensor) and (name != "h0" or value is not None):
+    for name, value in (("A", A), ("b", b), ("h_0", h_0)):
+        if not isinstance(value, Tensor) and (name != "h_0" or value is not None):
             raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
     if not -b.dim() <= dim < b.dim():
         raise InputError(f"dim={dim} is not an axis of b of shape {tuple(b.shape)}")
     dim %= b.dim()
-    if len({t.dtype for t in (A, b, h0) if t is not None}) != 1:
-        raise InputError(f"A, b and h0 must share one dtype, got {[t.dtype for t in (A, b, h0) if t is not None]}")
-    _check_shapes(A, b, h0, dim, structure)
+    if len({t.dtype for t in (A, b, h_0) if t is not None}) != 1:
+        raise InputError(f"A, b and h_0 must share one dtype, got {[t.dtype for t in (A, b, h_0) if t is not None]}")
+    _check_shapes(A, b, h_0, dim, structure)
     A, b = A.movedim(dim, 0), b.movedim(dim, 0)
     dtype = b.dtype
     if dtype in (torch.bfloat16, torch.float16):
         A, b = A.float(), b.float()
-    h0 = torch.zeros_like(b[0]) if b.shape[0] and h0 is None else h0
-    if h0 is None or b.shape[0] == 0:
+    h_0 = torch.zeros_like(b[0]) if b.shape[0] and h_0 is None else h_0
+    if h_0 is None or b.shape[0] == 0:
         return b.movedim(0, dim).to(dtype)
-    out = _LinearScan.apply(A.to(b.dtype), b, h0.to(b.dtype), reverse, structure)
+    out = _LinearScan.apply(A.to(b.dtype), b, h_0.to(b.dtype), reverse, structure)
     return out.movedim(0, dim).to(dtype)
 
 
-def _check_shapes(A: Tensor, b: Tensor, h0: Tensor | None, dim: int, structure: Structure) -> None:
+def _check_shapes(A: Tensor, b: Tensor, h_0: Tensor | None, dim: int, structure: Structure) -> None:
     if structure not in ("diagonal", "blocks", "dense"):
         raise InputError(f"structure must be 'diagonal', 'blocks' or 'dense', got {structure!r}")
     carrier = {"diagonal": 1, "blocks": 2, "dense": 1}[structure]
@@ -140,36 +140,36 @@ def _check_shapes(A: Tensor, b: Tensor, h0: Tensor | None, dim: int, structure: 
     if tuple(A.shape) != expected:
         raise InputError(f"A of a {structure} recurrence must be {expected} beside b, got {tuple(A.shape)}")
     state = (*b.shape[:dim], *b.shape[dim + 1 :])
-    if h0 is not None and tuple(h0.shape) != state:
-        raise InputError(f"h0 must be b without time, {state}, got {tuple(h0.shape)}")
+    if h_0 is not None and tuple(h_0.shape) != state:
+        raise InputError(f"h_0 must be b without time, {state}, got {tuple(h_0.shape)}")
 
 
 class _LinearScan(torch.autograd.Function):
     """Time leads. The backward pass is the same recurrence run the other way on the transposed maps."""
 
     @staticmethod
-    def forward(A: Tensor, b: Tensor, h0: Tensor, reverse: bool, structure: Structure) -> Tensor:
-        return scan_time(A, b, h0, structure, reverse)
+    def forward(A: Tensor, b: Tensor, h_0: Tensor, reverse: bool, structure: Structure) -> Tensor:
+        return scan_time(A, b, h_0, structure, reverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        A, _, h0, ctx.reverse, ctx.structure = inputs
-        ctx.save_for_backward(A, h0, output)
+        A, _, h_0, ctx.reverse, ctx.structure = inputs
+        ctx.save_for_backward(A, h_0, output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        A, h0, h = ctx.saved_tensors
+        A, h_0, h = ctx.saved_tensors
         structure, reverse = ctx.structure, ctx.reverse
         first = A.shape[0] - 1 if reverse else 0
         adjoint = transpose_map(A, structure)
-        zero = torch.zeros_like(h0)
+        zero = torch.zeros_like(h_0)
         shifted = (
             torch.cat([torch.zeros_like(adjoint[:1]), adjoint[:-1]])
             if reverse
             else torch.cat([adjoint[1:], torch.zeros_like(adjoint[:1])])
         )
         lam = _LinearScan.apply(shifted, gradient, zero, not reverse, structure)
-        before = torch.cat([h[1:], h0[None]]) if reverse else torch.cat([h0[None], h[:-1]])
+        before = torch.cat([h[1:], h_0[None]]) if reverse else torch.cat([h_0[None], h[:-1]])
         if structure == "diagonal":
             d_A = lam * before
         elif structure == "blocks":
@@ -188,19 +188,19 @@ class _LinearScan(torch.autograd.Function):
         return _LinearScan.apply(*parts, *args[3:]), 1
 
 
-def scan_time(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: bool = False) -> Tensor:
+def scan_time(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse: bool = False) -> Tensor:
     """The solution for tensors whose time leads, outside autograd; the core of `linear_scan`."""
     if b.device.type != "cpu":
-        return _scan_tree(A, b, h0, structure, reverse)
-    return _scan_chunks(A, b, h0, structure, reverse)
+        return _scan_tree(A, b, h_0, structure, reverse)
+    return _scan_chunks(A, b, h_0, structure, reverse)
 
 
-def _scan_tree(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: bool) -> Tensor:
+def _scan_tree(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse: bool) -> Tensor:
     """Logarithmic depth: an associative scan of the maps, the first of which swallows the initial state."""
     maps, shifts = A, b
     first = -1 if reverse else 0
     b = b.clone()
-    b[first] += apply_map(A[first], h0, structure)
+    b[first] += apply_map(A[first], h_0, structure)
     A = A.clone()
     A[first] = 0
     if reverse:
@@ -213,7 +213,7 @@ def _scan_tree(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: 
         h = MatrixAffine().scan((A, b))[1]
     if not torch.compiler.is_compiling() and not bool(h.isfinite().all()):
         # a product may overflow where its steps, one by one, stay finite
-        return _scan_chunks(maps, shifts, h0, structure, reverse, lanes=0)
+        return _scan_chunks(maps, shifts, h_0, structure, reverse, lanes=0)
     return h.flip(0) if reverse else h
 
 
@@ -225,7 +225,7 @@ def chunk_count(length: int, lane_size: int, shortest: int, lanes: int = _LANES)
     return max(1, min(lanes // max(lane_size, 1), length // shortest))
 
 
-def _scan_chunks(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse: bool, lanes: int = _LANES) -> Tensor:
+def _scan_chunks(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse: bool, lanes: int = _LANES) -> Tensor:
     """Chunks side by side: run each from zero with its product, relay the boundaries, run each from its boundary."""
     length = b.shape[0]
     out = torch.empty_like(b, memory_format=torch.contiguous_format)
@@ -240,7 +240,7 @@ def _scan_chunks(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse
     maps, shifts, result = view(A), view(b), view(out)
     order = range(count - 1, -1, -1) if reverse else range(count)
     starts = torch.empty_like(shifts[:, 0])
-    state = h0
+    state = h_0
     if count > 1:
         total = identity_map(starts, structure)
         end = torch.zeros_like(starts)
@@ -248,7 +248,7 @@ def _scan_chunks(A: Tensor, b: Tensor, h0: Tensor, structure: Structure, reverse
             end = _advance(maps[:, j], end, shifts[:, j], structure)
             total = compose_maps(maps[:, j], total, structure)
         if not total.isfinite().all():  # inf times zero would be NaN where the steps, one by one, stay finite
-            return _scan_chunks(A, b, h0, structure, reverse, lanes=0)
+            return _scan_chunks(A, b, h_0, structure, reverse, lanes=0)
         for k in order:
             starts[k] = state
             moved = apply_map(total[k], state, structure)

@@ -53,7 +53,7 @@ class Averaging:
         frames: Frames,
         signs: str,
         scale: str | None,
-        degenerate: str,
+        on_degenerate: str,
         blend: tuple[float, float],
         samples: int | None,
         chunk: int | None,
@@ -88,7 +88,7 @@ class Averaging:
         choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
             ("signs", signs, ("all", "skew", "softskew", "maxabs")),
             ("scale", scale, (None, "rms", "max")),
-            ("degenerate", degenerate, ("weighted", "error", "warn")),
+            ("on_degenerate", on_degenerate, ("weighted", "error", "warn")),
         )
         for name, choice, known in choices:
             if choice not in known:
@@ -100,7 +100,7 @@ class Averaging:
         numbers = isinstance(blend, Sequence) and len(blend) == 2 and all(isinstance(b, int | float) for b in blend)
         if not numbers or not 0 <= blend[0] < blend[1]:
             raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend!r}")
-        self.frames, self.signs, self.scale, self.degenerate = frames, signs, scale, degenerate
+        self.frames, self.signs, self.scale, self.on_degenerate = frames, signs, scale, on_degenerate
         self.blend, self.samples, self.chunk, self.gradient, self.tuples = blend, samples, chunk, gradient, tuples
         # tuples of points average tensors over two empty directions, in more than three dimensions not always
         self.turns_about = "tensors" in bases and self.d > 3 and frames == "weighted"
@@ -229,7 +229,7 @@ class Averaging:
                 options: dict[str, Any] = {"clouds": clouds, "directions": torch.cat(list(rows), -2) if rows else None}
                 options |= {"scale": self.scale, "tuples": self.tuples}
                 if self.frames == "pca":
-                    options |= {"signs": self.signs, "degenerate": self.degenerate, "blend": self.blend}
+                    options |= {"signs": self.signs, "on_degenerate": self.on_degenerate, "blend": self.blend}
                 build = pca_frame if self.frames == "pca" or self.group == "T" else weighted_frame
                 frame = build(points, self.group, **options)  # type: ignore[arg-type]
         return frame.detach() if self.gradient == "detach" else frame

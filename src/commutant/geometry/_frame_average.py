@@ -111,7 +111,7 @@ class FrameAverage(nn.Module):
         frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
         signs: of the axes, as in `commutant.algebra.pca_frame`.
         scale: also invariant (`points` and `displacements`: equivariant) under scaling, by this size of the cloud.
-        degenerate: where axes are not distinct: `"weighted"`, `"error"` or `"warn"`, as there.
+        on_degenerate: where axes are not distinct: `"weighted"`, `"error"` or `"warn"`, as there.
         blend: the gaps between variances, as shares of the whole, at which axes are wholly merged and wholly apart.
         samples: frames drawn for each cloud in training; evaluation takes all.
         chunk: frames evaluated at a time.
@@ -142,7 +142,7 @@ class FrameAverage(nn.Module):
         frames: Frames = "pca",
         signs: str = "all",
         scale: Literal["rms", "max"] | None = None,
-        degenerate: str = "weighted",
+        on_degenerate: str = "weighted",
         blend: tuple[float, float] = (1e-3, 1e-2),
         samples: int | None = None,
         chunk: int | None = None,
@@ -161,7 +161,7 @@ class FrameAverage(nn.Module):
             frames,
             signs,
             scale,
-            degenerate,
+            on_degenerate,
             blend,
             samples,
             chunk,
@@ -191,7 +191,7 @@ def symmetrize_(
     frames: Frames = "pca",
     signs: str = "all",
     scale: Literal["rms", "max"] | None = None,
-    degenerate: str = "weighted",
+    on_degenerate: str = "weighted",
     blend: tuple[float, float] = (1e-3, 1e-2),
     samples: int | None = None,
     chunk: int | None = None,
@@ -226,7 +226,7 @@ def symmetrize_(
         frames,
         signs,
         scale,
-        degenerate,
+        on_degenerate,
         blend,
         samples,
         chunk,

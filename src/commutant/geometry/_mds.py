@@ -154,7 +154,7 @@ def _crooked(width: int) -> nn.Module:
     _of_clear_clouds(Equivariance(SetPermutation(1)), lambda: MDSCoordinates()),
     tolerance=_SINGLE,
 )
-@breaks("invariance without a rule", _of_clear_clouds(Invariance(Rotation(3)), lambda: MDSCoordinates(sign=None)))
+@breaks("invariance without a rule", _of_clear_clouds(Invariance(Rotation(3)), lambda: MDSCoordinates(signs=None)))
 class MDSCoordinates(nn.Module):
     """Coordinates of points that keep their distances and do not change when the points are turned, moved or scaled.
 
@@ -164,7 +164,7 @@ class MDSCoordinates(nn.Module):
 
     Args:
         dim: coordinates kept, largest first; by default all. Needed with `from_distances`.
-        sign: `"maxabs"` (the entry of largest size is positive), `"skew"` or `"softskew"` (so is the third moment, or
+        signs: `"maxabs"` (the entry of largest size is positive), `"skew"` or `"softskew"` (so is the third moment, or
             `sum h|h|`), `"random"` (drawn anew), or None (as the eigensolver leaves it: not invariant).
         scale: divide by the root mean square (`"rms"`) or the largest (`"max"`) distance from the mean, or not (None).
         group: `"O"` merges mirror images, `"SO"` keeps them apart.
@@ -184,7 +184,7 @@ class MDSCoordinates(nn.Module):
     def __init__(
         self,
         dim: int | None = None,
-        sign: Literal["maxabs", "skew", "softskew", "random"] | None = "maxabs",
+        signs: Literal["maxabs", "skew", "softskew", "random"] | None = "maxabs",
         scale: Literal["rms", "max"] | None = "rms",
         group: Literal["O", "SO"] = "O",
         *,
@@ -196,15 +196,15 @@ class MDSCoordinates(nn.Module):
             whole_given("dim", dim)
         if from_distances and dim is None:
             raise InputError("from_distances needs dim, the number of coordinates")
-        if sign not in ("maxabs", "skew", "softskew", "random", None):
-            raise InputError(f"sign must be maxabs, skew, softskew, random or None, got {sign!r}")
+        if signs not in ("maxabs", "skew", "softskew", "random", None):
+            raise InputError(f"signs must be maxabs, skew, softskew, random or None, got {signs!r}")
         if scale not in ("rms", "max", None):
             raise InputError(f"scale must be rms, max or None, got {scale!r}")
         if group not in ("O", "SO"):
             raise InputError(f"group must be O or SO, got {group!r}")
         if on_degenerate not in ("warn", "error", "ignore"):
             raise InputError(f"on_degenerate must be warn, error or ignore, got {on_degenerate!r}")
-        self.dim, self.sign, self.scale, self.group = dim, sign, scale, group
+        self.dim, self.signs, self.scale, self.group = dim, signs, scale, group
         self.from_distances, self.on_degenerate = from_distances, on_degenerate
 
     def forward(
@@ -230,18 +230,18 @@ class MDSCoordinates(nn.Module):
             x = classical_mds(x, self.dim).coordinates
         elif self.dim is not None and self.dim > x.shape[-1]:
             raise InputError(f"points have {x.shape[-1]} coordinates, of which {self.dim} can't be kept")
-        ruled = self.sign in ("maxabs", "skew", "softskew")
+        ruled = self.signs in ("maxabs", "skew", "softskew")
         frame = pca_frame(
             x,
             "SE" if self.group == "SO" else "E",
             batch=batch,
             mask=mask,
-            signs=self.sign if ruled else "all",  # type: ignore[arg-type]
+            signs=self.signs if ruled else "all",  # type: ignore[arg-type]
             scale=self.scale,
         )
         if self.on_degenerate != "ignore":
             self._refuse_or_warn(frame.gap, frame.margin if ruled else torch.ones_like(frame.gap))
-        frame = frame.sample(1) if self.sign == "random" else frame.best()
+        frame = frame.sample(1) if self.signs == "random" else frame.best()
         found = frame.pool(frame.canonicalize(x), per_cloud=False)
         return found[..., : self.dim], frame
 
@@ -259,7 +259,7 @@ class MDSCoordinates(nn.Module):
         warnings.warn(text, stacklevel=4)
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, sign={self.sign}, scale={self.scale}, group={self.group}"
+        return f"dim={self.dim}, signs={self.signs}, scale={self.scale}, group={self.group}"
 
 
 @obeys(
@@ -277,10 +277,10 @@ class RoutingCoordinates(MDSCoordinates):
         `(*lead, n, 2)` to `(*lead, n, 2)` with entries in [0, 1].
     """
 
-    def __init__(self, sign: Literal["maxabs", "skew", "softskew"] = "maxabs", *, on_degenerate: Any = "warn") -> None:
-        if sign not in ("maxabs", "skew", "softskew"):
-            raise InputError(f"sign must be maxabs, skew or softskew, got {sign!r}")
-        super().__init__(None, sign, "rms", on_degenerate=on_degenerate)
+    def __init__(self, signs: Literal["maxabs", "skew", "softskew"] = "maxabs", *, on_degenerate: Any = "warn") -> None:
+        if signs not in ("maxabs", "skew", "softskew"):
+            raise InputError(f"signs must be maxabs, skew or softskew, got {signs!r}")
+        super().__init__(None, signs, "rms", on_degenerate=on_degenerate)
 
     def forward(
         self,
@@ -310,7 +310,7 @@ class TransformInvariant(FrameAverage):
     Args:
         net: as in `FrameAverage`.
         group: `"E(d)"` merges mirror images, `"SE(d)"` keeps them apart.
-        sign: the rule, as in `MDSCoordinates`.
+        signs: the rule, as in `MDSCoordinates`.
         scale: as in `MDSCoordinates`.
         inputs: kinds of the network's arguments.
         outputs: kinds of what it returns.
@@ -326,14 +326,14 @@ class TransformInvariant(FrameAverage):
         net: nn.Module,
         group: str = "E(3)",
         *,
-        sign: Literal["maxabs", "skew", "softskew"] = "maxabs",
+        signs: Literal["maxabs", "skew", "softskew"] = "maxabs",
         scale: Literal["rms", "max"] | None = "rms",
         inputs: str | Mapping[str, str] | None = None,
         outputs: str | Mapping[Any, str] = "scalars",
     ) -> None:
         if not str(group).startswith(("E(", "SE(")):
             raise InputError(f"group must be E(d) or SE(d) for a number d, got {group!r}")
-        super().__init__(net, group, inputs=inputs, outputs=outputs, signs=sign, scale=scale)
+        super().__init__(net, group, inputs=inputs, outputs=outputs, signs=signs, scale=scale)
 
 
 @obeys(
@@ -347,7 +347,7 @@ class TransformEquivariant(TransformInvariant):
     Args:
         net: as in `FrameAverage`.
         group: as in `TransformInvariant`.
-        sign: as there.
+        signs: as there.
         scale: as there.
         inputs: kinds of the network's arguments.
         outputs: `"points"`, `"displacements"` (both scale with the cloud), `"vectors"` or any other kind.
@@ -358,9 +358,9 @@ class TransformEquivariant(TransformInvariant):
         net: nn.Module,
         group: str = "E(3)",
         *,
-        sign: Literal["maxabs", "skew", "softskew"] = "maxabs",
+        signs: Literal["maxabs", "skew", "softskew"] = "maxabs",
         scale: Literal["rms", "max"] | None = "rms",
         inputs: str | Mapping[str, str] | None = None,
         outputs: str | Mapping[Any, str] = "points",
     ) -> None:
-        super().__init__(net, group, sign=sign, scale=scale, inputs=inputs, outputs=outputs)
+        super().__init__(net, group, signs=signs, scale=scale, inputs=inputs, outputs=outputs)

@@ -19,7 +19,7 @@ from .solvers import defect, relay
 
 
 def solve_across(
-    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, group: Any
+    cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options, group: Any
 ) -> tuple[Tensor, SolveInfo]:
     """The stretch of this rank, `(time, batch, *state)`, of the trajectory over all ranks of the group.
 
@@ -33,11 +33,11 @@ def solve_across(
         raise InputError("method 'loop' has no form across ranks; choose another, or give no group")
     if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         raise InputError("a recurrence across ranks does not run under the transforms of torch.func")
-    if _same_everywhere(h0, (*x, *params), group):
+    if _same_everywhere(h_0, (*x, *params), group):
         # another rank wants gradients: its backward pass waits for this one
-        h0 = h0 if h0.requires_grad or not torch.is_grad_enabled() else h0.detach().requires_grad_()
+        h_0 = h_0 if h_0.requires_grad or not torch.is_grad_enabled() else h_0.detach().requires_grad_()
     report: list[SolveInfo] = []
-    states = _Across.apply(cell, options, report, group, len(x), h0, *x, *params)
+    states = _Across.apply(cell, options, report, group, len(x), h_0, *x, *params)
     return states, report[0]
 
 
@@ -70,15 +70,15 @@ def _raise_together(error: Exception | None, failed: Tensor) -> None:
         raise CommutantError(f"rank {int(failed.nonzero()[0])} of the sequence group failed; its own error says why")
 
 
-def _same_everywhere(h0: Tensor, others: Tensors, group: Any) -> bool:
+def _same_everywhere(h_0: Tensor, others: Tensors, group: Any) -> bool:
     """Shapes first: gathering tensors of different sizes would hang or fail without a reason.
 
     Returns whether any rank wants gradients.
     """
-    own = torch.full((8,), -1, dtype=torch.long, device=h0.device)
-    own[: h0.dim()] = torch.tensor(h0.shape)
-    own[6] = (torch.float16, torch.bfloat16, torch.float32, torch.float64).index(h0.dtype)
-    own[7] = torch.is_grad_enabled() and any(t.requires_grad for t in (h0, *others))
+    own = torch.full((8,), -1, dtype=torch.long, device=h_0.device)
+    own[: h_0.dim()] = torch.tensor(h_0.shape)
+    own[6] = (torch.float16, torch.bfloat16, torch.float32, torch.float64).index(h_0.dtype)
+    own[7] = torch.is_grad_enabled() and any(t.requires_grad for t in (h_0, *others))
     shapes = _gather(own, group)
     if (shapes[:, :7] != shapes[0, :7]).any():
         raise InputError(
@@ -103,25 +103,25 @@ def _gather(t: Tensor, group: Any) -> Tensor:
 
 
 def _find(
-    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, group: Any
+    cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options, group: Any
 ) -> tuple[Tensor, Tensor, SolveInfo]:
     """The stretch of this rank, the state that it starts from, and the certificate."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
-    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
-    state = torch.zeros_like(h0) if rank else h0
+    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h_0.dtype).eps
+    state = torch.zeros_like(h_0) if rank else h_0
     try:
         for t in range(max(0, x[0].shape[0] - WARM_UP), x[0].shape[0]):
             state = cell.step(state, tuple(leaf[t] for leaf in x), params)
     except Exception:  # the solve below meets it again, and tells the others
-        state = torch.zeros_like(h0)
-    starts = torch.cat([h0[None], _gather(state, group)[:-1]])
+        state = torch.zeros_like(h_0)
+    starts = torch.cat([h_0[None], _gather(state, group)[:-1]])
     sweeps = 0
     while True:
         error: Exception | None = None
         try:
             states, info = _local(cell, x, starts[rank], params, options)
         except Exception as raised:  # also one of the user's step: the others must hear of it
-            states, error = h0.new_empty((0, *h0.shape)), raised
+            states, error = h_0.new_empty((0, *h_0.shape)), raised
         sweeps += 1
         # the starts travel too: each rank judges the numbers of all ranks, and they judge alike
         end = states[-1] if len(states) else starts[rank]
@@ -186,28 +186,28 @@ class _Across(torch.autograd.Function):
         report: list[SolveInfo],
         group: Any,
         count: int,
-        h0: Tensor,
+        h_0: Tensor,
         *rest: Tensor,
     ) -> Tensor:
-        h0_wide, *wide = (widened(t) for t in (h0, *rest))
-        with torch.autocast(h0.device.type, enabled=False):
+        h0_wide, *wide = (widened(t) for t in (h_0, *rest))
+        with torch.autocast(h_0.device.type, enabled=False):
             states, start, info = _find(cell, tuple(wide[:count]), h0_wide, tuple(wide[count:]), options, group)
         report.append(info)
         ctx.cell, ctx.count, ctx.group = cell, count, group
-        ctx.save_for_backward(states, start, h0, *rest)
-        return states.to(h0.dtype, copy=True)
+        ctx.save_for_backward(states, start, h_0, *rest)
+        return states.to(h_0.dtype, copy=True)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         if torch.is_grad_enabled():
             raise InputError("a recurrence across ranks has no second derivative")
-        states, start, h0, *rest = ctx.saved_tensors
+        states, start, h_0, *rest = ctx.saved_tensors
         cell, count, group = ctx.cell, ctx.count, ctx.group
         rank, structure = dist.get_rank(group), cell.structure
         wide = [widened(t) for t in rest]
         x, params = tuple(wide[:count]), tuple(wide[count:])
         gradient = gradient.to(states.dtype)
-        with torch.autocast(h0.device.type, enabled=False):
+        with torch.autocast(h_0.device.type, enabled=False):
             # what a stretch hands back to the one before is affine in what it gets from the one behind
             product = transpose_map(_product(cell, x, start, params, states), structure).contiguous()
             maps = transpose_map(_jacobians(cell, x, start, params, states), structure) if len(states) else product[:0]
@@ -232,6 +232,6 @@ class _Across(torch.autograd.Function):
                 )
         d_h0 = d_start if rank == 0 else torch.zeros_like(d_start)
         grads = [
-            None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h0, *rest), strict=True)
+            None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h_0, *rest), strict=True)
         ]
         return None, None, None, None, None, *grads

@@ -47,7 +47,7 @@ class RNNBlock(nn.Module):
         heads: blocks of the recurrence's input maps.
         mlp_size: hidden features of the MLP; 8/3 of d_model, rounded up to a multiple of 32, when absent; 0 for no MLP.
         a_max: bound of the recurrent weights, see `ParaGRU`.
-        solver: see `solve_recurrence`.
+        method: see `solve_recurrence`.
 
     Shapes:
         x `(batch, time, d_model)` to the same, and a state.
@@ -68,7 +68,7 @@ class RNNBlock(nn.Module):
         heads: int = 4,
         mlp_size: int | None = None,
         a_max: float | None = 0.5,
-        solver: str = "auto",
+        method: str = "auto",
     ) -> None:
         super().__init__()
         if cell not in CELLS:
@@ -84,7 +84,7 @@ class RNNBlock(nn.Module):
         self.mixer_norm, self.mixer_scale = nn.RMSNorm(d_model), nn.Parameter(torch.ones(d_model))
         self.in_proj = nn.Linear(d_model, 2 * d_model, bias=False)
         self.conv = nn.Conv1d(d_model, d_model, conv, groups=d_model)
-        self.recurrence = CELLS[cell](d_model, d_model, batch_first=True, num_heads=heads, a_max=a_max, solver=solver)
+        self.recurrence = CELLS[cell](d_model, d_model, batch_first=True, num_heads=heads, a_max=a_max, method=method)
         self.gate_norm = nn.RMSNorm(d_model)
         self.out_proj = nn.Linear(d_model, d_model, bias=False)
         mlp_size = -(-8 * d_model // 96) * 32 if mlp_size is None else mlp_size

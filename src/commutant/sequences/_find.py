@@ -64,11 +64,11 @@ class Options:
     on_fail: str = "fallback"
 
 
-def loop(cell: Cell, x: Tensors, h0: Tensor, params: Tensors) -> Tensor:
+def loop(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors) -> Tensor:
     """The plain differentiable loop: the reference, and the path of transforms and second derivatives."""
-    dtype, states = h0.dtype, []
-    h, *wide = (widened(t) for t in (h0, *params))
-    with torch.autocast(h0.device.type, enabled=False):
+    dtype, states = h_0.dtype, []
+    h, *wide = (widened(t) for t in (h_0, *params))
+    with torch.autocast(h_0.device.type, enabled=False):
         for t in range(x[0].shape[0]):
             h = cell.step(h, tuple(widened(leaf[t]) for leaf in x), tuple(wide))
             states.append(h)
@@ -86,10 +86,10 @@ def widened(t: Tensor) -> Tensor:
     return t.float() if t.dtype in HALF else t
 
 
-def find_trajectory(cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
+def find_trajectory(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
     """The trajectory and its certificate, outside autograd."""
-    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h0.dtype).eps
-    problem = Problem(cell, h0, x, params, tolerance)
+    tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h_0.dtype).eps
+    problem = Problem(cell, h_0, x, params, tolerance)
     first = choose(problem) if options.method == "auto" else options.method
     chain = [first]
     if first != "sequential":
@@ -129,7 +129,7 @@ def _allowed(method: str, tolerance: float) -> float:
 
 
 def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
-    lane = problem.h0.numel()
+    lane = problem.h_0.numel()
     if method == "sequential":
         return sequential(problem)
     if method == "multishoot":
@@ -143,8 +143,8 @@ def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
 
 def choose(problem: Problem) -> str:
     """The method of `auto`: multiple shooting where chunks of useful length fill the machine and the cell forgets."""
-    lane = problem.h0.numel()
-    if problem.cell.structure == "dense" and problem.h0.shape[-1] > 16:
+    lane = problem.h_0.numel()
+    if problem.cell.structure == "dense" and problem.h_0.shape[-1] > 16:
         return "sequential"
     if chunk_count(problem.length, lane, _SHORTEST) < 2 or problem.length < 4 * _SHORTEST:
         return "sequential"  # asking whether the cell forgets would cost more than the answer saves
@@ -158,7 +158,7 @@ def choose(problem: Problem) -> str:
 def forgets(problem: Problem) -> bool:
     """Whether two states come together within a warm-up, tried at a few places in a few rows."""
     places = torch.linspace(0, problem.length - WARM_UP, 4).long()
-    start = problem.h0.new_zeros((2, 4, *problem.h0[:2].shape))
+    start = problem.h_0.new_zeros((2, 4, *problem.h_0[:2].shape))
     start[1] = 0.9
     steps = tuple(leaf[places[:, None] + torch.arange(WARM_UP), :2] for leaf in problem.x)  # (places, steps, rows, ...)
     both = start
@@ -170,12 +170,12 @@ def forgets(problem: Problem) -> bool:
 
 
 def adjoint(
-    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, states: Tensor, gradient: Tensor
+    cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, states: Tensor, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
-    """Gradients of h0, x and params, given those of the states: linearise in blocks, scan once, pull back in blocks."""
+    """Gradients of h_0, x and params, given those of the states: linearize in blocks, scan once, pull back."""
     length = states.shape[0]
-    before = torch.cat([h0[None], states[:-1]])
-    block = max(1, (1 << 15) // max(h0.numel(), 1))
+    before = torch.cat([h_0[None], states[:-1]])
+    block = max(1, (1 << 15) // max(h_0.numel(), 1))
     d_x = [torch.empty_like(leaf) for leaf in x]
     parts = [slice(start, min(start + block, length)) for start in range(0, length, block)]
     # one more than there are steps: the last state has no successor
@@ -193,7 +193,7 @@ def adjoint(
         jacobian[part] = own
         contexts.append(context)
     assert jacobian is not None
-    lam = scan_time(transpose_map(jacobian[1:], cell.structure), gradient, torch.zeros_like(h0), cell.structure, True)
+    lam = scan_time(transpose_map(jacobian[1:], cell.structure), gradient, torch.zeros_like(h_0), cell.structure, True)
     d_params: list[Tensor | None] = [None] * len(params)
     for part, context in zip(parts, contexts, strict=True):
         own_params = cell.pullback(context, lam[part], tuple(grad[part] for grad in d_x))

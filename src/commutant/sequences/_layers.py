@@ -44,7 +44,7 @@ class ParallelRecurrence(nn.Module):
         bidirectional: bool = False,
         num_heads: int = 1,
         a_max: float | None = None,
-        solver: str = "auto",
+        method: str = "auto",
         device: Any = None,
         dtype: Any = None,
         *,
@@ -63,15 +63,15 @@ class ParallelRecurrence(nn.Module):
             )
         if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise InputError(f"dropout must be a probability, got {dropout!r}")
-        if solver not in METHODS:
-            raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
+        if method not in METHODS:
+            raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
         if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
             raise InputError(f"device={str(device)!r} was asked for, but torch sees no CUDA device")
         if a_max is not None and not (isinstance(a_max, int | float) and a_max > 0):
             raise InputError(f"a_max must be positive or None, got {a_max!r}")
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
-        self.num_heads, self.a_max, self.solver = num_heads, a_max, solver
+        self.num_heads, self.a_max, self.method = num_heads, a_max, method
         self._infos: tuple[SolveInfo | Fused, ...] = ()
         self.fallbacks = 0
         cell = self.cell
@@ -218,12 +218,12 @@ class ParallelRecurrence(nn.Module):
         if (
             process_group is None
             and (is_written() or own.is_meta)
-            and fused_method(self.cell_name, own, self.solver) is None
+            and fused_method(self.cell_name, own, self.method) is None
         ):
-            states = solve_operator(own, recurrent, h_0, self.cell_name, self.solver)
+            states = solve_operator(own, recurrent, h_0, self.cell_name, self.method)
             info = SolveInfo("operator", 0, 0.0, 0.0, True)
         else:
-            states, info = solve_gated(self.cell_name, own, h_0, recurrent, self.solver, process_group)
+            states, info = solve_gated(self.cell_name, own, h_0, recurrent, self.method, process_group)
         # sliced last: a graph with a dynamic number of steps must not ask whether all but one of them are one
         before = torch.cat([h_0[None].to(states.dtype), states])[:-1] if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
@@ -285,7 +285,7 @@ class ParallelRecurrence(nn.Module):
             "dropout": 0.0,
             "bidirectional": False,
         }
-        defaults |= {"num_heads": 1, "a_max": None, "solver": "auto"}
+        defaults |= {"num_heads": 1, "a_max": None, "method": "auto"}
         said += [f"{k}={getattr(self, k)}" for k, default in defaults.items() if getattr(self, k) != default]
         return ", ".join(said)
 

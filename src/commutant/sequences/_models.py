@@ -45,7 +45,7 @@ class _Paper(ParallelRecurrence):
         bidirectional: bool = False,
         num_heads: int = 1,
         a_max: float | None = 0.5,
-        solver: str = "auto",
+        method: str = "auto",
         device: Any = None,
         dtype: Any = None,
         *,
@@ -61,7 +61,7 @@ class _Paper(ParallelRecurrence):
             bidirectional,
             num_heads,
             a_max,
-            solver,
+            method,
             device,
             dtype,
             proj_size=proj_size,
@@ -89,7 +89,7 @@ class ParaGRU(_Paper):
         num_heads: B is block diagonal with so many blocks.
         a_max: recurrent weights are clipped to it; the paper: 0.5 for language, 0.9 for synthetic tasks, None for
             parity.
-        solver: see `solve_recurrence`; `"auto"` unless you compare methods.
+        method: see `solve_recurrence`; `"auto"` unless you compare methods.
         device: of the parameters.
         dtype: of the parameters.
 

@@ -43,7 +43,7 @@ class ParaFERNN(nn.Module):
         kernel_size: of the input convolution, odd.
         pool: over velocities, or None.
         a_max: bound of the recurrent weights, see `ParaGRU`.
-        solver: see `solve_recurrence`.
+        method: see `solve_recurrence`.
 
     Shapes:
         x `(batch, time, in_channels, *domain)` to `(batch, time, hidden_channels, *domain)` and the last state,
@@ -63,20 +63,20 @@ class ParaFERNN(nn.Module):
         kernel_size: int = 3,
         pool: str | None = "max",
         a_max: float | None = 0.5,
-        solver: str = "auto",
+        method: str = "auto",
     ) -> None:
         super().__init__()
         if not isinstance(flow, TranslationFlow) or flow.boundary != "circular" or flow.interpolation != "exact":
             raise InputError(f"ParaFERNN follows whole velocities on a torus, got {flow!r}")
-        if solver not in METHODS or kernel_size % 2 == 0 or not (a_max is None or a_max > 0):
+        if method not in METHODS or kernel_size % 2 == 0 or not (a_max is None or a_max > 0):
             raise InputError(
-                f"solver must be one of {', '.join(METHODS)}, kernel_size odd and a_max positive or None, got "
-                f"{solver!r}, {kernel_size} and {a_max}"
+                f"method must be one of {', '.join(METHODS)}, kernel_size odd and a_max positive or None, got "
+                f"{method!r}, {kernel_size} and {a_max}"
             )
         if pool not in (*POOLS, None):
             raise InputError(f"pool must be 'max', 'mean', 'sum' or None, got {pool!r}")
         self.flow, self.hidden_channels, self.pad, self.pool = flow, hidden_channels, kernel_size // 2, pool
-        self.a_max, self.solver, self.in_channels = a_max, solver, in_channels
+        self.a_max, self.method, self.in_channels = a_max, method, in_channels
         self.input = flow.input_map(in_channels, 3 * hidden_channels, kernel_size, True)
         self.weight_hh = nn.Parameter(torch.randn(3, hidden_channels) * 0.3)
         if a_max is not None:
@@ -108,7 +108,7 @@ class ParaFERNN(nn.Module):
             if h_0.shape != expected:
                 raise InputError(f"h_0 must be {expected}, got {tuple(h_0.shape)}")
             start = self.flow.shift(h_0).reshape(batch, -1)  # the first input meets the state moved by one step
-        states, info = solve_gated("gru", moving, start, lanes, self.solver)
+        states, info = solve_gated("gru", moving, start, lanes, self.method)
         self.info = (read_info(info),)
         states = states.view(length, batch, slices, width, -1)
         back = torch.empty_like(paths).scatter_(

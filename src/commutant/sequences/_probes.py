@@ -89,12 +89,12 @@ def check_step(step: Step, state: Tensor, x: Tensors, params: Tensors = ()) -> N
 
 
 @torch.compiler.disable
-def check_batch(step: Step, h0: Tensor, x: Tensors, lanes: Tensors, params: Tensors) -> None:
+def check_batch(step: Step, h_0: Tensor, x: Tensors, lanes: Tensors, params: Tensors) -> None:
     """Probe a step on lanes of a batch; say so where it runs on the batch but not on another number of rows.
 
     Args:
         step: `step(h, x, *params)`.
-        h0: States of the batch, `(batch, *state)`.
+        h_0: States of the batch, `(batch, *state)`.
         x: One step of its inputs, each `(batch, ...)`.
         lanes: States and inputs as `pick_lanes` returns them.
         params: Further arguments of the step.
@@ -104,26 +104,26 @@ def check_batch(step: Step, h0: Tensor, x: Tensors, lanes: Tensors, params: Tens
     except InputError:
         raise
     except Exception as error:
-        _call(step, h0, x, params)  # an error of the step's own comes through
+        _call(step, h_0, x, params)  # an error of the step's own comes through
         raise InputError(
-            f"the step runs on the {h0.shape[0]} rows of the batch but not on {lanes[0].shape[0]} rows "
+            f"the step runs on the {h_0.shape[0]} rows of the batch but not on {lanes[0].shape[0]} rows "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); pass what differs from row to row through x"
         ) from error
 
 
 @torch.compiler.disable
-def pick_lanes(h0: Tensor, x: Tensors) -> Tensors:
-    """Return states near h0 and inputs of a few rows at a few times, the largest and smallest inputs among them."""
+def pick_lanes(h_0: Tensor, x: Tensors) -> Tensors:
+    """Return states near h_0 and inputs of a few rows at a few times, the largest and smallest inputs among them."""
     batch, length = x[0].shape[:2]
     times = torch.linspace(0, length - 1, 8).long().unique()
     lanes = {(row, int(t)) for row in range(min(batch, 3)) for t in times}
     for leaf in x:
-        size = leaf.detach().flatten(2).float().nan_to_num() if leaf[:1].numel() else h0.new_zeros(batch, length, 1)
+        size = leaf.detach().flatten(2).float().nan_to_num() if leaf[:1].numel() else h_0.new_zeros(batch, length, 1)
         for place in (size.amax(2).argmax(), size.amin(2).argmin()):
             row, time = divmod(int(place), length)
             lanes.add((row, time))
-    rows, steps = torch.tensor(sorted(lanes), device=h0.device).T
-    return scattered(h0.detach()[rows]), *(leaf.detach()[rows, steps] for leaf in x)
+    rows, steps = torch.tensor(sorted(lanes), device=h_0.device).T
+    return scattered(h_0.detach()[rows]), *(leaf.detach()[rows, steps] for leaf in x)
 
 
 def scattered(state: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def check_trajectory(problem: Problem, h: Tensor) -> None:
     if h.numel() == 0:
         return
     eps = torch.finfo(h.dtype).eps
-    before, block = problem.before(h), max(1, (1 << 15) // max(problem.h0.numel(), 1))
+    before, block = problem.before(h), max(1, (1 << 15) // max(problem.h_0.numel(), 1))
     found = torch.empty_like(h)
     for start in range(0, len(h), block):
         part = slice(start, start + block)

@@ -19,7 +19,7 @@ from ._probes import check_batch, check_gradients_arrive, pick_lanes
 def solve_recurrence(
     step: Step,
     x: Float[Tensor, "batch time *features"] | tuple[Tensor, ...],
-    h0: Float[Tensor, "batch *state"],
+    h_0: Float[Tensor, "batch *state"],
     *,
     params: tuple[Tensor, ...] = (),
     structure: Structure | Literal["auto"] = "auto",
@@ -49,16 +49,17 @@ def solve_recurrence(
             statistics, counters and other attributes that it changes, and random numbers are found by probing and
             refused; what it remembers belongs in h, and noise (dropout) in x.
         x: inputs `(batch, time, *features)`, or a tuple of them, which step then gets as a tuple.
-        h0: initial states `(batch, channels)`, or `(batch, slots, channels)`.
+        h_0: initial states `(batch, channels)`, or `(batch, slots, channels)`.
         params: further tensors that step uses; gradients reach these, not tensors that step closes over.
         structure: what the Jacobian couples; `"auto"` finds it by probing, another value is verified by probing.
-        bound: a number that |state| never exceeds if h0 does not; makes `tabulated` possible.
+        bound: a number that |state| never exceeds if h_0 does not; makes `tabulated` possible.
         max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 6 for shooting.
         tol: the relative step defect that counts as solved; default 8 units in the last place.
         on_fail: what to do when the certificate is not met: go on with the next method, raise, or go on and warn.
         process_group: Process group of `torch.distributed` over which time is split: x holds the steps of this rank,
-            which may be more or fewer than those of another, and so do the states; h0 is that of rank 0. Every rank
-            must run the backward pass; gradients of params are those of its own steps, to be summed over the ranks (as DDP does).
+            which may be more or fewer than those of another, and so do the states; h_0 is that of rank 0. Every rank
+            must run the backward pass; gradients of params are those of its own steps, to be summed over the ranks
+            (as DDP does).
 
     Returns:
         The states `(batch, time, *state)`, and a `SolveInfo`.
@@ -81,75 +82,75 @@ def solve_recurrence(
             "torch.jit.trace would fix the number of steps of a recurrence; use torch.export or torch.compile"
         )
     leaves = x if isinstance(x, tuple) else (x,)
-    tensors = (*leaves, h0, *(params if isinstance(params, tuple) else (None,)))
+    tensors = (*leaves, h_0, *(params if isinstance(params, tuple) else (None,)))
     if not all(isinstance(t, Tensor) for t in tensors):
         raise InputError(
-            "x must be a tensor or a tuple of tensors, h0 a tensor and params a tuple of tensors, got "
-            f"{type(x).__name__}, {type(h0).__name__} and {type(params).__name__}"
+            "x must be a tensor or a tuple of tensors, h_0 a tensor and params a tuple of tensors, got "
+            f"{type(x).__name__}, {type(h_0).__name__} and {type(params).__name__}"
         )
-    _check(leaves, h0, method, on_fail)
+    _check(leaves, h_0, method, on_fail)
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
     if torch.compiler.is_exporting():  # nothing can be probed: the graph holds the plain loop
         out = loop(
-            StepCell(step, "dense", h0.dim() - 1, tuple(t.dim() - 2 for t in leaves)),
+            StepCell(step, "dense", h_0.dim() - 1, tuple(t.dim() - 2 for t in leaves)),
             tuple(t.transpose(0, 1) for t in leaves),
-            h0,
+            h_0,
             params,
         )
         return out.transpose(0, 1), SolveInfo("sequential", 0, 0.0, 0.0, True)
 
     def probe() -> Structure:
-        _probe_rows(step, leaves, h0, params, method)
-        return _structure(step, leaves, h0, params, structure)
+        _probe_rows(step, leaves, h_0, params, method)
+        return _structure(step, leaves, h_0, params, structure)
 
-    kind = probe() if process_group is None else widest_structure(probe, h0, process_group)
-    cell = StepCell(step, kind, h0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
+    kind = probe() if process_group is None else widest_structure(probe, h_0, process_group)
+    cell = StepCell(step, kind, h_0.dim() - 1, tuple(t.dim() - 2 for t in leaves))
     cell.bound = bound
     options = Options(method, max_iters, tol, on_fail)
     timed = tuple(t.transpose(0, 1) for t in leaves)
-    states, info = solve(cell, timed, h0, params, options, process_group)
+    states, info = solve(cell, timed, h_0, params, options, process_group)
     return states.transpose(0, 1), info
 
 
-def _check(x: Tensors, h0: Tensor, method: str, on_fail: str) -> None:
+def _check(x: Tensors, h_0: Tensor, method: str, on_fail: str) -> None:
     if not x or any(t.dim() < 2 for t in x) or len({t.shape[:2] for t in x}) != 1:
         raise InputError(f"x must be (batch, time, ...) throughout, got shapes {[tuple(t.shape) for t in x]}")
-    if h0.dim() < 2 or h0.shape[0] != x[0].shape[0] or not h0.is_floating_point():
+    if h_0.dim() < 2 or h_0.shape[0] != x[0].shape[0] or not h_0.is_floating_point():
         raise InputError(
-            f"h0 must be floating point of shape ({x[0].shape[0]}, *state) for x of shape {tuple(x[0].shape)}, "
-            f"got {h0.dtype} of shape {tuple(h0.shape)}"
+            f"h_0 must be floating point of shape ({x[0].shape[0]}, *state) for x of shape {tuple(x[0].shape)}, "
+            f"got {h_0.dtype} of shape {tuple(h_0.shape)}"
         )
-    if h0.dim() > 3:
-        raise InputError(f"a state has one axis (channels) or two (slots, channels), got h0 {tuple(h0.shape)}")
+    if h_0.dim() > 3:
+        raise InputError(f"a state has one axis (channels) or two (slots, channels), got h_0 {tuple(h_0.shape)}")
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if on_fail not in ("fallback", "raise", "warn"):
         raise InputError(f"on_fail must be 'fallback', 'raise' or 'warn', got {on_fail!r}")
 
 
-def _probe_rows(step: Step, x: Tensors, h0: Tensor, params: Tensors, method: str) -> None:
-    if h0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+def _probe_rows(step: Step, x: Tensors, h_0: Tensor, params: Tensors, method: str) -> None:
+    if h_0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return
-    lanes = tuple(widened(t) for t in pick_lanes(h0, x))
+    lanes = tuple(widened(t) for t in pick_lanes(h_0, x))
     wide = tuple(widened(p.detach()) for p in params)
     with torch.no_grad():
-        check_batch(step, widened(h0.detach()), tuple(widened(t[:, 0].detach()) for t in x), lanes, wide)
+        check_batch(step, widened(h_0.detach()), tuple(widened(t[:, 0].detach()) for t in x), lanes, wide)
     if method != "loop" and torch.is_grad_enabled():
         check_gradients_arrive(step, lanes[0], lanes[1:], wide)
 
 
-def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str) -> Structure:
+def _structure(step: Step, x: Tensors, h_0: Tensor, params: Tensors, claimed: str) -> Structure:
     if claimed not in ("auto", "diagonal", "blocks", "dense"):
         raise InputError(f"structure must be 'auto', 'diagonal', 'blocks' or 'dense', got {claimed!r}")
-    if h0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if h_0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return "diagonal" if claimed == "auto" else claimed  # type: ignore[return-value]
     rows, times = slice(0, 4), torch.linspace(0, x[0].shape[1] - 1, 8).long().unique()
     with torch.no_grad():
         # a few rows at a few times: a step may couple more on some inputs than on others
         sample = tuple(widened(t[rows, times].detach()).flatten(0, 1) for t in x)
         sample = tuple(t.nan_to_num() if t.is_floating_point() else t for t in sample)
-        states = widened(h0[rows].detach()).nan_to_num().repeat_interleave(len(times), 0)
+        states = widened(h_0[rows].detach()).nan_to_num().repeat_interleave(len(times), 0)
         found = jacobian_structure(step, states, sample, tuple(widened(p.detach()) for p in params))
     order = ("diagonal", "blocks", "dense")
     if claimed == "auto":
@@ -159,28 +160,28 @@ def _structure(step: Step, x: Tensors, h0: Tensor, params: Tensors, claimed: str
             f"structure={claimed!r} was given, but the step couples more: its Jacobian is {found.kind} (a random "
             f"derivative is off by {found.diagonal_error if claimed == 'diagonal' else found.block_error:.1e} relative)"
         )
-    if claimed == "dense" and h0.dim() == 3:
-        raise InputError(f"a dense recurrence needs a flat state (batch, width), got h0 of shape {tuple(h0.shape)}")
+    if claimed == "dense" and h_0.dim() == 3:
+        raise InputError(f"a dense recurrence needs a flat state (batch, width), got h_0 of shape {tuple(h_0.shape)}")
     return claimed  # type: ignore[return-value]
 
 
 @torch.compiler.disable
 def solve(
-    cell: Cell, x: Tensors, h0: Tensor, params: Tensors, options: Options, process_group: Any = None
+    cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options, process_group: Any = None
 ) -> tuple[Tensor, SolveInfo]:
     """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
     if process_group is not None:
-        return solve_across(cell, x, h0, params, options, process_group)
-    if x[0].shape[0] == 0 or h0.numel() == 0:
+        return solve_across(cell, x, h_0, params, options, process_group)
+    if x[0].shape[0] == 0 or h_0.numel() == 0:
         # connected to all that it depends on, so that an empty batch can go through a backward pass
-        joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h0 * 0)
-        empty = h0.new_zeros((x[0].shape[0], *h0.shape)) + joined.to(h0.dtype)
+        joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h_0 * 0)
+        empty = h_0.new_zeros((x[0].shape[0], *h_0.shape)) + joined.to(h_0.dtype)
         return empty, SolveInfo("sequential", 0, 0.0, 0.0, True)
     forward_mode = torch.autograd.forward_ad._current_level >= 0
     if options.method == "loop" or forward_mode or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
-        return loop(cell, x, h0, params), SolveInfo("sequential", 0, 0.0, 0.0, True)
+        return loop(cell, x, h_0, params), SolveInfo("sequential", 0, 0.0, 0.0, True)
     report: list[SolveInfo] = []
-    states = _Solve.apply(cell, options, report, len(x), h0, *x, *params)
+    states = _Solve.apply(cell, options, report, len(x), h_0, *x, *params)
     return states, report[0]
 
 
@@ -189,34 +190,34 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: Cell, options: Options, report: list[SolveInfo], count: int, h0: Tensor, *rest: Tensor
+        ctx: Any, cell: Cell, options: Options, report: list[SolveInfo], count: int, h_0: Tensor, *rest: Tensor
     ) -> Tensor:
         x, params = rest[:count], rest[count:]
-        dtype = h0.dtype
-        wide = [widened(t) for t in (h0, *rest)]
-        with torch.autocast(h0.device.type, enabled=False):
+        dtype = h_0.dtype
+        wide = [widened(t) for t in (h_0, *rest)]
+        with torch.autocast(h_0.device.type, enabled=False):
             states, info = find_trajectory(cell, tuple(wide[1 : count + 1]), wide[0], tuple(wide[count + 1 :]), options)
         report.append(info)
         ctx.cell, ctx.count = cell, count
-        ctx.save_for_backward(states, h0, *x, *params)
+        ctx.save_for_backward(states, h_0, *x, *params)
         return states.to(dtype) if dtype in HALF else states.clone() if not states.is_contiguous() else states
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        states, h0, *rest = ctx.saved_tensors
+        states, h_0, *rest = ctx.saved_tensors
         cell, count = ctx.cell, ctx.count
         if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the plain loop
             # aliases: an input may itself depend on another, and only the direct dependence belongs here
-            inputs = [t.view_as(t) for t in (h0, *rest)]
+            inputs = [t.view_as(t) for t in (h_0, *rest)]
             wanted = [t for t in inputs if t.requires_grad]
             out = loop(cell, tuple(inputs[1 : count + 1]), inputs[0], tuple(inputs[count + 1 :]))
             found = iter(torch.autograd.grad(out, wanted, gradient, create_graph=True, allow_unused=True))
             return None, None, None, None, *(next(found) if t.requires_grad else None for t in inputs)
-        wide = [widened(t) for t in (h0, *rest)]
+        wide = [widened(t) for t in (h_0, *rest)]
         x, params = tuple(wide[1 : count + 1]), tuple(wide[count + 1 :])
-        with torch.autocast(h0.device.type, enabled=False):
+        with torch.autocast(h_0.device.type, enabled=False):
             d_h0, d_x, d_params = adjoint(cell, x, wide[0], params, states, gradient.to(states.dtype))
         grads = [
-            None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h0, *rest), strict=True)
+            None if g is None else g.to(t.dtype) for g, t in zip((d_h0, *d_x, *d_params), (h_0, *rest), strict=True)
         ]
         return None, None, None, None, *grads

@@ -27,10 +27,10 @@ class ParallelCell(nn.Module):
     """What `parallel_rnn` returns: the cell as a module over whole sequences, batch first."""
 
     def __init__(
-        self, cell: nn.Module, solver: Method, bound: float | None, state_shape: tuple[int, ...] | None
+        self, cell: nn.Module, method: Method, bound: float | None, state_shape: tuple[int, ...] | None
     ) -> None:
         super().__init__()
-        self.cell, self.solver, self.bound, self.state_shape = cell, solver, bound, state_shape
+        self.cell, self.method, self.bound, self.state_shape = cell, method, bound, state_shape
         self.info: tuple[SolveInfo, ...] = ()
         self.fallbacks = 0
 
@@ -54,7 +54,7 @@ class ParallelCell(nn.Module):
             x,
             h_0,
             params=tuple(parameters.values()),
-            method=self.solver,
+            method=self.method,
             bound=self.bound,
             process_group=process_group,
         )
@@ -76,7 +76,7 @@ class ParallelCell(nn.Module):
 def parallel_rnn(
     cell: nn.Module,
     *,
-    solver: Method = "auto",
+    method: Method = "auto",
     bound: float | None = None,
     state_shape: tuple[int, ...] | None = None,
 ) -> ParallelCell:
@@ -93,7 +93,7 @@ def parallel_rnn(
 
     Args:
         cell: the module of one step.
-        solver: see `solve_recurrence`.
+        method: see `solve_recurrence`.
         bound: what |h| never exceeds, if you know; lets bistable cells be solved by tables.
         state_shape: of h without the batch; the cell's `hidden_size` when absent.
 
@@ -123,11 +123,11 @@ def parallel_rnn(
         inspect.signature(cell.forward).bind(None, None)
     except TypeError as error:
         raise InputError(f"parallel_rnn calls cell(x_t, h), but {type(cell).__name__} has {error}") from error
-    if solver not in METHODS:
-        raise InputError(f"unknown solver {solver!r}; choose from {', '.join(METHODS)}")
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
     if bound is not None and not bound > 0:
         raise InputError(f"bound must be positive, got {bound}")
-    return ParallelCell(cell, solver, bound, state_shape)
+    return ParallelCell(cell, method, bound, state_shape)
 
 
 @dataclass(frozen=True)
@@ -187,16 +187,16 @@ def check_parallel(
         raise InputError("check_parallel needs a tensor with at least one step and one row")
     if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < torch.inf):
         raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
-    solver, counted = module.solver, module.fallbacks
+    method, counted = module.method, module.fallbacks
     training = {part: part.training for part in module.modules()}
     module.eval()
     try:
         y, grads = _run(module, x)
         info = module.info
-        module.solver = "loop"
+        module.method = "loop"
         expected, expected_grads = _run(module, x)
     finally:
-        module.solver, module.fallbacks = solver, counted  # type: ignore[assignment]
+        module.method, module.fallbacks = method, counted  # type: ignore[assignment]
         for part, was in training.items():
             part.training = was
     tolerance = 1000 * torch.finfo(y.dtype).eps if tolerance is None else tolerance

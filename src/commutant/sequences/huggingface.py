@@ -37,14 +37,14 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
         vocab_size: tokens.
         hidden_size: features (the paper: 1024 at 400M, 2048 at 1B, 2560 at 2.9B, 4096 at 7B).
         num_hidden_layers: blocks.
-        cell, num_heads, conv_size, a_max, solver: see `RNNBlock`.
+        cell, num_heads, conv_size, a_max, method: see `RNNBlock`.
         mlp_size: hidden features of the MLP; 8/3 of hidden_size, rounded up to a multiple of 256, when absent, which
             gives the paper's numbers of parameters.
         initializer_range: standard deviation of embeddings and linear maps.
         tie_word_embeddings: whether input and output embeddings are one; the paper's are two.
 
     Raises:
-        InputError: For an unknown cell or solver, or a size that is not a positive integer.
+        InputError: For an unknown cell or method, or a size that is not a positive integer.
     """
 
     model_type = "pararnn"
@@ -59,7 +59,7 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
         conv_size: int = 4,
         mlp_size: int | None = None,
         a_max: float | None = 0.5,
-        solver: str = "auto",
+        method: str = "auto",
         initializer_range: float = 0.02,
         tie_word_embeddings: bool = False,
         **options: Any,
@@ -71,8 +71,8 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
             raise InputError(f"num_heads must divide hidden_size, got {num_heads} and {hidden_size}")
         if cell not in CELLS:
             raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        if solver not in _METHODS:
-            raise InputError(f"solver must be one of {', '.join(_METHODS)}, got {solver!r}")
+        if method not in _METHODS:
+            raise InputError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         if a_max is not None and not (_is_number(a_max) and a_max > 0):
             raise InputError(f"a_max must be a positive number or None, got {a_max!r}")
         if not _is_number(initializer_range) or initializer_range < 0:
@@ -80,7 +80,7 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
         self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
         self.cell, self.num_heads, self.conv_size = cell, num_heads, conv_size
         self.mlp_size = -(-8 * hidden_size // 768) * 256 if mlp_size is None else mlp_size
-        self.a_max, self.solver, self.initializer_range = a_max, solver, initializer_range
+        self.a_max, self.method, self.initializer_range = a_max, method, initializer_range
         self.use_cache = options.pop("use_cache", True)
         super().__init__(tie_word_embeddings=tie_word_embeddings, **options)
 
@@ -144,7 +144,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         width = config.hidden_size
         self.embeddings = nn.Embedding(config.vocab_size, width)
         self.blocks = nn.ModuleList(
-            _Block(width, config.cell, config.conv_size, config.num_heads, config.mlp_size, config.a_max, config.solver)
+            _Block(width, config.cell, config.conv_size, config.num_heads, config.mlp_size, config.a_max, config.method)
             for _ in range(config.num_hidden_layers)
         )
         self.norm = nn.RMSNorm(width)

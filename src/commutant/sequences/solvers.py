@@ -18,10 +18,10 @@ from ._cell import Cell, Tensors
 
 @dataclass
 class Problem:
-    """A recurrence to solve: x leaves `(time, batch, ...)`, h0 `(batch, *state)`."""
+    """A recurrence to solve: x leaves `(time, batch, ...)`, h_0 `(batch, *state)`."""
 
     cell: Cell
-    h0: Tensor
+    h_0: Tensor
     x: Tensors
     params: Tensors
     tolerance: float
@@ -34,7 +34,7 @@ class Problem:
 
     def before(self, h: Tensor) -> Tensor:
         """The state that each step starts from."""
-        return torch.cat([self.h0[None], h[:-1]])
+        return torch.cat([self.h_0[None], h[:-1]])
 
     def residual(self, h: Tensor) -> float:
         """The largest defect |f(h_{t-1}, x_t) - h_t| of a trajectory."""
@@ -72,7 +72,7 @@ def agree(a: Tensor, b: Tensor) -> Tensor:
 
 def sequential(problem: Problem) -> Attempt:
     """Step by step: the reference."""
-    h, out = problem.h0, problem.h0.new_empty((problem.length, *problem.h0.shape))
+    h, out = problem.h_0, problem.h_0.new_empty((problem.length, *problem.h_0.shape))
     for t in range(problem.length):
         h = problem.cell.step(h, tuple(leaf[t] for leaf in problem.x), problem.params)
         out[t] = h
@@ -87,7 +87,7 @@ class Chunks:
         self.size = problem.length // self.count
         self.body = self.count * self.size
         self.x = tuple(leaf[: self.body].unflatten(0, (self.count, self.size)) for leaf in problem.x)
-        self.h = problem.h0.new_empty((problem.length, *problem.h0.shape))
+        self.h = problem.h_0.new_empty((problem.length, *problem.h_0.shape))
         self.view = self.h[: self.body].unflatten(0, (self.count, self.size))
 
     def step(self, state: Tensor, j: int, chunks: slice = slice(None)) -> Tensor:
@@ -96,8 +96,8 @@ class Chunks:
 
     def warm_up(self, steps: int) -> Tensor:
         """Boundary states guessed by running the last steps of the chunk before from zero: right if memory is short."""
-        starts = self.problem.h0.new_zeros((self.count, *self.problem.h0.shape))
-        starts[0] = self.problem.h0
+        starts = self.problem.h_0.new_zeros((self.count, *self.problem.h_0.shape))
+        starts[0] = self.problem.h_0
         state = starts[1:].clone()
         for j in range(self.size - min(steps, self.size), self.size):
             state = self.step(state, j, slice(0, -1))
@@ -211,17 +211,17 @@ def tabulated(problem: Problem, max_iters: int, count: int, points: int = 16) ->
     bound = problem.cell.bound
     if problem.cell.structure != "diagonal" or bound is None:
         raise InputError("method 'tabulated' needs a diagonal cell whose state is bounded; give bound=")
-    if not problem.h0.isfinite().all():
-        return Attempt(problem.h0.new_full((problem.length, *problem.h0.shape), torch.nan), 0, torch.inf)
-    bound = max(bound, float(problem.h0.abs().max()) if problem.h0.numel() else 0.0)
+    if not problem.h_0.isfinite().all():
+        return Attempt(problem.h_0.new_full((problem.length, *problem.h_0.shape), torch.nan), 0, torch.inf)
+    bound = max(bound, float(problem.h_0.abs().max()) if problem.h_0.numel() else 0.0)
     chunks = Chunks(problem, count)
-    grid = torch.linspace(-bound, bound, points, dtype=problem.h0.dtype, device=problem.h0.device)
-    table = grid.view(-1, *[1] * (problem.h0.dim() + 1)).expand(points, chunks.count, *problem.h0.shape)
+    grid = torch.linspace(-bound, bound, points, dtype=problem.h_0.dtype, device=problem.h_0.device)
+    table = grid.view(-1, *[1] * (problem.h_0.dim() + 1)).expand(points, chunks.count, *problem.h_0.shape)
     x = tuple(leaf.expand(points, *leaf.shape) for leaf in chunks.x)
     for j in range(chunks.size):
         table = problem.cell.step(table, tuple(leaf[:, :, j] for leaf in x), problem.params)
-    starts = problem.h0.new_empty((chunks.count, *problem.h0.shape))
-    starts[0] = problem.h0
+    starts = problem.h_0.new_empty((chunks.count, *problem.h_0.shape))
+    starts[0] = problem.h_0
     for k in range(chunks.count - 1):
         place = (starts[k].nan_to_num().clamp(-bound, bound) + bound) * ((points - 1) / (2 * bound))
         low = place.floor().long().clamp(0, points - 2)
@@ -240,8 +240,8 @@ def newton_like(problem: Problem, method: str, max_iters: int, trust: float = 1e
     within a Kalman filter that keeps the iterate near the last one. From the paper's guess f(0, x_t) (equation A.1).
     """
     cell, structure = problem.cell, problem.cell.structure
-    h = cell.step(torch.zeros_like(problem.h0).expand(problem.length, *problem.h0.shape), problem.x, problem.params)
-    h[0] = cell.step(problem.h0, tuple(leaf[0] for leaf in problem.x), problem.params)
+    h = cell.step(torch.zeros_like(problem.h_0).expand(problem.length, *problem.h_0.shape), problem.x, problem.params)
+    h[0] = cell.step(problem.h_0, tuple(leaf[0] for leaf in problem.x), problem.params)
     residual, iterations = torch.inf, 0
     while iterations < max_iters:
         before = problem.before(h)
@@ -279,9 +279,9 @@ def _boundary_check(problem: Problem, h: Tensor) -> float:
     """Rerun the chunks and add up what their ends are off by: many small defects may sum to a large error."""
     if not h.isfinite().all():
         return torch.inf
-    count = chunk_count(problem.length, problem.h0.numel(), 32)
+    count = chunk_count(problem.length, problem.h_0.numel(), 32)
     chunks = Chunks(problem, count)
-    starts = torch.cat([problem.h0[None], h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[:-1, -1]])
+    starts = torch.cat([problem.h_0[None], h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[:-1, -1]])
     last = h[: chunks.body].unflatten(0, (chunks.count, chunks.size))[-1:, -1]
     before = h[max(chunks.body - 2, 0)][None]
     mismatch = max(chunks.sweep(starts), defect(chunks.view[-1:, -1], last, before))

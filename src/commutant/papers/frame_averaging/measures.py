@@ -238,7 +238,7 @@ def measure_exactness(context: Context) -> Measurement:
         return frame.pool(net(frame.canonicalize(x)))
 
     ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "axes": lambda x: average(x, pca_frame, degenerate="warn"),
+        "axes": lambda x: average(x, pca_frame, on_degenerate="warn"),
         "blended": lambda x: average(x, pca_frame),
         "weighted": lambda x: average(x, weighted_frame),
     }

@@ -128,7 +128,7 @@ def measure_speed(context: Context) -> Measurement:
         layers = {}
         for solver in ("sequential", "multishoot", "auto", "newton"):
             torch.manual_seed(context.seed)
-            layers[solver] = ParaGRU(width, width, batch_first=True, solver=solver).to(context.device)
+            layers[solver] = ParaGRU(width, width, batch_first=True, method=solver).to(context.device)
         times: dict[str, list[float]] = {solver: [] for solver in layers}
         for repeat in range(settings["repeats"] + 1):
             for solver, layer in layers.items():

@@ -90,7 +90,7 @@ def _routes_of(context: Context, arm: str, x: Tensor, best: Tensor, clear: Tenso
     settings, device = context.settings, context.device
     cities = settings["cities"]
     rule = None if arm == "no-rule" else "maxabs"
-    before: nn.Module = nn.Identity() if arm == "raw" else MDSCoordinates(sign=rule, on_degenerate="ignore")  # type: ignore[arg-type]
+    before: nn.Module = nn.Identity() if arm == "raw" else MDSCoordinates(signs=rule, on_degenerate="ignore")  # type: ignore[arg-type]
 
     def draw(generator: torch.Generator, count: int) -> Tensor:
         return torch.rand(count, cities, 2, generator=generator).to(device)

@@ -27,11 +27,11 @@ def classifier(arm: str, classes: int) -> nn.Module:
     """The network of an arm of the experiment on shapes."""
     net = Classifier(classes)
     if arm in ("skew", "maxabs"):
-        return TransformInvariant(net, sign=arm)  # type: ignore[arg-type]
+        return TransformInvariant(net, signs=arm)  # type: ignore[arg-type]
     if arm == "frames":
         return FrameAverage(net, scale="rms")
     if arm in ("no-rule", "random"):
-        return nn.Sequential(MDSCoordinates(sign="random" if arm == "random" else None, on_degenerate="ignore"), net)
+        return nn.Sequential(MDSCoordinates(signs="random" if arm == "random" else None, on_degenerate="ignore"), net)
     return net
 
 
