@@ -287,8 +287,8 @@ def test_sizes_of_nothing():
     ("change", "said"),
     [
         ({"x": torch.ones(3)}, "x must be"),
-        ({"h0": torch.ones(3, 3)}, "h0 must be"),
-        ({"h0": torch.ones(2, 1, 1, 3)}, "one axis"),
+        ({"h_0": torch.ones(3, 3)}, "h_0 must be"),
+        ({"h_0": torch.ones(2, 1, 1, 3)}, "one axis"),
         ({"method": "bisection"}, "unknown method"),
         ({"structure": "band"}, "structure must be"),
         ({"on_fail": "pray"}, "on_fail must be"),
@@ -299,10 +299,10 @@ def test_sizes_of_nothing():
 )
 @pytest.mark.usefixtures("unchecked")
 def test_bad_input(change, said):
-    given = {"step": tanh_step, "x": torch.ones(2, 4, 3), "h0": torch.zeros(2, 3), "params": (torch.ones(3),)}
+    given = {"step": tanh_step, "x": torch.ones(2, 4, 3), "h_0": torch.zeros(2, 3), "params": (torch.ones(3),)}
     given |= change
     with pytest.raises(InputError, match=said):
-        solve_recurrence(given.pop("step"), given.pop("x"), given.pop("h0"), **given)
+        solve_recurrence(given.pop("step"), given.pop("x"), given.pop("h_0"), **given)
 
 
 def test_a_structure_that_shows_on_later_inputs_only_is_caught():
