@@ -47,31 +47,29 @@ def benchmarks() -> list[dict[str, Any]]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted((ROOT / "results" / "benchmarks").glob("*.json"))]
 
 
-def claims_table(paper: str | None = None) -> str:
+def claims_table(slug: str) -> str:
+    """The claims of a paper: verdict, statement and effect, our figure and the paper's."""
     rows = []
-    for r in records():
-        if paper is not None and r["paper"] != paper:
-            continue
+    for r in (r for r in records() if r["paper"] == slug):
         effect = r["effect"]
-        interval = f"{number(effect['low'])} … {number(effect['high'])}"
+        interval = f"{number(effect['low'])} … {number(effect['high'])}<br>{len(r['seeds'])} seeds"
         if r.get("basis") == "identity":
-            interval = f"exact, {number(r['cases'])} cases"
-        rows.append(
-            [
-                f"`{r['paper']}/{r['claim']}`",
-                r["statement"],
-                f"**{r['verdict']}**",
-                f"{number(effect['mean'])} ({interval})",
-                number(r["bar"]),
-                number(r["reported_effect"]),
-                f"{r['scale']}, {len(r['seeds'])} seeds",
-            ]
-        )
-    made = "\n".join(
-        sorted({f"- {r['scale']}: {r['hardware']}, torch {r['versions']['torch']}, {r['date']}" for r in records()})
-    )
-    head = ["claim", "statement", "verdict", "effect (95 % interval)", "bar", "paper", "scale"]
-    return f"{table(head, rows)}\n\n{made}"
+            interval = f"exact<br>{number(r['cases'])} cases"
+        kind = r["verdict"].split()[0]
+        claim = f"{r['statement']}<br><small>`{r['claim']}` · {effect['label']}</small>"
+        ours = f'{number(effect["mean"])}<br><small class="interval">{interval}</small>'
+        mark = f'<span class="verdict {kind}">{r["verdict"]}</span>'
+        rows.append([mark, claim, ours, number(r["bar"]), number(r["reported_effect"])])
+    made = sorted({f"{r['scale']} scale, {r['hardware']}, torch {r['versions']['torch']}, {r['date']}"
+                   for r in records() if r["paper"] == slug})  # fmt: skip
+    return f"{table(['', 'claim', 'ours', 'bar', 'paper'], rows)}\n\n<small>{'; '.join(made)}</small>"
+
+
+def all_claims() -> str:
+    """The claims of every paper under its title."""
+    from commutant.papers import papers
+
+    return "\n\n".join(f"### {p.title} ({p.year})\n\n{claims_table(p.slug)}" for p in papers())
 
 
 def systems_table() -> str:
@@ -197,21 +195,21 @@ def pages() -> dict[Path, str]:
     """Every generated page with what it should contain."""
     filled = {
         "README.md": {"systems": systems_table()},
-        "docs/claims.md": {"claims": claims_table()},
+        "docs/claims.md": {"claims": all_claims()},
         "docs/choose.md": {"choose": choose_table(), "choose-time": choose_time_table()},
         "docs/laws.md": {"laws": laws_table()},
-        "docs/recurrences.md": {"sequences-claims": claims_table("pararnn").split("\n\n")[0]},
-        "docs/flows.md": {"flow-claims": claims_table("flow-equivariant-rnn").split("\n\n")[0]},
-        "docs/sparse.md": {"sparsity-claims": claims_table("rnn-sparsity").split("\n\n")[0]},
+        "docs/recurrences.md": {"sequences-claims": claims_table("pararnn")},
+        "docs/flows.md": {"flow-claims": claims_table("flow-equivariant-rnn")},
+        "docs/sparse.md": {"sparsity-claims": claims_table("rnn-sparsity")},
         "docs/weights.md": {
-            "matching-claims": claims_table("weight-matching").split("\n\n")[0],
-            "merging-claims": claims_table("iterative-feature-merging").split("\n\n")[0],
+            "matching-claims": claims_table("weight-matching"),
+            "merging-claims": claims_table("iterative-feature-merging"),
         },
         "docs/geometry.md": {
-            "frame-claims": claims_table("frame-averaging").split("\n\n")[0],
+            "frame-claims": claims_table("frame-averaging"),
             "exactness": exactness_table(),
-            "coordinates-claims": claims_table("tinvnn").split("\n\n")[0],
-            "split-claims": claims_table("sie").split("\n\n")[0],
+            "coordinates-claims": claims_table("tinvnn"),
+            "split-claims": claims_table("sie"),
         },
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }
