@@ -9,7 +9,7 @@ from .measures import measure_learning, measure_regime
 LEARNING = Experiment(
     name="learning",
     measure=measure_learning,
-    minutes=0.9,
+    minutes=0.3,
     settings={
         "small": {"ks": [5, 8], "width": 2048},
         "full": {"ks": [5, 8, 10, 12], "width": 50_000},
