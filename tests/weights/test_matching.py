@@ -221,3 +221,23 @@ def test_networks_of_two_precisions_and_starts_of_another_spec():
         weight_matching(spec, model, model, init=Permutation(other))
     with pytest.raises(InputError, match="complex64"):
         weight_matching(spec, {k: v.to(torch.complex64) for k, v in model.state_dict().items()}, model)
+
+
+def test_heads_are_solved_however_few_sweeps_are_left():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 64, 0.0, batch_first=True)
+    model = nn.Sequential(nn.Linear(6, 32), layer, nn.Linear(32, 3)).eval()
+    spec = PermutationSpec.from_module(model, torch.randn(2, 5, 6))
+    planted = Permutation.random(spec, torch.Generator().manual_seed(1)).apply(model)
+    found = weight_matching(spec, model, planted, init="identity", max_sweeps=2).apply(planted)
+    assert all(torch.equal(v, found.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_the_search_ends_where_a_sweep_hardly_gains():
+    torch.manual_seed(0)
+    a, b = (nn.Sequential(*[nn.Linear(64, 64) for _ in range(8)]) for _ in range(2))
+    spec = PermutationSpec.from_module(a, torch.randn(2, 64), verify=False)
+    found = weight_matching(spec, a, b)
+    further = weight_matching(spec, a, b, init=found)
+    before, after = (distance(a, p.apply(b)) ** 2 for p in (found, further))
+    assert (1 - 1e-3) * before < after <= before

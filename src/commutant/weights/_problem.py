@@ -18,7 +18,7 @@ from ._nested import Piece, nest_of, pair_up
 from ._pairing import TOLERANCE, assign, dot, gram, picked
 from ._slices import exposed, pieces, stretches
 
-SETTLED = 5e-4  # of the squared distance of the networks: a sweep that gains less is the last
+SETTLED = 2e-4  # of the squared distance of the networks: a sweep that gains less is the last
 _FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
 
 
@@ -101,6 +101,10 @@ class Problem:
                 if sweep & nests:
                     break
                 stale &= nests
+        else:
+            for group in order:  # no sweep was left for them
+                if group in stale & nests:
+                    self._improve(group)
         return {k: v.clone() for k, v in self.tables.items()}
 
     def _squared_distance(self) -> float:
