@@ -222,16 +222,16 @@ def test_a_segment_tree_of_half_precision_is_the_reduction():
 
 
 def test_a_plan_inside_the_library_works_out_no_more_than_it_needs():
-    from commutant.algebra import _plan
+    from commutant.algebra import plans
 
-    built, build = [], _plan._build_tree
+    built, build = [], plans._build_tree
 
     def counted(plan):
         built.append(plan)
         return build(plan)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_plan, "_build_tree", counted)
+        patch.setattr(plans, "_build_tree", counted)
         x, index = torch.randn(100, 2), torch.randint(0, 4, (100,))
         Sum().segment_reduce(x, index=index)
         MonoidAggregation(Max())(x, index)

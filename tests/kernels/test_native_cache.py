@@ -147,7 +147,7 @@ def test_no_folder_in_the_temporary_directory_is_shared(home, tmp_path, monkeypa
     )
     assert is_genuine(load())
     assert len(seen) == 1
-    assert not seen[0].startswith(str(trap))
+    assert not Path(seen[0]).is_relative_to(trap)
 
 
 def test_the_folder_that_was_checked_is_the_one_that_is_loaded_from(home, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ._context import Measurement
 
 
-def series(measurement: Measurement, name: str) -> dict[float, float]:
+def series(measurement: Measurement, name: str) -> dict[float | int, float]:
     """Return the figures called `name@x`, by x in ascending order.
 
     Args:

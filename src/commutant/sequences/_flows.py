@@ -269,7 +269,7 @@ class RotationFlow(_Resampling):
 
     domain_dims, space_dims = 2, 3
 
-    def __init__(self, angles: Sequence[float | int], orientations: int) -> None:
+    def __init__(self, angles: Tensor | Sequence[float | int], orientations: int) -> None:
         if not isinstance(angles, Sequence | Tensor) or any(isinstance(a, str) for a in angles):
             raise InputError(f"angles must be a list of degrees, got {angles!r}")
         super().__init__([[float(a)] for a in angles])
