@@ -45,7 +45,7 @@ def weight_matching(
     heads) are solved with it: for every pair of heads the best permutation of their channels, then the best pairing of
     heads. A group that stands on both sides of one weight (recurrent weights) is a quadratic assignment: it takes
     Frank-Wolfe steps. Ties go to the identity. The search ends when no group gains, or when a sweep brings the networks
-    closer by less than 0.02 % of their squared distance.
+    closer by less than 0.03 % of their squared distance.
 
     Running statistics do not count, but are permuted by the result. Other buffers, such as masks and frequencies, are
     constants of a network: units are paired only where their constants agree, as far as that is possible, so that the
