@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from commutant import InputError
 from commutant.kernels import fused_recurrence
+from commutant.sequences import GATED_CELLS
 from commutant.sequences._find import loop
-from commutant.sequences._gated import GATED_CELLS
 
 SHAPES = ((1, 1024), (8, 1024), (8, 4096), (32, 4096))
 LENGTHS = tuple(2**k for k in range(8, 18))

@@ -23,8 +23,11 @@ _ROOMS = [found.name for found in _pkgutil.iter_modules(__path__) if found.ispkg
 
 def _headline(room: str) -> str:
     """Return the first sentence of a room's docstring, without importing it."""
-    with (_Path(__file__).parent / room / "__init__.py").open(encoding="utf-8") as source:
-        return source.readline().strip().strip('"')
+    try:
+        with (_Path(__file__).parent / room / "__init__.py").open(encoding="utf-8") as source:
+            return source.readline().strip().strip('"')
+    except OSError:  # installed without sources, or in an archive
+        return ""
 
 
 if __doc__ is not None:  # python -OO has none

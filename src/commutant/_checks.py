@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 
 from torch import Tensor
@@ -13,6 +14,12 @@ def check_size(name: str, given: object) -> None:
     """Refuse what is no positive integer."""
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise InputError(f"{name} must be at least 1, an integer, got {given!r}")
+
+
+def check_tolerance(given: object) -> None:
+    """Refuse what is neither None nor a finite number of at least zero."""
+    if given is not None and not (isinstance(given, int | float) and 0 <= given < math.inf):
+        raise InputError(f"tolerance must be a finite number that is not negative, got {given!r}")
 
 
 def is_real(value: object) -> bool:

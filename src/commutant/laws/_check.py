@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._checks import check_tolerance
 from .._errors import InputError
 from ._actions import Action, GroupElement
 from ._compare import Comparison
@@ -132,8 +132,7 @@ def _validate(law: Any, f: Any, inputs: Any, trials: Any, seed: Any, tolerance: 
         raise InputError(f"trials must be an integer of at least 1, got {trials!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise InputError(f"seed must be an integer of at most 63 bits, got {seed!r:.60}")
-    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < math.inf):
-        raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
+    check_tolerance(tolerance)
     if callable(inputs) and not any(True for _ in named_tensors(inputs)):
         return
     if is_hetero_data(inputs):

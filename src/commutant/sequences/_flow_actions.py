@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import check_tolerance
 from .._errors import InputError
 from ..laws import Action, Inputs, map_tensors
 from ._flows import Flow
@@ -180,8 +181,7 @@ def check_flow_equivariance(
             f"the class {a.__name__}" if isinstance(a, type) else type(a).__name__ for a in (module, flow, x)
         )
         raise InputError(f"check_flow_equivariance takes a module, a Flow and a tensor in this order, got {given}")
-    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < torch.inf):
-        raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
+    check_tolerance(tolerance)
     if flow.domain_dims is not None and x.dim() != 3 + flow.domain_dims:
         raise InputError(
             f"x must be (batch, time, channels, *domain) with {flow.domain_dims} axes of the domain, "

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import check_tolerance
 from .._errors import InputError
 from ..parameters import called_with
 from ._block import RNNBlock
@@ -185,8 +186,7 @@ def check_parallel(
         raise InputError(f"check_parallel takes a recurrent module of commutant.sequences, got {type(module).__name__}")
     if not isinstance(x, Tensor) or x.numel() == 0:
         raise InputError("check_parallel needs a tensor with at least one step and one row")
-    if tolerance is not None and not (isinstance(tolerance, int | float) and 0 <= tolerance < torch.inf):
-        raise InputError(f"tolerance must be a finite number that is not negative, got {tolerance!r}")
+    check_tolerance(tolerance)
     method, counted = module.method, module.fallbacks
     training = {part: part.training for part in module.modules()}
     module.eval()

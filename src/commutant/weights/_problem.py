@@ -64,8 +64,9 @@ class Problem:
     def gain(
         self, tables: Mapping[str, Tensor], than: Mapping[str, Tensor], keys: Sequence[str] | None = None
     ) -> float:
-        """How much larger the inner product of one permutation is than that of another; 0 where it is smaller or the
-        difference is noise, infinite where more of the constants agree.
+        """Return what the inner product of one permutation has above that of another.
+
+        Zero where it is smaller or the difference is noise, infinite where more of the constants agree.
         """
         if (more := self.agreement(tables) - self.agreement(than)) != 0:
             return inf if more > 0 else 0.0

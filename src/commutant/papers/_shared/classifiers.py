@@ -1,4 +1,4 @@
-"""What the measurements of classifiers share: their loss and their accuracy."""
+"""Parts that the measurements of classifiers share: their loss and their accuracy."""
 
 from __future__ import annotations
 

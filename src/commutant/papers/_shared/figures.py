@@ -1,4 +1,4 @@
-"""What the figures of all papers share: colours, axes, labels at the ends of lines, rows of dots."""
+"""Parts that the figures of all papers share: colours, axes, labels at the ends of lines, rows of dots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the claims on criticality and finite width are measured: by thousands of random networks, and on digits."""
+"""Measurements for the claims on criticality and finite width: by thousands of random networks, and on digits."""
 
 from __future__ import annotations
 

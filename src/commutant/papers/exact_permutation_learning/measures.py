@@ -1,4 +1,4 @@
-"""How the claims on exact permutation learning are measured: with real networks, hundreds at a time."""
+"""Measurements for the claims on exact permutation learning: with real networks, hundreds at a time."""
 
 from __future__ import annotations
 

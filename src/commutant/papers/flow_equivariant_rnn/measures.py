@@ -1,4 +1,4 @@
-"""How the claims of the flow-equivariant RNN paper are measured."""
+"""Measurements for the claims of the flow-equivariant RNN paper."""
 
 from __future__ import annotations
 

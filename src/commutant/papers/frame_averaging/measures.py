@@ -1,4 +1,4 @@
-"""How the claims on frame averaging are measured."""
+"""Measurements for the claims on frame averaging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the claims on frame averaging are measured on real molecules and on families of graphs that are hard."""
+"""Measurements for the claims on frame averaging on real molecules and on families of graphs that are hard."""
 
 from __future__ import annotations
 

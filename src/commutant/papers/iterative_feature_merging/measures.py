@@ -1,4 +1,4 @@
-"""How the claims on iterative feature merging are measured."""
+"""Measurements for the claims on iterative feature merging."""
 
 from __future__ import annotations
 

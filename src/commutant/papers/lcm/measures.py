@@ -1,4 +1,4 @@
-"""How the claims of the LCM paper are measured."""
+"""Measurements for the claims of the LCM paper."""
 
 from __future__ import annotations
 

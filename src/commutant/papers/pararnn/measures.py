@@ -1,4 +1,4 @@
-"""How the claims of the ParaRNN paper are measured."""
+"""Measurements for the claims of the ParaRNN paper."""
 
 from __future__ import annotations
 

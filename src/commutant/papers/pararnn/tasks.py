@@ -1,4 +1,4 @@
-"""How the claims of the ParaRNN paper about what its blocks learn are measured: synthetic tasks and characters."""
+"""Measurements for the claims of the ParaRNN paper about what its blocks learn: synthetic tasks and characters."""
 
 from __future__ import annotations
 

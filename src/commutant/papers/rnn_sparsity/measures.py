@@ -1,4 +1,4 @@
-"""How the claims of the thesis on sparse recurrent networks are measured."""
+"""Measurements for the claims of the thesis on sparse recurrent networks."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from .experiments import DEPTHS, MOMENTS, RANKS, VERY_DEEP
 
 
 def _worst(m: Measurement, name: str) -> float:
-    """How far the variance strays from one, in logarithms, and the mean from zero."""
+    """Return the largest distance of the variance from one, in logarithms, or of the mean from zero."""
     means = series(m, f"{name}-mean")
     return max(max(abs(math.log(v)), abs(means[i])) for i, v in series(m, f"{name}-variance").items())
 

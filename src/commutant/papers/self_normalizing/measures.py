@@ -1,4 +1,4 @@
-"""How the claims on self-normalising networks are measured: moments by depth, deep plain networks on tables."""
+"""Measurements for the claims on self-normalising networks: moments by depth, deep plain networks on tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the claims on split representations are measured."""
+"""Measurements for the claims on split representations."""
 
 from __future__ import annotations
 

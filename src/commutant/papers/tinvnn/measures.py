@@ -1,4 +1,4 @@
-"""How the claims on invariant coordinates are measured."""
+"""Measurements for the claims on invariant coordinates."""
 
 from __future__ import annotations
 

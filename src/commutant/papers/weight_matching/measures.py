@@ -1,4 +1,4 @@
-"""How the claims on linear mode connectivity by weight matching are measured."""
+"""Measurements for the claims on linear mode connectivity by weight matching."""
 
 from __future__ import annotations
 
