@@ -62,9 +62,13 @@ class Claim:
         experiment: what measures it.
         effect: one number a seed; the claim is that it exceeds the bar.
         effect_label: what that number is, in words.
+        unit: Unit of the effect, written behind the number, such as `"accuracy"`, `"digits"`, `"times"` or `"nats"`.
         at_least: the bar.
         controls: arms that would show the same effect if it were an artefact; each gives one number a seed.
         reported_effect: the effect computed from the paper's own figures, where it gives them.
+        labels: Words for the figures in `reported`, by their names, so that tables show ours beside the paper's.
+        refutable_at: Scales whose run can refute the statement. A run of another scale that falls short says *not
+            reproduced at this scale*. An identity can be refuted at every scale.
         basis: What the interval of the effect is.
             `"seeds"`: the mean over seeds, for whatever varies from seed to seed, such as trained networks.
             `"share"`: a share of trials that are independent within a seed too, such as drawn inputs of a fixed
@@ -88,6 +92,9 @@ class Claim:
     reported_effect: float | None = None
     basis: Basis = "seeds"
     cases: Callable[[Measurement], float] | None = None
+    unit: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    refutable_at: tuple[str, ...] = ("full",)
 
     def __post_init__(self) -> None:
         if self.basis not in BASES:
