@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 from torch import Tensor
@@ -10,14 +11,33 @@ from torch import Tensor
 from ._errors import InputError
 
 
-def check_size(name: str, given: object) -> None:
-    """Refuse what is no positive integer."""
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise InputError(f"{name} must be at least 1, an integer, got {given!r}")
+def one_of(name: str, given: object, options: Iterable[object]) -> None:
+    """Check that an argument is one of its options."""
+    known = list(options)
+    if not any(given is option or (type(given) is type(option) and given == option) for option in known):
+        raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {given!r}")
+
+
+def whole(name: str, given: object, least: int = 1) -> None:
+    """Check that an argument is a whole number of at least `least`."""
+    if not is_whole(given) or given < least:  # type: ignore[operator]
+        raise InputError(f"{name} must be a whole number of at least {least}, got {given!r}")
+
+
+def finite(name: str, given: object) -> None:
+    """Check that an argument is one finite real number."""
+    if not is_real(given) or not math.isfinite(given):  # type: ignore[arg-type]
+        raise InputError(f"{name} must be a finite number, got {given!r}")
+
+
+def positive(name: str, given: object) -> None:
+    """Check that an argument is one finite real number above zero."""
+    if not is_real(given) or not 0 < given < math.inf:  # type: ignore[operator]
+        raise InputError(f"{name} must be a positive number, got {given!r}")
 
 
 def check_tolerance(given: object) -> None:
-    """Refuse what is neither None nor a finite number of at least zero."""
+    """Check that a tolerance is None or a finite number of at least zero."""
     if given is not None and not (isinstance(given, int | float) and 0 <= given < math.inf):
         raise InputError(f"tolerance must be a finite number that is not negative, got {given!r}")
 

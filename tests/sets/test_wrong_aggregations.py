@@ -78,9 +78,9 @@ def test_a_monoid_without_weights_takes_every_precision(dtype):
 @pytest.mark.parametrize("make", [LCMAggregation, GRUFoldAggregation])
 @pytest.mark.parametrize("width", [0, -1, 4.0, "4", None, True, np.float64(4)])
 def test_widths_that_are_none(make, width):
-    with pytest.raises(InputError, match="in_channels must be at least 1, an integer"):
+    with pytest.raises(InputError, match="in_channels must be a whole number of at least 1"):
         make(width, 8)
-    with pytest.raises(InputError, match="out_channels must be at least 1, an integer"):
+    with pytest.raises(InputError, match="out_channels must be a whole number of at least 1"):
         make(8, width)
 
 

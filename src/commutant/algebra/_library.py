@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import check_size
+from .._checks import whole
 from .._errors import InputError
 from ..laws import Draw
 from ._monoid import Monoid, check_monoid
@@ -158,7 +158,7 @@ class KSmallest(Monoid):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        check_size("k", k)
+        whole("k", k)
         self.k = k
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .._checks import check_size
+from .._checks import whole
 from .._errors import InputError
 from ..algebra import Bracketing, Monoid, check_monoid
 from ..algebra.plans import check_positions, lazy_plan
@@ -264,8 +264,8 @@ class LCMAggregation(MonoidAggregation):
         associativity_weight: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_size("in_channels", in_channels)
-        check_size("out_channels", out_channels)
+        whole("in_channels", in_channels)
+        whole("out_channels", out_channels)
         super().__init__(
             BinaryGRU(out_channels),
             random_bracketing=random_bracketing,
@@ -325,8 +325,8 @@ class GRUFoldAggregation(SetAggregation):
 
     def __init__(self, in_channels: int, out_channels: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        check_size("in_channels", in_channels)
-        check_size("out_channels", out_channels)
+        whole("in_channels", in_channels)
+        whole("out_channels", out_channels)
         check_generator(generator)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.gru = nn.GRU(in_channels, out_channels)

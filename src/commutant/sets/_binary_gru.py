@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import check_size
+from .._checks import whole
 from .._errors import InputError
 from ..algebra import Monoid
 from ..laws import Associativity, BatchIndependence, Commutativity, Draw, IdentityElement, breaks, obeys
@@ -58,7 +58,7 @@ class BinaryGRU(Monoid):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        check_size("channels", channels)
+        whole("channels", channels)
         self.channels = channels
         self.weight_ih = nn.Parameter(torch.empty(3 * channels, channels))
         self.weight_hh = nn.Parameter(torch.empty(3 * channels, channels))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import check_size
+from .._checks import whole
 from .._errors import InputError
 from ..algebra import Element, Monoid, ReductionPlan, Sum, check_monoid
 from ..laws import Associativity, Commutativity, Draw, obeys
@@ -37,8 +37,8 @@ class CouplingFlow(nn.Module):
         super().__init__()
         if not isinstance(channels, int) or channels < 2:
             raise InputError(f"a coupling flow needs at least 2 channels, got {channels!r}")
-        check_size("layers", layers)
-        check_size("hidden_channels", hidden_channels)
+        whole("layers", layers)
+        whole("hidden_channels", hidden_channels)
         self.channels, self.split = channels, channels // 2
         widths = [
             (self.split, channels - self.split) if i % 2 == 0 else (channels - self.split, self.split)

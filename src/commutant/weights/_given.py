@@ -101,17 +101,6 @@ def number(value: Any, what: str) -> float:
         raise InputError(f"{what} must be one real number, got {_shown(value)}") from None
 
 
-def whole(value: Any, name: str, least: int) -> int:
-    """Return a whole number that a user gave.
-
-    Raises:
-        InputError: something else, or a number below the least one.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return value
-
-
 def batches_of(batches: Any) -> Iterable[Any]:
     """Return batches of data.
 

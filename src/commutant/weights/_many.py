@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._checks import whole
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
-from ._given import State, check_generator, check_spec, list_of_networks, state_of, whole
+from ._given import State, check_generator, check_spec, list_of_networks, state_of
 from ._matching import weight_matching
 from ._merging import interpolate
 from ._problem import Problem
@@ -55,7 +56,7 @@ def match_many(
     """
     check_spec(spec)
     check_generator(generator)
-    whole(max_sweeps, "max_sweeps", 1)
+    whole("max_sweeps", max_sweeps, 1)
     networks = list_of_networks(networks)
     generator = generator or torch.Generator().manual_seed(0)
     if method not in ("mean", "universe", "ste"):

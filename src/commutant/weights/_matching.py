@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .._checks import whole
 from .._errors import InputError
 from ..laws import Draw, Invariance, obeys
 from ..parameters import Permutation, PermutationSpec, WeightPermutation
 from ._given import State as State
-from ._given import check_generator, check_spec, whole
+from ._given import check_generator, check_spec
 from ._given import state_of as state_of
 from ._problem import Problem
 
@@ -66,8 +67,8 @@ def weight_matching(
     """
     check_spec(spec)
     check_generator(generator)
-    whole(restarts, "restarts", 0)
-    whole(max_sweeps, "max_sweeps", 1)
+    whole("restarts", restarts, 0)
+    whole("max_sweeps", max_sweeps, 1)
     problem = Problem(spec, state_of(target, "target"), state_of(source, "source"))
     if isinstance(init, Permutation):
         Permutation(spec).compose(init)  # refuses one of another spec

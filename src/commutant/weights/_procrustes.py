@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import whole
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec, act_linearly, part_rows
-from ._given import State, check_module, check_spec, state_of, whole
+from ._given import State, check_module, check_spec, state_of
 from ._matching import weight_matching
 from ._pairing import TOLERANCE
 from ._problem import Problem
@@ -100,7 +101,7 @@ def procrustes_matching(
         InputError: nothing can be rotated; parameters that are not those of the spec.
     """
     check_spec(spec)
-    whole(max_sweeps, "max_sweeps", 1)
+    whole("max_sweeps", max_sweeps, 1)
     check_module(target, "target")
     check_module(source, "source")
     streams = [group for group, kind in spec.kinds.items() if kind.rotations and not spec.parents[group]]
