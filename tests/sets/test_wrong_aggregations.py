@@ -96,7 +96,7 @@ def test_widths_that_are_none(make, width):
         (lambda: MonoidAggregation(Sum(), associativity_weight="1"), "must be finite"),
         (lambda: MonoidAggregation(Sum(), associativity_weight=float("inf")), "must be finite"),
         (lambda: MonoidAggregation(Sum(), associativity_weight=float("nan")), "must be finite"),
-        (lambda: BinaryGRU(2.5), "an integer, got 2.5"),
+        (lambda: BinaryGRU(2.5), "a whole number of at least 1, got 2.5"),
         (lambda: BinaryGRU(True), "an integer, got True"),
         (lambda: BinaryGRU(4)(X.numpy(), X), "a must be a tensor"),
         (lambda: BinaryGRU(4)(X, X.double()), "b is torch.float64 and the weights are torch.float32"),
