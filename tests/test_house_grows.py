@@ -66,16 +66,18 @@ def _run(root, *command):
 
 def test_the_reference_and_the_table_of_systems_have_them(grown):
     code = """
-from tools import house, tables
+from tools import documentation, house, tables
 from commutant.papers import slugs
-assert "planted" in house.rooms() and "planted-paper" in slugs()
-config = type("Config", (), {"nav": [{"Reference": []}]})()
+assert "planted" in house.rooms() and "planted-paper" in slugs() and house.papers() == sorted(slugs())
+config = type("Config", (), {"nav": [{"Papers": []}, {"Reference": []}]})()
 print([str(path.name) for path in tables.pages() if not path.exists()])
-print({"planted": "reference/planted.md"} in house.on_config(config).nav[0]["Reference"])
+nav = documentation.on_config(config).nav
+print({"planted-paper": "papers/planted-paper.md"} in nav[0]["Papers"])
+print({"planted": "reference/planted.md"} in nav[1]["Reference"])
 print("planted-paper" in tables.systems_table())
 print("doubled" in tables.laws_table())
 """
-    assert _run(grown, "-c", code) == (0, "['planted.md']\nTrue\nTrue\nTrue\n")
+    assert _run(grown, "-c", code) == (0, "['planted-paper.md', 'planted.md']\nTrue\nTrue\nTrue\nTrue\n")
 
 
 def test_its_laws_run_and_its_shapes_are_checked(grown):

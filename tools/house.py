@@ -29,6 +29,12 @@ def documented() -> list[str]:
     return found
 
 
+def papers() -> list[str]:
+    """Return the slugs of all papers."""
+    found = pkgutil.iter_modules([str(SOURCE / "papers")])
+    return [m.name.replace("_", "-") for m in found if m.ispkg and not m.name.startswith("_")]
+
+
 def checked() -> list[str]:
     """Return the packages whose annotations are checked in tests: all but kernels, whose source Triton compiles."""
     found = []
@@ -37,13 +43,6 @@ def checked() -> list[str]:
         files = sorted(path.stem for path in (SOURCE / room).glob("*.py"))
         found += [f"{room}.{name}" for name in files if name not in {*compiled, "__init__"}] if compiled else [room]
     return [f"commutant.{name}" for name in found]
-
-
-def on_config(config):  # type: ignore[no-untyped-def]
-    """Fill the reference of the documentation: a page for each module (a hook of MkDocs)."""
-    pages = [{name: f"reference/{name}.md"} for name in documented()]
-    config.nav = [{"Reference": pages} if "Reference" in entry else entry for entry in config.nav]
-    return config
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ python -m tools.tables [--check]
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import importlib
+import inspect
 import json
 import re
 import sys
@@ -65,11 +68,47 @@ def claims_table(slug: str) -> str:
     return f"{table(['', 'claim', 'ours', 'bar', 'paper'], rows)}\n\n<small>{'; '.join(made)}</small>"
 
 
-def all_claims() -> str:
-    """The claims of every paper under its title."""
+def paper_page(paper: Any) -> str:
+    """The page of a paper: what it says, what implements it, and what was found."""
+    subjects = ", ".join(f"`{subject.__qualname__}`" for subject in paper.subjects)
+    return f"""# {paper.title}
+
+{paper.authors}. {paper.venue}, {paper.year}. [{paper.link}]({paper.link})
+
+{paper.idea}
+
+## In this library
+
+{subjects}: see the [reference of `commutant.{paper.room}`](../reference/{paper.room}.md).
+
+```python
+{re.sub(" {3,}# ", "  # ", paper.usage)}
+```
+
+## Claims
+
+```bash
+commutant reproduce {paper.slug}
+```
+
+{claims_table(paper.slug)}
+
+How a verdict is computed is said in [What was found](../claims.md).
+"""
+
+
+def verdicts(slug: str) -> str:
+    """Return how many claims of a paper got each verdict, in words."""
+    found = collections.Counter(r["verdict"] for r in records() if r["paper"] == slug)
+    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items()))
+
+
+def overview() -> str:
+    """All papers, each with the verdicts of its claims."""
     from commutant.papers import papers
 
-    return "\n\n".join(f"### {p.title} ({p.year})\n\n{claims_table(p.slug)}" for p in papers())
+    rows = [[f"[{p.title}](papers/{p.slug}.md) ({p.year})", verdicts(p.slug)] for p in papers()]
+    return table(["paper", "claims, small scale"], rows)
 
 
 def systems_table() -> str:
@@ -77,13 +116,8 @@ def systems_table() -> str:
 
     rows = []
     for paper in papers():
-        verdicts: dict[str, int] = {}
-        for r in records():
-            if r["paper"] == paper.slug:
-                verdicts[r["verdict"]] = verdicts.get(r["verdict"], 0) + 1
-        state = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
         title = f"[{paper.title}]({paper.link}) ({paper.year})"
-        rows.append([f"`{paper.slug}`", title, f"`commutant.{paper.room}`", state])
+        rows.append([f"`{paper.slug}`", title, f"`commutant.{paper.room}`", verdicts(paper.slug)])
     return table(["system", "paper", "room", "claims, small scale"], rows)
 
 
@@ -177,11 +211,30 @@ def stated(subject: Any) -> str:
     return f"\n\n**Laws:** {'; '.join(sorted(parts))}." if parts else ""
 
 
+def is_record(subject: Any) -> bool:
+    """Return whether a class only holds named values, as the results of functions do."""
+    plain = subject.__bases__ == (object,) and dataclasses.is_dataclass(subject)
+    named = issubclass(subject, tuple) and hasattr(subject, "_fields")
+    methods = [v for k, v in vars(subject).items() if k[0] != "_" and inspect.isfunction(v)]
+    return (plain or named) and not any(len(inspect.signature(method).parameters) > 1 for method in methods)
+
+
 def reference(room: str) -> str:
+    """The reference of a module: what users come for first, records and constants last."""
     module = importlib.import_module(f"commutant.{room}")
-    intro = (module.__doc__ or "").strip()
-    entries = [f"::: commutant.{room}.{name}{stated(getattr(module, name))}" for name in public_names(room)]
-    return f"# commutant.{room}\n\n{intro}\n\n" + "\n\n".join(entries) + "\n"
+    sections: dict[str, list[str]] = {"Classes": [], "Functions": [], "Records": [], "Constants": []}
+    for name in public_names(room):
+        subject = getattr(module, name)
+        kind = "Constants"
+        if inspect.isclass(subject):
+            kind = "Records" if is_record(subject) else "Classes"
+        elif callable(subject):
+            kind = "Functions"
+        sections[kind].append(f"::: commutant.{room}.{name}{stated(subject)}")
+    parts = [f"# commutant.{room}", (module.__doc__ or "").strip()]
+    for title, entries in sections.items():
+        parts += [f"## {title}", *entries] if entries else []
+    return "\n\n".join(parts) + "\n"
 
 
 def fill(text: str, name: str, content: str) -> str:
@@ -193,24 +246,14 @@ def fill(text: str, name: str, content: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page with what it should contain."""
+    from commutant.papers import papers
+
     filled = {
         "README.md": {"systems": systems_table()},
-        "docs/claims.md": {"claims": all_claims()},
+        "docs/claims.md": {"claims": overview()},
         "docs/choose.md": {"choose": choose_table(), "choose-time": choose_time_table()},
         "docs/laws.md": {"laws": laws_table()},
-        "docs/recurrences.md": {"sequences-claims": claims_table("pararnn")},
-        "docs/flows.md": {"flow-claims": claims_table("flow-equivariant-rnn")},
-        "docs/sparse.md": {"sparsity-claims": claims_table("rnn-sparsity")},
-        "docs/weights.md": {
-            "matching-claims": claims_table("weight-matching"),
-            "merging-claims": claims_table("iterative-feature-merging"),
-        },
-        "docs/geometry.md": {
-            "frame-claims": claims_table("frame-averaging"),
-            "exactness": exactness_table(),
-            "coordinates-claims": claims_table("tinvnn"),
-            "split-claims": claims_table("sie"),
-        },
+        "docs/geometry.md": {"exactness": exactness_table()},
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
     }
     out = {}
@@ -219,6 +262,7 @@ def pages() -> dict[Path, str]:
         for part, content in parts.items():
             text = fill(text, part, content)
         out[ROOT / name] = text
+    out |= {ROOT / f"docs/papers/{p.slug}.md": paper_page(p) for p in papers()}
     return out | {ROOT / f"docs/reference/{room}.md": reference(room) for room in house.documented()}
 
 
@@ -229,6 +273,7 @@ def main() -> int:
             print(f"{path.relative_to(ROOT)} differs from what results/ and the code say; run: make tables")
         return int(bool(stale))
     for path, text in pages().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
     print(f"{len(stale)} pages written")
     return 0

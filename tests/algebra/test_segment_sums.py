@@ -195,7 +195,7 @@ def test_complex_numbers_have_no_order(monoid):
         (lambda: Product(Sum(), Max()).reduce(torch.ones(3)), "as many parts in a tuple, got Tensor"),
         (lambda: Adjoin(torch.add), "base must be a Monoid"),
         (lambda: Adjoin(Sum()).reduce((torch.ones(3), torch.ones(3))), "a value and a boolean tensor"),
-        (lambda: KSmallest(2.0), "an integer, got 2.0"),
+        (lambda: KSmallest(2.0), "a whole number of at least 1, got 2.0"),
         (lambda: KSmallest(-1), "at least 1"),
         (lambda: LogSumExp(float("nan")), "at least 1.2e-38 and finite"),
         (lambda: SegmentTree("sum", torch.ones(3)), "monoid must be a Monoid"),

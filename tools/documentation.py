@@ -1,0 +1,32 @@
+"""What MkDocs asks of this project: the pages that are found, and a tidy reference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tools.house import documented, papers  # noqa: E402
+
+
+def on_config(config):  # type: ignore[no-untyped-def]
+    """Add a page for each paper and each module to the navigation of the documentation (a hook of MkDocs)."""
+    found = {
+        "Papers": [{slug: f"papers/{slug}.md"} for slug in papers()],
+        "Reference": [{name: f"reference/{name}.md"} for name in documented()],
+    }
+    for entry in config.nav:
+        for title in found.keys() & entry.keys():
+            entry[title] = [*(entry[title] or []), *found[title]]
+    return config
+
+
+class PublicBases(griffe.Extension):
+    """Leave private base classes out of the reference (an extension of mkdocstrings)."""
+
+    def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
+        """Keep the bases whose names are public."""
+        cls.bases = [base for base in cls.bases if not str(base).split("[")[0].split(".")[-1].startswith("_")]
