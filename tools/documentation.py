@@ -9,7 +9,7 @@ from typing import Any
 import griffe
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from tools.house import documented, papers  # noqa: E402
+from tools.house import documented, papers
 
 
 def on_config(config):  # type: ignore[no-untyped-def]
