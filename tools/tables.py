@@ -82,7 +82,7 @@ def paper_page(paper: Any) -> str:
 {subjects}: see the [reference of `commutant.{paper.room}`](../reference/{paper.room}.md).
 
 ```python
-{re.sub(" {3,}# ", "  # ", paper.usage)}
+{re.sub(" {3,}# ", "  # ", paper.usage).rstrip()}
 ```
 
 ## Claims
