@@ -47,9 +47,11 @@ def many_sets() -> dict[str, Any]:
         "description": f"10 000 sets of geometric size (mean 20, at most 100), {len(x)} elements, {H} channels.",
         "columns": columns,
         "rows": rows,
-        "reading": f"LCM is {lcm:.1f} times as fast as PyG's LCM and {gru:.1f} times as fast as its GRU (bars: 10 and 4), "
-        f"forward and backward. Its limit is arithmetic: {flops / 1e9:.0f} GFLOP of matrix products (8 h² multiplications "
-        f"a merge, three passes), done at {flops / ours / 1e9:.0f} GFLOP/s with the gates and the gathers counted in; a "
+        "reading": f"LCM is {lcm:.1f} times as fast as PyG's LCM and {gru:.1f} times as fast as its GRU (bars: 10 "
+        "and 4), "
+        f"forward and backward. Its limit is arithmetic: {flops / 1e9:.0f} GFLOP of matrix products (8 h² "
+        f"multiplications per merge, three passes), done at {flops / ours / 1e9:.0f} GFLOP/s if gates and gathers "
+        "are included in the time; a "
         f"plain product of the same shapes reaches {_matmul_rate():.0f} GFLOP/s here.",
     }
 
@@ -103,12 +105,13 @@ def one_huge_set() -> dict[str, Any]:
     return {
         "name": "one-huge-set",
         "title": "One huge set among small ones",
-        "description": f"5 000 sets of about 5 elements and one of 20 000, {H} channels, as at the hub of a power-law graph.",
+        "description": f"5 000 sets of about 5 elements and one of 20 000, {H} channels, as at the hub of a "
+        "power-law graph.",
         "columns": columns,
         "rows": [ours, theirs],
-        "reading": f"Padding to the largest set would take {padded:.0f} GiB for the padded input alone, before any gate of "
-        "the recurrence, so PyG's were not run. The bar is 1 GiB: the peak that forward and backward add to a process "
-        "that has loaded the library and the input.",
+        "reading": f"Padding to the largest set would take {padded:.0f} GiB for the input alone, so PyG's "
+        "aggregations were not run. The bar is a peak of 1 GiB, which forward and backward add to a process that "
+        "has loaded the library and the input.",
     }
 
 
@@ -133,7 +136,8 @@ def cost_against_size() -> dict[str, Any]:
         "description": "2^17 elements in sets of n, 32 channels, `LCMAggregation`.",
         "columns": columns,
         "rows": rows,
-        "reading": f"Time an element stays within {worst:.2f} times of the cheapest from n = 16 to 65 536 (bar: 2).",
+        "reading": f"From n = 16 to 65 536 the time per element is at most {worst:.2f} times the smallest one (bar: "
+        "2).",
     }
 
 

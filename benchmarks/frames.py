@@ -92,16 +92,17 @@ def frame_overhead() -> dict[str, Any]:
     worst = max(float(r["overhead"].split()[0]) for r in rows)
     return {
         "name": "frame-overhead",
-        "title": "What frame averaging costs beside its backbone",
-        "description": "Forward and backward over 32 clouds of 256 and of 64 points, normal and stretched 3:2:1, so that "
-        "their axes are distinct (round clouds: next table); vectors out. *Times frames*: the bare "
-        "backbone on a batch that many times larger, the least that any average costs. *With a rule*: signs chosen, about "
-        "one evaluation a cloud. frame-averaging-pytorch knows E(d) alone, takes degenerate clouds as they come, and does "
-        "not turn velocities or half a batch.",
+        "title": "Cost of frame averaging relative to its backbone",
+        "description": "Forward and backward over 32 clouds of 256 and of 64 points, normal and stretched 3:2:1, so "
+        "that "
+        "their axes are distinct (round clouds: next table); vectors out. *Times frames*: the backbone alone on a "
+        "batch that is larger by the number of frames, a lower bound for any average. *With a rule*: signs chosen by "
+        "a rule, about one evaluation per cloud. frame-averaging-pytorch supports only E(d), does not treat "
+        "degenerate clouds, and does not transform velocities or ragged batches.",
         "columns": ["backbone, ms", "times frames, ms", "FrameAverage, ms", "overhead", "with a rule, ms",
                     "frame-averaging-pytorch, ms"],
         "rows": rows,
-        "reading": f"At most {worst:.0f} % beyond the evaluations themselves (bar: 15 %).",
+        "reading": f"The overhead is at most {worst:.0f} % of the time of the evaluations (bar: 15 %).",
     }  # fmt: skip
 
 
@@ -149,13 +150,15 @@ def frame_round_clouds() -> dict[str, Any]:
     )
     return {
         "name": "frame-round-clouds",
-        "title": "What frame averaging costs for round clouds",
-        "description": "E(3), forward and backward of the PointNet over 32 clouds of 256 points, 512 frames at a time. Where "
-        "two variances are within 1 % of the whole, a cloud takes frames for every tuple of points (`on_degenerate="
-        '"weighted"`); `tuples=16` draws 16 of them at most.',
+        "title": "Cost of frame averaging for round clouds",
+        "description": "E(3), forward and backward of the PointNet over 32 clouds of 256 points, 512 frames at a "
+        "time. Where "
+        "two variances are within 1 % of the whole, a cloud has a frame for every tuple of points (`on_degenerate="
+        '"weighted"`); `tuples=16` draws at most 16 tuples.',
         "columns": ["frames a cloud", "most frames of a cloud", "times the backbone", "exact"],
         "rows": rows,
-        "reading": f"A round cloud takes up to {plain:.0f} frames in place of 8; `tuples=16` bounds that by {bounded:.0f}.",
+        "reading": f"A round cloud has up to {plain:.0f} frames instead of 8; `tuples=16` bounds their number by "
+        f"{bounded:.0f}.",
     }
 
 
@@ -177,13 +180,11 @@ def frames_per_second() -> dict[str, Any]:
     return {
         "name": "frames-per-second",
         "title": "Frames of many small clouds",
-        "description": "100 000 clouds of 20 points, float32 in, frames in float64.",
+        "description": "100 000 clouds of 20 points, input in float32, frames computed in float64.",
         "columns": ["seconds", "clouds a second"],
         "rows": rows,
-        "reading": f"{clouds / found['`pca_frame`, SE(3)']:,.0f} clouds a second (bar: 100 000); the covariance and its "
-        f"eigenvectors by themselves, without which there is no frame, take {100 * share:.0f} % of that time.".replace(
-            ",", " ", 1
-        ),
+        "reading": f"{clouds / found['`pca_frame`, SE(3)']:,.0f} clouds per second (bar: 100 000). The covariance "
+        f"and its eigenvectors, which any frame needs, take {100 * share:.0f} % of that time.".replace(",", " ", 1),
     }
 
 
@@ -220,10 +221,11 @@ def frame_sizes() -> dict[str, Any]:
     return {
         "name": "frame-sizes",
         "title": "Cost against the size of a cloud",
-        "description": "One cloud; 16 landmarks with distances given.",
+        "description": "One cloud; `landmark_mds` uses 16 landmarks with given distances.",
         "columns": ["pca_frame, ns a point", "MDSCoordinates, ns a point", "landmark_mds, ns a point"],
         "rows": rows,
-        "reading": f"From a hundred thousand points to a million the time a point grows by {growth:.2f} at most: linear.",
+        "reading": "From a hundred thousand to a million points the time per point grows by at most a factor of "
+        f"{growth:.2f}.",
     }
 
 

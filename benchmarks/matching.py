@@ -95,20 +95,22 @@ def matching() -> dict[str, Any]:
     return {
         "name": "matching",
         "title": "Weight matching",
-        "description": "Two modules with independent random weights; in seconds (median of fifteen, taken in turns). "
+        "description": "Two modules with independent random weights; times in seconds (median of fifteen alternating "
+        "runs). "
         "*Matching*: from a spec to a permuted copy of the second module. *Derived*: from the modules and an example "
-        "input, the derivation of the spec included. *Verified*: its verification in float64 included too, as by "
-        "default. The ratios are rebasin's time over each of the three. *Inner product*: of the first module with the "
-        "permuted second, as a share of the first one's squared norm. *Planted*: of that many random permutations of one "
-        "module's units, drawn from all of its symmetries, how many are undone exactly.",
+        "input, including the derivation of the spec. *Verified*: also including its verification in float64, the "
+        "default. The ratios are rebasin's time over each of the three. *Inner product*: inner product of the first "
+        "module with the permuted second, as a share of the first one's squared norm. *Planted*: number of random "
+        "permutations of one module's units, drawn from all its symmetries, that are recovered exactly.",
         "columns": ["groups", *(column for way in WAYS for column in (way, f"{way} ratio")), "rebasin", "inner product",
                     "rebasin inner product", "planted", "rebasin planted"],
         "rows": rows,
-        "reading": f"rebasin takes {_range(r['matching ratio'] for r in rows)} times as long as `weight_matching` alone, "
+        "reading": f"rebasin takes {_range(r['matching ratio'] for r in rows)} times as long as `weight_matching` "
+        "alone, "
         f"{_range(r['derived ratio'] for r in rows)} times as long as derivation and matching, and "
         f"{_range(r['verified ratio'] for r in rows)} times as long with the verification that users get by default. "
-        "rebasin permutes what it finds by walking the modules' graph, which leaves out heads and channels within heads, "
-        "and verifies nothing.",
+        "rebasin finds its groups in the graph of modules, without heads and channels within heads, and verifies "
+        "nothing.",
     }  # fmt: skip
 
 
@@ -188,12 +190,14 @@ def matching_large() -> dict[str, Any]:
     return {
         "name": "matching-large",
         "title": "Weight matching of large models",
-        "description": "Two models with independent random weights in float32, from the modules to the permutation; of "
-        "`transformers`, or replicas from published hyper-parameters (RegNetX-002 and ResNeXt-50 32x4d). *Peak*: the most memory that the process held beyond the two models, as a multiple of one of them.",
+        "description": "Two models with independent random weights in float32, timed from the modules to the "
+        "permutation. The models are from `transformers`, or rebuilt from published hyperparameters (RegNetX-002 and "
+        "ResNeXt-50 32x4d). *Peak*: peak memory of the process beyond the two models, as a multiple of the size of "
+        "one.",
         "columns": ["parameters", "groups", "derive seconds", "match seconds", "peak"],
         "rows": rows,
-        "reading": f"All are matched within {max(r['match seconds'] for r in rows):.0f} seconds on two cores; beyond the two "
-        f"models at most {max(r['peak'] for r in rows):.1f} times the size of one is held.",
+        "reading": f"All are matched within {max(r['match seconds'] for r in rows):.0f} seconds on two cores; the "
+        f"peak memory beyond the two models is at most {max(r['peak'] for r in rows):.1f} times the size of one.",
     }
 
 

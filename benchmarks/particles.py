@@ -112,13 +112,16 @@ def particles(seconds: float = _SECONDS) -> dict[str, Any]:
     share = [ours[2] / theirs[2] for ours, theirs in zip(found[_RECIPE], found["EGNN"], strict=True)]
     return {
         "name": "particles",
-        "title": "Charged particles: frames beside equivariant layers, for the same time",
-        "description": f"Five particles, 3000 systems, batches of 100, each network trained for {seconds:.0f} seconds on "
-        f"one thread (width {_WIDTH}, {_LAYERS} layers, Adam with a cosine in time); squared error of the positions 1000 "
-        f"steps later, on 1000 other systems, mean over {_SEEDS} seeds. Frames are those of E(3) around a message-passing "
-        "network that sees charges, distances, potentials, forces, relative positions and velocities of pairs. EGNN as "
-        "published, and with the invariants of the same features; e3nn's own message passing with l up to 1 and a "
-        "quarter of the channels of each kind.",
+        "title": "Charged particles: frames against equivariant layers, for equal training time",
+        "description": f"Five particles, 3000 systems, batches of 100, each network trained for {seconds:.0f} "
+        "seconds on "
+        f"one thread (width {_WIDTH}, {_LAYERS} layers, Adam with a cosine in time); squared error of the positions "
+        "1000 "
+        f"steps later, on 1000 other systems, mean over {_SEEDS} seeds. Frames are those of E(3) around a "
+        "message-passing "
+        "network that sees charges, distances, potentials, forces, relative positions and velocities of pairs. EGNN "
+        "is run as published, and with the invariants of the same features; e3nn's message passing has l up to 1 and "
+        "a quarter of the channels of each kind.",
         "columns": ["ms a step", "steps", "test error", "smallest and largest"],
         "rows": rows,
         "reading": "At equal time, one sampled frame in training and all frames in evaluation reach "

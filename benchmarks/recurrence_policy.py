@@ -87,12 +87,13 @@ def recurrence_policy() -> dict[str, Any]:
     _plot(curves)
     return {
         "name": "recurrence-policy",
-        "title": "What auto takes",
-        "description": "Forward and backward on one thread, float32, beside the loop in PyTorch operators. The own "
-        "cell is $h' = \\tanh(a h + x)$ through `solve_recurrence`; with a = 1.5 it has two stable states.",
+        "title": "The method that `auto` chooses",
+        "description": "Forward and backward on one thread, float32, compared with the loop in PyTorch operators. "
+        "The custom cell is $h' = \\tanh(a h + x)$ through `solve_recurrence`; with a = 1.5 it has two stable states.",
         "columns": columns,
         "rows": rows,
-        "reading": f"Where `auto` takes something else than the loop, it takes at most {worst:.2f} times its time (bar: 1.10).",
+        "reading": f"Where `auto` does not choose the loop, it takes at most {worst:.2f} times the time of the loop "
+        "(bar: 1.10).",
     }
 
 

@@ -74,7 +74,7 @@ def recurrences() -> dict[str, Any]:
     ]
     if rival is not None:
         ratio = min(found[c]["pararnn-torch `ParaGRU`"] / found[c][ours] for c in columns)
-        against.append(f"{ratio:.1f} times as fast as pararnn-torch at the least favourable setting (bar: 3)")
+        against.append(f"{ratio:.1f} times as fast as pararnn-torch at the least favorable setting (bar: 3)")
     loop = min(found[c]["`ParaGRU`, step by step"] / found[c][ours] for c in columns)
     against.append(f"{loop:.1f} times as fast as its own loop")
     flops = 3 * 2 * BATCH * 4096 * WIDTH * 3 * WIDTH
@@ -83,13 +83,15 @@ def recurrences() -> dict[str, Any]:
         "name": "recurrences",
         "title": "Recurrences over time",
         "description": f"Forward and backward of one layer, {BATCH} sequences, {WIDTH} features and channels, float32. "
-        "`nn.GRU` and `nn.LSTM` (oneDNN) have a dense recurrence, another and larger model; pararnn-torch has the same "
+        "`nn.GRU` and `nn.LSTM` (oneDNN) have a dense recurrence, a different and larger model; pararnn-torch has "
+        "the same "
         "cell as `ParaGRU` and runs Newton's method.",
         "columns": columns,
         "rows": rows,
-        "reading": f"`ParaGRU` is {', '.join(against)}. Its limit here is arithmetic: the products of the gates and their "
-        f"gradients alone are {flops / 1e9:.1f} GFLOP at T = 4096, of which one thread does {share:.0f} a second with the "
-        "recurrence counted in.",
+        "reading": f"`ParaGRU` is {', '.join(against)}. Its limit here is arithmetic: the products of the gates and "
+        "their "
+        f"gradients alone are {flops / 1e9:.1f} GFLOP at T = 4096, of which one thread does {share:.0f} per second, "
+        "including the time of the recurrence.",
     }
 
 

@@ -125,6 +125,7 @@ def recurrences_gpu(
         "pararnn-torch do their matrix products too.",
         "columns": columns,
         "rows": rows,
-        "reading": f"A kernel must move 12 numbers a step and channel, forward and backward; the best rate is {best:.2f} "
+        "reading": "A kernel must move 12 numbers a step and channel, forward and backward; the best rate is "
+        f"{best:.2f} "
         "TB/s.",
     }

@@ -57,15 +57,17 @@ def shrinking() -> dict[str, Any]:
     return {
         "name": "shrinking",
         "title": "Smaller networks without retraining",
-        "description": "Networks trained on scikit-learn's digits, cut to a share of their parameters; test accuracy as it "
-        "is, and with running statistics estimated afresh (medians over five seeds). *Seconds*: from the trained module to "
-        "the smaller one, tracing and verification included. `torch-pruning` removes channels by the norm of their group, "
+        "description": "Networks trained on scikit-learn's digits, reduced to a share of their parameters; test "
+        "accuracy directly afterwards, and with re-estimated running statistics (medians over five seeds). "
+        "*Seconds*: time from the trained module to the smaller one, including tracing and verification. "
+        "`torch-pruning` removes channels by the norm of their group, "
         "over all layers.",
         "columns": ["accuracy", "left", "merged", "merged, reset", "pruned", "pruned, reset", "seconds",
                     "torch-pruning seconds"],
         "rows": rows,
-        "reading": f"Without retraining, merging is {_points(rows, 'merged', 'pruned')} points more accurate than removal, "
-        f"and {_points(rows, 'merged, reset', 'pruned, reset')} with running statistics estimated afresh.",
+        "reading": f"Without retraining, merging is {_points(rows, 'merged', 'pruned')} points more accurate than "
+        "removal, "
+        f"and {_points(rows, 'merged, reset', 'pruned, reset')} with re-estimated running statistics.",
     }  # fmt: skip
 
 

@@ -45,12 +45,12 @@ def sparse_recurrences() -> dict[str, Any]:
         "name": "sparse-recurrences",
         "title": "Pruned recurrences, inference",
         "description": f"{STEPS} steps, 64 features, float32, one thread. The dense layer multiplies by every zero; "
-        "`to_sparse` reads the rows that are left.",
+        "`to_sparse` reads only the remaining entries.",
         "columns": columns,
         "rows": rows,
-        "reading": f"With 1024 units and 95 % pruned the worse of GRU and LSTM gains {said}. A step at batch 1 is bound "
-        "by reading the weights, 8 bytes one that is left against 4 a dense one, so 10x is the limit at 95 %; with more "
-        "rows a dense product does more arithmetic a byte.",
+        "reading": f"With 1024 units and 95 % pruned the worse of GRU and LSTM gains {said}. A step at batch size 1 "
+        "is limited by reading the weights, 8 bytes per remaining weight against 4 per dense one, so 10x is the "
+        "limit at 95 %. At larger batch sizes a dense product does more arithmetic per byte.",
     }
 
 

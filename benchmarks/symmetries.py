@@ -37,21 +37,25 @@ def symmetries() -> dict[str, Any]:
         "name": "symmetries",
         "title": "Permutation symmetries of architectures",
         "description": "`PermutationSpec.from_module` on networks with random weights, without a download. *Expected*: "
-        "the number of groups that a person who knows the architecture writes down, with their sizes "
-        "(`benchmarks/architectures.py`); *found* counts where the sizes agree too. *Error*: the largest relative change of "
-        "an output in float64 when groups are permuted at random, over several draws. *Noticed*: groups of which permuting "
-        "a single entry's axis alone changes the output, so that a wrong group would have been seen. *MiB*: what the call "
-        "added to the peak of the process. *torch-pruning*: its dependency graph built on the same model, and whether the "
-        "model still runs when a channel of every layer that it offers is pruned (*builds*: it then does not run; *stuck*: "
-        "not done in ten seconds).",
+        "the number of groups that an expert would write down, with their sizes "
+        "(`benchmarks/architectures.py`); *found* counts where the sizes agree too. *Error*: the largest relative "
+        "change of "
+        "an output in float64 when groups are permuted at random, over several draws. *Noticed*: groups for which "
+        "permuting the axis of a single entry changes the output, so a wrong group would be detected. *MiB*: memory "
+        "that the call added to the peak of the process. *torch-pruning*: whether its dependency graph can be built "
+        "on the same model, and whether the model still runs after pruning a channel of every layer that it offers "
+        "(*builds*: it does not run then; *stuck*: not finished in ten seconds).",
         "columns": ["family", "groups", "expected", "largest", "error", "noticed", "seconds", "MiB", "torch-pruning",
                     "rival seconds"],
         "rows": rows,
         "reading": f"{exact} of {len(rows)} have exactly the expected groups; in {sound} no group was refuted by the "
         f"verification; in {blind} some group could be broken at one entry unseen (the bias of a key, which softmax "
-        f"ignores, or a unit that is dead on the example). torch-pruning builds a graph for {builds} and leaves a model that "
-        f"runs for {runs}; it took {theirs:.0f} s in all, with derivation and verification here {ours:.0f} s. A Llama with "
-        f"{meta['billions']:.1f} billion parameters on the meta device: {meta['groups']} groups in {meta['seconds']:.1f} s.",
+        f"ignores, or a unit that is dead on the example). torch-pruning builds a graph for {builds} and leaves a "
+        "model that "
+        f"runs for {runs}; it took {theirs:.0f} s in total; derivation and verification here took {ours:.0f} s. A "
+        "Llama with "
+        f"{meta['billions']:.1f} billion parameters on the meta device: {meta['groups']} groups in "
+        f"{meta['seconds']:.1f} s.",
     }  # fmt: skip
 
 

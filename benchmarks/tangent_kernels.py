@@ -81,12 +81,13 @@ def wide_kernels() -> dict[str, Any]:
         "name": "wide-kernels",
         "title": "The tangent kernel of 10 000 inputs",
         "description": f"{_ROWS} x {_ROWS} in float64, {_FEATURES} features, {_DEPTH} layers. *Layer by layer* is the "
-        "formula in plain torch on the whole matrix. Memory is the peak beyond the inputs, in sizes of the result.",
+        "formula in plain torch on the whole matrix. Memory is the peak beyond the inputs, as a multiple of the size "
+        "of the result.",
         "columns": ["wide_kernel, s", "layer by layer, s", "times faster", "memory, kernels", "layer by layer, kernels"],
         "rows": rows,
-        "reading": f"Where angles are all that counts: {first['times faster']:.1f} times faster (bar: 3) in "
-        f"{first['memory, kernels']:.2f} times the memory of the kernel (bar: 1.5). Where they are not, every tile goes "
-        f"through the layers: {rows[2]['times faster']:.1f} times. The product of the inputs alone takes "
+        "reading": f"If the kernel depends only on angles: {first['times faster']:.1f} times faster (bar: 3) in "
+        f"{first['memory, kernels']:.2f} times the memory of the kernel (bar: 1.5). Otherwise every tile goes "
+        f"through the layers: {rows[2]['times faster']:.1f} times faster. The product of the inputs alone takes "
         f"{_timed(lambda: x @ x.T):.1f} s.",
     }  # fmt: skip
 
@@ -107,7 +108,7 @@ def empirical_kernels() -> dict[str, Any]:
         })  # fmt: skip
     return {
         "name": "empirical-kernels",
-        "title": "The tangent kernel of a network at hand",
+        "title": "The tangent kernel of a given network",
         "description": "Mean over outputs, float32. *Jacobian contraction* is `vmap(jacrev)` and a product, as in the "
         "tutorial of torch.func.",
         "columns": ["empirical_ntk, s", "Jacobian contraction, s", "times faster"],
@@ -136,10 +137,11 @@ def ensembles() -> dict[str, Any]:
     return {
         "name": "ensembles",
         "title": "Kernel and four-point vertex of random networks",
-        "description": "*One by one*: `nn.Sequential` made, initialised and run, 200 of them, times 50.",
+        "description": "*One by one*: 200 networks `nn.Sequential` are made, initialized and run; the time is "
+        "multiplied by 50.",
         "columns": ["measure_ensemble, s", "one by one, s", "times faster"],
         "rows": rows,
-        "reading": "What is left is drawing the weights.",
+        "reading": "The remaining time is that of drawing the weights.",
     }
 
 
