@@ -53,7 +53,7 @@ def test_three_kinds_of_features_get_their_names():
 def test_half_and_half_is_partly():
     change, _, _ = turned_clouds()
     both = lambda x: torch.cat([x, Hash()(x)], -1)  # noqa: E731
-    assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "in part equivariant"
+    assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "partly equivariant"
 
 
 def test_a_change_that_is_always_the_same_may_be_linear():
@@ -171,7 +171,7 @@ def test_bad_input_is_named(unchecked):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code[:, :2])})
     with pytest.raises(InputError, match="codes must be finite"):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code / 0)})
-    with pytest.raises(InputError, match="components must be at least 1"):
+    with pytest.raises(InputError, match="components must be a whole number of at least 1"):
         equivariance_report(nn.Identity(), {"turn": change}, components=0)
     with pytest.raises(InputError, match="never vary"):
         equivariance_report(lambda x: torch.ones(len(x), 3), {"turn": change})

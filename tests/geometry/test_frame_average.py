@@ -294,7 +294,7 @@ def test_vectors_on_action_turn_and_do_not_shift():
         (lambda: FrameAverage(nn.Linear(3, 3), inputs="spinors"), "kinds are"),
         (lambda: FrameAverage(nn.Linear(3, 3), gradient="no"), "gradient must be"),
         (lambda: FrameAverage(nn.Linear(3, 3), frames="best"), "frames must be"),
-        (lambda: FrameAverage(nn.Linear(3, 3), samples=0), "samples must be at least 1"),
+        (lambda: FrameAverage(nn.Linear(3, 3), samples=0), "samples must be a whole number of at least 1"),
         (lambda: FrameAverage(nn.Linear(3, 3))(torch.randn(4, 2)), "must end in 3"),
         (lambda: FrameAverage(nn.Linear(3, 3))(torch.full((4, 3), torch.nan)), "finite"),
         (lambda: FrameAverage(nn.Linear(3, 3))(torch.randn(4, 3), torch.randn(4)), "can't be called like this"),

@@ -258,10 +258,10 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MDSCoordinates(0), "dim must be at least 1"),
+        (lambda: MDSCoordinates(0), "components must be a whole number of at least 1"),
         (lambda: MDSCoordinates(signs="left"), "signs must be"),
         (lambda: MDSCoordinates(group="SU"), "group must be"),
-        (lambda: MDSCoordinates(from_distances=True), "needs dim"),
+        (lambda: MDSCoordinates(from_distances=True), "needs components"),
         (lambda: MDSCoordinates(on_degenerate="hope"), "on_degenerate must be"),
         (lambda: MDSCoordinates(4)(torch.randn(5, 3)), "can't be kept"),
         (lambda: MDSCoordinates(scale="mean")(torch.randn(5, 3)), "scale must be"),
@@ -276,7 +276,7 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
         (lambda: TransformInvariant(nn.Linear(3, 3), "Lorentz(4)"), "group must be"),
         (lambda: classical_mds(torch.ones(3, 3), 2), "zero on the diagonal"),
         (lambda: classical_mds(torch.zeros(3, 3), 0), "at least 1"),
-        (lambda: landmark_mds(torch.zeros(3, 3), torch.rand(5, 4), 2), "one distance for each landmark"),
+        (lambda: landmark_mds(torch.zeros(3, 3), torch.rand(5, 4), 2), "one distance per landmark"),
     ],
 )
 def test_bad_input_is_named(make, words, unchecked):

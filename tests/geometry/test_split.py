@@ -170,7 +170,7 @@ def test_two_processes_see_the_statistics_of_the_whole_batch():
         (lambda: SplitRepresentation(nn.Linear(3, 4), 4, 4), "equivariant must lie"),
         (lambda: SplitRepresentation(nn.Linear(3, 4), 4, projector=()), "at least one width"),
         (lambda: SplitRepresentation(nn.Linear(3, 4), 6, projector=(4,))(torch.randn(2, 3)), "backbone must give"),
-        (lambda: vicreg_variance(torch.randn(1, 3)), "two samples"),
+        (lambda: vicreg_variance(torch.randn(1, 3)), "batch size of at least 2"),
         (lambda: collapse_floor(torch.full((3, 2), torch.nan)), "finite"),
         (lambda: HyperPredictor(4, 3, center=torch.zeros(2)), "center must be"),
     ],

@@ -129,7 +129,7 @@ def test_bad_input_is_named(unchecked):
         rotation_vector_code(torch.randn(3), torch.randn(3))
     with pytest.raises(InputError, match="multiple of 4, got 6"):
         QuaternionPredictor(6)
-    with pytest.raises(InputError, match="block must divide dim"):
+    with pytest.raises(InputError, match="block must divide features"):
         OrthogonalPredictor(10, 3, block=4)
     with pytest.raises(InputError, match=r"z must be \(batch, 8\)"):
         QuaternionPredictor(8)(torch.randn(3, 8), torch.randn(2, 4))

@@ -119,8 +119,8 @@ CALLS = {
         lambda: LatentFrameAverage(NET, [NET], NET)(X[0], X[0], edge_index=torch.zeros(2, 0, dtype=torch.long)),
     ],
     "MDSCoordinates": [
-        lambda: MDSCoordinates(dim=1.5),
-        lambda: MDSCoordinates(dim=0),
+        lambda: MDSCoordinates(components=1.5),
+        lambda: MDSCoordinates(components=0),
         lambda: MDSCoordinates(signs="left"),
         lambda: MDSCoordinates(group="E"),
         lambda: MDSCoordinates(from_distances=True),
