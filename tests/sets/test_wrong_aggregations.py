@@ -1,4 +1,4 @@
-"""Wrong calls of the room of sets get one sentence, at once."""
+"""Wrong calls of the aggregations raise an error of one sentence at once."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_widths_that_are_none(make, width):
         (lambda: MonoidAggregation(Sum(), associativity_weight=float("inf")), "must be finite"),
         (lambda: MonoidAggregation(Sum(), associativity_weight=float("nan")), "must be finite"),
         (lambda: BinaryGRU(2.5), "a whole number of at least 1, got 2.5"),
-        (lambda: BinaryGRU(True), "an integer, got True"),
+        (lambda: BinaryGRU(True), "a whole number of at least 1, got True"),
         (lambda: BinaryGRU(4)(X.numpy(), X), "a must be a tensor"),
         (lambda: BinaryGRU(4)(X, X.double()), "b is torch.float64 and the weights are torch.float32"),
         (lambda: BinaryGRU(4).reduce(X.double()), "torch.float64 and the weights are torch.float32"),
@@ -105,8 +105,8 @@ def test_widths_that_are_none(make, width):
         (lambda: CouplingFlow(4)(X[:, :3]), "x must have 4 channels"),
         (lambda: CouplingFlow(4).inverse(X[:, :3]), "y must have 4 channels"),
         (lambda: CouplingFlow(4)(X.double()), "x is torch.float64"),
-        (lambda: CouplingFlow(4, layers=0), "layers must be at least 1"),
-        (lambda: CouplingFlow(4, hidden_channels=-1), "hidden_channels must be at least 1"),
+        (lambda: CouplingFlow(4, layers=0), "layers must be a whole number of at least 1"),
+        (lambda: CouplingFlow(4, hidden_channels=-1), "hidden_channels must be a whole number of at least 1"),
         (lambda: Conjugated.of_sum(4).reduce(X[:, :3]), "must have 4 channels"),
         (lambda: Conjugated.of_sum(4).reduce(X[:4], dim=1), "the axis of channels"),
         (lambda: Conjugated.of_sum(4).reduce(X[:4], dim=-1, mask=X[:4] > 0), "the axis of channels"),
@@ -134,7 +134,7 @@ def test_the_defect_of_zeros_and_of_infinities_is_zero():
         (lambda: MonoidAggregation(DiagonalAffine())(X, INDEX), "DiagonalAffine is a tuple of 2 tensors, got Tensor"),
         (lambda: MonoidAggregation(ScalarKalman())(X, INDEX), "ScalarKalman is a tuple of 5 tensors, got Tensor"),
         (lambda: BinaryGRU(4)(X, X[:3]), r"must broadcast, got shapes \(6, 4\) and \(3, 4\)"),
-        (lambda: aux_loss(3), "must be an nn.Module, got int"),
+        (lambda: aux_loss(3), "must be a torch.nn.Module, got int"),
         (lambda: aux_loss(LCMAggregation), "got the class LCMAggregation"),
     ],
 )

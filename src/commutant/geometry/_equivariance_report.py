@@ -79,7 +79,9 @@ class EquivarianceReport:
     """Movements of a model's features, by kind of change; `print` shows it as a table."""
 
     movements: dict[str, Movement]
+    """Movement for each kind of change, by name."""
     features: int
+    """Number of features of the model."""
 
     def __str__(self) -> str:
         head = f"{'change':<16}{'unchanged':>10}{'without':>9}{'with':>7}{'gain':>7}{'MRR w/o':>9}{'with':>7}  verdict"
