@@ -263,7 +263,7 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
         (lambda: MDSCoordinates(group="SU"), "group must be"),
         (lambda: MDSCoordinates(from_distances=True), "needs components"),
         (lambda: MDSCoordinates(on_degenerate="hope"), "on_degenerate must be"),
-        (lambda: MDSCoordinates(4)(torch.randn(5, 3)), "can't be kept"),
+        (lambda: MDSCoordinates(4)(torch.randn(5, 3)), "components must be at most 3"),
         (lambda: MDSCoordinates(scale="mean")(torch.randn(5, 3)), "scale must be"),
         (lambda: MDSCoordinates()(torch.full((5, 3), torch.nan)), "finite"),
         (lambda: MDSCoordinates(2, from_distances=True)(torch.rand(4, 4)), "symmetric"),

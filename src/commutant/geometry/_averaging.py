@@ -79,39 +79,10 @@ class Averaging:
         bound, layout = self._bind(args, kwargs)
         arguments: dict[str, Any] = {}
         self._each(bound, arguments.setdefault)
-        if odd := [
-            n for n in self.given if n.split("[")[0] not in (*arguments, *self.signature.parameters, "batch", "mask")
-        ]:
-            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(arguments)}")
-        ragged = layout.get("batch") is not None or any(
-            isinstance(v, Tensor) and self.inputs.get(n) == "batch" for n, v in arguments.items()
-        )
-        kinds = {name: self._kind_of(name, value, ragged) for name, value in arguments.items()}
-        bases = {name: split_kind(kind)[1] for name, kind in kinds.items()}
-        named: dict[str, str] = {}
-        for name in arguments:
-            # the first of several arguments of points gives the frame
-            named.setdefault(kinds[name] if kinds[name].startswith("cloud ") else bases[name], name)
-        if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
-            raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
-        if points.shape[-1:] != (self.d,):
-            raise InputError(
-                f"points must end in {self.d} coordinates for {self.group}({self.d}), got {tuple(points.shape)}"
-            )
-        layout |= {kind: arguments[named[kind]] for kind in ("batch", "mask") if kind in named}
+        kinds = self._kinds(arguments, layout)
         number = next((number_of_graphs(v) for v in bound.arguments.values() if is_graph(v)), None)
-        clouds = Clouds.of(points, layout.get("batch"), layout.get("mask"), number)
-        proper = self.group in ("SO", "SE")
-        polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
-        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and bases[n] in TURNING}
-        for name, value in turning.items():
-            if name != named["points"]:
-                self._fit(value, bases[name], name)
-        if self.needs_spread or any(bases[n] not in (*polar, "points") for n in turning):
-            if exporting:
-                raise InputError("an average with tensors or pseudovectors among its inputs can't be exported")
-            self._refuse_lines(points, clouds)
-        rows = [as_rows(v, kinds[n], n, points, clouds) for n, v in turning.items() if bases[n] in polar]
+        points, clouds = self._clouds(arguments, kinds, layout, number)
+        rows = self._directions(arguments, kinds, points, clouds)
         frame = self.frame(points, clouds, rows)
         if training and self.options.samples is not None:
             frame = frame.sample(self.options.samples)
@@ -127,6 +98,50 @@ class Averaging:
                 pieces.append(net(*seen.args, **seen.kwargs))
         out = pieces[0] if len(pieces) == 1 else together(pieces)
         return self._averaged(frame, out, score)
+
+    def _kinds(self, arguments: dict[str, Any], layout: dict[str, Any]) -> dict[str, str]:
+        """Return the kind of each argument."""
+        known = (*arguments, *self.signature.parameters, "batch", "mask")
+        if odd := [name for name in self.given if name.split("[")[0] not in known]:
+            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(arguments)}")
+        ragged = layout.get("batch") is not None or any(
+            isinstance(v, Tensor) and self.inputs.get(n) == "batch" for n, v in arguments.items()
+        )
+        return {name: self._kind_of(name, value, ragged) for name, value in arguments.items()}
+
+    def _clouds(
+        self, arguments: dict[str, Any], kinds: dict[str, str], layout: dict[str, Any], number: int | None
+    ) -> tuple[Tensor, Clouds]:
+        """Return the points that give the frame, and the layout of their clouds."""
+        named: dict[str, str] = {}
+        for name, kind in kinds.items():
+            # the first of several arguments of points gives the frame
+            named.setdefault(kind if kind.startswith("cloud ") else split_kind(kind)[1], name)
+        if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
+            raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
+        if points.shape[-1:] != (self.d,):
+            raise InputError(
+                f"points must end in {self.d} coordinates for {self.group}({self.d}), got {tuple(points.shape)}"
+            )
+        layout = layout | {kind: arguments[named[kind]] for kind in ("batch", "mask") if kind in named}
+        return points, Clouds.of(points, layout.get("batch"), layout.get("mask"), number)
+
+    def _directions(
+        self, arguments: dict[str, Any], kinds: dict[str, str], points: Tensor, clouds: Clouds
+    ) -> list[Tensor]:
+        """Return the vectors that rotate with the points, with rows of points; check all arguments that rotate."""
+        bases = {name: split_kind(kind)[1] for name, kind in kinds.items()}
+        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and bases[n] in TURNING}
+        for name, value in turning.items():
+            if value is not points or bases[name] != "points":
+                self._fit(value, bases[name], name)
+        proper = self.group in ("SO", "SE")
+        polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
+        if self.needs_spread or any(bases[n] not in (*polar, "points") for n in turning):
+            if torch.compiler.is_exporting():
+                raise InputError("an average with tensors or pseudovectors among its inputs can't be exported")
+            self._refuse_lines(points, clouds)
+        return [as_rows(v, kinds[n], n, points, clouds) for n, v in turning.items() if bases[n] in polar]
 
     def _kind_of(self, name: str, value: Any, ragged: bool) -> str:
         """Return the kind of an argument; one without a kind is classified by its name, as in PyG."""
@@ -202,7 +217,7 @@ class Averaging:
     def _each(
         self, bound: inspect.BoundArguments, change: Callable[[str, Any], Any], clouds: Clouds | None = None
     ) -> inspect.BoundArguments:
-        """Return the arguments with `change(name, value)` applied to each tensor, also within graphs of PyG.
+        """Return the arguments with `change(name, value)` applied to each of them, also within graphs of PyG.
 
         Args:
             bound: The arguments.

@@ -31,6 +31,7 @@ class Embedding(NamedTuple):
     """Coordinates from distances, and the eigenvalues of the centered Gram matrix."""
 
     coordinates: Float[Tensor, "*batch n components"]
+    """Coordinates of the points, largest variance first."""
     values: Float[Tensor, "*batch n"]
     """All eigenvalues, largest first."""
     negative: Float[Tensor, "*batch"]
@@ -121,7 +122,7 @@ def landmark_mds(
     base = classical_mds(between, components)
     values = base.values[:components]
     if m <= components or float(values.detach().min()) <= 1e-9 * float(base.values.detach()[0]):
-        raise InputError(f"{m} landmarks do not span {components} dimensions")
+        raise InputError(f"{m} landmarks do not span {components} dimensions; give more landmarks or fewer components")
     shares = base.coordinates.double() / values
     return (-(towards.double() - between.double().mean(0)) @ shares / 2).to(towards.dtype)
 
@@ -219,11 +220,11 @@ class MDSCoordinates(nn.Module):
         """
         if self.from_distances:
             if batch is not None or mask is not None:
-                raise InputError("matrices of distances come without batch and mask")
+                raise InputError("batch and mask do not apply to distances; give them as (*lead, n, n)")
             assert self.components is not None
             x = classical_mds(x, self.components).coordinates
         elif self.components is not None and self.components > x.shape[-1]:
-            raise InputError(f"points have {x.shape[-1]} coordinates, of which {self.components} can't be kept")
+            raise InputError(f"components must be at most {x.shape[-1]} for these points, got {self.components}")
         ruled = self.signs in ("maxabs", "skew", "softskew")
         frame = pca_frame(
             x,
@@ -246,7 +247,8 @@ class MDSCoordinates(nn.Module):
         first = int(doubtful.nonzero()[0])
         text = (
             f"axes or signs are in doubt for {int(doubtful.sum())} of {len(doubtful)} clouds, the first number {first} "
-            f"(gap {float(gap[first]):.2g}, sign {float(margin[first]):.2g}): their coordinates may jump"
+            f"(gap {float(gap[first]):.2g}, sign {float(margin[first]):.2g}): their coordinates may jump; "
+            "TransformInvariant averages over such axes"
         )
         if self.on_degenerate == "error":
             raise InputError(text)

@@ -39,8 +39,9 @@ def quaternion_code(
             raise InputError(f"rotations must be finite and (..., 3, 3), got {tuple(given.shape)}")
     r = (first if second is None else first.mT @ second).double()
     off = (r.mT @ r - torch.eye(3, dtype=r.dtype, device=r.device)).abs()
-    if r.numel() and (float(off.max()) > 1e-3 or float(torch.linalg.det(r).min()) < 0):
-        raise InputError("rotations must be orthogonal with determinant one")
+    if r.numel() and (float(off.max()) > 1e-3 or (least := float(torch.linalg.det(r).min())) < 0):
+        wrong = "matrices that are not orthogonal" if float(off.max()) > 1e-3 else f"determinant {least:.3g}"
+        raise InputError(f"rotations must be orthogonal with determinant one, got {wrong}")
     symmetric = r + r.mT
     twist = torch.stack([r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1)
     trace = r.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -193,7 +194,7 @@ def retrieval(
     floats_given("predictions", predicted)
     floats_given("candidates", candidates)
     if not isinstance(at, Sequence) or not all(is_whole(k) and k >= 1 for k in at):
-        raise InputError(f"at must be ranks of at least 1, got {at!r}")
+        raise InputError(f"at must be a sequence of ranks of at least 1, got {at!r}")
     if predicted.shape != candidates.shape or predicted.dim() != 3 or not predicted.numel():
         raise InputError(
             "predictions and candidates must be (objects, views, features), of one shape and not empty, got "

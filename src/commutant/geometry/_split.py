@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import is_real, whole
+from .._checks import is_real, is_whole, whole
 from .._errors import InputError
 from ..laws import Invariance, SetPermutation, breaks, obeys
 from ..parameters import GeneratedLinear
@@ -56,10 +56,10 @@ class SplitRepresentation(nn.Module):
         super().__init__()
         whole("features", features, 2)
         equivariant = features // 2 if equivariant is None else equivariant
-        if not isinstance(equivariant, int) or not 0 < equivariant < features:
+        if not is_whole(equivariant) or not 0 < equivariant < features:
             raise InputError(f"equivariant must lie in 1 to {features - 1}, got {equivariant}")
-        if not isinstance(projector, Sequence) or not projector or not all(isinstance(w, int) for w in projector):
-            raise InputError(f"projector must be at least one width, got {projector!r}")
+        if not isinstance(projector, Sequence) or not projector or not all(map(is_whole, projector)):
+            raise InputError(f"projector must be a sequence of at least one width, got {projector!r}")
         self.backbone = module_given(backbone, "backbone")
         self.features, self.equivariant_features = features, equivariant
         widths = [round(width * equivariant / features) for width in projector]
