@@ -1,4 +1,4 @@
-"""Corners of frame averaging: each went wrong once."""
+"""Regression tests of corner cases of frame averaging."""
 
 import pickle
 
@@ -17,7 +17,7 @@ FLAT = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double() * 
 
 
 class Field(nn.Module):
-    """A vector for each point, of a network without symmetry but that of sets."""
+    """Network of points that gives each a vector and is symmetric under permutations alone."""
 
     def __init__(self, inputs=3):
         super().__init__()

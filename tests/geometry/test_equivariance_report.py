@@ -1,4 +1,4 @@
-"""The report tells invariant, equivariant and disorderly features apart, on any model."""
+"""Tests of the equivariance report: it tells invariant, equivariant and irregular features apart on any model."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from commutant.geometry import Change, equivariance_report, quaternion_code
 
 
 def turned_clouds(objects=60, views=10, seed=0):
-    """Clouds of five points before and after a turn, flattened, and the turn as nine entries of its matrix."""
+    """Return flattened clouds of five points before and after a rotation, with its matrix as the code."""
     g = torch.Generator().manual_seed(seed)
     shape = torch.randn(objects, 1, 5, 3, generator=g)
     draw = lambda s: torch.tensor(Rotation.random(objects * views, random_state=s).as_matrix()).float()  # noqa: E731
@@ -20,7 +20,7 @@ def turned_clouds(objects=60, views=10, seed=0):
 
 
 class Lengths(nn.Module):
-    """What no turn changes: all distances."""
+    """All pairwise distances, which no rotation changes."""
 
     def forward(self, x):
         x = x.unflatten(-1, (5, 3))
@@ -28,7 +28,7 @@ class Lengths(nn.Module):
 
 
 class Hash(nn.Module):
-    """What moves without a rule."""
+    """Irregular features, whose movement no linear map predicts."""
 
     def forward(self, x):
         return torch.sin(200 * x @ torch.linspace(-1, 1, 15 * 15).reshape(15, 15))
@@ -53,7 +53,7 @@ def test_three_kinds_of_features_get_their_names():
 def test_half_and_half_is_partly():
     change, _, _ = turned_clouds()
     both = lambda x: torch.cat([x, Hash()(x)], -1)  # noqa: E731
-    assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "in part equivariant"
+    assert equivariance_report(both, {"turn": change}).movements["turn"].verdict() == "partly equivariant"
 
 
 def test_a_change_that_is_always_the_same_may_be_linear():
@@ -65,7 +65,7 @@ def test_a_change_that_is_always_the_same_may_be_linear():
 
 
 def test_noise_is_not_taken_for_a_rule():
-    """Before, after and code have nothing to do with each other, for few objects too."""
+    """Features before and after are independent of each other and of the code, for few objects."""
     for seed in range(20):
         g = torch.Generator().manual_seed(seed)
         before, after, code = (torch.randn(12, 3, d, generator=g) for d in (6, 6, 3))
@@ -80,7 +80,7 @@ def test_a_loud_invariant_feature_does_not_hide_the_others():
 
 
 def test_objects_that_are_measured_have_no_part_in_the_fit():
-    """A map that differs from object to object: known for those of the fit, so any leak would show."""
+    """Each object has its own map, which only its own samples reveal, so that a leak of held-out objects would show."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(40, 8, 4, generator=g)
     maps = torch.randn(40, 4, 4, generator=g)
@@ -91,7 +91,7 @@ def test_objects_that_are_measured_have_no_part_in_the_fit():
 
 
 def test_components_are_those_that_are_kept_and_bytes_become_shares():
-    """Two features move alike and loudly, a third by itself: one component sees the two alone."""
+    """Two equal features move by one rule and a third does not: the first component contains the two alone."""
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 40, 8, 1, generator=g)
     x, noise = torch.cat([a, a, b], -1), torch.randn(40, 8, 1, generator=g)
@@ -171,7 +171,7 @@ def test_bad_input_is_named(unchecked):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code[:, :2])})
     with pytest.raises(InputError, match="codes must be finite"):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code / 0)})
-    with pytest.raises(InputError, match="components must be at least 1"):
+    with pytest.raises(InputError, match="components must be a whole number of at least 1"):
         equivariance_report(nn.Identity(), {"turn": change}, components=0)
     with pytest.raises(InputError, match="never vary"):
         equivariance_report(lambda x: torch.ones(len(x), 3), {"turn": change})

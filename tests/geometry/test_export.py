@@ -1,4 +1,4 @@
-"""Frame averages under torch.export: fixed and dynamic numbers of points and clouds, symmetric clouds included."""
+"""Frame averages under torch.export: fixed and dynamic numbers of points and clouds, including symmetric clouds."""
 
 import io
 import itertools

@@ -1,6 +1,8 @@
-"""Frame averaging of any network: arguments by kind, every layout, dropout, chunks, samples, real model classes."""
+"""Frame averaging of networks: kinds of arguments, layouts, dropout, chunks, samples and real model classes."""
 
 import copy
+import inspect
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from commutant import InputError
 from commutant.algebra import pca_frame
 from commutant.geometry import FrameAverage, symmetrize_
+from commutant.geometry._frame_options import FrameKeywords, FrameOptions
 from commutant.laws import Euclidean, Rotation
 
 GENERATOR = torch.Generator().manual_seed(7)
@@ -17,7 +20,7 @@ T = torch.tensor([3.0, -1.0, 2.0], dtype=torch.float64)
 
 
 class Molecules(nn.Module):
-    """A message-passing network of positions, velocities and bonds, with the names of PyG."""
+    """Message-passing network of positions, velocities and bonds, with PyG's names of arguments."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -65,7 +68,7 @@ def test_a_message_passing_network_with_all_kinds_of_arguments(group, frames):
     assert close(second, back)
     assert first["energy"][3].item() == 0, "a cloud without points"
     plain = [net(**x)["energy"], net(**turned(x, r))["energy"]]
-    assert float((plain[0] - plain[1]).detach().abs().max()) > 0.01, "the network by itself has no symmetry"
+    assert float((plain[0] - plain[1]).detach().abs().max()) > 0.01, "the bare network has no symmetry"
 
     order = torch.randperm(10)
     where = order.argsort()
@@ -105,7 +108,7 @@ def test_dropout_is_the_same_in_all_frames_of_a_cloud():
 
 
 class Images(nn.Module):
-    """Dropout of every shape, over stacked clouds."""
+    """Network of stacked clouds with dropout of every shape."""
 
     def __init__(self):
         super().__init__()
@@ -272,7 +275,7 @@ def test_autocast_leaves_the_frame_in_double():
     assert torch.allclose(half.float(), model(x), atol=0.05)
 
 
-@pytest.mark.filterwarnings("ignore")  # those of the compiler
+@pytest.mark.filterwarnings("ignore")  # warnings of the compiler
 def test_compiled_models_give_the_same(unchecked):
     model = FrameAverage(nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 3)), "SE(3)", outputs="vectors")
     x = torch.randn(4, 10, 3)
@@ -294,7 +297,7 @@ def test_vectors_on_action_turn_and_do_not_shift():
         (lambda: FrameAverage(nn.Linear(3, 3), inputs="spinors"), "kinds are"),
         (lambda: FrameAverage(nn.Linear(3, 3), gradient="no"), "gradient must be"),
         (lambda: FrameAverage(nn.Linear(3, 3), frames="best"), "frames must be"),
-        (lambda: FrameAverage(nn.Linear(3, 3), samples=0), "samples must be at least 1"),
+        (lambda: FrameAverage(nn.Linear(3, 3), samples=0), "samples must be a whole number of at least 1"),
         (lambda: FrameAverage(nn.Linear(3, 3))(torch.randn(4, 2)), "must end in 3"),
         (lambda: FrameAverage(nn.Linear(3, 3))(torch.full((4, 3), torch.nan)), "finite"),
         (lambda: FrameAverage(nn.Linear(3, 3))(torch.randn(4, 3), torch.randn(4)), "can't be called like this"),
@@ -309,6 +312,14 @@ def test_bad_input_is_named(make, words, unchecked):
         make()
 
 
+@pytest.mark.parametrize("public", [FrameAverage, symmetrize_])
+def test_signatures_list_all_options(public):
+    options = {field.name: field.default for field in fields(FrameOptions)}
+    shown = {name: p.default for name, p in inspect.signature(public).parameters.items() if name in options}
+    assert shown == options
+    assert set(FrameKeywords.__annotations__) == set(options) - {"group"}
+
+
 def test_edges_must_stay_within_clouds(unchecked):
     x = molecules()
     x["edge_index"] = torch.tensor([[0], [9]])
@@ -319,7 +330,7 @@ def test_edges_must_stay_within_clouds(unchecked):
 
 
 class Docking(nn.Module):
-    """An energy of two clouds, and a push on the first one."""
+    """Energy of two clouds, and a vector that acts on the first one."""
 
     def __init__(self):
         super().__init__()
@@ -331,7 +342,7 @@ class Docking(nn.Module):
 
 
 def test_one_average_around_another_is_their_product():
-    """Invariant under motions of each cloud by itself; the push turns with the ligand alone."""
+    """The energy is invariant under separate motions of each cloud; the vector rotates with the ligand alone."""
     net = Docking().double()
     inner = FrameAverage(net, "SE(3)", inputs={"ligand": "scalars", "pocket": "points"})
     outer = FrameAverage(

@@ -1,4 +1,4 @@
-"""Networks of images over quarter turns and mirrors, and message passing with frames in every layer."""
+"""Networks of images averaged over quarter turns and mirrors, and message passing with frames in every layer."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_the_square_is_a_group(group, vectors):
 
 
 def test_vectors_turn_with_the_grid():
-    """The gradient of an image, components along rows and columns, is the gradient of the turned image."""
+    """The gradient of a rotated image is the rotated gradient, with components along rows and columns."""
     x = torch.randn(1, 1, 6, 6, dtype=torch.float64)
     gradient = lambda y: torch.cat(torch.gradient(y, dim=(-2, -1)), 1)  # noqa: E731
     plain, turned = SquareSymmetry(), SquareSymmetry(vectors=True)

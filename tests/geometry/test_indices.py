@@ -1,4 +1,4 @@
-"""Indices of points follow the copies of a cloud, whatever they are called, or are refused."""
+"""Indices of points follow the copies of a cloud under any name of the argument, or are refused."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def lengths(pos, edges, weight, batch):
 
 
 class TwoKinds(nn.Module):
-    """An invariant network of two kinds of edges: its average is itself."""
+    """Invariant network of two kinds of edges, which equals its average."""
 
     def forward(self, pos, edge_index, bond_index, edge_weight, bond_order, batch):
         return lengths(pos, edge_index, edge_weight, batch) + 7 * lengths(pos, bond_index, bond_order, batch)
@@ -29,7 +29,7 @@ class TwoKinds(nn.Module):
 
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_each_kind_of_edges_has_copies_of_its_own(chunk):
-    """Two rows in a batch of two clouds are no values of clouds."""
+    """The two rows of edges in a batch of two clouds are not mistaken for values of clouds."""
     model = FrameAverage(TwoKinds(), "SE(3)", inputs={"bond_order": "edge scalars"}, chunk=chunk)
     pos, weight, order = torch.randn(7, 3).double(), torch.rand(6).double(), torch.rand(3).double()
     for bonds, values in ((BONDS, order), (torch.cat([BONDS, BONDS.flip(0)], 1), torch.rand(6).double())):
@@ -80,7 +80,7 @@ def test_values_that_are_called_an_index_have_a_kind():
 
 
 class StackedNeighbors(nn.Module):
-    """Distances to neighbors by their place in the cloud, which all copies share."""
+    """Distances to neighbors, given by their position within the cloud, which all copies share."""
 
     def forward(self, x, neighbor_index):
         there = x.gather(1, neighbor_index.expand(-1, -1, 3))

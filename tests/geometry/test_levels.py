@@ -1,4 +1,4 @@
-"""Values of points, of clouds and of edges are told apart, by a kind where their numbers coincide."""
+"""Values of points, clouds and edges are distinguished by shape, or by kind where their numbers coincide."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ BATCH = torch.tensor([0, 0, 2])  # three points and three clouds, the second wit
 
 
 class Charged(nn.Module):
-    """An energy of each cloud from points, and from a charge and a field of each cloud or point."""
+    """Energy of each cloud from its points, and from a charge and a field of each cloud or point."""
 
     def __init__(self, of_clouds):
         super().__init__()

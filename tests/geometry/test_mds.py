@@ -1,4 +1,4 @@
-"""Transformation-invariant coordinates: distances kept, poses forgotten, doubts said."""
+"""Transformation-invariant coordinates keep distances, forget the pose, and warn where signs are in doubt."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ SHIFT = torch.tensor([5.0, -3.0, 40.0], dtype=torch.float64)
 
 
 def clouds(number=60, n=40, dtype=torch.float64):
-    """Long and lopsided clouds, so that rules can tell."""
+    """Return elongated and skewed clouds, whose axes and signs are clear."""
     stretch = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
     return (torch.randn(number, n, 3, dtype=torch.float64).exp() * stretch).to(dtype)
 
@@ -59,7 +59,7 @@ def test_strict_invariance_and_distances(sign, dtype, tolerance):
 
 
 def test_sign_consistency_table():
-    """What an eigensolver returns by itself is stable under some changes and random under others."""
+    """The signs of a bare eigensolver are stable under some changes and random under others."""
     x = clouds(40)
     order = torch.randperm(40)
 
@@ -90,7 +90,7 @@ def test_both_routes_agree():
     assert float(found.negative.max()) < 1e-10
 
 
-def test_the_nearest_neighbours_stay_the_same():
+def test_the_nearest_neighbors_stay_the_same():
     x = clouds(10)
     h = MDSCoordinates(on_degenerate="ignore")(x)
     nearest = [torch.cdist(y, y).topk(6, largest=False).indices[..., 1:].sort().values for y in (x, h)]
@@ -167,7 +167,7 @@ def test_coordinates_are_not_invariant_to_shear_and_not_continuous():
         torch.tensor([[[-1 - e, 0.3], [1 + f, 0.3], [0.0, -0.5], [0.0, 0.1]]], dtype=torch.float64)
         for e, f in ((0, 0.04), (0.04, 0))
     )
-    assert float((coordinates(ahead) - coordinates(behind)).abs().max()) > 1, "a flip of an axis, for a step of 0.04"
+    assert float((coordinates(ahead) - coordinates(behind)).abs().max()) > 1, "an axis flips within a step of 0.04"
 
 
 def test_small_clouds():
@@ -181,7 +181,7 @@ def test_small_clouds():
 
 def test_distances_of_no_points_are_said_to_be_so():
     graph = torch.tensor([[0, 1, 1, 1], [1, 0, 2, 2], [1, 2, 0, 2], [1, 2, 2, 0]], dtype=torch.float64)
-    assert float(classical_mds(graph, 3).negative) < 1e-9, "the roots of distances in a tree embed"
+    assert float(classical_mds(graph, 3).negative) < 1e-9, "square roots of distances in a tree embed"
     assert float(classical_mds(graph.square(), 3).negative) > 0.01
     cycle = torch.tensor([[0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]], dtype=torch.float64)
     assert float(classical_mds(cycle.square(), 2).negative) > 0.01
@@ -228,7 +228,7 @@ def test_gradients_reach_the_points():
 
 def test_routes_of_a_solver_do_not_depend_on_the_pose():
     def solver(x):
-        """Nearest neighbour by a crooked measure, which depends on the pose."""
+        """Return a nearest-neighbor tour by a measure that depends on the pose."""
         tours = []
         for points in x:
             left, tour = set(range(1, len(points))), [0]
@@ -258,12 +258,12 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: MDSCoordinates(0), "dim must be at least 1"),
+        (lambda: MDSCoordinates(0), "components must be a whole number of at least 1"),
         (lambda: MDSCoordinates(signs="left"), "signs must be"),
         (lambda: MDSCoordinates(group="SU"), "group must be"),
-        (lambda: MDSCoordinates(from_distances=True), "needs dim"),
+        (lambda: MDSCoordinates(from_distances=True), "needs components"),
         (lambda: MDSCoordinates(on_degenerate="hope"), "on_degenerate must be"),
-        (lambda: MDSCoordinates(4)(torch.randn(5, 3)), "can't be kept"),
+        (lambda: MDSCoordinates(4)(torch.randn(5, 3)), "components must be at most 3"),
         (lambda: MDSCoordinates(scale="mean")(torch.randn(5, 3)), "scale must be"),
         (lambda: MDSCoordinates()(torch.full((5, 3), torch.nan)), "finite"),
         (lambda: MDSCoordinates(2, from_distances=True)(torch.rand(4, 4)), "symmetric"),
@@ -276,7 +276,7 @@ def test_routes_of_a_solver_do_not_depend_on_the_pose():
         (lambda: TransformInvariant(nn.Linear(3, 3), "Lorentz(4)"), "group must be"),
         (lambda: classical_mds(torch.ones(3, 3), 2), "zero on the diagonal"),
         (lambda: classical_mds(torch.zeros(3, 3), 0), "at least 1"),
-        (lambda: landmark_mds(torch.zeros(3, 3), torch.rand(5, 4), 2), "one distance for each landmark"),
+        (lambda: landmark_mds(torch.zeros(3, 3), torch.rand(5, 4), 2), "one distance per landmark"),
     ],
 )
 def test_bad_input_is_named(make, words, unchecked):

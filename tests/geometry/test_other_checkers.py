@@ -1,4 +1,4 @@
-"""What e3nn's own checker says of wrapped models, and what it does not see."""
+"""Wrapped models under the equivariance checker of e3nn, and failures that it does not see."""
 
 import warnings
 
@@ -13,7 +13,7 @@ CUBE = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 
 
 
 class Field(nn.Module):
-    """A vector and a number for each point, from its position and its velocity."""
+    """Network from the position and velocity of each point to a vector and a number."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ def e3nn_check():
         warnings.simplefilter("ignore")
         found = pytest.importorskip("e3nn.util.test").assert_equivariant
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # in which it draws its inputs
+    torch.set_default_dtype(torch.float64)  # e3nn draws its inputs in the default dtype
     yield lambda f, *inputs, out: found(f, list(inputs), ["cartesian_points", "1o"][: len(inputs)], out)
     torch.set_default_dtype(before)
 

@@ -1,4 +1,4 @@
-"""Codes of rotations and hues, and metrics beside their chance levels."""
+"""Codes of rotations and hues, and metrics with their chance levels."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_what_can_not_be_told_apart_is_found_as_by_chance():
     same = retrieval(torch.ones(3, 5, 4), torch.ones(3, 5, 4), at=(1, 2))
     assert same.mrr == pytest.approx(same.mrr_chance)
     assert same.hits == pytest.approx(same.hits_chance)
-    twins = torch.eye(4).repeat_interleave(2, 0)[None]  # each view has one that is equal
+    twins = torch.eye(4).repeat_interleave(2, 0)[None]  # each view has an equal one
     found = retrieval(twins, twins, at=(1, 2))
     assert found.mrr == pytest.approx(0.75)
     assert found.hits == pytest.approx({1: 0.5, 2: 1.0})

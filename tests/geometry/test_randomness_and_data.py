@@ -1,4 +1,4 @@
-"""Randomness of a wrapped network in training, graphs of PyG as arguments, model classes of images."""
+"""Randomness of wrapped networks in training, graphs of PyG as arguments, and models of images."""
 
 import warnings
 
@@ -16,7 +16,7 @@ X = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0)).double()
 
 
 class Noisy(nn.Module):
-    """Features of points, through something random, to a number for each cloud."""
+    """Network from points through a random layer to a number for each cloud."""
 
     def __init__(self, noise):
         super().__init__()
@@ -26,7 +26,7 @@ class Noisy(nn.Module):
         return self.noise(torch.tanh(self.linear(x))).cumsum(-1).sin().sum((1, 2))
 
 
-def drop_path(h):  # as in timm: rows of the batch are kept or lost
+def drop_path(h):  # as in timm: whole rows of the batch are dropped
     return h * h.new_empty(len(h), 1, 1).bernoulli_(0.5)
 
 
@@ -114,7 +114,7 @@ data = pytest.importorskip("torch_geometric.data")
 
 
 class OnData(nn.Module):
-    """An energy and forces from one graph object, as most networks of PyG are written."""
+    """Energy and forces from one graph object, as in most networks of PyG."""
 
     def __init__(self):
         super().__init__()
@@ -147,7 +147,7 @@ def test_networks_that_take_data(chunk):
     turned.pos, turned.vel = turned.pos @ R.mT + 2, turned.vel @ R.mT
     pos = batch.pos.clone()
     first, second = model(batch), model(turned)
-    assert torch.equal(batch.pos, pos), "the batch that was given stays as it was"
+    assert torch.equal(batch.pos, pos), "the given batch is unchanged"
     assert torch.allclose(first["energy"], second["energy"], atol=1e-10)
     assert torch.allclose(first["force"] @ R.mT, second["force"], atol=1e-10)
     assert first["energy"].shape == (3,)

@@ -1,4 +1,4 @@
-"""Split representations: the objective, the predictor that can't collapse and the price of collapsing."""
+"""Split representations: the objective, the predictor that cannot collapse, and the cost of a collapse."""
 
 import tempfile
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_variance_and_covariance_vanish_where_they_should():
 
 
 def rotations(number, largest, generator):
-    """Quaternions (x, y, z, w) of turns by up to an angle about any axis, w not negative."""
+    """Return quaternions (x, y, z, w) of rotations by up to `angle` about random axes, with w not negative."""
     axis = nn.functional.normalize(torch.randn(number, 3, generator=generator, dtype=torch.float64), dim=-1)
     angle = torch.rand(number, 1, generator=generator, dtype=torch.float64) * largest / 2
     return torch.cat([axis * angle.sin(), angle.cos()], 1)
@@ -88,9 +88,9 @@ def test_the_floor_is_what_the_best_predictor_of_a_still_representation_reaches(
     error = float((products @ solved - z).square().sum() / z.square().sum())
     assert abs(error - collapse_floor(g)) < 2e-3
     assert collapse_floor(torch.cat([g, torch.ones(len(g), 1)], 1)) < 1e-9, "a constant in the code is a bias"
-    assert collapse_floor(rotations(10_000, 0.26, generator)) < 1e-3, "small turns: the guarantee is void"
+    assert collapse_floor(rotations(10_000, 0.26, generator)) < 1e-3, "for small rotations the guarantee is void"
     small = rotations(10_000, 0.26, generator)
-    assert collapse_floor(small - small.mean(0)) > 0.99, "and back, with the mean taken off"
+    assert collapse_floor(small - small.mean(0)) > 0.99, "subtracting the mean code restores it"
 
 
 def test_training_never_ends_below_the_floor_unless_a_bias_is_there():
@@ -112,7 +112,7 @@ def test_training_never_ends_below_the_floor_unless_a_bias_is_there():
 
 
 def test_a_representation_that_holds_the_pose_is_predicted_exactly():
-    """Quaternions multiply linearly: with the left factor as z, the product is W(g) z for one fixed W."""
+    """The product of quaternions is linear in the left factor z: it is W(g) z for one fixed W."""
     generator = torch.Generator().manual_seed(1)
     a, b = (rotations(50, 3.0, generator) for _ in range(2))
     predictor = HyperPredictor(4, 4).double()
@@ -123,8 +123,8 @@ def test_a_representation_that_holds_the_pose_is_predicted_exactly():
     assert torch.allclose(predictor(a, b), _product(a, b))
     assert predictor.homomorphism_residual(a, b, _product(a, b)) < 1e-12
     assert HyperPredictor(4, 4).double().homomorphism_residual(a, b, _product(a, b)) > 0.1
-    centred = HyperPredictor(4, 4, center=b.mean(0)).double()
-    assert float(centred(a[:1], b.mean(0, keepdim=True)).detach().abs().max()) < 1e-12
+    centered = HyperPredictor(4, 4, center=b.mean(0)).double()
+    assert float(centered(a[:1], b.mean(0, keepdim=True)).detach().abs().max()) < 1e-12
 
 
 def _product(p, q):
@@ -161,7 +161,7 @@ def test_two_processes_see_the_statistics_of_the_whole_batch():
         assert all(torch.allclose(part[name], whole[name]) for part in parts)
     mean = {k: (parts[0][k] + parts[1][k]) / 2 for k in ("total", "gradient")}
     assert torch.allclose(mean["total"], whole["total"])
-    assert torch.allclose(mean["gradient"], leaf.grad), "as data parallel training averages it"
+    assert torch.allclose(mean["gradient"], leaf.grad), "data-parallel training averages the gradients"
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_two_processes_see_the_statistics_of_the_whole_batch():
         (lambda: SplitRepresentation(nn.Linear(3, 4), 4, 4), "equivariant must lie"),
         (lambda: SplitRepresentation(nn.Linear(3, 4), 4, projector=()), "at least one width"),
         (lambda: SplitRepresentation(nn.Linear(3, 4), 6, projector=(4,))(torch.randn(2, 3)), "backbone must give"),
-        (lambda: vicreg_variance(torch.randn(1, 3)), "two samples"),
+        (lambda: vicreg_variance(torch.randn(1, 3)), "batch size of at least 2"),
         (lambda: collapse_floor(torch.full((3, 2), torch.nan)), "finite"),
         (lambda: HyperPredictor(4, 3, center=torch.zeros(2)), "center must be"),
     ],

@@ -1,4 +1,4 @@
-"""Predictors that are representations by construction, beside the free one that is not."""
+"""Predictors that are group representations by construction, compared with the unconstrained one."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_rotation_vectors_are_those_of_scipy_also_when_small():
 
 
 def test_a_representation_that_holds_the_pose_moves_as_predicted():
-    """Quaternions of poses, four coordinates each: after the turn they are what the predictor says, up to sign."""
+    """Quaternions of poses, as groups of four features, move as the predictor says, up to sign."""
     first, turn = (Rotation.random(50, random_state=s) for s in (2, 3))
     poses = [quaternion_code(matrices(r)) for r in (first, first * turn)]
     code = quaternion_code(matrices(first), matrices(first * turn))
@@ -69,7 +69,7 @@ def test_opposite_codes_undo_each_other_and_gradients_are_right():
 
 
 def test_it_learns_turns_that_the_free_predictor_learns_only_near_its_samples():
-    """Rotations of vectors by angles up to one half, then asked about two: the exponential goes on, a line does not."""
+    """Trained on rotations by angles up to one half, the exponential extrapolates to two, and a linear map does not."""
     torch.manual_seed(0)
     axis = torch.tensor([0.6, 0.0, 0.8])
     exact = lambda angle: matrices(Rotation.from_rotvec((angle[:, None] * axis).numpy())).float()  # noqa: E731
@@ -129,7 +129,7 @@ def test_bad_input_is_named(unchecked):
         rotation_vector_code(torch.randn(3), torch.randn(3))
     with pytest.raises(InputError, match="multiple of 4, got 6"):
         QuaternionPredictor(6)
-    with pytest.raises(InputError, match="block must divide dim"):
+    with pytest.raises(InputError, match="block must divide features"):
         OrthogonalPredictor(10, 3, block=4)
     with pytest.raises(InputError, match=r"z must be \(batch, 8\)"):
         QuaternionPredictor(8)(torch.randn(3, 8), torch.randn(2, 4))

@@ -1,4 +1,4 @@
-"""Energies of symmetric molecules are continuously differentiable; their forces and tensors turn with them."""
+"""Energies of symmetric molecules are continuously differentiable; forces and tensors rotate with them."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ MOLECULES = {
     "HCN": (axis(-1.07, 0.0, 1.15), [1, 6, 7]),
     "H2": (axis(0.0, 0.74), [1, 1]),
 }
-NEARBY = {  # almost symmetric: gaps and extents within the range of the slides
+NEARBY = {  # almost symmetric: gaps and extents within the range of `blend`
     "bent CO2": (MOLECULES["CO2"][0] + torch.tensor([[0.0, 0, 0], [0.2, 0, 0], [0.0, 0.1, 0]]).double(), [8, 6, 8]),
     "pressed cubane": (MOLECULES["cubane"][0] * torch.tensor([1.0, 1.004, 1.01]).double(), [6] * 8 + [1] * 8),
     "stretched benzene": (MOLECULES["benzene"][0] * torch.tensor([1.0, 1.003, 1.0]).double(), [6] * 6 + [1] * 6),
@@ -42,7 +42,7 @@ NEARBY = {  # almost symmetric: gaps and extents within the range of the slides
 
 
 class Energy(nn.Module):
-    """A smooth number for atoms with elements, without symmetry."""
+    """Smooth energy of atoms with elements, without symmetry."""
 
     def __init__(self):
         super().__init__()

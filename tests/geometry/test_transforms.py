@@ -1,4 +1,4 @@
-"""Transforms of PyTorch Geometric."""
+"""Tests of the transforms for PyTorch Geometric."""
 
 import pytest
 import torch
@@ -48,8 +48,8 @@ def test_invariant_coordinates_of_a_graph():
         InvariantCoordinates()(data.Data(x=torch.zeros(2, 1)))
 
 
-def relabelled(graph, seed):
-    """The same graph under other numbers, its edges in another order."""
+def relabeled(graph, seed):
+    """Return the same graph with renumbered nodes and reordered edges."""
     g = torch.Generator().manual_seed(seed)
     order = torch.randperm(graph.num_nodes, generator=g)
     place = order.argsort()
@@ -60,7 +60,7 @@ def relabelled(graph, seed):
 
 
 def molecule(n=9, extra=3, seed=0):
-    """A ring with chords, two kinds of nodes and two kinds of edges."""
+    """Return a ring with chords, two kinds of nodes and two kinds of edges."""
     g = torch.Generator().manual_seed(seed)
     ring = [(i, (i + 1) % n) for i in range(n)] + [(i, (i + n // 2) % n) for i in range(extra)]
     pairs = torch.tensor(ring).t()
@@ -73,7 +73,7 @@ def molecule(n=9, extra=3, seed=0):
 @pytest.mark.parametrize("seed", range(8))
 def test_isomorphic_graphs_become_the_same(seed):
     graph = molecule(seed=seed, extra=seed % 4)
-    one, two = (CanonicalOrder()(relabelled(graph, s)) for s in (1, 2))
+    one, two = (CanonicalOrder()(relabeled(graph, s)) for s in (1, 2))
     assert one.keys() == two.keys()
     for key in ("x", "edge_index", "edge_attr", "y"):
         assert torch.equal(one[key], two[key]), key
@@ -85,18 +85,18 @@ def described(graph):
 
 
 def test_only_isomorphic_graphs_become_the_same():
-    """One edge of another kind, one node of another kind, one edge moved: all of them differ, whatever the labels."""
+    """A change of one edge's kind, one node's kind, or one edge's place gives another graph under every numbering."""
     graphs = [molecule(extra=2) for _ in range(4)]
-    graphs[1].edge_attr[[0, 11]] = 1 - graphs[1].edge_attr[[0, 11]]  # both ways of the first edge
+    graphs[1].edge_attr[[0, 11]] = 1 - graphs[1].edge_attr[[0, 11]]  # both directions of the first edge
     graphs[2].x[0] = 1 - graphs[2].x[0]
     graphs[3].edge_index[:, [0, 11]] = torch.tensor([[0, 2], [2, 0]])
-    seen = [{described(CanonicalOrder()(relabelled(g, s))) for s in range(3)} for g in graphs]
+    seen = [{described(CanonicalOrder()(relabeled(g, s))) for s in range(3)} for g in graphs]
     assert [len(s) for s in seen] == [1] * 4
     assert len(set.union(*seen)) == 4
 
 
 def test_every_attribute_counts_and_moves_along():
-    """Nodes told apart by one attribute alone, numbers of nodes, a target for the graph."""
+    """Attributes of nodes, edges and graphs move along, and so do numbers of nodes."""
     n = 6
     ring = torch.tensor([[i, (i + 1) % n] for i in range(n)]).t()
     edges = torch.cat([ring, ring.flip(0)], 1)

@@ -1,4 +1,4 @@
-"""The aggregations: the laws of the paper's sheet, positive and negative, and every kind of bad input."""
+"""Aggregations: laws that hold, laws that must fail, and every kind of bad input."""
 
 import copy
 import pickle
@@ -85,7 +85,7 @@ def test_gru_aggregation_of_pyg_breaks_batch_independence_and_ours_does_not():
         assert check(BatchIndependence(), ours.eval(), draw).passed
 
 
-def test_commutativity_needs_the_symmetrisation():
+def test_commutativity_needs_the_symmetrization():
     cell = nn.GRUCell(6, 6)
     a, b = torch.randn(2, 5, 6)
     assert not torch.allclose(cell(a, b), cell(b, a))
@@ -114,7 +114,7 @@ def test_one_and_two_elements():
     assert not torch.allclose(fold(x[:1], torch.zeros(1, dtype=torch.int64))[0], x[0])
 
 
-def test_random_initialisation_is_not_associative_and_has_no_zero():
+def test_random_initialization_is_not_associative_and_has_no_zero():
     op = BinaryGRU(8)
     a, b, c = torch.randn(3, 1000, 8)
     assert float(associativity_defect(op, a, b, c).mean().detach()) > 0.3

@@ -1,4 +1,4 @@
-"""Corners of monoids and aggregations: each went wrong once."""
+"""Regression tests of corner cases of monoids and aggregations."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Wrong calls of the room of sets get one sentence, at once."""
+"""Wrong calls of the aggregations raise an error of one sentence at once."""
 
 import numpy as np
 import pytest
@@ -134,7 +134,7 @@ def test_the_defect_of_zeros_and_of_infinities_is_zero():
         (lambda: MonoidAggregation(DiagonalAffine())(X, INDEX), "DiagonalAffine is a tuple of 2 tensors, got Tensor"),
         (lambda: MonoidAggregation(ScalarKalman())(X, INDEX), "ScalarKalman is a tuple of 5 tensors, got Tensor"),
         (lambda: BinaryGRU(4)(X, X[:3]), r"must broadcast, got shapes \(6, 4\) and \(3, 4\)"),
-        (lambda: aux_loss(3), "must be an nn.Module, got int"),
+        (lambda: aux_loss(3), "must be a torch.nn.Module, got int"),
         (lambda: aux_loss(LCMAggregation), "got the class LCMAggregation"),
     ],
 )

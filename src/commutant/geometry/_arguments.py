@@ -1,4 +1,4 @@
-"""Arguments of a network of clouds: their kinds, whether they belong to points or clouds, and their copies by frame."""
+"""Arguments of networks of clouds: kinds, levels (rows of points or of clouds), and copies for each frame."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def split_kind(kind: Any) -> tuple[str | None, str]:
     """Return the level (`point`, `cloud` or None) and the base of a kind such as `"cloud scalars"`.
 
     Raises:
-        InputError: an unknown kind.
+        InputError: If the kind is unknown.
     """
     level, _, base = kind.partition(" ") if isinstance(kind, str) else ("", "", "")
     if level in _LEVELS and base in OUTPUTS:
         return level, base
     if kind not in (*OUTPUTS, *_LAYOUT):
-        known = f"{', '.join((*OUTPUTS, *_LAYOUT))}, where point or cloud may stand in front of the first six"
+        known = f"{', '.join((*OUTPUTS, *_LAYOUT))}, the first six optionally with point or cloud in front"
         raise InputError(f"kinds are {known}; got {kind!r}")
     return None, kind
 
@@ -37,12 +37,12 @@ def module_given(net: Any, name: str = "net") -> Any:
     """Return `net` if it is a module.
 
     Raises:
-        InputError: a class in place of an instance, or no module at all.
+        InputError: If it is a class instead of an instance, or no module.
     """
     if isinstance(net, nn.Module):
         return net
     if isinstance(net, type):
-        raise InputError(f"{name} must be a module, got the class {net.__name__}: make one, {net.__name__}(...)")
+        raise InputError(f"{name} must be a module, got the class {net.__name__}: give {net.__name__}(...)")
     raise InputError(f"{name} must be a torch.nn.Module, got {type(net).__name__}")
 
 
@@ -50,27 +50,13 @@ def callable_given(net: Any, name: str = "net") -> Any:
     """Return `net` if it can be called and is no class.
 
     Raises:
-        InputError: a class in place of an instance, or what can't be called.
+        InputError: If it is a class instead of an instance, or cannot be called.
     """
     return net if callable(net) and not isinstance(net, type) else module_given(net, name)
 
 
-def whole_given(name: str, value: Any, least: int = 1) -> None:
-    """Check that `value` is a whole number of at least `least`.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be at least {least}, a whole number, got {value!r}")
-
-
 def floats_given(name: str, value: Any, dims: int | None = None) -> None:
-    """Check that `value` is a tensor of floating-point numbers, with `dims` axes where given.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Check that `value` is a floating-point tensor, with `dims` axes if given."""
     if not isinstance(value, Tensor):
         raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
     if not value.is_floating_point() or (dims is not None and value.dim() != dims):
@@ -78,23 +64,21 @@ def floats_given(name: str, value: Any, dims: int | None = None) -> None:
         raise InputError(f"{name} must be a tensor of {wanted}, got {value.dtype} {tuple(value.shape)}")
 
 
-def check_pairs(z: Any, g: Any, dim: int, code: int) -> None:
-    """Check that z is `(batch, dim)` and g `(batch, code)`.
-
-    Raises:
-        InputError: they are not.
-    """
+def check_pairs(z: Any, g: Any, features: int, code_features: int) -> None:
+    """Check that z is `(batch, features)` and g `(batch, code_features)`."""
     floats_given("z", z)
     floats_given("g", g)
-    if z.dim() != 2 or z.shape[1] != dim or tuple(g.shape) != (len(z), code):
-        raise InputError(f"z must be (batch, {dim}) and g (batch, {code}), got {tuple(z.shape)} and {tuple(g.shape)}")
+    if z.dim() != 2 or z.shape[1] != features or tuple(g.shape) != (len(z), code_features):
+        raise InputError(
+            f"z must be (batch, {features}) and g (batch, {code_features}), got {tuple(z.shape)} and {tuple(g.shape)}"
+        )
 
 
 def belongs_to(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> str:
-    """Return whether values are those of points or of clouds: `"point"` or `"cloud"`.
+    """Return `"point"` or `"cloud"`: the level to which the rows of `value` belong.
 
     Raises:
-        InputError: as many rows as neither has; or as many as both, where nothing says which and it matters.
+        InputError: If the number of rows fits neither level, or fits both and the kind does not say which.
     """
     level, base = split_kind(kind)
     level = "point" if value is points else level
@@ -135,9 +119,16 @@ def seen_by(
     edges: dict[str, tuple[Tensor, Tensor]],
     given: dict[str, Tensor],
 ) -> Any:
-    """Return an argument as the network sees it: turned by each frame, or copied for it.
+    """Return an argument as the network sees it: rotated into each frame, or copied for it.
 
-    `given` are the arguments of kind edges by name, and `edges` their copies.
+    Args:
+        frame: Frames of all clouds.
+        value: The argument.
+        kind: Kind of the argument.
+        name: Name of the argument.
+        points: The points whose frames are taken.
+        edges: Copied edges, and the edge behind each copy, by name of the argument.
+        given: Arguments of kind edges, by name.
     """
     copies, clouds = frame.copies, frame.clouds
     if kind == "batch":
@@ -163,10 +154,10 @@ def seen_by(
 
 
 def holds_indices(name: str, value: Any) -> bool:
-    """Return whether a tensor holds indices of points, by its name, as in PyG.
+    """Return whether a tensor holds indices of points, judged by its name as in PyG.
 
     Raises:
-        InputError: it does by its name, and is not `(2, edges)`.
+        InputError: If it holds indices and its shape is not `(2, edges)`.
     """
     if not isinstance(value, Tensor) or not ("index" in name or "neighbo" in name or name == "face"):
         return False
@@ -174,26 +165,26 @@ def holds_indices(name: str, value: Any) -> bool:
         return False
     if value.dim() != 2 or len(value) != 2:
         raise InputError(
-            f"{name} holds indices of points by its name, and only pairs (2, edges) can follow the copies of a cloud; "
-            f'got shape {tuple(value.shape)}; if it holds none, give it a kind, such as "scalars" or "shared"'
+            f"{name} holds indices of points by its name and must be pairs (2, edges), got {tuple(value.shape)}; "
+            f'if it holds none, give it a kind, such as "scalars" or "shared"'
         )
     return True
 
 
 def _edges_of(name: str, value: Tensor, given: dict[str, Tensor]) -> str:
-    """The name of the edges to which values belong: the one they begin with, or the only one with as many edges."""
+    """Return the name of the edges to which values belong, judged by the start of their name or by their number."""
     if not given:
-        raise InputError(f"{name} needs an argument of kind edges beside it")
+        raise InputError(f"{name} needs an argument of kind edges, got none")
     if alike := [edges for edges in given if name.startswith(edges.removesuffix("_index"))]:
         return max(alike, key=len)
     fits = [n for n, edges in given.items() if value.dim() and edges.shape[1] == len(value)]
     if len(given) > 1 and len(fits) != 1:
-        raise InputError(f"{name} may belong to {' or '.join(given)}: let its name begin as theirs does")
+        raise InputError(f"{name} may belong to {' or '.join(given)}: start its name with the name of its edges")
     return fits[0] if fits else next(iter(given))
 
 
 def as_rows(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds) -> Float[Tensor, "*lead n k d"]:
-    """Return vectors of points or of clouds as rows of the points."""
+    """Return vectors of points or of clouds with a row for each point."""
     lead, d = points.shape[:-1], points.shape[-1]
     if belongs_to(value, kind, name, points, clouds) == "point":
         return value.reshape(*lead, -1, d)
@@ -208,7 +199,7 @@ def as_rows(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clouds)
 def mean_over(
     frame: Frame, out: Any, kind: str, scored: Callable[[Tensor], Tensor | None], name: str = "the output"
 ) -> Any:
-    """Return the mean over frames of a tensor, or of every tensor of a nest of tuples and mappings."""
+    """Return the mean over frames of a tensor, or of every tensor in nested tuples and mappings."""
 
     def mean(value: Tensor, name: str) -> Tensor:
         level, base = split_kind(kind)
@@ -222,7 +213,7 @@ def mean_over(
 
 
 def each_tensor(out: Any, change: Callable[[Tensor, str], Any], name: str) -> Any:
-    """Return a nest of tuples and mappings with every tensor changed; `change` gets the tensor and its name."""
+    """Return nested tuples and mappings with `change(tensor, name)` in place of every tensor."""
     if isinstance(out, Tensor):
         return change(out, name)
     if (items := items_of(out)) is None:
@@ -231,21 +222,21 @@ def each_tensor(out: Any, change: Callable[[Tensor, str], Any], name: str) -> An
 
 
 def items_of(out: Any) -> dict[Any, Any] | None:
-    """Return the values of a mapping, tuple or list by key or place; None for anything else."""
+    """Return the values of a mapping, tuple or list by key or position; None for anything else."""
     if isinstance(out, dict) or hasattr(out, "keys"):
         return dict(out)
     return dict(enumerate(out)) if isinstance(out, tuple | list) else None
 
 
 def like(out: Any, found: dict[Any, Any]) -> Any:
-    """Return values in the place of those of a mapping, tuple or list."""
+    """Return a mapping, tuple or list of the type of `out` with the values `found`."""
     if isinstance(out, dict) or hasattr(out, "keys"):
         return found if type(out) is dict else type(out)(**{str(k): v for k, v in found.items()})
     return type(out)(*found.values()) if hasattr(out, "_fields") else type(out)(found.values())
 
 
 def together(pieces: list[Any]) -> Any:
-    """Return the outputs of several calls as one, joined along the first axis."""
+    """Concatenate the outputs of several calls along the first axis."""
     first = pieces[0]
     if isinstance(first, Tensor):
         return torch.cat(pieces) if first.dim() else first

@@ -1,12 +1,11 @@
-"""The average of a function of clouds over frames: arguments by kind, copied for each frame, outputs turned back."""
+"""Average of a function of clouds over frames: copies the arguments for each frame and turns the outputs back."""
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import Clouds, Frame, lorentz_frame, pca_frame, weighted_frame
 from ._arguments import (
-    OUTPUTS,
     TURNING,
     as_rows,
     holds_indices,
@@ -25,12 +23,11 @@ from ._arguments import (
     seen_by,
     split_kind,
     together,
-    whole_given,
 )
+from ._frame_options import FrameOptions
 from ._graph_data import graph_fields, graph_with, is_graph, number_of_graphs
 from ._same_randomness import same_randomness
 
-Frames: TypeAlias = Literal["pca", "weighted"] | Callable[..., Frame]
 _CONVENTION = {
     "pos": "points",
     "vel": "point vectors",
@@ -42,73 +39,31 @@ _CONVENTION = {
 
 
 class Averaging:
-    """The average over frames of a function of clouds: what `FrameAverage` and `symmetrize_` share."""
+    """Average over frames of a function of clouds, shared by `FrameAverage` and `symmetrize_`.
 
-    def __init__(
-        self,
-        forward: Callable[..., Any],
-        group: str,
-        inputs: str | Mapping[str, str] | None,
-        outputs: str | Mapping[Any, str],
-        frames: Frames,
-        signs: str,
-        scale: str | None,
-        on_degenerate: str,
-        blend: tuple[float, float],
-        samples: int | None,
-        chunk: int | None,
-        gradient: str,
-        tuples: int,
-    ) -> None:
-        found = re.fullmatch(r"(T|O|SO|E|SE|Lorentz)\(([1-9]\d*)\)", str(group))
-        if found is None:
-            raise InputError(
-                f"group must be T(d), O(d), SO(d), E(d), SE(d) or Lorentz(d) for a number d, got {group!r}"
-            )
-        self.group, self.d = found.group(1), int(found.group(2))
+    Args:
+        forward: Function whose signature names the arguments.
+        options: Group, kinds, and the choice of frames.
+    """
+
+    def __init__(self, forward: Callable[..., Any], options: FrameOptions) -> None:
+        self.options, self.group, self.d = options, options.family, options.dimension
         self.signature = inspect.signature(forward)
         names = [n for n, p in self.signature.parameters.items() if p.kind is not p.VAR_KEYWORD]
         first = names[0] if names else "input"
-        if not isinstance(inputs, str | Mapping | None) or not isinstance(outputs, str | Mapping):
-            raise InputError(f"inputs and outputs must be kinds or mappings to kinds, got {inputs!r} and {outputs!r}")
-        self.given = {first: inputs} if isinstance(inputs, str) else dict(inputs or {})
+        self.given = {first: options.inputs} if isinstance(options.inputs, str) else dict(options.inputs or {})
         self.inputs = {**_CONVENTION, **self.given}
         if "points" not in (split_kind(self.inputs[n])[1] for n in (*names, *self.given) if n in self.inputs):
             self.inputs.setdefault(first, "points")
-        self.outputs = outputs
-        kinds = [outputs] if isinstance(outputs, str) else list(outputs.values())
-        bases = [split_kind(kind)[1] for kind in (*self.inputs.values(), *kinds)][len(self.inputs) :]
-        if odd := [kind for kind, base in zip(kinds, bases, strict=True) if base not in OUTPUTS]:
-            raise InputError(f"an output is one of {', '.join(OUTPUTS)}, got {odd[0]!r}")
-        if gradient not in ("through", "detach"):
-            raise InputError(f'gradient must be "through" or "detach", got {gradient!r}')
-        for name, value in (("samples", samples), ("chunk", chunk), ("tuples", tuples)):
-            if value is not None:
-                whole_given(name, value)
-        choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
-            ("signs", signs, ("all", "skew", "softskew", "maxabs")),
-            ("scale", scale, (None, "rms", "max")),
-            ("on_degenerate", on_degenerate, ("weighted", "error", "warn")),
-        )
-        for name, choice, known in choices:
-            if choice not in known:
-                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {choice!r}")
-        if (not callable(frames) or isinstance(frames, type)) and frames not in ("pca", "weighted"):
-            raise InputError(f'frames must be "pca", "weighted" or a function of points and clouds, got {frames!r}')
-        if self.group == "T" and frames == "weighted":
-            raise InputError(f'the group {group} has one frame, the mean: take frames="pca"')
-        numbers = isinstance(blend, Sequence) and len(blend) == 2 and all(isinstance(b, int | float) for b in blend)
-        if not numbers or not 0 <= blend[0] < blend[1]:
-            raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend!r}")
-        self.frames, self.signs, self.scale, self.on_degenerate = frames, signs, scale, on_degenerate
-        self.blend, self.samples, self.chunk, self.gradient, self.tuples = blend, samples, chunk, gradient, tuples
-        # tuples of points average tensors over two empty directions, in more than three dimensions not always
-        self.turns_about = "tensors" in bases and self.d > 3 and frames == "weighted"
+        # above three dimensions, tuples of points need not average tensors over two empty directions
+        tensors = any(split_kind(kind)[1] == "tensors" for kind in options.output_kinds)
+        self.needs_spread = tensors and self.d > 3 and options.frames == "weighted"
 
     def __repr__(self) -> str:
-        frames = self.frames if isinstance(self.frames, str) else getattr(self.frames, "__name__", "frames")
-        few = "" if self.samples is None else f", samples={self.samples}"
-        return f"{self.group}({self.d}), frames={frames}{few}" + (", detached" if self.gradient == "detach" else "")
+        options = self.options
+        frames = options.frames if isinstance(options.frames, str) else getattr(options.frames, "__name__", "frames")
+        few = "" if options.samples is None else f", samples={options.samples}"
+        return f"{options.group}, frames={frames}{few}" + (", detached" if options.gradient == "detach" else "")
 
     def __call__(
         self,
@@ -124,49 +79,18 @@ class Averaging:
         bound, layout = self._bind(args, kwargs)
         arguments: dict[str, Any] = {}
         self._each(bound, arguments.setdefault)
-        if odd := [
-            n for n in self.given if n.split("[")[0] not in (*arguments, *self.signature.parameters, "batch", "mask")
-        ]:
-            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(arguments)}")
-        ragged = layout.get("batch") is not None or any(
-            isinstance(v, Tensor) and self.inputs.get(n) == "batch" for n, v in arguments.items()
-        )
-        kinds = {name: self._kind_of(name, value, ragged) for name, value in arguments.items()}
-        bases = {name: split_kind(kind)[1] for name, kind in kinds.items()}
-        named: dict[str, str] = {}
-        for name in arguments:
-            of_cloud = kinds[name].startswith("cloud ")
-            named.setdefault(
-                kinds[name] if of_cloud else bases[name], name
-            )  # of several arguments of points, the first gives the frame
-        if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
-            raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
-        if points.shape[-1:] != (self.d,):
-            raise InputError(
-                f"points must end in {self.d} coordinates for {self.group}({self.d}), got {tuple(points.shape)}"
-            )
-        layout |= {kind: arguments[named[kind]] for kind in ("batch", "mask") if kind in named}
+        kinds = self._kinds(arguments, layout)
         number = next((number_of_graphs(v) for v in bound.arguments.values() if is_graph(v)), None)
-        clouds = Clouds.of(points, layout.get("batch"), layout.get("mask"), number)
-        proper = self.group in ("SO", "SE")
-        polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
-        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and bases[n] in TURNING}
-        for name, value in turning.items():
-            if name != named["points"]:
-                self._fit(value, bases[name], name)
-        if self.turns_about or any(bases[n] not in (*polar, "points") for n in turning):
-            if exporting:
-                raise InputError("an average with tensors or pseudovectors among its inputs can't be exported")
-            self._refuse_lines(points, clouds)
-        rows = [as_rows(v, kinds[n], n, points, clouds) for n, v in turning.items() if bases[n] in polar]
+        points, clouds = self._clouds(arguments, kinds, layout, number)
+        rows = self._directions(arguments, kinds, points, clouds)
         frame = self.frame(points, clouds, rows)
-        if training and self.samples is not None:
-            frame = frame.sample(self.samples)
+        if training and self.options.samples is not None:
+            frame = frame.sample(self.options.samples)
         edges = {n: v for n, v in arguments.items() if kinds[n] == "edges" and isinstance(v, Tensor)}
         pieces = []
         several = training and len(frame) > len(torch.unique(frame.cloud))
         with same_randomness(clouds, several) as share:
-            for part in [frame] if exporting else frame.parts(self.chunk or max(1, len(frame))):
+            for part in [frame] if exporting else frame.parts(self.options.chunk or max(1, len(frame))):
                 copied = {name: part.copies.edges(value) for name, value in edges.items()}
                 share(part.copies, [behind for _, behind in copied.values()])
                 view = partial(self._seen, part, kinds, points, copied, edges)
@@ -175,8 +99,52 @@ class Averaging:
         out = pieces[0] if len(pieces) == 1 else together(pieces)
         return self._averaged(frame, out, score)
 
+    def _kinds(self, arguments: dict[str, Any], layout: dict[str, Any]) -> dict[str, str]:
+        """Return the kind of each argument."""
+        known = (*arguments, *self.signature.parameters, "batch", "mask")
+        if odd := [name for name in self.given if name.split("[")[0] not in known]:
+            raise InputError(f"the network has no argument {odd[0]!r}; it has {', '.join(arguments)}")
+        ragged = layout.get("batch") is not None or any(
+            isinstance(v, Tensor) and self.inputs.get(n) == "batch" for n, v in arguments.items()
+        )
+        return {name: self._kind_of(name, value, ragged) for name, value in arguments.items()}
+
+    def _clouds(
+        self, arguments: dict[str, Any], kinds: dict[str, str], layout: dict[str, Any], number: int | None
+    ) -> tuple[Tensor, Clouds]:
+        """Return the points that give the frame, and the layout of their clouds."""
+        named: dict[str, str] = {}
+        for name, kind in kinds.items():
+            # the first of several arguments of points gives the frame
+            named.setdefault(kind if kind.startswith("cloud ") else split_kind(kind)[1], name)
+        if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
+            raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
+        if points.shape[-1:] != (self.d,):
+            raise InputError(
+                f"points must end in {self.d} coordinates for {self.group}({self.d}), got {tuple(points.shape)}"
+            )
+        layout = layout | {kind: arguments[named[kind]] for kind in ("batch", "mask") if kind in named}
+        return points, Clouds.of(points, layout.get("batch"), layout.get("mask"), number)
+
+    def _directions(
+        self, arguments: dict[str, Any], kinds: dict[str, str], points: Tensor, clouds: Clouds
+    ) -> list[Tensor]:
+        """Return the vectors that rotate with the points, with rows of points; check all arguments that rotate."""
+        bases = {name: split_kind(kind)[1] for name, kind in kinds.items()}
+        turning = {n: v for n, v in arguments.items() if isinstance(v, Tensor) and bases[n] in TURNING}
+        for name, value in turning.items():
+            if value is not points or bases[name] != "points":
+                self._fit(value, bases[name], name)
+        proper = self.group in ("SO", "SE")
+        polar = ("vectors", "displacements", *(("pseudovectors",) if proper else ()))
+        if self.needs_spread or any(bases[n] not in (*polar, "points") for n in turning):
+            if torch.compiler.is_exporting():
+                raise InputError("an average with tensors or pseudovectors among its inputs can't be exported")
+            self._refuse_lines(points, clouds)
+        return [as_rows(v, kinds[n], n, points, clouds) for n, v in turning.items() if bases[n] in polar]
+
     def _kind_of(self, name: str, value: Any, ragged: bool) -> str:
-        """The kind of an argument; without one, names of PyG's indices and attributes of edges are those of edges."""
+        """Return the kind of an argument; one without a kind is classified by its name, as in PyG."""
         if name in self.inputs:
             return self.inputs[name]
         if ragged and holds_indices(name, value):
@@ -201,7 +169,7 @@ class Averaging:
             raise InputError(f"{name} is of kind {kind} and must end in {axes}, got {value.dtype} {tuple(value.shape)}")
 
     def _refuse_lines(self, points: Tensor, clouds: Clouds) -> None:
-        """Around a line every turn leaves the points alone, and tensors or pseudovectors would see which is taken."""
+        """Refuse clouds on a line: tensors and pseudovectors would depend on an arbitrary rotation about it."""
         if self.d < 3 or self.group in ("T", "Lorentz"):
             return
         flat = clouds.here(clouds.flat(points)).detach().double()
@@ -216,9 +184,10 @@ class Averaging:
             )
 
     def frame(self, points: Tensor, clouds: Clouds, rows: Sequence[Tensor] = ()) -> Frame:
-        """The frame of a batch of clouds; rows of vectors turn with them and settle what they leave open."""
-        if callable(self.frames):
-            frame = self.frames(points, clouds)
+        """Return the frame of a batch of clouds; `rows` of vectors rotate with the points and break their ties."""
+        options = self.options
+        if callable(options.frames):
+            frame = options.frames(points, clouds)
             if not isinstance(frame, Frame):
                 raise InputError(f"frames must return a Frame, got {type(frame).__name__}")
         elif self.group == "Lorentz":
@@ -226,16 +195,16 @@ class Averaging:
                 frame = lorentz_frame(points, clouds=clouds)
         else:
             with torch.autocast(points.device.type, enabled=False):
-                options: dict[str, Any] = {"clouds": clouds, "directions": torch.cat(list(rows), -2) if rows else None}
-                options |= {"scale": self.scale, "tuples": self.tuples}
-                if self.frames == "pca":
-                    options |= {"signs": self.signs, "on_degenerate": self.on_degenerate, "blend": self.blend}
-                build = pca_frame if self.frames == "pca" or self.group == "T" else weighted_frame
-                frame = build(points, self.group, **options)  # type: ignore[arg-type]
-        return frame.detach() if self.gradient == "detach" else frame
+                given: dict[str, Any] = {"clouds": clouds, "directions": torch.cat(list(rows), -2) if rows else None}
+                given |= {"scale": options.scale, "tuples": options.tuples}
+                if options.frames == "pca":
+                    given |= {"signs": options.signs, "on_degenerate": options.on_degenerate, "blend": options.blend}
+                build = pca_frame if options.frames == "pca" or self.group == "T" else weighted_frame
+                frame = build(points, self.group, **given)  # type: ignore[arg-type]
+        return frame.detach() if options.gradient == "detach" else frame
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[inspect.BoundArguments, dict[str, Any]]:
-        """The arguments of the network, and what only the frame needs: a layout that the network does not ask for."""
+        """Return the arguments of the network, and a layout (`batch`, `mask`) that only the frame needs."""
         parameters = self.signature.parameters
         takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         own = {n for n in ("batch", "mask") if n in kwargs and n not in parameters and not takes_all}
@@ -248,9 +217,12 @@ class Averaging:
     def _each(
         self, bound: inspect.BoundArguments, change: Callable[[str, Any], Any], clouds: Clouds | None = None
     ) -> inspect.BoundArguments:
-        """The arguments with each one changed, those that stand for many and graphs of PyG taken apart.
+        """Return the arguments with `change(name, value)` applied to each of them, also within graphs of PyG.
 
-        clouds: the layout of the graphs that are put together again.
+        Args:
+            bound: The arguments.
+            change: Function of the name and the value of an argument.
+            clouds: Layout of the graphs that are put together again.
         """
         out = inspect.BoundArguments(self.signature, type(bound.arguments)())
 
@@ -270,20 +242,18 @@ class Averaging:
         return out
 
     def _averaged(self, frame: Frame, out: Any, score: nn.Module | None) -> Any:
-        scored = partial(_scores, frame, score)
-        if isinstance(self.outputs, str):
-            return mean_over(frame, out, self.outputs, scored)
+        scored, outputs = partial(_scores, frame, score), self.options.outputs
+        if isinstance(outputs, str):
+            return mean_over(frame, out, outputs, scored)
         if (items := items_of(out)) is None:
-            raise InputError(f"outputs names {list(self.outputs)}, and the network returns one {type(out).__name__}")
-        if odd := [key for key in self.outputs if key not in items]:
+            raise InputError(f"outputs names {list(outputs)}, and the network returns one {type(out).__name__}")
+        if odd := [key for key in outputs if key not in items]:
             raise InputError(f"the network returns no {odd[0]!r}; it returns {list(items)}")
-        return like(
-            out, {k: mean_over(frame, v, self.outputs.get(k, "scalars"), scored, repr(k)) for k, v in items.items()}
-        )
+        return like(out, {k: mean_over(frame, v, outputs.get(k, "scalars"), scored, repr(k)) for k, v in items.items()})
 
 
 def _scores(frame: Frame, score: nn.Module | None, out: Tensor) -> Float[Tensor, " frames"] | None:
-    """One number for each frame from what the network made of it."""
+    """Return one number for each frame from the network's output in it; None without a score."""
     if score is None:
         return None
     rows = score(out)

@@ -1,4 +1,4 @@
-"""How the features of any frozen model move when what they see is changed in a known way."""
+"""Report on how the features of a frozen model move when its input is changed in a known way."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from .._checks import whole
 from .._errors import InputError
-from ._arguments import callable_given, whole_given
+from ._arguments import callable_given
 from ._pose_codes import Retrieval, retrieval
 
 _BATCH = 256
@@ -19,68 +20,75 @@ _RIDGES = torch.logspace(-6, 2, 17, dtype=torch.float64)
 
 
 class Change(NamedTuple):
-    """Inputs before and after a known change, in groups of one object each."""
+    """Inputs before and after a known change: several views of each object."""
 
     before: Shaped[Tensor, "objects views ..."]
+    """Inputs before the change."""
     after: Shaped[Tensor, "objects views ..."]
+    """Inputs after the change."""
     code: Float[Tensor, "objects views code"]
-    """What was done, such as a quaternion."""
+    """Code of the change, such as a quaternion."""
 
 
 class Movement(NamedTuple):
-    """What one kind of change does to features, as shares of their variance on objects not seen in the fit.
+    """Effect of one kind of change on features, as shares of their variance on held-out objects.
 
-    Features are scaled to the same variance first, so that a loud one does not hide the others.
+    Features are first scaled to the same variance, so that none dominates.
     """
 
     unchanged: float
-    """Predicted by what they were before: one for an invariant model, negative where they move far."""
+    """Share predicted by the features before the change: one for an invariant model, negative for large movements."""
     without_code: float
-    """Predicted by a linear map of what they were before."""
+    """Share predicted by a linear map of the features before the change."""
     with_code: float
-    """Predicted by a linear map that depends linearly on the code of the change."""
+    """Share predicted by a linear map that depends linearly on the code of the change."""
     gain_error: float
-    """The standard error of the gain over the measured objects."""
+    """Standard error of the gain over the held-out objects."""
     found_without: Retrieval
-    """The right view among all changed ones of its object, by the prediction without the code."""
+    """Retrieval of the true view among all changed views of its object, predicted without the code."""
     found: Retrieval
-    """The same with the code."""
+    """Retrieval of the true view among all changed views of its object, predicted with the code."""
 
     @property
     def gain(self) -> float:
-        """What knowing the change adds: zero for an invariant model, for one that moves without a rule, and where the
-        change is always the same, so that there is nothing to know."""
+        """Share of the variance that only the map with the code predicts.
+
+        It is zero for an invariant model, for features that move without a rule, and for a change that is always the
+        same.
+        """
         return self.with_code - self.without_code
 
     @property
     def explained(self) -> float:
-        """The share of the movement itself that the map with the code predicts."""
+        """Share of the movement that the map with the code predicts."""
         return 1 - (1 - self.with_code) / max(1 - self.unchanged, 1e-12)
 
     def verdict(self) -> str:
-        """In words: invariant, equivariant, partly, or neither."""
+        """Return the result in words, such as invariant or equivariant."""
         if self.unchanged > 0.99:
             return "invariant"
         if self.explained > 0.9:
             return "equivariant, by a linear map"
         if self.gain > max(0.1 * (1 - self.without_code), 3 * self.gain_error):
-            return "in part equivariant"
+            return "partly equivariant"
         return "nearly invariant" if self.unchanged > 0.9 else "moves, by no linear rule"
 
 
 @dataclass(frozen=True)
 class EquivarianceReport:
-    """The movements of a model's features, by kind of change; print it."""
+    """Movements of a model's features, by kind of change; `print` shows it as a table."""
 
     movements: dict[str, Movement]
+    """Movement for each kind of change, by name."""
     features: int
+    """Number of features of the model."""
 
     def __str__(self) -> str:
         head = f"{'change':<16}{'unchanged':>10}{'without':>9}{'with':>7}{'gain':>7}{'MRR w/o':>9}{'with':>7}  verdict"
         lines = [
-            f"Share of the variance of {self.features} features on new objects that is predicted by what they",
-            "were before, by a linear map of it, and by one that knows the change; and the mean reciprocal",
-            "rank of the right view among those of its object, without and with knowing it:",
+            f"Share of the variance of {self.features} features on held-out objects that is predicted by the features",
+            "before the change, by a linear map of them, and by one that also reads the code of the change; then",
+            "the mean reciprocal rank of the true view among those of its object, without and with the code:",
             "",
             head,
         ]
@@ -99,22 +107,22 @@ def equivariance_report(
     preprocess: Callable[[Tensor], Any] | None = None,
     components: int = 64,
 ) -> EquivarianceReport:
-    """How far a frozen model is invariant or equivariant to known changes of its input, on objects not fitted.
+    """Measure how far a frozen model is invariant or equivariant to known changes of its input, on held-out objects.
 
-    For each kind of change a predictor `W(g) y` is fitted in closed form by ridge regression, linear in the products of
-    features and code (SIE's predictor, after the fact), on half of the objects; a quarter chooses the ridge, and a
-    quarter is measured. The same without the code shows how much of it is knowing the change.
+    A predictor `W(g) y` is fitted for each kind of change, by ridge regression on the products of features and code
+    (SIE's predictor, fitted afterwards). Half of the objects are fitted, a quarter selects the ridge, and a quarter is
+    measured. The same fit without the code shows how much the code adds.
 
     Args:
-        model: from a batch of inputs to features: `(batch, features)`, maps `(batch, channels, height, width)` and
-            tokens `(batch, tokens, features)`, which are averaged, or what Hugging Face models return.
-        changes: by name; `commutant.data.single_changes` renders them for models of pictures.
-        preprocess: of each batch of inputs; by default bytes become floats in [0, 1].
-        components: of the features that are kept at most, the largest principal ones.
+        model: Model from a batch of inputs to features `(batch, features)`. Maps `(batch, channels, height, width)` and
+            tokens `(batch, tokens, features)` are averaged. Outputs of Hugging Face models also work.
+        changes: Changes by name; `commutant.data.single_changes` renders them for models of images.
+        preprocess: Function of each batch of inputs; by default bytes become floats in [0, 1].
+        components: Largest number of principal components of the features that are kept.
 
     Raises:
-        InputError: fewer than eight objects or two views, no changes, features that are not finite or not rows, or
-            features that never vary.
+        InputError: If there are no changes, fewer than eight objects or two views, or if features are not finite, not
+            one row per input, or constant.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -130,7 +138,7 @@ def equivariance_report(
         raise InputError(
             f"changes must be a mapping that names at least one kind of change, got {type(changes).__name__}"
         )
-    whole_given("components", components)
+    whole("components", components)
     movements, width = {}, 0
     modes = {m: m.training for m in model.modules()} if isinstance(model, nn.Module) else {}
     try:
@@ -189,11 +197,11 @@ def _movement(before: Tensor, after: Tensor, code: Tensor, components: int, name
     objects: Int[Tensor, " objects"] = torch.randperm(len(before), generator=torch.Generator().manual_seed(0))
     fitted, chosen, measured = objects.tensor_split((len(objects) // 2, 3 * len(objects) // 4))
     known = torch.cat([before[fitted], after[fitted]]).flatten(0, 1)
-    centre, deviation = known.mean(0), known.std(0)
+    center, deviation = known.mean(0), known.std(0)
     alive = (deviation > 1e-9 * known.abs().amax(0)) & (after[fitted].flatten(0, 1).std(0) > 1e-6 * deviation)
     if not bool(alive.any()):
-        raise InputError(f"{name}: the features never vary, so there is nothing to report")
-    y, target = ((part - centre)[..., alive] / deviation[alive] for part in (before, after))
+        raise InputError(f"{name}: the features never vary, so there is nothing to report; give inputs that differ")
+    y, target = ((part - center)[..., alive] / deviation[alive] for part in (before, after))
     _, scale, axes = torch.linalg.svd(torch.cat([y[fitted], target[fitted]]).flatten(0, 1), full_matrices=False)
     axes = axes[scale > 1e-9 * scale[0]][:components].mT
     y, target = y @ axes, target @ axes
@@ -203,7 +211,7 @@ def _movement(before: Tensor, after: Tensor, code: Tensor, components: int, name
     plain, moved = (_ridge(x, target, fitted, chosen)[measured] for x in (alone, both))
     target, mean = target[measured], target[fitted].flatten(0, 1).mean(0)
     total = (target - mean).square().sum()
-    # what is left of each object, so that the shares sum up
+    # residual of each object, as a share of the total
     left = [(target - p).square().sum((1, 2)) / total * len(target) for p in (y[measured], plain, moved)]
     error = float((left[1] - left[2]).std() / len(target) ** 0.5)
     unchanged, without, known_code = (float(1 - part.mean()) for part in left)
@@ -213,7 +221,7 @@ def _movement(before: Tensor, after: Tensor, code: Tensor, components: int, name
 def _ridge(
     x: Float[Tensor, "objects views inputs"], y: Float[Tensor, "objects views outputs"], fitted: Tensor, chosen: Tensor
 ) -> Float[Tensor, "objects views outputs"]:
-    """Predictions for all objects, with the ridge that serves the chosen ones best."""
+    """Return predictions for all objects, with the ridge of least error on the chosen ones."""
     a, b = x[fitted].flatten(0, 1), y[fitted].flatten(0, 1)
     values, vectors = torch.linalg.eigh(a.mT @ a)
     inner = vectors.mT @ (a.mT @ b)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._errors import InputError
 from ..laws import (
     BatchIndependence,
-    Draw,
     Equivariance,
     Euclidean,
     GradientEquivariance,
     Invariance,
-    Law,
     Reflection,
     Rotation,
     SetPermutation,
@@ -25,52 +23,51 @@ from ..laws import (
     obeys,
 )
 from ._arguments import module_given
-from ._averaging import Averaging, Frames
-
-_SINGLE = {torch.float32: 1e-2}  # as for the frames themselves
-
-
-def _wrapped(law: Callable[[], Law], outputs: str = "scalars", group: str = "E(3)", few: int | None = None):  # type: ignore[no-untyped-def]
-    """A law of a network of points and its average: one number, a point or a vector for each cloud or point."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        width = 3 if outputs == "vectors" else 9 if outputs == "points" else 4
-        net = draw.module(lambda: _Plain(width))
-        average = FrameAverage(net, group, outputs=outputs, samples=few)
-        return law(), average.train(few is not None), draw.normal(3, draw.size + 3, 3)
-
-    return case
+from ._averaging import Averaging
+from ._frame_options import FrameKeywords, FrameOptions, list_options
+from ._law_cases import SINGLE_PRECISION, average_of_points
 
 
-class _Plain(nn.Module):
-    """A network of points with no symmetry but that of sets."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inner, self.outer = nn.Linear(3, 16), nn.Linear(32, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = torch.tanh(self.inner(x))
-        h = self.outer(torch.cat([h, h.mean(-2, keepdim=True).expand_as(h)], -1)).cumsum(-1).sin()
-        return h.mean(-2) if h.shape[-1] == 4 else h.unflatten(-1, (-1, 3))[..., 0, :]
-
-
-@obeys("invariance", _wrapped(lambda: Invariance(Euclidean(3) * SetPermutation(1))), tolerance=_SINGLE)
-@obeys("equivariance of points", _wrapped(lambda: Equivariance(Euclidean(3)), "points"), tolerance=_SINGLE)
+@obeys(
+    "invariance",
+    lambda draw: average_of_points(FrameAverage, draw, Invariance(Euclidean(3) * SetPermutation(1))),
+    tolerance=SINGLE_PRECISION,
+)
+@obeys(
+    "equivariance of points",
+    lambda draw: average_of_points(FrameAverage, draw, Equivariance(Euclidean(3)), "points"),
+    tolerance=SINGLE_PRECISION,
+)
 @obeys(
     "equivariance of vectors",
-    _wrapped(lambda: Equivariance(Euclidean(3, reflect=False), Euclidean(3).on_vectors), "vectors", "SE(3)"),
-    tolerance=_SINGLE,
+    lambda draw: average_of_points(
+        FrameAverage, draw, Equivariance(Euclidean(3, reflect=False), Euclidean(3).on_vectors), "vectors", "SE(3)"
+    ),
+    tolerance=SINGLE_PRECISION,
 )
-@obeys("gradients turn too", _wrapped(lambda: GradientEquivariance(Euclidean(3))), tolerance={torch.float32: 0.1})
-@obeys("batch independence", _wrapped(BatchIndependence), tolerance=_SINGLE)
-@breaks("a frame drawn at random in place of all", _wrapped(lambda: Invariance(Rotation(3)), few=1))
-@breaks("mirror images of a proper group", _wrapped(lambda: Invariance(Reflection(3)), group="SE(3)"))
+@obeys(
+    "gradients turn too",
+    lambda draw: average_of_points(FrameAverage, draw, GradientEquivariance(Euclidean(3))),
+    tolerance={torch.float32: 0.1},
+)
+@obeys(
+    "batch independence",
+    lambda draw: average_of_points(FrameAverage, draw, BatchIndependence()),
+    tolerance=SINGLE_PRECISION,
+)
+@breaks(
+    "a frame drawn at random in place of all",
+    lambda draw: average_of_points(FrameAverage, draw, Invariance(Rotation(3)), samples=1),
+)
+@breaks(
+    "mirror images of a proper group",
+    lambda draw: average_of_points(FrameAverage, draw, Invariance(Reflection(3)), group="SE(3)"),
+)
 class FrameAverage(nn.Module):
-    """A network made exactly invariant or equivariant under a group of motions of space.
+    """Network made exactly invariant or equivariant under a group of motions of space.
 
     `mean over g in F(X) of g net(g^{-1} X)`, where the frame F(X) holds a few elements of the group that move with the
-    input. Called as the network is. Every argument answers to the group in its own way, by its *kind*:
+    input. It is called as the network is. The *kind* of an argument says how the group acts on it:
 
     | kind | under x -> R x + t |
     | --- | --- |
@@ -78,52 +75,55 @@ class FrameAverage(nn.Module):
     | `vectors` (`displacements`: also scaled with the cloud) | R x |
     | `pseudovectors` | det(R) R x |
     | `tensors` | R x R^T |
-    | `scalars` | x, one row a point or a cloud |
+    | `scalars` | x, one row per point or per cloud |
     | `batch`, `mask`, `edges`, `edge scalars` | x: the layout, as in PyG |
     | `shared` | x, the same for all clouds |
 
-    Whether a tensor has a row for each point or for each cloud is read from its shape. `"point scalars"`,
-    `"cloud vectors"` and so on say it. They are needed where both are as many and some cloud has no points.
+    The shape of a tensor says whether it has a row per point or per cloud. Kinds such as `"point scalars"` and
+    `"cloud vectors"` say it explicitly. They are needed where there are as many points as clouds and some cloud is
+    empty.
 
     Gradients flow through the choice of the frame, so that forces of an invariant energy are exact and free of torque.
-    Puny et al., "Frame Averaging for Invariant and Equivariant Network Design", ICLR 2022, equations 3 and 4; near
-    degenerate clouds the weighted frames of Dym, Lawrence and Siegel, ICML 2024, take over smoothly.
+    Near degenerate clouds the weighted frames of Dym, Lawrence and Siegel, ICML 2024, take over smoothly. Puny et al.,
+    "Frame Averaging for Invariant and Equivariant Network Design", ICLR 2022, equations 3 and 4.
 
-    Clouds that move each by itself, such as a ligand and a pocket, take one average around the other, with the other
-    cloud among the `scalars` of each: the product of their groups.
+    Two clouds that move separately, such as a ligand and a pocket, take two nested averages. Each treats the other
+    cloud as `scalars`; together they average over the product of the groups.
 
-    Train with `samples=1`, evaluate with all frames (`model.eval()`): a step costs as much as one of the bare network,
-    which sees each input in many poses and does not overfit one.
+    Train with `samples=1` and evaluate with all frames (`model.eval()`). A training step then costs as much as one of
+    the bare network, which sees each input in many poses and does not overfit to one.
 
-    Use it for a backbone that has no symmetry, or only that of sets. A network costs `2^d` evaluations an input under
-    E(d), half of that under SE(d); `signs="skew"` brings it down to one nearly always. Where two variances of a cloud
-    are within a hundredth of the whole it costs some for every point (`4 n` in E(3)): large round clouds are many of
-    them, and want `tuples`, `chunk`, a smaller `blend` or `samples`.
+    Use it for a backbone that has no symmetry, or only that of sets. It costs `2^d` evaluations of the network per
+    input under E(d) and half of that under SE(d); with `signs="skew"` nearly always one. A cloud with two variances
+    within a hundredth of the total costs a few evaluations per point (`4 n` in E(3)). Bound the cost of large round
+    clouds by `tuples`, `chunk`, a smaller `blend` or `samples`.
 
     Args:
-        net: any module whose first axis is that of clouds, or of points with `batch`.
+        net: Module whose first axis is that of clouds, or of points with `batch`.
         group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension; `"Lorentz(4)"` for momenta.
-        inputs: the kind of the first argument, or a mapping from names of the network's arguments to kinds. By
-            default the first is `points` where none else is, and names of PyG mean what they mean there (`pos`, `vel`,
-            `batch`, `mask`, `edge_index`, and `edge_attr` and other names that begin with `edge_`); other tensors are
-            `scalars`. A `Data` or `Batch` of PyG counts as its attributes.
-        outputs: the kind of every tensor of the output, or a mapping from its keys or positions to kinds.
+        inputs: Kind of the first argument, or a mapping from names of the network's arguments to kinds. By default the
+            first argument is `points` if no other is, and names of PyG keep their meaning (`pos`, `vel`, `batch`,
+            `mask`, `edge_index`, and names that begin with `edge_`). Other tensors are `scalars`. A `Data` or `Batch`
+            of PyG counts as its attributes.
+        outputs: Kind of every tensor of the output, or a mapping from its keys or positions to kinds.
         frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
-        signs: of the axes, as in `commutant.algebra.pca_frame`.
-        scale: also invariant (`points` and `displacements`: equivariant) under scaling, by this size of the cloud.
-        on_degenerate: where axes are not distinct: `"weighted"`, `"error"` or `"warn"`, as there.
-        blend: the gaps between variances, as shares of the whole, at which axes are wholly merged and wholly apart.
-        samples: frames drawn for each cloud in training; evaluation takes all.
-        chunk: frames evaluated at a time.
-        tuples: tuples of points that a degenerate cloud takes at most, as in `commutant.algebra.pca_frame`.
+        signs: Rule for the signs of the axes, as in `commutant.algebra.pca_frame`.
+        scale: Size of a cloud by which it is divided, for invariance under scaling (equivariance of outputs that are
+            `points` or `displacements`): `"rms"`, `"max"` or None.
+        on_degenerate: Treatment of axes that are not distinct: `"weighted"`, `"error"` or `"warn"`, as in
+            `commutant.algebra.pca_frame`.
+        blend: Gaps between variances, as shares of the total, at which axes are fully merged and fully separate.
+        samples: Number of frames drawn per cloud in training; evaluation takes all.
+        chunk: Number of frames evaluated at a time.
+        tuples: Largest number of tuples of points for a degenerate cloud, as in `commutant.algebra.pca_frame`.
         gradient: `"through"` the frame, or `"detach"`, which is faster and gives wrong forces.
-        score: a module from the network's output to one number a row; the mean is then weighted by its softmax.
+        score: Module from the network's output to one number per row. The mean is then weighted by its softmax.
 
     Shapes:
         As the network's. Points are `(*lead, n, d)`, or `(points, d)` with `batch`. The network sees one leading axis.
 
     Raises:
-        InputError: unknown names and kinds, arguments that do not fit the points, NaN.
+        InputError: If a name or kind is unknown, arguments do not fit the points, or points are not finite.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -132,76 +132,49 @@ class FrameAverage(nn.Module):
         torch.Size([4, 10, 3])
     """
 
+    @list_options
     def __init__(
         self,
         net: nn.Module,
         group: str = "E(3)",
         *,
-        inputs: str | Mapping[str, str] | None = None,
-        outputs: str | Mapping[Any, str] = "scalars",
-        frames: Frames = "pca",
-        signs: str = "all",
-        scale: Literal["rms", "max"] | None = None,
-        on_degenerate: str = "weighted",
-        blend: tuple[float, float] = (1e-3, 1e-2),
-        samples: int | None = None,
-        chunk: int | None = None,
-        tuples: int = 4096,
-        gradient: Literal["through", "detach"] = "through",
         score: nn.Module | None = None,
+        **options: Unpack[FrameKeywords],
     ) -> None:
         super().__init__()
         self.net = module_given(net)
         self.score = None if score is None else module_given(score, "score")
-        self.averaging = Averaging(
-            _forward_of(net),
-            group,
-            inputs,
-            outputs,
-            frames,
-            signs,
-            scale,
-            on_degenerate,
-            blend,
-            samples,
-            chunk,
-            gradient,
-            tuples,
-        )
+        self.averaging = Averaging(_innermost_forward(net), FrameOptions(group, **options))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The network's output, averaged over frames; arguments as the network takes them, and `batch` or `mask`."""
+        """Return the network's output, averaged over frames.
+
+        Args:
+            args: Positional arguments of the network.
+            kwargs: Keyword arguments of the network, and `batch` or `mask` if the network does not take them.
+        """
         return self.averaging(self.net, self.training, self.score, args, kwargs)
 
     def extra_repr(self) -> str:
         return repr(self.averaging)
 
 
-def _forward_of(net: nn.Module) -> Callable[..., Any]:
-    """What names the arguments: the network within averages of averages."""
-    return _forward_of(net.net) if isinstance(net, FrameAverage) else net.forward
+def _innermost_forward(net: nn.Module) -> Callable[..., Any]:
+    """Return the `forward` of the innermost network, whose signature names the arguments."""
+    return _innermost_forward(net.net) if isinstance(net, FrameAverage) else net.forward
 
 
-def symmetrize_(
-    module: nn.Module,
-    group: str = "E(3)",
-    *,
-    inputs: str | Mapping[str, str] | None = None,
-    outputs: str | Mapping[Any, str] = "scalars",
-    frames: Frames = "pca",
-    signs: str = "all",
-    scale: Literal["rms", "max"] | None = None,
-    on_degenerate: str = "weighted",
-    blend: tuple[float, float] = (1e-3, 1e-2),
-    samples: int | None = None,
-    chunk: int | None = None,
-    tuples: int = 4096,
-    gradient: Literal["through", "detach"] = "through",
-) -> nn.Module:
-    """Make a module symmetric in place: its parameters, their names and its class's methods stay.
+@list_options
+def symmetrize_(module: nn.Module, group: str = "E(3)", **options: Unpack[FrameKeywords]) -> nn.Module:
+    """Make a module symmetric in place; its parameters, their names and the methods of its class stay.
 
-    For models whose class matters to what is around them (Hugging Face, Lightning): the module's class becomes a
-    subclass of its own in which `forward` averages over frames. Arguments as for `FrameAverage`.
+    Use it for models whose class matters to the code around them (Hugging Face, Lightning). The class of the module
+    becomes a subclass whose `forward` averages over frames.
+
+    Args:
+        module: Module to change.
+        group: Group of motions, as for `FrameAverage`.
+        options: Keyword arguments of `FrameAverage`, without `score`.
 
     Returns:
         The same module.
@@ -213,32 +186,16 @@ def symmetrize_(
     """
     own = type(module_given(module, "module"))
     if isinstance(getattr(own, "averaging", None), Averaging):
-        raise InputError(f"{own.__name__} is symmetrized already")
+        raise InputError(f"{own.__name__} is symmetrized already; give a module that is not")
     if "forward" in vars(module):
-        raise InputError(
-            f"this {own.__name__} has a forward of its own, as hooks give it: symmetrize it before they do"
-        )
-    averaging = Averaging(
-        module.forward,
-        group,
-        inputs,
-        outputs,
-        frames,
-        signs,
-        scale,
-        on_degenerate,
-        blend,
-        samples,
-        chunk,
-        gradient,
-        tuples,
-    )
+        raise InputError(f"this {own.__name__} has a forward of its own, as hooks set it: symmetrize it before they do")
+    averaging = Averaging(module.forward, FrameOptions(group, **options))
     module.__class__ = _symmetrized(own, averaging)
     return module
 
 
 def _symmetrized(own: type[nn.Module], averaging: Averaging) -> type[nn.Module]:
-    """The subclass of a module's class whose forward averages over frames."""
+    """Return the subclass of a module's class whose forward averages over frames."""
 
     @wraps(own.forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Frame averaging over the orders of a graph's nodes."""
+"""Frame averaging over the orders of the nodes of a graph."""
 
 from __future__ import annotations
 
@@ -9,57 +9,41 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..algebra import GraphKind, graph_frame
-from ..laws import Draw, Equivariance, GraphPermutation, Invariance, breaks, obeys
-from ._arguments import callable_given, whole_given
+from ..laws import breaks, obeys
+from ._arguments import callable_given
+from ._law_cases import SINGLE_PRECISION, average_of_graphs
 
 
-def _relabelled(outputs: str, few: int | None = None):  # type: ignore[no-untyped-def]
-    """A law of a network that reads a flattened adjacency, averaged over orders."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        n = 5 + draw.size % 3
-        ends = n if outputs == "nodes" else 4
-        net = draw.module(lambda: nn.Sequential(nn.Flatten(), nn.Linear(n * n, 16), nn.Tanh(), nn.Linear(16, ends)))
-        average = GraphAverage(net, outputs=outputs, samples=few, kind="spectral" if few else "refined")  # type: ignore[arg-type]
-        average.train(few is not None)
-
-        def read(x: Tensor, edges: Tensor) -> Tensor:
-            pairs = x.new_zeros(1, n, n)
-            pairs[0, edges[0], edges[1]] = 1.0
-            found = average(pairs)[0]
-            return found + x.sum() if outputs == "scalars" else found[:, None] * x
-
-        ring = torch.stack([torch.arange(n), torch.arange(1, n + 1) % n])
-        if not few:  # a path with a triangle at its end, which has no symmetry, in place of a ring
-            ring[:, -1] = torch.tensor([0, 2])
-        both = torch.cat([ring, ring.flip(0)], 1)
-        law = Invariance(GraphPermutation()) if outputs == "scalars" else Equivariance(GraphPermutation())
-        return law, read, (draw.normal(n, 2), both)
-
-    return case
-
-
-@obeys("invariance under relabelling", _relabelled("scalars"), tolerance={torch.float32: 1e-2})
-@obeys("equivariance of nodes", _relabelled("nodes"), tolerance={torch.float32: 1e-2})
-@breaks("an order drawn at random in place of all", _relabelled("scalars", few=1))
+@obeys(
+    "invariance under relabeling",
+    lambda draw: average_of_graphs(GraphAverage, draw, "scalars"),
+    tolerance=SINGLE_PRECISION,
+)
+@obeys("equivariance of nodes", lambda draw: average_of_graphs(GraphAverage, draw, "nodes"), tolerance=SINGLE_PRECISION)
+@breaks(
+    "an order drawn at random in place of all", lambda draw: average_of_graphs(GraphAverage, draw, "scalars", samples=1)
+)
 class GraphAverage(nn.Module):
-    """A network that depends on how nodes are numbered, made exactly invariant or equivariant to it.
+    """Network that reads numbered nodes, made exactly invariant or equivariant to their numbering.
 
-    The mean of the network's outputs over the orders of `commutant.algebra.graph_frame`. A multilayer perceptron on
-    flattened adjacencies becomes a universal invariant function of graphs; a message-passing network that is told
-    the number of each node keeps the power which that gives. Puny et al., ICLR 2022, section 3.
+    It is the mean of the network's outputs over the orders of `commutant.algebra.graph_frame`. A multilayer perceptron
+    on flattened adjacencies becomes a universal invariant function of graphs. A message-passing network that reads the
+    number of each node keeps its extra expressive power. Puny et al., ICLR 2022, section 3.
 
     Args:
-        net: called with `(frames, n, n)`, then `(frames, n, f)` and `(frames, n)` where features and a mask are given.
-        outputs: `"scalars"` (one row a graph), `"nodes"` `(frames, n, ...)` or `"pairs"` `(frames, n, n, ...)`.
-        kind: `"refined"` (one evaluation a graph for scalars) or `"spectral"` (the paper's).
-        samples: orders drawn for each graph in training; evaluation takes all.
-        max_frames: orders of a graph beyond which it is refused.
+        net: Module called with adjacencies `(frames, n, n)`, then features `(frames, n, f)` and a mask `(frames, n)`
+            if they are given.
+        outputs: `"scalars"` (one row per graph), `"nodes"` `(frames, n, ...)` or `"pairs"` `(frames, n, n, ...)`.
+        kind: Frame: `"refined"` (one evaluation per graph for scalars) or `"spectral"` (the paper's).
+        samples: Number of orders drawn per graph in training; evaluation takes all.
+        max_frames: Largest number of orders of a graph; graphs with more raise an error.
 
     Raises:
-        InputError: as `commutant.algebra.graph_frame`, or outputs that do not fit.
+        InputError: If an argument is unknown, a graph is refused by `commutant.algebra.graph_frame`, or outputs do not
+            fit.
 
     Example:
         >>> net = GraphAverage(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1)))
@@ -79,13 +63,11 @@ class GraphAverage(nn.Module):
         max_frames: int = 10_000,
     ) -> None:
         super().__init__()
-        if outputs not in ("scalars", "nodes", "pairs"):
-            raise InputError(f"outputs must be scalars, nodes or pairs, got {outputs!r}")
-        if kind not in ("refined", "spectral"):
-            raise InputError(f"kind must be refined or spectral, got {kind!r}")
+        one_of("outputs", outputs, ("scalars", "nodes", "pairs"))
+        one_of("kind", kind, ("refined", "spectral"))
         if samples is not None:
-            whole_given("samples", samples)
-        whole_given("max_frames", max_frames)
+            whole("samples", samples)
+        whole("max_frames", max_frames)
         self.net, self.outputs, self.kind = callable_given(net), outputs, kind
         self.samples, self.max_frames = samples, max_frames
 
@@ -95,7 +77,13 @@ class GraphAverage(nn.Module):
         features: Shaped[Tensor, "graphs n f"] | None = None,
         mask: Bool[Tensor, "graphs n"] | None = None,
     ) -> Shaped[Tensor, "graphs ..."]:
-        """The mean over orders; arguments as `commutant.algebra.graph_frame` takes them."""
+        """Return the mean over orders.
+
+        Args:
+            adjacency: Symmetric adjacency matrices, `(graphs, n, n)`.
+            features: Features of the nodes, `(graphs, n, f)`.
+            mask: True for nodes that exist, `(graphs, n)`.
+        """
         one = self.outputs == "scalars" and self.kind == "refined"
         frame = graph_frame(adjacency, features, mask=mask, kind=self.kind, invariant=one, max_frames=self.max_frames)  # type: ignore[arg-type]
         if mask is not None:
@@ -109,7 +97,7 @@ class GraphAverage(nn.Module):
         if not isinstance(out, Tensor) or not out.is_floating_point():
             raise InputError(f"the network must return one tensor of real numbers, got {type(out).__name__}")
         if not out.dim() or len(out) != len(frame):
-            raise InputError(f"the network must return {len(frame)} rows, one an order, got shape {tuple(out.shape)}")
+            raise InputError(f"the network must return {len(frame)} rows, one per order, got shape {tuple(out.shape)}")
         return frame.pool(frame.restore(out, self.outputs))
 
     def extra_repr(self) -> str:

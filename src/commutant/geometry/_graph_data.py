@@ -1,4 +1,4 @@
-"""Graphs of PyTorch Geometric as arguments: taken apart into their attributes, and put together for copied clouds."""
+"""Graphs of PyTorch Geometric as arguments: split into their attributes, and rebuilt for copied clouds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_graph(value: Any) -> bool:
     """Return whether `value` is a `Data` or `Batch` of PyTorch Geometric.
 
     Raises:
-        InputError: a heterogeneous graph, whose attributes do not say which nodes are points.
+        InputError: If it is a heterogeneous graph, whose attributes do not say which nodes are points.
     """
     module = sys.modules.get("torch_geometric.data")
     if module is None:
@@ -27,9 +27,9 @@ def is_graph(value: Any) -> bool:
 
 
 def graph_fields(data: Any) -> dict[str, Any]:
-    """Return the tensors, numbers and texts of a graph by name, with the index of a single graph added.
+    """Return the tensors, numbers and strings of a graph by name, with `batch` added for a single graph.
 
-    Lists are left out, as they have no copies; `ptr` and the number of nodes are made anew.
+    Lists are left out, as they cannot be copied. `ptr` and the number of nodes are computed again for the copies.
     """
     left_out = ("ptr", "num_nodes")
     fields = {k: v for k, v in data.to_dict().items() if k not in left_out and not isinstance(v, list | tuple | dict)}
@@ -41,12 +41,12 @@ def graph_fields(data: Any) -> dict[str, Any]:
 
 
 def number_of_graphs(data: Any) -> int | None:
-    """Return how many graphs a batch holds, of which the last may be empty; None for a single graph."""
+    """Return the number of graphs in a batch, empty ones included; None for a single graph."""
     return getattr(data, "_num_graphs", None)
 
 
 def graph_with(data: Any, fields: dict[str, Any], clouds: Clouds | None) -> Any:
-    """Return a batch of graphs of the class of `data`, with these attributes and a `ptr` that fits `clouds`."""
+    """Return a batch of graphs of the class of `data`, with the attributes `fields` and the layout `clouds`."""
     if clouds is None:
         return data
     from torch_geometric.data import Batch

@@ -10,50 +10,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..algebra import Clouds, Copies
-from ..laws import Draw, Equivariance, Invariance, SquareSymmetry, obeys
-from ._arguments import callable_given, each_tensor, whole_given
+from ..laws import SquareSymmetry, obeys
+from ._arguments import callable_given, each_tensor
+from ._law_cases import average_of_images
 from ._same_randomness import same_randomness
 
-
-def _of_images(outputs: str):  # type: ignore[no-untyped-def]
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        layers = [nn.Conv2d(2, 8, 3, padding=1), nn.Tanh(), nn.Conv2d(8, 2, 3, padding=1), nn.Tanh()]
-        head = [nn.Flatten(), nn.Linear(50, 3), nn.Tanh()] if outputs == "scalars" else []
-        net = draw.module(lambda: nn.Sequential(*layers, *head))
-        action = SquareSymmetry()
-        turned = SquareSymmetry(vectors=True)
-        law = {
-            "scalars": Invariance(action),
-            "images": Equivariance(action),
-            "vectors": Equivariance(action, turned),
-        }[outputs]
-        return law, ImageAverage(net, outputs=outputs), draw.normal(2, 2, 5, 5)  # type: ignore[arg-type]
-
-    return case
+_SINGLE_PRECISION = {torch.float32: 1e-3}
 
 
-@obeys("invariance", _of_images("scalars"), tolerance={torch.float32: 1e-3})
-@obeys("equivariance of images", _of_images("images"), tolerance={torch.float32: 1e-3})
-@obeys("equivariance of fields of vectors", _of_images("vectors"), tolerance={torch.float32: 1e-3})
+@obeys("invariance", lambda draw: average_of_images(ImageAverage, draw, "scalars"), tolerance=_SINGLE_PRECISION)
+@obeys(
+    "equivariance of images", lambda draw: average_of_images(ImageAverage, draw, "images"), tolerance=_SINGLE_PRECISION
+)
+@obeys(
+    "equivariance of fields of vectors",
+    lambda draw: average_of_images(ImageAverage, draw, "vectors"),
+    tolerance=_SINGLE_PRECISION,
+)
 class ImageAverage(nn.Module):
-    """A network of images made exactly invariant or equivariant under quarter turns and mirrors.
+    """Network of images made exactly invariant or equivariant under quarter turns and mirrors.
 
-    The mean over the whole group, which has at most eight elements: `1/|G| sum_g g net(g^{-1} x)`. For satellite and
-    microscope images, where no direction is up.
+    It is the mean over the whole group, which has at most eight elements: `1/|G| sum_g g net(g^{-1} x)`. Use it for
+    satellite and microscope images, in which no direction is up.
 
     Args:
-        net: a module or function from `(batch, channels, height, width)` to a tensor with a row for each image, or to a
-            tuple or mapping of such tensors, as models of Hugging Face return it.
+        net: Module or function from `(batch, channels, height, width)` to a tensor with a row per image, or to a tuple
+            or mapping of such tensors, as models of Hugging Face return.
         group: `"D4"` or `"C4"` for square images; `"D2"`, `"D1"` and `"C2"` for any.
         outputs: `"scalars"`, `"images"` `(batch, ..., height, width)`, or `"vectors"`: images of pairs of channels that
-            hold the components along rows and columns (a flow).
-        samples: elements drawn in training, the same for a batch; evaluation takes all.
-        chunk: elements evaluated at a time.
+            hold the components along rows and columns (optical flow).
+        samples: Number of group elements drawn in training, the same for a batch; evaluation takes all.
+        chunk: Number of group elements evaluated at a time.
 
     Raises:
-        InputError: unknown names, images that are not square under quarter turns.
+        InputError: If a name is unknown, or images are not square under quarter turns.
 
     Example:
         >>> net = ImageAverage(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), "C4")
@@ -72,19 +65,21 @@ class ImageAverage(nn.Module):
         chunk: int | None = None,
     ) -> None:
         super().__init__()
-        if outputs not in ("scalars", "images", "vectors"):
-            raise InputError(f"outputs must be scalars, images or vectors, got {outputs!r}")
+        one_of("outputs", outputs, ("scalars", "images", "vectors"))
         for name, value in (("samples", samples), ("chunk", chunk)):
             if value is not None:
-                whole_given(name, value)
+                whole(name, value)
         self.net, self.outputs, self.samples, self.chunk = callable_given(net), outputs, samples, chunk
         self.action = SquareSymmetry(group)
         self.output_action = SquareSymmetry(group, vectors=outputs == "vectors")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The mean over the group. The images come first or under the only name that is a tensor of four axes.
+        """Return the mean over the group.
 
-        Everything else is given to the network as it is.
+        Args:
+            args: Images `(batch, channels, height, width)`, then further arguments of the network, passed unchanged.
+            kwargs: Keyword arguments of the network. Without positional ones, the only tensor of four axes is the
+                batch of images.
         """
         place, x = _images(args, kwargs)
         elements = self.action.elements
@@ -109,7 +104,7 @@ class ImageAverage(nn.Module):
         return each_tensor(out, lambda _, name: total[name] / len(elements), "the output")
 
     def _add(self, total: dict[str, Tensor], part: list[Any], batch: int, out: Tensor, name: str) -> None:
-        """Turn a tensor of the output back and add it to its total."""
+        """Transform one output back for every group element of a part and add it to its total."""
         if not out.dim() or len(out) != len(part) * batch:
             raise InputError(f"the network must return a row for each image, got {tuple(out.shape)} for {name}")
         if self.outputs != "scalars" and out.dim() < 4:
@@ -125,7 +120,7 @@ class ImageAverage(nn.Module):
 
 
 def _images(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[int | str, Float[Tensor, "batch channels h w"]]:
-    """The images among the arguments, with their place or name."""
+    """Return the position or name of the images among the arguments, and the images."""
     if args:
         if not isinstance(args[0], Tensor) or args[0].dim() != 4:
             shape = tuple(args[0].shape) if isinstance(args[0], Tensor) else type(args[0]).__name__

@@ -1,50 +1,55 @@
-"""Transformation-invariant coordinates: multidimensional scaling with its signs fixed, in front of any network.
+"""Transformation-invariant coordinates: multidimensional scaling with fixed signs, as the input of any network.
 
-Points that are replaced by coordinates which keep all their distances and do not change when the points move lose
-nothing but the pose; whatever network reads them is invariant. Zhang et al., "Revisiting Transformation Invariant
-Geometric Deep Learning: Are Initial Representations All You Need?", 2021 (TinvNN). The rule for the signs is ours.
+The coordinates keep all distances and do not change when the points move, so that only the pose is lost. Any network
+that reads them is invariant. Zhang et al., "Revisiting Transformation Invariant Geometric Deep Learning: Are Initial
+Representations All You Need?", 2021 (TinvNN). The rule for the signs is ours.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..algebra import Frame, pca_frame, spectrum
-from ..laws import Draw, Equivariance, Euclidean, Invariance, Law, Rotation, Scaling, SetPermutation, breaks, obeys
-from ._arguments import floats_given, whole_given
+from ..laws import Equivariance, Euclidean, Invariance, Rotation, Scaling, SetPermutation, breaks, obeys
+from ._arguments import floats_given
 from ._frame_average import FrameAverage
+from ._law_cases import SINGLE_PRECISION, clear_clouds, point_layers
 
-_CLEAR = 1e-2  # of gaps and of the statistic of a sign: below, coordinates may jump
-_SINGLE = {torch.float32: 1e-2}
+_CLEAR = 1e-2  # gaps and sign statistics below this may make coordinates jump
+_SIMILARITIES = Scaling(3) * Euclidean(3)
 
 
 class Embedding(NamedTuple):
-    """Coordinates from distances, all eigenvalues of the centred Gram matrix, and what no coordinates can show."""
+    """Coordinates from distances, and the eigenvalues of the centered Gram matrix."""
 
-    coordinates: Float[Tensor, "*batch n dim"]
+    coordinates: Float[Tensor, "*batch n components"]
+    """Coordinates of the points, largest variance first."""
     values: Float[Tensor, "*batch n"]
+    """All eigenvalues, largest first."""
     negative: Float[Tensor, "*batch"]
-    """Share of negative eigenvalues in the sum of all sizes; zero for distances between points."""
+    """Share of negative eigenvalues in the sum of absolute values; zero for distances between points."""
 
 
-def classical_mds(squared: Shaped[Tensor, "*batch n n"], dim: int) -> Embedding:
-    """Points whose distances are nearest to given ones: the leading eigenvectors of `-J D^2 J / 2`.
+def classical_mds(squared: Shaped[Tensor, "*batch n n"], components: int) -> Embedding:
+    """Return points with the given distances, by classical multidimensional scaling.
 
-    Signs and, where eigenvalues are equal, bases are as the eigensolver leaves them: see `MDSCoordinates`.
+    The coordinates are the leading eigenvectors of `-J D^2 J / 2`. Their signs, and their basis where eigenvalues are
+    equal, are arbitrary; `MDSCoordinates` fixes the signs.
 
     Args:
-        squared: squared distances, symmetric, zero on the diagonal.
-        dim: of the points.
+        squared: Squared distances, symmetric with a zero diagonal, `(..., n, n)`.
+        components: Number of coordinates of a point.
 
     Raises:
-        InputError: not square, not symmetric, negative or not finite.
+        InputError: If distances are not square, not symmetric, negative or not finite.
 
     Example:
         >>> x = torch.randn(6, 3, dtype=torch.float64)
@@ -57,13 +62,13 @@ def classical_mds(squared: Shaped[Tensor, "*batch n n"], dim: int) -> Embedding:
         raise InputError(f"squared distances must be a tensor of real numbers, got {kind}")
     if squared.dim() < 2 or squared.shape[-2] != squared.shape[-1]:
         raise InputError(f"squared distances must be (..., n, n), got {tuple(squared.shape)}")
-    whole_given("dim", dim)
+    whole("components", components)
     n, dtype = squared.shape[-1], squared.dtype if squared.is_floating_point() else torch.get_default_dtype()
     wide = squared.double()
     if not bool(wide.isfinite().all()):
         raise InputError("squared distances must be finite, got NaN or infinities")
     if n:
-        # single precision leaves noise of this size, also on the diagonal
+        # rounding of single precision, also on the diagonal
         noise = (1e-4 if dtype != torch.float64 else 1e-9) * wide.detach().abs().amax((-2, -1))
         wrong = {
             "symmetric": (wide - wide.mT).detach().abs().amax((-2, -1)) > noise,
@@ -71,7 +76,7 @@ def classical_mds(squared: Shaped[Tensor, "*batch n n"], dim: int) -> Embedding:
             "not negative": -wide.detach().amin((-2, -1)) > noise,
         }
         if odd := [what for what, where in wrong.items() if bool(where.any())]:
-            raise InputError(f"squared distances must be {odd[0]}; from points, take MDSCoordinates without distances")
+            raise InputError(f"squared distances must be {odd[0]}; for points, use from_distances=False")
     wide = (wide + wide.mT) / 2
     means = wide.mean(-1, keepdim=True)
     gram = -(wide - means - means.mT + means.mean(-2, keepdim=True)) / 2
@@ -79,101 +84,83 @@ def classical_mds(squared: Shaped[Tensor, "*batch n n"], dim: int) -> Embedding:
     size = torch.where(size > 0, size, 1.0)[..., None]
     values, vectors = spectrum((gram + gram.mT) / 2 / size[..., None])
     values = values * size
-    kept = min(dim, n)
-    # the root of nothing has no slope: directions without extent stay at zero
+    kept = min(components, n)
+    # the square root has no gradient at zero: directions without extent stay at zero
     there = values[..., :kept] > 1e-12 * values[..., :1].clamp(min=0)
     lengths = torch.where(there, values[..., :kept].clamp(min=1e-300), 1.0).sqrt()
     found = vectors[..., :kept] * torch.where(there, lengths, 0.0).unsqueeze(-2)
-    found = torch.cat([found, found.new_zeros(*found.shape[:-1], dim - kept)], -1)
+    found = torch.cat([found, found.new_zeros(*found.shape[:-1], components - kept)], -1)
     total = values.abs().sum(-1)
     below = (-values).clamp(min=0).sum(-1) / torch.where(total > 0, total, 1.0)
     return Embedding(found.to(dtype), values, below)
 
 
 def landmark_mds(
-    between: Float[Tensor, "landmarks landmarks"], towards: Float[Tensor, "points landmarks"], dim: int
-) -> Float[Tensor, "points dim"]:
-    """Coordinates of many points from their distances to a few landmarks (de Silva and Tenenbaum, 2004).
+    between: Float[Tensor, "landmarks landmarks"], towards: Float[Tensor, "points landmarks"], components: int
+) -> Float[Tensor, "points components"]:
+    """Return coordinates of many points from their distances to a few landmarks (de Silva and Tenenbaum, 2004).
 
-    Exact, up to a motion, for distances between points that the landmarks span; linear in the number of points.
+    The result is exact up to a motion for points in the span of the landmarks. The cost is linear in the number of
+    points.
 
     Args:
-        between: squared distances among the landmarks.
-        towards: squared distances from every point to each landmark.
-        dim: of the coordinates, at most the dimension that the landmarks span.
+        between: Squared distances among the landmarks, `(landmarks, landmarks)`.
+        towards: Squared distances from every point to each landmark, `(points, landmarks)`.
+        components: Number of coordinates, at most the dimension that the landmarks span.
 
     Raises:
-        InputError: as `classical_mds`, shapes that do not fit, or landmarks that span less than `dim` dimensions.
+        InputError: If `classical_mds` refuses `between`, shapes do not fit, or the landmarks span too few dimensions.
     """
     floats_given("between", between, 2)
     floats_given("towards", towards)
-    whole_given("dim", dim)
+    whole("components", components)
     m = between.shape[-1]
     if not bool(towards.isfinite().all()) or (towards.numel() and float(towards.detach().min()) < 0):
         raise InputError("squared distances must be finite and not negative")
     if towards.dim() != 2 or towards.shape[1] != m:
-        raise InputError(f"towards must be (points, {m}), one distance for each landmark, got {tuple(towards.shape)}")
-    base = classical_mds(between, dim)
-    values = base.values[:dim]
-    if m <= dim or float(values.detach().min()) <= 1e-9 * float(base.values.detach()[0]):
-        raise InputError(f"{m} landmarks do not span {dim} dimensions")
+        raise InputError(f"towards must be (points, {m}), one distance per landmark, got {tuple(towards.shape)}")
+    base = classical_mds(between, components)
+    values = base.values[:components]
+    if m <= components or float(values.detach().min()) <= 1e-9 * float(base.values.detach()[0]):
+        raise InputError(f"{m} landmarks do not span {components} dimensions; give more landmarks or fewer components")
     shares = base.coordinates.double() / values
     return (-(towards.double() - between.double().mean(0)) @ shares / 2).to(towards.dtype)
 
 
-def _of_clear_clouds(law: Law, make: Callable[[], Any]):  # type: ignore[no-untyped-def]
-    """A law on clouds for which the rule can tell."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        def points(generator: torch.Generator) -> Tensor:
-            while True:
-                x = torch.randn(2, draw.size + 8, 3, generator=generator, dtype=torch.float64).exp().to(draw.dtype)
-                frame = pca_frame(x, signs="maxabs")
-                if float(torch.minimum(frame.gap, frame.margin).min()) > 2 * _CLEAR:
-                    return x
-
-        return law, draw.module(make), points
-
-    return case
-
-
-_SIMILARITIES = Scaling(3) * Euclidean(3)
-
-
-def _crooked(width: int) -> nn.Module:
-    return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, width))
-
-
 @obeys(
     "invariance under similarities",
-    _of_clear_clouds(Invariance(_SIMILARITIES), lambda: MDSCoordinates()),
-    tolerance=_SINGLE,
+    lambda draw: clear_clouds(MDSCoordinates, draw, Invariance(_SIMILARITIES)),
+    tolerance=SINGLE_PRECISION,
 )
 @obeys(
     "equivariance under permutations",
-    _of_clear_clouds(Equivariance(SetPermutation(1)), lambda: MDSCoordinates()),
-    tolerance=_SINGLE,
+    lambda draw: clear_clouds(MDSCoordinates, draw, Equivariance(SetPermutation(1))),
+    tolerance=SINGLE_PRECISION,
 )
-@breaks("invariance without a rule", _of_clear_clouds(Invariance(Rotation(3)), lambda: MDSCoordinates(signs=None)))
+@breaks(
+    "invariance without a rule",
+    lambda draw: clear_clouds(lambda: MDSCoordinates(signs=None), draw, Invariance(Rotation(3))),
+)
 class MDSCoordinates(nn.Module):
-    """Coordinates of points that keep their distances and do not change when the points are turned, moved or scaled.
+    """Coordinates of points that keep their distances and do not change when the points rotate, move or scale.
 
-    The scores of the points along their principal axes, which are the coordinates of classical multidimensional
-    scaling, with each axis pointing to where a rule says. No parameters; put it in front of a network, or wrap the
-    network in `TransformInvariant`, which also treats clouds for which the rule can't tell.
+    They are the scores of the points along their principal axes, which are the coordinates of classical
+    multidimensional scaling. A rule fixes the direction of each axis. The module has no parameters. Put it in front of
+    a network, or wrap the network in `TransformInvariant`, which also treats clouds whose signs are in doubt.
 
     Args:
-        dim: coordinates kept, largest first; by default all. Needed with `from_distances`.
-        signs: `"maxabs"` (the entry of largest size is positive), `"skew"` or `"softskew"` (so is the third moment, or
-            `sum h|h|`), `"random"` (drawn anew), or None (as the eigensolver leaves it: not invariant).
-        scale: divide by the root mean square (`"rms"`) or the largest (`"max"`) distance from the mean, or not (None).
+        components: Number of coordinates kept, largest variance first; all by default. Required with `from_distances`.
+        signs: `"maxabs"` (the largest entry is positive), `"skew"` (the third moment is positive), `"softskew"`
+            (`sum h|h|` is positive), `"random"` (drawn in each call), or None (arbitrary: not invariant).
+        scale: Size by which a cloud is divided: the root mean square (`"rms"`) or the largest (`"max"`) distance from
+            the mean, or None.
         group: `"O"` merges mirror images, `"SO"` keeps them apart.
-        from_distances: the input is a matrix of squared distances instead of points.
-        on_degenerate: what happens for clouds whose axes or signs are in doubt, such as symmetric ones: `"warn"`,
+        from_distances: Whether the input is a matrix of squared distances instead of points.
+        on_degenerate: Treatment of clouds whose axes or signs are in doubt, such as symmetric ones: `"warn"`,
             `"error"` or `"ignore"`.
 
     Shapes:
-        `(*lead, n, d)` to `(*lead, n, dim)`; or `(points, d)` with `batch` to `(points, dim)`.
+        `(*lead, n, d)` to `(*lead, n, components)`; or `(points, d)` with `batch` to `(points, components)`.
 
     Example:
         >>> x = torch.tensor([[0.0, 0, 0], [5, 0, 0], [0, 3, 0], [0, 0, 1]])
@@ -183,7 +170,7 @@ class MDSCoordinates(nn.Module):
 
     def __init__(
         self,
-        dim: int | None = None,
+        components: int | None = None,
         signs: Literal["maxabs", "skew", "softskew", "random"] | None = "maxabs",
         scale: Literal["rms", "max"] | None = "rms",
         group: Literal["O", "SO"] = "O",
@@ -192,19 +179,15 @@ class MDSCoordinates(nn.Module):
         on_degenerate: Literal["warn", "error", "ignore"] = "warn",
     ) -> None:
         super().__init__()
-        if dim is not None:
-            whole_given("dim", dim)
-        if from_distances and dim is None:
-            raise InputError("from_distances needs dim, the number of coordinates")
-        if signs not in ("maxabs", "skew", "softskew", "random", None):
-            raise InputError(f"signs must be maxabs, skew, softskew, random or None, got {signs!r}")
-        if scale not in ("rms", "max", None):
-            raise InputError(f"scale must be rms, max or None, got {scale!r}")
-        if group not in ("O", "SO"):
-            raise InputError(f"group must be O or SO, got {group!r}")
-        if on_degenerate not in ("warn", "error", "ignore"):
-            raise InputError(f"on_degenerate must be warn, error or ignore, got {on_degenerate!r}")
-        self.dim, self.signs, self.scale, self.group = dim, signs, scale, group
+        if components is not None:
+            whole("components", components)
+        if from_distances and components is None:
+            raise InputError("from_distances needs components, the number of coordinates, got None")
+        one_of("signs", signs, ("maxabs", "skew", "softskew", "random", None))
+        one_of("scale", scale, ("rms", "max", None))
+        one_of("group", group, ("O", "SO"))
+        one_of("on_degenerate", on_degenerate, ("warn", "error", "ignore"))
+        self.components, self.signs, self.scale, self.group = components, signs, scale, group
         self.from_distances, self.on_degenerate = from_distances, on_degenerate
 
     def forward(
@@ -212,8 +195,14 @@ class MDSCoordinates(nn.Module):
         x: Float[Tensor, "*lead n d"],
         batch: Int[Tensor, " n"] | None = None,
         mask: Shaped[Tensor, "*lead n"] | None = None,
-    ) -> Float[Tensor, "*lead n dim"]:
-        """The coordinates; a cloud without points has zeros."""
+    ) -> Float[Tensor, "*lead n components"]:
+        """Return the coordinates.
+
+        Args:
+            x: Points, `(*lead, n, d)`; or squared distances, `(*lead, n, n)`, with `from_distances`.
+            batch: Index of the cloud of each point, `(n,)`.
+            mask: True for points that exist, `(*lead, n)`.
+        """
         return self.with_frame(x, batch, mask)[0]
 
     def with_frame(
@@ -221,15 +210,21 @@ class MDSCoordinates(nn.Module):
         x: Float[Tensor, "*lead n d"],
         batch: Int[Tensor, " n"] | None = None,
         mask: Shaped[Tensor, "*lead n"] | None = None,
-    ) -> tuple[Float[Tensor, "*lead n dim"], Frame]:
-        """The coordinates and the pose that leads back: `frame.restore` turns outputs to where the points were."""
+    ) -> tuple[Float[Tensor, "*lead n components"], Frame]:
+        """Return the coordinates and the pose: `frame.restore` maps outputs back to where the points were.
+
+        Args:
+            x: Points, `(*lead, n, d)`; or squared distances, `(*lead, n, n)`, with `from_distances`.
+            batch: Index of the cloud of each point, `(n,)`.
+            mask: True for points that exist, `(*lead, n)`.
+        """
         if self.from_distances:
             if batch is not None or mask is not None:
-                raise InputError("matrices of distances come without batch and mask")
-            assert self.dim is not None
-            x = classical_mds(x, self.dim).coordinates
-        elif self.dim is not None and self.dim > x.shape[-1]:
-            raise InputError(f"points have {x.shape[-1]} coordinates, of which {self.dim} can't be kept")
+                raise InputError("batch and mask do not apply to distances; give them as (*lead, n, n)")
+            assert self.components is not None
+            x = classical_mds(x, self.components).coordinates
+        elif self.components is not None and self.components > x.shape[-1]:
+            raise InputError(f"components must be at most {x.shape[-1]} for these points, got {self.components}")
         ruled = self.signs in ("maxabs", "skew", "softskew")
         frame = pca_frame(
             x,
@@ -243,7 +238,7 @@ class MDSCoordinates(nn.Module):
             self._refuse_or_warn(frame.gap, frame.margin if ruled else torch.ones_like(frame.gap))
         frame = frame.sample(1) if self.signs == "random" else frame.best()
         found = frame.pool(frame.canonicalize(x), per_cloud=False)
-        return found[..., : self.dim], frame
+        return found[..., : self.components], frame
 
     def _refuse_or_warn(self, gap: Tensor, margin: Tensor) -> None:
         doubtful = torch.minimum(gap, margin) < _CLEAR
@@ -252,34 +247,38 @@ class MDSCoordinates(nn.Module):
         first = int(doubtful.nonzero()[0])
         text = (
             f"axes or signs are in doubt for {int(doubtful.sum())} of {len(doubtful)} clouds, the first number {first} "
-            f"(gap {float(gap[first]):.2g}, sign {float(margin[first]):.2g}): their coordinates may jump"
+            f"(gap {float(gap[first]):.2g}, sign {float(margin[first]):.2g}): their coordinates may jump; "
+            "TransformInvariant averages over such axes"
         )
         if self.on_degenerate == "error":
             raise InputError(text)
         warnings.warn(text, stacklevel=4)
 
     def extra_repr(self) -> str:
-        return f"dim={self.dim}, signs={self.signs}, scale={self.scale}, group={self.group}"
+        return f"components={self.components}, signs={self.signs}, scale={self.scale}, group={self.group}"
 
 
 @obeys(
     "invariance under similarities",
-    _of_clear_clouds(Invariance(_SIMILARITIES), lambda: RoutingCoordinates()),
-    tolerance=_SINGLE,
+    lambda draw: clear_clouds(RoutingCoordinates, draw, Invariance(_SIMILARITIES)),
+    tolerance=SINGLE_PRECISION,
 )
 class RoutingCoordinates(MDSCoordinates):
-    """Instances of a routing problem in a pose of their own within the unit square, for a solver trained there.
+    """Invariant coordinates of routing problems within the unit square, for a solver trained there.
 
-    Tours depend on distances alone; a solver that reads these coordinates gives the same tour however the instance is
-    turned, mirrored, moved or scaled. `nn.Sequential(RoutingCoordinates(), solver)`.
+    Tours depend on distances alone. `nn.Sequential(RoutingCoordinates(), solver)` gives the same tour when an instance
+    is rotated, mirrored, moved or scaled.
+
+    Args:
+        signs: Rule for the signs of the axes, as for `MDSCoordinates`.
+        on_degenerate: Treatment of clouds whose axes or signs are in doubt, as for `MDSCoordinates`.
 
     Shapes:
         `(*lead, n, 2)` to `(*lead, n, 2)` with entries in [0, 1].
     """
 
     def __init__(self, signs: Literal["maxabs", "skew", "softskew"] = "maxabs", *, on_degenerate: Any = "warn") -> None:
-        if signs not in ("maxabs", "skew", "softskew"):
-            raise InputError(f"signs must be maxabs, skew or softskew, got {signs!r}")
+        one_of("signs", signs, ("maxabs", "skew", "softskew"))
         super().__init__(None, signs, "rms", on_degenerate=on_degenerate)
 
     def forward(
@@ -287,8 +286,14 @@ class RoutingCoordinates(MDSCoordinates):
         x: Float[Tensor, "*lead n d"],
         batch: Int[Tensor, " n"] | None = None,
         mask: Shaped[Tensor, "*lead n"] | None = None,
-    ) -> Float[Tensor, "*lead n dim"]:
-        """The coordinates, the farthest of them on the side of the square."""
+    ) -> Float[Tensor, "*lead n components"]:
+        """Return the coordinates, scaled so that the largest touches the boundary of the square.
+
+        Args:
+            x: Points, `(*lead, n, 2)`.
+            batch: Index of the instance of each point, `(n,)`.
+            mask: True for points that exist, `(*lead, n)`.
+        """
         found, frame = self.with_frame(x, batch, mask)
         clouds = frame.clouds
         size = clouds.largest(clouds.flat(found).abs().amax(-1))
@@ -298,22 +303,22 @@ class RoutingCoordinates(MDSCoordinates):
 
 @obeys(
     "invariance under similarities",
-    _of_clear_clouds(Invariance(_SIMILARITIES), lambda: TransformInvariant(_crooked(4))),
-    tolerance=_SINGLE,
+    lambda draw: clear_clouds(lambda: TransformInvariant(point_layers(4)), draw, Invariance(_SIMILARITIES)),
+    tolerance=SINGLE_PRECISION,
 )
 class TransformInvariant(FrameAverage):
-    """A network of points made invariant under turning, mirroring, moving and scaling, at the cost of one evaluation.
+    """Network of points made invariant under rotation, reflection, translation and scaling, mostly by one evaluation.
 
-    `FrameAverage` with a rule for the signs: the mean is over those axes alone for which the rule can't tell, nearly
-    always none. Every tensor that turns with the points is turned with them (`inputs`, as there).
+    It is a `FrameAverage` with a rule for the signs. The mean is over the axes whose sign the rule cannot tell, nearly
+    always none. All arguments of a kind that rotates are rotated with the points.
 
     Args:
-        net: as in `FrameAverage`.
+        net: Network of points, as for `FrameAverage`.
         group: `"E(d)"` merges mirror images, `"SE(d)"` keeps them apart.
-        signs: the rule, as in `MDSCoordinates`.
-        scale: as in `MDSCoordinates`.
-        inputs: kinds of the network's arguments.
-        outputs: kinds of what it returns.
+        signs: Rule for the signs of the axes, as for `MDSCoordinates`.
+        scale: Size by which a cloud is divided, as for `MDSCoordinates`.
+        inputs: Kinds of the network's arguments, as for `FrameAverage`.
+        outputs: Kinds of the network's outputs, as for `FrameAverage`.
 
     Example:
         >>> model = TransformInvariant(nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)), "SE(3)")
@@ -338,18 +343,20 @@ class TransformInvariant(FrameAverage):
 
 @obeys(
     "equivariance under similarities",
-    _of_clear_clouds(Equivariance(_SIMILARITIES), lambda: TransformEquivariant(_crooked(3))),
-    tolerance=_SINGLE,
+    lambda draw: clear_clouds(lambda: TransformEquivariant(point_layers(3)), draw, Equivariance(_SIMILARITIES)),
+    tolerance=SINGLE_PRECISION,
 )
 class TransformEquivariant(TransformInvariant):
-    """The same for a network that returns points, or with `outputs` whatever else turns: they move with the input.
+    """Network of points made equivariant under rotation, reflection, translation and scaling.
+
+    It is a `TransformInvariant` whose outputs move with the input.
 
     Args:
-        net: as in `FrameAverage`.
-        group: as in `TransformInvariant`.
-        signs: as there.
-        scale: as there.
-        inputs: kinds of the network's arguments.
+        net: Network of points, as for `FrameAverage`.
+        group: `"E(d)"` merges mirror images, `"SE(d)"` keeps them apart.
+        signs: Rule for the signs of the axes, as for `MDSCoordinates`.
+        scale: Size by which a cloud is divided, as for `MDSCoordinates`.
+        inputs: Kinds of the network's arguments, as for `FrameAverage`.
         outputs: `"points"`, `"displacements"` (both scale with the cloud), `"vectors"` or any other kind.
     """
 

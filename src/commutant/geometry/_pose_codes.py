@@ -1,4 +1,4 @@
-"""Codes of the transformation between two views, and how well a representation knows it, beside what chance gives."""
+"""Codes of the transformation between two views, and metrics of their prediction with the level of chance."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import is_whole
 from .._errors import InputError
 from ._arguments import floats_given
 
@@ -16,13 +17,17 @@ from ._arguments import floats_given
 def quaternion_code(
     first: Float[Tensor, "*batch 3 3"], second: Float[Tensor, "*batch 3 3"] | None = None
 ) -> Float[Tensor, "*batch 4"]:
-    """The unit quaternion (x, y, z, w) of a rotation, or of the turn `first^T second` from one pose to another.
+    """Return the unit quaternion (x, y, z, w) of a rotation, or of the rotation `first^T second` between two poses.
 
-    The turn is that of the body: poses go from R to R g, so that `q(R g) = q(R) q(g)` up to sign. The sign is the one
-    with w not negative; at half a turn it still jumps.
+    The body rotates: poses go from R to R g, so that `q(R g) = q(R) q(g)` up to sign. The sign is chosen so that w is
+    not negative; it jumps at half a turn.
+
+    Args:
+        first: Rotation matrices, or first poses, `(..., 3, 3)`.
+        second: Second poses, `(..., 3, 3)`.
 
     Raises:
-        InputError: matrices that are no rotations.
+        InputError: If a matrix is no rotation.
 
     Example:
         >>> quaternion_code(torch.eye(3)).abs().tolist()
@@ -34,8 +39,9 @@ def quaternion_code(
             raise InputError(f"rotations must be finite and (..., 3, 3), got {tuple(given.shape)}")
     r = (first if second is None else first.mT @ second).double()
     off = (r.mT @ r - torch.eye(3, dtype=r.dtype, device=r.device)).abs()
-    if r.numel() and (float(off.max()) > 1e-3 or float(torch.linalg.det(r).min()) < 0):
-        raise InputError("rotations must be orthogonal with determinant one")
+    if r.numel() and (float(off.max()) > 1e-3 or (least := float(torch.linalg.det(r).min())) < 0):
+        wrong = "matrices that are not orthogonal" if float(off.max()) > 1e-3 else f"determinant {least:.3g}"
+        raise InputError(f"rotations must be orthogonal with determinant one, got {wrong}")
     symmetric = r + r.mT
     twist = torch.stack([r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1)
     trace = r.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -49,10 +55,14 @@ def quaternion_code(
 def quaternion_product(
     first: Float[Tensor, "*#batch 4"], second: Float[Tensor, "*#batch 4"]
 ) -> Float[Tensor, "*batch 4"]:
-    """The product of quaternions (x, y, z, w): `R(p q) = R(p) R(q)`. Leading axes broadcast.
+    """Return the product of quaternions (x, y, z, w): `R(p q) = R(p) R(q)`.
+
+    Args:
+        first: Left factors, `(..., 4)`.
+        second: Right factors, `(..., 4)`; leading axes broadcast.
 
     Raises:
-        InputError: not four numbers each.
+        InputError: If the last axes do not hold four numbers, or leading axes do not broadcast.
     """
     floats_given("quaternions", first)
     floats_given("quaternions", second)
@@ -76,9 +86,13 @@ def quaternion_product(
 def rotation_vector_code(
     first: Float[Tensor, "*batch 3 3"], second: Float[Tensor, "*batch 3 3"] | None = None
 ) -> Float[Tensor, "*batch 3"]:
-    """The axis of a rotation times its angle in radians, in [0, pi]; of two poses as `quaternion_code`.
+    """Return the axis of a rotation times its angle in radians, in [0, pi].
 
-    Zero for no turn at all. At half a turn the sign jumps.
+    The identity gives zero. The sign jumps at half a turn.
+
+    Args:
+        first: Rotation matrices, or first poses, `(..., 3, 3)`.
+        second: Second poses, `(..., 3, 3)`; the code is then that of `first^T second`.
 
     Example:
         >>> rotation_vector_code(torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])).tolist()[2] > 1.57
@@ -93,7 +107,12 @@ def rotation_vector_code(
 
 
 def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """The way from one hue to another around the circle, in [-1/2, 1/2)."""
+    """Return the shortest signed distance from one hue to another on the circle of length one, in [-1/2, 1/2).
+
+    Args:
+        first: Hues before the change, of any shape.
+        second: Hues after the change, of the same shape.
+    """
     floats_given("hues", first)
     floats_given("hues", second)
     if first.shape != second.shape:
@@ -102,17 +121,24 @@ def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) ->
 
 
 class RotationScore(NamedTuple):
-    """Share of the variance of a code that is predicted, by two formulas, and what a constant answer gets."""
+    """Share of the variance of a code that is predicted, by two formulas, and the score of a constant prediction."""
 
     pooled: float
-    """Around one mean of all components, as published."""
+    """Share of the variance around one mean of all components, as published."""
     per_component: float
+    """Share of the variance around the mean of each component; zero for a constant prediction."""
     pooled_constant: float
-    """Of the published formula; a constant answer gets zero by the other."""
+    """Pooled share that the best constant prediction reaches."""
 
 
 def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "samples code"]) -> RotationScore:
-    """`1 - residual / total`; the published formula gives credit for knowing the mean of each component alone.
+    """Return the share of the variance of a code that is predicted, `1 - residual / total`.
+
+    The published formula also gives credit for predicting the mean of each component.
+
+    Args:
+        predicted: Predicted codes, `(samples, code)`.
+        code: True codes, `(samples, code)`.
 
     Example:
         >>> code = quaternion_code(torch.eye(3).expand(10, 3, 3)) + 0.1 * torch.arange(40).reshape(10, 4)
@@ -129,34 +155,36 @@ def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "s
     pooled, own = (y - y.mean()).square().sum(), (y - y.mean(0)).square().sum()
     left = (y - p).square().sum()
     if not bool(left.isfinite()) or not float(own) > 0:
-        raise InputError("codes must vary, and codes and predictions be finite: there is no share of their variance")
+        raise InputError("codes must vary, and codes and predictions must be finite, got constant or non-finite ones")
     return RotationScore(float(1 - left / pooled), float(1 - left / own), float(1 - own / pooled))
 
 
 class Retrieval(NamedTuple):
-    """Mean reciprocal rank and hit rates of the right view among all of its object, and what chance gives."""
+    """Mean reciprocal rank and hit rates of the true view among all views of its object, and their chance levels."""
 
     mrr: float
+    """Mean reciprocal rank."""
     hits: dict[int, float]
+    """Share of true views within the first k, by k."""
     mrr_chance: float
+    """Mean reciprocal rank of a random order."""
     hits_chance: dict[int, float]
+    """Hit rates of a random order, by k."""
 
 
 def retrieval(
-    predicted: Float[Tensor, "objects views dim"],
-    candidates: Float[Tensor, "objects views dim"],
+    predicted: Float[Tensor, "objects views features"],
+    candidates: Float[Tensor, "objects views features"],
     at: tuple[int, ...] = (1, 5, 10),
 ) -> Retrieval:
-    """Where the right view stands among all views of its object, by cosine to the prediction.
+    """Return the rank of the true view among all views of its object, by cosine similarity to the prediction.
 
-    Views that are equally near stand in any order: the means over all orders are taken, so that where nothing can be
-    told apart the result is that of chance.
+    Ranks of tied views are averaged over all orders, so that identical views give the level of chance.
 
     Args:
-        predicted: for each object and view, what was predicted from some other view (from itself it is found for
-            nothing).
-        candidates: the views themselves.
-        at: ranks of the hit rates.
+        predicted: Prediction of each view from another view of its object, `(objects, views, features)`.
+        candidates: Representations of the views, `(objects, views, features)`.
+        at: Ranks k of the hit rates.
 
     Example:
         >>> views = torch.randn(6, 4, 8)
@@ -165,11 +193,11 @@ def retrieval(
     """
     floats_given("predictions", predicted)
     floats_given("candidates", candidates)
-    if not isinstance(at, Sequence) or not all(isinstance(k, int) and k >= 1 for k in at):
-        raise InputError(f"at must be ranks of at least 1, got {at!r}")
+    if not isinstance(at, Sequence) or not all(is_whole(k) and k >= 1 for k in at):
+        raise InputError(f"at must be a sequence of ranks of at least 1, got {at!r}")
     if predicted.shape != candidates.shape or predicted.dim() != 3 or not predicted.numel():
         raise InputError(
-            "predictions and candidates must be (objects, views, dim), of one shape and not empty, got "
+            "predictions and candidates must be (objects, views, features), of one shape and not empty, got "
             f"{tuple(predicted.shape)} and {tuple(candidates.shape)}"
         )
     if not (predicted.isfinite().all() and candidates.isfinite().all()):
@@ -190,22 +218,28 @@ def retrieval(
 
 
 def pose_error(
-    predicted: Float[Tensor, "samples dim"],
-    embeddings: Float[Tensor, "all dim"],
+    predicted: Float[Tensor, "samples features"],
+    embeddings: Float[Tensor, "all features"],
     poses: Float[Tensor, "all 4"],
     pose: Float[Tensor, "samples 4"],
 ) -> float:
-    """`mean of 1 - (q . q')^2` between the right pose and that of the embedding nearest to the prediction.
+    """Return the mean of `1 - (q . q')^2` between the true pose and that of the embedding nearest to the prediction.
 
-    Zero for a perfect prediction; the sign of a quaternion does not matter. Two random rotations give 0.75.
+    A perfect prediction gives zero and a random rotation 0.75. The sign of a quaternion does not matter.
+
+    Args:
+        predicted: Predicted embeddings, `(samples, features)`.
+        embeddings: Embeddings among which the nearest is taken, `(all, features)`.
+        poses: Quaternions of the poses of `embeddings`, `(all, 4)`.
+        pose: Quaternions of the true poses, `(samples, 4)`.
     """
     given = {"predicted": predicted, "embeddings": embeddings, "poses": poses, "pose": pose}
     for name, value in given.items():
         floats_given(name, value, 2)
         if not len(value) or not bool(value.isfinite().all()):
             raise InputError(f"{name} must be finite and not empty, got shape {tuple(value.shape)}")
-    whole = (len(predicted), embeddings.shape[1]), (len(embeddings), 4), (len(predicted), 4)
-    if (tuple(predicted.shape), tuple(poses.shape), tuple(pose.shape)) != whole:
+    expected = (len(predicted), embeddings.shape[1]), (len(embeddings), 4), (len(predicted), 4)
+    if (tuple(predicted.shape), tuple(poses.shape), tuple(pose.shape)) != expected:
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in given.items())
         raise InputError(f"a pose (x, y, z, w) is needed for each prediction and each embedding, got {shapes}")
     nearest = torch.cdist(predicted.double(), embeddings.double()).argmin(1)

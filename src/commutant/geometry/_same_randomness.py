@@ -1,4 +1,4 @@
-"""Randomness that treats all copies of an input alike: without it, averaging copies is not symmetric in training."""
+"""Random numbers shared by all copies of an input, without which averages are not symmetric in training."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _DRAWS: dict[Any, Any] = {
 
 @contextmanager
 def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, Sequence[Tensor]], None]]:
-    """Draw dropout and noise once for each cloud, and share them among all its copies, if `shared`.
+    """Draw dropout and noise once per cloud and share them among all its copies, if `shared`.
 
     Yields a function to call with the copies that the network is about to see, and with the edge behind each copied
-    one: pieces of a batch in turn share what was drawn for the first. Alpha dropout is refused. A warning says where
-    the network draws numbers in another way (dropout inside attention or `nn.GRU`), which differ between copies.
+    edge. Later parts of a batch share the numbers of the first part. Alpha dropout is refused. A warning says
+    that the network draws numbers in another way (dropout inside attention or `nn.GRU`), which differ between copies.
     """
     if not shared:
         yield lambda *_: None
@@ -55,13 +55,13 @@ def same_randomness(clouds: Clouds, shared: bool) -> Iterator[Callable[[Copies, 
 
 
 def _other_states() -> tuple[Any, ...]:
-    """The state of NumPy's global generator, to compare; run-time type checkers draw from Python's own."""
+    """Return the state of NumPy's global generator; that of Python changes with run-time type checkers."""
     state = np.random.get_state(legacy=False)["state"]  # type: ignore[call-overload]
     return state["key"].tobytes(), state["pos"]
 
 
 class _SameRandomness(TorchFunctionMode):
-    """Draws random factors for the clouds and copies them; the leading axis says whose rows are there."""
+    """Mode that draws random numbers per cloud and copies them; the leading axis of a tensor says whose rows it has."""
 
     def __init__(self, clouds: Clouds) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class _SameRandomness(TorchFunctionMode):
         self.state = self._generators()
 
     def begin(self, copies: Copies, edges: Sequence[Tensor] = ()) -> None:
-        """Start on the next piece of the batch."""
+        """Start the next part of the batch."""
         self.copies, self.edges, self.at = copies, edges, 0
 
     @staticmethod
@@ -83,7 +83,7 @@ class _SameRandomness(TorchFunctionMode):
         return [*found, torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else found
 
     def known(self) -> bool:
-        """Return whether nothing was drawn but what is shared."""
+        """Return whether all numbers drawn so far are shared."""
         return all(torch.equal(a, b) for a, b in zip(self.state, self._generators(), strict=False))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -106,7 +106,7 @@ class _SameRandomness(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _shared(self, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """Draw once for the rows behind those of x and copy the numbers for them; None where x does not show them."""
+        """Draw once for the rows behind those of x and copy the numbers; None if the rows are unknown."""
         found = (1, lambda drawn: drawn.expand(x.shape)) if x.numel() == 1 else self._rows(x)
         if found is None:
             self.unshared = True
@@ -121,7 +121,7 @@ class _SameRandomness(TorchFunctionMode):
         return copied(self.drawn[self.at - 1])
 
     def _rows(self, x: Tensor) -> tuple[int, Callable[[Tensor], Tensor]] | None:
-        """Return the number of rows of the batch behind those of x, and a function that copies draws for them."""
+        """Return the number of rows of the batch behind those of x, and a function that copies draws to them."""
         if self.copies is None or not x.dim():
             return None
         copies, points, index = self.copies.cloud, self.copies.rows, self.clouds.index
@@ -134,7 +134,7 @@ class _SameRandomness(TorchFunctionMode):
         if behind:
             rows, places = behind[0]
             return rows, lambda drawn: drawn[places]
-        if len(copies) and len(x) % len(copies) == 0:  # one row a cloud, or as many for each
+        if len(copies) and len(x) % len(copies) == 0:  # a fixed number of rows per cloud
             each = len(x) // len(copies)
             number = self.clouds.number
             return number * each, lambda drawn: drawn.unflatten(0, (number, each))[copies].flatten(0, 1)
@@ -142,14 +142,14 @@ class _SameRandomness(TorchFunctionMode):
 
 
 def _same_partition(first: Any, second: Any) -> bool:
-    """Whether rows that share a number in one index share one in the other."""
+    """Return whether two indices group rows alike."""
     a, b = (torch.unique(index, return_inverse=True)[1] for index in (first, second))
     kinds = {len(torch.unique(index)) for index in (a, b, a * (len(b) + 1) + b)}
     return len(kinds) == 1
 
 
 def _result_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
-    """A tensor such as a call of `torch.rand` or its kin returns, with nothing drawn."""
+    """Return an empty tensor like the result of a call of `torch.rand` and similar functions."""
     rest = {k: v for k, v in kwargs.items() if k not in ("generator", "device", "pin_memory")}
     shown = func(*args, **rest, device="meta")
     given = args[0] if args else kwargs.get("input")
@@ -158,7 +158,7 @@ def _result_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Tensor:
 
 
 def _drops(args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether this call of a dropout loses entries at all."""
+    """Return whether this call of a dropout function drops entries."""
     chance = args[1] if len(args) > 1 else kwargs.get("p", 0.5)
     trains = args[2] if len(args) > 2 else kwargs.get("training", kwargs.get("train", True))
     return bool(trains) and float(chance) > 0

@@ -1,4 +1,4 @@
-"""Self-supervised representations split in two: a half that a transformation leaves alone, a half that it moves.
+"""Self-supervised representations split into an invariant part and an equivariant part.
 
 Garrido, Najman and LeCun, "Self-Supervised Learning of Split Invariant Equivariant Representations", ICML 2023 (SIE).
 """
@@ -12,28 +12,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import is_real, is_whole, whole
 from .._errors import InputError
-from ..laws import Draw, Homomorphism, Invariance, SetPermutation, breaks, obeys
+from ..laws import Invariance, SetPermutation, breaks, obeys
 from ..parameters import GeneratedLinear
-from ._arguments import check_pairs, floats_given, module_given, whole_given
+from ._arguments import check_pairs, floats_given, module_given
+from ._law_cases import batches_of_views, linear_in_code
 
 
 class Split(NamedTuple):
-    """A representation and what the projectors make of its halves."""
+    """Representation of a batch of views, and the projections of its two parts."""
 
-    representation: Float[Tensor, "batch dim"]
+    representation: Float[Tensor, "batch features"]
+    """Output of the backbone."""
     invariant: Float[Tensor, "batch invariant"]
+    """Projection of the invariant part."""
     equivariant: Float[Tensor, "batch equivariant"]
+    """Projection of the equivariant part."""
 
 
 class SplitRepresentation(nn.Module):
-    """A backbone whose output is split into an invariant part, which comes first, and an equivariant one.
+    """Backbone whose output is split into an invariant part, which comes first, and an equivariant part.
 
     Args:
-        backbone: from inputs to `(batch, dim)`.
-        dim: of its output.
-        equivariant: of the dimensions, those that shall move with a transformation; half by default.
-        projector: widths of the two projectors together, split in the same proportion.
+        backbone: Module from inputs to `(batch, features)`.
+        features: Width of the backbone's output.
+        equivariant: Number of equivariant features; half of them by default.
+        projector: Widths of the layers of both projectors together, split in the same proportion.
 
     Example:
         >>> net = SplitRepresentation(nn.Linear(10, 8), 8, projector=(16, 16))
@@ -44,71 +49,69 @@ class SplitRepresentation(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        dim: int,
+        features: int,
         equivariant: int | None = None,
         projector: tuple[int, ...] = (2048, 2048, 2048),
     ) -> None:
         super().__init__()
-        whole_given("dim", dim, 2)
-        equivariant = dim // 2 if equivariant is None else equivariant
-        if not isinstance(equivariant, int) or not 0 < equivariant < dim:
-            raise InputError(f"equivariant must lie in 1 to {dim - 1}, got {equivariant}")
-        if not isinstance(projector, Sequence) or not projector or not all(isinstance(w, int) for w in projector):
-            raise InputError(f"projector must be at least one width, got {projector!r}")
-        self.backbone, self.dim, self.equivariant_dim = module_given(backbone, "backbone"), dim, equivariant
-        widths = [round(width * equivariant / dim) for width in projector]
+        whole("features", features, 2)
+        equivariant = features // 2 if equivariant is None else equivariant
+        if not is_whole(equivariant) or not 0 < equivariant < features:
+            raise InputError(f"equivariant must lie in 1 to {features - 1}, got {equivariant}")
+        if not isinstance(projector, Sequence) or not projector or not all(map(is_whole, projector)):
+            raise InputError(f"projector must be a sequence of at least one width, got {projector!r}")
+        self.backbone = module_given(backbone, "backbone")
+        self.features, self.equivariant_features = features, equivariant
+        widths = [round(width * equivariant / features) for width in projector]
         if not all(0 < a < w for a, w in zip(widths, projector, strict=True)):
             raise InputError(f"projector must leave both parts at least one feature, got {projector} of which {widths}")
-        self.invariant = _projector(dim - equivariant, [w - v for w, v in zip(projector, widths, strict=True)])
+        self.invariant = _projector(features - equivariant, [w - v for w, v in zip(projector, widths, strict=True)])
         self.equivariant = _projector(equivariant, widths)
 
     def forward(self, x: Tensor) -> Split:
-        """The representation, and both parts projected."""
+        """Return the representation and the projections of both parts.
+
+        Args:
+            x: Inputs of the backbone, `(batch, ...)`.
+        """
         y = self.backbone(x)
-        if y.dim() != 2 or y.shape[1] != self.dim:
-            raise InputError(f"the backbone must give (batch, {self.dim}), got {tuple(y.shape)}")
+        if y.dim() != 2 or y.shape[1] != self.features:
+            raise InputError(f"the backbone must give (batch, {self.features}), got {tuple(y.shape)}")
         first, second = self.parts(y)
         return Split(y, self.invariant(first), self.equivariant(second))
 
-    def parts(self, y: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch a"], Float[Tensor, "batch b"]]:
-        """The invariant and the equivariant part of a representation."""
-        return y[:, : self.dim - self.equivariant_dim], y[:, self.dim - self.equivariant_dim :]
+    def parts(self, y: Float[Tensor, "batch features"]) -> tuple[Float[Tensor, "batch a"], Float[Tensor, "batch b"]]:
+        """Return the invariant and the equivariant part of a representation.
+
+        Args:
+            y: Output of the backbone, `(batch, features)`.
+        """
+        invariant = self.features - self.equivariant_features
+        return y[:, :invariant], y[:, invariant:]
 
 
-def _projector(dim: int, widths: list[int]) -> nn.Sequential:
+def _projector(features: int, widths: list[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for width in widths[:-1]:
-        layers += [nn.Linear(dim, width), nn.BatchNorm1d(width), nn.ReLU()]
-        dim = width
-    return nn.Sequential(*layers, nn.Linear(dim, widths[-1], bias=False))
+        layers += [nn.Linear(features, width), nn.BatchNorm1d(width), nn.ReLU()]
+        features = width
+    return nn.Sequential(*layers, nn.Linear(features, widths[-1], bias=False))
 
 
-def _of_codes(hyper_bias: bool):  # type: ignore[no-untyped-def]
-    """What is predicted from one representation, as a function of the code."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        predictor = draw.module(lambda: HyperPredictor(draw.width, 4, hyper_bias=hyper_bias))
-        z = draw.normal(draw.size, draw.width)
-        codes = lambda g: tuple(torch.randn(draw.size, 4, generator=g).to(draw.dtype) for _ in range(2))  # noqa: E731
-        return Homomorphism(torch.add), lambda g: predictor(z, g), codes
-
-    return case
-
-
-@obeys("linearity in the code", _of_codes(False))
-@breaks("linearity in the code with a bias", _of_codes(True))
+@obeys("linearity in the code", lambda draw: linear_in_code(HyperPredictor, draw, hyper_bias=False))
+@breaks("linearity in the code with a bias", lambda draw: linear_in_code(HyperPredictor, draw, hyper_bias=True))
 class HyperPredictor(nn.Module):
-    """Predicts how a representation moves: `p_g(z) = W(g) z`, with a matrix that is linear in the code of g.
+    """Predictor of how a representation moves: `p_g(z) = W(g) z`, with a matrix that is linear in the code of g.
 
-    It can't ignore the code, as a network of `[z, g]` can, unless codes nearly lie in a plane off the origin: see
-    `collapse_floor`, and `center` to move them.
+    Unlike a network of `[z, g]`, it cannot ignore the code, unless codes nearly lie in a plane off the origin.
+    `collapse_floor` measures how near they are; `center` moves them.
 
     Args:
-        dim: of the representation.
-        code_dim: of the code.
-        center: a code to subtract first, such as the mean of all.
-        hyper_bias: add a matrix that does not depend on the code; the predictor may then collapse.
-        rank: of the matrices.
+        features: Width of the representation.
+        code_features: Width of the code.
+        center: Code to subtract first, such as the mean code, `(code_features,)`.
+        hyper_bias: Whether to add a matrix that does not depend on the code; the predictor may then collapse.
+        rank: Rank of the matrix of each component of the code; full by default.
 
     Example:
         >>> HyperPredictor(16, 4)(torch.randn(8, 16), torch.randn(8, 4)).shape
@@ -117,51 +120,68 @@ class HyperPredictor(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        code_dim: int,
+        features: int,
+        code_features: int,
         *,
         center: Float[Tensor, " code"] | None = None,
         hyper_bias: bool = False,
         rank: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("dim", dim), ("code_dim", code_dim), *([] if rank is None else [("rank", rank)])):
-            whole_given(name, value)
+        whole("features", features)
+        whole("code_features", code_features)
+        if rank is not None:
+            whole("rank", rank)
         if center is not None:
             floats_given("center", center, 1)
-            if len(center) != code_dim:
-                raise InputError(f"center must be a code of {code_dim} numbers, got {len(center)}")
-        self.dim, self.code_dim = dim, code_dim
-        self.linear = GeneratedLinear(dim, dim, code_dim, hyper_bias=hyper_bias, rank=rank)
+            if len(center) != code_features:
+                raise InputError(f"center must be a code of {code_features} numbers, got {len(center)}")
+        self.features, self.code_features = features, code_features
+        self.linear = GeneratedLinear(features, features, code_features, hyper_bias=hyper_bias, rank=rank)
         self.center: Tensor | None
         self.register_buffer("center", center)
 
-    def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim"]:
-        """What z shall be after the transformation."""
-        check_pairs(z, g, self.dim, self.code_dim)
+    def forward(
+        self, z: Float[Tensor, "batch features"], g: Float[Tensor, "batch code"]
+    ) -> Float[Tensor, "batch features"]:
+        """Predict z after the transformation.
+
+        Args:
+            z: Representations, `(batch, features)`.
+            g: Codes of the transformations, `(batch, code_features)`.
+        """
+        check_pairs(z, g, self.features, self.code_features)
         return self.linear(z, g if self.center is None else g - self.center)  # type: ignore[no-any-return]
 
     def homomorphism_residual(
         self, first: Float[Tensor, "batch code"], second: Float[Tensor, "batch code"], both: Float[Tensor, "batch code"]
     ) -> float:
-        """How far `W(second) W(first)` is from `W(both)`, where `both` is the code of one after the other.
+        """Return the distance of `W(second) W(first)` from `W(both)`, relative to the norm of `W(both)`.
 
-        Relative to the size of `W(both)`. The objective does not ask for it; one that holds the pose has it.
+        The objective does not ask for a small residual; a representation that encodes the pose has one.
+
+        Args:
+            first: Codes of the first transformations, `(batch, code_features)`.
+            second: Codes of the second transformations, `(batch, code_features)`.
+            both: Codes of the first transformation followed by the second, `(batch, code_features)`.
         """
         if self.center is not None:
             first, second, both = (g - self.center for g in (first, second, both))
         with torch.no_grad():
             product = self.linear.matrix(second) @ self.linear.matrix(first)
-            whole = self.linear.matrix(both)
-            return float((product - whole).norm() / whole.norm())
+            direct = self.linear.matrix(both)
+            return float((product - direct).norm() / direct.norm())
 
 
 def collapse_floor(codes: Float[Tensor, "samples code"]) -> float:
-    """The least relative squared error of a bias-free predictor on a representation that does not move at all.
+    """Return the least relative squared error of a bias-free predictor on a representation that does not move.
 
-    `1 - mu^T M^{-1} mu` with `mu = E g` and `M = E g g^T`: the larger, the more a collapse to invariance costs. Near
-    zero, for small transformations, the predictor can act as the identity and the guarantee is void: subtract the mean
-    code.
+    It is `1 - mu^T M^{-1} mu` with `mu = E g` and `M = E g g^T`. The larger it is, the more a collapse to invariance
+    costs. Near zero, as for small transformations, the predictor can act as the identity and the guarantee is void.
+    Then subtract the mean code.
+
+    Args:
+        codes: Codes of the transformations, `(samples, code)`.
 
     Example:
         >>> collapse_floor(torch.tensor([[1.0, 0.0], [1.0, 1.0]])) < 1e-9
@@ -169,37 +189,34 @@ def collapse_floor(codes: Float[Tensor, "samples code"]) -> float:
     """
     floats_given("codes", codes)
     if codes.dim() != 2 or not len(codes) or not bool(codes.isfinite().all()):
-        raise InputError(f"codes must be finite, (samples, code) with one sample or more, got {tuple(codes.shape)}")
+        raise InputError(f"codes must be finite, (samples, code) with at least one sample, got {tuple(codes.shape)}")
     g = codes.detach().double()
     mean, second = g.mean(0), g.mT @ g / len(g)
     solved = torch.linalg.lstsq(second, mean[:, None], driver="gelsd").solution[:, 0]
     return max(0.0, float(1 - mean @ solved))
 
 
-def _of_batches(draw: Draw):  # type: ignore[no-untyped-def]
-    """The objective of two views and a prediction, as pairs in any order."""
-    parts = tuple(draw.normal(draw.size + 2, draw.width + 1) for _ in range(5))
-    loss = SIELoss()
-    return (
-        Invariance(SetPermutation(0)),
-        lambda a, b, c, d, p: loss(Split(a, a, b), Split(c, c, d), p)["total"],
-        parts,
-    )
-
-
 # variances of a few samples lose digits in float32
-@obeys("invariance to the order of the batch", _of_batches, tolerance={torch.float32: 1e-3})
+@obeys(
+    "invariance to the order of the batch",
+    lambda draw: batches_of_views(
+        draw,
+        Invariance(SetPermutation(0)),
+        lambda a, b, c, d, p: SIELoss()(Split(a, a, b), Split(c, c, d), p)["total"],
+    ),
+    tolerance={torch.float32: 1e-3},
+)
 class SIELoss(nn.Module):
-    """The objective of split representations: agreement, prediction, and VICReg's variance and covariance.
+    """Objective of split representations: agreement, prediction, and the variance and covariance terms of VICReg.
 
     Statistics are those of the whole batch, over all processes of a `torch.distributed` group.
 
     Args:
-        invariance: weight of the agreement of the invariant parts.
-        equivariance: weight of the error of the predicted equivariant part.
-        variance: weight of keeping every dimension's deviation above one.
-        covariance: weight of keeping dimensions uncorrelated, over both parts together.
-        predicted_variance: whether the prediction's deviations are kept up too.
+        invariance: Weight of the distance between the invariant parts.
+        equivariance: Weight of the error of the predicted equivariant part.
+        variance: Weight of the term that keeps the standard deviation of every feature above one.
+        covariance: Weight of the term that keeps features uncorrelated, over both parts together.
+        predicted_variance: Whether the variance term also applies to the prediction.
     """
 
     def __init__(
@@ -212,19 +229,19 @@ class SIELoss(nn.Module):
     ) -> None:
         super().__init__()
         weights = (invariance, equivariance, variance, covariance)
-        if not all(isinstance(w, int | float) and w >= 0 for w in weights):
+        if not all(is_real(w) and w >= 0 for w in weights):
             raise InputError(f"the weights of the terms must be numbers that are not negative, got {weights}")
         self.invariance, self.equivariance = invariance, equivariance
         self.variance, self.covariance = variance, covariance
         self.predicted_variance = predicted_variance
 
     def forward(self, first: Split, second: Split, predicted: Float[Tensor, "batch equivariant"]) -> dict[str, Tensor]:
-        """The total and its terms, unweighted.
+        """Return the weighted total and the unweighted terms, by name.
 
         Args:
-            first: of one view.
-            second: of the other.
-            predicted: the equivariant part of the second, from that of the first.
+            first: Split representation of one view.
+            second: Split representation of the other view.
+            predicted: Prediction of the second view's equivariant part from the first's, `(batch, equivariant)`.
         """
         for name, part in (("first", first), ("second", second)):
             if not isinstance(part, Split):
@@ -259,14 +276,26 @@ class SIELoss(nn.Module):
         }
 
 
-def vicreg_variance(z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """`mean_j max(0, 1 - sqrt(var_j + 1e-4))`, in float32 or better; zero where every deviation is at least one."""
+def vicreg_variance(z: Float[Tensor, "batch features"]) -> Float[Tensor, ""]:
+    """Return VICReg's variance term `mean_j max(0, 1 - sqrt(var_j + 1e-4))`, computed in at least float32.
+
+    It is zero where the standard deviation of every feature is at least one.
+
+    Args:
+        z: Features, `(batch, features)`.
+    """
     wide = _batch(z)
     return (1 - (wide.var(0) + 1e-4).sqrt()).clamp(min=0).mean()
 
 
-def vicreg_covariance(z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
-    """`sum over i != j of cov_ij^2 / dim`, in float32 or better; zero for whitened features."""
+def vicreg_covariance(z: Float[Tensor, "batch features"]) -> Float[Tensor, ""]:
+    """Return VICReg's covariance term `sum over i != j of cov_ij^2 / features`, computed in at least float32.
+
+    It is zero for uncorrelated features.
+
+    Args:
+        z: Features, `(batch, features)`.
+    """
     wide = _batch(z)
     wide = wide - wide.mean(0)
     covariance = wide.mT @ wide / (len(wide) - 1)
@@ -276,12 +305,12 @@ def vicreg_covariance(z: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
 def _batch(z: Tensor) -> Tensor:
     floats_given("features", z)
     if z.dim() != 2 or len(z) < 2 or not z.shape[1]:
-        raise InputError(f"statistics need two samples of one feature or more, (batch, dim), got {tuple(z.shape)}")
+        raise InputError(f"features must be (batch, features) with a batch size of at least 2, got {tuple(z.shape)}")
     return z if z.dtype == torch.float64 else z.float()
 
 
-def gathered(z: Float[Tensor, "batch dim"]) -> Float[Tensor, "whole dim"]:
-    """The rows of all processes, with gradients back to each; z itself where there is one process."""
+def gathered(z: Float[Tensor, "batch features"]) -> Float[Tensor, "whole features"]:
+    """Return the rows of all processes, with gradients to each; z itself if there is one process."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
         return z

@@ -1,4 +1,4 @@
-"""Predictors of how a representation moves that are representations of a group by construction."""
+"""Predictors of how a representation moves that are group representations by construction."""
 
 from __future__ import annotations
 
@@ -8,93 +8,81 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import is_whole, whole
 from .._errors import InputError
-from ..laws import Draw, Homomorphism, breaks, obeys
-from ._arguments import check_pairs, floats_given, whole_given
+from ..laws import breaks, obeys
+from ._arguments import check_pairs, floats_given
+from ._law_cases import product_of_quaternions, sum_of_codes
 from ._pose_codes import quaternion_product
 
 
-def _turns(draw: Draw):  # type: ignore[no-untyped-def]
-    """The matrix, as a function of the quaternion; what comes second stands to the left."""
-    predictor = QuaternionPredictor(4 * draw.width)
-    codes = lambda g: tuple(_unit(torch.randn(draw.size, 4, generator=g).to(draw.dtype)) for _ in range(2))  # noqa: E731
-    return Homomorphism(quaternion_product, lambda a, b: b @ a), predictor.matrix, codes
-
-
-def _along(axes: int):  # type: ignore[no-untyped-def]
-    """The matrix, as a function of codes: multiples of one, or any two."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        predictor = draw.module(lambda: OrthogonalPredictor(4 * draw.width, 3, block=4))
-
-        def codes(g: torch.Generator) -> tuple[Tensor, ...]:
-            drawn = torch.randn(axes, 3, generator=g).to(draw.dtype)
-            sizes = torch.randn(2, draw.size, 1, generator=g).to(draw.dtype)
-            return tuple(sizes[i] * drawn[i % axes] for i in range(2))
-
-        return Homomorphism(torch.add, torch.matmul), predictor.matrix, codes
-
-    return case
-
-
-def _unit(q: Tensor) -> Tensor:
-    largest = q.detach().abs().amax(-1, keepdim=True)
-    q = q / torch.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
-    return q / torch.where(largest > 0, q.norm(dim=-1, keepdim=True), 1.0)
-
-
-@obeys("representation of rotations", _turns)
+@obeys("representation of rotations", lambda draw: product_of_quaternions(QuaternionPredictor, draw))
 class QuaternionPredictor(nn.Module):
-    """Multiplies each four coordinates of z, as a quaternion, by the code from the right.
+    """Predictor that multiplies each group of four features, as a quaternion, by the code from the right.
 
-    An exact representation of rotations up to sign, orthogonal, without parameters: `p_g(p_h(z)) = p_{h g}(z)`,
-    `|p_g(z)| = |z|`. A projector in front of it has to learn which coordinates turn. To be put in place of
-    `HyperPredictor` where codes are those of `quaternion_code`.
+    It is an exact orthogonal representation of rotations up to sign, without parameters: `p_g(p_h(z)) = p_{h g}(z)`,
+    `|p_g(z)| = |z|`. The projector in front of it has to learn which features rotate. It replaces `HyperPredictor`
+    for codes of `quaternion_code`.
 
     Args:
-        dim: of the representation, a multiple of four.
+        features: Width of the representation, a multiple of four.
 
     Example:
         >>> QuaternionPredictor(8)(torch.ones(1, 8), torch.tensor([[0.0, 0.0, 0.0, 1.0]])).tolist()
         [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        if not isinstance(dim, int) or dim < 4 or dim % 4:
-            raise InputError(f"dim must be a multiple of 4, got {dim}")
-        self.dim = dim
+        if not is_whole(features) or features < 4 or features % 4:
+            raise InputError(f"features must be a multiple of 4, got {features!r}")
+        self.features = features
 
-    def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch dim"]:
-        """What z shall be after the turn; g is taken to unit length."""
-        check_pairs(z, g, self.dim, 4)
+    def forward(
+        self, z: Float[Tensor, "batch features"], g: Float[Tensor, "batch 4"]
+    ) -> Float[Tensor, "batch features"]:
+        """Predict z after the rotation.
+
+        Args:
+            z: Representations, `(batch, features)`.
+            g: Quaternions (x, y, z, w) of any length, which are normalized, `(batch, 4)`.
+        """
+        check_pairs(z, g, self.features, 4)
         return quaternion_product(z.unflatten(-1, (-1, 4)), _unit(g)[..., None, :]).flatten(-2)
 
-    def matrix(self, g: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch dim dim"]:
-        """The matrix itself: one 4 x 4 block again and again."""
+    def matrix(self, g: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch features features"]:
+        """Return the matrix of each prediction: copies of one 4 x 4 block along the diagonal.
+
+        Args:
+            g: Quaternions (x, y, z, w), `(batch, 4)`.
+        """
         floats_given("g", g, 2)
-        whole = torch.eye(self.dim, dtype=g.dtype, device=g.device)
-        return self(whole.repeat(len(g), 1), g.repeat_interleave(self.dim, 0)).unflatten(0, (-1, self.dim)).mT
+        n = self.features
+        rows = torch.eye(n, dtype=g.dtype, device=g.device).repeat(len(g), 1)
+        return self(rows, g.repeat_interleave(n, 0)).unflatten(0, (-1, n)).mT
 
     def extra_repr(self) -> str:
-        return str(self.dim)
+        return str(self.features)
 
 
-@obeys("one-parameter groups", _along(1), tolerance={torch.float32: 1e-3})
-@breaks("representation of all codes", _along(2))
+@obeys(
+    "one-parameter groups",
+    lambda draw: sum_of_codes(OrthogonalPredictor, draw, axes=1),
+    tolerance={torch.float32: 1e-3},
+)
+@breaks("representation of all codes", lambda draw: sum_of_codes(OrthogonalPredictor, draw, axes=2))
 class OrthogonalPredictor(nn.Module):
-    """Turns z by `W(g) = exp(sum_a g_a S_a)`, with skew-symmetric matrices `S_a` that are learned.
+    """Predictor that rotates z by `W(g) = exp(sum_a g_a S_a)`, with learned skew-symmetric matrices `S_a`.
 
-    Along multiples of one code an exact representation, `W(s g) W(t g) = W((s + t) g)`; never changes the length of z,
-    and `W(-g)` undoes `W(g)`. The identity belongs to the code zero, so codes are rotation vectors
-    (`rotation_vector_code`) or differences, not quaternions. For codes along different axes nothing is promised:
-    `homomorphism_residual` tells.
+    It is an exact representation along multiples of one code: `W(s g) W(t g) = W((s + t) g)`. It keeps the length of
+    z, and `W(-g)` undoes `W(g)`. The code zero gives the identity, so codes are rotation vectors
+    (`rotation_vector_code`) or differences, not quaternions. Codes along different axes need not compose.
 
     Args:
-        dim: of the representation.
-        code_dim: of the code.
-        block: z is cut into blocks of so many coordinates that turn by themselves; a divisor of dim, by default the
-            largest power of two up to 16. An exponential costs `block^3` for each block and sample.
+        features: Width of the representation.
+        code_features: Width of the code.
+        block: Size of the blocks of z that rotate separately, a divisor of `features`; by default the largest power of
+            two up to 16 that divides it. The exponential costs `block^3` operations per block and sample.
 
     Example:
         >>> turn = OrthogonalPredictor(32, 3)
@@ -103,38 +91,57 @@ class OrthogonalPredictor(nn.Module):
         True
     """
 
-    def __init__(self, dim: int, code_dim: int, *, block: int | None = None) -> None:
+    def __init__(self, features: int, code_features: int, *, block: int | None = None) -> None:
         super().__init__()
-        whole_given("dim", dim)
-        whole_given("code_dim", code_dim)
-        block = math.gcd(dim, 16) if block is None else block
-        whole_given("block", block)
-        if dim % block:
-            raise InputError(f"block must divide dim, got {block} and dim {dim}")
-        self.dim, self.code_dim, self.block = dim, code_dim, block
-        self.weight = nn.Parameter(torch.randn(code_dim, dim // block, block, block) * (block**-0.5))
+        whole("features", features)
+        whole("code_features", code_features)
+        block = math.gcd(features, 16) if block is None else block
+        whole("block", block)
+        if features % block:
+            raise InputError(f"block must divide features, got block {block} and features {features}")
+        self.features, self.code_features, self.block = features, code_features, block
+        self.weight = nn.Parameter(torch.randn(code_features, features // block, block, block) * (block**-0.5))
 
-    def forward(self, z: Float[Tensor, "batch dim"], g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim"]:
-        """What z shall be after the transformation."""
-        check_pairs(z, g, self.dim, self.code_dim)
+    def forward(
+        self, z: Float[Tensor, "batch features"], g: Float[Tensor, "batch code"]
+    ) -> Float[Tensor, "batch features"]:
+        """Predict z after the transformation.
+
+        Args:
+            z: Representations, `(batch, features)`.
+            g: Codes of the transformations, `(batch, code_features)`.
+        """
+        check_pairs(z, g, self.features, self.code_features)
         return (self._blocks(g).to(z.dtype) @ z.unflatten(-1, (-1, self.block))[..., None]).squeeze(-1).flatten(-2)
 
-    def matrix(self, g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch dim dim"]:
-        """The matrix itself, block-diagonal."""
+    def matrix(self, g: Float[Tensor, "batch code"]) -> Float[Tensor, "batch features features"]:
+        """Return the block-diagonal matrix of each prediction.
+
+        Args:
+            g: Codes of the transformations, `(batch, code_features)`.
+        """
         blocks = self._blocks(g).to(g.dtype)
-        whole = blocks.new_zeros(len(g), self.dim // self.block, self.block, self.dim // self.block, self.block)
-        each = torch.arange(self.dim // self.block, device=g.device)
-        whole[:, each, :, each] = blocks.movedim(1, 0)
-        return whole.flatten(3, 4).flatten(1, 2)
+        number = self.features // self.block
+        matrix = blocks.new_zeros(len(g), number, self.block, number, self.block)
+        each = torch.arange(number, device=g.device)
+        matrix[:, each, :, each] = blocks.movedim(1, 0)
+        return matrix.flatten(3, 4).flatten(1, 2)
 
     def _blocks(self, g: Tensor) -> Float[Tensor, "batch blocks block block"]:
         floats_given("g", g)
-        if g.dim() != 2 or g.shape[1] != self.code_dim:
-            raise InputError(f"g must be (batch, {self.code_dim}), got {tuple(g.shape)}")
-        with torch.autocast(g.device.type, enabled=False):  # exponentials need the digits of float32
+        if g.dim() != 2 or g.shape[1] != self.code_features:
+            raise InputError(f"g must be (batch, {self.code_features}), got {tuple(g.shape)}")
+        with torch.autocast(g.device.type, enabled=False):  # exponentials need the precision of float32
             wide = torch.promote_types(self.weight.dtype, torch.float32)
             skew = (self.weight - self.weight.mT).to(wide) / 2
             return torch.linalg.matrix_exp(torch.einsum("ba,aknm->bknm", g.to(wide), skew))
 
     def extra_repr(self) -> str:
-        return f"{self.dim}, code={self.code_dim}, block={self.block}"
+        return f"{self.features}, code={self.code_features}, block={self.block}"
+
+
+def _unit(q: Tensor) -> Tensor:
+    """Return quaternions at unit length."""
+    largest = q.detach().abs().amax(-1, keepdim=True)
+    q = q / torch.where(largest > 0, largest, 1.0)  # squares neither overflow nor vanish
+    return q / torch.where(largest > 0, q.norm(dim=-1, keepdim=True), 1.0)

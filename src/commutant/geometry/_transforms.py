@@ -1,4 +1,4 @@
-"""Transforms of PyTorch Geometric: a pose drawn from a frame, invariant coordinates, or a canonical order of nodes."""
+"""Transforms of PyTorch Geometric: a random pose of a frame, invariant coordinates, and a canonical order of nodes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..algebra import FrameGroup, graph_frame, inverse, pca_frame
-from ._arguments import whole_given
 from ._mds import MDSCoordinates
 
 
 class _Transform:
-    """What a transform of PyTorch Geometric is, without the time that importing its base takes."""
+    """Transform of PyTorch Geometric that does not import PyTorch Geometric."""
 
     def __call__(self, data: Any) -> Any:
         return self.forward(copy.copy(data))
@@ -27,26 +27,29 @@ class _Transform:
 
 
 class StochasticFrame(_Transform):
-    """Adds a pose of the frame of a graph, drawn anew each time: `fa_pos`, and `fa_rot`, the rotation that leads back.
+    """Transform that adds a random pose of a graph's frame: positions `fa_pos` and the rotation back, `fa_rot`.
 
-    Frame averaging with one sample, for a network that reads `fa_pos` in place of `pos`; exact in expectation alone.
-    Vectors are predicted in the pose: `out @ fa_rot[0].T` turns them back. Duval et al., "FAENet", ICML 2023, with the
-    frame drawn instead of chosen by the coordinates of its vectors, which is not invariant.
+    It is frame averaging with one sample, for a network that reads `fa_pos` instead of `pos`; the symmetry is exact in
+    expectation only. Vectors are predicted in the pose, and `out @ fa_rot[0].T` rotates them back. Duval et al.,
+    "FAENet", ICML 2023; their choice of the pose by the coordinates of the axes is not invariant.
 
     Args:
-        group: as for `commutant.algebra.pca_frame`.
-        generator: of the draws.
+        group: Group of motions, as for `commutant.algebra.pca_frame`.
+        generator: Source of randomness; torch's global one by default.
     """
 
     def __init__(self, group: FrameGroup = "E", generator: torch.Generator | None = None) -> None:
-        if group not in ("T", "O", "SO", "E", "SE"):
-            raise InputError(f"group must be T, O, SO, E or SE, got {group!r}")
+        one_of("group", group, ("T", "O", "SO", "E", "SE"))
         if not isinstance(generator, torch.Generator | None):
-            raise InputError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+            raise InputError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
         self.group, self.generator = group, generator
 
     def forward(self, data: Any) -> Any:
-        """The data with the pose added."""
+        """Return the data with the pose added.
+
+        Args:
+            data: A `Data` of PyG with `pos`.
+        """
         pos = _positions(data)
         frame = pca_frame(pos, self.group).sample(1, self.generator)
         data.fa_pos, data.fa_rot = frame.canonicalize(pos)[0], frame.rotation.to(pos.dtype)
@@ -54,10 +57,10 @@ class StochasticFrame(_Transform):
 
 
 class InvariantCoordinates(_Transform):
-    """Replaces the positions of a graph by coordinates that do not change when it is moved; for `pre_transform`.
+    """Transform that replaces the positions of a graph by coordinates invariant under motions; for `pre_transform`.
 
     Args:
-        coordinates: an `MDSCoordinates`; by default one that keeps size, for molecules.
+        coordinates: The coordinates; by default an `MDSCoordinates` that keeps size, for molecules.
     """
 
     def __init__(self, coordinates: MDSCoordinates | None = None) -> None:
@@ -66,48 +69,55 @@ class InvariantCoordinates(_Transform):
         self.coordinates = coordinates or MDSCoordinates(scale=None, on_degenerate="ignore")
 
     def forward(self, data: Any) -> Any:
-        """The data with new positions."""
+        """Return the data with new positions.
+
+        Args:
+            data: A `Data` of PyG with `pos`.
+        """
         data.pos = self.coordinates(_positions(data))
         return data
 
 
 class CanonicalOrder(_Transform):
-    """Renumbers the nodes of a graph, and sorts its edges, so that isomorphic graphs become one and the same.
+    """Transform that renumbers the nodes of a graph and sorts its edges, so that isomorphic graphs become equal.
 
-    Any network is then invariant to relabelling, one that reads the numbers of nodes too (message passing with
-    identities, or a flattened adjacency), at one evaluation. For `pre_transform`, before graphs are batched. All that
-    PyTorch Geometric takes for an attribute of nodes or of edges counts, where it is equal or not, and moves along.
-    Edges go both ways, with the same attributes, and each pair is joined once.
+    Any network is then invariant to relabeling at the cost of one evaluation, even one that reads the numbers of nodes
+    (message passing with identities, or a flattened adjacency). Use it as `pre_transform`, before graphs are batched.
+    All attributes of nodes and edges, as PyTorch Geometric classifies them, are compared and permuted. Edges must go
+    both ways with the same attributes, at most one per ordered pair.
 
     Puny et al., ICLR 2022 (frames of graphs), with the one order that invariant outputs need.
 
     Args:
-        max_frames: leaves of the search beyond which a graph is refused.
+        max_frames: Largest number of leaves of the search; graphs with more raise an error.
     """
 
     def __init__(self, max_frames: int = 10_000) -> None:
-        whole_given("max_frames", max_frames)
+        whole("max_frames", max_frames)
         self.max_frames = max_frames
 
     def forward(self, data: Any) -> Any:
-        """The data with its nodes in the canonical order.
+        """Return the data with its nodes in the canonical order.
+
+        Args:
+            data: A single `Data` of PyG with `edge_index`.
 
         Raises:
-            InputError: a batch, no edge_index or one that names no node, edges in one direction alone or twice,
-                attributes that are not finite, or a graph with too large a search.
+            InputError: If the data is a batch, edge_index is missing or out of range, edges go one way only or occur
+                twice, attributes are not finite, or the search is too large.
         """
         edges, n = getattr(data, "edge_index", None), int(getattr(data, "num_nodes", None) or 0)
         if not isinstance(edges, torch.Tensor) or edges.dim() != 2 or len(edges) != 2:
             raise InputError("the data has no tensor edge_index of shape (2, edges)")
         if "ptr" in data or "batch" in data:
-            raise InputError("the data is a batch; graphs are put in order one by one, before they are batched")
+            raise InputError("the data is a batch; transform graphs one by one, before they are batched")
         if edges.numel() and not (int(edges.min()) >= 0 and int(edges.max()) < n):
             raise InputError(
                 f"edge_index must name nodes from 0 to {n - 1}, got {int(edges.min())} to {int(edges.max())}"
             )
         source, target = edges.cpu()
         if len(torch.unique(source * n + target)) != len(source):
-            raise InputError("an edge is there twice; join them: data.coalesce()")
+            raise InputError("an edge is there twice; merge duplicates with data.coalesce()")
         tensors = {k: v for k, v in data.items() if isinstance(v, torch.Tensor) and k != "edge_index"}
         adjacency = torch.zeros(1, n, n, dtype=torch.float64)
         adjacency[0, source, target] = 1.0 + _kinds(
@@ -133,7 +143,7 @@ class CanonicalOrder(_Transform):
 
 
 def _kinds(attributes: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
-    """A number for each row, equal where all attributes are equal: their order is that of the values."""
+    """Return a number per row, equal for rows with equal attributes and ordered by their values."""
     columns = []
     for key in sorted(attributes):
         value = attributes[key].detach().cpu().reshape(rows, attributes[key].numel() // max(1, rows)).double()

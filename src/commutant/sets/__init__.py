@@ -1,4 +1,4 @@
-"""Aggregations that are right for every set, whatever else is in the batch."""
+"""Aggregations of sets whose results do not depend on the rest of the batch."""
 
 from ._aggregation import GRUFoldAggregation as GRUFoldAggregation
 from ._aggregation import LCMAggregation as LCMAggregation

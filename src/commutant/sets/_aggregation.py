@@ -1,4 +1,4 @@
-"""Aggregations for PyTorch Geometric that reduce every set by itself, whatever else is in the batch."""
+"""Aggregations for PyTorch Geometric whose result for a set does not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .._checks import whole
+from .._checks import is_real, is_whole, whole
 from .._errors import InputError
 from ..algebra import Bracketing, Monoid, check_monoid
 from ..algebra.plans import check_positions, lazy_plan
-from ..laws import BatchIndependence, Draw, Invariance, SetPermutation, Sets, breaks, obeys
+from ..laws import breaks, obeys
 from ._associativity import associativity_loss
 from ._binary_gru import BinaryGRU
 from ._checks import check_features, check_generator, first_weight
+from ._law_cases import order_of_three, sets_of_a_batch
 
 try:
     from torch_geometric.nn.aggr import Aggregation as _Base
-except ImportError:  # the forward is the same; only a PyG MessagePassing asks for the base class
+except ImportError:  # only a PyG MessagePassing needs the base class
     _Base = nn.Module
 
 
 class SetAggregation(_Base):  # type: ignore[misc, valid-type]
-    """Base of the aggregations here: one contract for `index` and `ptr`, checked once.
+    """Base class of aggregations, which checks `index` and `ptr` once for all of them.
 
-    A subclass gives `aggregate(x, index, num_sets)` for x of shape `(elements, *rest, channels)`.
+    A subclass implements `aggregate(x, index, ptr, num_sets)` for x of shape `(elements, *rest, channels)`.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # not PyG's, which reads x and index before `forward` can check them
+        # PyG's own reads x and index before `forward` can check them
         return nn.Module.__call__(self, *args, **kwargs)
 
     def forward(
@@ -45,17 +46,18 @@ class SetAggregation(_Base):  # type: ignore[misc, valid-type]
         """Aggregate the elements of each set.
 
         Args:
-            x: features, elements along `dim`, `(..., elements, channels)`.
-            index: the set of each element, sorted or not; or
-            ptr: where each set starts, `(sets + 1,)`. With neither, all elements are one set.
-            dim_size: the number of sets.
-            dim: the axis of the elements.
+            x: Features, with elements along `dim`, `(..., elements, channels)`.
+            index: Index of the set of each element, sorted or not, `(elements,)`.
+            ptr: Start of each set among sorted elements, `(sets + 1,)`. Without `index` and `ptr`, all elements are
+                one set.
+            dim_size: Number of sets.
+            dim: Axis of the elements.
 
         Returns:
-            `(..., sets, out_channels)`; an empty set gives the identity.
+            Results, `(..., sets, out_channels)`; an empty set gives the identity.
         """
         check_features("x", x, first_weight(self))
-        if not isinstance(dim, int) or x.dim() < 2 or not -x.dim() <= dim < x.dim():
+        if not is_whole(dim) or x.dim() < 2 or not -x.dim() <= dim < x.dim():
             raise InputError(
                 f"x must have an axis of elements (dim={dim}) and one of channels, got shape {tuple(x.shape)}"
             )
@@ -72,20 +74,32 @@ class SetAggregation(_Base):  # type: ignore[misc, valid-type]
             index = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
             dim_size = 1 if dim_size is None else dim_size
         elif ptr is not None:
-            index = None  # PyG hands over both; ptr says the same and needs no sort
+            index = None  # PyG gives both; ptr says the same and needs no sort
         return self.aggregate(x, index, ptr, dim_size).movedim(0, dim)
 
     def aggregate(self, x: Tensor, index: Tensor | None, ptr: Tensor | None, num_sets: int | None) -> Tensor:
-        """Aggregate elements along the leading axis; what a subclass gives."""
+        """Aggregate elements along the leading axis; implemented by subclasses.
+
+        Args:
+            x: Features, `(elements, *rest, channels)`.
+            index: Index of the set of each element, `(elements,)`, or None.
+            ptr: Start of each set, `(sets + 1,)`, or None.
+            num_sets: Number of sets, or None to take it from `index` or `ptr`.
+        """
         raise NotImplementedError
 
 
 def scattered_order(sizes: Tensor, generator: torch.Generator | None, random: bool) -> Tensor:
-    """An order of sorted elements that mixes each set and keeps the sets apart.
+    """Return an order of sorted elements that mixes each set and keeps the sets apart.
 
-    An operator that is sensitive to order is trained on random ones, and edges or points come sorted in practice: fed
-    as they come, evaluation would see orders that training never did. So evaluation scatters every set by a fixed hash
-    of the position in it, which depends on nothing else.
+    An operator that is sensitive to order is trained on random orders, but edges and points often come sorted. Without
+    shuffling, evaluation would see orders that training never did. If not `random`, each set is shuffled by a fixed
+    hash of the position within the set, which depends on nothing else.
+
+    Args:
+        sizes: Number of elements of each set, `(sets,)`.
+        generator: Source of randomness; torch's global one by default.
+        random: Whether to draw the order, instead of using the fixed hash.
     """
     owner = torch.repeat_interleave(sizes)
     if random:
@@ -99,44 +113,31 @@ def scattered_order(sizes: Tensor, generator: torch.Generator | None, random: bo
     return (keys + owner).argsort()
 
 
-def _sets(draw: Draw, channels: int) -> Sets:
-    lengths = torch.randint(1, draw.size + 2, (4,), generator=draw.generator)
-    return Sets(draw.normal(int(lengths.sum()), channels), torch.repeat_interleave(lengths))
-
-
-def _eval(draw: Draw, make: object) -> nn.Module:
-    return draw.module(make).eval()  # type: ignore[arg-type]
-
-
 @obeys(
     "batch independence",
-    lambda draw: (
-        BatchIndependence(),
-        _eval(draw, lambda: MonoidAggregation(BinaryGRU(draw.width))),
-        _sets(draw, draw.width),
-    ),
+    lambda draw: sets_of_a_batch(draw, lambda: MonoidAggregation(BinaryGRU(draw.width)), draw.width),
 )
 class MonoidAggregation(SetAggregation):
-    """Reduce every set with a monoid: a drop-in for any PyG aggregation.
+    """Reduction of every set by a monoid: a drop-in replacement for any PyG aggregation.
 
-    Exact for exact monoids. With an operator that is only approximately associative, training shuffles the elements
-    inside their sets in every step, so that the task itself penalises the dependence on order; evaluation uses a fixed
-    scattered order, so that elements that come sorted do not look unlike those in training.
+    The result is exact for exact monoids. If the operator is only approximately associative, training shuffles the
+    elements of each set in every step, so that the task loss penalizes dependence on order. Evaluation shuffles them in
+    a fixed way, so that sorted elements do not differ from those in training.
 
     Args:
-        monoid: the operator, for example `BinaryGRU(64)`, `Max()` or `Product(Sum(), Max())`.
-        random_bracketing: draw a random bracketing in every training step, in place of the balanced tree, so that the
-            task penalises the dependence on bracketing as well. Measured at small budgets it costs a little accuracy in
-            distribution and gains none on larger sets (see the claims).
-        associativity_weight: weight of the associativity loss of Ong and Velickovic (2022); add `aux_loss(model)` to
+        monoid: Operator, for example `BinaryGRU(64)`, `Max()` or `Product(Sum(), Max())`.
+        random_bracketing: Whether to draw a random bracketing in every training step instead of the balanced tree, so
+            that the task loss also penalizes dependence on bracketing. At small training budgets it costs a little
+            accuracy in distribution and gains none on larger sets (see the claims).
+        associativity_weight: Weight of the associativity loss of Ong and Velickovic (2022); add `aux_loss(model)` to
             the task loss. The paper's best is 1; at small training budgets it costs accuracy (see the claims).
-        generator: source of shuffling and bracketing; torch's global one by default.
+        generator: Source of randomness for shuffling and bracketing; torch's global one by default.
 
     Shapes:
         x `(elements, channels)` to `(sets, out_channels)`.
 
     Raises:
-        InputError: for an index out of range, lengths that do not fit, integer features or a wrong width.
+        InputError: If an index is out of range, lengths do not fit, features are integers, or the width is wrong.
 
     Example:
         >>> from commutant.algebra import Max
@@ -156,7 +157,7 @@ class MonoidAggregation(SetAggregation):
         super().__init__()
         check_monoid("monoid", monoid)
         check_generator(generator)
-        if not isinstance(associativity_weight, int | float) or not 0 <= associativity_weight < math.inf:
+        if not is_real(associativity_weight) or not 0 <= associativity_weight < math.inf:
             raise InputError(
                 f"associativity_weight must be finite and must not be negative, got {associativity_weight!r}"
             )
@@ -195,7 +196,7 @@ class MonoidAggregation(SetAggregation):
         return monoid.lower(out)
 
     def __getstate__(self) -> dict[str, Any]:
-        # the term of the last step hangs on its graph, which can be neither copied nor pickled
+        # the term of the last step holds its autograd graph, which can be neither copied nor pickled
         return {**self.__dict__, "aux_term": None}
 
     def reset_parameters(self) -> None:
@@ -210,37 +211,27 @@ class MonoidAggregation(SetAggregation):
         return f"random_bracketing={self.random_bracketing}{weight}"
 
 
-@obeys(
-    "batch independence",
-    lambda draw: (
-        BatchIndependence(),
-        _eval(draw, lambda: LCMAggregation(draw.width, 8)),
-        _sets(draw, draw.width),
-    ),
-)
+@obeys("batch independence", lambda draw: sets_of_a_batch(draw, lambda: LCMAggregation(draw.width, 8), draw.width))
 @breaks(
-    "invariance to the order of three",
-    lambda draw: (
-        Invariance(SetPermutation()),
-        _eval(draw, lambda: LCMAggregation(8, 8, project=False)),
-        Sets(draw.normal(12, 8), torch.arange(4).repeat_interleave(3)),
-    ),
+    "invariance to the order of three", lambda draw: order_of_three(draw, lambda: LCMAggregation(8, 8, project=False))
 )
 class LCMAggregation(MonoidAggregation):
-    """Learnable commutative monoid: a balanced tree of symmetrised GRU cells over each set.
+    """Learnable commutative monoid: a balanced tree of symmetrized GRU cells over each set.
 
-    Takes the arguments of `torch_geometric.nn.aggr.LCMAggregation` and replaces it: a set's result does not depend on
-    the other sets of the batch (PyG's does: it runs its zero padding through the cell), `index` need not be sorted, an
-    empty set has a defined value, and memory is linear in the number of elements.
+    It takes the arguments of `torch_geometric.nn.aggr.LCMAggregation` and replaces it. The result of a set does not
+    depend on the other sets of the batch (PyG's does: its zero padding passes through the cell). `index` need not be
+    sorted, an empty set has a defined value, and memory is linear in the number of elements.
 
-    Use it where a fixed aggregation underfits or fails on sets larger than in training, and the order of elements must
-    not matter much. It is commutative exactly and associative approximately: `Conjugated` is exact in both.
+    Use it where a fixed aggregation underfits or fails on sets larger than in training, and the order of elements
+    should hardly matter. It is exactly commutative and approximately associative; `Conjugated` is exact in both.
 
     Args:
-        in_channels: width of the elements.
-        out_channels: width of the results.
-        project: apply Linear and ReLU to the elements first; without it the two widths must agree.
-        random_bracketing, associativity_weight, generator: as for `MonoidAggregation`.
+        in_channels: Width of the elements.
+        out_channels: Width of the results.
+        project: Whether to apply Linear and ReLU to the elements first; otherwise the two widths must agree.
+        random_bracketing: Whether to draw a random bracketing in every training step, as for `MonoidAggregation`.
+        associativity_weight: Weight of the associativity loss, as for `MonoidAggregation`.
+        generator: Source of randomness for shuffling and bracketing; torch's global one by default.
 
     Shapes:
         x `(elements, in_channels)` to `(sets, out_channels)`.
@@ -285,34 +276,20 @@ class LCMAggregation(MonoidAggregation):
         return super().aggregate(x if self.projection is None else self.projection(x), index, ptr, num_sets)
 
 
-@obeys(
-    "batch independence",
-    lambda draw: (
-        BatchIndependence(),
-        _eval(draw, lambda: GRUFoldAggregation(draw.width, 8)),
-        _sets(draw, draw.width),
-    ),
-)
-@breaks(
-    "invariance to order",
-    lambda draw: (
-        Invariance(SetPermutation()),
-        _eval(draw, lambda: GRUFoldAggregation(8, 8)),
-        Sets(draw.normal(12, 8), torch.arange(4).repeat_interleave(3)),
-    ),
-)
+@obeys("batch independence", lambda draw: sets_of_a_batch(draw, lambda: GRUFoldAggregation(draw.width, 8), draw.width))
+@breaks("invariance to order", lambda draw: order_of_three(draw, lambda: GRUFoldAggregation(8, 8)))
 class GRUFoldAggregation(SetAggregation):
-    """A GRU run over the elements of each set from a learnable start: the recurrent baseline of the paper.
+    """GRU over the elements of each set, from a learnable initial state: the recurrent baseline of the paper.
 
-    Expressive, sequential (depth is the size of the largest set) and not invariant to order; training shuffles the
-    elements inside their sets, evaluation scatters them in a fixed way. Sets are packed, so no padding ever enters the
-    recurrence, and a set's result does not depend on the batch, as it does in PyG's `GRUAggregation`. The empty set
-    gives the start.
+    It is expressive, sequential (its depth is the size of the largest set) and not invariant to order. Training
+    shuffles the elements of each set, and evaluation shuffles them in a fixed way. Sets are packed, so no padding
+    enters the recurrence. The result of a set does not depend on the batch, unlike that of PyG's `GRUAggregation`. An
+    empty set gives the initial state.
 
     Args:
-        in_channels: width of the elements.
-        out_channels: width of the state.
-        generator: source of the shuffling; torch's global one by default.
+        in_channels: Width of the elements.
+        out_channels: Width of the state.
+        generator: Source of randomness for shuffling; torch's global one by default.
 
     Shapes:
         x `(elements, in_channels)` to `(sets, out_channels)`.
@@ -355,5 +332,6 @@ class GRUFoldAggregation(SetAggregation):
         return out.index_copy(0, filled, last[0].to(out.dtype))
 
     def reset_parameters(self) -> None:
+        """Draw all parameters again; the initial state starts at zero."""
         self.gru.reset_parameters()
         nn.init.zeros_(self.start)

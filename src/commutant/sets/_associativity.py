@@ -1,4 +1,4 @@
-"""How far an operator is from associative, and the loss that pulls it there."""
+"""Distance of an operator from associativity, and the loss that reduces it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ def associativity_defect(
     b: Float[Tensor, "*batch channels"],
     c: Float[Tensor, "*batch channels"],
 ) -> Float[Tensor, "*batch"]:
-    """$\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\| / \\|a \\circ (b \\circ c)\\|$ for each triple.
+    """Return the relative distance between the two bracketings of each triple.
+
+    $\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\| / \\|a \\circ (b \\circ c)\\|$
+
+    Args:
+        op: Operator on tensors.
+        a: First elements, `(..., channels)`.
+        b: Second elements, `(..., channels)`.
+        c: Third elements, `(..., channels)`.
 
     Example:
         >>> from commutant.algebra import Max
@@ -27,24 +35,27 @@ def associativity_defect(
     check_monoid("op", op)
     left, right = op.op(op.op(a, b), c), op.op(a, op.op(b, c))
     if not isinstance(left, Tensor):
-        raise InputError("the defect is that of an operator on tensors, got one on tuples; take a factor of it")
+        raise InputError("op must be an operator on tensors, got one on tuples; take one of its factors")
     gap = torch.linalg.vector_norm(_gap(left, right), dim=-1)
     return gap / torch.where(gap == 0, 1.0, torch.linalg.vector_norm(right, dim=-1))
 
 
 def _gap(left: Tensor, right: Tensor) -> Tensor:
-    """The difference, zero between equal infinities."""
+    """Return the difference, which is zero between equal infinities."""
     return torch.where(left == right, 0.0, left - right)
 
 
 def associativity_triples(plan: ReductionPlan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The triples of nodes on which Ong and Velickovic (2022, appendix E) compare the two bracketings.
+    """Return the triples of nodes on which Ong and Velickovic (2022, appendix E) compare the two bracketings.
 
-    For a merge of two merges, `node(node(a, b), node(c, d))`, these are (A, B, C) and (B, C, D); for
-    `node(node(a, b), leaf c)` it is (A, B, c); any other node gives none.
+    A merge of two merges, `node(node(a, b), node(c, d))`, gives (a, b, c) and (b, c, d). A merge with a leaf,
+    `node(node(a, b), leaf c)`, gives (a, b, c). Any other node gives none.
+
+    Args:
+        plan: Plan of the reduction, whose trees are read.
 
     Returns:
-        Node ids a, b, c and the known value of $b \\circ c$ as a node id, or -1 where it must be computed.
+        Node ids a, b, c, and the node id of the known value of $b \\circ c$, or -1 where it must be computed.
     """
     left, right, n = plan.left, plan.right, plan.num_elements
     outer = left >= n
@@ -63,14 +74,15 @@ def associativity_triples(plan: ReductionPlan) -> tuple[Tensor, Tensor, Tensor, 
 
 
 def associativity_loss(op: Monoid, nodes: Element, plan: ReductionPlan) -> Float[Tensor, ""]:
-    """Mean of $\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\|^2$ over the triples of the trees that were built.
+    """Return the mean squared distance between the two bracketings over the triples of the plan's trees.
 
-    The squared norm is summed over channels and averaged over triples (Ong and Velickovic 2022, appendix E).
+    $\\|(a \\circ b) \\circ c - a \\circ (b \\circ c)\\|^2$ is summed over channels and averaged over triples (Ong and
+    Velickovic 2022, appendix E).
 
     Args:
-        op: the operator.
-        nodes: the values that `op.segment_reduce_nodes` returned.
-        plan: the plan it ran.
+        op: Operator.
+        nodes: Values of the nodes, from `op.segment_reduce_nodes`.
+        plan: Plan of the reduction that gave `nodes`.
     """
     check_monoid("op", op)
     a, b, c, known = associativity_triples(plan)
@@ -92,9 +104,12 @@ def associativity_loss(op: Monoid, nodes: Element, plan: ReductionPlan) -> Float
 
 
 def aux_loss(model: nn.Module) -> Tensor:
-    """The associativity terms of the last forward pass, weighted and averaged over the aggregations in a model.
+    """Return the associativity terms of the last forward pass, weighted and averaged over a model's aggregations.
 
-    Add it to the task loss. Zero where no aggregation asks for the term.
+    Add it to the task loss. It is zero if no aggregation has an `associativity_weight`.
+
+    Args:
+        model: Model that contains the aggregations.
 
     Example:
         >>> from commutant.sets import LCMAggregation
@@ -105,6 +120,6 @@ def aux_loss(model: nn.Module) -> Tensor:
     """
     if not isinstance(model, nn.Module):
         given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
-        raise InputError(f"model must be an nn.Module, got {given}")
+        raise InputError(f"model must be a torch.nn.Module, got {given}")
     terms = [term for module in model.modules() if isinstance(term := getattr(module, "aux_term", None), Tensor)]
     return torch.stack(terms).mean() if terms else torch.zeros(())

@@ -1,4 +1,4 @@
-"""The learnable commutative operator of Ong and Velickovic (2022): one GRU cell, symmetrised."""
+"""Learnable commutative operator of Ong and Velickovic (2022): one GRU cell, symmetrized."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from torch import Tensor, nn
 from .._checks import whole
 from .._errors import InputError
 from ..algebra import Monoid
-from ..laws import Associativity, BatchIndependence, Commutativity, Draw, IdentityElement, breaks, obeys
+from ..laws import Associativity, BatchIndependence, Commutativity, IdentityElement, breaks, obeys
 from ._checks import check_features
+from ._law_cases import operands
 
-_ROWS = 2048  # pairs handled at a time on CPU, so that the gates of a block stay in cache
-
-
-def _case(draw: Draw, count: int) -> tuple[BinaryGRU, tuple[Tensor, ...]]:
-    return draw.module(lambda: BinaryGRU(8)), tuple(draw.normal(draw.size + 1, 8) for _ in range(count))
+_ROWS = 2048  # pairs per block on CPU, so that the gates of a block stay in cache
 
 
-@obeys("commutativity", lambda draw: (Commutativity(), *_case(draw, 2)))
-@obeys("batch independence", lambda draw: (BatchIndependence(), *_case(draw, 2)))
-@breaks("associativity", lambda draw: (Associativity(), *_case(draw, 3)))
-@breaks("identity element zero", lambda draw: (IdentityElement(torch.zeros_like), *_case(draw, 1)))
+@obeys("commutativity", lambda draw: (Commutativity(), *operands(draw, lambda: BinaryGRU(8), 2, 8)))
+@obeys("batch independence", lambda draw: (BatchIndependence(), *operands(draw, lambda: BinaryGRU(8), 2, 8)))
+@breaks("associativity", lambda draw: (Associativity(), *operands(draw, lambda: BinaryGRU(8), 3, 8)))
+@breaks(
+    "identity element zero",
+    lambda draw: (IdentityElement(torch.zeros_like), *operands(draw, lambda: BinaryGRU(8), 1, 8)),
+)
 class BinaryGRU(Monoid):
-    """A learnable, exactly commutative, approximately associative operator.
+    """Learnable operator that is exactly commutative and approximately associative.
 
     $a \\circ b = \\tfrac12 (\\mathrm{GRU}(a, b) + \\mathrm{GRU}(b, a))$, where the first argument is the input of a GRU
     cell and the second its hidden state (Ong and Velickovic 2022, section 2.3, "Binary-GRU"). Use it where sum, mean or
-    max cannot express the aggregation. For an operator that is associative exactly see `Conjugated`.
+    max cannot express the aggregation. `Conjugated` is exactly associative.
 
-    The four products of the two cells are formed from a + b and a - b, which takes two thirds of the multiplications
+    The four products of the two cells are computed from a + b and a - b. This takes two thirds of the multiplications
     and makes commutativity hold to the last bit.
 
     Args:
-        channels: width of the carrier; the paper finds 128 good and 16 poor.
+        channels: Width of the elements; the paper finds 128 good and 16 poor.
 
     Shapes:
         `op`: `(..., channels)` and `(..., channels)` to `(..., channels)`.
 
     Raises:
-        InputError: when the operands do not have `channels` features.
+        InputError: If the operands do not have `channels` features.
 
     Example:
         >>> op = BinaryGRU(8)
@@ -65,7 +65,7 @@ class BinaryGRU(Monoid):
         self.bias_ih = nn.Parameter(torch.empty(3 * channels))
         self.bias_hh = nn.Parameter(torch.empty(3 * channels))
         self.empty = nn.Parameter(torch.empty(channels))
-        """What an empty set gives; learnable."""
+        """Learnable result of an empty set."""
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -99,7 +99,11 @@ class BinaryGRU(Monoid):
         return x
 
     def identity(self, like: Tensor) -> Tensor:
-        """The learnable value of the empty set; it is not an identity of `op` (see `commutant.algebra.Adjoin`)."""
+        """Return the learnable value of the empty set, which is no identity of `op` (see `commutant.algebra.Adjoin`).
+
+        Args:
+            like: Tensor whose shape and dtype the result has, `(..., channels)`.
+        """
         return self.empty.to(like.dtype).expand(like.shape)
 
     def out_channels(self, in_channels: int) -> int:
@@ -117,7 +121,15 @@ def binary_gru(
     bias_ih: Float[Tensor, " gates"],
     bias_hh: Float[Tensor, " gates"],
 ) -> Float[Tensor, "*ab channels"]:
-    """The symmetrised GRU cell in plain torch: the reference of the fused path, and the path under transforms.
+    """Return the symmetrized GRU cell in plain PyTorch: the reference of the fused path, and the path under transforms.
+
+    Args:
+        a: Left operands, `(..., channels)`.
+        b: Right operands, `(..., channels)`; shapes broadcast.
+        weight_ih: Input weights of the cell, `(3 channels, channels)`.
+        weight_hh: Hidden weights of the cell, `(3 channels, channels)`.
+        bias_ih: Input biases of the cell, `(3 channels,)`.
+        bias_hh: Hidden biases of the cell, `(3 channels,)`.
 
     Example:
         >>> cell = torch.nn.GRUCell(4, 4)
@@ -148,7 +160,7 @@ def _even_odd(weight_ih: Tensor, weight_hh: Tensor, h: int) -> tuple[Tensor, Ten
 
 
 def _can_fuse(a: Tensor, b: Tensor, *weights: Tensor) -> bool:
-    """The fused path serves eager float32 and float64 on CPU; compilers and transforms get the plain one."""
+    """Return whether the fused path can run: eager float32 or float64 on CPU, without transforms."""
     return (
         a.device.type == "cpu"
         and a.dtype == b.dtype == weights[0].dtype
@@ -160,7 +172,7 @@ def _can_fuse(a: Tensor, b: Tensor, *weights: Tensor) -> bool:
 
 
 class _FusedBinaryGRU(torch.autograd.Function):
-    """The operator block by block: gates live in cache, and backward recomputes them instead of storing them."""
+    """Operator computed block by block: gates stay in cache, and backward computes them again."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, *weights: Tensor) -> Tensor:
@@ -177,7 +189,7 @@ class _FusedBinaryGRU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         a, b, *weights = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the plain formula
+        if torch.is_grad_enabled():  # for a second derivative, differentiate the plain formula
             with torch.enable_grad():
                 inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in (a, b, *weights)]
                 out = binary_gru(*inputs)
@@ -191,7 +203,7 @@ class _FusedBinaryGRU(torch.autograd.Function):
 
 
 class _Packed:
-    """The weights laid out for the blocks, and the accumulators of their gradients."""
+    """Weights in the layout of the blocks, and the accumulators of their gradients."""
 
     def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor) -> None:
         self.h = h = weight_ih.shape[1]

@@ -1,4 +1,4 @@
-"""Checks of what users hand to sets: features that fit the weights, and operators that are monoids."""
+"""Checks of features and generators for the aggregations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .._errors import InputError
 
 
 def check_features(name: str, x: object, weight: Tensor | None = None) -> None:
-    """Check that `x` is a real floating point tensor of the dtype and device of the weights.
+    """Check that `x` is a real floating-point tensor of the dtype and device of `weight`.
 
     Under autocast the dtypes may differ.
     """
@@ -27,11 +27,11 @@ def check_features(name: str, x: object, weight: Tensor | None = None) -> None:
 
 
 def first_weight(module: nn.Module) -> Tensor | None:
-    """Return the first floating point parameter of a module, if it has one."""
+    """Return the first floating-point parameter of a module, or None."""
     return next((p for p in module.parameters() if p.is_floating_point()), None)
 
 
 def check_generator(generator: object) -> None:
-    """Check that `generator` is a `torch.Generator` or absent."""
+    """Check that `generator` is a `torch.Generator` or None."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise InputError(f"generator must be a torch.Generator or None, got {generator!r}")

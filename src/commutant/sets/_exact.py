@@ -1,4 +1,4 @@
-"""Learnable operators that are associative and commutative exactly: a known monoid seen through an invertible map."""
+"""Learnable operators that are exactly associative and commutative: a known monoid conjugated by an invertible map."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 from .._checks import whole
 from .._errors import InputError
 from ..algebra import Element, Monoid, ReductionPlan, Sum, check_monoid
-from ..laws import Associativity, Commutativity, Draw, obeys
+from ..laws import Associativity, Commutativity, obeys
 from ._checks import check_features, first_weight
+from ._law_cases import operands
 
 
 class CouplingFlow(nn.Module):
-    """An invertible map of R^channels with a closed inverse: affine couplings between two halves, alternating.
+    """Invertible map of R^channels with a closed-form inverse: affine couplings between two halves, alternating.
 
     $y_1 = x_1,\\; y_2 = x_2 \\odot e^{s(x_1)} + t(x_1)$ with $|s| \\le 1$, so that the inverse stays well conditioned.
 
     Args:
-        channels: width, at least 2.
-        layers: number of couplings; each half is moved by every other one.
-        hidden_channels: width of the networks s and t.
+        channels: Number of channels, at least 2.
+        layers: Number of couplings; every other one changes the same half.
+        hidden_channels: Width of the networks s and t.
 
     Shapes:
         `(..., channels)` to `(..., channels)`, both ways.
@@ -35,8 +36,7 @@ class CouplingFlow(nn.Module):
 
     def __init__(self, channels: int, layers: int = 4, hidden_channels: int = 64) -> None:
         super().__init__()
-        if not isinstance(channels, int) or channels < 2:
-            raise InputError(f"a coupling flow needs at least 2 channels, got {channels!r}")
+        whole("channels", channels, 2)
         whole("layers", layers)
         whole("hidden_channels", hidden_channels)
         self.channels, self.split = channels, channels // 2
@@ -59,6 +59,11 @@ class CouplingFlow(nn.Module):
         return torch.tanh(log_scale), shift
 
     def forward(self, x: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
+        """Return the image of x.
+
+        Args:
+            x: Elements, `(..., channels)`.
+        """
         self._check("x", x)
         one, two = x[..., : self.split], x[..., self.split :]
         for layer in range(len(self.couplings)):
@@ -71,7 +76,11 @@ class CouplingFlow(nn.Module):
         return torch.cat([one, two], -1)
 
     def inverse(self, y: Float[Tensor, "*batch channels"]) -> Float[Tensor, "*batch channels"]:
-        """The exact inverse of `forward`."""
+        """Return the exact inverse image of y.
+
+        Args:
+            y: Images, `(..., channels)`.
+        """
         self._check("y", y)
         one, two = y[..., : self.split], y[..., self.split :]
         for layer in reversed(range(len(self.couplings))):
@@ -84,28 +93,28 @@ class CouplingFlow(nn.Module):
         return torch.cat([one, two], -1)
 
 
-def _conjugated_case(draw: Draw, count: int) -> tuple[Monoid, tuple[Tensor, ...]]:
-    width = draw.width + 1
-    op = draw.module(lambda: Conjugated.of_sum(width))
-    return op, tuple(draw.normal(draw.size, width) for _ in range(count))
-
-
-@obeys("associativity", lambda draw: (Associativity(), *_conjugated_case(draw, 3)))
-@obeys("commutativity", lambda draw: (Commutativity(), *_conjugated_case(draw, 2)))
+@obeys(
+    "associativity",
+    lambda draw: (Associativity(), *operands(draw, lambda: Conjugated.of_sum(draw.width + 1), 3, draw.width + 1)),
+)
+@obeys(
+    "commutativity",
+    lambda draw: (Commutativity(), *operands(draw, lambda: Conjugated.of_sum(draw.width + 1), 2, draw.width + 1)),
+)
 class Conjugated(Monoid):
-    """A learnable monoid that obeys its laws up to rounding: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
+    """Learnable monoid that obeys its laws up to rounding: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
 
-    Conjugating an exact monoid * by an invertible map keeps it associative and commutative whatever the map has
-    learned. With `Sum` it ranges over Abelian groups on R^channels, with `Max` over idempotent monoids. Use it when
-    results must not depend on bracketing or order at all; `BinaryGRU` is more expressive and only approximately
-    associative. Ong and Velickovic (2022) do not have it.
+    An exact monoid * conjugated by an invertible map stays associative and commutative, whatever the map has learned.
+    The base `Sum` gives Abelian groups on R^channels, and `Max` gives idempotent monoids. Use it when results must not
+    depend on bracketing or order at all. `BinaryGRU` is more expressive and only approximately associative. Ong and
+    Velickovic (2022) do not have this operator.
 
-    A reduction applies the map once to each element and its inverse once to each result. Rounding grows with the
-    condition of the map, so keep its weights moderate.
+    A reduction applies the map once to each element and its inverse once to each result. Rounding errors grow with the
+    condition number of the map, so keep its weights moderate.
 
     Args:
-        base: the monoid to conjugate, elementwise on R^channels.
-        flow: an invertible module with an `inverse` method.
+        base: Monoid to conjugate, elementwise on R^channels.
+        flow: Invertible module with an `inverse` method.
 
     Shapes:
         `op`: `(..., channels)` and `(..., channels)` to `(..., channels)`.
@@ -116,19 +125,24 @@ class Conjugated(Monoid):
         torch.Size([4])
     """
 
-    widen = False  # the flow works in the dtype of its parameters, the base widens by itself
+    widen = False  # the flow works in the dtype of its parameters, and the base widens on its own
 
     def __init__(self, base: Monoid, flow: nn.Module) -> None:
         super().__init__()
         check_monoid("base", base)
         if not callable(getattr(flow, "inverse", None)):
-            raise InputError(f"flow must have an inverse method, {type(flow).__name__} has none")
+            raise InputError(f"flow must have an inverse method, got {type(flow).__name__}, which has none")
         self.base, self.flow = base, flow
         self.associative, self.commutative = base.associative, base.commutative
 
     @classmethod
     def of_sum(cls, channels: int, layers: int = 4) -> Conjugated:
-        """The sum seen through a coupling flow: a learnable Abelian group on R^channels."""
+        """Return the sum conjugated by a coupling flow: a learnable Abelian group on R^channels.
+
+        Args:
+            channels: Number of channels, at least 2.
+            layers: Number of couplings of the flow.
+        """
         return cls(Sum(), CouplingFlow(channels, layers))
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
@@ -142,7 +156,7 @@ class Conjugated(Monoid):
         return torch.where(finite, self.flow(torch.where(finite, value, 0.0)), value)
 
     def _back(self, value: Tensor) -> Tensor:
-        finite = (value.abs() != torch.inf).all(-1, keepdim=True)  # an infinite identity stays itself
+        finite = (value.abs() != torch.inf).all(-1, keepdim=True)  # an infinite identity is its own image
         return torch.where(finite, self.flow.inverse(torch.where(finite, value, 0.0)), value)  # type: ignore[operator]
 
     def check_numbers(self, x: Element) -> None:
