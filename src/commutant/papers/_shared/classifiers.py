@@ -1,4 +1,4 @@
-"""Parts that the measurements of classifiers share: their loss and their accuracy."""
+"""Loss and accuracy of classifiers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 def cross_entropy(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-    """Of the model's logits on a batch of inputs and classes."""
+    """Return the mean cross-entropy of the logits on a batch of inputs and classes."""
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
 def accuracy(model: nn.Module, part: tuple[Tensor, ...]) -> float:
-    """The share of a set of inputs and classes that the model gets right."""
+    """Return the share of inputs that the model classifies correctly."""
     with torch.no_grad():
         right = [(model(x).argmax(1) == y).sum() for x, y in zip(part[0].split(1000), part[1].split(1000), strict=True)]
     return float(sum(right)) / len(part[1])

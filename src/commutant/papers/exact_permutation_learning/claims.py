@@ -32,13 +32,15 @@ def _networks_saved(m: Measurement) -> float:
 
 
 _EITHER = ("small", "full")
-_NEEDED = "networks needed for 90 % of the inputs with two ones, trained as the published code (in the paper: 30 coordinates)"
+_NEEDED = (
+    "networks needed for 90 % of the inputs with two ones, trained as the published code (in the paper: 30 coordinates)"
+)
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="exact",
-        statement="Ensembles of the size that the bound gives, averaged and rounded by sign, permute all nonzero binary "
-        "inputs correctly after training on the basis vectors alone.",
+        statement="Ensembles of the size that the bound gives, averaged and rounded by sign, permute all nonzero "
+        "binary inputs correctly after training on the basis vectors alone.",
         source="abstract; theorem on ensemble complexity",
         reported={},
         experiment=LEARNING,

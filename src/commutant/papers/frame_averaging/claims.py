@@ -167,8 +167,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="layer-frames",
-        statement="Message passing with frames in every layer predicts charged particles with at most 95 % of the error "
-        "of one frame around the whole network, with all frames taken in training.",
+        statement="Message passing with frames in every layer predicts charged particles with at most 95 % of the "
+        "error of one frame around the whole network, with all frames taken in training.",
         source="Section 4.3, which uses them without a comparison",
         reported={},
         experiment=PARTICLES,

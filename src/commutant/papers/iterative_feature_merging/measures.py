@@ -26,7 +26,7 @@ Part = tuple[Tensor, Tensor]
 
 
 def measure_merging(context: Context) -> Measurement:
-    """Accuracy of networks of several widths as their channels are merged, or taken away."""
+    """Return the accuracy of networks of several widths as their channels are merged or pruned."""
     widths = context.settings["widths"]
     return context.arms({f"width-{width}": partial(_at_width, context, width) for width in widths})
 
@@ -74,7 +74,7 @@ def _at_width(context: Context, width: int) -> Measurement:
             small = merger.shrink(parameters=share)
             curve.append((small.kept, accuracy(small.module, test)))
             out[f"{tag}-{arm}@at-{share:g}"] = curve[-1][1]
-            if arm == "ifm":  # to the same widths by other means
+            if arm == "ifm":  # other ways to the same widths
                 left = {g: n for g, (n, _) in small.widths.items()}
                 out[f"{tag}-random@at-{share:g}"] = accuracy(_pruned(merger, left, generator), test)
                 out[f"{tag}-magnitude@at-{share:g}"] = accuracy(_pruned(merger, left, None), test)
@@ -92,7 +92,7 @@ def _at_width(context: Context, width: int) -> Measurement:
 
 
 def _kept(curve: Sequence[tuple[float, float]], base: float) -> float:
-    """The smallest share of the parameters before the accuracy falls by more than one point."""
+    """Return the smallest share of parameters before accuracy falls by more than one point."""
     kept = 1.0
     for share, reached in curve:
         if reached < base - 0.01:
@@ -102,7 +102,7 @@ def _kept(curve: Sequence[tuple[float, float]], base: float) -> float:
 
 
 def _pruned(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Generator | None) -> nn.Module:
-    """Channels taken away: those of the smallest norm, all their weights counted; or at random."""
+    """Prune the channels with the smallest norm over all their weights or, with a generator, random channels."""
     state = dict(merger.model.state_dict())
     norms: dict[str, Tensor] = {}
     for group, sites in merger.sites.items():
@@ -116,7 +116,7 @@ def _pruned(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Gen
 
 
 def _paired(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Generator) -> nn.Module:
-    """The paper's rule on clusters of the sizes that it found, filled at random."""
+    """Merge by the paper's rule clusters of the sizes that it found, filled at random."""
     clusters = {}
     for group, own in merger.clusters(widths=left).items():
         order = torch.randperm(merger.groups[group], generator=generator).tolist()
@@ -125,8 +125,7 @@ def _paired(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Gen
 
 
 def _planted(tag: str, model: nn.Module, example: Tensor, generator: torch.Generator) -> Measurement:
-    """Every channel of a trained network twice, what reads it split at random: are the copies found, and the outputs
-    kept?"""
+    """Duplicate every channel and split its outgoing weights at random; return whether merging finds the copies."""
     spread = FeatureMerger(model, example)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     for sites in spread.sites.values():

@@ -178,6 +178,8 @@ CLAIMS: tuple[Claim, ...] = (
         "smallest of PyG's GRU, LSTM and LCM",
         unit="times the spread",
         at_least=0.1,
+        basis="identity",
+        cases=lambda m: 3.0,  # aggregations of PyTorch Geometric
         controls={"this library's LCM and GRU fold": lambda m: max(m["lcm"], m["gru"])},
         refutable_at=("small", "full"),
     ),

@@ -21,6 +21,12 @@ def _digits(m: Measurement, arm: str) -> float:
     return -math.log10(max(*series(m, arm).values(), _ROUNDING))
 
 
+def _at_the_shortest(m: Measurement, method: str) -> float:
+    """Return the time of the loop over the time of a method at the shortest length that was measured."""
+    shortest = min(series(m, "sequential"))
+    return m[f"sequential@{shortest}"] / m[f"{method}@{shortest}"]
+
+
 CLAIMS: tuple[Claim, ...] = (
     *(
         Claim(
@@ -98,7 +104,7 @@ CLAIMS: tuple[Claim, ...] = (
         unit="times",
         at_least=1.2,
         reported_effect=447.0,  # the lower of the two marks: it holds for either cell
-        controls={"length 64, too short to gain": lambda m: m["sequential@64"] / m["newton@64"]},
+        controls={"the shortest length, too short to gain": partial(_at_the_shortest, method="newton")},
     ),
     Claim(
         name="shooting-speed",
@@ -111,7 +117,7 @@ CLAIMS: tuple[Claim, ...] = (
         effect_label="time of the loop over the time of multiple shooting, length 4096, forward and backward",
         unit="times",
         at_least=1.2,
-        controls={"length 64, too short to gain": lambda m: m["sequential@64"] / m["multishoot@64"]},
+        controls={"the shortest length, too short to gain": partial(_at_the_shortest, method="multishoot")},
         refutable_at=_EITHER,
     ),
     Claim(

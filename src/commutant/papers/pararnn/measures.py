@@ -1,4 +1,4 @@
-"""Measurements for the claims of the ParaRNN paper."""
+"""Measurements for the claims of the ParaRNN paper on solvers: agreement, parity, speed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...sequences.solvers import Attempt, Problem, multishoot, newton_like, sequ
 
 
 def _random_problem(context: Context, name: str, alpha: float, length: int) -> Problem:
-    """Gates of normal input, recurrent weights uniform within +-alpha, in float32."""
+    """Return a problem in float32 with normal gate inputs and recurrent weights uniform within +-alpha."""
     cell, generator = GATED_CELLS[name], context.generator(length)
     batch, channels = context.settings["batch"], context.settings["channels"]
     pre = torch.randn(length, batch, cell.gates, channels, generator=generator)
@@ -25,12 +25,12 @@ def _random_problem(context: Context, name: str, alpha: float, length: int) -> P
 
 
 def _error(attempt: Attempt, expected: Tensor) -> float:
-    """Largest error of a trajectory; capped, since diverged iterates overflow."""
+    """Return the largest error of a trajectory, capped because diverged iterates overflow."""
     return min(float((attempt.h - expected).abs().nan_to_num(nan=torch.inf).max()), 1e9)
 
 
 def measure_agreement(context: Context) -> Measurement:
-    """The error of Newton's method after three iterations, against the loop, by weight bound and length."""
+    """Return the error of Newton's method after three iterations against the loop, by weight bound and length."""
     out: Measurement = {}
     for name in ("gru", "lstm"):
         for alpha in (0.5, 0.9, 2.0):
@@ -44,7 +44,12 @@ def measure_agreement(context: Context) -> Measurement:
 
 
 class ParityModel(nn.Module):
-    """Embedding, one recurrence, a linear read-out at every step."""
+    """Sequence classifier: an embedding, one recurrence and a linear readout at every step.
+
+    Args:
+        recurrence: Recurrence with `batch_first=True`.
+        channels: Width of the embedding.
+    """
 
     def __init__(self, recurrence: ParallelRecurrence, channels: int) -> None:
         super().__init__()
@@ -53,7 +58,7 @@ class ParityModel(nn.Module):
         self.head = nn.Linear(recurrence.hidden_size, 2)
 
     def forward(self, bits: Tensor) -> Tensor:
-        """Logits `(batch, time, 2)` from bits `(batch, time)`."""
+        """Return logits `(batch, time, 2)` of bits `(batch, time)`."""
         return self.head(self.recurrence(self.embedding(bits))[0])
 
 
@@ -68,7 +73,7 @@ def _recurrence(arm: str, channels: int) -> ParallelRecurrence:
 
 
 def measure_parity(context: Context) -> Measurement:
-    """Train on parity, test on longer strings; then solve the trained cells by each method."""
+    """Train on parity, test on longer strings, then solve the trained cell with each method."""
     settings = context.settings
     arms = ("gru", "linear", "linear-wide")
 
@@ -100,7 +105,7 @@ def measure_parity(context: Context) -> Measurement:
 
 
 def _solve_trained(model: nn.Module, test: Tensor) -> Measurement:
-    """Errors of the methods on the trained parity cell; the negative control of Newton's method."""
+    """Return the errors of each method on the trained parity cell."""
     layer = model.recurrence
     assert isinstance(layer, ParaGRU)
     pre, weights = layer._gates(model.embedding(test).transpose(0, 1), "_l0")  # type: ignore[operator]
@@ -119,7 +124,7 @@ def _solve_trained(model: nn.Module, test: Tensor) -> Measurement:
 
 
 def measure_speed(context: Context) -> Measurement:
-    """Seconds of forward and backward of a ParaGRU layer, by solver and length."""
+    """Return the seconds of a forward and backward pass of a ParaGRU layer, by solver and length."""
     settings = context.settings
     out: Measurement = {}
     width = settings["channels"]

@@ -23,8 +23,8 @@ def _gated(m: Measurement, end: str) -> float:
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="safe-pruning",
-        statement="Pruning 40 % of the recurrent weights by magnitude costs tanh, ReLU, LSTM and GRU networks less than "
-        "one point of accuracy on Reber strings, whichever kind of weight is pruned.",
+        statement="Pruning 40 % of the recurrent weights by magnitude costs tanh, ReLU, LSTM and GRU networks less "
+        "than one point of accuracy on Reber strings, whichever kind of weight is pruned.",
         source="Section 5.1 (60 to 80 % with little loss) and the result files published with it (no change at 40 %)",
         reported={"tanh@base": 0.937, "lstm@base": 1.0, "gru@base": 1.0},
         labels={
@@ -102,8 +102,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="diagonal-recurrence",
-        statement="LSTM and GRU whose hidden-to-hidden matrices are cut to their diagonals, so that they could train in "
-        "parallel over time, regain 80 % accuracy on Reber strings within four epochs.",
+        statement="LSTM and GRU whose hidden-to-hidden matrices are cut to their diagonals, so that they could train "
+        "in parallel over time, regain 80 % accuracy on Reber strings within four epochs.",
         source="this library; not in the thesis",
         reported={},
         experiment=PRUNING,

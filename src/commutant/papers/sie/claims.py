@@ -88,8 +88,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="no-collapse",
-        statement="Predictors linear in the code of the rotation, trained on constant features, have at least the error "
-        "that `collapse_floor` computes from the codes, to 3 % (sampling).",
+        statement="Predictors linear in the code of the rotation, trained on constant features, have at least the "
+        "error that `collapse_floor` computes from the codes, to 3 % (sampling).",
         source="section 4 (a predictor that cannot collapse to invariance)",
         reported={},
         experiment=FLOOR,

@@ -49,8 +49,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="distance",
-        statement="Weight matching lowers the loss barrier between two MLPs on digits by a share that exceeds the share "
-        "by which it lowers the distance of their weights by more than 0.5.",
+        statement="Weight matching lowers the loss barrier between two MLPs on digits by a share that exceeds the "
+        "share by which it lowers the distance of their weights by more than 0.5.",
         source="Table 1 (6 to 20 % closer)",
         reported={},
         experiment=MATCHING,

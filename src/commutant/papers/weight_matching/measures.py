@@ -34,13 +34,13 @@ Part = tuple[Tensor, Tensor]
 
 
 def measure_matching(context: Context) -> Measurement:
-    """Barriers, distances and alignment of networks from different seeds, before and after matching, at each width."""
+    """Return barriers, distances and alignment of networks before and after matching, at each width."""
     widths = context.settings["widths"]
     return context.arms({f"width-{width}": partial(_at_width, context, width) for width in widths})
 
 
 def _data(context: Context) -> tuple[Part, Part]:
-    """Images and classes to train on and to test on; rows of pixels for an MLP."""
+    """Return the images and classes to train on and to test on, with flat images for an MLP."""
     data = image_classes(context.settings["data"], context.data_dir)
     flat = context.settings["network"] == "mlp"
     train, test = (((x.flatten(1) if flat else x).to(context.device), y.to(context.device))
@@ -90,7 +90,7 @@ def _trained(context: Context, train: Part, width: int, name: str) -> nn.Module:
         return _mlp(x.shape[1], width) if context.settings["network"] == "mlp" else _resnet(width)
 
     def draw(generator: torch.Generator, count: int) -> Part:
-        rows = order[torch.randint(0, len(x), (count,), generator=generator)]  # batches of its own for each network
+        rows = order[torch.randint(0, len(x), (count,), generator=generator)]  # each network has its own batches
         return x[rows.to(x.device)], y[rows.to(y.device)]
 
     return context.train(
@@ -166,14 +166,14 @@ def _batches(train: Part, steps: int, generator: torch.Generator) -> Iterator[Pa
 
 
 def _directions(tag: str, a: nn.Module, b: nn.Module) -> Measurement:
-    """How alike the largest singular directions of the second layer are: (u_i . u_j)(v_i . v_j)."""
+    """Return the similarity (u_i . u_j)(v_i . v_j) of the largest singular directions of the second layer."""
     first, second = (torch.linalg.svd(m.state_dict()["2.weight"].double(), full_matrices=False) for m in (a, b))
     alike = (first.U.T @ second.U) * (first.Vh @ second.Vh.T)
     return {f"_{tag}@D-{i}-{j}": float(alike[i, j]) for i in range(DIRECTIONS) for j in range(DIRECTIONS)}
 
 
 def _cooled_barrier(a: nn.Module, b: nn.Module, train: tuple[Tensor, ...], evaluate: object) -> float:
-    """The barrier half way without a permutation, the merge's logits at the temperature best on training data."""
+    """Return the barrier halfway without a permutation, at the temperature that fits the training data best."""
     middle = copy.deepcopy(a)
     middle.load_state_dict(interpolate([a, b]))
     grid = torch.logspace(-2, 1, 61)
