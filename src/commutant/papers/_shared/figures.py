@@ -26,10 +26,15 @@ def columns_of(columns: int, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(7.2, height), layout="constrained")
     panels = figure.subplots(1, columns, squeeze=False)[0]
+    plain(*panels)
+    return figure, panels
+
+
+def plain(*panels: Any) -> None:
+    """Give axes the report's look: no frame above and on the right, thin horizontal lines."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25, linewidth=0.6)
-    return figure, panels
 
 
 def label_ends(

@@ -24,6 +24,7 @@ from ...theory import (
     layer_shares,
     measure_ensemble,
 )
+from .._shared.networks import mlp
 from .._shared.plain_training import best_of
 
 CRITICAL = {"relu": 2.0, "linear": 1.0, "tanh": 1.0}
@@ -121,10 +122,8 @@ def _trained(context: Context, name: str, scale: float) -> Measurement:
 
 
 def _plain(activation: type[nn.Module], features: int, width: int, depth: int) -> nn.Sequential:
-    """Build an MLP of `depth` linear layers with ten outputs, in PyTorch's default initialization."""
-    widths = [features, *[width] * (depth - 1), 10]
-    pairs = [(nn.Linear(a, b), activation()) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(*[layer for pair in pairs for layer in pair][:-1])
+    """Build an MLP of `depth` linear layers with ten outputs."""
+    return mlp([features, *[width] * (depth - 1), 10], activation)
 
 
 def _linears(net: nn.Sequential) -> list[nn.Linear]:

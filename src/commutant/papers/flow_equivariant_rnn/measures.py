@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from functools import partial
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from ...data import Glyphs, digit_glyphs, flowing_glyphs, mnist_glyphs
 from ...evidence import Context, Measurement
 from ...sequences import FERNN, FERNNCell, FERNNSeq2Seq, Flow, TranslationFlow, check_flow_equivariance
+from .._shared.timing import median_seconds
 
 _ARMS: dict[str, tuple[int, str, int]] = {  # radius of V, decoder, factor of the width
     "grnn": (0, "lagged", 1),
@@ -168,13 +167,4 @@ def measure_cost(context: Context) -> Measurement:
     nets = {f"v{r}": FERNN(1, channels, TranslationFlow.grid(r)).to(context.device) for r in (0, 1, 2)}
     runs = {name: (lambda x, net=net: net(x)[0]) for name, net in nets.items()}
     runs |= {f"loop-v{r}": (lambda x, c=nets[f"v{r}"].cells[0]: _slice_by_slice(c, x)) for r in (1, 2)}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(settings["repeats"] + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run(x).sum().backward()
-            if x.is_cuda:
-                torch.cuda.synchronize()
-            if repeat:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return median_seconds(runs, lambda: x, settings["repeats"])

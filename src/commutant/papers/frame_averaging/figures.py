@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ...evidence import Measurement
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, SLATE, TEAL, VIOLET, axes_of, label_ends
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, SLATE, TEAL, VIOLET, axes_of, label_ends, plain
 
 _NORMALS = {
     "plain": ("PointNet", CRIMSON),
@@ -23,8 +23,7 @@ def normals(measurements: list[Measurement]) -> Any:
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     grid = figure.add_gridspec(1, 3, width_ratios=(1.5, 1, 1))
     axes = figure.add_subplot(grid[0])
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    plain(axes)
     ends = []
     for arm, (label, color) in _NORMALS.items():
         for m in measurements:

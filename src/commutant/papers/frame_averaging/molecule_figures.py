@@ -12,7 +12,7 @@ from ...algebra import pca_frame
 from ...data import Molecule, load_molecules, molecules_unavailable
 from ...evidence import Measurement
 from ...laws import Rotation
-from .._shared.figures import CRIMSON, GREY, NAVY, SILVER, SLATE, TEAL, axes_of
+from .._shared.figures import CRIMSON, GREY, NAVY, SILVER, SLATE, TEAL, axes_of, plain
 
 _ATOMS = {1: (SILVER, 60), 6: (SLATE, 150), 8: (CRIMSON, 150)}
 
@@ -37,8 +37,7 @@ def molecules(measurements: list[Measurement]) -> Any:
                 title = name if column == 0 else f"its frame {column}" if row == 0 else ""
                 panel.set_title(title, fontsize=8.5, color=GREY if column == 0 else NAVY)
     axes = figure.add_subplot(grid[2, :])
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    plain(axes)
     for way, label, color in (
         ("eigenvectors", "eigenvectors, all signs", CRIMSON),
         ("sliding", "sliding frames", TEAL),

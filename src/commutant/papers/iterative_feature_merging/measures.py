@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data import image_classes
 from ...evidence import Context, Measurement
 from ...weights import FeatureMerger, resize
-from .._shared.classifiers import accuracy, cross_entropy
+from .._shared.classifiers import Part, accuracy, cross_entropy, image_parts
+from .._shared.networks import mlp
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)
 RULES: dict[str, dict[str, Any]] = {
@@ -22,7 +22,6 @@ RULES: dict[str, dict[str, Any]] = {
     "saliency": {"criterion": "saliency"},
     "activations": {"criterion": "activations"},
 }
-Part = tuple[Tensor, Tensor]
 
 
 def measure_merging(context: Context) -> Measurement:
@@ -34,9 +33,7 @@ def measure_merging(context: Context) -> Measurement:
 def _network(kind: str, width: int, shape: Sequence[int]) -> nn.Module:
     if kind == "mlp":
         inputs = int(torch.Size(shape).numel())
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
-        )
+        return nn.Sequential(nn.Flatten(), *mlp([inputs, width, width, 10]))
     layers: list[nn.Module] = []
     for before, after in pairwise([shape[0], width, width, 2 * width, 2 * width]):  # a small VGG
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
@@ -45,8 +42,7 @@ def _network(kind: str, width: int, shape: Sequence[int]) -> nn.Module:
 
 
 def _at_width(context: Context, width: int) -> Measurement:
-    data = image_classes(context.settings["data"], context.data_dir)
-    train, test = (tuple(t.to(context.device) for t in part) for part in (data.train, data.test))
+    train, test = image_parts(context)
     x, y = train
 
     def make() -> nn.Module:

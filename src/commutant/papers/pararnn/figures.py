@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ...evidence import Measurement, series
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, dots
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, dots, plain
 
 
 def _lines(measurements: list[Measurement], arms: dict[str, tuple[str, str]], floor: float) -> Any:
@@ -83,6 +83,7 @@ def language(measurements: list[Measurement]) -> Any:
     arms["paragru"] = ("ParaGRU", TEAL)
     figure = Figure(figsize=(7.2, 3.3), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    plain(*panels)
     marks = sorted(int(key.split("-")[1]) for key in measurements[0] if key.startswith("gru@loss-"))
     for arm, (label, color) in arms.items():
         median = lambda what, s, arm=arm: statistics.median(m[f"{arm}@{what}-{s}"] for m in measurements)  # noqa: E731
@@ -90,8 +91,6 @@ def language(measurements: list[Measurement]) -> Any:
         panels[0].plot(marks, losses, color=color, linewidth=1.6, label=label)
         panels[1].plot([median("second", s) for s in marks], losses, color=color, linewidth=1.6)
     for axes, name in zip(panels, ("steps", "seconds"), strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
         axes.set(xlabel=name, xlim=(0, None))
     panels[0].set(ylabel="nats per character", ylim=(None, 3.2))
     panels[0].legend(frameon=False, fontsize=9)

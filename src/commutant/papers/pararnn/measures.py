@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from functools import partial
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from ...evidence import Context, Measurement
 from ...sequences import GATED_CELLS, MinGRU, ParaGRU, ParallelRecurrence
 from ...sequences.solvers import Attempt, Problem, multishoot, newton_like, sequential, tabulated
+from .._shared.timing import median_seconds
 
 
 def _random_problem(context: Context, name: str, alpha: float, length: int) -> Problem:
@@ -134,15 +133,7 @@ def measure_speed(context: Context) -> Measurement:
         for solver in ("sequential", "multishoot", "auto", "newton"):
             torch.manual_seed(context.seed)
             layers[solver] = ParaGRU(width, width, batch_first=True, method=solver).to(context.device)
-        times: dict[str, list[float]] = {solver: [] for solver in layers}
-        for repeat in range(settings["repeats"] + 1):
-            for solver, layer in layers.items():
-                leaf = x.clone().requires_grad_()
-                started = time.perf_counter()
-                layer(leaf)[0].sum().backward()
-                if x.is_cuda:
-                    torch.cuda.synchronize()
-                if repeat:
-                    times[solver].append(time.perf_counter() - started)
-        out |= {f"{solver}@{length}": statistics.median(found) for solver, found in times.items()}
+        runs = {solver: (lambda x, layer=layer: layer(x)[0]) for solver, layer in layers.items()}
+        times = median_seconds(runs, lambda x=x: x.clone().requires_grad_(), settings["repeats"])
+        out |= {f"{solver}@{length}": seconds for solver, seconds in times.items()}
     return out

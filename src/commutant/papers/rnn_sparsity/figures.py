@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from ...evidence import Measurement
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, plain
 
 _COLORS = {"lstm": ("LSTM", TEAL), "gru": ("GRU", NAVY), "tanh": ("tanh", CRIMSON), "relu": ("ReLU", OCHRE)}
 _TITLES = {"both": "all recurrent weights", "i2h": "input-to-hidden weights", "h2h": "hidden-to-hidden weights"}
@@ -18,10 +18,9 @@ def pruning(measurements: list[Measurement]) -> Any:
 
     figure = Figure(figsize=(7.2, 3.3), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
+    plain(*panels)
     percents = (20, 40, 60, 80, 90, 100)
     for axes, (which, title) in zip(panels, _TITLES.items(), strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
         axes.axhline(0.5, color=SILVER, linewidth=0.8, linestyle=":")
         for cell, (label, color) in _COLORS.items():
             median = lambda key: statistics.median(m[key] for m in measurements)  # noqa: E731

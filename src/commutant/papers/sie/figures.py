@@ -9,7 +9,7 @@ import torch
 
 from ...data import object_clouds, shapes3d
 from ...evidence import Measurement
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, VIOLET, axes_of
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, VIOLET, axes_of, plain
 
 _ARMS = {
     "vicreg": ("VICReg", GREY),
@@ -28,9 +28,7 @@ def views(measurements: list[Measurement]) -> Any:
     grid = figure.add_gridspec(2, 2, height_ratios=(1.15, 1))
     _pictures(figure.add_subplot(grid[0, :]))
     left, right = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    plain(left, right)
     for i, (arm, (_, color)) in enumerate(_ARMS.items()):
         for j, half in enumerate(("first half", "second half")):
             values = [m[f"{arm}@pose {half}"] for m in measurements]

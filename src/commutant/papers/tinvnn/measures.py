@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...data import OBJECT_CLASSES, Objects, object_clouds
 from ...evidence import Context, Measurement
 from ...geometry import MDSCoordinates
+from .._shared.classifiers import cross_entropy
 from .._shared.rotations import random_rotations
 from .models import Solver, classifier, shortest_tours, tour_length
 
@@ -46,14 +47,11 @@ def _shapes_of(context: Context, arm: str, train: Objects, test: Objects) -> Mea
         turn = random_rotations(count, generator).float() if arm == "augmented" else _around_z(count, generator)
         return (train.points[rows] @ turn.mT).to(device), train.labels[rows].to(device)
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
     model = context.train(
         arm,
         partial(classifier, arm, len(OBJECT_CLASSES)),
         draw,
-        loss,
+        cross_entropy,
         steps=settings["epochs"] * settings["train"] // 50,
         batch_size=50,
         learning_rate=3e-3,

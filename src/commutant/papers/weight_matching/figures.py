@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...evidence import Measurement
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, TEAL
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, plain
 from .measures import DIRECTIONS, POINTS, THRESHOLDS
 
 _ARMS = {"none": ("as trained", GREY), "random": ("random permutation", CRIMSON), "am": ("activation matching", NAVY),
@@ -23,9 +23,7 @@ def matching(measurements: list[Measurement]) -> Any:
     parts: Any = figure.subfigures(2, 1, height_ratios=[3.4, 2.6])
     upper, lower = parts
     left, right = upper.subplots(1, 2)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    plain(left, right)
     widths = sorted({int(key.split("-")[0][1:]) for key in measurements[0] if "-none@barrier" in key})
     width = 128 if 128 in widths else widths[-1]
 
