@@ -1,4 +1,4 @@
-"""What the tests of every paper share: an experiment run at settings far smaller than those of any scale."""
+"""Fixture of the tests of every paper: an experiment run at settings far smaller than those of any scale."""
 
 import math
 

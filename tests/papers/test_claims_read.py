@@ -1,4 +1,4 @@
-"""What a reader needs of every claim: a statement that stands alone, an effect with a unit, words for each figure."""
+"""Text of every claim: a statement that stands alone, an effect with a unit, words for each reported figure."""
 
 import re
 

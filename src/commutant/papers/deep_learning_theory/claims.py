@@ -61,8 +61,8 @@ _DEPTH = 30.0  # of networks on the plane, in runs that did not note it
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="kernel",
-        statement="The mean kernel of random tanh networks at criticality follows the recursion of the book to 10 % "
-        "at layer 16 of width 64.",
+        statement="The mean kernel of random tanh networks at criticality follows the recursion of the book within "
+        "10 % at layer 16 of width 64.",
         source="eq. 4.8 and section 5.3",
         reported={},
         experiment=ENSEMBLES,
@@ -74,7 +74,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="four-point",
-        statement="Second moments of different neurons covary as first order in 1/width predicts, to 20 %, where depth "
+        statement="Second moments of different neurons covary within 20 % of first order in 1/width where depth "
         "is a sixteenth of width, in critical ReLU, linear and tanh networks.",
         source="section 5.4: V / n K² = (5, 2, 2/3) L / n",
         reported={},
@@ -103,7 +103,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="vertices",
         statement="Fluctuations of the tangent kernel, and its correlations with the signal, match first order in "
-        "1/width to 25 % in tanh and GELU networks of width 32 or more.",
+        "1/width within 25 % in tanh and GELU networks of width 32 or more.",
         source="chapter 8: V, D, F, B and A",
         reported={},
         experiment=FLUCTUATIONS,
@@ -159,7 +159,7 @@ CLAIMS: tuple[Claim, ...] = (
         experiment=PLANE,
         effect=lambda m: _told(m, lambda bias, weight, scale: 6 * scale > m.get("depth", _DEPTH)),
         effect_label="share of points where the rule predicts correctly whether accuracy exceeds one half",
-        unit="share of points",
+        unit="of the points",
         at_least=0.85,
         controls={"by the variance of weights alone": lambda m: _told(m, lambda bias, weight, scale: weight >= 1)},
     ),
@@ -191,8 +191,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="aspect",
-        statement="Critical networks of the depth over width that the book calls best come within two points of the "
-        "most accurate ones with as many weights, for ReLU and tanh.",
+        statement="Critical networks at the ratio of depth to width that the book calls optimal come within two points "
+        "of the most accurate ones with as many weights, for ReLU and tanh.",
         source="appendix A: r* = 4 / ((20 + 3 n_L) ν)",
         reported={},
         experiment=ASPECT,
@@ -200,17 +200,17 @@ CLAIMS: tuple[Claim, ...] = (
         effect_label=f"test accuracy at the predicted ratio minus the best of the scan, {_WORSE_OF}",
         unit="accuracy",
         at_least=-0.02,
-        controls={"at sixteen times that ratio": lambda m: _at_ratio(m, 16.0)},
+        controls={"at sixteen times the predicted ratio": lambda m: _at_ratio(m, 16.0)},
     ),
     Claim(
         name="bears-depth",
-        statement="Critical tanh networks reach at least twice the depth over width of ReLU networks with as many "
-        "weights before they lose ten points of accuracy on handwritten digits.",
+        statement="Critical tanh networks reach at least twice the ratio of depth to width of ReLU networks with as "
+        "many weights before they lose ten points of accuracy on handwritten digits.",
         source="section 5.4: ν = 5 for ReLU, 2/3 for tanh",
         reported={},
         experiment=ASPECT,
         effect=lambda m: _bearable(m, "tanh") - _bearable(m, "relu"),
-        effect_label="depth over width at ten points lost, tanh over ReLU networks",
+        effect_label="ratio of depth to width at ten points lost, tanh over ReLU networks",
         unit="octaves",
         at_least=1.0,
     ),

@@ -46,7 +46,7 @@ CLAIMS: tuple[Claim, ...] = (
         experiment=LEARNING,
         effect=lambda m: _smallest(m, "-sign@bound"),
         effect_label="share of nonzero binary inputs permuted correctly, worst length",
-        unit="share of inputs",
+        unit="of the inputs",
         at_least=0.99,
         controls={
             "one network": lambda m: _smallest(m, "-sign@1"),
@@ -56,7 +56,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="law",
         statement="Outputs of networks with 2048 or more hidden units vary over initializations as the closed form of "
-        "infinite width predicts, to 10 %.",
+        "infinite width predicts, within 10 %.",
         source="section on the limit law; formulas derived anew",
         reported={},
         experiment=LEARNING,
@@ -69,7 +69,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="regime",
         statement="Networks trained as in the published code need as large an ensemble as the tangent kernel of the "
-        "theorem predicts, to 25 %.",
+        "theorem predicts, within 25 %.",
         source="Figure 1 and its code, which scales the initial weights alone",
         reported={"standard@needed": 175.0},
         labels={"standard@needed": _NEEDED},
@@ -84,7 +84,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="last-layer",
         statement="Networks trained as in the published code need as large an ensemble as the NNGP kernel predicts, "
-        "which trains the last layer alone, to one third.",
+        "which trains the last layer alone, within a third.",
         source="ours: standard parametrization at large width is the regime of the NNGP kernel",
         reported={"standard@needed": 175.0},
         labels={"standard@needed": _NEEDED},
@@ -98,8 +98,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="theorem",
-        statement="Networks trained as in the theorem need as large an ensemble as its tangent kernel predicts, to one "
-        "third.",
+        statement="Networks trained as in the theorem need as large an ensemble as its tangent kernel predicts, within "
+        "a third.",
         source="theorem on ensemble complexity, one input; constants derived anew",
         reported={},
         experiment=REGIME,
@@ -130,7 +130,7 @@ CLAIMS: tuple[Claim, ...] = (
         experiment=LEARNING,
         effect=lambda m: _smallest(m, "-antithetic@5"),
         effect_label="share of nonzero binary inputs permuted correctly by five networks, worst length",
-        unit="share of inputs",
+        unit="of the inputs",
         at_least=0.99,
         controls={"five plain networks": lambda m: _smallest(m, "-sign@5")},
     ),

@@ -11,7 +11,7 @@ from .measures import SIZES
 
 _RULES = {
     "sign": ("sign, the paper's", CRIMSON),
-    "midpoint": ("threshold by number of ones", NAVY),
+    "midpoint": ("threshold by ones", NAVY),
     "topn": ("largest n", TEAL),
 }
 

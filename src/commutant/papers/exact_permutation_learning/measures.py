@@ -90,7 +90,7 @@ def _outputs(
         ensemble = ReLUEnsemble(
             k, k, width=width, models=min(_BATCH, models - start), antithetic=antithetic, generator=generator
         )
-        # Standard parametrisation with one learning rate: the first layer learns k / width as fast as the last.
+        # Standard parametrization with one learning rate: the first layer learns k / width as fast as the last.
         ensemble.fit(torch.eye(k), y, 1 / top, first=k / width if last_layer else 1.0, tolerance=1e-5)
         with torch.no_grad():
             done.append(ensemble(unit).double())

@@ -83,11 +83,7 @@ CLAIMS: tuple[Claim, ...] = (
         unit="halvings",
         at_least=1.0,
         reported_effect=math.log2(8.1e-3 / 1.5e-4),
-        controls={
-            "the same without velocities, four times the parameters": lambda m: _halvings(
-                m["grnn@near"], m["grnn-wide@near"]
-            )
-        },
+        controls={"G-RNN with four times the parameters": lambda m: _halvings(m["grnn@near"], m["grnn-wide@near"])},
     ),
     Claim(
         name="length",
@@ -115,9 +111,7 @@ CLAIMS: tuple[Claim, ...] = (
         unit="halvings",
         at_least=math.log2(3),
         controls={
-            "the same change of decoder without velocities": lambda m: _halvings(
-                m["grnn@beyond"], m["grnn-aligned@beyond"]
-            )
+            "the same change of decoder in G-RNN": lambda m: _halvings(m["grnn@beyond"], m["grnn-aligned@beyond"])
         },
     ),
     Claim(
@@ -133,7 +127,7 @@ CLAIMS: tuple[Claim, ...] = (
         at_least=2.0,
         controls={
             "at velocities that were in training": lambda m: _halvings(m["fernn@seen"], m["fernn-v2@seen"]),
-            "V of 9 against none": lambda m: _halvings(m["grnn@unseen"], m["fernn@unseen"]),
+            "9 velocities against none": lambda m: _halvings(m["grnn@unseen"], m["fernn@unseen"]),
         },
     ),
     Claim(

@@ -50,7 +50,7 @@ CLAIMS: tuple[Claim, ...] = (
         unit="of the error",
         at_least=0.3,
         reported_effect=1 - 0.163 / 0.449,
-        controls={"turned clouds in training": _saved("augmented", "plain", "turned")},
+        controls={"rotated clouds in training": _saved("augmented", "plain", "turned")},
     ),
     Claim(
         name="normals-unchanged",
@@ -70,7 +70,7 @@ CLAIMS: tuple[Claim, ...] = (
         reported_effect=-math.log10(0.163 / 0.158 - 1),
         basis="identity",
         cases=lambda m: m["clouds"],
-        controls={"PointNet": _digits("plain"), "turned clouds in training": _digits("augmented")},
+        controls={"PointNet": _digits("plain"), "rotated clouds in training": _digits("augmented")},
         refutable_at=_EITHER,
     ),
     Claim(
@@ -85,7 +85,7 @@ CLAIMS: tuple[Claim, ...] = (
         },
         experiment=SEPARATION,
         effect=lambda m: min(_mistakes("spectral-mlp")(m), _mistakes("spectral-gin")(m)),
-        effect_label="minus the number of pairs not told apart and of copies told apart, the worse of MLP and GIN",
+        effect_label="minus the number of mistakes (pairs not told apart, copies told apart), the worse of MLP and GIN",
         unit="mistakes",
         at_least=-0.5,
         reported_effect=0.0,
@@ -107,7 +107,7 @@ CLAIMS: tuple[Claim, ...] = (
         reported={},
         experiment=SEPARATION,
         effect=lambda m: min(_mistakes("refined-mlp")(m), _mistakes("refined-gin")(m)),
-        effect_label="minus the number of pairs not told apart and of copies told apart, the worse of MLP and GIN",
+        effect_label="minus the number of mistakes (pairs not told apart, copies told apart), the worse of MLP and GIN",
         unit="mistakes",
         at_least=-0.5,
         basis="identity",
@@ -130,7 +130,7 @@ CLAIMS: tuple[Claim, ...] = (
         reported_effect=1 - 0.0057 / 0.0071,
         controls={
             "the same network without frames": _saved("plain", "egnn"),
-            "systems turned in training": _saved("augmented", "egnn"),
+            "systems rotated in training": _saved("augmented", "egnn"),
             "systems centered": _saved("centred", "egnn"),
             "EGNN with the same features of pairs": _saved("egnn-features", "egnn"),
         },
@@ -149,14 +149,14 @@ CLAIMS: tuple[Claim, ...] = (
         at_least=0.25,
         reported_effect=1 - 0.0057 / 0.0107,
         controls={
-            "systems turned in training": _saved("augmented", "plain"),
+            "systems rotated in training": _saved("augmented", "plain"),
             "systems centered": _saved("centred", "plain"),
         },
     ),
     Claim(
         name="sampled-frames",
         statement="A network that sees one drawn frame in training predicts charged particles with at most 80 % of the "
-        "error of one that sees all frames for half the epochs, which takes longer.",
+        "error of one that sees all frames for half the epochs.",
         source="this library; the paper takes all frames in training",
         reported={},
         experiment=PARTICLES,
@@ -179,8 +179,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="continuity",
-        statement="Averages over principal axes jump 30 times less between two clouds near a cube when axes that merge "
-        "slide into tuples of points.",
+        statement="Averages over principal axes jump at least 30 times less between two clouds, a thousandth from a "
+        "cube, when axes that merge slide into tuples of points.",
         source="this library, after Dym, Lawrence and Siegel, 2024",
         reported={},
         experiment=EXACTNESS,
@@ -221,7 +221,7 @@ CLAIMS: tuple[Claim, ...] = (
         effect=lambda m: m["sliding@steady"],
         effect_label="share of molecules whose energy changes by less than a thousandth of what moving atoms by 0.1 "
         "angstrom does",
-        unit="share of molecules",
+        unit="of the molecules",
         at_least=0.995,
         basis="share",
         cases=lambda m: m["molecules"],
@@ -237,7 +237,7 @@ CLAIMS: tuple[Claim, ...] = (
         experiment=MOLECULES,
         effect=lambda m: m["sliding@right forces"],
         effect_label="share of molecules with correct forces under sliding frames",
-        unit="share of molecules",
+        unit="of the molecules",
         at_least=0.995,
         basis="share",
         cases=lambda m: m["molecules"],
@@ -256,7 +256,7 @@ CLAIMS: tuple[Claim, ...] = (
         experiment=LIGANDS,
         effect=lambda m: min(m["sliding@steady"], m["sliding@right forces"]),
         effect_label="share of molecules whose energy stays, or whose forces are correct, the smaller",
-        unit="share of molecules",
+        unit="of the molecules",
         at_least=0.999,
         basis="share",
         cases=lambda m: m["molecules"],
@@ -285,7 +285,7 @@ CLAIMS: tuple[Claim, ...] = (
         },
         experiment=FAMILIES,
         effect=_of_families("canonical order"),
-        effect_label="minus the number of pairs not told apart and of copies told apart",
+        effect_label="minus the number of mistakes (pairs not told apart, copies told apart)",
         unit="mistakes",
         at_least=-0.5,
         reported_effect=0.0,

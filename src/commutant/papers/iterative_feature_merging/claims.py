@@ -59,7 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
         effect=lambda m: min(_recovered(m, 32), _recovered(m, 256)),
         effect_label="share of layers restored to their width, minus a thousand times the relative change of the "
         "outputs",
-        unit="share of layers",
+        unit="of the layers",
         at_least=0.99,
         basis="identity",
         cases=lambda m: m["w32@layers"] + m["w256@layers"],

@@ -99,7 +99,7 @@ CLAIMS: tuple[Claim, ...] = (
         at_least=-0.03,
         basis="identity",
         cases=lambda m: float(len(FLOORS)),
-        controls={"with a bias": lambda m: min(_over_the_floor("with")(m))},
+        controls={"predictors with a bias": lambda m: min(_over_the_floor("with")(m))},
         refutable_at=_EITHER,
     ),
     Claim(

@@ -76,7 +76,7 @@ CLAIMS: tuple[Claim, ...] = (
         effect_label="alignment R of large singular directions over alignment R of all of them",
         unit="times",
         at_least=2.0,
-        controls={"no permutation, over the same R of all": lambda m: m["w128-none@R-0.3"] / m["w128-wm@R-0"]},
+        controls={"no permutation, over R of all after matching": lambda m: m["w128-none@R-0.3"] / m["w128-wm@R-0"]},
     ),
     *(
         Claim(
@@ -108,7 +108,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="three-models",
-        statement="Weight matching of two MLPs with a third, all trained on digits, lowers the loss barrier between "
+        statement="Matching the weights of two MLPs to a third, all trained on digits, lowers the loss barrier between "
         "the two at least fivefold.",
         source="Table 3 (-0.098 for weight matching)",
         reported={"w128-wm@pair": -0.098},
