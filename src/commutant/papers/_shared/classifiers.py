@@ -12,6 +12,13 @@ from ...evidence import Context
 
 Part: TypeAlias = tuple[Tensor, Tensor]
 """Inputs and classes."""
+IMAGES = {
+    "digits": "scikit-learn digits, 1297 images to train on and 500 to test on",
+    "mnist": "MNIST",
+    "fashion-mnist": "Fashion-MNIST",
+    "cifar10-6k": "CIFAR-10, 5000 images to train on and 1000 to test on",
+}
+"""Descriptions of data sets of images, by their names in the settings."""
 
 
 def image_parts(context: Context) -> tuple[Part, Part]:

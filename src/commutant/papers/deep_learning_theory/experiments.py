@@ -26,7 +26,7 @@ ENSEMBLES = Experiment(
         "small": "Draws 4000 networks of width 64 and 16 layers for one input; the book gives no experiment.",
         "full": "Draws a million networks of width 64 and 32 layers for one input; the book gives no experiment.",
     },
-    data={"small": "one input", "full": "one input"},
+    data={"small": "a single input", "full": "a single input"},
     seeds={"small": 5, "full": 3},
     figure=figures.ensembles,
     figure_caption="Left: the kernel at criticality by theory (lines), its mean over random networks (dots) and the "
@@ -47,7 +47,7 @@ FLUCTUATIONS = Experiment(
         "small": "Draws 20 000 networks of width 32; the book gives no experiment.",
         "full": "Draws two million networks of width 128; the book gives no experiment.",
     },
-    data={"small": "one input", "full": "one input"},
+    data={"small": "a single input", "full": "a single input"},
     seeds={"small": 3, "full": 3},
     figure=figures.vertices,
     figure_caption="Fluctuations of kernel and tangent kernel in random networks over their prediction at first order. "
@@ -148,7 +148,7 @@ SHARES = Experiment(
         "small": "Draws 50 tanh layers of 256 units; the book argues by formula.",
         "full": "Draws 50 tanh layers of 1024 units; the book argues by formula.",
     },
-    data={"small": "normal inputs", "full": "normal inputs"},
+    data={"small": "random inputs", "full": "random inputs"},
     seeds={"small": 3, "full": 3},
     figure=figures.shares,
     figure_caption="Share of the tangent kernel of a tanh network that comes from the biases of each layer, under one "

@@ -19,7 +19,7 @@ LEARNING = Experiment(
         "000 units, up to 30 coordinates and 1000 inputs with two ones.",
         "full": "Tests all inputs of up to 12 coordinates; the paper tests 1000 inputs with two ones, of up to 30.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "binary inputs", "full": "binary inputs"},
     seeds={"small": 14, "full": 14},
     figure=figures.learning,
     figure_caption="Share of nonzero binary inputs with all bits correct against the number of trained networks that "
@@ -40,7 +40,7 @@ REGIME = Experiment(
         "with two ones.",
         "full": "Tests all inputs with two ones instead of 1000 drawn with repetition.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "binary inputs with two ones", "full": "binary inputs with two ones"},
     seeds={"small": 3, "full": 10},
     figure=figures.regime,
     figure_caption="Number of networks needed, as measured and as the limit law predicts. Dots are seeds.",

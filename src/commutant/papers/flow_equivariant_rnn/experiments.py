@@ -75,7 +75,7 @@ EQUIVARIANCE = Experiment(
         "small": "Tests random networks with 4 channels on a torus of 6 x 6, in double precision.",
         "full": "Tests random networks with 4 channels on a torus of 12 x 12, in double precision.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random frames", "full": "random frames"},
     seeds={"small": 5, "full": 5},
     figure=figures.equivariance,
     figure_caption="Relative error of flow equivariance of random networks, over all velocities of the torus; exact "
@@ -96,7 +96,7 @@ COST = Experiment(
         "channels on 28 x 28 on a GPU.",
         "full": "Times the encoder alone, with batch size 32.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random frames", "full": "random frames"},
     seeds={"small": 5, "full": 3},
     figure=figures.cost,
     figure_caption="Time of a forward and backward pass of one layer over the given frames, by the number of "

@@ -32,7 +32,7 @@ NORMALS = Experiment(
         "full": "Trains the same small PointNet on 20 000 surfaces of one or two simple bodies instead of the ABC "
         "collection.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated surfaces", "full": "generated surfaces"},
     seeds={"small": 3, "full": 3},
     figure=figures.normals,
     figure_caption="Left: error on upright and on rotated test clouds (thin lines are seeds). Right: one rotated cloud "
@@ -77,7 +77,7 @@ PARTICLES = Experiment(
         "full": "Uses a cosine schedule; messages also see potentials, forces and relative positions and velocities of "
         "pairs.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "simulated charged particles", "full": "simulated charged particles"},
     seeds={"small": 3, "full": 5},
     figure=figures.particles,
     figure_caption="Squared error on test systems as generated, rotated, and shifted (thin lines are seeds).",
@@ -93,7 +93,7 @@ EXACTNESS = Experiment(
         "small": "Not in the paper: tests its frames near degenerate clouds, and their effect on forces.",
         "full": "Not in the paper: tests its frames near degenerate clouds, and their effect on forces.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random point clouds", "full": "random point clouds"},
     seeds={"small": 5, "full": 5},
     figure=figures.exactness,
     figure_caption="Largest change of the average between two clouds near the same cube, over many pairs (mean over "

@@ -6,11 +6,9 @@ from functools import partial
 
 from ...data import images_unavailable
 from ...evidence import Experiment
+from .._shared.classifiers import IMAGES
 from . import figures
 from .measures import measure_merging
-
-_DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
-
 
 MERGING = Experiment(
     name="merging",
@@ -26,7 +24,7 @@ MERGING = Experiment(
         "full": "Trains MLPs with two hidden layers of 32 to 1024 units for 3000 steps on 8 x 8 digits; the paper "
         "trains VGG and ResNet on CIFAR-10 and uses pretrained ones on ImageNet.",
     },
-    data={"small": _DATA, "full": _DATA},
+    data=dict.fromkeys(("small", "full"), IMAGES["digits"]),
     seeds={"small": 5, "full": 10},
     figure=figures.merging,
     figure_caption="Left: test accuracy against the share of parameters kept (256 units per layer, medians over "
@@ -45,7 +43,7 @@ def _elsewhere(name: str, data: str, network: str, width: int, steps: int, minut
         minutes=minutes,
         settings={"small": settings, "full": {**settings, "steps": 5 * steps}},
         changes=dict.fromkeys(("small", "full"), f"Trains {what} with Adam at 0.001."),
-        data=dict.fromkeys(("small", "full"), data),
+        data=dict.fromkeys(("small", "full"), IMAGES[data]),
         seeds={"small": 3, "full": 5},
         unavailable=partial(images_unavailable, data),
     )

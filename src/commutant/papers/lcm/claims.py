@@ -155,7 +155,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="graph-classification",
-        statement="A message-passing network with LCM aggregation classifies molecules and proteins at most 3 points "
+        statement="A message-passing network with LCM aggregation classifies molecules at most 3 points "
         "less accurately than one with sum aggregation.",
         source="Section 3.3, Figure 2",
         reported={},

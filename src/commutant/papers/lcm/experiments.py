@@ -45,7 +45,7 @@ SECOND_MINIMUM = Experiment(
         "32 at 1e-4, for as many samples as in the paper; evaluates the last weights instead of the best by "
         "validation.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated sets of integers", "full": "generated sets of integers"},
     seeds={"small": 4, "full": 3},
     figure=figures.second_minimum,
     figure_caption="Share of exact answers against the size of the set (mean over seeds, band of one standard "
@@ -66,7 +66,7 @@ COST = Experiment(
         "paper times an epoch on a GPU.",
         "full": "Times one forward and backward pass of the aggregation alone; the paper times an epoch.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random vectors", "full": "random vectors"},
     seeds={"small": 5, "full": 5},
     figure=figures.cost,
     figure_caption="Time of a forward and backward pass over 32 sets against their size (median over seeds).",
@@ -132,7 +132,7 @@ BATCH = Experiment(
         "small": "Not in the paper: a property of the published implementations, measured at random initialization.",
         "full": "Not in the paper: a property of the published implementations, measured at random initialization.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random vectors", "full": "random vectors"},
     seeds={"small": 10, "full": 10},
     unavailable=needs_pyg,
     figure=figures.batch_dependence,

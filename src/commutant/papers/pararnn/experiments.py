@@ -25,7 +25,7 @@ AGREEMENT = Experiment(
         "full": "Solves random cells of length up to 65 536; the paper solves those of a trained 400M model, up to "
         "2048.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random cells and inputs", "full": "random cells and inputs"},
     seeds={"small": 5, "full": 5},
     figure=figures.agreement,
     figure_caption="Largest error after three Newton iterations against the length, by the bound of the recurrent "
@@ -48,7 +48,7 @@ PARITY = Experiment(
         "models.",
         "full": "Trains on fresh strings with a target at every step; minGRU replaces Mamba2.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random bit strings", "full": "random bit strings"},
     seeds={"small": 4, "full": 3},
     figure=figures.parity,
     figure_caption="Each dot is a seed, the bar its mean. Chance is one half.",
@@ -68,7 +68,7 @@ SPEED = Experiment(
         "the paper times a fused CUDA kernel on an A100 against a loop in Python.",
         "full": "Times PyTorch operators, except for `auto`.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random inputs", "full": "random inputs"},
     seeds={"small": 5, "full": 3},
     figure=figures.speed,
     figure_caption="Time of a forward and backward pass of one ParaGRU layer against the length (median over seeds).",
@@ -110,7 +110,7 @@ TASKS = Experiment(
         "full": "Trains on fresh sequences. Keep-5th has learned positions and a target at every step from the fifth "
         "on, and uses the whole block. minGRU replaces Mamba2.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated token sequences", "full": "generated token sequences"},
     seeds={"small": 3, "full": 3},
     figure=figures.tasks,
     figure_caption="Accuracy of one block on fresh sequences. Each dot is a seed, the bar its mean.",

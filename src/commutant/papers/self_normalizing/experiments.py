@@ -26,7 +26,7 @@ MOMENTS = Experiment(
         "small": "Measures 32 random layers of 512 units on standard normal inputs.",
         "full": "Measures 128 random layers of 4096 units on standard normal inputs.",
     },
-    data={"small": "normal inputs", "full": "normal inputs"},
+    data={"small": "random inputs", "full": "random inputs"},
     seeds={"small": 5, "full": 3},
     figure=figures.moments,
     figure_caption="Variance of SELU's activations by layer under the initialization of the paper and under two common "

@@ -41,7 +41,7 @@ VIEWS = Experiment(
         "full": "Trains a wider network for 50 000 steps on 12 000 objects of ten generated classes in 50 views of 32 "
         "pixels, instead of a ResNet-18 on 3DIEBench.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "rendered views of generated objects", "full": "rendered views of generated objects"},
     seeds={"small": 3, "full": 3},
     figure=figures.views,
     figure_caption="Above: four objects, nine views each. Left: share of the variance of the rotation between two "
@@ -61,7 +61,7 @@ FLOOR = Experiment(
         "full": "Beyond the paper, which argues in words: trains predictors on 16 constant dimensions for 20 000 "
         "steps.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random rotations", "full": "random rotations"},
     seeds={"small": 3, "full": 3},
     figure=figures.floor,
     figure_caption="Smallest error of a predictor on features that ignore the rotation, by the formula, and the error "

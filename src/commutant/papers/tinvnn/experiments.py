@@ -20,7 +20,7 @@ SHAPES = Experiment(
         "full": "Trains on 40 000 clouds of 1024 points from ten classes of objects made of simple bodies; the paper's "
         "data could not be read.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated objects", "full": "generated objects"},
     seeds={"small": 3, "full": 3},
     figure=figures.shapes,
     figure_caption='Test accuracy against the motion of the test objects. All networks but one ("rotated any way in '
@@ -42,7 +42,7 @@ ROUTES = Experiment(
         "full": "Trains for 100 000 steps on maps of twelve cities, whose shortest tours can be computed; the paper's "
         "setting could not be read.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random maps", "full": "random maps"},
     seeds={"small": 3, "full": 3},
     figure=figures.routes,
     figure_caption="Share of tours that visit the same cities in the same order after the map is moved. The legend "

@@ -6,11 +6,9 @@ from functools import partial
 
 from ...data import images_unavailable
 from ...evidence import Experiment
+from .._shared.classifiers import IMAGES
 from . import figures
 from .measures import measure_matching
-
-_DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
-
 
 MATCHING = Experiment(
     name="matching",
@@ -28,7 +26,7 @@ MATCHING = Experiment(
         "full": "Trains MLPs with three hidden layers of 32 to 2048 units for 2200 steps on 8 x 8 digits; the paper "
         "trains MLPs of 512 units, VGG11 and ResNet20 on MNIST, Fashion-MNIST and CIFAR-10.",
     },
-    data={"small": _DATA, "full": _DATA},
+    data=dict.fromkeys(("small", "full"), IMAGES["digits"]),
     seeds={"small": 5, "full": 10},
     figure=figures.matching,
     figure_caption="Above: medians over seeds. Left: test loss along the line between two networks, minus the straight "
@@ -49,7 +47,7 @@ def _elsewhere(
         settings={scale: {"data": data, "network": network, "widths": [width], "steps": count, "searched": [],
                           "search": 0} for scale, count in steps.items()},
         changes=dict.fromkeys(steps, f"Trains {what} in batches of 128 with Adam at 0.001."),
-        data=dict.fromkeys(steps, data),
+        data=dict.fromkeys(steps, IMAGES[data]),
         seeds=dict.fromkeys(steps, seeds),
         unavailable=partial(images_unavailable, data),
     )  # fmt: skip
