@@ -7,7 +7,7 @@ TINY = {
     "vertices": {"width": 4, "depth": 2, "networks": 400},
     "training": {"width": 4, "depth": 3, "steps": 2, "rates": [0.01]},
     "cures": {"width": 8, "depth": 4, "steps": 2, "rates": [0.01]},
-    "plane": {"width": 8, "depth": 4, "steps": 2, "rates": [0.01], "biases": [0.0, 0.1], "weights": [0.5, 2.0]},
+    "plane": {"width": 8, "depth": 4, "steps": 2, "rates": [0.01], "biases": [0.1], "weights": [2.0]},
     "aspect": {"table": "digits", "weights": 200, "ratios": [0.1, 1.0], "rates": [0.1], "steps": 2},
     "shares": {"width": 8, "depth": 5, "inputs": 1, "outputs": 2},
 }

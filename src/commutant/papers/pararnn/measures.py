@@ -122,6 +122,11 @@ def _solve_trained(model: nn.Module, test: Tensor) -> Measurement:
     }
 
 
+def _leaf(x: Tensor) -> Tensor:
+    """Return a copy that collects gradients."""
+    return x.clone().requires_grad_()
+
+
 def measure_speed(context: Context) -> Measurement:
     """Return the seconds of a forward and backward pass of a ParaGRU layer, by solver and length."""
     settings = context.settings
@@ -134,6 +139,6 @@ def measure_speed(context: Context) -> Measurement:
             torch.manual_seed(context.seed)
             layers[solver] = ParaGRU(width, width, batch_first=True, method=solver).to(context.device)
         runs = {solver: (lambda x, layer=layer: layer(x)[0]) for solver, layer in layers.items()}
-        times = median_seconds(runs, lambda x=x: x.clone().requires_grad_(), settings["repeats"])
+        times = median_seconds(runs, partial(_leaf, x), settings["repeats"])
         out |= {f"{solver}@{length}": seconds for solver, seconds in times.items()}
     return out
