@@ -12,20 +12,23 @@ from ._shared.figures import PALETTE as PALETTE
 
 
 def slugs() -> list[str]:
-    """The names of all papers."""
+    """Return the names of all papers, in alphabetical order."""
     return [info.name.replace("_", "-") for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_")]
 
 
 def module_of(slug: str) -> str:
-    """The module that defines a paper."""
+    """Return the name of the module that defines a paper."""
     return f"{__name__}.{slug.replace('-', '_')}"
 
 
 def paper(slug: str) -> Paper:
-    """A paper by name.
+    """Return a paper by name.
+
+    Args:
+        slug: Name of the paper, as on the command line.
 
     Raises:
-        InputError: for an unknown name, with the nearest known ones.
+        InputError: For an unknown name; the message lists the nearest known ones.
 
     Example:
         >>> paper("lcm").year
@@ -39,12 +42,18 @@ def paper(slug: str) -> Paper:
 
 
 def papers() -> list[Paper]:
-    """All papers."""
+    """Return all papers."""
     return [paper(slug) for slug in slugs()]
 
 
 def select(targets: list[str]) -> list[tuple[Paper, list[Claim]]]:
-    """Papers and claims named as `PAPER` or `PAPER/CLAIM`; all of them when nothing is named.
+    """Return the papers and claims named as `PAPER` or `PAPER/CLAIM`, or all of them if none is named.
+
+    Args:
+        targets: Names of papers and claims.
+
+    Raises:
+        InputError: For an unknown name; the message lists the nearest known ones.
 
     Example:
         >>> [(p.slug, [c.name for c in claims]) for p, claims in select(["lcm/second-minimum"])]

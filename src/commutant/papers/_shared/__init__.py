@@ -1,1 +1,1 @@
-"""Parts of experiments that several papers need."""
+"""Parts of experiments that several papers use."""

@@ -1,4 +1,4 @@
-"""Training as the older papers do it: plain SGD at the best of a few rates, by validation."""
+"""Training with plain SGD at the best of a few learning rates, chosen on validation data."""
 
 from __future__ import annotations
 
@@ -20,21 +20,32 @@ def best_of(
     parts: list[tuple[Tensor, Tensor]],
     rates: Sequence[float],
     steps: int,
-    optimiser_class: type[torch.optim.Optimizer] = torch.optim.SGD,
+    optimizer_class: type[torch.optim.Optimizer] = torch.optim.SGD,
 ) -> float:
-    """Test accuracy at the best validation check of the best network and rate; the first of equals."""
+    """Train every network at every learning rate; return the test accuracy where validation accuracy was highest.
+
+    Ties go to the first.
+
+    Args:
+        context: Context of the run, the source of randomness.
+        makes: Functions that build the networks.
+        parts: Inputs and classes for training, validation and testing.
+        rates: Learning rates.
+        steps: Number of training steps.
+        optimizer_class: Optimizer, given the parameters and `lr`.
+    """
     (x, y), (x_valid, y_valid), (x_test, y_test) = parts
     best = (-1.0, 0.0)
     for make, rate in itertools.product(makes, rates):
         generator = context.generator(3)
         net = make(generator)
-        optimiser = optimiser_class(net.parameters(), lr=rate)  # type: ignore[call-arg]
+        optimizer = optimizer_class(net.parameters(), lr=rate)  # type: ignore[call-arg]
         for step in range(1, steps + 1):
             rows = torch.randint(len(x), (min(_BATCH, len(x)),), generator=generator)
             loss = nn.functional.cross_entropy(net(x[rows]), y[rows])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             if not math.isfinite(float(loss.detach())):
                 break
             if step % _EVERY == 0 or step == steps:

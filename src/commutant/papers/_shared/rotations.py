@@ -9,6 +9,6 @@ from ...laws import Rotation
 
 
 def random_rotations(number: int, generator: torch.Generator) -> Tensor:
-    """Rotations of space, `(number, 3, 3)`, in float64."""
+    """Return random rotations of space, `(number, 3, 3)`, in float64."""
     action = Rotation(3)
     return torch.stack([action.sample(torch.zeros(1, 3), generator) for _ in range(number)])

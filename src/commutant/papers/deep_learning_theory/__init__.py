@@ -1,4 +1,4 @@
-"""The Principles of Deep Learning Theory: its claims, at each scale, with controls."""
+"""Book "The Principles of Deep Learning Theory": its claims, with controls."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PAPER = Paper(
     venue="Cambridge University Press",
     link="https://arxiv.org/abs/2106.10165",
     room="theory",
-    idea="What a deep network does at initialisation follows from recursions layer by layer. Tuned to a critical "
-    "point of its activation, signals and gradients neither explode nor vanish; what is left grows with depth over "
-    "width, the ratio that decides whether a network is Gaussian, learns, or is chaotic.",
+    idea="Recursions from layer to layer describe a deep network at initialization. At the critical point of its "
+    "activation, signals and gradients neither explode nor vanish. The remaining fluctuations grow with depth over "
+    "width, the ratio that decides whether a network is Gaussian, learns or is chaotic.",
     usage="""import torch
 from torch import nn
 from commutant.theory import critical_, criticality, optimal_ratio

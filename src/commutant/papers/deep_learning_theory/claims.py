@@ -9,28 +9,24 @@ from collections.abc import Callable
 from ...evidence import Claim, Measurement, series
 from ...theory import optimal_ratio
 from .experiments import ASPECT, CURES, ENSEMBLES, FLUCTUATIONS, PLANE, SHARES, TRAINING
-from .measures import (
-    ASPECTS,
-    VERTICES,
-    plane_of,
-)
+from .measures import ASPECTS, VERTICES, plane_of
 
 
 def _worst_vertex(m: Measurement) -> float:
-    """The largest relative deviation from first order, noise included."""
+    """Return the largest relative deviation from first order, noise included."""
     rows = [f"{name}-{vertex}" for name in ("tanh", "gelu") for vertex in VERTICES]
     return max(abs(m[f"{row}@measured"] / m[f"{row}@theory"] - 1) for row in rows)
 
 
 def _gain(m: Measurement, other: dict[str, float]) -> float:
-    """Accuracy at criticality above that at another variance, the worse of the activations named."""
+    """Return the accuracy at criticality minus that at another variance, for the worse of the activations named."""
     return min(m[f"{name}-1.0@accuracy"] - m[f"{name}-{scale}@accuracy"] for name, scale in other.items())
 
 
 def _at_ratio(m: Measurement, times: float) -> float:
-    """Accuracy at the best ratio by theory, times a factor, below the best of the scan; the worse of two activations.
+    """Return the accuracy at a multiple of the optimal ratio minus the best of the scan, for the worse activation.
 
-    Read off at the nearest ratio of the scan.
+    The accuracy is that at the nearest ratio of the scan.
     """
     gaps = []
     for name in ASPECTS:
@@ -41,7 +37,7 @@ def _at_ratio(m: Measurement, times: float) -> float:
 
 
 def _bearable(m: Measurement, name: str) -> float:
-    """The logarithm to base 2 of the ratio at which accuracy has fallen ten points below the best of the scan."""
+    """Return the binary logarithm of the ratio at which accuracy has fallen ten points below the best of the scan."""
     found = list(series(m, f"{name}-accuracy").items())
     bar = max(accuracy for _, accuracy in found) - 0.1
     for (low, above), (high, below) in reversed(list(itertools.pairwise(found))):
@@ -52,146 +48,170 @@ def _bearable(m: Measurement, name: str) -> float:
 
 
 def _told(m: Measurement, rule: Callable[[float, float, float], bool]) -> float:
-    """Share of the points of the plane at which a rule says rightly whether accuracy exceeds one half."""
+    """Return the share of points of the plane where a rule predicts correctly whether accuracy exceeds one half."""
     points = plane_of(m)
     told = sum(rule(b, w, m[f"scale@{b},{w}"]) == (m[f"accuracy@{b},{w}"] > 0.5) for b, w in points)
     return told / len(points)
 
 
+_EITHER = ("small", "full")
+_WORSE_OF = "the worse of tanh and ReLU"
+_DEPTH = 30.0  # of networks on the plane, in runs that did not note it
+
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="kernel",
-        statement="The mean kernel of random tanh networks at criticality falls with depth as the recursion says, "
-        "within a tenth at layer 16 of width 64.",
+        statement="The mean kernel of random tanh networks at criticality follows the recursion of the book within "
+        "10 % at layer 16 of width 64.",
         source="eq. 4.8 and section 5.3",
         reported={},
         experiment=ENSEMBLES,
         effect=lambda m: -abs(m["tanh-kernel@16"] - 1),
-        effect_label="minus the deviation from the recursion at layer 16",
+        effect_label="minus the relative deviation of the mean kernel from the recursion, layer 16",
+        unit="relative deviation",
         at_least=-0.1,
+        refutable_at=_EITHER,
     ),
     Claim(
         name="four-point",
-        statement="Second moments of different neurons vary together as first order in 1/width says, within a "
-        "fifth where depth is a sixteenth of width, for all three universal constants.",
+        statement="Second moments of different neurons covary within 20 % of first order in 1/width where depth "
+        "is a sixteenth of width, in critical ReLU, linear and tanh networks.",
         source="section 5.4: V / n K² = (5, 2, 2/3) L / n",
         reported={},
         experiment=ENSEMBLES,
         effect=lambda m: -max(abs(m[f"{n}-measured@4"] / m[f"{n}-first@4"] - 1) for n in ("relu", "linear", "tanh")),
-        effect_label="minus the largest relative deviation at layer 4",
+        effect_label="minus the relative deviation of the four-point vertex from first order, layer 4, worst "
+        "activation",
+        unit="relative deviation",
         at_least=-0.2,
+        refutable_at=_EITHER,
     ),
     Claim(
         name="breakdown",
-        statement="Where depth is a quarter of width first order is no longer enough: ReLU networks vary 1.3 times "
-        "as much.",
+        statement="Second moments of different neurons covary at least 1.3 times as much as first order in 1/width "
+        "predicts where depth is a quarter of width, in critical ReLU networks.",
         source="section 3.4 and epilogue: strong coupling as L / n grows",
         reported={},
         experiment=ENSEMBLES,
         effect=lambda m: m["relu-measured@16"] / m["relu-first@16"],
-        effect_label="measured over first order at layer 16",
+        effect_label="measured four-point vertex over first order in 1/width, layer 16",
+        unit="times",
         at_least=1.3,
         controls={"at layer 2, where first order is exact": lambda m: m["relu-measured@2"] / m["relu-first@2"]},
+        refutable_at=_EITHER,
     ),
     Claim(
         name="vertices",
-        statement="Fluctuations of the tangent kernel, and its correlations with the signal, are those of first "
-        "order in 1/width within a quarter at width 32, for tanh and GELU.",
+        statement="Fluctuations of the tangent kernel, and its correlations with the signal, match first order in "
+        "1/width within 25 % in tanh and GELU networks of width 32 or more.",
         source="chapter 8: V, D, F, B and A",
         reported={},
         experiment=FLUCTUATIONS,
         effect=lambda m: -_worst_vertex(m),
-        effect_label="minus the worst relative deviation",
+        effect_label="minus the relative deviation of a vertex from first order, worst of five vertices and two "
+        "activations",
+        unit="relative deviation",
         at_least=-0.25,
+        refutable_at=_EITHER,
     ),
     Claim(
         name="half",
-        statement="A plain network of 30 layers at criticality trains where half the variance of weights does "
-        "not: 50 points of accuracy more.",
+        statement="Plain tanh and ReLU networks of 30 layers or more classify digits at least 50 points more "
+        "accurately with weights of critical variance than with half that variance.",
         source="chapter 5, argued; a sheet of measurements of our own",
         reported={},
         experiment=TRAINING,
         effect=lambda m: _gain(m, {"tanh": 0.5, "relu": 0.5}),
-        effect_label="accuracy at criticality above half the variance, the worse of tanh and ReLU",
+        effect_label=f"test accuracy at the critical variance minus at half of it, {_WORSE_OF}",
+        unit="accuracy",
         at_least=0.5,
     ),
     Claim(
         name="chaos",
-        statement="It trains better than well into the chaotic phase, by 15 points at four times the variance for "
-        "tanh.",
+        statement="Plain tanh networks of 30 layers or more classify digits at least 15 points more accurately with "
+        "weights of critical variance than with four times that variance.",
         source="chapter 5, argued; a sheet of measurements of our own",
         reported={},
         experiment=TRAINING,
         effect=lambda m: _gain(m, {"tanh": 4.0}),
-        effect_label="accuracy at criticality above four times the variance",
+        effect_label="test accuracy at the critical variance minus at four times that variance",
+        unit="accuracy",
         at_least=0.15,
     ),
     Claim(
         name="sharp",
-        statement="The optimum is sharp: one and a half times the critical variance costs five points.",
+        statement="Plain tanh networks of 30 layers or more classify digits at least 5 points more accurately with "
+        "weights of critical variance than with one and a half times that variance.",
         source="not claimed in the book; a reading of it that is common",
         reported={},
         experiment=TRAINING,
         effect=lambda m: _gain(m, {"tanh": 1.5}),
-        effect_label="accuracy at criticality above one and a half times the variance",
+        effect_label="test accuracy at the critical variance minus at one and a half times that variance",
+        unit="accuracy",
         at_least=0.05,
     ),
     Claim(
         name="plane",
-        statement="Where in the plane of variances a deep tanh network trains is where its depth is less than six "
-        "correlation scales: right for 85 % of the points.",
+        statement="A deep tanh network trains if and only if its depth is less than six correlation scales, at 85 % or "
+        "more of the points in the plane of weight and bias variance.",
         source="section 5.3; the factor six is Schoenholz et al.'s (2017)",
         reported={},
         experiment=PLANE,
-        effect=lambda m: _told(m, lambda bias, weight, scale: 6 * scale > 30),
-        effect_label="points of the plane that the rule tells rightly",
+        effect=lambda m: _told(m, lambda bias, weight, scale: 6 * scale > m.get("depth", _DEPTH)),
+        effect_label="share of points where the rule predicts correctly whether accuracy exceeds one half",
+        unit="of the points",
         at_least=0.85,
         controls={"by the variance of weights alone": lambda m: _told(m, lambda bias, weight, scale: weight >= 1)},
     ),
     Claim(
         name="cure",
-        statement="A plain network of 50 tanh layers, which does not train as torch initialises it, does after "
-        "autoscale_: 50 points of accuracy more. Rescaling its outputs alone is not enough.",
+        statement="Plain tanh networks of 50 layers or more classify digits at least 50 points more accurately after "
+        "autoscale_ than in PyTorch's default initialization.",
         source="chapter 5: criticality; the measured form of it is ours",
         reported={},
         experiment=CURES,
         effect=lambda m: m["autoscale@accuracy"] - m["as torch has it@accuracy"],
-        effect_label="accuracy after autoscale_ above that before",
+        effect_label="test accuracy after autoscale_ minus with PyTorch's default initialization",
+        unit="accuracy",
         at_least=0.5,
         controls={"outputs rescaled alone": lambda m: m["outputs@accuracy"] - m["as torch has it@accuracy"]},
     ),
     Claim(
         name="equal-shares",
-        statement="Under one learning rate the biases of the layers of a deep tanh network add very differently "
-        "to the tangent kernel; divided by the predicted share they add alike: the spread falls tenfold.",
+        statement="Learning rates divided by the predicted shares make the biases of all layers add alike to the "
+        "tangent kernel of a deep tanh network: the spread over layers falls at least tenfold.",
         source="section 9.4: the equivalence principle",
         reported={},
         experiment=SHARES,
         effect=lambda m: math.log10(m["uniform@spread"] / m["rule@spread"]),
-        effect_label="orders of magnitude by which the rule narrows the spread over layers",
+        effect_label="spread over layers under one learning rate against the spread under the rule",
+        unit="orders of magnitude",
         at_least=1.0,
+        refutable_at=_EITHER,
     ),
     Claim(
         name="aspect",
-        statement="Of critical networks with as many weights, those of the depth over width that the book calls "
-        "best come within two points of the best of a scan, for ReLU and for tanh.",
+        statement="Critical networks at the ratio of depth to width that the book calls optimal come within two points "
+        "of the most accurate ones with as many weights, for ReLU and tanh.",
         source="appendix A: r* = 4 / ((20 + 3 n_L) ν)",
         reported={},
         experiment=ASPECT,
         effect=lambda m: _at_ratio(m, 1.0),
-        effect_label="accuracy at r* minus the best of the scan, the worse of two",
+        effect_label=f"test accuracy at the predicted ratio minus the best of the scan, {_WORSE_OF}",
+        unit="accuracy",
         at_least=-0.02,
-        controls={"at sixteen times that ratio": lambda m: _at_ratio(m, 16.0)},
+        controls={"at sixteen times the predicted ratio": lambda m: _at_ratio(m, 16.0)},
     ),
     Claim(
         name="bears-depth",
-        statement="Tanh networks, whose interactions grow 7.5 times slower with depth, bear at least twice the "
-        "depth over width of ReLU networks before they lose ten points.",
+        statement="Critical tanh networks reach at least twice the ratio of depth to width of ReLU networks with as "
+        "many weights before they lose ten points of accuracy on handwritten digits.",
         source="section 5.4: ν = 5 for ReLU, 2/3 for tanh",
         reported={},
         experiment=ASPECT,
         effect=lambda m: _bearable(m, "tanh") - _bearable(m, "relu"),
-        effect_label="octaves of depth over width",
+        effect_label="ratio of depth to width at ten points lost, tanh over ReLU networks",
+        unit="octaves",
         at_least=1.0,
     ),
 )

@@ -23,15 +23,15 @@ ENSEMBLES = Experiment(
         "full": {"width": 64, "depth": 32, "networks": 1_000_000},
     },
     changes={
-        "small": "4000 networks of width 64 and 16 layers, one input; the book gives no experiment.",
-        "full": "A million networks of width 64 and 32 layers, one input; the book gives no experiment.",
+        "small": "Draws 4000 networks of width 64 and 16 layers for one input; the book gives no experiment.",
+        "full": "Draws a million networks of width 64 and 32 layers for one input; the book gives no experiment.",
     },
-    data={"small": "one input", "full": "one input"},
+    data={"small": "a single input", "full": "a single input"},
     seeds={"small": 5, "full": 3},
     figure=figures.ensembles,
-    figure_caption="Left: the kernel at criticality by theory (lines), of random networks (dots), and how far one "
-    "network is from it (bands: a standard deviation). Right: how much second moments of two neurons vary together, "
-    "times the width.",
+    figure_caption="Left: the kernel at criticality by theory (lines), its mean over random networks (dots) and the "
+    "standard deviation of single networks (bands). Right: covariance of the second moments of two neurons, times the "
+    "width.",
 )
 
 
@@ -44,14 +44,14 @@ FLUCTUATIONS = Experiment(
         "full": {"width": 128, "depth": 4, "networks": 2_000_000},
     },
     changes={
-        "small": "20 000 networks of width 32; the book gives no experiment.",
-        "full": "Two million networks of width 128; the book gives no experiment.",
+        "small": "Draws 20 000 networks of width 32; the book gives no experiment.",
+        "full": "Draws two million networks of width 128; the book gives no experiment.",
     },
-    data={"small": "one input", "full": "one input"},
+    data={"small": "a single input", "full": "a single input"},
     seeds={"small": 3, "full": 3},
     figure=figures.vertices,
-    figure_caption="Fluctuations of kernel and tangent kernel in random networks over what first order predicts. Dots "
-    "are seeds; A has the largest next order.",
+    figure_caption="Fluctuations of kernel and tangent kernel in random networks over their prediction at first order. "
+    "Dots are seeds; A has the largest correction at the next order.",
 )
 
 
@@ -64,13 +64,15 @@ TRAINING = Experiment(
         "full": {"width": 300, "depth": 50, "steps": 5000, "rates": [0.0001, 0.001, 0.01, 0.1]},
     },
     changes={
-        "small": "30 plain layers of 100 units on scikit-learn's digits, 300 steps; the book gives no experiment.",
-        "full": "50 plain layers of 300 units on scikit-learn's digits, 5000 steps; the book gives no experiment.",
+        "small": "Trains 30 plain layers of 100 units for 300 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
+        "full": "Trains 50 plain layers of 300 units for 5000 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
     },
     data={"small": "scikit-learn digits", "full": "scikit-learn digits"},
     seeds={"small": 3, "full": 5},
     figure=figures.training,
-    figure_caption="Test accuracy on digits of plain networks of 30 layers after 300 steps, at the best of three "
+    figure_caption="Test accuracy of plain networks of 30 layers on digits after 300 steps, at the best of three "
     "learning rates (thin lines are seeds).",
 )
 
@@ -84,14 +86,16 @@ CURES = Experiment(
         "full": {"width": 300, "depth": 100, "steps": 5000, "rates": [0.0001, 0.001, 0.01, 0.1]},
     },
     changes={
-        "small": "50 plain layers of 100 units on scikit-learn's digits, 300 steps; the book gives no experiment.",
-        "full": "100 plain layers of 300 units on scikit-learn's digits, 5000 steps; the book gives no experiment.",
+        "small": "Trains 50 plain layers of 100 units for 300 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
+        "full": "Trains 100 plain layers of 300 units for 5000 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
     },
     data={"small": "scikit-learn digits", "full": "scikit-learn digits"},
     seeds={"small": 3, "full": 5},
     figure=figures.cures,
-    figure_caption="Test accuracy on digits of a plain tanh network of 50 layers after 300 steps, at the best of three "
-    "learning rates: as torch initialises it, with its outputs alone brought to unit size, and after either cure.",
+    figure_caption="Test accuracy of a plain tanh network of 50 layers on digits after 300 steps, at the best of three "
+    "learning rates: in PyTorch's default initialization, with its outputs alone rescaled, and after either cure.",
 )
 
 
@@ -118,16 +122,17 @@ PLANE = Experiment(
         },
     },
     changes={
-        "small": "30 layers of 100 tanh units on scikit-learn's digits, 200 steps; the book gives no experiment.",
-        "full": "100 layers of 300 tanh units on scikit-learn's digits, 5000 steps; the book gives no experiment.",
+        "small": "Trains 30 layers of 100 tanh units for 200 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
+        "full": "Trains 100 layers of 300 tanh units for 5000 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
     },
     data={"small": "scikit-learn digits", "full": "scikit-learn digits"},
     seeds={"small": 3, "full": 3},
     figure=figures.plane,
-    figure_caption="Test accuracy of tanh networks of 30 layers over the plane of variances, and below it six times "
-    "the "
-    "layers over which the correlation of two inputs settles: how deep a network there should still train. Below: what "
-    "a layer does to the correlation of two inputs at three of the points.",
+    figure_caption="Above: test accuracy of tanh networks of 30 layers over the plane of variances, and six times the "
+    "number of layers over which the correlation of two inputs settles, the largest depth that should train. Below: "
+    "the correlation of two inputs after one more layer, at three of the points.",
 )
 
 
@@ -140,14 +145,14 @@ SHARES = Experiment(
         "full": {"width": 1024, "depth": 50, "inputs": 16, "outputs": 16},
     },
     changes={
-        "small": "Tanh, 50 layers of 256 units; the book argues by formula.",
-        "full": "Tanh, 50 layers of 1024 units; the book argues by formula.",
+        "small": "Draws 50 tanh layers of 256 units; the book argues by formula.",
+        "full": "Draws 50 tanh layers of 1024 units; the book argues by formula.",
     },
-    data={"small": "normal inputs", "full": "normal inputs"},
+    data={"small": "random inputs", "full": "random inputs"},
     seeds={"small": 3, "full": 3},
     figure=figures.shares,
-    figure_caption="What the biases of each layer of a tanh network add to its tangent kernel, under one learning rate "
-    "and under the rule that divides it by the predicted share (thin lines are seeds).",
+    figure_caption="Share of the tangent kernel of a tanh network that comes from the biases of each layer, under one "
+    "learning rate and under the rule that divides it by the predicted share (thin lines are seeds).",
 )
 
 
@@ -172,12 +177,14 @@ ASPECT = Experiment(
         },
     },
     changes={
-        "small": "40 000 weights, 2 to 54 layers, on scikit-learn's digits, 300 steps; the book gives no experiment.",
-        "full": "Four million weights, 5 to 187 layers, on UCI pendigits, 20 000 steps; the book gives no experiment.",
+        "small": "Trains 40 000 weights in 2 to 54 layers for 300 steps on scikit-learn's digits; the book gives no "
+        "experiment.",
+        "full": "Trains four million weights in 5 to 187 layers for 20 000 steps on UCI pendigits; the book gives no "
+        "experiment.",
     },
     data={"small": "scikit-learn digits", "full": "UCI pendigits"},
     seeds={"small": 5, "full": 10},
     figure=figures.aspects,
-    figure_caption="Test accuracy on digits of plain critical networks of 40 000 weights, from wide and shallow to "
+    figure_caption="Test accuracy of plain critical networks of 40 000 weights on digits, from wide and shallow to "
     "narrow and deep, after 300 steps at the best of three learning rates (thin lines are seeds).",
 )

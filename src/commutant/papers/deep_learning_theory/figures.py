@@ -1,4 +1,4 @@
-"""The figures of the claims on criticality and finite width."""
+"""Figures of the claims on criticality and finite width."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...theory import kernel_flow, optimal_ratio
 from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, axes_of, columns_of, dots, label_ends, seeds_and_mean
 from .measures import ASPECTS, CRITICAL, CURES, SCALES, VERTICES, plane_of
 
-_COLOURS = {"relu": CRIMSON, "linear": NAVY, "tanh": TEAL}
+_COLORS = {"relu": CRIMSON, "linear": NAVY, "tanh": TEAL}
 _NAMES = {"relu": "ReLU", "linear": "linear", "tanh": "tanh"}
 
 
@@ -23,20 +23,18 @@ def _mean(measurements: list[Measurement]) -> Callable[[str], float]:
 
 
 def ensembles(measurements: list[Measurement]) -> Any:
-    """The kernel against depth with the band of networks; the four-point vertex, first and all orders."""
+    """Plot the kernel against depth with the band of networks, and the four-point vertex with its orders."""
     figure, (flow, vertex) = columns_of(2, 3.8)
     mean, ends = _mean(measurements), []
     layers = list(series(measurements[0], "relu-measured"))
     for name in CRITICAL:
-        colour = _COLOURS[name]
-        vertex.plot(layers, [mean(f"{name}-first@{i}") for i in layers], color=colour, linewidth=1.6)
+        color = _COLORS[name]
+        vertex.plot(layers, [mean(f"{name}-first@{i}") for i in layers], color=color, linewidth=1.6)
         if f"{name}-all@{layers[0]}" in measurements[0]:
-            vertex.plot(layers, [mean(f"{name}-all@{i}") for i in layers], "--", color=colour, linewidth=1.2)
+            vertex.plot(layers, [mean(f"{name}-all@{i}") for i in layers], "--", color=color, linewidth=1.2)
         for m in measurements:
-            vertex.plot(
-                layers, [m[f"{name}-measured@{i}"] for i in layers], "o", color=colour, alpha=0.35, markersize=4
-            )
-        ends.append((mean(f"{name}-first@{layers[-1]}"), _NAMES[name], colour))
+            vertex.plot(layers, [m[f"{name}-measured@{i}"] for i in layers], "o", color=color, alpha=0.35, markersize=4)
+        ends.append((mean(f"{name}-first@{layers[-1]}"), _NAMES[name], color))
     _flows(flow, measurements, layers)
     vertex.set(xlabel="layer", ylabel="four-point vertex V / K²", ylim=(0, None), xlim=(1.5, layers[-1] * 1.25))
     vertex.set_xticks(layers[::4])
@@ -49,63 +47,63 @@ def ensembles(measurements: list[Measurement]) -> Any:
 
 
 def _flows(axes: Any, measurements: list[Measurement], layers: list[float]) -> None:
-    """Kernels against depth: theory, the mean of networks, and how far one network is from it."""
+    """Draw kernels against depth: theory, mean over networks and standard deviation."""
     mean = _mean(measurements)
     for name in ("relu", "tanh"):
-        colour, theory = _COLOURS[name], [mean(f"_{name}-theory@{i}") for i in layers]
+        color, theory = _COLORS[name], [mean(f"_{name}-theory@{i}") for i in layers]
         found = [k * mean(f"{name}-kernel@{i}") for i, k in zip(layers, theory, strict=True)]
         spread = [mean(f"_{name}-spread@{i}") for i in layers]
         low, high = ([k + sign * s for k, s in zip(found, spread, strict=True)] for sign in (-1, 1))
-        axes.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.plot(layers, theory, color=colour, linewidth=1.6)
-        axes.plot(layers, found, "o", color=colour, markersize=4)
-        axes.text(layers[-1] + 0.5, theory[-1], _NAMES[name], color=colour, va="center", fontsize=8.5)
+        axes.fill_between(layers, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(layers, theory, color=color, linewidth=1.6)
+        axes.plot(layers, found, "o", color=color, markersize=4)
+        axes.text(layers[-1] + 0.5, theory[-1], _NAMES[name], color=color, va="center", fontsize=8.5)
     axes.set(xlabel="layer", ylabel="kernel, and the spread of networks", ylim=(0, None), xlim=(1.5, layers[-1] * 1.25))
     axes.set_xticks(layers[::4])
 
 
 def vertices(measurements: list[Measurement]) -> Any:
-    """Measured over predicted, a row a vertex and activation."""
+    """Plot measured over predicted vertices, one row per vertex and activation."""
     letters = dict(zip(VERTICES, ("V", "D", "F", "B", "A"), strict=True))
     keys: dict[str, tuple[str, str]] = {}
     rows = [f"{name}-{v}" for name in ("tanh", "gelu") for v in VERTICES]
     ratios = [{row: m[f"{row}@measured"] / m[f"{row}@theory"] for row in rows} for m in measurements]
-    for name, colour in (("tanh", TEAL), ("gelu", OCHRE)):
-        keys |= {f"{name}-{v}": (f"{letters[v]}, {name}", colour) for v in VERTICES}
+    for name, color in (("tanh", TEAL), ("gelu", OCHRE)):
+        keys |= {f"{name}-{v}": (f"{letters[v]}, {name}", color) for v in VERTICES}
     figure = dots(ratios, keys, "measured over first order in 1/width, at width 32 and layer 4")
     figure.axes[0].axvline(1, color=GREY, linestyle=":", linewidth=1)
     return figure
 
 
 def training(measurements: list[Measurement]) -> Any:
-    """Test accuracy against the variance of weights, over the critical one."""
+    """Plot test accuracy against the variance of weights, relative to the critical one."""
     figure, axes = axes_of(3.2)
     ends = []
     for name, scales in SCALES.items():
         rows = [[m[f"{name}-{s}@accuracy"] for s in scales] for m in measurements]
-        line = seeds_and_mean(axes, scales, rows, _COLOURS[name])
-        ends.append((line[-1], _NAMES[name], _COLOURS[name]))
+        line = seeds_and_mean(axes, scales, rows, _COLORS[name])
+        ends.append((line[-1], _NAMES[name], _COLORS[name]))
     axes.axvline(1, color=GREY, linestyle=":", linewidth=1)
     axes.set(xscale="log", xlabel="variance of weights over the critical one", ylabel="test accuracy", ylim=(0, 1))
     axes.set_xticks([0.5, 1, 2, 4], ["½", "1", "2", "4"])
     axes.minorticks_off()
-    for (height, label, colour), x in zip(ends, (SCALES["relu"][-1], SCALES["tanh"][-1]), strict=True):
-        axes.text(x * 1.04, height, label, color=colour, va="center", fontsize=8.5)
+    for (height, label, color), x in zip(ends, (SCALES["relu"][-1], SCALES["tanh"][-1]), strict=True):
+        axes.text(x * 1.04, height, label, color=color, va="center", fontsize=8.5)
     return figure
 
 
 def cures(measurements: list[Measurement]) -> Any:
-    """Test accuracy as found and as cured."""
-    names = ("as torch initialises it", "outputs rescaled", "critical_", "autoscale_")
-    colours = (CRIMSON, OCHRE, NAVY, TEAL)
-    keys = {f"{cure}@accuracy": (n, c) for cure, n, c in zip(CURES, names, colours, strict=True)}
-    figure = dots(measurements, keys, "test accuracy on digits, 50 layers of tanh")
+    """Plot test accuracy before and after each cure."""
+    names = ("PyTorch's default", "outputs rescaled", "critical_", "autoscale_")
+    colors = (CRIMSON, OCHRE, NAVY, TEAL)
+    keys = {f"{cure}@accuracy": (n, c) for cure, n, c in zip(CURES, names, colors, strict=True)}
+    figure = dots(measurements, keys, "test accuracy on digits, 50 tanh layers")
     figure.axes[0].set_xlim(0, 1)
     return figure
 
 
 def plane(measurements: list[Measurement]) -> Any:
-    """Accuracy over the plane of variances with six correlation scales, and maps of correlation at three points."""
+    """Plot accuracy over the plane of variances with six correlation scales, and correlation maps at three points."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -120,9 +118,9 @@ def plane(measurements: list[Measurement]) -> Any:
     for row in range(len(biases)):
         for column in range(len(weights)):
             reach = f"{depths[row, column]:.0f} layers" if depths[row, column] < 1000 else "any depth"
-            colour = "white" if heat[row, column] > 0.7 else "black"
+            color = "white" if heat[row, column] > 0.7 else "black"
             label = f"{heat[row, column]:.2f}\n{reach}"
-            axes.text(column, row, label, ha="center", va="center", fontsize=7.5, color=colour)
+            axes.text(column, row, label, ha="center", va="center", fontsize=7.5, color=color)
     axes.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
     axes.set_yticks(range(len(biases)), [f"{b:g}" for b in biases])
     axes.set(xlabel="variance of weights times fan-in", ylabel="variance of biases")
@@ -133,14 +131,14 @@ def plane(measurements: list[Measurement]) -> Any:
 
 
 def _correlation_maps(axes: Any, bias: float, weights: tuple[float, ...]) -> None:
-    """The correlation of two inputs after one more layer of tanh against that before it."""
+    """Draw the correlation of two inputs after one more tanh layer against the correlation before it."""
     rho = torch.linspace(0, 1, 101, dtype=torch.float64)
-    for weight, colour in zip(weights, (NAVY, TEAL, CRIMSON), strict=True):
+    for weight, color in zip(weights, (NAVY, TEAL, CRIMSON), strict=True):
         act = Activation("tanh")
         k = float(kernel_flow(act, 200, 1.0, bias_variance=bias, weight_variance=weight).kernel[-1])
         after = (bias + weight * act.dual(k, k, k * rho)) / (bias + weight * float(act.g(k)))
-        axes.plot(rho, after, color=colour, linewidth=1.8)
-        axes.text(-0.01, float(after[0]), f"weights {weight:g}", color=colour, fontsize=8.5, va="center", ha="right")
+        axes.plot(rho, after, color=color, linewidth=1.8)
+        axes.text(-0.01, float(after[0]), f"weights {weight:g}", color=color, fontsize=8.5, va="center", ha="right")
     axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
     axes.set(
         xlabel=f"correlation of two inputs, biases {bias:g}", ylabel="one layer later", xlim=(-0.16, 1), ylim=(0, 1)
@@ -150,34 +148,34 @@ def _correlation_maps(axes: Any, bias: float, weights: tuple[float, ...]) -> Non
 
 
 def shares(measurements: list[Measurement]) -> Any:
-    """What the biases of every layer add to the tangent kernel."""
+    """Plot the share of the tangent kernel that comes from the biases of each layer."""
     figure, axes = axes_of(2.8)
     ends = []
-    for name, label, colour in (("uniform", "one rate", CRIMSON), ("rule", "by the rule", TEAL)):
+    for name, label, color in (("uniform", "one rate", CRIMSON), ("rule", "the rule", TEAL)):
         layers = list(series(measurements[0], f"_{name}"))
         for m in measurements:
-            axes.plot(layers, [100 * m[f"_{name}@{i}"] for i in layers], color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(layers, [100 * m[f"_{name}@{i}"] for i in layers], color=color, alpha=0.3, linewidth=0.8)
         line = [100 * statistics.fmean(m[f"_{name}@{i}"] for m in measurements) for i in layers]
-        axes.plot(layers, line, color=colour, linewidth=2)
-        ends.append((line[-1], label, colour))
+        axes.plot(layers, line, color=color, linewidth=2)
+        ends.append((line[-1], label, color))
     axes.set(
-        xlabel="layer", ylabel="share of the tangent\nkernel, per cent", ylim=(0, None), xlim=(0.5, layers[-1] * 1.16)
+        xlabel="layer", ylabel="share of the tangent\nkernel, percent", ylim=(0, None), xlim=(0.5, layers[-1] * 1.16)
     )
     label_ends(axes, ends, layers[-1] + 0.6, 0.4)
     return figure
 
 
 def aspects(measurements: list[Measurement]) -> Any:
-    """Accuracy against depth over width, and the ratio that theory calls best."""
+    """Plot accuracy against depth over width, and the optimal ratio by theory."""
     figure, axes = axes_of(3.2)
     ends = []
     ratios = list(series(measurements[0], "relu-accuracy"))
     for name in ASPECTS:
         rows = [[m[f"{name}-accuracy@{r}"] for r in ratios] for m in measurements]
-        line = seeds_and_mean(axes, ratios, rows, _COLOURS[name])
-        ends.append((line[-1], _NAMES[name], _COLOURS[name]))
-        axes.axvline(optimal_ratio(name, 10), color=_COLOURS[name], linestyle=":", linewidth=1.2)
-    axes.set(xscale="log", xlabel="depth over width (dotted: the best by theory)", ylabel="test accuracy", ylim=(0, 1))
+        line = seeds_and_mean(axes, ratios, rows, _COLORS[name])
+        ends.append((line[-1], _NAMES[name], _COLORS[name]))
+        axes.axvline(optimal_ratio(name, 10), color=_COLORS[name], linestyle=":", linewidth=1.2)
+    axes.set(xscale="log", xlabel="depth over width (dotted: optimum by theory)", ylabel="test accuracy", ylim=(0, 1))
     axes.set_xticks(ratios, [f"{r:g}" for r in ratios])
     axes.minorticks_off()
     label_ends(axes, ends, ratios[-1] * 1.1, 0.07)

@@ -1,4 +1,4 @@
-"""Measurements for the claims on criticality and finite width: by thousands of random networks, and on digits."""
+"""Measurements for the claims on criticality and finite width: on random networks and on digits."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ...theory import (
     layer_shares,
     measure_ensemble,
 )
+from .._shared.networks import mlp
 from .._shared.plain_training import best_of
 
 CRITICAL = {"relu": 2.0, "linear": 1.0, "tanh": 1.0}
@@ -34,7 +35,7 @@ VERTICES = ("four_point", "tangent_signal", "tangent_cross", "tangent_mixed", "t
 
 
 def measure_ensembles(context: Context) -> Measurement:
-    """Kernels and four-point vertices of networks at criticality, layer by layer, beside first and all orders."""
+    """Return kernels and four-point vertices of networks at criticality by layer, with first order and all orders."""
     return context.arms({name: partial(_ensemble, context, name) for name in CRITICAL})
 
 
@@ -52,7 +53,7 @@ def _ensemble(context: Context, name: str) -> Measurement:
         out[f"{name}-kernel{place}"] = float(kernel[layer] / expected[layer])
         out[f"_{name}-theory{place}"] = float(expected[layer])
         out[f"_{name}-spread{place}"] = float(found.kernel.error[layer]) * settings["networks"] ** 0.5
-        # Over the ensemble's own kernel: its shift at finite width is another vertex.
+        # Divided by the ensemble's own kernel: its shift at finite width is another vertex.
         out[f"{name}-measured{place}"] = float(found.four_point.value[layer] / kernel[layer].square())
         out[f"{name}-first{place}"] = float(theory.four_point.flatten()[layer] / expected[layer].square())
         if act.homogeneous:
@@ -61,7 +62,7 @@ def _ensemble(context: Context, name: str) -> Measurement:
 
 
 def measure_vertices(context: Context) -> Measurement:
-    """Every vertex of signal and tangent kernel at the last layer, with standard errors, beside first order."""
+    """Return every vertex of signal and tangent kernel at the last layer, its standard error and first order."""
     return context.arms({name: partial(_vertices, context, name) for name in ("tanh", "gelu")})
 
 
@@ -84,7 +85,7 @@ def _vertices(context: Context, name: str) -> Measurement:
 
 
 def measure_training(context: Context) -> Measurement:
-    """Test accuracy of deep plain networks after a few hundred steps, by the variance of their weights."""
+    """Return the test accuracy of deep plain networks by the variance of their weights."""
     arms = [(name, scale) for name, scales in SCALES.items() for scale in scales]
     return context.arms({f"{name}-{scale}": partial(_trained, context, name, scale) for name, scale in arms})
 
@@ -105,13 +106,13 @@ def _trained(context: Context, name: str, scale: float) -> Measurement:
         for layer in _linears(net):
             nn.init.normal_(layer.weight, std=(weight / layer.in_features) ** 0.5, generator=generator)
             nn.init.zeros_(layer.bias)
-        optimiser, loss = torch.optim.SGD(net.parameters(), lr=rate), torch.zeros(())
+        optimizer, loss = torch.optim.SGD(net.parameters(), lr=rate), torch.zeros(())
         for _ in range(settings["steps"]):
             batch = torch.randint(len(x), (128,), generator=generator)
             loss = nn.functional.cross_entropy(net(x[batch]), y[batch])
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         with torch.no_grad():
             accuracy = float((net(x_test).argmax(1) == y_test).float().mean())
             last = float(nn.functional.cross_entropy(net(x), y))
@@ -121,10 +122,8 @@ def _trained(context: Context, name: str, scale: float) -> Measurement:
 
 
 def _plain(activation: type[nn.Module], features: int, width: int, depth: int) -> nn.Sequential:
-    """So many linear layers down to ten outputs, activations between them, as torch initialises them."""
-    widths = [features, *[width] * (depth - 1), 10]
-    pairs = [(nn.Linear(a, b), activation()) for a, b in itertools.pairwise(widths)]
-    return nn.Sequential(*[layer for pair in pairs for layer in pair][:-1])
+    """Build an MLP of `depth` linear layers with ten outputs."""
+    return mlp([features, *[width] * (depth - 1), 10], activation)
 
 
 def _linears(net: nn.Sequential) -> list[nn.Linear]:
@@ -132,7 +131,7 @@ def _linears(net: nn.Sequential) -> list[nn.Linear]:
 
 
 def measure_cures(context: Context) -> Measurement:
-    """Test accuracy of a deep network as torch initialises it, and after what `diagnose` recommends."""
+    """Return the test accuracy of a deep network in PyTorch's default initialization and after each cure."""
     return context.arms({cure: partial(_cured, context, cure) for cure in CURES})
 
 
@@ -159,10 +158,11 @@ def _cured(context: Context, cure: str) -> Measurement:
 
 
 def measure_plane(context: Context) -> Measurement:
-    """Test accuracy of deep tanh networks over the plane of variances, beside the depth that theory allows."""
+    """Return the test accuracy of deep tanh networks over the plane of variances, and the depth scale of theory."""
     settings = context.settings
     points = list(itertools.product(settings["biases"], settings["weights"]))
-    return context.arms({f"{bias}-{weight}": partial(_on_plane, context, bias, weight) for bias, weight in points})
+    arms = {f"{bias}-{weight}": partial(_on_plane, context, bias, weight) for bias, weight in points}
+    return context.arms(arms) | {"depth": float(settings["depth"])}
 
 
 def plane_of(measurement: Measurement) -> list[tuple[float, float]]:
@@ -189,7 +189,13 @@ def _on_plane(context: Context, bias: float, weight: float) -> Measurement:
 
 
 def correlation_scale(name: str, bias: float, weight: float) -> float:
-    """Layers over which the correlation of two inputs settles (Schoenholz et al. 2017), at most 1e4."""
+    """Return the depth over which the correlation of two inputs settles (Schoenholz et al. 2017), at most 1e4.
+
+    Args:
+        name: Name of the activation.
+        bias: Variance of the biases.
+        weight: Variance of the weights times the fan-in.
+    """
     act = Activation(name)
     k = float(kernel_flow(act, 100, 1.0, bias_variance=bias, weight_variance=weight).kernel[-1])
     if k < 1e-8:
@@ -205,7 +211,7 @@ def correlation_scale(name: str, bias: float, weight: float) -> float:
 
 
 def measure_shares(context: Context) -> Measurement:
-    """What the biases of each layer add to the tangent kernel of a tanh network, under one rate and under the rule."""
+    """Return the spread over layers of what biases add to the tangent kernel, under one rate and under the rule."""
     settings, generator = context.settings, context.generator(4)
     depth, width = settings["depth"], settings["width"]
     net = nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(width, width), nn.Tanh())][:-1])
@@ -221,9 +227,7 @@ def measure_shares(context: Context) -> Measurement:
         for unit in range(settings["outputs"]):
             grads = torch.autograd.grad(output[unit], biases, retain_graph=True)
             totals += torch.tensor([float(g.double().square().sum()) for g in grads], dtype=torch.float64)
-    rule = 1 / layer_shares(
-        "tanh", depth, weight_variance=1.0, of="biases"
-    )  # the learning rates that make all layers equal
+    rule = 1 / layer_shares("tanh", depth, weight_variance=1.0, of="biases")  # learning rates that equalize the layers
     out: Measurement = {}
     for name, rates in (("uniform", torch.ones(depth, dtype=torch.float64)), ("rule", rule)):
         shares = totals * rates / (totals * rates).sum()
@@ -233,7 +237,7 @@ def measure_shares(context: Context) -> Measurement:
 
 
 def measure_aspects(context: Context) -> Measurement:
-    """Test accuracy of critical networks of one number of weights, by depth over width."""
+    """Return the test accuracy of critical networks with a fixed number of weights, by depth over width."""
     settings = context.settings
     arms = list(itertools.product(ASPECTS, settings["ratios"]))
     return context.arms({f"{name}-{ratio}": partial(_of_aspect, context, name, ratio) for name, ratio in arms})

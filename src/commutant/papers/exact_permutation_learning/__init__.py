@@ -1,4 +1,4 @@
-"""Exact learning of permutations: its claims, at each scale, with controls."""
+"""Paper "Exact Learning of Permutations for Nonzero Binary Inputs": its claims, with controls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PAPER = Paper(
     venue="arXiv preprint, version 1",
     link="https://arxiv.org/abs/2502.16763",
     room="permutations",
-    idea="A wide two-layer ReLU network, trained on the k basis vectors alone, has learned a permutation of all 2^k "
-    "inputs: outputs have a positive mean where a bit must be one, a negative one where it must be zero. Averaging "
-    "enough networks and taking signs is exact, with a computable number of networks.",
+    idea="A wide two-layer ReLU network that is trained on the k basis vectors alone learns a permutation of all "
+    "nonzero binary inputs: its outputs have a positive mean where a bit must be one, and a negative mean where it "
+    "must be zero. Averaging enough networks and taking signs is exact, and the number of networks can be computed.",
     usage="""import torch
 from commutant.permutations import ExactPermutationLearner
 

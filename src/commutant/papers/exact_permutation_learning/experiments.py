@@ -15,15 +15,15 @@ LEARNING = Experiment(
         "full": {"ks": [5, 8, 10, 12], "width": 50_000},
     },
     changes={
-        "small": "Networks of 2048 hidden units on 5 and 8 coordinates, all inputs; the paper has 50 000 units, up to "
-        "30 coordinates and 1000 inputs of weight two.",
-        "full": "All inputs of up to 12 coordinates; the paper tests 1000 inputs of weight two of up to 30.",
+        "small": "Trains networks of 2048 hidden units on 5 and 8 coordinates and tests all inputs; the paper has 50 "
+        "000 units, up to 30 coordinates and 1000 inputs with two ones.",
+        "full": "Tests all inputs of up to 12 coordinates; the paper tests 1000 inputs with two ones, of up to 30.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "binary inputs", "full": "binary inputs"},
     seeds={"small": 14, "full": 14},
     figure=figures.learning,
-    figure_caption="Share of all nonzero binary inputs whose bits are all right when the outputs of so many trained "
-    "networks are averaged, by how averages become bits (thin lines are seeds).",
+    figure_caption="Share of nonzero binary inputs with all bits correct against the number of trained networks that "
+    "are averaged, by the rule that rounds averages to bits (thin lines are seeds).",
 )
 
 
@@ -36,11 +36,12 @@ REGIME = Experiment(
         "full": {"k": 30, "width": 50_000, "models": {"standard": 400, "ntk": 1500}},
     },
     changes={
-        "small": "Eight coordinates and 4096 hidden units, against up to 30 and 50 000; all inputs of weight two.",
-        "full": "All inputs of weight two, against 1000 drawn with repetition.",
+        "small": "Trains 4096 hidden units on 8 coordinates, where the paper has 50 000 and up to 30; tests all inputs "
+        "with two ones.",
+        "full": "Tests all inputs with two ones instead of 1000 drawn with repetition.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "binary inputs with two ones", "full": "binary inputs with two ones"},
     seeds={"small": 3, "full": 10},
     figure=figures.regime,
-    figure_caption="How many networks it takes, as trained and as the law of the limit predicts. Dots are seeds.",
+    figure_caption="Number of networks needed, as measured and as the limit law predicts. Dots are seeds.",
 )

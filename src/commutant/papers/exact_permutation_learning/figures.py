@@ -1,4 +1,4 @@
-"""The figures of the claims on exact permutation learning."""
+"""Figures of the claims on exact permutation learning."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from .measures import SIZES
 
 _RULES = {
     "sign": ("sign, the paper's", CRIMSON),
-    "midpoint": ("threshold by weight", NAVY),
+    "midpoint": ("threshold by ones", NAVY),
     "topn": ("largest n", TEAL),
 }
 
 
 def learning(measurements: list[Measurement]) -> Any:
-    """Share of all inputs that averages of so many networks get right, a line a way to round, for the largest k."""
+    """Plot the share of correct inputs against the number of networks averaged, by rounding rule, for the largest k."""
     figure, axes = axes_of(3.4)
     k = max(int(name[1:].split("@")[0]) for name in measurements[0] if name.endswith("@needed"))
     needed = measurements[0][f"k{k}@needed"]
     sizes = [n for n in SIZES if n < needed]
     ends = []
-    for rule, (label, colour) in _RULES.items():
+    for rule, (label, color) in _RULES.items():
         for m in measurements:
             line = [m[f"k{k}-{rule}@{n}"] for n in sizes] + [m[f"k{k}-{rule}@bound"]]
-            axes.plot([*sizes, needed], line, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot([*sizes, needed], line, color=color, alpha=0.3, linewidth=0.8)
         mean = [statistics.fmean(m[f"k{k}-{rule}@{n}"] for m in measurements) for n in sizes]
         mean.append(statistics.fmean(m[f"k{k}-{rule}@bound"] for m in measurements))
-        axes.plot([*sizes, needed], mean, "o-", color=colour, linewidth=2, markersize=4)
+        axes.plot([*sizes, needed], mean, "o-", color=color, linewidth=2, markersize=4)
         at = sizes.index(5)
-        ends.append((mean[at], label, colour))
+        ends.append((mean[at], label, color))
     axes.axvline(needed, color=GREY, linestyle=":", linewidth=1)
     axes.text(needed * 0.93, 0.05, "bound for the sign rule", rotation=90, ha="right", fontsize=8.5, color=GREY)
-    axes.set(xscale="log", xlabel="networks averaged", ylabel=f"share right of all {2**k - 1} inputs", ylim=(0, 1.03))
+    axes.set(
+        xscale="log", xlabel="networks averaged", ylabel=f"share of {2**k - 1} inputs that are right", ylim=(0, 1.03)
+    )
     axes.set_xticks([1, 10, 100], ["1", "10", "100"])
     axes.minorticks_off()
     label_ends(axes, ends, 6.2, 0.09, ceiling=0.93)
@@ -42,11 +44,11 @@ def learning(measurements: list[Measurement]) -> Any:
 
 
 def regime(measurements: list[Measurement]) -> Any:
-    """Networks needed by either way to train, beside what either kernel predicts."""
+    """Plot the networks needed by each way of training and the predictions of each kernel."""
     keys = {
         "standard@needed": ("trained as the published code", OCHRE),
         "nngp@predicted": ("predicted, last layer alone", GREY),
         "ntk@needed": ("trained as the theorem", NAVY),
         "ntk@predicted": ("predicted, both layers", GREY),
     }
-    return dots(measurements, keys, "networks until 90 % of the inputs of weight two are right")
+    return dots(measurements, keys, "networks until 90 % of the inputs with two ones are right")

@@ -1,4 +1,4 @@
-"""Measurements for the claims on exact permutation learning: with real networks, hundreds at a time."""
+"""Measurements for the claims on exact permutation learning, with hundreds of trained networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ...permutations import PermutationNTK, ReLUEnsemble, round_outputs
 from ...permutations import every_binary_input as every_input
 
 SIZES = tuple(dict.fromkeys(round(1.12**n) for n in range(60)))
-"""Sizes of ensembles, an eighth apart where they are large."""
+"""Sizes of ensembles, 12 % apart where they are large."""
 _BATCH = 50  # networks at a time, for memory
 
 
 def measure_learning(context: Context) -> Measurement:
-    """Networks in NTK parametrisation, as many as the bound asks for: what they get right, and how they vary."""
+    """Train ensembles of the size of the bound in NTK parametrization; return what they get right and how they vary."""
     return context.arms({f"k{k}": partial(_learn, context, k) for k in context.settings["ks"]})
 
 
@@ -53,7 +53,7 @@ def _learn(context: Context, k: int) -> Measurement:
 
 
 def measure_regime(context: Context) -> Measurement:
-    """How many networks 90 % of the inputs of weight two need, as the published code scales them and as the theorem."""
+    """Return how many networks 90 % of the inputs with two ones take, trained as the code and as the theorem."""
     settings = context.settings
     k = settings["k"]
     out: Measurement = {f"{r}@predicted": float(_predicted(k, r)) for r in ("ntk", "nngp")}
@@ -81,7 +81,7 @@ def _outputs(
     k: int, y: Tensor, models: int, width: int, generator: torch.Generator, *, x: Tensor | None = None,
     antithetic: bool = False, last_layer: bool = False,
 ) -> Tensor:  # fmt: skip
-    """Trained outputs `(models, inputs, k)`, float64, on all nonzero inputs or those given."""
+    """Return trained outputs `(models, inputs, k)` in float64, on all nonzero inputs or on `x`."""
     x = every_input(k) if x is None else x
     unit = (x / x.norm(dim=1, keepdim=True)).float()
     top = ((math.pi if last_layer else 2 * math.pi) + k - 1) / (2 * math.pi * k)
@@ -90,7 +90,7 @@ def _outputs(
         ensemble = ReLUEnsemble(
             k, k, width=width, models=min(_BATCH, models - start), antithetic=antithetic, generator=generator
         )
-        # Standard parametrisation with one learning rate: the first layer learns k / width as fast as the last.
+        # Standard parametrization with one learning rate: the first layer learns k / width as fast as the last.
         ensemble.fit(torch.eye(k), y, 1 / top, first=k / width if last_layer else 1.0, tolerance=1e-5)
         with torch.no_grad():
             done.append(ensemble(unit).double())
@@ -98,7 +98,7 @@ def _outputs(
 
 
 def _predicted(k: int, regime: str) -> int:
-    """The ensemble of the limit law that gets 90 % of the inputs of weight two right by the sign rule."""
+    """Return the size at which an ensemble of the limit law gets 90 % of the inputs with two ones right by sign."""
     law = PermutationNTK(k, regime)  # type: ignore[arg-type]
     (one, zero), spread = law.mean(2), math.sqrt(law.variance(2))
     size = 1

@@ -1,4 +1,4 @@
-"""Flow Equivariant Recurrent Neural Networks: its claims."""
+"""Paper "Flow Equivariant Recurrent Neural Networks": its claims."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PAPER = Paper(
     venue="Advances in Neural Information Processing Systems",
     link="https://arxiv.org/abs/2507.14793",
     room="sequences",
-    idea="Things that move at constant velocity act on a sequence by a flow, and a recurrent network made of "
-    "equivariant parts does not respect it: its state stands still while the input moves on. A FERNN keeps a slice of "
-    "its state for each velocity and moves each slice along at every step, with the same parameters.",
+    idea="Motion at constant velocity acts on a sequence by a flow. A recurrent network of equivariant parts is not "
+    "equivariant to flows: its state stands still while the input moves on. A FERNN keeps one slice of its state for "
+    "each velocity and moves each slice along at every step, with the same number of parameters.",
     usage="""import torch
 from commutant.sequences import FERNNSeq2Seq, TranslationFlow
 

@@ -24,9 +24,10 @@ _FULL = {
 
 
 _CHANGES = (
-    "Digits of 8 x 8 on a torus of 14 x 14, whole velocities of at most 1, 5 frames given and 5 forecast, 16 channels, "
-    "two hidden layers in the decoder and {steps} steps of batch 8; the paper has MNIST on 28 x 28, velocities of at "
-    "most 2, 10 and 10 frames, 128 channels, four layers and 50 epochs of 54 000 sequences."
+    "Moves 8 x 8 digits on a torus of 14 x 14 with integer velocities of at most 1, gives 5 frames and forecasts 5, "
+    "with 16 channels and two hidden layers in the decoder, for {steps} steps of batch 8. The paper moves MNIST digits "
+    "on 28 x 28 with velocities of at most 2, gives 10 frames and forecasts 10, with 128 channels and four layers, for "
+    "50 epochs of 54 000 sequences."
 )
 
 
@@ -37,13 +38,14 @@ FORECAST = Experiment(
     settings={"small": {**_SMALL, "steps": 600}, "full": {**_FULL, "train_speed": 1}},
     changes={
         "small": _CHANGES.format(steps=600),
-        "full": "Velocities of at most 1 for V of 9 (the paper's second setting); fresh sequences in every step.",
+        "full": "Trains on velocities of at most 1 with 9 velocities in the network (the paper's second setting), on "
+        "fresh sequences in every step.",
     },
     data={"small": "scikit-learn digits, 1797 images, moving on a torus", "full": "MNIST, moving on a torus"},
     seeds={"small": 3, "full": 3},
     figure=figures.forecast,
     figure_caption="Mean squared error of each forecast frame on test digits (median over seeds). The networks were "
-    "trained on the frames left of the dotted line.",
+    "trained on the frames to the left of the dotted line.",
 )
 
 
@@ -53,14 +55,14 @@ VELOCITIES = Experiment(
     minutes=2.0,
     settings={"small": {**_SMALL, "steps": 400}, "full": {**_FULL, "train_speed": 1}},
     changes={
-        "small": _CHANGES.format(steps=400) + " Eight velocities are tested.",
-        "full": "Eight velocities are tested, in place of all 25.",
+        "small": _CHANGES.format(steps=400) + " Tests eight velocities.",
+        "full": "Tests eight velocities instead of all 25.",
     },
     data={"small": "scikit-learn digits, 1797 images, moving on a torus", "full": "MNIST, moving on a torus"},
     seeds={"small": 3, "full": 3},
     figure=figures.velocities,
-    figure_caption="Error at velocities of at most 1, which were in training, and at velocities with a 2 in them, "
-    "which were not. Each dot is a seed, the bar its mean.",
+    figure_caption="Error at velocities of at most 1, seen in training, and at velocities with a component of 2, not "
+    "seen. Each dot is a seed, the bar its mean.",
 )
 
 
@@ -70,10 +72,10 @@ EQUIVARIANCE = Experiment(
     minutes=0.009,
     settings={"small": {"size": 6, "given": 5}, "full": {"size": 12, "given": 20}},
     changes={
-        "small": "Random networks with 4 channels on a torus of 6 x 6, in double precision.",
-        "full": "Random networks with 4 channels on a torus of 12 x 12, in double precision.",
+        "small": "Tests random networks with 4 channels on a torus of 6 x 6, in double precision.",
+        "full": "Tests random networks with 4 channels on a torus of 12 x 12, in double precision.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random frames", "full": "random frames"},
     seeds={"small": 5, "full": 5},
     figure=figures.equivariance,
     figure_caption="Relative error of flow equivariance of random networks, over all velocities of the torus; exact "
@@ -90,13 +92,13 @@ COST = Experiment(
         "full": {"size": 28, "given": 20, "channels": 128, "batch": 32, "repeats": 5},
     },
     changes={
-        "small": "16 channels on a torus of 14 x 14, batch 8, on this machine; the paper has 128 channels on 28 x 28 "
-        "and a GPU.",
-        "full": "Batch 32; the encoder alone.",
+        "small": "Times 16 channels on a torus of 14 x 14 with batch size 8 on this machine; the paper times 128 "
+        "channels on 28 x 28 on a GPU.",
+        "full": "Times the encoder alone, with batch size 32.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random frames", "full": "random frames"},
     seeds={"small": 5, "full": 3},
     figure=figures.cost,
-    figure_caption="Forward and backward of one layer over the given frames, by the number of velocities (median over "
-    "seeds).",
+    figure_caption="Time of a forward and backward pass of one layer over the given frames, by the number of "
+    "velocities (median over seeds).",
 )

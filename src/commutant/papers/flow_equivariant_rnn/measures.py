@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from functools import partial
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from ...data import Glyphs, digit_glyphs, flowing_glyphs, mnist_glyphs
 from ...evidence import Context, Measurement
 from ...sequences import FERNN, FERNNCell, FERNNSeq2Seq, Flow, TranslationFlow, check_flow_equivariance
+from .._shared.timing import median_seconds
 
 _ARMS: dict[str, tuple[int, str, int]] = {  # radius of V, decoder, factor of the width
     "grnn": (0, "lagged", 1),
@@ -62,7 +61,7 @@ def _train(context: Context, arm: str) -> nn.Module:
 
 @torch.no_grad()
 def _errors(context: Context, model: nn.Module, ahead: int, **motion: object) -> Tensor:
-    """Mean squared error of every predicted frame, on test digits."""
+    """Return the mean squared error of every predicted frame, `(ahead,)`, on test digits."""
     settings, glyphs = context.settings, _glyphs(context, "test")
     generator, given = context.generator(5), settings["given"]
     frames = flowing_glyphs(
@@ -80,7 +79,7 @@ def _errors(context: Context, model: nn.Module, ahead: int, **motion: object) ->
 
 
 def measure_forecast(context: Context) -> Measurement:
-    """Error on the trained horizon, and on frames beyond it."""
+    """Return the error on the trained horizon and on frames beyond it."""
     ahead, speed = context.settings["ahead"], context.settings["train_speed"]
     arms = ("grnn", "grnn-wide", "grnn-aligned", "fernn-lagged", "fernn")
 
@@ -100,7 +99,7 @@ def measure_forecast(context: Context) -> Measurement:
 
 
 def measure_velocities(context: Context) -> Measurement:
-    """Error at velocities that were in training, and at faster ones."""
+    """Return the error at velocities that were in training and at faster ones."""
     ahead = context.settings["ahead"]
     arms = ("grnn", "fernn", "fernn-v2")
 
@@ -120,7 +119,7 @@ def measure_velocities(context: Context) -> Measurement:
 
 
 def measure_equivariance(context: Context) -> Measurement:
-    """Relative errors of flow equivariance of random networks, in double precision."""
+    """Return the relative errors of flow equivariance of random networks, in double precision."""
     settings = context.settings
     n = settings["size"]
     closed = TranslationFlow.closed(n, n)
@@ -145,7 +144,7 @@ def measure_equivariance(context: Context) -> Measurement:
 
 
 def _slice_by_slice(cell: FERNNCell, x: Tensor) -> Tensor:
-    """The published loop: every slice rolled and convolved on its own, every velocity a step of Python."""
+    """Run a cell as the published loop does: it rolls and convolves one slice after the other."""
     velocities = [tuple(int(v) for v in nu) for nu in cell.flow.generators.tolist()]
     slices: list[Tensor] = []
     out = []
@@ -159,7 +158,7 @@ def _slice_by_slice(cell: FERNNCell, x: Tensor) -> Tensor:
 
 
 def measure_cost(context: Context) -> Measurement:
-    """Seconds of forward and backward: V at once, slice by slice, and without velocities."""
+    """Return the seconds of a forward and backward pass: all velocities at once, slice by slice, and without any."""
     settings = context.settings
     size, channels = settings["size"], settings["channels"]
     x = torch.rand(settings["batch"], settings["given"], 1, size, size, generator=context.generator()).to(
@@ -168,13 +167,4 @@ def measure_cost(context: Context) -> Measurement:
     nets = {f"v{r}": FERNN(1, channels, TranslationFlow.grid(r)).to(context.device) for r in (0, 1, 2)}
     runs = {name: (lambda x, net=net: net(x)[0]) for name, net in nets.items()}
     runs |= {f"loop-v{r}": (lambda x, c=nets[f"v{r}"].cells[0]: _slice_by_slice(c, x)) for r in (1, 2)}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(settings["repeats"] + 1):
-        for name, run in runs.items():
-            started = time.perf_counter()
-            run(x).sum().backward()
-            if x.is_cuda:
-                torch.cuda.synchronize()
-            if repeat:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return median_seconds(runs, lambda: x, settings["repeats"])

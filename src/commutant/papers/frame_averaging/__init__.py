@@ -1,4 +1,4 @@
-"""Frame Averaging for Invariant and Equivariant Network Design: its claims, at each scale, with controls."""
+"""Paper "Frame Averaging for Invariant and Equivariant Network Design": its claims, with controls."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PAPER = Paper(
     venue="International Conference on Learning Representations",
     link="https://arxiv.org/abs/2110.03336",
     room="geometry",
-    idea="The mean of a network over all elements of a group is symmetric and too expensive. Take instead of the group "
-    "a few elements that depend on the input and move with it, a frame: the mean over them is as symmetric, and loses "
-    "no expressive power. Principal axes with all signs are a frame of point clouds, orders by Laplacian eigenvectors "
-    "one of graphs.",
+    idea="The mean of a network over all elements of a group is symmetric but expensive. A frame replaces the group by "
+    "a few elements that depend on the input and move with it: the mean over them is just as symmetric and loses no "
+    "expressive power. Principal axes with all signs are a frame of point clouds, and orders by Laplacian eigenvectors "
+    "are a frame of graphs.",
     usage="""import torch
 from torch import nn
 from commutant.geometry import FrameAverage

@@ -27,15 +27,16 @@ NORMALS = Experiment(
         "full": {"train": 20_000, "test": 2000, "points": 512, "epochs": 100},
     },
     changes={
-        "small": "Surfaces of one or two simple bodies, 96 points on each, 800 of them for 12 epochs of a small "
-        "PointNet, against 512 points on 10 000 models of the ABC collection.",
-        "full": "20 000 surfaces of one or two simple bodies in place of the ABC collection; the same small PointNet.",
+        "small": "Trains a small PointNet for 12 epochs on 96 points of each of 800 surfaces of one or two simple "
+        "bodies; the paper uses 512 points of 10 000 models of the ABC collection.",
+        "full": "Trains the same small PointNet on 20 000 surfaces of one or two simple bodies instead of the ABC "
+        "collection.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated surfaces", "full": "generated surfaces"},
     seeds={"small": 3, "full": 3},
     figure=figures.normals,
-    figure_caption="Left: error on upright and on turned test clouds (thin lines are seeds). Right: one turned cloud "
-    "with predicted normals, red where more than 30 degrees off.",
+    figure_caption="Left: error on upright and on rotated test clouds (thin lines are seeds). Right: one rotated cloud "
+    "with predicted normals, red where they are more than 30 degrees off.",
 )
 
 
@@ -45,15 +46,15 @@ SEPARATION = Experiment(
     minutes=0.16,
     settings={"small": {"nodes": 7}, "full": {"nodes": 7}},
     changes={
-        scale: "All 853 connected graphs on 7 vertices in place of the 11 117 on 8; one random network in place of "
-        "100; and relabelled copies of every graph, which the paper does not look at."
+        scale: "Compares all 853 connected graphs on 7 vertices instead of the 11 117 on 8, with one random network "
+        "instead of 100, and also relabeled copies of every graph, which the paper does not test."
         for scale in ("small", "full")
     },
     data={"small": "networkx atlas, 853 graphs", "full": "networkx atlas, 853 graphs"},
     seeds={"small": 5, "full": 5},
     unavailable=lambda _: _needs_networkx(),
     figure=figures.separation,
-    figure_caption="What a random network makes of all connected graphs on 7 vertices and of a relabelled copy of each "
+    figure_caption="Mistakes of a random network on all connected graphs on 7 vertices and on a relabeled copy of each "
     "(mean over seeds).",
 )
 
@@ -69,16 +70,17 @@ PARTICLES = Experiment(
                  "layers": 4, "epochs": 10_000, "slower": 1, "learning_rate": 1e-3},
     },
     changes={
-        "small": "Width 30, three layers and 120 epochs of 1500 systems (60 for the networks that see all frames in "
-        "training), against width 60, four layers and 10 000 epochs of 3000; steps 1000 to 2000 in place of 3000 to "
-        "4000; messages see charges, distances, potentials, forces, relative positions and velocities of pairs.",
-        "full": "A cosine schedule; messages see charges, distances, potentials, forces, relative positions and "
-        "velocities of pairs.",
+        "small": "Trains three layers of width 30 for 120 epochs of 1500 systems (60 for networks that see all frames "
+        "in training); the paper trains four layers of width 60 for 10 000 epochs of 3000. Predicts step 2000 from "
+        "step 1000 instead of 4000 from 3000. Messages also see potentials, forces and relative positions and "
+        "velocities.",
+        "full": "Uses a cosine schedule; messages also see potentials, forces and relative positions and velocities of "
+        "pairs.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "simulated charged particles", "full": "simulated charged particles"},
     seeds={"small": 3, "full": 5},
     figure=figures.particles,
-    figure_caption="Squared error on test systems as they come, turned, and shifted (thin lines are seeds).",
+    figure_caption="Squared error on test systems as generated, rotated, and shifted (thin lines are seeds).",
 )  # fmt: skip
 
 
@@ -88,13 +90,14 @@ EXACTNESS = Experiment(
     minutes=0.0047,
     settings={"small": {"pairs": 40}, "full": {"pairs": 1000}},
     changes={
-        "small": "Not in the paper: what its frames do at degenerate clouds, and to forces.",
-        "full": "Not in the paper: what its frames do at degenerate clouds, and to forces.",
+        "small": "Not in the paper: tests its frames near degenerate clouds, and their effect on forces.",
+        "full": "Not in the paper: tests its frames near degenerate clouds, and their effect on forces.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random point clouds", "full": "random point clouds"},
     seeds={"small": 5, "full": 5},
     figure=figures.exactness,
-    figure_caption="Largest change of the average between two clouds near one cube, over many pairs (mean over seeds).",
+    figure_caption="Largest change of the average between two clouds near the same cube, over many pairs (mean over "
+    "seeds).",
 )
 
 
@@ -110,17 +113,17 @@ MOLECULES = Experiment(
     minutes=0.5,
     settings={scale: {"sets": ["g2"]} for scale in ("small", "full")},
     changes={
-        scale: "Not in the paper: what its frames do to the energy and forces of real molecules, with a random smooth "
-        "network."
+        scale: "Not in the paper: tests the effect of its frames on energies and forces of real molecules, with a "
+        "random smooth network."
         for scale in ("small", "full")
     },
     data={scale: "ase, 148 molecules of G2/97" for scale in ("small", "full")},
     seeds={"small": 8, "full": 20},
     unavailable=lambda _: molecules_unavailable("g2", None),
     figure=molecule_figures.molecules,
-    figure_caption="Above: ethanol as it comes and turned, and what a network is shown of either: the same four poses. "
-    "Below: what a turn and a jitter of a millionth of an angstrom change, molecules sorted (a line a seed), in units "
-    "of what a tenth of an angstrom changes.",
+    figure_caption="Above: ethanol as given and rotated, and the four poses of its frame that a network sees, the same "
+    "for both. Below: change of the energy under a rotation and a jitter of a millionth of an angstrom, relative to "
+    "the change under a tenth of an angstrom, molecules sorted (one line per seed).",
 )
 
 
@@ -142,8 +145,8 @@ FAMILIES = Experiment(
     minutes=6.0,
     settings={scale: {"families": list(_FAMILIES)} for scale in ("small", "full")},
     changes={
-        scale: "One random network in place of 100, one canonical order in place of one drawn from the frame, and "
-        "relabelled copies of every graph, which the paper does not look at."
+        scale: "Uses one random network instead of 100 and one canonical order instead of one drawn from the frame, "
+        "and also tests relabeled copies of every graph, which the paper does not."
         for scale in ("small", "full")
     },
     data={scale: "GRAPH8c, EXP and all strongly regular graphs of five kinds" for scale in ("small", "full")},

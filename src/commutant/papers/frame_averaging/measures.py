@@ -1,4 +1,4 @@
-"""Measurements for the claims on frame averaging."""
+"""Measurements for the claims on frame averaging: normals, graphs on 7 vertices, particles, exactness."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLOW = ("frames", "latent-frames")
 
 
 def measure_normals(context: Context) -> Measurement:
-    """`1 - cos^2` of predicted normals on upright and on turned clouds, for four ways to train a PointNet."""
+    """Return `1 - cos^2` of predicted normals on upright and rotated clouds, for four ways to train a PointNet."""
     settings = context.settings
     train, test = (
         solid_surfaces(settings[n], settings["points"], context.generator(i)) for i, n in ((1, "train"), (2, "test"))
@@ -58,7 +58,7 @@ def _normals_of(context: Context, arm: str, train: Surfaces, test: Surfaces, tur
         for name, surfaces in (("upright", test), ("turned", turned)):
             out[f"{arm}@{name}"] = float(loss(model, (surfaces.points.to(device), surfaces.normals.to(device))))
         flat = (test.normals.abs().amax(-1) > 0.99).double().mean(1)
-        shown = int((flat > 0.5).double().argmax())  # for the picture, the first cloud that is mostly flat
+        shown = int((flat > 0.5).double().argmax())  # the picture shows the first cloud that is mostly flat
         found = nn.functional.normalize(model(turned.points[shown : shown + 1].to(device)), dim=-1).cpu()[0]
     for i, (x, n, y) in enumerate(zip(turned.points[shown], turned.normals[shown], found, strict=True)):
         out |= {f"_{arm}-{i}-{axis}": float(x[k]) for k, axis in enumerate("xyz")}
@@ -68,7 +68,7 @@ def _normals_of(context: Context, arm: str, train: Surfaces, test: Surfaces, tur
 
 
 def measure_separation(context: Context) -> Measurement:
-    """Pairs of connected graphs that a random network does not tell apart, and copies that it takes for another."""
+    """Return the pairs of connected graphs that random networks do not tell apart, and the copies that they do."""
     nodes, nx = context.settings["nodes"], require("networkx", "graphs")
     graphs = [g for g in nx.graph_atlas_g() if g.number_of_nodes() == nodes and nx.is_connected(g)]
     first = torch.tensor(np.stack([nx.to_numpy_array(g) for g in graphs]))
@@ -122,9 +122,11 @@ def _any_order(graphs: int, nodes: int, generator: torch.Generator) -> GraphFram
 
 
 class Gin(nn.Module):
-    """Three layers of a graph isomorphism network on ones and degrees, and more features if there is room for them.
+    """Graph isomorphism network (GIN) with three layers on ones, degrees and further features of the nodes.
 
-    Without features of the nodes, those are their numbers.
+    Args:
+        inputs: Number of features of a node, ones and degrees included. Features that are not given are one-hot numbers
+            of the nodes.
     """
 
     def __init__(self, inputs: int) -> None:
@@ -135,7 +137,7 @@ class Gin(nn.Module):
         self.head = nn.Linear(64, 10)
 
     def forward(self, adjacency: Tensor, features: Tensor | None = None) -> Tensor:
-        """`(graphs, n, n)` to `(graphs, 10)`."""
+        """Return outputs `(graphs, 10)` of adjacency matrices `(graphs, n, n)`."""
         h = torch.stack([torch.ones_like(adjacency[..., 0]), adjacency.sum(-1)], -1)
         if self.inputs > 2:
             more = torch.eye(adjacency.shape[1]).to(h).expand(len(h), -1, -1) if features is None else features
@@ -146,7 +148,7 @@ class Gin(nn.Module):
 
 
 def measure_particles(context: Context) -> Measurement:
-    """Squared error of predicted positions, as they come, turned and shifted, for each network."""
+    """Return the squared error of predicted positions on systems as generated, rotated and shifted, by network."""
     settings = context.settings
     many = [
         charged_particles(settings[n], context.generator(i), warm_up=settings["warm_up"], horizon=settings["horizon"])
@@ -158,14 +160,21 @@ def measure_particles(context: Context) -> Measurement:
 
 
 def _straight(train: Trajectories, test: Trajectories) -> float:
-    """The error of the best straight line: x + a v."""
+    """Return the error of the best straight line, x + a v."""
     gone = train.target - train.position
     a = float((gone * train.velocity).sum() / train.velocity.square().sum())
     return float((test.target - test.position - a * test.velocity).square().mean())
 
 
 def flattened(data: Trajectories, rows: Tensor, device: torch.device, turn: Tensor | None = None) -> tuple[Any, Tensor]:
-    """Return the arguments of a network, and its target."""
+    """Return the arguments of a network and its target.
+
+    Args:
+        data: Systems of particles.
+        rows: Indices of the systems.
+        device: Device of the result.
+        turn: Rotation to apply, `(3, 3)`, or None.
+    """
     x, v, q, y = (part[rows].to(device) for part in data)
     if turn is not None:
         turn = turn.to(device)
@@ -194,7 +203,7 @@ def _particles_of(
     def loss(model: nn.Module, batch: tuple[Any, Tensor]) -> Tensor:
         return (model(*batch[0]) - batch[1]).square().mean()
 
-    # eight copies of every system in each step: a part of the epochs, which still take the most time
+    # all frames are eight copies of every system: with fewer epochs they still take the most time
     steps = settings["epochs"] * settings["train"] // 100 // (settings["slower"] if arm in SLOW else 1)
 
     def make() -> nn.Module:
@@ -223,7 +232,7 @@ def _particles_of(
 
 
 def measure_exactness(context: Context) -> Measurement:
-    """Jumps near a cube, and torques of forces, with and without what mends them."""
+    """Return jumps of averages near a cube, and torques of forces, with and without the library's remedies."""
     generator = context.generator(1)
     weights = torch.randn(3, 32, generator=generator, dtype=torch.float64)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
@@ -233,7 +242,7 @@ def measure_exactness(context: Context) -> Measurement:
 
     def average(x: Tensor, build: Callable[..., Any], **options: Any) -> Tensor:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that plain axes jump here is what is measured
+            warnings.simplefilter("ignore")  # plain axes are degenerate here on purpose
             frame = build(x, "SE", **options)
         return frame.pool(net(frame.canonicalize(x)))
 

@@ -1,4 +1,4 @@
-"""The networks of the claims on normals: a PointNet, turned in training or averaged over frames."""
+"""Networks of the claims on normals: a PointNet, rotated in training or averaged over frames."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._shared.rotations import random_rotations
 
 
 class PointNet(nn.Module):
-    """A direction for each point, from its own features and the largest of all (Qi et al., 2017)."""
+    """PointNet that predicts a direction for each point from its features and their maximum (Qi et al., 2017)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,7 +20,7 @@ class PointNet(nn.Module):
         self.head = nn.Sequential(nn.Linear(352, 96), nn.ReLU(), nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(clouds, n, 3)` to `(clouds, n, 3)`."""
+        """Return directions `(clouds, n, 3)` of clouds `(clouds, n, 3)`."""
         features = []
         for layer in self.layers:
             x = torch.relu(layer(x))
@@ -30,14 +30,18 @@ class PointNet(nn.Module):
 
 
 class Rotated(nn.Module):
-    """A network that is trained on inputs turned at random, and on outputs turned alike."""
+    """Network trained on randomly rotated inputs, with outputs rotated back.
+
+    Args:
+        net: Network from `(clouds, n, 3)` to the same.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the network."""
+        """Return the output of the network, on rotated inputs in training."""
         if not self.training:
             return cast(Tensor, self.net(x))
         turns = random_rotations(len(x), torch.Generator().manual_seed(int(torch.randint(2**31, ())))).to(x)
@@ -45,7 +49,7 @@ class Rotated(nn.Module):
 
 
 def normal_network(arm: str) -> nn.Module:
-    """The network of an arm of the experiment on normals."""
+    """Build the network of an arm of the experiment on normals."""
     if arm == "frames":
         return FrameAverage(PointNet(), "E(3)", outputs="vectors")
     if arm == "one-frame":

@@ -1,4 +1,4 @@
-"""Measurements for the claims on frame averaging on real molecules and on families of graphs that are hard."""
+"""Measurements for the claims on frame averaging of real molecules and of families of hard graphs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIGNS = torch.tensor(list(product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
 
 
 class _Energy(nn.Module):
-    """A number for atoms that stand as they stand, with no symmetry but that in their order."""
+    """Random energy of atoms, invariant to their order and to nothing else."""
 
     def __init__(self, generator: torch.Generator) -> None:
         super().__init__()
@@ -27,16 +27,16 @@ class _Energy(nn.Module):
         self.place, self.element, self.last = draw(3, 32) / 2, draw(120, 32), draw(32)
 
     def forward(self, x: Tensor, elements: Tensor) -> Tensor:
-        """`(frames, atoms, 3)` to `(frames,)`."""
+        """Return energies `(frames,)` of positions `(frames, atoms, 3)`."""
         return torch.tanh(torch.tanh(x @ self.place + self.element[elements]).mean(1).mul(3).sin() @ self.last)
 
 
 def _by_eigenvectors(net: _Energy, x: Tensor, elements: Tensor, detached: bool = False) -> Tensor:
-    """The mean over the eigenvectors of the covariance with all signs, as one writes it down from the paper."""
-    centred = x - x.mean(0)
-    axes = torch.linalg.eigh(centred.mT @ centred)[1]
+    """Return the mean energy over the eigenvectors of the covariance with all signs, as the paper writes it."""
+    centered = x - x.mean(0)
+    axes = torch.linalg.eigh(centered.mT @ centered)[1]
     axes = axes.detach() if detached else axes
-    return net(centred @ (axes * _SIGNS[:, None]), elements).mean()
+    return net(centered @ (axes * _SIGNS[:, None]), elements).mean()
 
 
 def _by_frame(net: _Energy, x: Tensor, elements: Tensor) -> Tensor:
@@ -52,17 +52,17 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 
 def measure_molecules(context: Context) -> Measurement:
-    """What a turn and the smallest of changes do to the energy of each molecule, and whether forces are right."""
+    """Return how far energies of molecules change under a rotation and a jitter, and how many forces are correct."""
     names = context.settings["sets"]
     found = [m for name in names for m in load_molecules(name, context.data_dir)]
-    molecules = [m for m in found if len(m.elements) > 1]  # an atom by itself has no shape
+    molecules = [m for m in found if len(m.elements) > 1]  # a single atom has no shape
     out: Measurement = {"molecules": float(len(molecules))}
     out |= context.arms({way: partial(_molecules_of, context, way, molecules) for way in WAYS})
     return out
 
 
 def _molecules_of(context: Context, way: str, molecules: list[Molecule]) -> Measurement:
-    """Changes are in units of what moving every atom by a tenth of an angstrom does to the same molecule."""
+    """Measure one way to average, with changes relative to the effect of moving every atom by 0.1 angstrom."""
     generator, average = context.generator(1), WAYS[way]
     net = _Energy(generator)
     turns = random_rotations(len(molecules), generator)
@@ -89,9 +89,9 @@ def _molecules_of(context: Context, way: str, molecules: list[Molecule]) -> Meas
 def _is_right(
     energy: Callable[[Tensor], Tensor], x: Tensor, force: Tensor, turn: Tensor, direction: Tensor, felt: Tensor
 ) -> bool:
-    """Whether the force is the slope of the energy on both sides, turns with the molecule, and has no sum or torque.
+    """Return whether the force is the slope of the energy on both sides, rotates along, and has no sum or torque.
 
-    The last is true of every invariant energy; slopes and turning fail where the energy has a kink.
+    Every invariant energy passes the last test; the others fail where the energy has a kink.
     """
     size = float(torch.maximum(force.norm(), felt).detach())
     arm = x - x.mean(0)
@@ -108,7 +108,7 @@ def _is_right(
 
 
 def measure_families(context: Context) -> Measurement:
-    """Pairs of graphs of a family that are not told apart, and relabelled copies that are taken for another."""
+    """Return the pairs of graphs of each family that are not told apart, and the relabeled copies that are."""
     families = context.settings["families"]
     return context.arms({family: partial(_family_of, context, family) for family in families})
 
@@ -130,14 +130,14 @@ def _family_of(context: Context, family: str) -> Measurement:
         padded[: len(a), : len(a)], padded[: len(a), most:] = a[order][:, order], x[order]
         return flat(padded.flatten())  # type: ignore[no-any-return]
 
-    def by_colours(a: Tensor, x: Tensor) -> Tensor:
+    def by_colors(a: Tensor, x: Tensor) -> Tensor:
         return gin(a[None], x[None])[0]
 
     out: Measurement = {f"{family}@graphs": float(len(graphs))}
-    for name, embed in (("canonical order", by_frame), ("GIN", by_colours)):
+    for name, embed in (("canonical order", by_frame), ("GIN", by_colors)):
         with torch.no_grad():
             one, two = (torch.stack([embed(a, x) for a, x in part]) for part in (graphs, copies))
-        if family == "exp":  # pairs, one after the other
+        if family == "exp":  # consecutive graphs are pairs
             merged = int(((one[::2] - one[1::2]).abs().sum(1) <= 1e-6).sum())
         else:
             close = [int((torch.cdist(part, one, p=1) <= 1e-6).sum()) for part in one.split(1000)]

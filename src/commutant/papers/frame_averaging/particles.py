@@ -1,4 +1,4 @@
-"""Networks that predict charged particles: message passing with and without frames, and EGNN beside them."""
+"""Networks that predict charged particles: message passing with and without frames, and EGNN."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from torch import Tensor, nn
 from ...geometry import FrameAverage, LatentFrameAverage
 
 _CLOSE = 0.05  # added to squared distances, so that features of close pairs stay bounded
-_FAR = 10.0  # squared distance from which on pairs look alike
+_FAR = 10.0  # squared distances beyond it are clamped
 PAIR = 12
 
 
 def pair_features(pos: Tensor, vel: Tensor, edge_index: Tensor, charges: Tensor) -> Tensor:
-    """Return what a message sees of a pair, `(edges, 12)`: the product of the charges, the distance clamped, the
-    potential, the Coulomb force, and the relative position and velocity."""
+    """Return the features of pairs, `(edges, 12)`.
+
+    They are the product of the charges, the clamped squared distance, the potential, the Coulomb force, and the
+    relative position and velocity.
+
+    Args:
+        pos: Positions, `(points, 3)`.
+        vel: Velocities, `(points, 3)`.
+        edge_index: Source and target of each edge, `(2, edges)`.
+        charges: Product of the charges of each edge, `(edges, 1)`.
+    """
     source, target = edge_index
     apart, drift = pos[source] - pos[target], vel[source] - vel[target]
     far = apart.square().sum(-1, keepdim=True)
@@ -25,9 +34,13 @@ def pair_features(pos: Tensor, vel: Tensor, edge_index: Tensor, charges: Tensor)
 
 
 class Message(nn.Module):
-    """A layer of message passing with features of edges, and a residual.
+    """Layer of message passing with features of edges and a residual connection.
 
-    The first linear map of a message is taken on nodes and gathered, which gives the same and costs less.
+    The first linear map of a message is computed on nodes and gathered, which costs less.
+
+    Args:
+        width: Width of the nodes.
+        features: Number of features of an edge.
     """
 
     def __init__(self, width: int, features: int) -> None:
@@ -38,7 +51,7 @@ class Message(nn.Module):
         self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, h: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """`(points, width)` to the same."""
+        """Return the updated nodes, `(points, width)`."""
         source, target = edge_index
         sent = self.second(self.head(h)[source] + self.tail(h)[target] + self.edge(edge_attr))
         heard = torch.zeros_like(h).index_add(0, source, sent)
@@ -46,7 +59,13 @@ class Message(nn.Module):
 
 
 class Particles(nn.Module):
-    """A message-passing network from positions and velocities to positions, with no symmetry in space."""
+    """Message-passing network from positions and velocities to positions, without a symmetry in space.
+
+    Args:
+        width: Width of the nodes.
+        layers: Number of layers.
+        features: Number of features of an edge.
+    """
 
     def __init__(self, width: int, layers: int, features: int = PAIR) -> None:
         super().__init__()
@@ -55,7 +74,7 @@ class Particles(nn.Module):
         self.head = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3))
 
     def forward(self, pos: Tensor, vel: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
-        """Where the points go, `(points, 3)`: from where their velocities take them."""
+        """Return the predicted positions, `(points, 3)`, as corrections to one unit of straight motion."""
         h = self.lift(torch.cat([pos, vel], -1))
         pairs = pair_features(pos, vel, edge_index, edge_attr[:, :1])
         for layer in self.layers:
@@ -64,7 +83,12 @@ class Particles(nn.Module):
 
 
 class LatentParticles(nn.Module):
-    """The same layers, each in frames of its own; of a pair they see what does not turn."""
+    """Network of the layers of `Particles`, each in its own frames, with invariant features of pairs.
+
+    Args:
+        width: Width of the nodes.
+        layers: Number of layers.
+    """
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -72,21 +96,25 @@ class LatentParticles(nn.Module):
         self.net = LatentFrameAverage(base.lift, list(base.layers), base.head)
 
     def forward(self, pos: Tensor, vel: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
-        """Where the points go, `(points, 3)`: the mean of what they are taken to, as in the other networks."""
+        """Return the predicted positions, `(points, 3)`, as corrections to one unit of straight motion."""
         charges, far = edge_attr.split(1, -1)
         near = (far + _CLOSE).rsqrt()
         pairs = torch.cat([charges, far.clamp(max=_FAR), charges * near, near], -1)
         found = self.net(pos, vel[:, None], edge_index=edge_index, edge_attr=pairs, batch=batch)
         number = int(batch[-1]) + 1
-        centre = pos.unflatten(0, (number, -1)).mean(1)[batch]
-        return cast(Tensor, found - centre + pos + vel)
+        center = pos.unflatten(0, (number, -1)).mean(1)[batch]
+        return cast(Tensor, found - center + pos + vel)
 
 
 class EGNN(nn.Module):
-    """Satorras, Hoogeboom and Welling (2021), equations 3 to 7, with velocities and charges on the edges.
+    """E(n)-equivariant graph network (Satorras, Hoogeboom and Welling, 2021), equations 3 to 7.
 
-    With `features`, messages also see the invariants of what `Particles` sees of a pair. As there, the first linear
-    map of a message is taken on nodes and gathered.
+    Edges carry velocities and charges. The first linear map of a message is computed on nodes and gathered.
+
+    Args:
+        width: Width of the nodes.
+        layers: Number of layers.
+        features: Whether messages also see the invariants of the features that `Particles` sees.
     """
 
     def __init__(self, width: int, layers: int, features: bool = False) -> None:
@@ -98,11 +126,11 @@ class EGNN(nn.Module):
         self.push = nn.ModuleList([two(width, 1) for _ in range(layers)])
         self.keep = nn.ModuleList([two(width, 1) for _ in range(layers)])
         self.node = nn.ModuleList([two(2 * width, width) for _ in range(layers)])
-        for push in self.push:  # as in the authors' code, so that positions hardly move at first
+        for push in self.push:  # as in the authors' code: positions hardly move at first
             nn.init.xavier_uniform_(cast(nn.Linear, cast(nn.Sequential, push)[-1]).weight, gain=1e-3)
 
     def forward(self, pos: Tensor, vel: Tensor, edge_index: Tensor, edge_attr: Tensor, batch: Tensor) -> Tensor:
-        """Where the points go, `(points, 3)`."""
+        """Return the predicted positions, `(points, 3)`."""
         source, target = edge_index
         h, charges = self.lift(vel.norm(dim=-1, keepdim=True)), edge_attr[:, :1]
         for edge, push, keep, node in zip(self.edge, self.push, self.keep, self.node, strict=True):
@@ -121,7 +149,7 @@ class EGNN(nn.Module):
 
     @staticmethod
     def _message(edge: nn.Sequential, h: Tensor, source: Tensor, target: Tensor, pair: Tensor) -> Tensor:
-        """What `edge` makes of `[h[source], h[target], pair]`."""
+        """Return `edge` of `[h[source], h[target], pair]`."""
         first, *rest = cast(nn.Sequential, edge[0])
         width = h.shape[1]
         head, tail, own = cast(nn.Linear, first).weight.split([width, width, pair.shape[1]], 1)
@@ -133,13 +161,13 @@ class EGNN(nn.Module):
 
 
 class BestByValidation(nn.Module):
-    """A network that keeps the weights of the smallest validation error, and evaluates with them.
+    """Network that keeps the weights of its smallest validation error and evaluates with them.
 
     Args:
-        net: to train.
-        inputs: arguments of the validation systems.
-        target: what the network should return for them.
-        every: training steps between two validations.
+        net: Network to train.
+        inputs: Arguments of the network for the validation systems.
+        target: Ground truth of the validation systems.
+        every: Number of training steps between two validations.
     """
 
     def __init__(self, net: nn.Module, inputs: tuple[Tensor, ...], target: Tensor, every: int) -> None:
@@ -156,7 +184,7 @@ class BestByValidation(nn.Module):
         self.register_buffer("calls", torch.tensor(0))
 
     def forward(self, *args: Any) -> Any:
-        """As the network: with its present weights in training, with the best ones in evaluation."""
+        """Return the output of the network, with its current weights in training and its best weights in evaluation."""
         if not self.training:
             best = {name: getattr(self, f"best_{number}") for number, name in enumerate(self.names)}
             return torch.func.functional_call(self.net, best, args)
@@ -178,7 +206,7 @@ class BestByValidation(nn.Module):
 
 
 def particle_network(arm: str, width: int, layers: int) -> nn.Module:
-    """The network of an arm of the experiment on particles."""
+    """Build the network of an arm of the experiment on particles."""
     if arm == "latent-frames":
         return LatentParticles(width, layers)
     if arm.startswith("egnn"):

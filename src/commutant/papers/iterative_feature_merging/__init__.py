@@ -1,4 +1,4 @@
-"""Iterative feature merging: its claims."""
+"""Paper on network feature complexity and iterative feature merging: its claims."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PAPER = Paper(
     venue="International Conference on Learning Representations",
     link="https://arxiv.org/abs/2310.06756",
     room="weights",
-    idea="Features of two networks are the same when an invertible change of coordinates turns one network's "
-    "computation, layer by layer, into the other's. Within a network, channels that could be exchanged are redundant; "
-    "merging the two that are most alike, again and again, counts those that are not, and shrinks a network without "
-    "data.",
+    idea="Features of two networks are equivalent when an invertible change of coordinates turns one network's "
+    "computation, layer by layer, into the other's. Channels of one network that could be exchanged are redundant. "
+    "Merging the two most similar channels repeatedly counts those that are not redundant, and shrinks a network "
+    "without data.",
     usage="""import torch
 from torch import nn
 from commutant.weights import FeatureMerger
 
 model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
-merger = FeatureMerger(model, torch.randn(4, 64))  # any module; groups that can't be merged are named
-small = merger.shrink(parameters=0.5)              # every cut of the same path of merges
+merger = FeatureMerger(model, torch.randn(4, 64))  # any module; names the groups that can't be merged
+small = merger.shrink(parameters=0.5)              # any size, from the same path of merges
 print(small.module, small.summary())""",
     subjects=(FeatureMerger, feature_complexity, functionally_equivalent),
     claims=CLAIMS,

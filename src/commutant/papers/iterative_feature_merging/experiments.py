@@ -6,11 +6,9 @@ from functools import partial
 
 from ...data import images_unavailable
 from ...evidence import Experiment
+from .._shared.classifiers import IMAGES
 from . import figures
 from .measures import measure_merging
-
-_DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
-
 
 MERGING = Experiment(
     name="merging",
@@ -21,38 +19,39 @@ MERGING = Experiment(
         "full": {"data": "digits", "network": "mlp", "widths": [32, 64, 128, 256, 512, 1024], "steps": 3000},
     },
     changes={
-        "small": "MLPs with two hidden layers of 32 to 256 units on 8 x 8 digits, Adam at 0.001, 880 steps; the paper "
-        "trains VGG and ResNet on CIFAR-10 and takes those of ImageNet.",
-        "full": "The same up to 1024 units a layer, 3000 steps.",
+        "small": "Trains MLPs with two hidden layers of 32 to 256 units for 880 steps of Adam at 0.001 on 8 x 8 "
+        "digits; the paper trains VGG and ResNet on CIFAR-10 and uses pretrained ones on ImageNet.",
+        "full": "Trains MLPs with two hidden layers of 32 to 1024 units for 3000 steps on 8 x 8 digits; the paper "
+        "trains VGG and ResNet on CIFAR-10 and uses pretrained ones on ImageNet.",
     },
-    data={"small": _DATA, "full": _DATA},
+    data=dict.fromkeys(("small", "full"), IMAGES["digits"]),
     seeds={"small": 5, "full": 10},
     figure=figures.merging,
-    figure_caption="Left: test accuracy against the share of the parameters that is left (256 units a layer, medians "
-    "over seeds); pruning goes to the widths that the paper's rule chose. Middle: the share that is left when the "
-    "accuracy has fallen by one point, against the width. Right: the merges of the first layer of 32 units, first "
-    "seed; the height is the squared distance as a share of the largest.",
+    figure_caption="Left: test accuracy against the share of parameters kept (256 units per layer, medians over "
+    "seeds); pruning keeps the widths that the paper's rule chose. Middle: share kept when accuracy has fallen by one "
+    "point, against the width. Right: merges of the first layer of 32 units for the first seed; the height is the "
+    "squared distance relative to the largest.",
 )
 
 
 def _elsewhere(name: str, data: str, network: str, width: int, steps: int, minutes: float, what: str) -> Experiment:
-    """The same measurement on data that has to be there."""
+    """Build the same experiment on data that must be in the data folder."""
     settings = {"data": data, "network": network, "widths": [width], "steps": steps}
     return Experiment(
         name=name,
         measure=measure_merging,
         minutes=minutes,
         settings={"small": settings, "full": {**settings, "steps": 5 * steps}},
-        changes=dict.fromkeys(("small", "full"), f"{what}, Adam at 0.001."),
-        data=dict.fromkeys(("small", "full"), data),
+        changes=dict.fromkeys(("small", "full"), f"Trains {what} with Adam at 0.001."),
+        data=dict.fromkeys(("small", "full"), IMAGES[data]),
         seeds={"small": 3, "full": 5},
         unavailable=partial(images_unavailable, data),
     )
 
 
-FASHION = _elsewhere("fashion-mnist", "fashion-mnist", "mlp", 512, 2400, 5.8, "An MLP of 2 x 512 units")
+FASHION = _elsewhere("fashion-mnist", "fashion-mnist", "mlp", 512, 2400, 5.8, "an MLP of 2 x 512 units")
 
 
 CIFAR = _elsewhere(
-    "cifar", "cifar10-6k", "vgg", 32, 800, 32.0, "Four convolutions with batch norm on a tenth of CIFAR-10"
+    "cifar", "cifar10-6k", "vgg", 32, 800, 32.0, "four convolutions with batch norm on a tenth of CIFAR-10"
 )

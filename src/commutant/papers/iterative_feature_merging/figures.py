@@ -1,4 +1,4 @@
-"""The figure of the feature-merging claims."""
+"""Figure of the claims on feature merging."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARMS = {"ifm": ("paper's rule", NAVY), "saliency": ("folding, bound", TEAL), "a
 
 
 def merging(measurements: list[Measurement]) -> Any:
-    """Accuracy against size, the share that must be kept against the width, and one tree of merges."""
+    """Plot accuracy against size, the share of parameters to keep against the width, and one tree of merges."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
@@ -27,16 +27,16 @@ def merging(measurements: list[Measurement]) -> Any:
     def median(key: str) -> float:
         return statistics.median(m[key] for m in measurements)
 
-    for arm, (label, colour) in _ARMS.items():
-        left.plot(SHARES, [median(f"w{wide}-{arm}@at-{s:g}") for s in SHARES], color=colour, linewidth=1.6, label=label)
+    for arm, (label, color) in _ARMS.items():
+        left.plot(SHARES, [median(f"w{wide}-{arm}@at-{s:g}") for s in SHARES], color=color, linewidth=1.6, label=label)
         middle.plot(
-            widths, [median(f"w{w}-{arm}@kept") for w in widths], "o-", color=colour, linewidth=1.6, markersize=4
+            widths, [median(f"w{w}-{arm}@kept") for w in widths], "o-", color=color, linewidth=1.6, markersize=4
         )
-    left.set(xlabel="share of parameters left", ylabel="accuracy", xscale="log", title=f"{wide} units a layer")
+    left.set(xlabel="share of parameters kept", ylabel="accuracy", xscale="log", title=f"{wide} units per layer")
     left.set_xticks([0.05, 0.1, 0.25, 0.5, 0.9], ["0.05", "0.1", "0.25", "0.5", "0.9"])
     left.minorticks_off()
     left.invert_xaxis()
-    middle.set(xlabel="units a layer", ylabel="share kept at one point lost", xscale="log", ylim=(0, 1.03))
+    middle.set(xlabel="units per layer", ylabel="share kept at one point lost", xscale="log", ylim=(0, 1.03))
     middle.set_xticks(widths, [str(w) for w in widths])
     middle.minorticks_off()
     _tree(right, measurements[0], widths[0])
@@ -51,7 +51,7 @@ def merging(measurements: list[Measurement]) -> Any:
 
 
 def _tree(axes: Any, first: Measurement, width: int) -> None:
-    """The merges of one layer, as a dendrogram."""
+    """Draw the merges of one layer as a dendrogram."""
     from scipy.cluster.hierarchy import dendrogram
 
     count = sum(key.startswith(f"_w{width}@tree-") and key.endswith("-a") for key in first)
@@ -59,7 +59,7 @@ def _tree(axes: Any, first: Measurement, width: int) -> None:
     rows, height = [], 0.0
     for i in range(count):
         kept, gone, level = (first[f"_w{width}@tree-{i}-{n}"] for n in "abl")
-        height = max(height, level)  # a sum of weights may come closer again: the tree shows the threshold it takes
+        height = max(height, level)  # distances may fall again: the tree shows the threshold that each merge takes
         size[int(kept)] += size[int(gone)]
         rows.append([name[int(kept)], name[int(gone)], height, size[int(kept)]])
         name[int(kept)] = count + 1 + i

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...data import image_classes
 from ...evidence import Context, Measurement
 from ...weights import FeatureMerger, resize
-from .._shared.classifiers import accuracy, cross_entropy
+from .._shared.classifiers import Part, accuracy, cross_entropy, image_parts
+from .._shared.networks import mlp
 
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.035)
 RULES: dict[str, dict[str, Any]] = {
@@ -22,11 +22,10 @@ RULES: dict[str, dict[str, Any]] = {
     "saliency": {"criterion": "saliency"},
     "activations": {"criterion": "activations"},
 }
-Part = tuple[Tensor, Tensor]
 
 
 def measure_merging(context: Context) -> Measurement:
-    """Accuracy of networks of several widths as their channels are merged, or taken away."""
+    """Return the accuracy of networks of several widths as their channels are merged or pruned."""
     widths = context.settings["widths"]
     return context.arms({f"width-{width}": partial(_at_width, context, width) for width in widths})
 
@@ -34,9 +33,7 @@ def measure_merging(context: Context) -> Measurement:
 def _network(kind: str, width: int, shape: Sequence[int]) -> nn.Module:
     if kind == "mlp":
         inputs = int(torch.Size(shape).numel())
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
-        )
+        return nn.Sequential(nn.Flatten(), *mlp([inputs, width, width, 10]))
     layers: list[nn.Module] = []
     for before, after in pairwise([shape[0], width, width, 2 * width, 2 * width]):  # a small VGG
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
@@ -45,8 +42,7 @@ def _network(kind: str, width: int, shape: Sequence[int]) -> nn.Module:
 
 
 def _at_width(context: Context, width: int) -> Measurement:
-    data = image_classes(context.settings["data"], context.data_dir)
-    train, test = (tuple(t.to(context.device) for t in part) for part in (data.train, data.test))
+    train, test = image_parts(context)
     x, y = train
 
     def make() -> nn.Module:
@@ -74,7 +70,7 @@ def _at_width(context: Context, width: int) -> Measurement:
             small = merger.shrink(parameters=share)
             curve.append((small.kept, accuracy(small.module, test)))
             out[f"{tag}-{arm}@at-{share:g}"] = curve[-1][1]
-            if arm == "ifm":  # to the same widths by other means
+            if arm == "ifm":  # other ways to the same widths
                 left = {g: n for g, (n, _) in small.widths.items()}
                 out[f"{tag}-random@at-{share:g}"] = accuracy(_pruned(merger, left, generator), test)
                 out[f"{tag}-magnitude@at-{share:g}"] = accuracy(_pruned(merger, left, None), test)
@@ -92,7 +88,7 @@ def _at_width(context: Context, width: int) -> Measurement:
 
 
 def _kept(curve: Sequence[tuple[float, float]], base: float) -> float:
-    """The smallest share of the parameters before the accuracy falls by more than one point."""
+    """Return the smallest share of parameters before accuracy falls by more than one point."""
     kept = 1.0
     for share, reached in curve:
         if reached < base - 0.01:
@@ -102,7 +98,7 @@ def _kept(curve: Sequence[tuple[float, float]], base: float) -> float:
 
 
 def _pruned(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Generator | None) -> nn.Module:
-    """Channels taken away: those of the smallest norm, all their weights counted; or at random."""
+    """Prune the channels with the smallest norm over all their weights or, with a generator, random channels."""
     state = dict(merger.model.state_dict())
     norms: dict[str, Tensor] = {}
     for group, sites in merger.sites.items():
@@ -116,7 +112,7 @@ def _pruned(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Gen
 
 
 def _paired(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Generator) -> nn.Module:
-    """The paper's rule on clusters of the sizes that it found, filled at random."""
+    """Merge by the paper's rule clusters of the sizes that it found, filled at random."""
     clusters = {}
     for group, own in merger.clusters(widths=left).items():
         order = torch.randperm(merger.groups[group], generator=generator).tolist()
@@ -125,8 +121,7 @@ def _paired(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Gen
 
 
 def _planted(tag: str, model: nn.Module, example: Tensor, generator: torch.Generator) -> Measurement:
-    """Every channel of a trained network twice, what reads it split at random: are the copies found, and the outputs
-    kept?"""
+    """Duplicate every channel and split its outgoing weights at random; return whether merging finds the copies."""
     spread = FeatureMerger(model, example)
     state = {k: v.clone() for k, v in model.state_dict().items()}
     for sites in spread.sites.values():

@@ -1,4 +1,4 @@
-"""Learnable Commutative Monoids for Graph Neural Networks: its claims, at each scale, with controls."""
+"""Paper "Learnable Commutative Monoids for Graph Neural Networks": its claims, with controls."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PAPER = Paper(
     venue="Learning on Graphs Conference",
     link="https://arxiv.org/abs/2212.08541",
     room="sets",
-    idea="A permutation-invariant aggregation is a commutative monoid. A network with a fixed one (sum, max, mean) has "
-    "to learn a map from it onto the monoid that the task needs, and such maps often fail outside the training range. "
-    "So learn the operator itself, symmetrised to be commutative and trained to be nearly associative, and reduce by a "
-    "balanced tree in logarithmic depth.",
+    idea="A permutation-invariant aggregation is a commutative monoid. A network with a fixed monoid (sum, max, mean) "
+    "has to learn a map onto the monoid that the task needs, and such maps often fail outside the training range. LCM "
+    "learns the operator itself, symmetrized to be commutative and trained to be nearly associative, and reduces a set "
+    "by a balanced tree in logarithmic depth.",
     usage="""import torch
 from torch_geometric.nn import SAGEConv
 from commutant.sets import LCMAggregation, aux_loss

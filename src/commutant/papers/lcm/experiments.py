@@ -39,16 +39,17 @@ SECOND_MINIMUM = Experiment(
         },
     },
     changes={
-        "small": "5-bit integers, each set from its own range (so that the answer is not nearly always 0), width 64 "
-        "and 2000 steps of fresh sets, against 8 bits, width 128 and 2 million steps over 65 536 sets in the paper.",
-        "full": "Fresh sets in place of 65 536 fixed ones, batches of 256 at learning rate 5e-4 for as many samples as "
-        "the paper's 1000 epochs of batch 32 at 1e-4; the last weights in place of the best by validation.",
+        "small": "Uses 5-bit integers, width 64 and 2000 steps of fresh sets, where the paper uses 8 bits, width 128 "
+        "and 2 million steps over 65 536 sets. Each set has its own range, so that the answer is not nearly always 0.",
+        "full": "Trains on fresh sets instead of 65 536 fixed ones, in batches of 256 at learning rate 5e-4 instead of "
+        "32 at 1e-4, for as many samples as in the paper; evaluates the last weights instead of the best by "
+        "validation.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated sets of integers", "full": "generated sets of integers"},
     seeds={"small": 4, "full": 3},
     figure=figures.second_minimum,
     figure_caption="Share of exact answers against the size of the set (mean over seeds, band of one standard "
-    "deviation). Training sets have at most 16 elements. Circles are the paper's figures at 32 and 200.",
+    "deviation). Training sets have at most 16 elements. Circles are the paper's figures for sets of 32 and 200.",
 )
 
 
@@ -61,14 +62,14 @@ COST = Experiment(
         "full": {"sizes": [2, 8, 16, 32, 64, 128, 200], "sets": 32, "channels": 128, "repeats": 30},
     },
     changes={
-        "small": "One forward and backward pass of the aggregation alone, width 64, on one CPU thread; the paper times "
-        "an epoch on a GPU.",
-        "full": "One forward and backward pass of the aggregation alone; the paper times an epoch.",
+        "small": "Times one forward and backward pass of the aggregation alone, of width 64, on one CPU thread; the "
+        "paper times an epoch on a GPU.",
+        "full": "Times one forward and backward pass of the aggregation alone; the paper times an epoch.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random vectors", "full": "random vectors"},
     seeds={"small": 5, "full": 5},
     figure=figures.cost,
-    figure_caption="Milliseconds of forward and backward over 32 sets against their size (median over seeds).",
+    figure_caption="Time of a forward and backward pass over 32 sets against their size (median over seeds).",
 )
 
 
@@ -81,9 +82,9 @@ DIGITS = Experiment(
         "full": {"train": 1200, "channels": 128, "steps": 8000, "batch_size": 64, "learning_rate": 1e-3},
     },
     changes={
-        "small": "8 x 8 digits as sets of about 33 lit pixels and no message passing, against MNIST superpixel graphs "
-        "under the PNA architecture.",
-        "full": "The same data at width 128 and ten times the steps; it remains scikit-learn's digits, not MNIST.",
+        "small": "Classifies 8 x 8 digits as sets of about 33 lit pixels, without message passing; the paper "
+        "classifies MNIST superpixel graphs in the PNA architecture.",
+        "full": "Uses the same data at width 128 and ten times the steps: scikit-learn's digits, not MNIST.",
     },
     data={
         "small": "scikit-learn digits, 1797 images as point sets",
@@ -110,9 +111,9 @@ GRAPHS = Experiment(
         },
     },
     changes={
-        "small": "MUTAG with three layers of width 32 and 300 steps; the paper's real data are ZINC, MNIST, CIFAR10 "
-        "and MolHIV.",
-        "full": "MUTAG and PROTEINS in ten folds; the paper's real data are ZINC, MNIST, CIFAR10 and MolHIV.",
+        "small": "Trains three layers of width 32 for 300 steps on MUTAG; the paper's real data are ZINC, MNIST, "
+        "CIFAR10 and MolHIV.",
+        "full": "Trains on MUTAG and PROTEINS in ten folds; the paper's real data are ZINC, MNIST, CIFAR10 and MolHIV.",
     },
     data={"small": "MUTAG, 188 molecules, ten folds", "full": "MUTAG and PROTEINS, ten folds"},
     seeds={"small": 10, "full": 10},
@@ -128,12 +129,13 @@ BATCH = Experiment(
     minutes=0.01,
     settings={"small": {"channels": 8}, "full": {"channels": 64}},
     changes={
-        "small": "Not in the paper: a property of the published implementations, measured at random initialisation.",
-        "full": "Not in the paper: a property of the published implementations, measured at random initialisation.",
+        "small": "Not in the paper: a property of the published implementations, measured at random initialization.",
+        "full": "Not in the paper: a property of the published implementations, measured at random initialization.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random vectors", "full": "random vectors"},
     seeds={"small": 10, "full": 10},
     unavailable=needs_pyg,
     figure=figures.batch_dependence,
-    figure_caption="Largest change of a set's result when other sets join its batch, relative to how much they vary.",
+    figure_caption="Largest change of a set's result when other sets join its batch, relative to the spread of "
+    "results.",
 )

@@ -1,4 +1,4 @@
-"""Message passing for the graph classification claim; apart, because it needs PyTorch Geometric."""
+"""Message passing for the claim on graph classification, in its own file since it needs PyTorch Geometric."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .models import aggregation
 
 
 class _Layer(MessagePassing):
-    """h_u = MLP(h_u, AGG of the messages of its neighbours), with any aggregation."""
+    """Message-passing layer h_u = MLP(h_u, AGG of the messages of the neighbors), with any aggregation."""
 
     def __init__(self, channels: int, arm: str) -> None:
         super().__init__(aggr=aggregation(arm, channels))
@@ -29,7 +29,14 @@ class _Layer(MessagePassing):
 
 
 class GraphModel(nn.Module):
-    """Three layers of message passing, a mean readout, a linear classifier."""
+    """Graph classifier: three layers of message passing, a mean readout and a linear layer.
+
+    Args:
+        in_channels: Number of features of a node.
+        channels: Width of the hidden layers.
+        classes: Number of classes.
+        arm: Name of the aggregation.
+    """
 
     def __init__(self, in_channels: int, channels: int, classes: int, arm: str) -> None:
         super().__init__()
@@ -48,5 +55,5 @@ class GraphModel(nn.Module):
 
 
 def batch_graphs(graphs: list[Any], which: Tensor) -> Any:
-    """The chosen graphs as one PyG batch."""
+    """Return the chosen graphs as one PyG batch."""
     return Batch.from_data_list([graphs[i] for i in which.tolist()])

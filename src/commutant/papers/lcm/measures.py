@@ -20,7 +20,7 @@ ARMS = ("gru", "binary-gru", "binary-gru-assoc", "binary-gru-random", "pna", "ma
 
 
 def measure_second_minimum(context: Context) -> Measurement:
-    """Train every aggregation on small multisets; the share of exact answers on larger ones."""
+    """Train every aggregation on small multisets and return the share of exact answers on larger ones."""
     settings = context.settings
     bits, channels = settings["bits"], settings["channels"]
     task = partial(second_minimum, bits=bits, spread_low=settings["spread_low"])
@@ -49,7 +49,7 @@ def measure_second_minimum(context: Context) -> Measurement:
 
 
 def step_height(measurement: Measurement, arm: str) -> float:
-    """How much more accuracy is lost just past a power of two than halfway to the next, averaged over 16..128."""
+    """Return the accuracy lost just past a power of two minus that lost halfway to the next, averaged over 16..128."""
     heights = []
     for power in (16, 32, 64, 128):
         at = {n: measurement[f"{arm}@{n}"] for n in SIZES}
@@ -61,7 +61,7 @@ def step_height(measurement: Measurement, arm: str) -> float:
 
 
 def measure_cost(context: Context) -> Measurement:
-    """Seconds of forward and backward over one batch, for the fold and for the tree, by size of the sets."""
+    """Return the seconds of a forward and backward pass for the fold and for the tree, by size of the sets."""
     settings, out = context.settings, {}
     for n in settings["sizes"]:
         x = torch.randn(settings["sets"] * n, settings["channels"], generator=context.generator(n)).to(context.device)
@@ -88,7 +88,7 @@ def _seconds(module: nn.Module, x: Tensor, index: Tensor, repeats: int) -> float
 
 
 def measure_digits(context: Context) -> Measurement:
-    """Test accuracy of every aggregation on handwritten digits as sets of lit pixels."""
+    """Return the test accuracy of every aggregation on handwritten digits as sets of lit pixels."""
     settings, digits = context.settings, digit_points()
     order = torch.randperm(len(digits.labels), generator=context.generator(2))
     train, test = order[: settings["train"]], order[settings["train"] :]
@@ -119,7 +119,7 @@ def _augmented(digits: DigitPoints, train: Tensor, generator: torch.Generator, s
 
 
 def measure_graphs(context: Context) -> Measurement:
-    """Test accuracy of message passing with LCM and with sum, on the fold that the seed names."""
+    """Return the test accuracy of message passing with each aggregation, on the fold that the seed selects."""
     folds = {name: _fold(context, name) for name in context.settings["names"]}
     arms = ("binary-gru-random", "sum", "max")
     return context.arms(
@@ -128,7 +128,7 @@ def measure_graphs(context: Context) -> Measurement:
 
 
 def _fold(context: Context, name: str) -> tuple[GraphData, Tensor, Tensor]:
-    """The graphs of a data set, and the rows of the fold to train on and to test on."""
+    """Return the graphs of a data set, and the indices of those to train on and to test on."""
     data = load_graphs(name, context.data_dir)
     test = data.folds[context.seed % len(data.folds)]
     is_test = torch.zeros(len(data.graphs), dtype=torch.bool).index_fill(0, test, True)
@@ -156,7 +156,7 @@ def _on_fold(context: Context, name: str, arm: str, data: GraphData, train: Tens
 
 
 def measure_batch_dependence(context: Context) -> Measurement:
-    """Largest change of a set's result when other sets join the batch, relative to the output's variation."""
+    """Return the largest change of a set's result when other sets join its batch, relative to the spread of results."""
     from torch_geometric.nn import aggr
 
     channels = context.settings["channels"]
@@ -177,7 +177,7 @@ def measure_batch_dependence(context: Context) -> Measurement:
 
 
 def needs_pyg(_: str | None) -> str | None:
-    """Why PyG can't be imported, or None."""
+    """Return why PyTorch Geometric can't be imported, or None."""
     try:
         import torch_geometric  # noqa: F401
     except ImportError:

@@ -1,4 +1,4 @@
-"""The models that the claims of the LCM paper compare."""
+"""Networks that the claims of the LCM paper compare."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from ...sets import GRUFoldAggregation, LCMAggregation, MonoidAggregation, SetAg
 
 
 class PNAAggregation(SetAggregation):
-    """Mean, standard deviation, maximum and minimum, each times {1, s, 1/s} with s = log(n + 1) / log 9, then Linear.
+    """Principal neighborhood aggregation (PNA, Corso et al. 2020) as the LCM paper uses it.
 
-    Principal neighbourhood aggregation (Corso et al. 2020) as the LCM paper uses it.
+    A linear layer of mean, standard deviation, maximum and minimum, each times {1, s, 1/s} with s = log(n + 1) / log 9.
+
+    Args:
+        channels: Width of the elements and of the result.
     """
 
     def __init__(self, channels: int) -> None:
@@ -39,7 +42,12 @@ class PNAAggregation(SetAggregation):
 
 
 def aggregation(name: str, channels: int) -> nn.Module:
-    """The aggregations that the paper compares, by name, all from and to `channels`."""
+    """Build an aggregation that the paper compares.
+
+    Args:
+        name: Name of the arm.
+        channels: Width of the elements and of the result.
+    """
     make: dict[str, Callable[[], nn.Module]] = {
         "gru": lambda: GRUFoldAggregation(channels, channels),
         "binary-gru": lambda: LCMAggregation(channels, channels, project=False),
@@ -54,7 +62,14 @@ def aggregation(name: str, channels: int) -> nn.Module:
 
 
 class SetModel(nn.Module):
-    """Encoder, aggregation, decoder: Linear and GELU before, Linear, GELU and Linear after (appendix C)."""
+    """Encoder (linear, GELU), aggregation and decoder (linear, GELU, linear) of appendix C.
+
+    Args:
+        embed: Embedding of the elements.
+        arm: Name of the aggregation.
+        channels: Width of the embedding and of the hidden layers.
+        outputs: Number of outputs.
+    """
 
     def __init__(self, embed: nn.Module, arm: str, channels: int, outputs: int) -> None:
         super().__init__()
@@ -73,7 +88,7 @@ class SetModel(nn.Module):
 
 
 def _matched_width(channels: int) -> int:
-    """Decoder width with which a sum has as many parameters as LCM: w^2 + 2 h w = 6 h^2 + h^2 about."""
+    """Return the decoder width that gives sum about as many parameters as LCM: w^2 + 2 h w = 6 h^2 + h^2."""
     return round(channels * (8**0.5 - 1))
 
 
@@ -82,7 +97,12 @@ def _extra(arm: str, width: int) -> list[nn.Module]:
 
 
 class BitEmbedding(nn.Module):
-    """The sum over bits of one of two learnable vectors (appendix C)."""
+    """Embedding of integers: the sum over bits of one of two learnable vectors (appendix C).
+
+    Args:
+        bits: Number of bits of an integer.
+        channels: Width of the embedding.
+    """
 
     def __init__(self, bits: int, channels: int) -> None:
         super().__init__()
@@ -97,7 +117,12 @@ class BitEmbedding(nn.Module):
 
 
 class PointEmbedding(nn.Module):
-    """Coordinates and ink of a pixel with sines and cosines of the coordinates, through a small network."""
+    """Embedding of pixels: a small network of their coordinates, sines and cosines of these, and ink.
+
+    Args:
+        channels: Width of the embedding.
+        octaves: Number of frequencies of the sines and cosines.
+    """
 
     def __init__(self, channels: int, octaves: int = 4) -> None:
         super().__init__()
@@ -111,7 +136,7 @@ class PointEmbedding(nn.Module):
 
 
 def bit_loss(model: nn.Module, batch: SetBatch, bits: int) -> Tensor:
-    """Binary cross-entropy of each bit of the target, plus the associativity term where an arm has one."""
+    """Return the binary cross-entropy of the bits of the target, plus the associativity loss of arms that have one."""
     places = torch.arange(bits, device=batch.target.device)
     wanted = ((batch.target[:, None] >> places) & 1).float()
     return nn.functional.binary_cross_entropy_with_logits(model(batch), wanted) + aux_loss(model)
@@ -119,7 +144,7 @@ def bit_loss(model: nn.Module, batch: SetBatch, bits: int) -> Tensor:
 
 @torch.no_grad()
 def bit_accuracy(model: nn.Module, batch: SetBatch, bits: int) -> float:
-    """Share of sets whose every bit is right."""
+    """Return the share of sets whose bits are all right."""
     places = torch.arange(bits, device=batch.target.device)
     guess = ((model(batch) > 0).long() << places).sum(1)
     return float((guess == batch.target).double().mean())

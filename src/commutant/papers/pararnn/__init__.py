@@ -1,4 +1,4 @@
-"""ParaRNN: Unlocking Parallel Training of Nonlinear RNNs for Large Language Models: its claims."""
+"""Paper "ParaRNN: Unlocking Parallel Training of Nonlinear RNNs for Large Language Models": its claims."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PAPER = Paper(
     link="https://arxiv.org/abs/2510.21450",
     room="sequences",
     idea="A nonlinear recurrence over T steps is one system of T equations. Newton's method turns it into linear "
-    "recurrences, which a parallel scan solves in logarithmic depth; with diagonal recurrent weights the Jacobian is "
-    "diagonal (GRU) or 2 x 2 blocks (LSTM), and three iterations are said to suffice.",
+    "recurrences, which a parallel scan solves in logarithmic depth. With diagonal recurrent weights the Jacobian is "
+    "diagonal (GRU) or consists of 2 x 2 blocks (LSTM), and the paper finds that three iterations suffice.",
     usage="""import torch
 from commutant.sequences import ParaGRU
 
-layer = ParaGRU(16, 32, batch_first=True)      # where nn.GRU(16, 32, batch_first=True) stood
+layer = ParaGRU(16, 32, batch_first=True)      # instead of nn.GRU(16, 32, batch_first=True)
 y, h_n = layer(torch.randn(4, 1000, 16))
 print(layer.info[0])                           # how it was solved, and the certificate""",
     subjects=(ParaGRU, ParaLSTM, MinGRU, RNNBlock, solve_recurrence),

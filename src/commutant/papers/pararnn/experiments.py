@@ -20,16 +20,17 @@ AGREEMENT = Experiment(
         "full": {"lengths": [256, 1024, 4096, 16384, 65536], "batch": 8, "channels": 1024},
     },
     changes={
-        "small": "Random float32 cells (normal gates, uniform recurrent weights), in place of cells at initialisation "
-        "and of a trained 400M model; lengths to 4096 against 2048.",
-        "full": "Random cells in place of a trained 400M model; lengths to 65 536 against 2048.",
+        "small": "Solves random float32 cells (normal gates, uniform recurrent weights) of length up to 4096; the "
+        "paper solves cells at initialization and of a trained 400M model, of length up to 2048.",
+        "full": "Solves random cells of length up to 65 536; the paper solves those of a trained 400M model, up to "
+        "2048.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random cells and inputs", "full": "random cells and inputs"},
     seeds={"small": 5, "full": 5},
     figure=figures.agreement,
     figure_caption="Largest error after three Newton iterations against the length, by the bound of the recurrent "
-    "weights (median over seeds); multiple shooting with two sweeps beside it, drawn at 1e-9 where its "
-    "error is zero. Dotted: 1e-5.",
+    "weights (median over seeds). The error of multiple shooting with two sweeps is drawn at 1e-9 where it "
+    "is zero. Dotted: 1e-5.",
 )
 
 
@@ -42,11 +43,12 @@ PARITY = Experiment(
         "full": {"channels": 64, "length": 100, "steps": 20_000, "solve_length": 1600},
     },
     changes={
-        "small": "A target at every step of strings of 24, 400 steps and width 16; the paper has one target at the end "
-        "of strings of 100, width 64 and up to 3000 epochs of 10 000 strings. minGRU stands for the linear models.",
-        "full": "A target at every step, fresh strings; minGRU stands for Mamba2.",
+        "small": "Trains width 16 for 400 steps on strings of 24 with a target at every step; the paper trains width "
+        "64 for up to 3000 epochs on 10 000 strings of 100 with one target at the end. minGRU replaces the linear "
+        "models.",
+        "full": "Trains on fresh strings with a target at every step; minGRU replaces Mamba2.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random bit strings", "full": "random bit strings"},
     seeds={"small": 4, "full": 3},
     figure=figures.parity,
     figure_caption="Each dot is a seed, the bar its mean. Chance is one half.",
@@ -62,14 +64,14 @@ SPEED = Experiment(
         "full": {"lengths": [256, 512, 1024, 4096, 16384], "batch": 8, "channels": 1024, "repeats": 10},
     },
     changes={
-        "small": "One layer of width 64, batch 8, on a CPU, in PyTorch operators but for the kernel; the paper's "
-        "665x is a fused CUDA kernel on an A100 against a loop in Python.",
-        "full": "PyTorch operators, but for auto.",
+        "small": "Times one layer of width 64 with batch size 8 on a CPU, in PyTorch operators except for the kernel; "
+        "the paper times a fused CUDA kernel on an A100 against a loop in Python.",
+        "full": "Times PyTorch operators, except for `auto`.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random inputs", "full": "random inputs"},
     seeds={"small": 5, "full": 3},
     figure=figures.speed,
-    figure_caption="Forward and backward of one ParaGRU layer against the length (median over seeds).",
+    figure_caption="Time of a forward and backward pass of one ParaGRU layer against the length (median over seeds).",
 )
 
 
@@ -102,13 +104,13 @@ TASKS = Experiment(
         },
     },
     changes={
-        "small": "Sequences of 24 to 48 tokens from 4 to 32, 800 steps of 32 fresh sequences; the paper has 100 "
-        "tokens, vocabularies of 5 to 128 and up to 3000 epochs of 10 000 sequences. Keep-5th has a target at every "
-        "step from the fifth on, and the whole block. minGRU stands for Mamba2.",
-        "full": "Fresh sequences; Keep-5th has learnt positions, a target at every step from the fifth on, and the "
-        "whole block. minGRU stands for Mamba2.",
+        "small": "Trains for 800 steps on 32 fresh sequences of 24 to 48 tokens, with vocabularies of 4 to 32; the "
+        "paper has 100 tokens, vocabularies of 5 to 128 and up to 3000 epochs of 10 000 sequences. Keep-5th has a "
+        "target at every step from the fifth on and uses the whole block. minGRU replaces Mamba2.",
+        "full": "Trains on fresh sequences. Keep-5th has learned positions and a target at every step from the fifth "
+        "on, and uses the whole block. minGRU replaces Mamba2.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated token sequences", "full": "generated token sequences"},
     seeds={"small": 3, "full": 3},
     figure=figures.tasks,
     figure_caption="Accuracy of one block on fresh sequences. Each dot is a seed, the bar its mean.",
@@ -121,18 +123,18 @@ _LANGUAGE: dict[str, Any] = {
         "full": {"channels": 512, "length": 2048, "batch": 32, "steps": 5000, "learning_rate": 2e-3, "mark": 100},
     },
     "changes": {
-        "small": "A character model with two blocks of width 64, 119 000 parameters, 500 steps of 8 x 256 "
+        "small": "Trains a character model with two blocks of width 64 (119 000 parameters) for 500 steps of 8 x 256 "
         "characters; the paper has 400 million to 7 billion parameters and 10 to 138 billion tokens of SlimPajama. "
-        "So short a training favours recurrences: attention has not yet left the statistics of neighbouring "
-        "characters, at learning rates from 1e-3 to 8e-3.",
-        "full": "A character model with two blocks of width 512; the paper has 400 million parameters and more.",
+        "A training this short favors recurrences: attention still predicts from neighboring characters alone, at "
+        "learning rates from 1e-3 to 8e-3.",
+        "full": "Trains a character model with two blocks of width 512; the paper has 400 million parameters and more.",
     },
     "measure": measure_language,
     "minutes": 1.4,
     "seeds": {"small": 3, "full": 3},
     "figure": figures.language,
-    "figure_caption": "Training loss on fresh excerpts, in nats a character, against steps and against seconds (median "
-    "over seeds), at equal numbers of parameters.",
+    "figure_caption": "Training loss on fresh excerpts, in nats per character, against steps and against seconds "
+    "(median over seeds), at equal numbers of parameters.",
 }
 
 

@@ -1,4 +1,4 @@
-"""The figures of the ParaRNN paper's claims."""
+"""Figures of the ParaRNN paper's claims."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import statistics
 from typing import Any
 
 from ...evidence import Measurement, series
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, dots
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, axes_of, dots, plain
 
 
 def _lines(measurements: list[Measurement], arms: dict[str, tuple[str, str]], floor: float) -> Any:
-    """A line for each arm over the lengths, both axes logarithmic, named at its end."""
+    """Plot a line for each arm over the lengths on logarithmic axes, with its name at its end."""
     figure, axes = axes_of(4.0)
     lengths = list(series(measurements[0], next(iter(arms))))
-    for arm, (label, colour) in arms.items():
+    for arm, (label, color) in arms.items():
         values = [max(statistics.median(m[f"{arm}@{n}"] for m in measurements), floor) for n in lengths]
-        axes.plot(lengths, values, "o-", color=colour, linewidth=1.8, markersize=4, clip_on=False)
+        axes.plot(lengths, values, "o-", color=color, linewidth=1.8, markersize=4, clip_on=False)
         offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-        axes.annotate(label, (lengths[-1], values[-1]), color=colour, annotation_clip=False, **offset)
+        axes.annotate(label, (lengths[-1], values[-1]), color=color, annotation_clip=False, **offset)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(lengths, [str(n) for n in lengths])
@@ -27,7 +27,7 @@ def _lines(measurements: list[Measurement], arms: dict[str, tuple[str, str]], fl
 
 
 def agreement(measurements: list[Measurement]) -> Any:
-    """Error after three Newton iterations against the length."""
+    """Plot the error after three Newton iterations against the length."""
     arms = {
         "gru-0.5": ("ParaGRU, 0.5", TEAL),
         "gru-0.9": ("ParaGRU, 0.9", NAVY),
@@ -41,7 +41,7 @@ def agreement(measurements: list[Measurement]) -> Any:
 
 
 def speed(measurements: list[Measurement]) -> Any:
-    """Milliseconds of forward and backward against the length."""
+    """Plot the milliseconds of a forward and backward pass against the length."""
     scaled = [{key: value * 1e3 for key, value in m.items()} for m in measurements]
     arms = {
         "newton": ("Newton, 3 iterations", CRIMSON),
@@ -55,44 +55,43 @@ def speed(measurements: list[Measurement]) -> Any:
 
 
 def parity(measurements: list[Measurement]) -> Any:
-    """Accuracy on parity at four times the training length."""
+    """Plot the accuracy on parity at four times the training length."""
     keys = {
         "gru@4": ("ParaGRU", TEAL),
         "linear-wide@4": ("linear, four times as wide", OCHRE),
         "linear@4": ("linear (minGRU)", GREY),
     }
-    return dots(measurements, keys, "share of steps with the right parity, at 4 times the training length")
+    return dots(measurements, keys, "share of steps with the right parity, 4 times the training length")
 
 
 def tasks(measurements: list[Measurement]) -> Any:
-    """Accuracy on every task, by block."""
+    """Plot the accuracy on every task, by block."""
     arms = {"paragru": ("ParaGRU", TEAL), "mingru": ("minGRU", OCHRE), "nothing": ("no recurrence", SILVER)}
     keys = {
-        f"{task}-{arm}": (f"{task}, {label}", colour)
+        f"{task}-{arm}": (f"{task}, {label}", color)
         for task in ("keep-5th", "recall", "1-hop", "2-hop")
-        for arm, (label, colour) in arms.items()
+        for arm, (label, color) in arms.items()
     }
     return dots(measurements, keys, "accuracy")
 
 
 def language(measurements: list[Measurement]) -> Any:
-    """Loss against steps, and against seconds."""
+    """Plot the loss against steps and against seconds."""
     from matplotlib.figure import Figure
 
     arms = {"gru": ("nn.GRU", GREY), "attention": ("attention", NAVY), "mingru": ("minGRU", OCHRE)}
     arms["paragru"] = ("ParaGRU", TEAL)
     figure = Figure(figsize=(7.2, 3.3), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    plain(*panels)
     marks = sorted(int(key.split("-")[1]) for key in measurements[0] if key.startswith("gru@loss-"))
-    for arm, (label, colour) in arms.items():
+    for arm, (label, color) in arms.items():
         median = lambda what, s, arm=arm: statistics.median(m[f"{arm}@{what}-{s}"] for m in measurements)  # noqa: E731
         losses = [median("loss", s) for s in marks]
-        panels[0].plot(marks, losses, color=colour, linewidth=1.6, label=label)
-        panels[1].plot([median("second", s) for s in marks], losses, color=colour, linewidth=1.6)
+        panels[0].plot(marks, losses, color=color, linewidth=1.6, label=label)
+        panels[1].plot([median("second", s) for s in marks], losses, color=color, linewidth=1.6)
     for axes, name in zip(panels, ("steps", "seconds"), strict=True):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
         axes.set(xlabel=name, xlim=(0, None))
-    panels[0].set(ylabel="nats a character", ylim=(None, 3.2))
+    panels[0].set(ylabel="nats per character", ylim=(None, 3.2))
     panels[0].legend(frameon=False, fontsize=9)
     return figure

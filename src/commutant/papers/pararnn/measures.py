@@ -1,9 +1,7 @@
-"""Measurements for the claims of the ParaRNN paper."""
+"""Measurements for the claims of the ParaRNN paper on solvers: agreement, parity, speed."""
 
 from __future__ import annotations
 
-import statistics
-import time
 from functools import partial
 
 import torch
@@ -12,10 +10,11 @@ from torch import Tensor, nn
 from ...evidence import Context, Measurement
 from ...sequences import GATED_CELLS, MinGRU, ParaGRU, ParallelRecurrence
 from ...sequences.solvers import Attempt, Problem, multishoot, newton_like, sequential, tabulated
+from .._shared.timing import median_seconds
 
 
 def _random_problem(context: Context, name: str, alpha: float, length: int) -> Problem:
-    """Gates of normal input, recurrent weights uniform within +-alpha, in float32."""
+    """Return a problem in float32 with normal gate inputs and recurrent weights uniform within +-alpha."""
     cell, generator = GATED_CELLS[name], context.generator(length)
     batch, channels = context.settings["batch"], context.settings["channels"]
     pre = torch.randn(length, batch, cell.gates, channels, generator=generator)
@@ -25,12 +24,12 @@ def _random_problem(context: Context, name: str, alpha: float, length: int) -> P
 
 
 def _error(attempt: Attempt, expected: Tensor) -> float:
-    """Largest error of a trajectory; capped, since diverged iterates overflow."""
+    """Return the largest error of a trajectory, capped because diverged iterates overflow."""
     return min(float((attempt.h - expected).abs().nan_to_num(nan=torch.inf).max()), 1e9)
 
 
 def measure_agreement(context: Context) -> Measurement:
-    """The error of Newton's method after three iterations, against the loop, by weight bound and length."""
+    """Return the error of Newton's method after three iterations against the loop, by weight bound and length."""
     out: Measurement = {}
     for name in ("gru", "lstm"):
         for alpha in (0.5, 0.9, 2.0):
@@ -44,7 +43,12 @@ def measure_agreement(context: Context) -> Measurement:
 
 
 class ParityModel(nn.Module):
-    """Embedding, one recurrence, a linear read-out at every step."""
+    """Sequence classifier: an embedding, one recurrence and a linear readout at every step.
+
+    Args:
+        recurrence: Recurrence with `batch_first=True`.
+        channels: Width of the embedding.
+    """
 
     def __init__(self, recurrence: ParallelRecurrence, channels: int) -> None:
         super().__init__()
@@ -53,7 +57,7 @@ class ParityModel(nn.Module):
         self.head = nn.Linear(recurrence.hidden_size, 2)
 
     def forward(self, bits: Tensor) -> Tensor:
-        """Logits `(batch, time, 2)` from bits `(batch, time)`."""
+        """Return logits `(batch, time, 2)` of bits `(batch, time)`."""
         return self.head(self.recurrence(self.embedding(bits))[0])
 
 
@@ -68,7 +72,7 @@ def _recurrence(arm: str, channels: int) -> ParallelRecurrence:
 
 
 def measure_parity(context: Context) -> Measurement:
-    """Train on parity, test on longer strings; then solve the trained cells by each method."""
+    """Train on parity, test on longer strings, then solve the trained cell with each method."""
     settings = context.settings
     arms = ("gru", "linear", "linear-wide")
 
@@ -100,7 +104,7 @@ def measure_parity(context: Context) -> Measurement:
 
 
 def _solve_trained(model: nn.Module, test: Tensor) -> Measurement:
-    """Errors of the methods on the trained parity cell; the negative control of Newton's method."""
+    """Return the errors of each method on the trained parity cell."""
     layer = model.recurrence
     assert isinstance(layer, ParaGRU)
     pre, weights = layer._gates(model.embedding(test).transpose(0, 1), "_l0")  # type: ignore[operator]
@@ -118,8 +122,13 @@ def _solve_trained(model: nn.Module, test: Tensor) -> Measurement:
     }
 
 
+def _leaf(x: Tensor) -> Tensor:
+    """Return a copy that collects gradients."""
+    return x.clone().requires_grad_()
+
+
 def measure_speed(context: Context) -> Measurement:
-    """Seconds of forward and backward of a ParaGRU layer, by solver and length."""
+    """Return the seconds of a forward and backward pass of a ParaGRU layer, by solver and length."""
     settings = context.settings
     out: Measurement = {}
     width = settings["channels"]
@@ -129,15 +138,7 @@ def measure_speed(context: Context) -> Measurement:
         for solver in ("sequential", "multishoot", "auto", "newton"):
             torch.manual_seed(context.seed)
             layers[solver] = ParaGRU(width, width, batch_first=True, method=solver).to(context.device)
-        times: dict[str, list[float]] = {solver: [] for solver in layers}
-        for repeat in range(settings["repeats"] + 1):
-            for solver, layer in layers.items():
-                leaf = x.clone().requires_grad_()
-                started = time.perf_counter()
-                layer(leaf)[0].sum().backward()
-                if x.is_cuda:
-                    torch.cuda.synchronize()
-                if repeat:
-                    times[solver].append(time.perf_counter() - started)
-        out |= {f"{solver}@{length}": statistics.median(found) for solver, found in times.items()}
+        runs = {solver: (lambda x, layer=layer: layer(x)[0]) for solver, layer in layers.items()}
+        times = median_seconds(runs, partial(_leaf, x), settings["repeats"])
+        out |= {f"{solver}@{length}": seconds for solver, seconds in times.items()}
     return out

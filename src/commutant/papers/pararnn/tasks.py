@@ -1,4 +1,4 @@
-"""Measurements for the claims of the ParaRNN paper about what its blocks learn: synthetic tasks and characters."""
+"""Measurements for the claims of the ParaRNN paper on what its blocks learn: synthetic tasks and characters."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from ...training import fit
 
 
 class _Nothing(nn.Module):
-    """A block without a recurrence, the control: what is left is the convolution over four steps."""
+    """Identity in place of the recurrence, as a control: the block keeps its convolution over four steps."""
 
     def forward(self, x: Tensor, h_0: Any = None) -> tuple[Tensor, Any]:
-        """The input itself."""
+        """Return the input itself."""
         return x, h_0
 
 
 class TokenModel(nn.Module):
-    """Embedding, blocks, a norm, logits."""
+    """Token model: an embedding, blocks, a norm and a linear layer.
+
+    Args:
+        vocabulary: Number of tokens.
+        width: Width of the embedding.
+        blocks: Blocks from `(batch, time, width)` to the same.
+        positions: Number of learned positions; 0 for none.
+    """
 
     def __init__(self, vocabulary: int, width: int, blocks: list[nn.Module], positions: int = 0) -> None:
         super().__init__()
@@ -35,7 +42,7 @@ class TokenModel(nn.Module):
         self.head = nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits `(batch, time, vocabulary)`."""
+        """Return logits `(batch, time, vocabulary)` of tokens `(batch, time)`."""
         x = self.embedding(tokens)
         if self.positions is not None:
             x = x + self.positions[: x.shape[1]]
@@ -46,7 +53,7 @@ class TokenModel(nn.Module):
 
 
 def _kept(generator: torch.Generator, count: int, settings: dict[str, Any]) -> TokenTask:
-    """Keep-5th with a target at every step from the fifth on."""
+    """Draw the keep-5th task with a target at every step from the fifth on."""
     task = keep_nth(generator, count, length=settings["length"], vocabulary=settings["vocabulary"])
     task.targets[:, 4:] = task.tokens[:, 4:5]
     return task
@@ -73,7 +80,7 @@ def _token_loss(model: nn.Module, task: TokenTask) -> Tensor:
 
 
 def measure_tasks(context: Context) -> Measurement:
-    """Accuracy on fresh sequences of each task, by block: ParaGRU, the linear minGRU, and no recurrence."""
+    """Return the accuracy on fresh sequences of each task for ParaGRU, the linear minGRU and no recurrence."""
     settings = context.settings
     arms = [(task, arm) for task in settings["tasks"] for arm in ("paragru", "mingru", "nothing")]
 
@@ -91,7 +98,12 @@ def measure_tasks(context: Context) -> Measurement:
 
 
 class AttentionBlock(nn.Module):
-    """Causal softmax attention with four heads, and a gated MLP: the block of the baseline."""
+    """Causal softmax attention with four heads and a gated MLP, the block of the baseline.
+
+    Args:
+        width: Width of the tokens.
+        mlp_size: Width of the hidden layer of the MLP.
+    """
 
     def __init__(self, width: int, mlp_size: int) -> None:
         super().__init__()
@@ -100,7 +112,7 @@ class AttentionBlock(nn.Module):
         self.mlp_in, self.mlp_out = nn.Linear(width, 2 * mlp_size, bias=False), nn.Linear(mlp_size, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, time, width)` to the same."""
+        """Return the mixed tokens, `(batch, time, width)` like the input."""
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, 4, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
@@ -109,7 +121,7 @@ class AttentionBlock(nn.Module):
 
 
 def _language_model(arm: str, vocabulary: int, width: int, length: int, size: int | None = None) -> TokenModel:
-    """Two blocks of the arm; `size` is the width of its MLP, or of the dense GRU."""
+    """Build a model of two blocks of an arm; `size` is the width of its MLP, or of the dense GRU."""
     if arm == "attention":
         blocks: list[nn.Module] = [AttentionBlock(width, size or width) for _ in range(2)]
         return TokenModel(vocabulary, width, blocks, length)
@@ -121,7 +133,14 @@ def _language_model(arm: str, vocabulary: int, width: int, length: int, size: in
 
 
 def equal_parameters(arm: str, vocabulary: int, width: int, length: int) -> TokenModel:
-    """A language model of the arm with as many parameters as that of ParaGRU, to one in a hundred or better."""
+    """Build a language model with as many parameters as the one of ParaGRU, to 1 %.
+
+    Args:
+        arm: Name of the block.
+        vocabulary: Number of characters.
+        width: Width of the embedding.
+        length: Length of the sequences.
+    """
     count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
     with torch.device("meta"):
         wanted = count(_language_model("paragru", vocabulary, width, length))
@@ -134,7 +153,7 @@ LANGUAGE_ARMS = ("paragru", "mingru", "gru", "attention")
 
 
 def measure_language(context: Context) -> Measurement:
-    """Cross entropy of the next character, in nats, against steps and against seconds, at equal parameters."""
+    """Return the cross-entropy of the next character in nats, by steps and seconds, at equal numbers of parameters."""
     settings = context.settings
     text = character_text(settings["text"], context.data_dir)
     return context.arms({arm: partial(_train_language, context, arm, text) for arm in LANGUAGE_ARMS})

@@ -1,4 +1,4 @@
-"""Investigating Sparsity in Recurrent Neural Networks: its claims."""
+"""Thesis "Investigating Sparsity in Recurrent Neural Networks": its claims."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ PAPER = Paper(
     venue="arXiv",
     link="https://arxiv.org/abs/2407.20601",
     room="sequences",
-    idea="Two ways to a sparse recurrent network: prune a trained one by magnitude and retrain it with the mask "
-    "fixed, or wire one by a random graph. The thesis finds that most weights can go, that LSTM and GRU recover even "
-    "without any hidden-to-hidden weight, and that the accuracy of wired networks goes with properties of the graph.",
+    idea="There are two ways to a sparse recurrent network: prune a trained one by magnitude and retrain it with the "
+    "mask fixed, or wire one by a random graph. The thesis finds that most weights can be removed, that LSTM and GRU "
+    "recover even without hidden-to-hidden weights, and that the accuracy of wired networks correlates with properties "
+    "of the graph.",
     usage="""import torch
 from commutant.sequences import prune_recurrent, to_sparse
 
 rnn = prune_recurrent(torch.nn.GRU(64, 256), 0.95)    # masks that survive training
-y, h_n = to_sparse(rnn)(torch.randn(50, 8, 64))       # inference on the weights that are left
+y, h_n = to_sparse(rnn)(torch.randn(50, 8, 64))       # inference on the remaining weights
 print(y.shape)""",
     subjects=(GraphRNN, prune_recurrent, to_sparse),
     claims=CLAIMS,

@@ -21,16 +21,18 @@ PRUNING = Experiment(
         "full": {**_STRINGS["full"], "width": 50, "epochs": 50},
     },
     changes={
-        "small": "2276 training strings of 13 to 30 letters whose labels no length, ending or pair of letters tells, "
-        "read at their true last letter, 20 epochs; the thesis has 18 750 strings, of which the last four letters "
-        "alone decide 94 %, read behind the padding, 50 epochs, and retrains for up to ten.",
-        "full": "As many strings and epochs as the thesis, of equal length and ending, read at their true last letter.",
+        "small": "Trains for 20 epochs on 2276 strings of 13 to 30 letters whose labels cannot be told from length, "
+        "ending or pairs of letters, and reads them at their true last letter. The thesis trains for 50 epochs on 18 "
+        "750 strings, of which the last four letters decide 94 %, reads them after the padding, and retrains for up to "
+        "ten epochs.",
+        "full": "Uses as many strings and epochs as the thesis, but strings of equal length and ending, read at their "
+        "true last letter.",
     },
     data={"small": _DATA, "full": _DATA},
     seeds={"small": 3, "full": 3},
     figure=figures.pruning,
-    figure_caption="Accuracy right after pruning (lines) and after three epochs with the mask fixed (rings), median "
-    "over seeds. Dotted: chance.",
+    figure_caption="Accuracy right after pruning (lines) and after three epochs of retraining with the mask fixed "
+    "(rings), median over seeds. Dotted: chance.",
 )
 
 
@@ -43,13 +45,13 @@ STRUCTURE = Experiment(
         "full": {**_STRINGS["full"], "graphs": 100, "smallest": 10, "largest": 50, "steps": 2200, "cell": "gru"},
     },
     changes={
-        "small": "20 graphs a seed with 10 to 30 nodes, gate masks that follow the gates, 120 steps; the thesis has "
-        "200 graphs with 10 to 50 nodes, scrambled masks and 15 epochs.",
-        "full": "Gate masks that follow the gates; strings of equal length and ending.",
+        "small": "Trains 20 graphs per seed with 10 to 30 nodes for 120 steps, with masks that follow the gates; the "
+        "thesis trains 200 graphs with 10 to 50 nodes for 15 epochs, with scrambled masks.",
+        "full": "Uses masks that follow the gates, and strings of equal length and ending.",
     },
     data={"small": _DATA, "full": _DATA},
     seeds={"small": 3, "full": 3},
     figure=figures.structure,
-    figure_caption="Each dot is a network wired by a random graph, over all seeds. The embedding is as wide as the "
-    "graph has sources, as in the thesis, so that their number is also the width of the input.",
+    figure_caption="Each dot is a network wired by a random graph, over all seeds. As in the thesis, the number of "
+    "sources is also the width of the embedding.",
 )

@@ -18,7 +18,13 @@ KINDS = ("both", "i2h", "h2h")
 
 
 class ReberClassifier(nn.Module):
-    """Embedding, a recurrent network, a linear read-out at the true last letter."""
+    """String classifier: an embedding, a recurrent network and a linear readout at the true last letter.
+
+    Args:
+        embedding: Width of the embedding.
+        recurrence: Recurrent network with `batch_first=True`.
+        width: Width of the output of the recurrent network.
+    """
 
     def __init__(self, embedding: int, recurrence: nn.Module, width: int) -> None:
         super().__init__()
@@ -26,7 +32,7 @@ class ReberClassifier(nn.Module):
         self.head = nn.Linear(width, 2)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """Logits `(batch, 2)`."""
+        """Return logits `(batch, 2)` of tokens `(batch, time)` with their lengths `(batch,)`."""
         y = self.recurrence(self.embedding(tokens))
         y = y[0] if isinstance(y, tuple) else y
         return self.head(y[torch.arange(len(tokens), device=y.device), lengths - 1])
@@ -60,7 +66,7 @@ def _strings(context: Context) -> tuple[ReberStrings, ReberStrings]:
 
 
 def measure_pruning(context: Context) -> Measurement:
-    """Accuracy after pruning and after retraining with the mask fixed, for four cells and three kinds of weights."""
+    """Return the accuracy after pruning and after retraining with the mask fixed, by cell and kind of weights."""
     return context.arms({cell: partial(_prune_cell, context, cell) for cell in CELLS})
 
 
@@ -100,12 +106,12 @@ def _prune_cell(context: Context, cell: str) -> Measurement:
 
 
 def hash_of(word: str) -> int:
-    """A small number that is the same in every process."""
+    """Return a small number that is the same in every process."""
     return sum(map(ord, word))
 
 
 def measure_structure(context: Context) -> Measurement:
-    """Accuracy of networks wired by random graphs, and how it goes with properties of the graph."""
+    """Return the accuracy of networks wired by random graphs, and its correlations with properties of the graph."""
     settings, device = context.settings, context.device
     train, test = _strings(context)
     rows: list[dict[str, float]] = []
@@ -146,7 +152,13 @@ def measure_structure(context: Context) -> Measurement:
 
 
 def correlation(rows: list[dict[str, float]], name: str, given: tuple[str, ...]) -> float:
-    """Pearson's correlation of accuracy with a property, after removing what others explain linearly."""
+    """Return the partial correlation (Pearson) of accuracy with a property.
+
+    Args:
+        rows: Properties and accuracy of every graph.
+        name: Name of the property.
+        given: Names of properties whose linear effect is removed first.
+    """
     column = lambda key: torch.tensor([row[key] for row in rows], dtype=torch.float64)  # noqa: E731
     others = torch.stack([torch.ones(len(rows), dtype=torch.float64), *map(column, given)], 1)
     rest = [y - others @ torch.linalg.lstsq(others, y[:, None]).solution[:, 0] for y in map(column, ("accuracy", name))]

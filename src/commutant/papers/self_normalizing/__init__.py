@@ -1,4 +1,4 @@
-"""Self-Normalizing Neural Networks: its claims, at each scale, with controls."""
+"""Paper "Self-Normalizing Neural Networks": its claims, with controls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ PAPER = Paper(
     link="https://arxiv.org/abs/1706.02515",
     room="theory",
     idea="An activation whose map of mean and variance contracts to (0, 1) keeps the signals of plain deep networks "
-    "at their size without normalisation layers: SELU, with weights of variance 1 / fan-in and a dropout to match.",
+    "at their scale without normalization layers. SELU is such an activation, with weights of variance 1 / fan-in and "
+    "a matching dropout.",
     usage="""import torch
 from commutant.theory import SNN, moment_report
 

@@ -23,15 +23,14 @@ MOMENTS = Experiment(
         "full": {"width": 4096, "depth": 128, "inputs": 8192},
     },
     changes={
-        "small": "32 layers of 512 units, standard normal inputs, before training.",
-        "full": "128 layers of 4096 units, standard normal inputs, before training.",
+        "small": "Measures 32 random layers of 512 units on standard normal inputs.",
+        "full": "Measures 128 random layers of 4096 units on standard normal inputs.",
     },
-    data={"small": "normal inputs", "full": "normal inputs"},
+    data={"small": "random inputs", "full": "random inputs"},
     seeds={"small": 5, "full": 3},
     figure=figures.moments,
-    figure_caption="Variance of SELU's activations, layer by layer, under the initialisation that the paper asks for "
-    "and "
-    "under two that users reach for; and how squared gradients grow on their way back.",
+    figure_caption="Variance of SELU's activations by layer under the initialization of the paper and under two common "
+    "ones, and squared gradients from the last layer back.",
 )
 
 
@@ -50,8 +49,8 @@ DEPTHS = Experiment(
         },
     },
     changes={
-        "small": "Four tables in place of 121, width 64, 400 steps, two learning rates.",
-        "full": "Eight tables in place of 121, width 256, 20 000 steps, three learning rates.",
+        "small": "Trains width 64 for 400 steps at two learning rates, on four tables instead of 121.",
+        "full": "Trains width 256 for 20 000 steps at three learning rates, on eight tables instead of 121.",
     },
     data={
         "small": "scikit-learn digits and breast cancer, 2000 rows each of Breiman's waveform and ringnorm",
@@ -60,8 +59,7 @@ DEPTHS = Experiment(
     seeds={"small": 3, "full": 5},
     figure=figures.depths,
     figure_caption="Test accuracy of plain networks of 64 units, mean over four tables, after 400 steps at the better "
-    "of "
-    "two learning rates (thin lines are seeds).",
+    "of two learning rates (thin lines are seeds).",
 )
 
 
@@ -74,15 +72,14 @@ VERY_DEEP = Experiment(
         "full": {"depth": 1000, "width": 256, "steps": 5000, "rates": [0.0001, 0.001, 0.01, 0.1]},
     },
     changes={
-        "small": "200 layers of 64 units on scikit-learn's digits, 200 steps; not in the paper.",
-        "full": "1000 layers of 256 units on scikit-learn's digits, 5000 steps; not in the paper.",
+        "small": "Trains 200 layers of 64 units for 200 steps on scikit-learn's digits; not in the paper.",
+        "full": "Trains 1000 layers of 256 units for 5000 steps on scikit-learn's digits; not in the paper.",
     },
     data={"small": "scikit-learn digits", "full": "scikit-learn digits"},
     seeds={"small": 3, "full": 3},
     figure=figures.very_deep,
     figure_caption="Test accuracy of plain networks of 200 layers after 200 steps, at the best of three learning "
-    "rates. "
-    "The skip's weight is the one with which squared gradients grow by e in all.",
+    "rates. The weight of the skip lets squared gradients grow by a factor of e in total.",
 )
 
 
@@ -111,15 +108,14 @@ RANKS = Experiment(
         },
     },
     changes={
-        "small": "117 tables of 121, at most 2500 rows of each, four networks of seven, 200 steps, two depths and two "
-        "learning rates in place of 72 settings; layer normalisation under AdamW and gradient boosting are ours.",
-        "full": "117 tables of 121, four networks of seven, 20 000 steps, six depths and three learning rates; layer "
-        "normalisation under AdamW and gradient boosting are ours.",
+        "small": "Ranks four networks of seven on 117 tables of 121, with at most 2500 rows of each, 200 steps, two "
+        "depths and two learning rates instead of 72 settings; layer norm under AdamW and gradient boosting are ours.",
+        "full": "Ranks four networks of seven on 117 tables of 121, with 20 000 steps, six depths and three learning "
+        "rates; layer norm under AdamW and gradient boosting are ours.",
     },
     data={"small": "UCI tables of Fernandez-Delgado et al.", "full": "UCI tables of Fernandez-Delgado et al."},
     seeds={"small": 3, "full": 5},
     unavailable=uci_unavailable,
     figure=figures.ranks,
-    figure_caption="Mean rank over the tables by test accuracy, 1 is best. Dots are seeds, each with splits of its "
-    "own.",
+    figure_caption="Mean rank over the tables by test accuracy; 1 is best. Dots are seeds, each with its own splits.",
 )

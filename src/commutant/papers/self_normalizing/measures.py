@@ -1,4 +1,4 @@
-"""Measurements for the claims on self-normalising networks: moments by depth, deep plain networks on tables."""
+"""Measurements for the claims on self-normalizing networks: moments by depth, deep plain networks on tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = ("selu", "relu", "batch", "layer")
 
 
 def measure_moments(context: Context) -> Measurement:
-    """Means and variances of SELU's activations layer by layer, angles and gradients, and the map's contraction."""
+    """Return moments, angles and gradients of SELU networks by layer, and the contraction of the moment map."""
     layers = {name: partial(_moments, context, name) for name in INITIALISATIONS}
     return context.arms({**layers, "map": _contraction})
 
@@ -65,7 +65,7 @@ def _contraction() -> Measurement:
 
 
 def measure_depths(context: Context) -> Measurement:
-    """Test accuracy of plain networks on tables, by depth and by how they keep their signals."""
+    """Return the test accuracy of plain networks on tables, by depth and method."""
     settings = context.settings
     arms = [
         (table, depth, method) for table in settings["tables"] for depth in settings["depths"] for method in METHODS
@@ -98,7 +98,16 @@ def _on_table(context: Context, name: str, depth: int, method: str) -> Measureme
 
 
 def plain(method: str, features: int, width: int, depth: int, classes: int, generator: torch.Generator) -> nn.Module:
-    """A plain network of so many hidden layers: SELU, or ReLU without or with one of two normalisations."""
+    """Build a plain network: SELU, or ReLU without normalization, with batch norm or with layer norm.
+
+    Args:
+        method: One of `METHODS`.
+        features: Number of inputs.
+        width: Width of the hidden layers.
+        depth: Number of hidden layers.
+        classes: Number of outputs.
+        generator: Source of randomness.
+    """
     if method == "selu":
         return SNN(features, classes, hidden=width, depth=depth, dropout=0.0, generator=generator)
     norm = {"relu": nn.Identity, "batch": nn.BatchNorm1d, "layer": nn.LayerNorm}[method]
@@ -115,7 +124,7 @@ def plain(method: str, features: int, width: int, depth: int, classes: int, gene
 
 
 def measure_very_deep(context: Context) -> Measurement:
-    """Test accuracy on digits of 200 layers: SELU as published, SELU with a skip, ReLU at its critical point."""
+    """Return the test accuracy on digits of very deep networks: SELU, SELU with a skip, and critical ReLU."""
     return context.arms({arm: partial(_very_deep, context, arm) for arm in ("plain", "skip", "relu")})
 
 

@@ -1,4 +1,4 @@
-"""How the ranks of methods over many tables are measured: the networks of the paper, and what one would use today."""
+"""Measurement of the ranks of methods over many tables: networks of the paper and methods in use today."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .._shared.plain_training import best_of
 from .measures import METHODS, plain
 
 ALL = (*METHODS, "adamw", "boosting")
-"""Four networks of the paper, then layer normalisation under AdamW and gradient boosting."""
+"""Four networks of the paper, then layer norm under AdamW and gradient boosting."""
 
 
 def measure_ranks(context: Context) -> Measurement:
-    """Test accuracy of every method on every table, and the paper's statistics of them."""
+    """Return the test accuracy of every method on every table, and the paper's statistics of the accuracies."""
     names = uci_tables(context.data_dir)
     found: Measurement = {}
     found |= context.arms({name: partial(_on_table, context, name) for name in names})
@@ -29,9 +29,10 @@ def measure_ranks(context: Context) -> Measurement:
 
 
 def _statistics(accuracies: dict[str, list[float]]) -> Measurement:
-    """Mean ranks, 1 for the best: among the paper's networks, as the distance from their middle, and among all.
+    """Return mean ranks, mean accuracies and p-values of Wilcoxon's paired test against SELU.
 
-    And p, of the paired test of Wilcoxon against SELU.
+    Rank 1 is the best. `difference` is the rank among the paper's networks minus the middle rank, and `rank` is the
+    rank among all methods.
     """
     wilcoxon = require("scipy.stats", "evidence").wilcoxon
     out: Measurement = {}
@@ -47,7 +48,12 @@ def _statistics(accuracies: dict[str, list[float]]) -> Measurement:
 
 
 def mean_ranks(accuracies: dict[str, list[float]], methods: Sequence[str]) -> dict[str, float]:
-    """Mean over tables of the rank by accuracy, equals sharing theirs."""
+    """Return the mean rank of each method over tables; equal accuracies share their rank.
+
+    Args:
+        accuracies: Accuracy on each table, by method.
+        methods: Methods to rank.
+    """
     rankdata = require("scipy.stats", "evidence").rankdata
     ranks = rankdata([[-a for a in accuracies[method]] for method in methods], axis=0).mean(axis=1)
     return {method: float(rank) for method, rank in zip(methods, ranks, strict=True)}
@@ -73,8 +79,8 @@ def _network(
         return plain(network, features, settings["width"], depth, classes, generator)
 
     makes = [partial(make, depth) for depth in settings["depths"]]
-    optimiser = torch.optim.AdamW if method == "adamw" else torch.optim.SGD
-    return best_of(context, makes, parts, rates, settings["steps"], optimiser)
+    optimizer = torch.optim.AdamW if method == "adamw" else torch.optim.SGD
+    return best_of(context, makes, parts, rates, settings["steps"], optimizer)
 
 
 def _boosted(context: Context, parts: list[tuple[Tensor, Tensor]]) -> float:

@@ -1,4 +1,4 @@
-"""Self-supervised learning of split invariant equivariant representations (SIE): its claims, with controls."""
+"""Paper "Self-supervised learning of Split Invariant Equivariant representations" (SIE): its claims."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ PAPER = Paper(
     venue="ICML",
     link="https://arxiv.org/abs/2302.10283",
     room="geometry",
-    idea="Self-supervision by agreement throws away how an object stands. Half of the features are trained to agree, "
-    "the other half to be predictable from the known turn between two views. The predictor's weights are linear in the "
-    "code of the turn, so that it cannot ignore it, and the features cannot collapse to invariance.",
+    idea="Self-supervision by agreement discards the pose of an object. SIE trains half of the features to agree "
+    "between two views, and the other half to be predictable from the known rotation between them. The weights of the "
+    "predictor are linear in the code of the rotation, so that it cannot ignore it and the features cannot collapse to "
+    "invariance.",
     usage="""import torch
 from torch import nn
 from commutant.data import object_clouds, shapes3d

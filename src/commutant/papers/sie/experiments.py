@@ -35,18 +35,19 @@ VIEWS = Experiment(
         },
     },
     changes={
-        "small": "Ten classes of objects made of simple bodies, 1000 of them in 16 views of 32 pixels with the latents "
-        "of 3DIEBench, a small convolutional network of 128 features for 1500 steps, against 52 472 objects of "
-        "ShapeNet in 50 views of 256 pixels and a ResNet-18 for 2000 epochs.",
-        "full": "12 000 objects of ten generated classes in 50 views of 32 pixels and a wider network for 50 000 "
-        "steps, in place of 3DIEBench and a ResNet-18.",
+        "small": "Trains a small convolutional network with 128 features for 1500 steps on 1000 objects of ten "
+        "classes, made of simple bodies, in 16 views of 32 pixels with the latents of 3DIEBench; the paper trains a "
+        "ResNet-18 for 2000 epochs on 52 472 objects of ShapeNet in 50 views of 256 pixels.",
+        "full": "Trains a wider network for 50 000 steps on 12 000 objects of ten generated classes in 50 views of 32 "
+        "pixels, instead of a ResNet-18 on 3DIEBench.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "rendered views of generated objects", "full": "rendered views of generated objects"},
     seeds={"small": 3, "full": 3},
     figure=figures.views,
-    figure_caption="Above: four objects, nine views each. Left: share of the variance of the turn between two views "
-    "that a probe reads from either half of the features (zero for a constant; of VICReg two arbitrary halves). Right: "
-    "how well the right view is found by the prediction, among all of its object. Dots are seeds.",
+    figure_caption="Above: four objects, nine views each. Left: share of the variance of the rotation between two "
+    "views that a probe explains from either half of the features (zero for a constant; for VICReg, two arbitrary "
+    "halves). Right: mean reciprocal rank of the correct view, by the prediction, among all views of its object. Dots "
+    "are seeds.",
 )
 
 
@@ -56,12 +57,13 @@ FLOOR = Experiment(
     minutes=4.0,
     settings={"small": {"steps": 5000}, "full": {"steps": 20_000}},
     changes={
-        "small": "Beside the paper, which argues in words: 16 dimensions that do not move, 5000 steps.",
-        "full": "Beside the paper, which argues in words: 16 dimensions that do not move, 20 000 steps.",
+        "small": "Beyond the paper, which argues in words: trains predictors on 16 constant dimensions for 5000 steps.",
+        "full": "Beyond the paper, which argues in words: trains predictors on 16 constant dimensions for 20 000 "
+        "steps.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random rotations", "full": "random rotations"},
     seeds={"small": 3, "full": 3},
     figure=figures.floor,
-    figure_caption="The least error of a predictor on features that ignore the turn, by the formula, and what training "
-    "reaches with and without a bias.",
+    figure_caption="Smallest error of a predictor on features that ignore the rotation, by the formula, and the error "
+    "that training reaches with and without a bias.",
 )

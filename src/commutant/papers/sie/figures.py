@@ -1,4 +1,4 @@
-"""The figures of the claims on split representations."""
+"""Figures of the claims on split representations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from ...data import object_clouds, shapes3d
 from ...evidence import Measurement
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, VIOLET, axes_of
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, SILVER, TEAL, VIOLET, axes_of, plain
 
 _ARMS = {
     "vicreg": ("VICReg", GREY),
@@ -21,25 +21,23 @@ _ARMS = {
 
 
 def views(measurements: list[Measurement]) -> Any:
-    """Above: what is seen. Below: what each half knows of the pose, and how well the right view is found."""
+    """Plot example views, the R^2 of the pose from each half, and the mean reciprocal rank of the correct view."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 5.6), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=(1.15, 1))
     _pictures(figure.add_subplot(grid[0, :]))
     left, right = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
-    for i, (arm, (_, colour)) in enumerate(_ARMS.items()):
+    plain(left, right)
+    for i, (arm, (_, color)) in enumerate(_ARMS.items()):
         for j, half in enumerate(("first half", "second half")):
             values = [m[f"{arm}@pose {half}"] for m in measurements]
             place = i + 0.36 * (j - 0.5)
-            left.bar(place, statistics.fmean(values), 0.32, color=colour, alpha=0.4 + 0.6 * j)
+            left.bar(place, statistics.fmean(values), 0.32, color=color, alpha=0.4 + 0.6 * j)
             left.plot([place] * len(values), values, ".", color="black", markersize=3)
         if arm != "vicreg":
             values = [m[f"{arm}@mrr"] for m in measurements]
-            right.bar(i - 1, statistics.fmean(values), 0.6, color=colour)
+            right.bar(i - 1, statistics.fmean(values), 0.6, color=color)
             right.plot([i - 1] * len(values), values, ".", color="black", markersize=3)
     chance = statistics.fmean(m["chance@mrr"] for m in measurements)
     right.axhline(chance, color=SILVER, linestyle=":")
@@ -48,7 +46,7 @@ def views(measurements: list[Measurement]) -> Any:
     names = [label.replace(", ", ",\n").replace("with ", "with\u00a0") for label, _ in _ARMS.values()]
     left.set_xticks(range(len(names)), names, fontsize=8)
     right.set_xticks(range(len(names) - 1), names[1:], fontsize=8)
-    left.set_ylabel("$R^2$ of the turn,\nfirst half (pale) and second", fontsize=9)
+    left.set_ylabel("$R^2$ of the rotation,\nfirst half (pale) and second", fontsize=9)
     right.set_ylabel("mean reciprocal rank", fontsize=9)
     return figure
 
@@ -62,17 +60,17 @@ def _pictures(axes: Any) -> None:
 
 
 def floor(measurements: list[Measurement]) -> Any:
-    """Errors of predictors of what does not move, with and without a bias, beside the formula."""
+    """Plot errors of predictors of constant features, with and without a bias, and the formula."""
     from .measures import FLOORS
 
     figure, axes = axes_of(3.2)
     for i, name in enumerate(FLOORS):
         bar = statistics.fmean(m[f"{name}@floor"] for m in measurements)
         axes.plot((i - 0.35, i + 0.35), (bar, bar), color=VIOLET, linewidth=2, label=None if i else "the formula")
-        for shift, kind, colour in ((-0.12, "without", TEAL), (0.12, "with", OCHRE)):
+        for shift, kind, color in ((-0.12, "without", TEAL), (0.12, "with", OCHRE)):
             values = [m[f"{name}@{kind}"] for m in measurements]
             label = None if i else f"trained, {kind} a bias"
-            axes.plot([i + shift] * len(values), values, "o", color=colour, markersize=6, alpha=0.7, label=label)
+            axes.plot([i + shift] * len(values), values, "o", color=color, markersize=6, alpha=0.7, label=label)
     axes.set_xticks(range(len(FLOORS)), FLOORS)
     axes.set(yscale="log", ylabel="relative squared error")
     axes.legend(frameon=False, fontsize=8.5)

@@ -21,7 +21,7 @@ FLOORS = ("any pose", "as drawn", "up to 90 degrees")
 
 
 def measure_views(context: Context) -> Measurement:
-    """What a frozen representation knows of class and pose, and whether its predictor finds the right view."""
+    """Return class accuracy and pose R^2 of frozen representations, and the ranks at which predictors find views."""
     settings = context.settings
     train, test = (
         shapes3d(object_clouds(settings[n], settings["points"], g), settings["views"], g, size=settings["size"])
@@ -87,7 +87,7 @@ def _features(model: SelfSupervised, views: Views, device: torch.device) -> Tens
 def _probe(
     net: nn.Module, draw: Callable[[torch.Generator], tuple[Tensor, Tensor]], loss: Callable, context: Context
 ) -> nn.Module:
-    """A small network trained on frozen features."""
+    """Train a small network on frozen features."""
     generator = context.generator(5)
     steps = context.settings["probe"]
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
@@ -114,10 +114,10 @@ def _top1(features: list[Tensor], train: Tensor, test: Tensor, context: Context)
 
 
 def _rotation(features: list[Tensor], train: Views, test: Views, context: Context) -> tuple[float, float, float]:
-    """R^2 of the turn between two views, from both their features: by component, as published, and of a constant."""
+    """Return the R^2 of the rotation between two views: by component, as published, and of a constant as published."""
 
     def pairs(which: int, views: Views, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        # the same draws as for pictures, of features in their place
+        # the same draws as for images, with features in their place
         placed = views._replace(images=features[which])
         found: Pairs = placed.pairs(count, generator)
         return torch.cat([found.first, found.second], -1), quaternion_code(*found.poses)
@@ -134,7 +134,7 @@ def _rotation(features: list[Tensor], train: Views, test: Views, context: Contex
 
 @torch.no_grad()
 def _found(model: SelfSupervised, test: Views, device: torch.device, arm: str) -> Measurement:
-    """From the first view of each object every other one is predicted, and looked for among them."""
+    """Predict every view of an object from its first view; return how well it is found among the views."""
     shape = test.images.shape[:2]
     embedded = torch.cat(
         [model.split(_seen(part).to(device)).equivariant.cpu() for part in test.images.flatten(0, 1).split(500)]
@@ -153,7 +153,7 @@ def _found(model: SelfSupervised, test: Views, device: torch.device, arm: str) -
 
 
 def measure_floor(context: Context) -> Measurement:
-    """How well a predictor can do on a representation that does not move at all, beside the formula."""
+    """Return the error of trained predictors on a constant representation, and the floor by the formula."""
     return context.arms({name: partial(_floor_of, context, name) for name in FLOORS})
 
 
@@ -183,7 +183,7 @@ def _floor_of(context: Context, name: str) -> Measurement:
 
 
 def _codes(name: str, count: int, seed: int) -> Tensor:
-    """Quaternions (x, y, z, w) with w not negative, of turns between two poses."""
+    """Return quaternions (x, y, z, w) with nonnegative w, `(count, 4)`, of rotations between two poses."""
     random = np.random.default_rng(seed)
     if name == "any pose":
         turns = scipy.spatial.transform.Rotation.random(count, random)

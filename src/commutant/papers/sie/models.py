@@ -1,4 +1,4 @@
-"""The networks of the claims on split representations: a small encoder, and predictors that may or may not collapse."""
+"""Networks of the claims on split representations: a small encoder, predictors and their objectives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ DIM = 128
 
 
 def encoder(width: int) -> nn.Sequential:
-    """Pictures of 32 pixels to `(batch, 128)`: four convolutions with batch norm."""
+    """Build an encoder of images of 32 pixels to `(batch, 128)`: four convolutions with batch norm.
+
+    Args:
+        width: Number of channels of the first convolution.
+    """
     layers: list[nn.Module] = []
     channels = 3
     for wide, stride in ((width, 2), (2 * width, 2), (4 * width, 2), (4 * width, 1)):
@@ -30,19 +34,29 @@ def encoder(width: int) -> nn.Sequential:
 
 
 class MLPPredictor(nn.Module):
-    """A network of `[z, g]`, which can ignore g."""
+    """MLP predictor of `[z, g]`, which can ignore g.
+
+    Args:
+        dim: Width of z.
+        code: Width of g.
+    """
 
     def __init__(self, dim: int, code: int) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(dim + code, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
     def forward(self, z: Tensor, g: Tensor) -> Tensor:
-        """What z shall be."""
+        """Predict z after the transformation g."""
         return cast(Tensor, self.net(torch.cat([z, g], -1)))
 
 
 class SelfSupervised(nn.Module):
-    """An encoder and the objective of an arm on two views; its forward is the loss."""
+    """Encoder with the objective of an arm on two views; its forward returns the loss.
+
+    Args:
+        arm: Name of the arm.
+        width: Number of channels of the first convolution.
+    """
 
     def __init__(self, arm: str, width: int) -> None:
         super().__init__()
@@ -65,11 +79,11 @@ class SelfSupervised(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """From pictures to features."""
+        """Module from images to features."""
         return self.backbone if self.arm == "vicreg" else self.split.backbone
 
     def forward(self, first: Tensor, second: Tensor, code: Tensor) -> Tensor:
-        """The loss of a batch of pairs."""
+        """Return the loss of a batch of pairs of views and the codes of their rotations."""
         if self.arm == "vicreg":
             a, b = (self.projector(self.encoder(x)) for x in (first, second))
             variance = (vicreg_variance(a) + vicreg_variance(b)) / 2

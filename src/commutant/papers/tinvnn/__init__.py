@@ -1,4 +1,4 @@
-"""Revisiting Transformation Invariant Geometric Deep Learning (TinvNN): its claims, at each scale, with controls."""
+"""Paper "Revisiting Transformation Invariant Geometric Deep Learning" (TinvNN): its claims, with controls."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PAPER = Paper(
     venue="arXiv preprint",
     link="https://arxiv.org/abs/2112.12345",
     room="geometry",
-    idea="Layers that are invariant to motions are special and costly. It is enough that the coordinates which a "
-    "network reads are invariant and keep all distances: then any network is invariant, and nothing but the pose is "
-    "lost. Multidimensional scaling gives such coordinates once its signs are fixed.",
+    idea="Layers that are invariant to rigid motions are specialized and costly. If the input coordinates are "
+    "invariant and keep all distances, any network on them is invariant and loses nothing but the pose. "
+    "Multidimensional scaling gives such coordinates once its signs are fixed.",
     usage="""import torch
 from torch import nn
 from commutant.geometry import TransformInvariant

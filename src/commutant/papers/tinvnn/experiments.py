@@ -15,16 +15,16 @@ SHAPES = Experiment(
         "full": {"train": 40_000, "test": 4000, "points": 1024, "epochs": 100},
     },
     changes={
-        "small": "Ten classes of objects made of simple bodies, 1000 clouds of 96 points, a small PointNet for 25 "
-        "epochs; the paper's data could not be read.",
-        "full": "Ten classes of objects made of simple bodies, 40 000 clouds of 1024 points; the paper's data could "
-        "not be read.",
+        "small": "Trains a small PointNet for 25 epochs on 1000 clouds of 96 points from ten classes of objects made "
+        "of simple bodies; the paper's data could not be read.",
+        "full": "Trains on 40 000 clouds of 1024 points from ten classes of objects made of simple bodies; the paper's "
+        "data could not be read.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "generated objects", "full": "generated objects"},
     seeds={"small": 3, "full": 3},
     figure=figures.shapes,
-    figure_caption="Test accuracy of networks trained on objects turned about z (but for the one turned any way), as "
-    "the test objects are moved (thin lines are seeds; dotted is chance).",
+    figure_caption='Test accuracy against the motion of the test objects. All networks but one ("rotated any way in '
+    'training") are trained on objects rotated about z. Thin lines are seeds; dotted is chance.',
 )
 
 
@@ -37,13 +37,14 @@ ROUTES = Experiment(
         "full": {"cities": 12, "tests": 1000, "steps": 100_000},
     },
     changes={
-        "small": "Ten cities, width 64, two layers and 1000 steps; the paper's setting could not be read.",
-        "full": "Twelve cities, for which the shortest tours can be computed, and 100 000 steps; the paper's setting "
-        "could not be read.",
+        "small": "Trains two layers of width 64 for 1000 steps on maps of ten cities; the paper's setting could not be "
+        "read.",
+        "full": "Trains for 100 000 steps on maps of twelve cities, whose shortest tours can be computed; the paper's "
+        "setting could not be read.",
     },
-    data={"small": "generated", "full": "generated"},
+    data={"small": "random maps", "full": "random maps"},
     seeds={"small": 3, "full": 3},
     figure=figures.routes,
-    figure_caption="Tours that are city for city the same after the map was moved, and in the legend how long they are "
-    "(mean over seeds).",
+    figure_caption="Share of tours that visit the same cities in the same order after the map is moved. The legend "
+    "gives their length (mean over seeds).",
 )

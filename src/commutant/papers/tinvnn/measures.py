@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...data import OBJECT_CLASSES, Objects, object_clouds
 from ...evidence import Context, Measurement
 from ...geometry import MDSCoordinates
+from .._shared.classifiers import cross_entropy
 from .._shared.rotations import random_rotations
 from .models import Solver, classifier, shortest_tours, tour_length
 
@@ -18,7 +19,7 @@ SHAPES = ("raw", "augmented", "no-rule", "random", "frames", "skew", "maxabs")
 ROUTES = ("raw", "no-rule", "maxabs")
 
 
-_CLEAR = 1e-2  # below, MDSCoordinates warns that axes or signs are in doubt
+_CLEAR = 1e-2  # MDSCoordinates warns below it that axes or signs are in doubt
 
 
 def _around_z(number: int, generator: torch.Generator) -> Tensor:
@@ -28,7 +29,7 @@ def _around_z(number: int, generator: torch.Generator) -> Tensor:
 
 
 def measure_shapes(context: Context) -> Measurement:
-    """Accuracy on objects that stand, are turned about z, in any direction, and also scaled and shifted."""
+    """Return the accuracy on objects upright, rotated about z, rotated any way, and also scaled and shifted."""
     settings = context.settings
     train, test = (
         object_clouds(settings[n], settings["points"], context.generator(i)) for i, n in ((1, "train"), (2, "test"))
@@ -46,14 +47,11 @@ def _shapes_of(context: Context, arm: str, train: Objects, test: Objects) -> Mea
         turn = random_rotations(count, generator).float() if arm == "augmented" else _around_z(count, generator)
         return (train.points[rows] @ turn.mT).to(device), train.labels[rows].to(device)
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return nn.functional.cross_entropy(model(batch[0]), batch[1])
-
     model = context.train(
         arm,
         partial(classifier, arm, len(OBJECT_CLASSES)),
         draw,
-        loss,
+        cross_entropy,
         steps=settings["epochs"] * settings["train"] // 50,
         batch_size=50,
         learning_rate=3e-3,
@@ -73,9 +71,9 @@ def _shapes_of(context: Context, arm: str, train: Objects, test: Objects) -> Mea
 
 
 def measure_routes(context: Context) -> Measurement:
-    """How much longer than the shortest the tours of a solver are, and whether they stay when the map is moved.
+    """Return the gap of a solver's tours to the shortest ones, and the share of tours that stay when maps are moved.
 
-    Maps whose axes or signs are in doubt are left out of the second, and counted.
+    Maps whose axes or signs are in doubt are counted and excluded from that share.
     """
     x = torch.rand(context.settings["tests"], context.settings["cities"], 2, generator=context.generator(1))
     best = shortest_tours(x)
@@ -109,7 +107,7 @@ def _routes_of(context: Context, arm: str, x: Tensor, best: Tensor, clear: Tenso
         batch_size=64,
         learning_rate=1e-3,
     ).eval()
-    # each map by an angle of its own: one angle for all leaves most signs of an eigensolver as they were
+    # each map has its own angle: one angle for all leaves most signs of an eigensolver unchanged
     angle = 2 * math.pi * torch.rand(len(x), generator=context.generator(2))
     c, s = angle.cos(), angle.sin()
     turn = torch.stack([c, -s, s, c], -1).unflatten(-1, (2, 2))

@@ -1,4 +1,4 @@
-"""The networks of the claims on invariant coordinates: a PointNet that classifies, a solver that plans tours."""
+"""Networks of the claims on invariant coordinates: a PointNet classifier and a solver that plans tours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from ...geometry import FrameAverage, MDSCoordinates, TransformInvariant
 
 
 class Classifier(nn.Module):
-    """PointNet: features of every point, the largest of each, and a linear layer."""
+    """PointNet: features of every point, their maximum over points, and an MLP.
+
+    Args:
+        classes: Number of classes.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -19,12 +23,12 @@ class Classifier(nn.Module):
         self.head = nn.Sequential(nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(clouds, n, 3)` to `(clouds, classes)`."""
+        """Return logits `(clouds, classes)` of clouds `(clouds, n, 3)`."""
         return cast(Tensor, self.head(self.points(x).amax(1)))
 
 
 def classifier(arm: str, classes: int) -> nn.Module:
-    """The network of an arm of the experiment on shapes."""
+    """Build the network of an arm of the experiment on shapes."""
     net = Classifier(classes)
     if arm in ("skew", "maxabs"):
         return TransformInvariant(net, signs=arm)  # type: ignore[arg-type]
@@ -36,12 +40,12 @@ def classifier(arm: str, classes: int) -> nn.Module:
 
 
 class Solver(nn.Module):
-    """Attention that plans tours (Kool, van Hoof and Welling, 2019), from every city at once (POMO, Kwon et al., 2020).
+    """Attention model that plans tours (Kool et al., 2019) from several cities at once (POMO, Kwon et al., 2020).
 
     Args:
-        coordinates: what the cities pass through first.
-        width: of the embedding.
-        layers: of the encoder.
+        coordinates: Module that the cities pass through first.
+        width: Width of the embedding.
+        layers: Number of layers of the encoder.
     """
 
     def __init__(self, coordinates: nn.Module, width: int = 64, layers: int = 2) -> None:
@@ -54,7 +58,7 @@ class Solver(nn.Module):
         self.pointer, self.mix = nn.Linear(width, width), nn.Linear(width, width)
 
     def forward(self, x: Tensor, starts: int, greedy: bool) -> tuple[Tensor, Tensor]:
-        """Tours `(batch, starts, n)` from the first cities, and the logarithms of their probabilities."""
+        """Return tours `(batch, starts, n)` from the first cities, and the logarithms of their probabilities."""
         batch, n, _ = x.shape
         h = self.encoder(self.embed(self.coordinates(x)))
         keys, values = self.glimpse(h).chunk(2, -1)
@@ -80,22 +84,27 @@ class Solver(nn.Module):
 
 
 def _heads(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor, number: int = 4) -> Tensor:
-    """Attention of `(batch, starts, width)` to the cities that were not seen."""
+    """Return the attention `(batch, starts, width)` to the cities that were not visited."""
     split = lambda t: t.unflatten(-1, (number, -1)).transpose(1, 2)  # noqa: E731
     found = nn.functional.scaled_dot_product_attention(split(query), split(keys), split(values), ~seen[:, None])
     return found.transpose(1, 2).flatten(-2)
 
 
 def tour_length(x: Tensor, tours: Tensor) -> Tensor:
-    """The lengths of closed tours `(batch, starts, n)` through cities `(batch, n, 2)`."""
+    """Return the lengths `(batch, starts)` of closed tours.
+
+    Args:
+        x: Cities, `(batch, n, 2)`.
+        tours: Order of the cities, `(batch, starts, n)`.
+    """
     cities = x[:, None].expand(-1, tours.shape[1], -1, -1).gather(2, tours[..., None].expand(*tours.shape, 2))
     return (cities - cities.roll(-1, 2)).norm(dim=-1).sum(-1)
 
 
 def shortest_tours(x: Tensor) -> Tensor:
-    """The lengths of the shortest closed tours, by dynamic programming over subsets (Held and Karp, 1962)."""
+    """Return the lengths `(batch,)` of the shortest closed tours, by dynamic programming (Held and Karp, 1962)."""
     d = torch.cdist(x, x).double()
-    n = x.shape[1] - 1  # the last city is where tours begin
+    n = x.shape[1] - 1  # tours begin at the last city
     best = torch.full((len(x), 1 << n, n), torch.inf, dtype=torch.float64)
     for j in range(n):
         best[:, 1 << j, j] = d[:, n, j]

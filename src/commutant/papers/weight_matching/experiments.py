@@ -6,11 +6,9 @@ from functools import partial
 
 from ...data import images_unavailable
 from ...evidence import Experiment
+from .._shared.classifiers import IMAGES
 from . import figures
 from .measures import measure_matching
-
-_DATA = "scikit-learn digits, 1297 images to train on and 500 to test on"
-
 
 MATCHING = Experiment(
     name="matching",
@@ -23,46 +21,47 @@ MATCHING = Experiment(
                  "searched": [32, 128, 512], "search": 1000},
     },
     changes={
-        "small": "MLPs with three hidden layers of 32 to 512 units on 8 x 8 digits, 440 steps; the paper trains MLPs "
-        "of 512 units, VGG11 and ResNet20 on MNIST, Fashion-MNIST and CIFAR-10.",
-        "full": "The same up to 2048 units a layer, 2200 steps.",
+        "small": "Trains MLPs with three hidden layers of 32 to 512 units for 440 steps on 8 x 8 digits; the paper "
+        "trains MLPs of 512 units, VGG11 and ResNet20 on MNIST, Fashion-MNIST and CIFAR-10.",
+        "full": "Trains MLPs with three hidden layers of 32 to 2048 units for 2200 steps on 8 x 8 digits; the paper "
+        "trains MLPs of 512 units, VGG11 and ResNet20 on MNIST, Fashion-MNIST and CIFAR-10.",
     },
-    data={"small": _DATA, "full": _DATA},
+    data=dict.fromkeys(("small", "full"), IMAGES["digits"]),
     seeds={"small": 5, "full": 10},
     figure=figures.matching,
-    figure_caption="Above, medians over seeds. Left: test loss on the line from one network to another of its seed, "
-    "above the straight line between their losses. Right: how far singular directions point the same way, those above "
-    "a share of the largest singular value. Below, the first seed: how alike the twelve largest singular directions of "
-    "the second layer are, (u_i . u_j)(v_i . v_j); matching weights makes the first few agree one by one.",
+    figure_caption="Above: medians over seeds. Left: test loss along the line between two networks, minus the straight "
+    "line between their losses. Right: alignment of the singular directions whose singular value exceeds a share of "
+    "the largest. Below: similarity (u_i . u_j)(v_i . v_j) of the twelve largest singular directions of the second "
+    "layer, for the first seed; weight matching aligns the first few one by one.",
 )  # fmt: skip
 
 
 def _elsewhere(
     name: str, data: str, network: str, width: int, steps: dict[str, int], what: str, seeds: int, minutes: float
 ) -> Experiment:
-    """The same measurement on data that has to be there."""
+    """Build the same experiment on data that must be in the data folder."""
     return Experiment(
         name=name,
         measure=measure_matching,
         minutes=minutes,
         settings={scale: {"data": data, "network": network, "widths": [width], "steps": count, "searched": [],
                           "search": 0} for scale, count in steps.items()},
-        changes=dict.fromkeys(steps, f"{what}; batches of 128, Adam at 0.001 throughout."),
-        data=dict.fromkeys(steps, data),
+        changes=dict.fromkeys(steps, f"Trains {what} in batches of 128 with Adam at 0.001."),
+        data=dict.fromkeys(steps, IMAGES[data]),
         seeds=dict.fromkeys(steps, seeds),
         unavailable=partial(images_unavailable, data),
     )  # fmt: skip
 
 
 MNIST = _elsewhere(
-    "mnist", "mnist", "mlp", 512, {"small": 2400, "full": 14000}, "The paper's MLP, 3 x 512 units", 3, 1.5
+    "mnist", "mnist", "mlp", 512, {"small": 2400, "full": 14000}, "the paper's MLP of 3 x 512 units", 3, 1.5
 )
 
 
 FASHION = _elsewhere("fashion-mnist", "fashion-mnist", "mlp", 512, {"small": 2400, "full": 14000},
-                     "The paper's MLP, 3 x 512 units", 3, 2.8)  # fmt: skip
+                     "the paper's MLP of 3 x 512 units", 3, 2.8)  # fmt: skip
 
 
 CIFAR = _elsewhere("cifar", "cifar10-6k", "resnet", 16, {"small": 600, "full": 4000},
-                   "A residual network of three blocks, 16 to 64 channels, on a tenth of CIFAR-10",
+                   "a residual network of three blocks with 16 to 64 channels, on a tenth of CIFAR-10,",
                    3, 12.0)  # fmt: skip

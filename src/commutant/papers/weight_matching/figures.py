@@ -1,4 +1,4 @@
-"""The figure of the weight-matching claims."""
+"""Figure of the claims on weight matching."""
 
 from __future__ import annotations
 
@@ -8,24 +8,22 @@ from typing import Any
 import numpy as np
 
 from ...evidence import Measurement
-from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, TEAL
+from .._shared.figures import CRIMSON, GREY, NAVY, OCHRE, TEAL, plain
 from .measures import DIRECTIONS, POINTS, THRESHOLDS
 
 _ARMS = {"none": ("as trained", GREY), "random": ("random permutation", CRIMSON), "am": ("activation matching", NAVY),
-         "ste": ("merged loss, Sinkhorn", OCHRE), "wm": ("weight matching", TEAL)}  # fmt: skip
+         "ste": ("loss of the merge, Sinkhorn", OCHRE), "wm": ("weight matching", TEAL)}  # fmt: skip
 
 
 def matching(measurements: list[Measurement]) -> Any:
-    """Loss above the chord along a line, alignment against the threshold, and single directions before and after."""
+    """Plot loss along the line, alignment against the threshold, and single directions before and after matching."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 6.0), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=[3.4, 2.6])
     upper, lower = parts
     left, right = upper.subplots(1, 2)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", alpha=0.25, linewidth=0.6)
+    plain(left, right)
     widths = sorted({int(key.split("-")[0][1:]) for key in measurements[0] if "-none@barrier" in key})
     width = 128 if 128 in widths else widths[-1]
 
@@ -33,16 +31,18 @@ def matching(measurements: list[Measurement]) -> Any:
         return statistics.median(m[key] for m in measurements)
 
     grid = [i / (POINTS - 1) for i in range(POINTS)]
-    for arm, (label, colour) in _ARMS.items():
+    for arm, (label, color) in _ARMS.items():
         if f"w{width}-{arm}@barrier" not in measurements[0]:
             continue
         left.plot(
-            grid, [median(f"w{width}-{arm}@curve-{i}") for i in range(POINTS)], color=colour, linewidth=1.6, label=label
+            grid, [median(f"w{width}-{arm}@curve-{i}") for i in range(POINTS)], color=color, linewidth=1.6, label=label
         )
         if arm != "random":
             values = [median(f"w{width}-{arm}@R-{t:g}") for t in THRESHOLDS]
-            right.plot(THRESHOLDS, values, "o-", color=colour, linewidth=1.6, markersize=4)
-    left.set(xlabel="share of the second network", ylabel="loss above the chord", title=f"{width} units a layer")
+            right.plot(THRESHOLDS, values, "o-", color=color, linewidth=1.6, markersize=4)
+    left.set(
+        xlabel="share of the second network", ylabel="loss above the straight line", title=f"{width} units per layer"
+    )
     right.set(
         xlabel="threshold on singular values", ylabel="alignment R", title="singular directions", ylim=(-0.05, 0.75)
     )
@@ -54,7 +54,7 @@ def matching(measurements: list[Measurement]) -> Any:
 
 
 def _directions(part: Any, first: Measurement, width: int) -> None:
-    """A square for each pair of directions: teal where they agree, red where they are opposed."""
+    """Draw a square for each pair of directions: teal where they agree, red where they are opposed."""
     from matplotlib.colors import to_rgb
 
     arms = ("none", "ste", "wm")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...data import image_classes
 from ...evidence import Context, Measurement
 from ...parameters import Permutation, PermutationSpec
 from ...weights import (
@@ -25,35 +23,26 @@ from ...weights import (
     taylor_barrier,
     weight_matching,
 )
-from .._shared.classifiers import accuracy, cross_entropy
+from .._shared.classifiers import Part, accuracy, cross_entropy, image_parts
+from .._shared.networks import mlp
 
 POINTS = 11
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.5)
 DIRECTIONS = 12
-Part = tuple[Tensor, Tensor]
 
 
 def measure_matching(context: Context) -> Measurement:
-    """Barriers, distances and alignment of networks from different seeds, before and after matching, at each width."""
+    """Return barriers, distances and alignment of networks before and after matching, at each width."""
     widths = context.settings["widths"]
     return context.arms({f"width-{width}": partial(_at_width, context, width) for width in widths})
 
 
 def _data(context: Context) -> tuple[Part, Part]:
-    """Images and classes to train on and to test on; rows of pixels for an MLP."""
-    data = image_classes(context.settings["data"], context.data_dir)
-    flat = context.settings["network"] == "mlp"
-    train, test = (((x.flatten(1) if flat else x).to(context.device), y.to(context.device))
-                   for x, y in (data.train, data.test))  # fmt: skip
+    """Return the images and classes to train on and to test on, with flat images for an MLP."""
+    train, test = image_parts(context)
+    if context.settings["network"] == "mlp":
+        return (train[0].flatten(1), train[1]), (test[0].flatten(1), test[1])
     return train, test
-
-
-def _mlp(inputs: int, width: int) -> nn.Module:
-    sizes = [inputs, width, width, width, 10]
-    layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(pairwise(sizes)):
-        layers += [nn.Linear(a, b), *([nn.ReLU()] if i < 3 else [])]
-    return nn.Sequential(*layers)
 
 
 class _Block(nn.Module):
@@ -87,10 +76,10 @@ def _trained(context: Context, train: Part, width: int, name: str) -> nn.Module:
 
     def make() -> nn.Module:
         torch.manual_seed(context.seed * 7_919 + 101 + number)
-        return _mlp(x.shape[1], width) if context.settings["network"] == "mlp" else _resnet(width)
+        return mlp([x.shape[1], width, width, width, 10]) if context.settings["network"] == "mlp" else _resnet(width)
 
     def draw(generator: torch.Generator, count: int) -> Part:
-        rows = order[torch.randint(0, len(x), (count,), generator=generator)]  # batches of its own for each network
+        rows = order[torch.randint(0, len(x), (count,), generator=generator)]  # each network has its own batches
         return x[rows.to(x.device)], y[rows.to(y.device)]
 
     return context.train(
@@ -166,14 +155,14 @@ def _batches(train: Part, steps: int, generator: torch.Generator) -> Iterator[Pa
 
 
 def _directions(tag: str, a: nn.Module, b: nn.Module) -> Measurement:
-    """How alike the largest singular directions of the second layer are: (u_i . u_j)(v_i . v_j)."""
+    """Return the similarity (u_i . u_j)(v_i . v_j) of the largest singular directions of the second layer."""
     first, second = (torch.linalg.svd(m.state_dict()["2.weight"].double(), full_matrices=False) for m in (a, b))
     alike = (first.U.T @ second.U) * (first.Vh @ second.Vh.T)
     return {f"_{tag}@D-{i}-{j}": float(alike[i, j]) for i in range(DIRECTIONS) for j in range(DIRECTIONS)}
 
 
 def _cooled_barrier(a: nn.Module, b: nn.Module, train: tuple[Tensor, ...], evaluate: object) -> float:
-    """The barrier half way without a permutation, the merge's logits at the temperature best on training data."""
+    """Return the barrier halfway without a permutation, at the temperature that fits the training data best."""
     middle = copy.deepcopy(a)
     middle.load_state_dict(interpolate([a, b]))
     grid = torch.logspace(-2, 1, 61)
