@@ -6,17 +6,12 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._law_cases import matrix_maps, pairs_of_numbers, states_monoid_laws
 from ._monoid import Monoid
-from ._stated import states_monoid_laws
 from .elements import Element
 
 
-@states_monoid_laws(
-    lambda draw: (
-        DiagonalAffine(),
-        lambda: (draw.normal(draw.size, draw.width), draw.normal(draw.size, draw.width)),
-    )
-)
+@states_monoid_laws(pairs_of_numbers)
 class DiagonalAffine(Monoid):
     """Elementwise affine maps $x \\mapsto a x + b$ under composition, the earlier map first.
 
@@ -43,15 +38,7 @@ class DiagonalAffine(Monoid):
         return torch.ones_like(like[0]), torch.zeros_like(like[1])
 
 
-@states_monoid_laws(
-    lambda draw: (
-        MatrixAffine(),
-        lambda: (
-            draw.normal(draw.size, 2 + draw.width % 2, 2 + draw.width % 2),
-            draw.normal(draw.size, 2 + draw.width % 2),
-        ),
-    )
-)
+@states_monoid_laws(matrix_maps)
 class MatrixAffine(Monoid):
     """Affine maps $x \\mapsto A x + b$ with square blocks A under composition, the earlier map first.
 

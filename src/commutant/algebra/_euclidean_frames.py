@@ -13,18 +13,19 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._errors import InputError
-from ..laws import Action, Draw, Euclidean, Invariance, Reflection, SetPermutation, breaks, obeys
+from ..laws import Euclidean, Reflection, breaks, obeys
 from ._axes import NOTHING, Axes, principal_axes, vanishing
 from ._clouds import Clouds
 from ._exporting import exporting
 from ._frame import Frame
+from ._law_cases import euclidean_average
 from ._point_tuples import tuple_bases
 
 FrameGroup: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
@@ -35,26 +36,14 @@ Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
 _SINGLE = {torch.float32: 1e-2}  # axes turn by the rounding of points over the gap, which may be a thousandth
 
 
-def _seen_by(kind: str, action: Action | None = None, at_least: int = 1, **options: Any):  # type: ignore[no-untyped-def]
-    """A law about what a network of points sees through a kind of frames."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        net = draw.module(lambda: nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 4)))
-
-        def average(x: Tensor) -> Tensor:
-            frame = {"pca": pca_frame, "weighted": weighted_frame}[kind](x, **options)
-            return frame.pool(net(frame.canonicalize(x)).mean(1).cumsum(-1).sin())
-
-        points = draw.normal(3, draw.size + at_least, 3)
-        return Invariance(action or Euclidean(3) * SetPermutation(1)), average, points
-
-    return case
-
-
-@obeys("invariance", _seen_by("pca"), tolerance=_SINGLE)
-@obeys("invariance of the proper group", _seen_by("pca", Euclidean(3, reflect=False), group="SE"), tolerance=_SINGLE)
-@obeys("invariance under a rule of signs", _seen_by("pca", signs="skew"), tolerance=_SINGLE)
-@breaks("mirror images of a proper group", _seen_by("pca", Reflection(3), at_least=4, group="SE"))
+@obeys("invariance", euclidean_average("pca"), tolerance=_SINGLE)
+@obeys(
+    "invariance of the proper group",
+    euclidean_average("pca", Euclidean(3, reflect=False), group="SE"),
+    tolerance=_SINGLE,
+)
+@obeys("invariance under a rule of signs", euclidean_average("pca", signs="skew"), tolerance=_SINGLE)
+@breaks("mirror images of a proper group", euclidean_average("pca", Reflection(3), at_least=4, group="SE"))
 def pca_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup = "E",
@@ -131,7 +120,7 @@ def pca_frame(
     return _by_blocks(clouds, axes, rows, proper, scale, tuples, generator)
 
 
-@obeys("invariance", _seen_by("weighted"), tolerance=_SINGLE)
+@obeys("invariance", euclidean_average("weighted"), tolerance=_SINGLE)
 def weighted_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup = "E",

@@ -8,12 +8,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._errors import InputError
-from ..laws import Draw, GraphPermutation, Invariance, obeys
+from ..laws import obeys
 from ._colour_refinement import as_colours, canonical_orders, orders_of, ranked, refined, spectral_signature
 from ._frame import drawn_elements, weighted_sum
+from ._law_cases import graph_average
 from ._permutations import inverse
 
 GraphKind: TypeAlias = Literal["nodes", "pairs", "scalars"]
@@ -89,23 +90,7 @@ class GraphFrame:
         return x
 
 
-def _relabelled(draw: Draw):  # type: ignore[no-untyped-def]
-    """What a network of flattened adjacencies sees through the orders of a graph with weights."""
-    n = 4 + draw.size % 3
-    net = draw.module(lambda: nn.Sequential(nn.Linear(n * n, 16), nn.Tanh(), nn.Linear(16, 4)))
-
-    def average(x: Tensor, edges: Tensor) -> Tensor:
-        pairs = x.new_zeros(1, n, n)
-        pairs[0, edges[0], edges[1]] = 1.0
-        frame = graph_frame(pairs, x[None])
-        return frame.pool(net(frame.canonicalize(pairs, "pairs").flatten(1))) + x.sum()
-
-    path = torch.stack([torch.arange(n - 1), torch.arange(1, n)])
-    features = torch.arange(n).remainder(2)[:, None].to(draw.dtype)
-    return Invariance(GraphPermutation()), average, (features, torch.cat([path, path.flip(0)], 1))
-
-
-@obeys("invariance under relabelling", _relabelled, tolerance={torch.float32: 1e-3})
+@obeys("invariance under relabelling", graph_average, tolerance={torch.float32: 1e-3})
 def graph_frame(
     adjacency: Float[Tensor, "graphs n n"],
     features: Shaped[Tensor, "graphs n f"] | None = None,

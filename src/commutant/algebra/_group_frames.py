@@ -6,47 +6,16 @@ from itertools import permutations, product
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._errors import InputError
-from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
+from ..laws import breaks, obeys
 from ._axes import right_handed, spectrum
 from ._clouds import Clouds
 from ._euclidean_frames import FrameGroup, properties_of
 from ._frame import Frame
+from ._law_cases import group_average
 from ._point_tuples import completed
-
-
-def _seen(kind: str):  # type: ignore[no-untyped-def]
-    """A law of what a network of points sees through one of these frames."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        d = 4 if kind == "lorentz" else 3
-        net = draw.module(lambda: nn.Sequential(nn.Linear(d, 16), nn.Tanh(), nn.Linear(16, 4)))
-        signed = MatrixGroup(signed_permutations(d)[[1, 9, 20]])
-        law, make = {
-            "whole": (Invariance(signed * SetPermutation(1)), lambda x: group_frame(x, signed_permutations(d))),
-            "lorentz": (Invariance(MatrixGroup(_boosts()) * SetPermutation(1)), lorentz_frame),
-            "minimal": (Invariance(Rotation(d)), lambda x: gram_schmidt_frame(x, "SO")),
-            "minimal-sets": (Invariance(SetPermutation(1)), lambda x: gram_schmidt_frame(x, "SO")),
-            "drawn": (Invariance(Rotation(d)), lambda x: random_frame(x, "SO", 2)),
-        }[kind]
-
-        def average(x: Tensor) -> Tensor:
-            frame = make(x)
-            return frame.pool(net(frame.canonicalize(x)).mean(1).cumsum(-1).sin())
-
-        return law, average, draw.normal(3, draw.size + 12, d)
-
-    return case
-
-
-def _boosts() -> Float[Tensor, "2 4 4"]:
-    boost, turn = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
-    half = torch.tensor(0.3, dtype=torch.float64)
-    boost[:2, :2] = torch.stack([torch.stack([half.cosh(), half.sinh()]), torch.stack([half.sinh(), half.cosh()])])
-    turn[1:, 1:] = torch.linalg.matrix_exp(torch.tensor([[0.0, 1, 0.4], [-1, 0, 0.7], [-0.4, -0.7, 0]]).double())
-    return torch.stack([boost, turn])
 
 
 def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
@@ -61,7 +30,7 @@ def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
     ])  # fmt: skip
 
 
-@obeys("invariance under the group", _seen("whole"), tolerance={torch.float32: 1e-2})
+@obeys("invariance under the group", group_average("whole"), tolerance={torch.float32: 1e-2})
 def group_frame(
     x: Float[Tensor, "*lead n d"], matrices: Float[Tensor, "elements d d"], *, clouds: Clouds | None = None
 ) -> Frame:
@@ -98,7 +67,7 @@ def group_frame(
     return _plain(clouds, x, whole, cloud, weight, inverse=torch.linalg.inv(group).repeat_interleave(number, 0))
 
 
-@breaks("invariance under rotations", _seen("drawn"))
+@breaks("invariance under rotations", group_average("drawn"))
 def random_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup,
@@ -126,8 +95,8 @@ def random_frame(
     return _plain(clouds, x, q, cloud, weight, origin=origin, exact=False)
 
 
-@obeys("invariance under rotations", _seen("minimal"), tolerance={torch.float32: 1e-2})
-@breaks("invariance to the order of points", _seen("minimal-sets"))
+@obeys("invariance under rotations", group_average("minimal"), tolerance={torch.float32: 1e-2})
+@breaks("invariance to the order of points", group_average("minimal-sets"))
 def gram_schmidt_frame(
     x: Float[Tensor, "*lead n d"], group: FrameGroup = "SE", *, clouds: Clouds | None = None
 ) -> Frame:
@@ -171,7 +140,9 @@ def gram_schmidt_frame(
     return _plain(clouds, x, frame, torch.arange(len(frame), device=x.device), ones, origin=origin)
 
 
-@obeys("invariance under boosts and turns", _seen("lorentz"), tolerance={torch.float32: 5e-2, torch.float64: 1e-7})
+@obeys(
+    "invariance under boosts and turns", group_average("lorentz"), tolerance={torch.float32: 5e-2, torch.float64: 1e-7}
+)
 def lorentz_frame(
     x: Float[Tensor, "*lead n d"],
     *,

@@ -5,22 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._law_cases import filtering_elements, states_monoid_laws
 from ._monoid import Monoid
-from ._stated import states_monoid_laws
 from .elements import Element
 
 
-@states_monoid_laws(
-    lambda draw: (
-        ScalarKalman(),
-        lambda: (
-            *(draw.normal(draw.size, draw.width) for _ in range(2)),
-            draw.normal(draw.size, draw.width).abs(),
-            draw.normal(draw.size, draw.width),
-            draw.normal(draw.size, draw.width).abs(),
-        ),
-    )
-)
+@states_monoid_laws(filtering_elements)
 class ScalarKalman(Monoid):
     """Filtering elements $(A, b, C, \\eta, J)$ of scalar linear Gaussian models (Sarkka and Garcia-Fernandez 2021).
 

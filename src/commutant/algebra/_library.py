@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .._checks import whole
 from .._errors import InputError
-from ..laws import Draw
+from ._law_cases import numbers, optional_numbers, pairs_of_numbers, sorted_triples, states_monoid_laws
 from ._monoid import Monoid, check_monoid
-from ._stated import states_monoid_laws
 from .elements import Element, map_leaves
 from .plans import ReductionPlan
 
@@ -55,7 +54,7 @@ def _segment_sum(x: Tensor, plan: ReductionPlan) -> Tensor:
     return x.new_zeros((plan.num_sets, *x.shape[1:])).index_add(0, plan.index, x)
 
 
-@states_monoid_laws(lambda draw: (Sum(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class Sum(_Native):
     """The monoid $(\\mathbb R, +, 0)$, elementwise.
 
@@ -70,7 +69,7 @@ class Sum(_Native):
         return map_leaves(torch.add, a, b)
 
 
-@states_monoid_laws(lambda draw: (Max(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class Max(_Native):
     """The monoid $(\\mathbb R, \\max, -\\infty)$, elementwise.
 
@@ -85,7 +84,7 @@ class Max(_Native):
         return map_leaves(torch.maximum, a, b)
 
 
-@states_monoid_laws(lambda draw: (Min(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class Min(_Native):
     """The monoid $(\\mathbb R, \\min, +\\infty)$, elementwise.
 
@@ -100,7 +99,7 @@ class Min(_Native):
         return map_leaves(torch.minimum, a, b)
 
 
-@states_monoid_laws(lambda draw: (LogSumExp(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class LogSumExp(Monoid):
     """The monoid $a \\circ b = \\tau \\log(e^{a/\\tau} + e^{b/\\tau})$ with identity $-\\infty$: a smooth maximum.
 
@@ -136,9 +135,7 @@ class LogSumExp(Monoid):
         return f"temperature={self.temperature}"
 
 
-@states_monoid_laws(
-    lambda draw: (KSmallest(3), lambda: draw.normal(draw.size, draw.width, 3).sort(-1).values),
-)
+@states_monoid_laws(sorted_triples, lambda: KSmallest(3))
 class KSmallest(Monoid):
     """The k smallest values of a multiset, in order; with k = 2 it solves the second minimum without training.
 
@@ -184,12 +181,7 @@ class KSmallest(Monoid):
         return f"k={self.k}"
 
 
-@states_monoid_laws(
-    lambda draw: (
-        Product(Sum(), Max()),
-        lambda: (draw.normal(draw.size, draw.width), draw.normal(draw.size, draw.width)),
-    )
-)
+@states_monoid_laws(pairs_of_numbers, lambda: Product(Sum(), Max()))
 class Product(Monoid):
     """The direct product of monoids: each acts on its own part of a tuple.
 
@@ -245,12 +237,7 @@ class Product(Monoid):
         return tuple(f.segment_reduce(p, plan=plan) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
 
 
-def _draw_adjoined(draw: Draw) -> Element:
-    present = draw.normal(draw.size) > 0
-    return torch.where(present[:, None], draw.normal(draw.size, draw.width), 0.0), present
-
-
-@states_monoid_laws(lambda draw: (Adjoin(Sum()), lambda: _draw_adjoined(draw)))
+@states_monoid_laws(optional_numbers, lambda: Adjoin(Sum()))
 class Adjoin(Monoid):
     """A monoid with an identity of its own kind adjoined: elements are pairs (value, present).
 

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, Draw, obeys
+from ..laws import BatchIndependence, Causality, obeys
 from ._affine import DiagonalAffine, MatrixAffine
+from ._law_cases import recurrence, solve_recurrence
 
 Structure: TypeAlias = Literal["diagonal", "blocks", "dense"]
 """What couples the entries of a state: nothing, the slots of one channel, or everything."""
@@ -57,17 +58,8 @@ def identity_map(state: Tensor, structure: Structure) -> Tensor:
     return eye.expand(*state.shape[:-1], width, width)
 
 
-def _case(draw: Draw) -> tuple[Tensor, Tensor]:
-    shape = (draw.size + 1, draw.size + 1, draw.width)
-    return draw.normal(*shape).clamp(-1, 1), draw.normal(*shape)
-
-
-def _solve(A: Tensor, b: Tensor) -> Tensor:
-    return linear_scan(A, b)
-
-
-@obeys("causality", lambda draw: (Causality(), _solve, _case(draw)))
-@obeys("batch independence", lambda draw: (BatchIndependence(), _solve, _case(draw)))
+@obeys("causality", lambda draw: (Causality(), solve_recurrence, recurrence(draw)))
+@obeys("batch independence", lambda draw: (BatchIndependence(), solve_recurrence, recurrence(draw)))
 def linear_scan(
     A: Float[Tensor, "*a"],
     b: Float[Tensor, "*b"],
