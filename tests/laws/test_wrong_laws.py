@@ -43,7 +43,7 @@ CALLS = {
     "class of an action": (lambda: Invariance(Rotation), "make an instance"),
     "name of an action": (lambda: Invariance("rotation"), "must be an Action"),
     "class of the output": (lambda: Equivariance(Rotation(), Rotation), "output is the class"),
-    "class in a product": (lambda: Rotation() * Rotation, "a product is of actions"),
+    "class in a product": (lambda: Rotation() * Rotation, "a product takes actions"),
     "class checked": (lambda: check_action(Rotation, X), "make an instance"),
     "no input": (lambda: check(PERMUTE, NET, None), "at least one tensor"),
     "array": (lambda: check(PERMUTE, NET, np.zeros((2, 3))), "at least one tensor"),
