@@ -26,13 +26,13 @@ def whole(name: str, given: object, least: int = 1) -> None:
 
 
 def finite(name: str, given: object) -> None:
-    """Check that an argument is one finite real number."""
+    """Check that an argument is a finite real number."""
     if not is_real(given) or not math.isfinite(given):  # type: ignore[arg-type]
         raise InputError(f"{name} must be a finite number, got {given!r}")
 
 
 def positive(name: str, given: object) -> None:
-    """Check that an argument is one finite real number above zero."""
+    """Check that an argument is a finite real number above zero."""
     if not is_real(given) or not 0 < given < math.inf:  # type: ignore[operator]
         raise InputError(f"{name} must be a positive number, got {given!r}")
 

@@ -1,4 +1,4 @@
-"""linear_scan against the plain loop, forward and backward, for every structure, direction and awkward length."""
+"""Tests of linear_scan against the plain loop, forward and backward, for all structures, directions and odd lengths."""
 
 import pytest
 import torch

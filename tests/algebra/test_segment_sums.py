@@ -1,4 +1,4 @@
-"""Sums of segments keep the accuracy of a tree; masks and dtypes of every monoid."""
+"""Accuracy of segment sums, and masks and dtypes of every monoid."""
 
 import itertools
 

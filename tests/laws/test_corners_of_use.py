@@ -1,4 +1,4 @@
-"""Batches whose axis is not the first, reports without a witness, half precision, other scales, and wrong calls."""
+"""Batch axes that are not the first, reports without a witness, half precision, scales, generators and training."""
 
 import pytest
 import torch

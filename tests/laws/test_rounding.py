@@ -1,4 +1,4 @@
-"""Rounding is told from a broken law, a rare break from none, and a law that says nothing from one that holds."""
+"""Distinction of rounding from broken laws, of rare breaks from none, and of vacuous laws from lawful ones."""
 
 import pytest
 import torch

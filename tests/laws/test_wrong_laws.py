@@ -1,4 +1,4 @@
-"""Wrong calls say what is wrong; failures of the law's own code are not charged to the function."""
+"""Messages of wrong calls, and failures of a law's own code, which are not attributed to the function."""
 
 import numpy as np
 import pytest

@@ -19,7 +19,7 @@ _STEPS = 32  # most steps tried in one trial
 
 
 class Causality(Law):
-    """The law that $f(x)_{\\le t}$ depends on $x_{\\le t}$ alone.
+    """Law that $f(x)_{\\le t}$ depends on $x_{\\le t}$ alone.
 
     The check replaces the inputs after a step t and compares the outputs up to t. The trials of a check divide the
     steps among them: each step is tried once in sequences of up to 32 steps per trial (512 steps with 16 trials).

@@ -182,7 +182,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """Verdict of a check with the trial that shows it."""
 
     status: Status
@@ -196,13 +196,13 @@ class Judgement:
     """Whether the output depends on the input."""
 
 
-def judge(e: Evidence) -> Judgement:
+def judge(e: Evidence) -> Judgment:
     """Decide whether the law holds, is broken, holds vacuously or is unresolved."""
 
-    def verdict(status: Status, evidence: Evidence = e, worst: int | None = None, varies: bool = True) -> Judgement:
+    def verdict(status: Status, evidence: Evidence = e, worst: int | None = None, varies: bool = True) -> Judgment:
         if worst is None:
             worst = max(range(len(evidence.cases)), key=lambda i: evidence.comparisons[i].badness)
-        return Judgement(status, evidence, worst, _resolution(e), varies)
+        return Judgment(status, evidence, worst, _resolution(e), varies)
 
     suspects = [i for i, c in enumerate(e.comparisons) if c.broken]
     pending = []

@@ -78,7 +78,7 @@ class Law:
 
 
 class Equivariance(Law):
-    """The law $f(g x) = g f(x)$ for every g of a group.
+    """Law $f(g x) = g f(x)$ for every g of a group.
 
     Args:
         action: Action of the group on the input.
@@ -141,7 +141,7 @@ class Equivariance(Law):
 
 
 class Invariance(Equivariance):
-    """The law $f(g x) = f(x)$ for every g of a group.
+    """Law $f(g x) = f(x)$ for every g of a group.
 
     Args:
         action: Action of the group on the input.
@@ -155,7 +155,7 @@ class Invariance(Equivariance):
 
 
 class GradientEquivariance(Equivariance):
-    """The law $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
+    """Law $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
 
     For an invariant energy this says that forces rotate with the molecule. The law finds functions with a symmetric
     forward pass and a hand-written backward pass that is not symmetric.
@@ -208,7 +208,7 @@ class GradientEquivariance(Equivariance):
 
 
 class BatchIndependence(Law):
-    """The law $f(\\text{batch})_i = f(\\text{batch}_i)$: no result depends on the rest of the batch.
+    """Law $f(\\text{batch})_i = f(\\text{batch}_i)$: no result depends on the rest of the batch.
 
     The batch is the leading axis of every input tensor, the sets of `Sets`, or the graphs of a PyG `Batch`. In the
     output it is the leading axis, or the axis that grows with the batch, as in the state that `nn.GRU` returns.
@@ -297,7 +297,7 @@ class BatchIndependence(Law):
 
 
 class FunctionPreservation(Law):
-    """The law $T(f) = f$ as functions: a transformation, for example of weights, does not change the outputs.
+    """Law $T(f) = f$ as functions: a transformation, for example of weights, does not change the outputs.
 
     Args:
         transform: Map from the model to the transformed model; must not change the model in place.

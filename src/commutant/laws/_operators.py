@@ -12,7 +12,7 @@ from ._laws import Function, Law, as_function, equal, single_samples
 
 
 class Commutativity(Law):
-    """The law $f(a, b) = f(b, a)$."""
+    """Law $f(a, b) = f(b, a)$."""
 
     name = "commutativity"
     formula = "f(a, b) = f(b, a)"
@@ -30,7 +30,7 @@ class Commutativity(Law):
 
 
 class Associativity(Law):
-    """The law $f(f(a, b), c) = f(a, f(b, c))$."""
+    """Law $f(f(a, b), c) = f(a, f(b, c))$."""
 
     name = "associativity"
     formula = "f(f(a, b), c) = f(a, f(b, c))"
@@ -47,7 +47,7 @@ class Associativity(Law):
 
 
 class IdentityElement(Law):
-    """The law $f(x, e) = x = f(e, x)$.
+    """Law $f(x, e) = x = f(e, x)$.
 
     Args:
         identity: Map from x to e in the shape of x.
@@ -72,7 +72,7 @@ class IdentityElement(Law):
 
 
 class Homomorphism(Law):
-    """The law $f(a \\circ b) = f(a) * f(b)$, which says that f maps one operator to another.
+    """Law $f(a \\circ b) = f(a) * f(b)$, which says that f maps one operator to another.
 
     Args:
         source: Operator $\\circ$ on the inputs.
