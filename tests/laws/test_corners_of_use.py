@@ -26,7 +26,7 @@ def test_a_leak_into_a_state_is_found():
         return out, state + 0.01 * state.mean(1, keepdim=True)
 
     assert check(BatchIndependence(), leak, torch.randn(2, 5, 4)).status == "broken"
-    with pytest.raises(InputError, match="no row for each of the 4 samples"):
+    with pytest.raises(InputError, match="one row for each of the 4 samples"):
         check(BatchIndependence(), lambda x: x.mean(0), torch.randn(4, 3))
 
 

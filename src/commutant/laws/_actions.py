@@ -178,7 +178,7 @@ class _OnPart(Action):
             return x[self.part]
         except (KeyError, IndexError, TypeError):
             raise InputError(
-                f"{self.base} acts on part {self.part!r}, which the input, a {type(x).__name__}, does not have"
+                f"the input, a {type(x).__name__}, has no part {self.part!r}, on which {self.base} should act"
             ) from None
 
     def fit(self, x: Inputs) -> None:

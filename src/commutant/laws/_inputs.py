@@ -168,7 +168,7 @@ def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torc
             raise ValueError
     except (ValueError, AttributeError):
         raise InputError(
-            f"can't read input {spec!r}; expected sizes such as 8x100x3 or 8x2..100x3, "
+            f"input {spec!r} is not understood; expected sizes such as 8x100x3 or 8x2..100x3, "
             "or sets:SETSxELEMENTSxFEATURES, graph:NODESxFEATURES, ids:VOCABULARY:SHAPE"
         ) from None
 
