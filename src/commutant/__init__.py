@@ -1,7 +1,7 @@
 """Symmetry of data and of weights in PyTorch, stated as laws and tested as such.
 
-Users import from the rooms, which load when they are first used: `from commutant.sets import LCMAggregation`, or
-`import commutant` and then `commutant.sets.LCMAggregation`. Importing the package alone loads no torch.
+Import names from the rooms: `from commutant.sets import LCMAggregation`, or `import commutant` and then
+`commutant.sets.LCMAggregation`. Rooms load when they are first used, so `import commutant` alone does not load torch.
 
 Rooms:
 """
@@ -35,12 +35,13 @@ if __doc__ is not None:  # python -OO has none
 
 
 def __getattr__(name: str) -> _Any:
-    """Import a room when it is first asked for."""
+    """Import a room on first use."""
     if name in _ROOMS:
         return _importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"commutant has no {name!r}; its rooms are {', '.join(_ROOMS)}")
 
 
 def __dir__() -> list[str]:
+    """Return the public names and the rooms."""
     public = [name for name in globals() if not name.startswith("_") and name != "annotations"]
     return sorted([*public, *_ROOMS, "__version__"])

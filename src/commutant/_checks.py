@@ -1,4 +1,4 @@
-"""Checks of arguments that all rooms share."""
+"""Argument checks shared by all rooms."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 
+import torch
 from torch import Tensor
 
 from ._errors import InputError
@@ -25,13 +26,13 @@ def whole(name: str, given: object, least: int = 1) -> None:
 
 
 def finite(name: str, given: object) -> None:
-    """Check that an argument is one finite real number."""
+    """Check that an argument is a finite real number."""
     if not is_real(given) or not math.isfinite(given):  # type: ignore[arg-type]
         raise InputError(f"{name} must be a finite number, got {given!r}")
 
 
 def positive(name: str, given: object) -> None:
-    """Check that an argument is one finite real number above zero."""
+    """Check that an argument is a finite real number above zero."""
     if not is_real(given) or not 0 < given < math.inf:  # type: ignore[operator]
         raise InputError(f"{name} must be a positive number, got {given!r}")
 
@@ -40,6 +41,12 @@ def check_tolerance(given: object) -> None:
     """Check that a tolerance is None or a finite number of at least zero."""
     if given is not None and not (isinstance(given, int | float) and 0 <= given < math.inf):
         raise InputError(f"tolerance must be a finite number that is not negative, got {given!r}")
+
+
+def check_generator(given: object) -> None:
+    """Check that a source of random numbers is a `torch.Generator` or None."""
+    if not isinstance(given, torch.Generator | None):
+        raise InputError(f"generator must be a torch.Generator or None, got {given!r:.60}")
 
 
 def is_real(value: object) -> bool:

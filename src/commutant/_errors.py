@@ -1,4 +1,4 @@
-"""The errors that the library raises on purpose: one sentence, no traceback on the command line."""
+"""Errors of the library, each with a message of one sentence."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from types import ModuleType
 
 
 class CommutantError(Exception):
-    """Base of every error that this library raises about what it was given."""
+    """Base class of all errors that this library raises about its inputs and surroundings."""
 
 
 class InputError(CommutantError, ValueError):
-    """An argument is wrong: the message names it, what was given and what was expected."""
+    """Error for a wrong argument, whose message names the argument, what was given and what was expected."""
 
 
 class MissingExtraError(CommutantError, ImportError):
-    """An optional dependency is not installed: the message says which extra brings it."""
+    """Error for a missing optional dependency, whose message names the extra that installs it."""
 
 
 class RunError(CommutantError, RuntimeError):
-    """A run on disk can't be used as asked: locked, damaged or not writable."""
+    """Error for a run on disk that can't be used because it is locked, damaged or not writable."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional `module`, or say which extra of commutant brings it."""
+    """Import an optional module.
+
+    Args:
+        module: Name of the module.
+        extra: Extra of commutant that installs it.
+
+    Raises:
+        MissingExtraError: If the module is not installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Frames of clouds: the law F(g X) = g F(X), in every layout, at degenerate clouds, with exact gradients."""
+"""Frames of point clouds: equivariance in every layout, degenerate clouds, exact gradients."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ def draw_rotation(d, seed=0, reflect=False):
 
 
 def network(x):
-    """Invariant to the order of points and to nothing else."""
+    """Network that is invariant to the order of points but to nothing else."""
     d = x.shape[-1]
     weight = torch.sin(torch.arange(d * 24, dtype=torch.float64) * 1.7 + 0.3).reshape(d, 24).to(x)
     return torch.tanh(x @ weight + weight[0]).mean(-2).cumsum(-1).sin().sum(-1)
@@ -359,16 +359,16 @@ def test_large_degenerate_clouds_draw_their_tuples_and_say_so():
         (lambda: pca_frame(torch.randn(3)), "floating point of shape"),
         (lambda: pca_frame(torch.ones(4, 3, dtype=torch.long)), "floating point"),
         (lambda: pca_frame(torch.full((1, 4, 3), torch.nan)), "finite"),
-        (lambda: pca_frame(torch.randn(4, 3), batch=torch.tensor([0, 0, 1])), "one integer a point"),
+        (lambda: pca_frame(torch.randn(4, 3), batch=torch.tensor([0, 0, 1])), "one integer per point"),
         (lambda: pca_frame(torch.randn(4, 3), batch=torch.tensor([0, 0, -1, 1])), "must lie in"),
-        (lambda: pca_frame(torch.randn(2, 4, 3), mask=torch.ones(4, dtype=torch.bool)), "one entry a point"),
+        (lambda: pca_frame(torch.randn(2, 4, 3), mask=torch.ones(4, dtype=torch.bool)), "one entry per point"),
         (lambda: pca_frame(torch.randn(4, 3), mask=torch.tensor([1.0, -1.0, 1.0, 1.0])), "not negative"),
         (lambda: pca_frame(torch.randn(4, 3), "SL"), "group must be"),
         (lambda: pca_frame(torch.randn(4, 3), signs="left"), "signs must be"),
         (lambda: pca_frame(torch.randn(4, 3), on_degenerate="hope"), "on_degenerate must be"),
         (lambda: pca_frame(torch.randn(4, 3), blend=(0.1, 0.1)), "smaller one first"),
         (lambda: pca_frame(torch.randn(4, 3), scale="mean"), "scale must be"),
-        (lambda: pca_frame(torch.randn(4, 3), directions=torch.randn(3, 1, 3)), "k for each point"),
+        (lambda: pca_frame(torch.randn(4, 3), directions=torch.randn(3, 1, 3)), "k per point"),
         (lambda: weighted_frame(torch.randn(4, 3), "T"), "one frame"),
         (lambda: pca_frame(torch.randn(4, 3)).canonicalize(torch.randn(4, 2)), "must end in"),
         (lambda: pca_frame(torch.randn(2, 4, 3)).canonicalize(torch.randn(3, 4, 3)), "must begin with"),

@@ -1,4 +1,4 @@
-"""Gaussian expectations: closed forms, kinks found by themselves, certificates that refuse, gradients."""
+"""Gaussian expectations: closed forms, automatic kinks, refused functions, gradients."""
 
 import math
 import pickle
@@ -130,7 +130,7 @@ def test_a_kernel_matrix_stays_positive_and_is_the_pairs(name):
     act = Activation(name)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(24, 6, generator=generator, dtype=torch.float64)
-    x[3] = x[2] * (1 + 1e-9)  # nearly the same input: the series alone would not be sure
+    x[3] = x[2] * (1 + 1e-9)  # nearly the same input, for which the series alone is not accurate enough
     gram = x @ x.T / 6
     q = gram.diagonal()
     kernel = act.dual(q[:, None], q[None], gram)

@@ -1,4 +1,4 @@
-"""Gaussian expectations of narrow features and singularities: right, or refused; derivatives at variance zero."""
+"""Gaussian expectations of narrow features and singularities, correct or refused, and derivatives at variance zero."""
 
 import math
 
@@ -22,7 +22,7 @@ def below(t, s=1.0):
 
 
 def ramp(t):
-    """E relu(z - t)."""
+    """Return E relu(z - t)."""
     return math.exp(-t * t / 2) / math.sqrt(2 * math.pi) - t * below(-t)
 
 
@@ -105,7 +105,7 @@ def test_second_order_terms_at_variance_zero():
     assert slope(lambda v: gaussian_expectation(torch.exp, v)) == pytest.approx(1 / 2)
     assert slope(lambda v: gaussian_expectation(torch.exp, v, 0.4)) == pytest.approx(math.exp(0.4) / 2)
     assert slope(lambda v: gaussian_expectation(torch.relu, v, 0.4)) == 0
-    assert slope(lambda v: gaussian_expectation(torch.relu, v)) == 0  # infinite: left out
+    assert slope(lambda v: gaussian_expectation(torch.relu, v)) == 0  # infinite, so it is left out
     assert slope(lambda v: gaussian_pair_expectation(torch.exp, torch.cos, v, 0.5, 0.0)) == pytest.approx(
         math.exp(-0.25) / 2
     )

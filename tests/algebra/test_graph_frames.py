@@ -1,4 +1,4 @@
-"""Frames of graphs: the law, the sizes, canonical forms that tell graphs apart, and the graphs that are hard."""
+"""Frames of graphs: equivariance, sizes, canonical forms, and hard graphs."""
 
 from math import factorial
 
@@ -18,7 +18,7 @@ def matrix(graph):
     return torch.tensor(nx.to_numpy_array(graph))[None]
 
 
-def relabelled(adjacency, seed=0):
+def relabeled(adjacency, seed=0):
     order = torch.randperm(adjacency.shape[-1], generator=torch.Generator().manual_seed(seed))
     return adjacency[:, order][:, :, order], order
 
@@ -36,7 +36,7 @@ def shrikhande():
 
 
 def latin_square():
-    """The graph of a Latin square of order five that is no group's table: strongly regular, with few symmetries."""
+    """Return a strongly regular graph with few symmetries, of a Latin square of order five that is no group table."""
     square = ["01234", "10342", "24013", "32401", "43120"]
     cells = [(i, j, square[i][j]) for i in range(5) for j in range(5)]
     pairs = [
@@ -73,7 +73,7 @@ def network(pairs):
 @pytest.mark.parametrize("kind", ["refined", "spectral"])
 def test_frames_move_with_the_graph(kind):
     adjacency = torch.cat([matrix(g) for g in ATLAS])
-    moved, order = relabelled(adjacency)
+    moved, order = relabeled(adjacency)
     first, second = (graph_frame(a, kind=kind) for a in (adjacency, moved))
     for g in range(0, len(ATLAS), 7):
         # node j of the moved graph is node order[j] of the first
@@ -94,7 +94,7 @@ def test_the_refined_frame_is_the_automorphism_group_in_size():
 
 
 def test_the_spectral_frame_has_the_sizes_of_the_paper():
-    """The atlas of connected graphs with seven nodes: 136 have one order, the median is 4 and the mean 35."""
+    """Check the atlas of connected graphs with seven nodes: 136 have one order, the median is 4 and the mean 35."""
     graphs = [g for g in nx.graph_atlas_g() if g.number_of_nodes() == 7 and nx.is_connected(g)]
     sizes = torch.bincount(graph_frame(torch.cat([matrix(g) for g in graphs]), kind="spectral").graph)
     assert len(graphs) == 853
@@ -109,7 +109,7 @@ def test_canonical_forms_of_hard_graphs(name):
     adjacency = matrix(HARD[name])
     forms = []
     for seed in range(3):
-        moved, _ = relabelled(adjacency, seed)
+        moved, _ = relabeled(adjacency, seed)
         forms.append(graph_frame(moved, invariant=True).canonicalize(moved, "pairs"))
     assert torch.equal(forms[0], forms[1])
     assert torch.equal(forms[0], forms[2])
@@ -117,7 +117,7 @@ def test_canonical_forms_of_hard_graphs(name):
 
 
 def test_graphs_that_share_all_signatures_are_told_apart():
-    """The rook's graph and Shrikhande's have one spectrum, and one row of S for all nodes."""
+    """Check the rook's graph and the Shrikhande graph, with one spectrum and one row of S for all nodes."""
     first, second = (
         graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in map(matrix, (rook(), shrikhande()))
     )
@@ -132,8 +132,8 @@ def test_weights_features_and_masks_are_respected():
         None
     ]
     assert len(graph_frame(weights)) == 4
-    coloured = torch.tensor([[[1.0], [0.0], [0.0], [0.0]]])
-    assert len(graph_frame(weights, coloured)) == 1
+    colored = torch.tensor([[[1.0], [0.0], [0.0], [0.0]]])
+    assert len(graph_frame(weights, colored)) == 1
     loops = weights + torch.diag(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     assert len(graph_frame(loops)) == 1
     padded = torch.full((1, 6, 6), 9.0)
@@ -150,14 +150,12 @@ def test_weights_of_very_different_sizes_are_kept_apart():
     adjacency = matrix(nx.path_graph(6))
     adjacency[:, 4, 5] = adjacency[:, 5, 4] = 3e6
     forms = [
-        graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in (relabelled(adjacency, s)[0] for s in range(6))
+        graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in (relabeled(adjacency, s)[0] for s in range(6))
     ]
     assert all(torch.equal(form, forms[0]) for form in forms)
     near = matrix(nx.cycle_graph(8)) * (1 + 1e-9 * torch.rand(8, 8).double())
     near = (near + near.mT) / 2
-    forms = [
-        graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in (relabelled(near, s)[0] for s in range(6))
-    ]
+    forms = [graph_frame(a, invariant=True).canonicalize(a, "pairs") for a in (relabeled(near, s)[0] for s in range(6))]
     assert all(torch.equal(form, forms[0]) for form in forms)
 
 
@@ -182,7 +180,7 @@ def test_what_was_reordered_is_restored():
 
 
 class Numbered(torch.nn.Module):
-    """One round of message passing that is told the number of every node."""
+    """Network of one round of message passing that sees the index of every node."""
 
     def __init__(self, n, width=8):
         super().__init__()
@@ -202,7 +200,7 @@ def test_a_numbered_network_is_made_symmetric(outputs, kind):
     model = GraphAverage(net, outputs, kind=kind)
     adjacency = torch.cat([matrix(g) for g in ATLAS[20:40]])
     features = torch.randint(0, 2, (20, 6, 1)).double()
-    moved, order = relabelled(adjacency, 4)
+    moved, order = relabeled(adjacency, 4)
     first, second = model(adjacency, features), model(moved, features[:, order])
     expected = first[:, order] if outputs == "nodes" else first
     assert torch.allclose(expected, second, atol=1e-12)
@@ -223,7 +221,7 @@ def test_samples_in_training():
     ("make", "words"),
     [
         (lambda: graph_frame(torch.rand(3, 3)), "must be"),
-        (lambda: graph_frame(torch.triu(torch.ones(1, 3, 3))), "not symmetric; symmetrise it"),
+        (lambda: graph_frame(torch.triu(torch.ones(1, 3, 3))), "not symmetric; symmetrize it"),
         (lambda: graph_frame(torch.full((1, 3, 3), torch.nan)), "finite"),
         (lambda: graph_frame(torch.ones(1, 3, 3), torch.full((1, 3, 1), torch.inf)), "features must be finite"),
         (lambda: graph_frame(torch.ones(1, 3, 3), torch.ones(1, 4, 1)), "features must begin with"),

@@ -1,4 +1,4 @@
-"""Gradients at values that sit on a bound by construction, whatever `torch.clamp` does with its own bounds."""
+"""Gradients at values that are on a bound by construction, for any behavior of `torch.clamp` at its bounds."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from commutant.theory.normalization._moment_map import selu_parts
 
 
 class _Clamp(torch.autograd.Function):
-    """`clamp` with a gradient of `at_bound` where the value is a bound."""
+    """Return a `clamp` with gradient `at_bound` at its bounds."""
 
     @staticmethod
     def forward(ctx, x, low, high, at_bound):
@@ -30,7 +30,7 @@ class _Clamp(torch.autograd.Function):
 
 @pytest.fixture(params=[0.0, 1.0], ids=["new", "old"])
 def torch_clamp(request, monkeypatch):
-    """Both behaviors of torch, whichever is installed."""
+    """Run with both behaviors of torch, whichever version is installed."""
     real = torch.Tensor.clamp
 
     def clamp(self, min=None, max=None):
@@ -73,7 +73,7 @@ def test_weights_at_their_bound_train_back_inside(sign, torch_clamp):
         with torch.no_grad():
             weight.fill_(2.0 * sign)
         (beyond,) = torch.autograd.grad(net(x)[0].square().sum(), weight)
-        assert ((beyond == 0) | (beyond.sign() == sign)).all()  # only back inside
+        assert ((beyond == 0) | (beyond.sign() == sign)).all()  # gradients point back inside only
 
 
 def test_weights_start_within_their_bound():
@@ -93,7 +93,7 @@ def test_moments_where_the_mean_is_zero(torch_clamp):
         at = torch.tensor([-1e-6, 1e-6], dtype=torch.float64)
         low, high = f(at, torch.tensor(1.0).double())
         assert slope(f, 0.0, 1.0)[0] == pytest.approx(float(high - low) / 2e-6, rel=1e-5)
-        # the exponent's own corner: the mean at minus the variance
+        # corner of the exponential: the mean is minus the variance
         low, high = f(at - 1, torch.tensor(1.0).double())
         assert slope(f, -1.0, 1.0)[0] == pytest.approx(float(high - low) / 2e-6, rel=1e-5)
     assert slope(lambda m, v: selu_parts(m, v)[0], 0.0, 0.0)[0] == 0.5
@@ -110,7 +110,7 @@ def test_quaternions_along_an_axis_have_no_slope_along_themselves(torch_clamp):
 
 
 def test_the_slope_of_a_smooth_pair_at_full_correlation(torch_clamp):
-    """For f = g, the derivative by the covariance is the expectation of the squared slope."""
+    """Check that for f = g the derivative with respect to the covariance is the expected squared slope."""
     u = torch.tensor([1.0], dtype=torch.float64)
     c = torch.tensor([1.0], dtype=torch.float64, requires_grad=True)
     value = gaussian_pair_expectation(torch.sin, torch.sin, u, u, c)
@@ -127,7 +127,7 @@ def test_the_slope_of_a_smooth_pair_at_full_correlation(torch_clamp):
         (torch.nn.functional.softsign, 0.0, 0.0),  # 2 and -2
         (lambda x: x * x.abs(), 0.0, 0.0),
         (lambda x: (x - 0.3).relu().square(), 1.0, 0.3),
-        (torch.nn.functional.hardswish, 0.0, -3.0),  # f' is 0 and -1/2: infinite
+        (torch.nn.functional.hardswish, 0.0, -3.0),  # f' is 0 and -1/2, so the derivative is infinite
         (lambda x: torch.nn.functional.huber_loss(x, torch.zeros_like(x), reduction="none"), 0.5, 1.0),
         (torch.relu, 0.0, 0.0),  # infinite
         (torch.abs, 0.0, 0.0),

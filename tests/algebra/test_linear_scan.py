@@ -1,4 +1,4 @@
-"""linear_scan against the plain loop, forward and backward, for every structure, direction and awkward length."""
+"""Tests of linear_scan against the plain loop, forward and backward, for all structures, directions and odd lengths."""
 
 import pytest
 import torch
@@ -98,8 +98,8 @@ def test_empty_time_and_empty_batch():
 @pytest.mark.parametrize(
     ("args", "options", "said"),
     [
-        ((torch.ones(1, 3, 2), torch.ones(1, 4, 2)), {}, "must be"),
-        ((torch.ones(1, 3, 2), torch.ones(1, 3, 2), torch.ones(2, 2)), {}, "h_0 must be"),
+        ((torch.ones(1, 3, 2), torch.ones(1, 4, 2)), {}, "must have shape"),
+        ((torch.ones(1, 3, 2), torch.ones(1, 3, 2), torch.ones(2, 2)), {}, "h_0 must have"),
         ((torch.ones(3), torch.ones(3)), {"dim": 0}, "needs floating point b"),
         ((torch.ones(1, 3, 2), torch.ones(1, 3, 2)), {"dim": 7}, "not an axis"),
         ((torch.ones(1, 3, 2).double(), torch.ones(1, 3, 2)), {}, "share one dtype"),

@@ -1,4 +1,4 @@
-"""Reductions against the slow obvious reference: a left fold over each set, one element at a time."""
+"""Reductions against a slow reference, a left fold over each set."""
 
 import math
 
@@ -25,7 +25,7 @@ from commutant.algebra import (
 
 
 class Counting(Monoid):
-    """A sum that counts how often, and how deep, it is applied."""
+    """Sum that counts the number and depth of its applications."""
 
     def __init__(self):
         super().__init__()
@@ -82,7 +82,7 @@ def assert_same(a, b, tolerance=1e-12):
 @given(n=st.integers(1, 40))
 def test_reduce_equals_the_fold(monoid, draw, n):
     x = draw(n)
-    if isinstance(monoid, Adjoin):  # what is absent has no value to compare
+    if isinstance(monoid, Adjoin):  # absent elements have no value to compare
         x = (torch.where(x[1][:, None], x[0], 0.0), x[1])
     if isinstance(monoid, Counting):
         monoid.calls = monoid.pairs = 0
@@ -185,7 +185,7 @@ def test_gradients_of_ragged_and_dense_agree(monoid, draw):
     ragged = gradient(at(monoid.segment_reduce(build(), index=torch.zeros(8, dtype=torch.int64)), 0))
     scanned = gradient(at(monoid.scan(build()), -1))
     for a, b, c in zip(dense, ragged, scanned, strict=True):
-        assert torch.allclose(a.sum(0), b.sum(0))  # where values tie, tree and scatter share a gradient differently
+        assert torch.allclose(a.sum(0), b.sum(0))  # for equal values, tree and scatter divide a gradient differently
         assert torch.allclose(a.sum(0), c.sum(0))
 
 
@@ -291,7 +291,7 @@ def test_empty_batches():
     ],
 )
 def test_bad_input_is_named(call, message):
-    # shape annotations stop some of these first, in tests; a user meets our own sentence
+    # in tests, shape annotations refuse some of these first
     with pytest.raises((InputError, TypeError), match=f"{message}|type|Type"):
         call()
 
@@ -338,7 +338,7 @@ def test_segment_tree_edits_in_logarithmic_time():
 
 
 def test_compiles_without_graph_breaks():
-    """In a process of its own: run-time shape checks and the compiler don't mix."""
+    """Run in a separate process, since the compiler can't trace run-time shape checks."""
     import subprocess
     import sys
 

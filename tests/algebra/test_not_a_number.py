@@ -1,4 +1,4 @@
-"""NaN is never smaller than a tolerance: what compares with it refuses it."""
+"""NaN is refused by every check, since comparisons with NaN are false."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Permutations, assignment, doubly stochastic matrices, soft sorts and shortest paths: the laws of each."""
+"""Permutations, assignments, doubly stochastic matrices, soft sorts and shortest paths."""
 
 import itertools
 import math
@@ -24,9 +24,6 @@ def draw(seed, *shape):
 
 def everything(n):
     return torch.tensor(list(itertools.permutations(range(n)))).view(-1, n)
-
-
-# --- the group
 
 
 @given(seeds, st.integers(0, 9))
@@ -120,9 +117,6 @@ def test_distances_refuse_what_is_no_permutation(unchecked):
         a.permutation_distance(torch.arange(2)[None], torch.arange(3)[None])
 
 
-# --- assignment
-
-
 @given(seeds, st.integers(1, 5), st.booleans())
 def test_assignment_is_the_best_of_all(seed, n, maximize):
     cost = torch.randn(3, n, n, generator=generator(seed), dtype=torch.float64)
@@ -180,7 +174,7 @@ def test_assignment_says_what_is_wrong():
 
 @given(seeds, st.integers(2, 5))
 def test_frank_wolfe_reaches_the_optimum_of_a_convex_quadratic_assignment(seed, n):
-    """Maximising a convex function puts a local optimum at a permutation: rounding loses nothing there."""
+    """Check convex functions, which have their maximum at a permutation, so that rounding loses nothing."""
     g = generator(seed)
     x = torch.randn(n, 7, generator=g, dtype=torch.float64)
     p = draw(seed, n)
@@ -209,9 +203,6 @@ def test_birkhoff_and_von_neumann(seed, n):
 def test_birkhoff_refuses_other_matrices():
     with pytest.raises(InputError, match="not doubly stochastic"):
         a.birkhoff_decomposition(torch.ones(2, 2))
-
-
-# --- Sinkhorn
 
 
 @given(seeds, st.integers(1, 7), st.sampled_from([1.0, 0.3, 0.1]))
@@ -258,7 +249,7 @@ def test_sinkhorn_says_where_it_did_not_end():
     scores = torch.randn(8, 8, generator=generator(0))
     with pytest.warns(UserWarning, match="after 5 sweeps the row sums are still"):
         a.sinkhorn(scores, 0.01, max_sweeps=5)
-    with pytest.raises(InputError, match="temperature must be positive, got 0"):
+    with pytest.raises(InputError, match="temperature must be a positive number, got 0"):
         a.sinkhorn(scores, 0.0)
     with pytest.raises(InputError, match="scores hold NaN"):
         a.sinkhorn(scores * torch.nan)
@@ -271,9 +262,6 @@ def test_the_largest_entries_of_sinkhorn_need_not_be_a_permutation():
     assert not all(taken)
     assert any(taken)
     assert a.is_permutation(a.linear_assignment(found, maximize=True))
-
-
-# --- soft sorts
 
 
 @pytest.mark.parametrize("sort", [a.soft_sort_matrix, a.neural_sort_matrix])
@@ -315,9 +303,6 @@ def test_soft_ranks_and_sorts_have_the_derivative_of_their_values(seed, n):
     assert torch.autograd.gradcheck(lambda s: a.soft_sort(s, 2.0), scores)
 
 
-# --- paths
-
-
 def brute(d, closed):
     every = everything(len(d))
     lengths = d[every[:, :-1], every[:, 1:]].sum(-1) + (d[every[:, -1], every[:, 0]] if closed else 0)
@@ -337,7 +322,7 @@ def test_exact_paths_are_the_shortest(seed, n, closed):
 
 
 def test_long_paths_are_near_the_optimum():
-    """Random points: a good heuristic is a few per cent above 0.7124 sqrt(n A); the greedy start is 14 to 20."""
+    """Check random points: good paths are a few percent above 0.7124 sqrt(n A), greedy ones 14 to 20 percent."""
     totals = []
     for seed in range(3):
         places = torch.rand(200, 2, generator=generator(seed), dtype=torch.float64)
@@ -352,9 +337,6 @@ def test_paths_say_what_is_wrong():
     with pytest.raises(InputError, match="finite and symmetric"):
         a.shortest_hamiltonian_path(torch.tensor([[0.0, 1.0], [2.0, 0.0]]))
     assert a.shortest_hamiltonian_path(torch.zeros(1, 1)).tolist() == [0]
-
-
-# --- corners that once gave wrong answers
 
 
 def test_soft_ranks_are_exact_at_any_small_strength():

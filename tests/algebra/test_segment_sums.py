@@ -1,4 +1,4 @@
-"""Sums of segments keep the accuracy of a tree; masks and dtypes of every monoid."""
+"""Accuracy of segment sums, and masks and dtypes of every monoid."""
 
 import itertools
 
@@ -189,10 +189,10 @@ def test_complex_numbers_have_no_order(monoid):
         (lambda: Sum().segment_reduce(torch.ones(3), index=torch.arange(3), num_sets=-1), "num_sets must"),
         (lambda: Sum().segment_reduce(torch.ones(3), index=torch.arange(3), num_sets=2), "lie in 0..1 for 2 sets"),
         (lambda: Sum().segment_reduce(torch.ones(3), index=torch.arange(3), num_sets=0), "no set"),
-        (lambda: Sum().segment_reduce(torch.ones(3, device="meta"), index=torch.arange(3)), "lie on meta"),
+        (lambda: Sum().segment_reduce(torch.ones(3, device="meta"), index=torch.arange(3)), "x on meta"),
         (lambda: Product(Sum, Max), "a factor must be a Monoid such as .*, got the class Sum; call it"),
         (lambda: Product(Sum(), "max"), "got 'max'"),
-        (lambda: Product(Sum(), Max()).reduce(torch.ones(3)), "as many parts in a tuple, got Tensor"),
+        (lambda: Product(Sum(), Max()).reduce(torch.ones(3)), "a tuple of as many parts, got Tensor"),
         (lambda: Adjoin(torch.add), "base must be a Monoid"),
         (lambda: Adjoin(Sum()).reduce((torch.ones(3), torch.ones(3))), "a value and a boolean tensor"),
         (lambda: KSmallest(2.0), "a whole number of at least 1, got 2.0"),

@@ -1,4 +1,4 @@
-"""Frames and layouts refuse wrong types, ranks and numbers with one sentence; drawn tuples are bounded and said."""
+"""Messages for wrong types, ranks and numbers of frames and layouts, and limits on drawn tuples."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_wrong_calls_are_refused(number, unchecked):
 
 
 def white(clouds, n):
-    """Clouds of 2 n points with all variances equal: a block of three axes."""
+    """Return clouds of 2 n points with equal variances, which form a block of three axes."""
     x = torch.nn.functional.normalize(torch.randn(clouds, n, 3), dim=-1).double()
     x = torch.cat([x, -x], 1)
     return x @ torch.linalg.inv(torch.linalg.cholesky(x.mT @ x)).mT

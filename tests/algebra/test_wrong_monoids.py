@@ -1,4 +1,4 @@
-"""Wrong elements, axes, sets and permutations get one sentence."""
+"""Messages for wrong elements, axes, sets and permutations."""
 
 import pytest
 import torch

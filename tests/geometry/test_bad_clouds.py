@@ -113,7 +113,7 @@ def test_outputs_in_nests_and_of_other_types(unchecked):
     assert deep[2:] == ("text", None)
     with pytest.raises(InputError, match=r"the output can't be averaged: only real and complex"):
         net(lambda x: x.argmax(1))(x)
-    with pytest.raises(InputError, match=r"'loss' can't be averaged: .*one a frame"):
+    with pytest.raises(InputError, match=r"'loss' can't be averaged: .*one per frame"):
         FrameAverage(type("Net", (nn.Module,), {"forward": lambda self, x: {"loss": x.sum()}})(), outputs={})(x)
 
 

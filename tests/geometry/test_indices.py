@@ -104,8 +104,8 @@ def test_outputs_of_points_need_a_row_for_each():
 
     pos = torch.randn(7, 3)
     for kind in ("point vectors", "point scalars"):
-        with pytest.raises(InputError, match="56 rows are needed, one a point, got shape \\(16, 3\\)"):
+        with pytest.raises(InputError, match="56 rows are needed, one per point, got shape \\(16, 3\\)"):
             FrameAverage(Pooled(), outputs=kind)(pos, BATCH)
     frame = pca_frame(pos, batch=BATCH)
-    with pytest.raises(InputError, match="one a point"):
+    with pytest.raises(InputError, match="one per point"):
         frame.pool(torch.ones(len(frame)), per_cloud=False)

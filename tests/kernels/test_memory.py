@@ -1,4 +1,4 @@
-"""Gates that are almost closed keep what they should: kernels and twins against float64, at sizes far from one."""
+"""Accuracy of gates that are almost closed: kernels and twins against float64, at magnitudes far from one."""
 
 import itertools
 
@@ -20,7 +20,7 @@ WAYS = ("c", "triton", "twin", "solver")
 
 @pytest.fixture(params=WAYS)
 def run(request, monkeypatch):
-    """A way to solve a gated recurrence: (name, pre, weights, h0) -> states."""
+    """Return a function that solves a gated recurrence: (name, pre, weights, h0) -> states."""
     if request.param == "twin":
         return lambda name, pre, weights, h0: loop(GATED_CELLS[name], (pre,), h0, (weights,))
     if request.param == "solver":
@@ -35,23 +35,23 @@ def run(request, monkeypatch):
 
 @pytest.fixture
 def every(request):
-    """The interpreter of Triton is slow: it sees one case in so many."""
+    """Return the step between tested cases, larger for the slow interpreter of Triton."""
     return 29 if request.node.callspec.params["run"] == "triton" else 1
 
 
 def grid(every=1):
-    """Every combination of a logit, an old state and a candidate, one a channel, float64; or one of so many."""
+    """Return combinations of a logit, an old state and a candidate, one per channel, in float64."""
     cases = list(itertools.product(LOGITS, SIZES, [s * size for size in SIZES for s in (1, -1)]))
     return torch.tensor(cases, dtype=torch.float64).float().double()[::every].unbind(1)
 
 
 def share(logit):
-    """The sigmoid and its complement in float64, each to its own size."""
+    """Return the sigmoid and its complement in float64, each with full relative accuracy."""
     return torch.sigmoid(logit), torch.sigmoid(-logit)
 
 
 def close(found, expected, size, largest=0.0):
-    """Up to 2e-5 of the size of the terms (a logit of 120 is known to 4e-6); float32 has no weights below 1e-38."""
+    """Check agreement to 2e-5 of the size of the terms, or 1e-38; a logit of 120 is accurate to 4e-6."""
     excess = (found.double() - expected).abs() - (2e-5 * size + 2e-38 * (1 + largest))
     assert excess.max() <= 0
 
@@ -70,17 +70,15 @@ def one_step(run, name, pre, h0):
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_a_step_is_right_to_the_size_of_its_terms(run, every, name):
     logit, old, fresh = grid(every)
-    if name == "mingru":  # z weights the candidate x + 1/2
+    if name == "mingru":  # z is the weight of the candidate x + 1/2
         fresh = fresh.abs()
         pre, candidate = torch.stack([logit, fresh]), (fresh.float() + 0.5).double()
-    elif (
-        name == "minlstm"
-    ):  # f = sigmoid(logit) against i = 1/2... of equal sigmoids, their ratio is that of exponentials
+    elif name == "minlstm":  # two almost closed sigmoids, whose ratio is that of their exponentials
         fresh = fresh.abs()
         pre, candidate = torch.stack([-40 - logit / 2, -40 + logit / 2, fresh]), (fresh.float() + 0.5).double()
         f, i = (torch.nn.functional.logsigmoid(p.float().double()) for p in pre[:2])
         logit = i - f
-    else:  # f weights the state
+    else:  # f is the weight of the state
         pre, candidate = torch.stack([fresh, -logit]), fresh
     add, keep = share(logit)
     states, (d_pre, d_h0) = one_step(run, name, pre, old)
@@ -191,7 +189,7 @@ def test_layers_hold_a_state_beside_a_huge_input():
         layer.bias_l0.copy_(torch.tensor([60.0, -60.0, 0.0]))
         y, _ = layer(torch.full((40, 1, 1), 1e8), torch.full((1, 1, 1), 0.123456))
         torch.testing.assert_close(y, torch.full_like(y, 0.123456), rtol=1e-5, atol=0)
-        layer = SRU(1, 1)  # its highway closes the same way
+        layer = SRU(1, 1)  # the highway gate closes in the same way
         layer.weight_ih_l0.zero_()
         layer.weight_hh_l0.zero_()
         layer.bias_l0.copy_(torch.tensor([1e8, 60.0, 60.0, 1e8]))

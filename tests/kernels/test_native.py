@@ -1,4 +1,4 @@
-"""The kernels in C against the plain loop in PyTorch operators, and what happens where nothing compiles."""
+"""C kernels against the plain loop in PyTorch operators, and the fallback without a compiler."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_large_inputs_saturate(name):
     cell, leaves = problem(name, 30, 2, 20, scale=300.0)
     expected, wanted = with_gradients(loop(cell, (leaves[0],), leaves[2], (leaves[1],)), leaves)
     states, found = with_gradients(fused_recurrence(name, *leaves)[0], leaves)
-    for a, b in zip((states, *found), (expected, *wanted), strict=True):  # up to rounding of the largest
+    for a, b in zip((states, *found), (expected, *wanted), strict=True):  # to rounding of the largest value
         torch.testing.assert_close(
             a, b, atol=2e-6 * max(1.0, float(b.detach().abs().max())) if b.numel() else 0, rtol=1e-4
         )
@@ -109,8 +109,8 @@ def test_layers_take_the_kernel(make):
 def test_they_take_what_fits():
     pre = torch.zeros(4, 2, 3, 5)
     assert fused_method("gru", pre, "auto") == "sequential"
-    for name, given, solver in (("gru", pre.double(), "auto"), ("slstm", pre, "auto"), ("gru", pre, "multishoot")):
-        assert fused_method(name, given, solver) is None
+    for name, given, method in (("gru", pre.double(), "auto"), ("slstm", pre, "auto"), ("gru", pre, "multishoot")):
+        assert fused_method(name, given, method) is None
     with pytest.raises(InputError, match="auto or sequential on a CPU, got 'newton'"):
         fused_recurrence("gru", pre, torch.zeros(3, 5), torch.zeros(2, 5), "newton")
 

@@ -1,4 +1,4 @@
-"""The cache of the compiled kernels: only what this user built, whole, is ever loaded."""
+"""Cache of compiled kernels, which loads only complete libraries that this user built."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ PLANTED = "void gru_forward(void) {}\nint planted(void) { return 1; }\n"
 
 @pytest.fixture
 def fast(monkeypatch):
-    """Compile without optimization: the cache is tested, not the code."""
+    """Compile without optimization, since only the cache is tested."""
     monkeypatch.setattr(_native, "_FLAGS", ("-O0", "-shared", "-fPIC"))
 
 
@@ -41,7 +41,7 @@ def cached(home):
 
 
 def planted(folder):
-    """A library that this user did not build from the kernels' source."""
+    """Return a library that was not built from the source of the kernels."""
     source, made = folder / "planted.c", folder / "planted.so"
     source.write_text(PLANTED)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", made, source], check=True)
@@ -83,7 +83,7 @@ def test_what_is_no_file_of_this_name_is_passed_over(home, tmp_path, kind):
     elsewhere = tmp_path / "elsewhere.so"
     elsewhere.write_bytes(file.read_bytes() if kind == "link" else planted(tmp_path))
     file.unlink()
-    if kind == "link":  # a link to the same contents: what it points to may change after it was looked at
+    if kind == "link":  # a link to the same contents, whose target may change after the check
         file.symlink_to(elsewhere)
         assert _native._digest(os.open(home, os.O_RDONLY), file.name) is None
     elif kind == "pipe":
@@ -121,7 +121,7 @@ def test_an_unusable_folder_is_left_alone(home, tmp_path, monkeypatch, kind):
         home.mkdir(parents=True)
         real = _native._own
         monkeypatch.setattr(_native, "_own", lambda d: real(d) and os.fstat(d).st_ino != home.stat().st_ino)
-    elif kind == "read-only":  # the tests may run as root, whom no mode of a folder stops
+    elif kind == "read-only":  # the tests may run as root, who may write to any folder
         home.mkdir(parents=True)
         real = _native._store
         monkeypatch.setattr(_native, "_store", lambda d, *rest: refuse_in(home, d) or real(d, *rest))
@@ -135,7 +135,7 @@ def test_an_unusable_folder_is_left_alone(home, tmp_path, monkeypatch, kind):
 
 
 def test_no_folder_in_the_temporary_directory_is_shared(home, tmp_path, monkeypatch):
-    """A folder that waits under a name that can be guessed, with a library in it, is not even looked at."""
+    """Check that a folder with a guessable name and a library in it is ignored."""
     trap = tmp_path / "temporary" / f"commutant-{os.getuid()}"
     trap.mkdir()
     (trap / "recurrences-0.so").write_bytes(planted(tmp_path))
@@ -180,7 +180,7 @@ def test_many_builders_at_once(home):
     with ThreadPoolExecutor(4) as pool:
         assert all(is_genuine(lib) for lib in pool.map(lambda _: load(), range(4)))
     assert len({f.name for f in cached(home)}) == len(cached(home)) >= 1
-    assert all(f.suffix == ".so" for f in cached(home))  # nothing unfinished is left
+    assert all(f.suffix == ".so" for f in cached(home))  # no unfinished file is left
 
 
 def test_a_process_that_finds_a_truncated_library_starts(home):
@@ -208,7 +208,7 @@ def test_a_user_without_a_home_gets_no_folder_where_the_process_started(home, tm
 
 
 def compiler(path, script):
-    """A compiler that does something else with its last `-o`."""
+    """Return a compiler that runs a command on its last `-o`."""
     path.write_text(f"""#!/bin/sh
 for word; do [ "$before" = -o ] && out=$word; before=$word; done
 {script}
@@ -231,7 +231,7 @@ def test_what_a_broken_compiler_made_is_not_used_and_does_not_stay_in_the_way(ho
 
 
 def test_a_temporary_directory_that_lets_others_rename_its_folders_is_no_way_in(home, tmp_path, monkeypatch):
-    """Without a sticky bit, another user may put a folder with a library in the place of the private one."""
+    """Check that a replaced private folder is not used; without a sticky bit, other users can replace it."""
 
     def swapped(command, real=subprocess.run, **settings):
         done = real(command, **settings)

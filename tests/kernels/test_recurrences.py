@@ -1,4 +1,4 @@
-"""The kernels in Triton's interpreter against their twins in PyTorch operators, at odd shapes."""
+"""Kernels in Triton's interpreter against their twins in PyTorch operators, at odd shapes."""
 
 import subprocess
 import sys
@@ -50,7 +50,7 @@ def test_kernels_are_their_twins(name, length, batch, channels, method):
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_more_than_one_span_and_block(name, monkeypatch):
-    """Small tiles: several spans of time and blocks of channels, the last of each not full."""
+    """Use small tiles, so that there are several spans of time and blocks of channels, with partly filled last ones."""
     small = _dispatch.Tile(4, 4, 2, 1)
     monkeypatch.setattr(_dispatch, "tile", lambda *_: small)
     cell, leaves = problem(name, 39, 1, 3, bound=0.9)
@@ -72,7 +72,7 @@ def test_bistable_cells_are_solved_where_three_newton_iterations_are_wrong(name)
         assert info.read()[0] > 3
         wrong, told = fused_recurrence(name, *leaves, "newton")
         assert not torch.allclose(wrong, expected, atol=1e-2)
-        assert told.read()[1] > 1e-3  # and the residual says so
+        assert told.read()[1] > 1e-3  # and the residual shows it
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
@@ -155,7 +155,7 @@ def _interpreted(monkeypatch):
 
 @pytest.fixture
 def everywhere(monkeypatch):
-    """As if this were a GPU: the layers take the kernels."""
+    """Make layers use the kernels, as on a GPU."""
     monkeypatch.setattr(_gated, "fused_method", lambda name, pre, solver: None if solver == "loop" else "multishoot")
 
 
@@ -170,7 +170,7 @@ def test_layers_run_on_kernels(make, everywhere, unchecked):
 
 
 def test_layers_compile_without_a_break():
-    """In a process of its own: the run-time check of annotations is nothing that the compiler can see through."""
+    """Run in a separate process, since the compiler can't trace run-time checks of annotations."""
     code = """
 import torch
 from commutant.kernels import _dispatch
@@ -223,7 +223,7 @@ def test_without_triton_there_is_one_warning(monkeypatch):
     _dispatch._triton_is_there.cache_clear()
     with pytest.warns(UserWarning, match="triton is not installed"):
         assert not _dispatch._triton_is_there()
-    assert not _dispatch._triton_is_there()  # cached: said once
+    assert not _dispatch._triton_is_there()  # cached, so the warning is not repeated
     _dispatch._triton_is_there.cache_clear()
 
 
@@ -232,7 +232,7 @@ def test_without_triton_there_is_one_warning(monkeypatch):
     [
         (("rnn", torch.zeros(2, 1, 3, 4), torch.zeros(3, 4), torch.zeros(1, 4)), "no kernel for 'rnn'"),
         (("gru", torch.zeros(2, 1, 2, 4), torch.zeros(3, 4), torch.zeros(1, 4)), "gru takes pre"),
-        (("lstm", torch.zeros(2, 1, 3, 4), torch.zeros(5, 4), torch.zeros(1, 4)), r"h0 \(batch, 2, channels\)"),
+        (("lstm", torch.zeros(2, 1, 3, 4), torch.zeros(5, 4), torch.zeros(1, 4)), r"h_0 \(batch, 2, channels\)"),
         (("gru", torch.zeros(2, 1, 3, 4).double(), torch.zeros(3, 4), torch.zeros(1, 4)), "float64"),
         (("gru", torch.zeros(2, 1, 3, 4), torch.zeros(3, 4), torch.zeros(1, 4), "elk"), "'elk'"),
     ],

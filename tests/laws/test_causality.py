@@ -1,4 +1,4 @@
-"""Causality of models that return states, of token models, and of a peek at a single step."""
+"""Causality of models that return states, of token models, and of models that look ahead at one step."""
 
 import pytest
 import torch

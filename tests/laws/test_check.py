@@ -1,4 +1,4 @@
-"""Test the tester: slight, rare and hidden breaks are found, and nothing passes for the wrong reason."""
+"""Tests of the checker: it finds small, rare and hidden breaks, and nothing passes for the wrong reason."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ EDGES = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
 PAIRS = (torch.randn(5, 4), torch.randn(5, 4))
 TRIPLES = (*PAIRS, torch.randn(5, 4))
 
-# law, function that obeys it, function that breaks it by 5e-4 or so, inputs
+# law, function that obeys it, function that breaks it by about 5e-4, inputs
 LAWS = {
     "invariance": (PERMUTE, rms, lambda x: rms(x) + 5e-4 * x[:, 0], SETS),
     "equivariance": (
@@ -176,7 +176,7 @@ def test_a_large_offset_does_not_hide_a_break():
 def test_shape_mismatch_is_reported():
     report = check(BatchIndependence(), lambda x: x[:2].sum(1), torch.randn(2, 3))
     assert report.status in ("broken", "vacuous", "holds")
-    with pytest.raises(InputError, match="no row for each"):
+    with pytest.raises(InputError, match="one row for each"):
         check(BatchIndependence(), lambda x: x.sum(), SETS)
 
 

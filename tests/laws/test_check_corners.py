@@ -1,4 +1,4 @@
-"""Corners of the checker: each was a wrong verdict once."""
+"""Corner cases of the checker, each of which once gave a wrong verdict."""
 
 import copy
 

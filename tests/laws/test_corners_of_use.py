@@ -1,4 +1,4 @@
-"""Batches whose axis is not the first, reports without a witness, half precision, other scales, and wrong calls."""
+"""Batch axes that are not the first, reports without a witness, half precision, scales, generators and training."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_a_leak_into_a_state_is_found():
         return out, state + 0.01 * state.mean(1, keepdim=True)
 
     assert check(BatchIndependence(), leak, torch.randn(2, 5, 4)).status == "broken"
-    with pytest.raises(InputError, match="no row for each of the 4 samples"):
+    with pytest.raises(InputError, match="one row for each of the 4 samples"):
         check(BatchIndependence(), lambda x: x.mean(0), torch.randn(4, 3))
 
 
@@ -61,13 +61,36 @@ def test_all_signs_alike_and_small_inputs_are_explored():
     assert check(Invariance(SetPermutation()), fails_where_positive, x, explain=False).status == "broken"
 
 
-def test_empty_inputs_and_wrong_seeds(unchecked):
+def test_empty_inputs_and_wrong_generators(unchecked):
     law = Invariance(SetPermutation())
     for shape in ((0, 4, 3), (2, 0, 3)):
         assert check(law, lambda x: x.sum(1), torch.randn(shape)).status == "vacuous"
-    for seed in ("0", 1.5, True, 2**70):
-        with pytest.raises(InputError, match="seed must be an integer"):
-            check(law, lambda x: x.sum(1), torch.randn(2, 4, 3), seed=seed)
+    for wrong in ("0", 1.5, True, torch):
+        with pytest.raises(InputError, match=r"generator must be a torch\.Generator"):
+            check(law, lambda x: x.sum(1), torch.randn(2, 4, 3), generator=wrong)
+
+
+def test_a_check_is_the_same_each_time_and_goes_on_with_a_given_generator():
+    law, x = Invariance(SetPermutation()), torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    worst = [check(law, lambda x: x[:, 0], x, explain=False, generator=g).worst for g in (None, None, generator)]
+    assert len(set(worst)) == 1
+    assert check(law, lambda x: x[:, 0], x, explain=False, generator=generator).worst != worst[0]
+
+
+def test_a_module_that_draws_random_numbers_in_training_mode_is_named():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            noise = 0.1 * torch.randn_like(x) if self.training else 0.0
+            return (x + noise)[:, 0]
+
+    law, x = Invariance(SetPermutation()), torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
+    said = "in training mode"
+    assert said in check(law, Noisy(), x).sentence
+    assert said in check(law, nn.Sequential(nn.Linear(3, 3), Noisy()).forward, x).sentence
+    assert said not in check(law, Noisy().eval(), x).sentence
+    assert said not in check(law, nn.Sequential(nn.Linear(3, 3), nn.Flatten()), x).sentence
+    assert said not in check(law, lambda x: x.sum(1), x).sentence
 
 
 def test_the_witness_of_a_token_model_is_small():

@@ -1,4 +1,4 @@
-"""Every part of an output is compared: what is returned beside a lawful tensor can't hide."""
+"""Outputs of many types, every part of which is compared."""
 
 import dataclasses
 from collections import deque

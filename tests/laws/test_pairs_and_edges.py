@@ -1,4 +1,4 @@
-"""Permutations of inputs and outputs with two axes of elements, and of edges, also where sizes coincide."""
+"""Permutations of pairs of elements and of edges, also where sizes coincide."""
 
 import pytest
 import torch

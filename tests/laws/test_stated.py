@@ -34,7 +34,7 @@ def test_the_rooms_state_laws():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @given(seed=st.integers(0, 2**31 - 1), size=st.integers(1, 24), width=st.integers(1, 16))
 def test_law(law, dtype, seed, size, width):
-    # annotations are checked in the first example alone: in all of them they would take twice the time of the laws
+    # annotations are checked in the first example only, since checks in all of them would triple the time
     jaxtyping.config.update("jaxtyping_disable", (law.id, dtype) in _CHECKED)
     _CHECKED.add((law.id, dtype))
     try:

@@ -1,4 +1,4 @@
-"""Wrong calls say what is wrong; failures of the law's own code are not charged to the function."""
+"""Messages of wrong calls, and failures of a law's own code, which are not attributed to the function."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ CALLS = {
     "class of an action": (lambda: Invariance(Rotation), "make an instance"),
     "name of an action": (lambda: Invariance("rotation"), "must be an Action"),
     "class of the output": (lambda: Equivariance(Rotation(), Rotation), "output is the class"),
-    "class in a product": (lambda: Rotation() * Rotation, "a product is of actions"),
+    "class in a product": (lambda: Rotation() * Rotation, "a product takes actions"),
     "class checked": (lambda: check_action(Rotation, X), "make an instance"),
     "no input": (lambda: check(PERMUTE, NET, None), "at least one tensor"),
     "array": (lambda: check(PERMUTE, NET, np.zeros((2, 3))), "at least one tensor"),
@@ -62,20 +62,20 @@ CALLS = {
     "missing part": (lambda: check(Invariance(Rotation().on("pos")), NET, {"x": X}), "no part 'pos'"),
     "missing axis": (lambda: check(Invariance(TimeShift(3)), NET, X), "axis 3"),
     "images": (lambda: check(Invariance(SquareSymmetry()), NET, X[0]), "three axes"),
-    "two arguments": (lambda: check(Commutativity(), torch.add, X), "tuple of inputs"),
+    "two arguments": (lambda: check(Commutativity(), torch.add, X), "tuple with one input"),
     "three arguments": (lambda: check(Associativity(), torch.add, (X, X)), "each of 3 arguments, got 2"),
-    "one argument": (lambda: check(IdentityElement(torch.zeros_like), torch.add, X), "tuple of inputs"),
+    "one argument": (lambda: check(IdentityElement(torch.zeros_like), torch.add, X), "tuple with one input"),
     "no operator": (lambda: Homomorphism(3), "source must be a function"),
     "no transformation": (lambda: FunctionPreservation(NET.weight), "transform must be a function"),
-    "float dimension": (lambda: Rotation(3.0), "d must be an integer"),
+    "float dimension": (lambda: Rotation(3.0), "d must be a whole number"),
     "axis of a mirror": (lambda: Reflection(3, axis="x"), "axis must be"),
     "scale": (lambda: Translation(3, "large"), "scale must be"),
     "named axis": (lambda: SetPermutation("nodes"), "dim must be"),
     "negative axis": (lambda: TimeShift(-1), "dim must be"),
     "a sampler without a generator": (lambda: check(PERMUTE, NET, lambda: X), "does not take one argument"),
     "sizes as a tuple": (lambda: parse_input((8, 3)), "got tuple"),
-    "order of an action": (lambda: check_action(X, Rotation(3)), "got Tensor for an action"),
-    "laws of a name": (lambda: stated_laws("Sum"), "classes and functions, got 'Sum'"),
+    "order of an action": (lambda: check_action(X, Rotation(3)), "got Tensor as the action"),
+    "laws of a name": (lambda: stated_laws("Sum"), "class or function that states laws, got 'Sum'"),
     "generators": (lambda: MatrixGroup(torch.eye(3)), "shape"),
 }
 

@@ -1,4 +1,4 @@
-"""One object for an elementwise function: what a Gaussian makes of it, in closed form where there is one."""
+"""Elementwise activations and their Gaussian expectations."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ _PROBES = torch.tensor([-7.3, -2.1, -1.0, -0.37, -1e-3, 1e-3, 0.37, 1.0, 2.1, 7.
 
 @dataclass(frozen=True)
 class Susceptibilities:
-    """How the kernel of one input, and of two nearby ones, moves through a layer of unit weight variance.
+    """Factors by which a layer of unit weight variance changes small differences between two inputs.
 
-    Multiply all three by $C_W$ for a layer of that weight variance.
+    For a layer of weight variance $C_W$, multiply all three by $C_W$.
 
     Attributes:
-        parallel: $\\chi_\\parallel = g'(K)$, of differences in norm.
-        perpendicular: $\\chi_\\perp = E s'(z)^2$, of squared distances at equal norm, and of gradients.
-        curvature: $h = \\chi_\\perp'(K) / 2$, what a difference in norm adds to the distance.
+        parallel: $\\chi_\\parallel = g'(K)$, the factor on differences in norm.
+        perpendicular: $\\chi_\\perp = E s'(z)^2$, the factor on squared distances at equal norm, and on gradients.
+        curvature: $h = \\chi_\\perp'(K) / 2$, the contribution of a difference in norm to the squared distance.
     """
 
     parallel: Float[Tensor, "..."]
@@ -90,26 +90,26 @@ class Susceptibilities:
 
 
 class Activation:
-    """An elementwise activation with its Gaussian expectations, in float64.
+    """Elementwise activation with its Gaussian expectations in float64.
 
-    Closed forms are used for piecewise linear functions (recognised by themselves), erf, sine, cosine, exp and GELU;
-    everything else is integrated by certified quadrature, with kinks found by bisection. Use it where you would look up
-    a gain: `Activation("silu").g(1.0)` is the second moment of SiLU of a standard normal variable.
+    Closed forms are used for piecewise linear functions (found automatically), erf, sine, cosine, exp and GELU. All
+    other functions are integrated by quadrature with an error estimate, after a search for kinks by bisection. Use it
+    instead of a table of gains: `Activation("silu").g(1.0)` is the second moment of SiLU under a standard normal.
 
     Args:
-        function: a name (`"relu"`, `"gelu"`, `"gelu_tanh"`, `"silu"`, `"selu"` ...), an elementwise `nn.Module`, or any
+        function: Name (`"relu"`, `"gelu"`, `"gelu_tanh"`, `"silu"`, `"selu"` ...), elementwise `nn.Module`, or
             elementwise torch function.
-        kinks: where it or its derivatives jump; by default looked for.
+        kinks: Points where the function or one of its derivatives jumps; found by a search by default.
 
     Attributes:
-        name: for people.
-        kinks: ascending.
-        jumps: the kinks at which the value itself jumps; there is no $s'$ then, and no NTK.
-        slopes: `(below, above)` of a piecewise linear function with its only kink at zero, else None.
+        name: Name for display.
+        kinks: Kinks in ascending order.
+        jumps: Kinks at which the function itself jumps. If there are any, $s'$ and the NTK do not exist.
+        slopes: Slopes `(below, above)` of a piecewise linear function with its only kink at zero, else None.
 
     Raises:
-        InputError: for a name that is not known, a function that is not elementwise, one with values that are not
-            finite, or with more kinks than can be integrated over.
+        InputError: For an unknown name, a function that is not elementwise, values that are not finite, or more kinks
+            than quadrature can handle.
 
     Example:
         >>> act = Activation("gelu")
@@ -136,7 +136,7 @@ class Activation:
         return self._function(z)
 
     def slope(self, z: Tensor) -> Tensor:
-        """$s'$ at points, by autograd."""
+        """Return $s'$ at points, by autograd."""
         return slope_of(self)(z)
 
     @property
@@ -146,38 +146,53 @@ class Activation:
 
     @property
     def odd(self) -> bool:
-        """Whether $s(-z) = -s(z)$, on probes."""
+        """Whether $s(-z) = -s(z)$ at ten probes."""
         return bool(torch.allclose(self(_PROBES), -self(-_PROBES), rtol=1e-9, atol=1e-12))
 
     def at_zero(self, order: int = 3) -> list[float]:
-        """$s(0), s'(0), s''(0) ...$ up to the order, by autograd; NaN for derivatives at a kink."""
+        """Return $s(0), s'(0), s''(0) ...$ by autograd, with NaN for derivatives at a kink.
+
+        Args:
+            order: Order of the highest derivative.
+        """
         values = [float(v) for v in derivatives(self._function, torch.zeros(1, dtype=torch.float64), order)]
         return values[:1] + [math.nan] * order if 0.0 in self.kinks else values
 
     def slopes_beside_zero(self) -> tuple[float, float]:
-        """$s'$ just below and just above zero, two numbers where there is a kink."""
+        """Return $s'$ just below and just above zero."""
         below, above = self.slope(torch.tensor([-1e-15, 1e-15], dtype=torch.float64)).tolist()
         return below, above
 
     def g(self, variance: Scalar) -> Float[Tensor, "..."]:
-        """$g(K) = E s(z)^2$ over $z \\sim N(0, K)$, of the shape of K."""
+        """Return $g(K) = E s(z)^2$ for $z \\sim N(0, K)$, in the shape of K.
+
+        Args:
+            variance: Variance K.
+        """
         if self._formula is not None:
             (k,) = checked(variance=variance)
             return self._finite(self._formula.dual(k, k, k))
         return gaussian_expectation(lambda z: self(z).square(), variance, kinks=self.kinks)
 
     def mean(self, variance: Scalar) -> Float[Tensor, "..."]:
-        """$E s(z)$ over $z \\sim N(0, K)$, of the shape of K."""
+        """Return $E s(z)$ for $z \\sim N(0, K)$, in the shape of K.
+
+        Args:
+            variance: Variance K.
+        """
         if self.slopes is not None:
             (k,) = checked(variance=variance)
             return (self.slopes[1] - self.slopes[0]) * (k / (2 * math.pi)).sqrt()
         return gaussian_expectation(self, variance, kinks=self.kinks)
 
     def chi(self, variance: Scalar) -> Susceptibilities:
-        """The susceptibilities at a kernel K, of weight variance one; at $K = 0$ their limits.
+        """Return the susceptibilities at a kernel K for unit weight variance, with their limits at $K = 0$.
+
+        Args:
+            variance: Kernel K.
 
         Raises:
-            InputError: for an activation that jumps, whose $E s'^2$ is infinite.
+            InputError: If the activation jumps, since $E s'^2$ is then infinite.
         """
         self._need_slope("susceptibilities")
         (k,) = checked(variance=variance)
@@ -198,17 +213,28 @@ class Activation:
         return Susceptibilities(*(torch.where(zero, at, part) for at, part in zip(limit, parts, strict=True)))
 
     def dual(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:
-        """$E s(u) s(v)$ over a centred Gaussian pair, broadcast over the three; differentiable."""
+        """Return $E s(u) s(v)$ for a centered Gaussian pair; arguments broadcast, gradients flow.
+
+        Args:
+            variance_u: Variance of u.
+            variance_v: Variance of v.
+            covariance: Covariance of u and v.
+        """
         if self._formula is not None:
             return self._finite(self._formula.dual(*checked_pair(variance_u, variance_v, covariance)))
         kinks = (self.kinks, self.kinks)
         return gaussian_pair_expectation(self, self, variance_u, variance_v, covariance, kinks=kinks)
 
     def dual_dot(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:
-        """$E s'(u) s'(v)$, the derivative of `dual` by the covariance.
+        """Return $E s'(u) s'(v)$, the derivative of `dual` with respect to the covariance.
+
+        Args:
+            variance_u: Variance of u.
+            variance_v: Variance of v.
+            covariance: Covariance of u and v.
 
         Raises:
-            InputError: for an activation that jumps.
+            InputError: If the activation jumps.
         """
         self._need_slope("derivative's dual")
         if self._formula is not None:
@@ -219,10 +245,15 @@ class Activation:
     def duals(
         self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar
     ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        """`dual` and `dual_dot` at once, for less than one after the other where there is a formula.
+        """Return `dual` and `dual_dot` together, which is faster than two calls if there is a closed form.
+
+        Args:
+            variance_u: Variance of u.
+            variance_v: Variance of v.
+            covariance: Covariance of u and v.
 
         Raises:
-            InputError: for an activation that jumps.
+            InputError: If the activation jumps.
         """
         self._need_slope("derivative's dual")
         if self._formula is None:
@@ -232,41 +263,51 @@ class Activation:
         return self._finite(value), self._finite(slope)
 
     def moments(self, mean: Scalar, variance: Scalar) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        """Mean and variance of $s(z)$ over $z \\sim N(m, v)$; differentiable in both."""
+        """Return mean and variance of $s(z)$ for $z \\sim N(m, v)$, differentiable in m and v.
+
+        Args:
+            mean: Mean m.
+            variance: Variance v.
+        """
         first = gaussian_expectation(self, variance, mean, kinks=self.kinks)
         second = gaussian_expectation(lambda z: self(z).square(), variance, mean, kinks=self.kinks)
         spread = second - first.square()
-        # Where it all but cancels the function is a line.
+        # where the difference nearly cancels, the function is linear over the width of the Gaussian
         point = torch.as_tensor(mean, dtype=torch.float64)
         line = (self.slope(point.detach()).square() * torch.as_tensor(variance, dtype=torch.float64)).expand_as(spread)
         return first, torch.where(spread < 1e-9 * second, line, spread)
 
     def hermite(self, variance: Scalar, terms: int) -> Float[Tensor, "... terms"]:
-        """$a_k = E s(\\sqrt q\\, x)\\, he_k(x)$ of orthonormal Hermite polynomials; $\\sum_k a_k^2 = g(q)$."""
+        """Return $a_k = E s(\\sqrt q\\, x)\\, he_k(x)$ for orthonormal Hermite polynomials; $\\sum_k a_k^2 = g(q)$.
+
+        Args:
+            variance: Variance q.
+            terms: Number of coefficients.
+        """
         return hermite_coefficients(self, variance, terms, self.kinks)
 
     def _finite(self, values: Tensor) -> Tensor:
         if not all_finite(values):
-            raise InputError(f"an expectation of {self.name} leaves the range of float64 at so large a variance")
+            raise InputError(f"an expectation of {self.name} leaves the range of float64; give a smaller variance")
         return values
 
     def _need_elementwise(self) -> None:
         try:
             found = self(_PROBES.clone())
         except Exception as error:
-            raise InputError(f"{self.name} fails on a vector of numbers ({error})") from error
+            raise InputError(f"an activation must be elementwise, {self.name} fails on a vector: {error}") from error
         if not isinstance(found, Tensor) or found.shape != _PROBES.shape or not found.is_floating_point():
             what = f"{found.dtype}, {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
-                f"an activation is elementwise and real, {self.name} makes {what} of {len(_PROBES)} numbers"
+                f"an activation must be elementwise and real, {self.name} maps {len(_PROBES)} numbers to {what}"
             )
 
     def _need_slope(self, what: str) -> None:
         if self.jumps:
-            raise InputError(f"{self.name} jumps at {self.jumps[0]:g}, so that there is no {what}")
+            raise InputError(f"{self.name} jumps at {self.jumps[0]:g}, so it has no {what}")
 
     def _limits_at_zero(self) -> tuple[float, float, float]:
-        """Limits of the susceptibilities for K to zero."""
+        """Return the limits of the susceptibilities for K to zero."""
         value = float(self(torch.zeros(1, dtype=torch.float64)))
         below, above = self.slopes_beside_zero()
         square = (below**2 + above**2) / 2
@@ -308,11 +349,11 @@ def _resolve(function: str | nn.Module | Callable[[Tensor], Tensor]) -> tuple[Ca
             )
         return _NAMED[function], function
     if isinstance(function, nn.Module):
-        # An activation with parameters (PReLU) must take float64 points.
+        # an activation with parameters (PReLU) must accept float64 points
         own = copy.deepcopy(function).double().requires_grad_(False) if _has_state(function) else function
         return cast(Callable[[Tensor], Tensor], own), repr(function)
     if isinstance(function, type):
-        raise InputError(f"an activation is an instance, got the class {function.__name__}; call it")
+        raise InputError(f"an activation must be an instance, got the class {function.__name__}; call it")
     if not callable(function):
-        raise InputError(f"an activation is a name, an nn.Module or a function, got {type(function).__name__}")
+        raise InputError(f"an activation must be a name, an nn.Module or a function, got {type(function).__name__}")
     return function, getattr(function, "__name__", repr(function))

@@ -1,4 +1,4 @@
-"""Affine maps under composition: the monoid behind linear recurrences and Newton's method on nonlinear ones."""
+"""Affine maps under composition, the monoids of linear recurrences and of Newton's method on nonlinear ones."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._law_cases import matrix_maps, pairs_of_numbers, states_monoid_laws
 from ._monoid import Monoid
-from ._stated import states_monoid_laws
 from .elements import Element
 
 
-@states_monoid_laws(
-    lambda draw: (
-        DiagonalAffine(),
-        lambda: (draw.normal(draw.size, draw.width), draw.normal(draw.size, draw.width)),
-    )
-)
+@states_monoid_laws(pairs_of_numbers)
 class DiagonalAffine(Monoid):
-    """Elementwise affine maps $x \\mapsto a x + b$ under composition, the earlier map first.
+    """Monoid of elementwise affine maps $x \\mapsto a x + b$ under composition, the earlier map first.
 
-    $(a_1, b_1) \\circ (a_2, b_2) = (a_2 a_1,\\; a_2 b_1 + b_2)$, so an inclusive scan of $(a_t, b_t)$ solves
-    $h_t = a_t h_{t-1} + b_t$ from $h_0 = 0$ (its second part). Associative, not commutative.
+    $(a_1, b_1) \\circ (a_2, b_2) = (a_2 a_1,\\; a_2 b_1 + b_2)$. The second part of an inclusive scan of $(a_t, b_t)$
+    solves $h_t = a_t h_{t-1} + b_t$ from $h_0 = 0$. The monoid is associative but not commutative.
 
     Shapes:
         element: the pair a, b, both `(..., channels)`.
@@ -43,20 +38,12 @@ class DiagonalAffine(Monoid):
         return torch.ones_like(like[0]), torch.zeros_like(like[1])
 
 
-@states_monoid_laws(
-    lambda draw: (
-        MatrixAffine(),
-        lambda: (
-            draw.normal(draw.size, 2 + draw.width % 2, 2 + draw.width % 2),
-            draw.normal(draw.size, 2 + draw.width % 2),
-        ),
-    )
-)
+@states_monoid_laws(matrix_maps)
 class MatrixAffine(Monoid):
-    """Affine maps $x \\mapsto A x + b$ with square blocks A under composition, the earlier map first.
+    """Monoid of affine maps $x \\mapsto A x + b$ with square blocks A under composition, the earlier map first.
 
-    $(A_1, b_1) \\circ (A_2, b_2) = (A_2 A_1,\\; A_2 b_1 + b_2)$. A dense map has one block of the full width, a block
-    diagonal one a further axis of blocks. Blocks of width 2 are multiplied out elementwise.
+    $(A_1, b_1) \\circ (A_2, b_2) = (A_2 A_1,\\; A_2 b_1 + b_2)$. A dense map has one block of full width; a
+    block-diagonal map has a further axis of blocks. Blocks of width 2 are multiplied elementwise.
 
     Shapes:
         element: A `(..., width, width)` and b `(..., width)`.
@@ -75,7 +62,7 @@ class MatrixAffine(Monoid):
         square = (shift1.shape[-1],) * 2
         if matrix1.shape[-2:] != square or matrix2.shape[-2:] != square or shift2.shape[-1:] != square[:1]:
             raise InputError(
-                "affine maps need square matrices and vectors of one width, "
+                "affine maps need square matrices and vectors of the same width, "
                 f"got {[tuple(t.shape) for t in (matrix1, shift1, matrix2, shift2)]}"
             )
         if matrix1.shape[-1] == 2:

@@ -1,4 +1,4 @@
-"""Linear assignment, and Frank-Wolfe over permutation matrices for what is not linear."""
+"""Linear assignment, and Frank-Wolfe over permutation matrices for nonlinear objectives."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from .._errors import InputError
 
 
 def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = False) -> Int[Tensor, "*batch n"]:
-    """The assignment of rows to columns with the least (or greatest) sum of entries; exact, in float64.
+    """Return the assignment of rows to columns with the smallest (or largest) sum of entries, exactly, in float64.
+
+    The solver runs on the CPU.
 
     Args:
-        cost: `(*batch, n, m)`; +inf (with `maximize` -inf) forbids a pair. Read on the CPU, where the solver runs.
-        maximize: the greatest sum instead.
+        cost: Cost matrices, `(*batch, n, m)`; +inf (-inf with `maximize`) forbids a pair.
+        maximize: Whether to maximize the sum.
 
     Returns:
-        The column of each row, `(*batch, n)`, on the device of the cost; -1 for rows left over where n > m. Among equal
-        optima any one.
+        Column of each row, `(*batch, n)`, on the device of the cost; -1 for rows left over if n > m. If several
+        assignments are optimal, one of them.
 
     Raises:
-        InputError: NaN, or no assignment without a forbidden pair; names the batch index.
+        InputError: If a matrix holds NaN, or has no assignment without a forbidden pair; names its batch index.
 
     Example:
         >>> linear_assignment(torch.tensor([[4.0, 1.0], [2.0, 3.0]]))
@@ -56,20 +58,21 @@ def birkhoff_ascent(
     tolerance: float = 1e-6,
     patience: int = 5,
 ) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "_ _"]]]:
-    """Frank-Wolfe: climb a smooth function of doubly stochastic matrices, then round each to a permutation.
+    """Maximize a smooth function of doubly stochastic matrices by Frank-Wolfe, then round each to a permutation.
 
-    Every step goes towards the permutation matrices that the gradient likes best (a linear assignment for each matrix),
-    as far as a line search says. For quadratic functions, such as quadratic assignment, this is the FAQ algorithm.
+    Every step goes towards the permutation matrices that maximize the linearized function, which are linear
+    assignments. A line search gives its length. For quadratic functions, such as quadratic assignment, this is the FAQ
+    algorithm.
 
     Args:
-        value: of the matrices, one argument for each; differentiable.
-        start: doubly stochastic matrices, each n x n for its own n, such as the centre `1/n`.
-        steps: at most.
-        tolerance: relative gain below which a step counts as idle.
-        patience: idle steps before the search ends.
+        value: Differentiable function with one argument for each matrix.
+        start: Doubly stochastic matrices, each n x n with its own n, such as the matrix of entries `1/n`.
+        steps: Largest number of steps.
+        tolerance: Relative gain below which a step counts as idle.
+        patience: Number of idle steps in a row that end the search.
 
     Returns:
-        The permutations (`p[i]` is the column of row i), and the matrices before rounding.
+        Permutations (`p[i]` is the column of row i), and the matrices before rounding.
     """
     current = [s.detach().double() for s in start]
     for matrix in current:
@@ -77,7 +80,7 @@ def birkhoff_ascent(
             raise InputError(f"start must hold finite square matrices, got shape {tuple(matrix.shape)}")
     idle, best = 0, float(value(*current))
     if best != best:
-        raise InputError("the value at the start is NaN; give a function that is finite there")
+        raise InputError("the value at the start is NaN; give a function that is finite at the start")
     for _ in range(steps):
         with torch.enable_grad():
             leaves = [m.clone().requires_grad_() for m in current]
@@ -98,7 +101,7 @@ def birkhoff_ascent(
 def _line_search(
     value: Callable[..., Float[Tensor, ""]], start: Sequence[Tensor], directions: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """How far to go along the directions, at most the whole way, and the value there."""
+    """Return the best step length in [0, 1] along the directions, and the value there."""
 
     def lost(t: float) -> float:
         with torch.no_grad():

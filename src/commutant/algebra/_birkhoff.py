@@ -15,26 +15,26 @@ def birkhoff_decomposition(
 ) -> tuple[Float[Tensor, " terms"], Int[Tensor, "terms n"]]:
     """Decompose a doubly stochastic matrix into a mixture of permutations (Birkhoff and von Neumann).
 
-    Greedily: the permutation whose product of entries is largest is taken off until nothing is left. There are at most
-    `(n - 1)^2 + 1` terms.
+    The algorithm is greedy: it subtracts the permutation with the largest product of entries until nothing is left.
+    There are at most `(n - 1)^2 + 1` terms.
 
     Args:
         matrix: Doubly stochastic matrix.
-        tolerance: Largest entry that may be left; row and column sums may be off by n times as much. By default sums
-            may be off by 1e-5, as those of `sinkhorn` may, or by the resolution of a lower precision. Then 1e-10 may be
-            left, or as much as the sums are off.
+        tolerance: Largest entry that may be left over; row and column sums may deviate from one by n times as much. By
+            default, sums may deviate by 1e-5, like those of `sinkhorn`, or by the resolution of a lower precision. The
+            largest entry left over is then 1e-10, or the deviation of the sums if that is larger.
 
     Returns:
-        Weights that sum to one, and as many permutations.
+        Weights that sum to one, `(terms,)`, and permutations, `(terms, n)`.
 
     Raises:
-        InputError: The matrix is not doubly stochastic.
+        InputError: If the matrix is not doubly stochastic.
     """
     if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
         given = str(matrix.dtype) if isinstance(matrix, Tensor) else type(matrix).__name__
         raise InputError(f"the matrix must be a real floating point tensor, got {given}")
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
-        raise InputError(f"a finite square matrix is needed, got shape {tuple(matrix.shape)}")
+        raise InputError(f"matrix must be a finite square matrix, got shape {tuple(matrix.shape)}")
     if tolerance is not None and not 0 <= tolerance < 1:
         raise InputError(f"tolerance must lie in 0 to 1, got {tolerance}")
     left = matrix.detach().double().clone()
@@ -45,8 +45,8 @@ def birkhoff_decomposition(
     slack = max(1e-5, 4 * torch.finfo(matrix.dtype).eps) if tolerance is None else max(tolerance, 1e-12) * n
     if bool((left < -slack).any()) or off > slack:
         raise InputError(
-            f"the matrix is not doubly stochastic: its least entry is {float(left.min()):.2g} and its sums are off by "
-            f"{off:.2g}, where {slack:.2g} is allowed; normalize it with sinkhorn, or pass tolerance"
+            f"the matrix is not doubly stochastic: its smallest entry is {float(left.min()):.2g} and its sums deviate "
+            f"from one by {off:.2g}, where {slack:.2g} is allowed; normalize it with sinkhorn, or pass tolerance"
         )
     least = max(1e-10, off) if tolerance is None else tolerance
     weights, permutations = [], []

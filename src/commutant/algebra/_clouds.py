@@ -1,4 +1,4 @@
-"""How points are grouped into clouds: stacked, stacked under a mask, or one after the other with an index."""
+"""Layouts of point clouds: stacked, stacked with a mask, or concatenated with an index."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from ._exporting import exporting
 
 @dataclass(frozen=True)
 class Clouds:
-    """A layout of points `(*lead, n, d)`, or `(points, d)` with the cloud of each point in `index`.
+    """Layout of points `(*lead, n, d)`, or `(points, d)` with the cloud of each point in `index`.
 
-    Everything that needs all points of a cloud goes through `total` and `largest`; `spread` hands a value of the cloud
-    back to its points. Nothing that a mask leaves out is ever read.
+    `total` and `largest` reduce values of points to values of clouds; `spread` broadcasts values of clouds to points.
+    Masked points are never read.
     """
 
     lead: tuple[int, ...]
+    """Leading axes of the points."""
     number: int
+    """Number of clouds."""
     index: Int[Tensor, " points"] | None = None
+    """Index of the cloud of each point; None for stacked clouds."""
     weight: Float[Tensor, "clouds n"] | Float[Tensor, " points"] | None = None
+    """Weight of each point; None if all are one."""
 
     @classmethod
     def of(
@@ -34,16 +38,16 @@ class Clouds:
         mask: Shaped[Tensor, "*lead n"] | None = None,
         number: int | None = None,
     ) -> Clouds:
-        """The layout of x.
+        """Return the layout of x.
 
         Args:
-            x: points; with `batch` of shape `(points, d)`.
-            batch: the cloud of each point, as in PyG; sorted or not.
-            mask: True where a point is, or how much it counts (not negative).
-            number: of clouds, where the last may be empty; needs `batch`.
+            x: Points, `(*lead, n, d)`, or `(points, d)` with `batch`.
+            batch: Index of the cloud of each point, `(points,)`, as in PyG; sorted or not.
+            mask: True for points that exist, or their weights, not negative, `(*lead, n)`.
+            number: Number of clouds if the last may be empty; needs `batch`.
 
         Raises:
-            InputError: shapes that do not fit, NaN or infinite points, negative weights.
+            InputError: For shapes that do not fit, NaN or infinite points, or negative weights.
         """
         for name, value in (("points", x), ("batch", batch), ("mask", mask)):
             if not (isinstance(value, Tensor) or (value is None and name != "points")):
@@ -56,25 +60,25 @@ class Clouds:
         if mask is not None:
             if mask.shape != x.shape[:-1]:
                 raise InputError(
-                    f"mask must have shape {tuple(x.shape[:-1])}, one entry a point, got {tuple(mask.shape)}"
+                    f"mask must have shape {tuple(x.shape[:-1])}, one entry per point, got {tuple(mask.shape)}"
                 )
             weight = mask.to(torch.float64)
             if not exporting() and not bool((weight >= 0).all() & weight.isfinite().all()):
-                raise InputError("mask must be booleans, or finite weights that are not negative")
+                raise InputError("mask must hold booleans, or finite weights that are not negative")
         if exporting():
             if batch is not None:
-                raise InputError("only stacked clouds can be exported, with a mask in place of batch")
+                raise InputError("only stacked clouds can be exported; give a mask instead of batch")
             lead = tuple(x.shape[:-2])
             return cls(lead, prod(lead), None, None if weight is None else weight.reshape(prod(lead), x.shape[-2]))
         if batch is None:
             if number is not None:
-                raise InputError("the number of clouds goes with batch, the cloud of each point")
+                raise InputError("number needs batch, the index of the cloud of each point")
             found = cls(tuple(x.shape[:-2]), prod(x.shape[:-2]), None, None)
             found = found if weight is None else cls(found.lead, found.number, None, found.flat(weight))
         else:
             if x.dim() != 2 or batch.shape != x.shape[:1] or batch.is_floating_point() or batch.dtype == torch.bool:
                 raise InputError(
-                    f"with batch, points must be (points, d) and batch one integer a point; got {tuple(x.shape)} and "
+                    f"with batch, points must be (points, d) and batch one integer per point, got {tuple(x.shape)} and "
                     f"{batch.dtype} {tuple(batch.shape)}"
                 )
             low, high = (int(batch.min()), int(batch.max())) if batch.numel() else (0, -1)
@@ -86,16 +90,19 @@ class Clouds:
         return found
 
     def check(self, x: Float[Tensor, "*lead n d"]) -> None:
-        """Check points against the layout: their shape, and that those which the mask keeps are finite.
+        """Check that points have the shape of the layout and are finite where the mask keeps them.
+
+        Args:
+            x: Points, `(*lead, n, d)` or `(points, d)`.
 
         Raises:
-            InputError: another shape than that of the layout, NaN or infinite points.
+            InputError: For a shape that does not fit, or NaN or infinite points.
         """
         lead = x.shape[:-2] if self.index is None else self.index.shape
         if tuple(lead) != (self.lead if self.index is None else tuple(x.shape[:1])):
             raise InputError(
-                f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds: clouds is the layout of "
-                "other points"
+                f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds; give the layout of these "
+                "points"
             )
         if not exporting() and not bool(self.here(self.flat(x)).isfinite().all()):
             raise InputError("points must be finite, got NaN or infinities")
@@ -108,40 +115,59 @@ class Clouds:
         mask: Shaped[Tensor, "*lead n"] | None = None,
         clouds: Clouds | None = None,
     ) -> Clouds:
-        """The layout of x: the given one where it fits, or that of `batch` and `mask`.
+        """Return the given layout if it fits x, or the layout from `batch` and `mask`.
+
+        Args:
+            x: Points, `(*lead, n, d)`, or `(points, d)` with an index.
+            batch: Index of the cloud of each point, `(points,)`.
+            mask: True for points that exist, or their weights, `(*lead, n)`.
+            clouds: Known layout, used instead of `batch` and `mask`.
 
         Raises:
-            InputError: as `of`, or a layout of other points.
+            InputError: As for `of`, or if the layout does not fit.
         """
         if clouds is None:
             return cls.of(x, batch, mask)
         if not isinstance(clouds, Clouds) or not isinstance(x, Tensor):
-            raise InputError(f"a tensor and its Clouds are needed, got {type(x).__name__} and {type(clouds).__name__}")
+            given = f"{type(x).__name__} and {type(clouds).__name__}"
+            raise InputError(f"points must be a tensor and clouds their Clouds, got {given}")
         clouds.check(x)
         return clouds
 
     @property
     def ragged(self) -> bool:
-        """Whether clouds stand one after the other, with an index."""
+        """Whether clouds are concatenated, with an index."""
         return self.index is not None
 
     @property
     def one_each(self) -> bool:
-        """Whether each cloud of an index is one point, in order: values of points are then values of clouds."""
+        """Whether the layout has an index and each cloud is one point, in order."""
         return self.index is not None and torch.equal(self.index, torch.arange(self.number, device=self.index.device))
 
     def flat(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """Stacked values of points `(*lead, n, *rest)` as `(clouds, n, *rest)`; values with an index as they are."""
+        """Return values of stacked points `(*lead, n, *rest)` as `(clouds, n, *rest)`, and others unchanged.
+
+        Args:
+            x: Values of points.
+        """
         return x if self.ragged else x.reshape(self.number, *x.shape[len(self.lead) :])
 
     def here(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """Values of points with zeros where the mask leaves one out, whatever stands there."""
+        """Return values of points with zeros at masked points, even where these hold NaN.
+
+        Args:
+            x: Values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         if self.weight is None:
             return x
         return torch.where((self.weight > 0).reshape(self.weight.shape + (1,) * (x.dim() - self.weight.dim())), x, 0.0)
 
     def total(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "clouds ..."]:
-        """The sum over the points of each cloud of `(clouds, n, *rest)` or `(points, *rest)`, weighted by the mask."""
+        """Return the weighted sum over the points of each cloud.
+
+        Args:
+            x: Values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         if self.weight is not None:
             x = self.here(x) * self.weight.to(x.dtype).reshape(self.weight.shape + (1,) * (x.dim() - self.weight.dim()))
         if self.index is None:
@@ -149,7 +175,11 @@ class Clouds:
         return x.new_zeros(self.number, *x.shape[1:]).index_add(0, self.index, x)
 
     def gram(self, x: Float[Tensor, "..."]) -> Float[Tensor, "clouds d d"]:
-        """The sum over the points of each cloud of `x x^T`, weighted by the mask; x as for `total`."""
+        """Return the weighted sum of `x x^T` over the points of each cloud.
+
+        Args:
+            x: Vectors of points, `(clouds, n, d)` or `(points, d)`.
+        """
         if self.index is not None:
             return self.total(x[..., :, None] * x[..., None, :])
         if self.weight is None:
@@ -158,7 +188,11 @@ class Clouds:
         return (self.weight.to(x.dtype).unsqueeze(-1) * x).mT @ x
 
     def largest(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "clouds ..."]:
-        """The largest value over the points of each cloud, zero for an empty one; for values that are not negative."""
+        """Return the largest value over the points of each cloud, zero for an empty cloud.
+
+        Args:
+            x: Values that are not negative, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         x = self.here(x)
         if self.index is None:
             return x.amax(1) if x.shape[1] else x.new_zeros(self.number, *x.shape[2:])
@@ -166,31 +200,56 @@ class Clouds:
         return x.new_zeros(self.number, *x.shape[1:]).scatter_reduce(0, where, x, "amax")
 
     def spread(self, value: Shaped[Tensor, "clouds ..."]) -> Shaped[Tensor, "..."]:
-        """A value of each cloud, shaped to meet the values of its points: `(clouds, 1, *rest)` or `(points, *rest)`."""
+        """Return values of clouds in a shape that broadcasts over points: `(clouds, 1, *rest)` or `(points, *rest)`.
+
+        Args:
+            value: Values of clouds, `(clouds, *rest)`.
+        """
         return value.unsqueeze(1) if self.index is None else value[self.index]
 
     def count(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, " clouds"]:
-        """The weight of the points of each cloud; their number without a mask. x: any values of the points."""
+        """Return the total weight of the points of each cloud, which is their number without a mask.
+
+        Args:
+            x: Any values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         return self.total(torch.ones(x.shape[: 1 if self.ragged else 2], dtype=torch.float64, device=x.device))
 
     def mean(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "clouds ..."]:
-        """The weighted mean over the points of each cloud, zero for an empty one; x as for `total`."""
+        """Return the weighted mean over the points of each cloud, zero for an empty cloud.
+
+        Args:
+            x: Values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         count, total = self.count(x), self.total(x)
         count = torch.where(count > 0, count, 1.0).to(x.dtype)
         return total / count.reshape(-1, *(1,) * (total.dim() - 1))
 
     def weights_of(self, x: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """How much each point counts, `(clouds, n)` or `(points,)`. x: any values of the points."""
+        """Return the weight of each point, `(clouds, n)` or `(points,)`.
+
+        Args:
+            x: Any values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         shape = x.shape[: 1 if self.ragged else 2]
         return torch.ones(shape, dtype=torch.float64, device=x.device) if self.weight is None else self.weight
 
     def points_of(self, x: Shaped[Tensor, "..."]) -> Int[Tensor, " clouds"]:
-        """The number of points of each cloud, whatever they count. x: any values of the points."""
+        """Return the number of points of each cloud with a weight above zero.
+
+        Args:
+            x: Any values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         there = (self.weights_of(x) > 0).long()
         return there.sum(1) if self.index is None else there.new_zeros(self.number).index_add(0, self.index, there)
 
     def padded(self, x: Shaped[Tensor, "..."], chosen: Int[Tensor, " some"]) -> Shaped[Tensor, "some n ..."]:
-        """The points of some clouds, stacked, with zeros where a cloud has fewer or the mask leaves one out."""
+        """Return the values of points of some clouds, stacked, with zeros as padding and at masked points.
+
+        Args:
+            x: Values of points, `(clouds, n, *rest)` or `(points, *rest)`.
+            chosen: Indices of the clouds.
+        """
         copies = self.copies(chosen)
         layout = copies.clouds
         rows = layout.here(copies.of(x))
@@ -202,7 +261,11 @@ class Clouds:
         return out.index_put((layout.index, within), rows)
 
     def copies(self, cloud: Int[Tensor, " copies"]) -> Copies:
-        """The layout in which cloud `cloud[m]` stands at place m."""
+        """Return the layout whose cloud m is a copy of cloud `cloud[m]`.
+
+        Args:
+            cloud: Index of the cloud behind each copy.
+        """
         if self.index is None:
             weight = None if self.weight is None else self.weight[cloud]
             number = cloud.shape[0]
@@ -220,26 +283,36 @@ class Clouds:
 
 @dataclass(frozen=True)
 class Copies:
-    """Several copies of the clouds of a layout, as a layout of its own."""
+    """Copies of the clouds of a layout."""
 
     cloud: Int[Tensor, " copies"]
+    """Index of the cloud behind each copy."""
     rows: Int[Tensor, " points"] | None
+    """Index of the point behind each point of the copies; None for stacked clouds."""
     clouds: Clouds
+    """Layout of the copies."""
     points: int = 0
-    """Of the layout that was copied, where its clouds have an index."""
+    """Number of points of the original layout, if it has an index."""
 
     def of(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """The copies of the values of points, `(clouds, n, *rest)` or `(points, *rest)`."""
+        """Return the values of points for all copies.
+
+        Args:
+            x: Values of points of the original layout, `(clouds, n, *rest)` or `(points, *rest)`.
+        """
         return x[self.cloud] if self.rows is None else x[self.rows]
 
     def edges(self, edge_index: Int[Tensor, "2 edges"]) -> tuple[Int[Tensor, "2 copied"], Int[Tensor, " copied"]]:
-        """The copies of edges between points with an index, and which edge each one is.
+        """Return the copies of edges, and the index of the edge behind each copy.
+
+        Args:
+            edge_index: Edges between points of the original layout, `(2, edges)`.
 
         Raises:
-            InputError: an edge that joins two clouds, or points that are not there.
+            InputError: If an edge joins two clouds or points that do not exist, or if the layout has no index.
         """
         if self.rows is None or self.clouds.index is None:
-            raise InputError("edges need points with batch, the cloud of each point")
+            raise InputError("edges need points with batch, the index of the cloud of each point")
         if edge_index.dim() != 2 or len(edge_index) != 2 or edge_index.is_floating_point():
             raise InputError(f"edges must be integers (2, edges), got {edge_index.dtype} {tuple(edge_index.shape)}")
         if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < self.points:
@@ -250,8 +323,8 @@ class Copies:
         owner = first.scatter(0, self.rows, self.cloud[self.clouds.index])
         source, target = owner[edge_index[0]], owner[edge_index[1]]
         if bool(((source < 0) & (target >= 0)).any()) or bool((source != target).any()):
-            raise InputError("an edge joins points of two clouds")
-        kept = (source >= 0).nonzero().flatten()  # clouds without a copy take their edges with them
+            raise InputError("an edge joins points of two clouds; edges must stay within one cloud")
+        kept = (source >= 0).nonzero().flatten()  # drops the edges of clouds without a copy
         by_cloud = kept[source[kept].argsort(stable=True)]
         number = int(self.cloud.max()) + 1 if self.cloud.numel() else 0
         sizes = torch.bincount(source[by_cloud], minlength=number)
@@ -260,7 +333,7 @@ class Copies:
         copy = torch.repeat_interleave(own)
         within = torch.arange(len(copy), device=copy.device) - (own.cumsum(0) - own)[copy]
         edge = by_cloud[starts[self.cloud][copy] + within]
-        # where each point of the original stands within its cloud, and where each copy begins
+        # position of each original point within its cloud, and first point of each copy
         lengths = torch.bincount(self.clouds.index, minlength=len(self.cloud))
         begins = lengths.cumsum(0) - lengths
         position = first.scatter(

@@ -1,4 +1,4 @@
-"""Dual activations in closed form: $E s(u) s(v)$ and $E s'(u) s'(v)$ as functions of two variances and a covariance."""
+"""Closed forms of dual activations: $E s(u) s(v)$ and $E s'(u) s'(v)$ for a Gaussian pair."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _TWO_PI = 2 * math.pi
 
 
 class ClosedForm(ABC):
-    """The two expectations of an activation, by formula, differentiable, broadcast over float64 tensors."""
+    """Base class of closed forms, which are differentiable and broadcast over float64 variances and covariances."""
 
     @abstractmethod
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        """$E s(u) s(v)$."""
+        """Return $E s(u) s(v)$ for variances u, v and covariance c."""
 
     @abstractmethod
     def dual_dot(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        """$E s'(u) s'(v)$, which is the derivative of the former by the covariance."""
+        """Return $E s'(u) s'(v)$, the derivative of `dual` with respect to the covariance."""
 
     def both(self, u: Tensor, v: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-        """The two at once, for less where they have parts in common."""
+        """Return both expectations, with shared terms computed once."""
         return self.dual(u, v, c), self.dual_dot(u, v, c)
 
 
 @dataclass(frozen=True)
 class PiecewiseLinear(ClosedForm):
-    """$s(z) = a_+ z$ above zero and $a_- z$ below: the arc-cosine kernels of degree one (Cho and Saul 2009)."""
+    """Piecewise linear $s(z) = a_+ z$ above zero and $a_- z$ below: arc-cosine kernels of degree 1 (Cho, Saul 2009)."""
 
     above: float
     below: float
@@ -53,7 +53,7 @@ class PiecewiseLinear(ClosedForm):
 
 
 class Erf(ClosedForm):
-    """Williams 1997."""
+    """Error function (Williams 1997)."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
         return 2 / math.pi * torch.arcsin(2 * c / ((1 + 2 * u) * (1 + 2 * v)).sqrt())
@@ -76,7 +76,7 @@ class Wave(ClosedForm):
 
     def _parts(self, u: Tensor, v: Tensor, c: Tensor, odd: bool) -> Tensor:
         half = (u + v) / 2
-        # The exponents are at most zero, where exp(-half) * cosh(c) would be zero times infinity.
+        # these exponents are at most zero, while exp(-half) * cosh(c) may be zero times infinity
         up, down = torch.exp(c - half), torch.exp(-c - half)
         if odd:
             return torch.where(c.abs() < 1, torch.exp(-half) * torch.sinh(c.clamp(-1, 1)), (up - down) / 2)
@@ -84,7 +84,7 @@ class Wave(ClosedForm):
 
 
 class Exponential(ClosedForm):
-    """$e^z$."""
+    """Exponential $e^z$."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
         return torch.exp((u + v) / 2 + c)
@@ -94,7 +94,7 @@ class Exponential(ClosedForm):
 
 
 class GELU(ClosedForm):
-    """$z \\Phi(z)$. Differences of large numbers, $(1 + q_u)(1 + q_v) - c^2$ and the like, are taken apart first."""
+    """GELU $z \\Phi(z)$, in a form without differences of large numbers such as $(1 + q_u)(1 + q_v) - c^2$."""
 
     def dual(self, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
         inside, gap, determinant, inverse = self._parts(u, v, c)
@@ -112,16 +112,16 @@ class GELU(ClosedForm):
 
 
 class _ArcCosine(torch.autograd.Function):
-    """Both expectations of a piecewise linear s; gradients by Euler's theorem, finite where those of arccos are not.
+    """Both expectations of a piecewise linear s, with gradients by Euler's theorem that stay finite.
 
-    The slope of the second has a pole at full correlation, which is cut off at an angle of 1e-8.
+    The derivative of the second expectation has a pole at full correlation, which is cut off at an angle of 1e-8.
     """
 
     @staticmethod
     def forward(ctx, u, v, c, above, below):  # type: ignore[no-untyped-def]
         norm = geometric_mean(u, v)
         gap = _gap(norm, u, v, c)
-        # Twice the angle of a right triangle with these legs: exact at both ends, where arccos is not.
+        # twice the angle of a right triangle with these legs, which is exact at both ends, unlike arccos
         low, high = gap.sqrt(), (2 - gap).sqrt_()
         bend = (above - below) ** 2 / math.pi
         slope = torch.atan2(high, low).mul_(bend).add_(above * below)
@@ -149,7 +149,7 @@ class _ArcCosine(torch.autograd.Function):
 
 
 def _gap(norm: Tensor, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-    """$1 - \\rho$ of two inputs; 1, a right angle, where one variance is zero."""
+    """Return $1 - \\rho$ of two inputs, or 1 (a right angle) where one variance is zero."""
     if bool((u > 0).all()) and bool((v > 0).all()):
         return (norm - c).div_(norm).clamp_(0, 2)
     return clip(torch.where(norm > 0, (norm - c) / torch.where(norm > 0, norm, 1.0), 1.0), 0.0, 2.0)

@@ -14,8 +14,8 @@ from torch import Tensor
 from .._errors import InputError
 from ._permutations import is_permutation
 
-_ULPS = 8 * np.finfo(np.float64).eps  # of the costs of a pair and of what it replaces: less is rounding
-_HIDDEN = 1e-6  # share of a cost that the rounding of the potentials may reach before sums are made exact
+_ULPS = 8 * np.finfo(np.float64).eps  # gains below this share of the exchanged costs count as rounding
+_HIDDEN = 1e-6  # relative rounding error of the potentials above which sums are made exact
 
 
 def assignment_duals(
@@ -23,32 +23,32 @@ def assignment_duals(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Return potentials u, v that prove an assignment optimal: `u_i + v_j <= cost_ij`, equal on the assigned pairs.
 
-    They are shortest distances in the graph in which an assigned column leads to the columns that its row could take
-    instead. Where that graph has a negative cycle the assignment is not optimal. A cycle counts as negative when it
-    gains more than a few units in the last place of the costs *that it exchanges*, however large other costs are. Sums
-    are exact where the costs range over too many orders of magnitude for float64.
+    The potentials are shortest distances in the graph whose edges lead from an assigned column to the columns that its
+    row could take instead. If that graph has a negative cycle, the assignment is not optimal. A cycle counts as
+    negative if it gains more than a few units in the last place of the costs that it exchanges, however large other
+    costs are. Sums are exact if the costs range over too many orders of magnitude for float64.
 
     Args:
-        cost: Square matrix of finite costs to be minimized.
-        columns: Column of each row.
+        cost: Finite costs to be minimized, `(n, n)`.
+        columns: Column of each row, `(n,)`.
 
     Raises:
-        InputError: The assignment is not optimal, or the arguments do not fit.
+        InputError: If the assignment is not optimal, or the arguments do not fit.
     """
     if not isinstance(cost, Tensor) or not isinstance(columns, Tensor) or cost.is_complex():
-        raise InputError("cost and columns must be tensors, a real matrix and one integer a row")
+        raise InputError("cost must be a real matrix and columns a tensor of one integer per row")
     n = len(cost) if cost.dim() else 0
     if cost.shape != (n, n) or columns.shape != (n,) or not bool(cost.isfinite().all()):
         raise InputError(f"a finite square cost and a column for each row are needed, got {tuple(cost.shape)}")
     if not is_permutation(columns):
-        raise InputError("the columns must be each of 0 to n - 1 once")
+        raise InputError("columns must hold each of 0 to n - 1 once")
     if n == 0:
         return cost.new_zeros(0, dtype=torch.float64), cost.new_zeros(0, dtype=torch.float64)
     matrix, taken = cost.detach().double().cpu().numpy(), columns.cpu().numpy().astype(np.int64)
     assigned = matrix[np.arange(n), taken]
     slack = _ULPS * np.abs(matrix) + _ULPS * np.abs(assigned)[:, None]
-    # from the column of row i to column j; a gain that rounding may feign is none
-    steps = matrix / 2 - assigned[:, None] / 2 + slack / 2  # halves stay in range
+    # steps from the column of row i to column j; the slack hides gains that are only rounding
+    steps = matrix / 2 - assigned[:, None] / 2 + slack / 2  # halves do not overflow
     v, before = _shortest(steps, taken)
     if before is not None and _gains(steps, taken, before):
         raise InputError("the assignment is not optimal: exchanging some pairs lowers its cost")
@@ -67,7 +67,7 @@ def assignment_duals(
 
 
 def _shortest(steps: NDArray[Any], columns: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """Distances by Bellman and Ford, and None, or the row that each column was last reached from where it goes on."""
+    """Return distances by Bellman-Ford, and the predecessors of the columns if there is a negative cycle."""
     v = np.zeros_like(steps[0])
     before = np.full(len(columns), -1)
     for _ in range(len(columns) + 1):
@@ -82,7 +82,7 @@ def _shortest(steps: NDArray[Any], columns: NDArray[np.int64]) -> tuple[NDArray[
 
 
 def _gains(steps: NDArray[np.float64], columns: NDArray[np.int64], before: NDArray[np.int64]) -> bool:
-    """Whether some cycle of the rows that reached each other is negative, its sum rounded once."""
+    """Return whether some cycle of predecessors has a negative sum, which is rounded once."""
     seen = np.full(len(columns), -1)
     for start in range(len(columns)):
         at = start
@@ -100,7 +100,7 @@ def _gains(steps: NDArray[np.float64], columns: NDArray[np.int64], before: NDArr
 
 
 def _integers(values: NDArray[np.float64]) -> tuple[int, NDArray[Any]]:
-    """A unit and the values in it as Python integers, exactly."""
+    """Return a common denominator and the values times it, exactly, as Python integers."""
     ratios = [float(x).as_integer_ratio() for x in values.ravel()]
     unit = max(below for _, below in ratios)
     out = np.empty(len(ratios), dtype=object)

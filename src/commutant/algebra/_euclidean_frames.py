@@ -1,10 +1,10 @@
 """Frames of clouds of points under rotations, reflections, translations and scalings.
 
-The axes of a cloud are the eigenvectors of its covariance. Two things are arbitrary about them: the sign of each, and
-the basis where eigenvalues are equal. Signs are all taken (frame averaging), or chosen by a rule where a statistic
-tells them apart. Where a gap between eigenvalues closes, the axes on both sides become one block, and its basis comes
-from the points themselves: one frame for every tuple of them, weighted by its volume, which vanishes where the tuple
-stops to determine a frame. Between open and closed the weights slide, so that the average is continuous.
+The axes of a cloud are the eigenvectors of its covariance. Their signs are arbitrary, and so is their basis where
+eigenvalues are equal. A frame holds all signs, or those that a rule chooses where a statistic distinguishes them. Where
+the gap between two eigenvalues closes, their axes become one block, whose bases come from tuples of points. Each tuple
+gives one basis, weighted by the volume that the tuple spans, since a tuple of volume zero determines no basis. Weights
+change smoothly between open and closed gaps, so the average is continuous.
 """
 
 from __future__ import annotations
@@ -13,48 +13,40 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
+from .._checks import check_generator, one_of, whole
 from .._errors import InputError
-from ..laws import Action, Draw, Euclidean, Invariance, Reflection, SetPermutation, breaks, obeys
+from ..laws import Euclidean, Reflection, breaks, obeys
 from ._axes import NOTHING, Axes, principal_axes, vanishing
 from ._clouds import Clouds
 from ._exporting import exporting
 from ._frame import Frame
+from ._law_cases import euclidean_average
 from ._point_tuples import tuple_bases
 
 FrameGroup: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
-"""Translations; linear orthogonal maps, all or proper; Euclidean motions, all or proper."""
+"""Translations (T), orthogonal maps (O), rotations (SO), Euclidean motions (E), Euclidean motions without reflections
+(SE)."""
 SignRule: TypeAlias = Literal["all", "skew", "softskew", "maxabs"]
 Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
 
-_SINGLE = {torch.float32: 1e-2}  # axes turn by the rounding of points over the gap, which may be a thousandth
+_GROUPS, _SIGNS, _DEGENERATE = get_args(FrameGroup), get_args(SignRule), get_args(Degenerate)
+_SINGLE = {torch.float32: 1e-2}  # rounding of points divided by the gap, which may be 1e-3, rotates the axes
 
 
-def _seen_by(kind: str, action: Action | None = None, at_least: int = 1, **options: Any):  # type: ignore[no-untyped-def]
-    """A law about what a network of points sees through a kind of frames."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        net = draw.module(lambda: nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 4)))
-
-        def average(x: Tensor) -> Tensor:
-            frame = {"pca": pca_frame, "weighted": weighted_frame}[kind](x, **options)
-            return frame.pool(net(frame.canonicalize(x)).mean(1).cumsum(-1).sin())
-
-        points = draw.normal(3, draw.size + at_least, 3)
-        return Invariance(action or Euclidean(3) * SetPermutation(1)), average, points
-
-    return case
-
-
-@obeys("invariance", _seen_by("pca"), tolerance=_SINGLE)
-@obeys("invariance of the proper group", _seen_by("pca", Euclidean(3, reflect=False), group="SE"), tolerance=_SINGLE)
-@obeys("invariance under a rule of signs", _seen_by("pca", signs="skew"), tolerance=_SINGLE)
-@breaks("mirror images of a proper group", _seen_by("pca", Reflection(3), at_least=4, group="SE"))
+@obeys("invariance", euclidean_average("pca"), tolerance=_SINGLE)
+@obeys(
+    "invariance of the proper group",
+    euclidean_average("pca", Euclidean(3, reflect=False), group="SE"),
+    tolerance=_SINGLE,
+)
+@obeys("invariance under a rule of signs", euclidean_average("pca", signs="skew"), tolerance=_SINGLE)
+@breaks("mirror images of a proper group", euclidean_average("pca", Reflection(3), at_least=4, group="SE"))
 def pca_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup = "E",
@@ -70,68 +62,69 @@ def pca_frame(
     tuples: int = 4096,
     generator: torch.Generator | None = None,
 ) -> Frame:
-    """The principal axes of clouds as frames: `2^d` for E(d) and O(d), half of them with determinant one for SE and SO.
+    """Return the principal axes of clouds as frames: `2^d` elements for E(d) and O(d), half for SE(d) and SO(d).
 
     Args:
-        x: points, `(*lead, n, d)`, or `(points, d)` with `batch`.
-        group: `"E"` and `"SE"` take the mean as origin, `"O"` and `"SO"` the given one; `"T"` only moves.
-        batch: the cloud of each point, sorted or not.
-        mask: True where a point is, or how much it counts.
-        clouds: the layout, where it is known already, in place of `batch` and `mask`.
-        signs: `"all"`, or a rule that picks one where it can: the sign of the third moment (`"skew"`), of
-            `sum h|h|` (`"softskew"`), or of the entry of largest size (`"maxabs"`). Where the statistic is too small to
-            tell, both are taken; the last axis of a proper group follows from the others.
-        on_degenerate: what happens where eigenvalues are close: slide over to weighted frames, raise, or warn and take
-            the axes as they come.
-        blend: gaps, as shares of the variance, at which axes are wholly merged and wholly apart; and the same for the
-            statistic of a sign.
-        directions: further rows that turn with the points and help to fix what the points leave open: velocities, say.
-        scale: also divide by the root mean square (`"rms"`) or the largest (`"max"`) distance from the origin.
-        tuples: tuples of points that a degenerate cloud takes at most. A cloud with more draws this many; the frame is
-            then no longer exact, which a warning and `frame.exact` say. It bounds the cost of large round clouds.
-        generator: draws these tuples; by default they are the same in each call.
+        x: Points, `(*lead, n, d)`, or `(points, d)` with `batch`.
+        group: `"E"` and `"SE"` take the mean as origin, `"O"` and `"SO"` the given origin; `"T"` only translates.
+        batch: Index of the cloud of each point, `(points,)`; sorted or not.
+        mask: True for points that exist, or their weights, `(*lead, n)`.
+        clouds: Known layout of the points, used instead of `batch` and `mask`.
+        signs: `"all"` for both signs of each axis, or a rule that chooses one: the sign of the third moment
+            (`"skew"`), of `sum h|h|` (`"softskew"`), or of the coordinate of largest size (`"maxabs"`). Both signs are
+            taken where the statistic is too small. The other axes determine the last axis of a proper group.
+        on_degenerate: Behavior for close eigenvalues: change smoothly to weighted frames, raise an error, or warn and
+            use the axes of the solver.
+        blend: Gaps, as shares of the variance, below which axes are merged and above which they are distinct. The same
+            numbers apply to the statistic of a sign.
+        directions: Further vectors of each point that rotate with it, such as velocities, `(*lead, n, k, d)`; their
+            directions help to choose axes that the points leave undetermined.
+        scale: Also divide by the root mean square (`"rms"`) or largest (`"max"`) distance from the origin.
+        tuples: Largest number of tuples of points for a degenerate cloud, which bounds the cost of large symmetric
+            clouds. If a cloud has more, this many are drawn, with a warning, and `frame.exact` is False.
+        generator: Source of the drawn tuples; by default they are the same in each call.
 
     Raises:
-        InputError: unknown names, shapes that do not fit, NaN; degenerate clouds under `"error"`, by number.
+        InputError: For unknown names, shapes that do not fit, NaN, or degenerate clouds with `on_degenerate="error"`.
 
     Example:
         >>> frame = pca_frame(torch.randn(10, 5, 3), "SE")
         >>> len(frame), frame.canonicalize(torch.randn(10, 5, 3)).shape
         (40, torch.Size([40, 5, 3]))
     """
-    centred, proper = properties_of(group)
-    if on_degenerate not in ("weighted", "error", "warn"):
-        raise InputError(f"on_degenerate must be weighted, error or warn, got {on_degenerate!r}")
+    centered, proper = properties_of(group)
+    one_of("signs", signs, _SIGNS)
+    one_of("on_degenerate", on_degenerate, _DEGENERATE)
     if not isinstance(blend, Sequence) or len(blend) != 2 or not 0 <= blend[0] < blend[1]:
         raise InputError(f"blend must be two shares of the variance, the smaller one first, got {blend}")
     clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
-    axes = principal_axes(clouds, x, centred, signs, proper, blend, rows is not None)
+    axes = principal_axes(clouds, x, centered, signs, proper, blend, rows is not None)
     if group == "T":
         d = x.shape[-1]
         still = torch.eye(d, dtype=torch.float64, device=x.device).expand(clouds.number, d, d)
         return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
     if on_degenerate != "weighted" and exporting():
         if on_degenerate == "error":
-            raise InputError('on_degenerate="error" can\'t be exported: take "weighted", or "warn" for plain axes')
+            raise InputError('on_degenerate="error" can\'t be exported; take "weighted", or "warn" for plain axes')
         axes = replace(axes, open=torch.ones_like(axes.open))
     elif on_degenerate != "weighted":
         nothing = vanishing(axes.values.detach()) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
         doubtful = ((axes.open < 1) & ~nothing).any(-1).nonzero().flatten().tolist()
         if doubtful and on_degenerate == "error":
-            more = f", nor those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
+            more = f", nor are those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
             raise InputError(
                 f"the principal axes of cloud {doubtful[0]} are not distinct (gap {float(axes.gap[doubtful[0]]):.2g} "
                 f'of its variance, {blend[1]:g} needed){more}; take on_degenerate="weighted"'
             )
         if doubtful:
-            text = f"the principal axes of {len(doubtful)} clouds are not distinct: their frames jump"
+            text = f"the principal axes of {len(doubtful)} clouds are not distinct, so their frames are discontinuous"
             warnings.warn(text, stacklevel=2)
         axes = replace(axes, open=(~nothing).to(axes.open))
     return _by_blocks(clouds, axes, rows, proper, scale, tuples, generator)
 
 
-@obeys("invariance", _seen_by("weighted"), tolerance=_SINGLE)
+@obeys("invariance", euclidean_average("weighted"), tolerance=_SINGLE)
 def weighted_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup = "E",
@@ -144,19 +137,30 @@ def weighted_frame(
     tuples: int = 4096,
     generator: torch.Generator | None = None,
 ) -> Frame:
-    """A frame that is continuous in the cloud: one for each tuple of d - 1 points, weighted by the volume it spans.
+    """Return a frame that is continuous in the cloud: one element for each tuple of d - 1 points, weighted by volume.
 
-    In three dimensions n (n - 1) elements of SE(3), twice as many of E(3). Arguments as for `pca_frame`, which takes
-    these frames only where it must. Dym, Lawrence and Siegel, ICML 2024.
+    In three dimensions it has n (n - 1) elements of SE(3), or twice as many of E(3). `pca_frame` uses these elements
+    only for degenerate clouds. Dym, Lawrence and Siegel, ICML 2024.
+
+    Args:
+        x: Points, `(*lead, n, d)`, or `(points, d)` with `batch`.
+        group: Group of the frame, as for `pca_frame`, except `"T"`.
+        batch: Index of the cloud of each point, `(points,)`; sorted or not.
+        mask: True for points that exist, or their weights, `(*lead, n)`.
+        clouds: Known layout of the points, used instead of `batch` and `mask`.
+        directions: Further vectors of each point that rotate with it, `(*lead, n, k, d)`.
+        scale: Also divide by the root mean square (`"rms"`) or largest (`"max"`) distance from the origin.
+        tuples: Largest number of tuples for a cloud; if it has more, this many are drawn, with a warning.
+        generator: Source of the drawn tuples; by default they are the same in each call.
     """
-    centred, proper = properties_of(group)
+    centered, proper = properties_of(group)
     if group == "T":
-        raise InputError("the group T has one frame, the mean: take pca_frame")
+        raise InputError("the group T has one frame, the mean; take pca_frame")
     clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
-    axes = principal_axes(clouds, x, centred, "all", proper, (0.0, 1.0), rows is not None)
+    axes = principal_axes(clouds, x, centered, "all", proper, (0.0, 1.0), rows is not None)
     cut = torch.zeros_like(axes.open)
-    if rows is None:  # tuples take as many points as there are axes but one: two empty ones are set apart
+    if rows is None:  # tuples need one point less than there are axes, so two axes without extent are separated
         nothing = vanishing(axes.values.detach())
         cut[:, 1:-1] = (nothing[:, 2:] & ~nothing[:, 1:-1]).to(cut)
     axes = replace(axes, open=cut)
@@ -164,9 +168,8 @@ def weighted_frame(
 
 
 def properties_of(group: str) -> tuple[bool, bool]:
-    """Whether a group moves the origin, and whether it keeps the hand."""
-    if group not in ("T", "O", "SO", "E", "SE"):
-        raise InputError(f"group must be T, O, SO, E or SE, got {group!r}")
+    """Return whether a group translates, and whether it excludes reflections."""
+    one_of("group", group, _GROUPS)
     return group in ("T", "E", "SE"), group in ("SO", "SE")
 
 
@@ -175,14 +178,14 @@ def _all(clouds: Clouds, x: Tensor) -> Tensor:
 
 
 def _unit_rows(clouds: Clouds, directions: Tensor | None, x: Tensor) -> Tensor | None:
-    """Further directions `(clouds, n, k, d)`, in units of their own root mean square."""
+    """Return further directions `(clouds, n, k, d)` divided by their root mean square."""
     if directions is None:
         return None
     if not isinstance(directions, Tensor):
         raise InputError(f"directions must be a tensor, got {type(directions).__name__}")
     if directions.shape[:-2] != x.shape[:-1] or directions.shape[-1] != x.shape[-1]:
         raise InputError(
-            f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k for each point, got {tuple(directions.shape)}"
+            f"directions must be {(*x.shape[:-1], 'k', x.shape[-1])}, k per point, got {tuple(directions.shape)}"
         )
     rows = clouds.here(clouds.flat(directions)).double()
     size = clouds.mean(rows.square().sum((-1, -2)))
@@ -199,11 +202,9 @@ def _by_blocks(
     tuples: int,
     generator: torch.Generator | None,
 ) -> Frame:
-    """For every way in which gaps may be open or closed, the frames of the clouds of which some weight lies there."""
-    if not isinstance(tuples, int) or tuples < 1:
-        raise InputError(f"tuples must be at least 1, a whole number, got {tuples!r}")
-    if not isinstance(generator, torch.Generator | None):
-        raise InputError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    """Return the frames for each combination of open and closed gaps, for the clouds with weight on it."""
+    whole("tuples", tuples)
+    check_generator(generator)
     d = axes.values.shape[1]
     state = axes.open.detach()
     if exporting():
@@ -245,7 +246,7 @@ def _by_blocks(
 def _by_all_blocks(
     clouds: Clouds, axes: Axes, rows: Tensor | None, proper: bool, scale: str | None, tuples: int
 ) -> Frame:
-    """The frames of all ways for all clouds, of which those with weight are kept: nothing depends on values."""
+    """Return the frames for all combinations of open and closed gaps, in a form that `torch.export` can trace."""
     d = axes.values.shape[1]
     every = torch.arange(clouds.number, device=axes.values.device)
     pieces = []
@@ -265,7 +266,7 @@ def _by_all_blocks(
 
 
 def _permutations_of(n: Int[Tensor, " clouds"], k: int) -> Float[Tensor, " clouds"]:
-    """The number of ordered k-tuples of n things."""
+    """Return the number of ordered k-tuples of n things."""
     out = torch.ones(n.shape, dtype=torch.float64, device=n.device)
     for i in range(k):
         out = out * (n - i).clamp(min=0)
@@ -282,7 +283,7 @@ def _block(
     exact: bool,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Bases of one block of axes of some clouds, with weights and hands: a sign, or tuples of points."""
+    """Return bases of one block of axes of some clouds, with weights and determinants (1 or -1)."""
     start, stop = cut
     basis = axes.vectors[chosen, :, start:stop]
     if stop - start == 1:
@@ -301,7 +302,7 @@ def _block(
 
 
 def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], proper: bool) -> tuple[Tensor, Tensor]:
-    """All combinations of the elements of blocks; for a proper group those that keep the hand."""
+    """Return all combinations of the elements of blocks, with determinant one if the group is proper."""
     matrices, weights, hands = blocks[0]
     for more, other, turns in blocks[1:]:
         first = torch.arange(weights.shape[1], device=weights.device).repeat_interleave(other.shape[1])
@@ -317,8 +318,7 @@ def _joined(blocks: list[tuple[Tensor, Tensor, Tensor]], proper: bool) -> tuple[
 def _finished(
     clouds: Clouds, axes: Axes, pieces: list[tuple[Tensor, Tensor, Tensor]], scale: str | None, exact: bool
 ) -> Frame:
-    if scale not in (None, "rms", "max"):
-        raise InputError(f"scale must be rms, max or None, got {scale!r}")
+    one_of("scale", scale, (None, "rms", "max"))
     size = torch.ones_like(axes.spread)
     if scale is not None:
         square = clouds.largest(axes.points.square().sum(-1))

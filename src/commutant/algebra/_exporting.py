@@ -1,4 +1,4 @@
-"""Whether `torch.export` traces."""
+"""Detection of `torch.export`."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import torch
 
 
 def exporting() -> bool:
-    """Return whether `torch.export` traces: values are then unknown, so that nothing may depend on them in Python."""
+    """Return whether `torch.export` is tracing, so that Python code must not depend on values."""
     return bool(getattr(torch.compiler, "is_exporting", lambda: False)())

@@ -1,4 +1,4 @@
-"""Frames: for each input a few elements of a group, with weights, that move with the input."""
+"""Frames: weighted group elements of each input that are equivariant under the group."""
 
 from __future__ import annotations
 
@@ -11,42 +11,48 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ._clouds import Clouds, Copies
 
 TensorKind: TypeAlias = Literal["points", "displacements", "vectors", "pseudovectors", "tensors", "scalars"]
-"""How a value answers to x -> s R x + t: s R x + t, s R x, R x, det(R) R x, R x R^T, or not at all."""
+"""Transformation of a value under x -> s R x + t: s R x + t, s R x, R x, det(R) R x, R x R^T, or none (`scalars`)."""
 
 _AXES: dict[str, int] = {"points": 1, "displacements": 1, "vectors": 1, "pseudovectors": 1, "tensors": 2, "scalars": 0}
 
 
 @dataclass(frozen=True)
 class Frame:
-    """For each cloud a few group elements g = (s, R, t) with weights, such that F(g X) = g F(X) as a set.
+    """Weighted group elements g = (s, R, t) of each cloud such that F(g X) = g F(X) as a set.
 
-    The canonical inputs `{g^{-1} X : g in F(X)}` are then the same for X and for everything that the group makes of X:
-    any function of them is invariant, and what is restored by the same elements is equivariant. Frames of all clouds
-    stand in one list, so that a cloud has as many as it needs.
-
-    `rotation[m]` belongs to cloud `cloud[m]` and counts `weight[m]`; the weights of a cloud sum to one. A cloud without
-    points has no frame, and a mean of zero. `gap` is the smallest distance of two eigenvalues that the frame tells
-    apart, as a share of their sum, and `margin` the smallest statistic that chose a sign, in units of its spread: how
-    far a cloud is from a place where its frame would jump.
+    The canonical inputs `{g^{-1} X : g in F(X)}` are the same for X and all its transformations. Any function of them
+    is therefore invariant, and its values are equivariant once transformed back by the same elements. The elements of
+    all clouds are stored in one list, so clouds may have different numbers of them. A cloud without points has no
+    elements, and a mean of zero.
 
     Frame averaging: Puny et al., ICLR 2022, with the weights of Dym, Lawrence and Siegel, ICML 2024.
     """
 
     rotation: Float[Tensor, "frames d d"]
+    """Matrix R of each element."""
     weight: Float[Tensor, " frames"]
+    """Weight of each element; the weights of a cloud sum to one."""
     cloud: Int[Tensor, " frames"]
+    """Index of the cloud of each element."""
     origin: Float[Tensor, "clouds d"]
+    """Translation t of each cloud."""
     scale: Float[Tensor, " clouds"]
+    """Scale s of each cloud."""
     gap: Float[Tensor, " clouds"]
+    """Smallest gap between the eigenvalues that the frame distinguishes, as a share of their sum (the variance)."""
     margin: Float[Tensor, " clouds"]
+    """Smallest statistic that chose a sign, relative to its spread. A frame may be discontinuous at gap or margin 0."""
     clouds: Clouds
+    """Layout of the points."""
     exact: bool = True
+    """False if elements were drawn, so that an average is exact only in expectation."""
     inverse: Float[Tensor, "frames d d"] | None = None
-    """Of the matrices, where they are not orthogonal."""
+    """Inverse of each matrix; None if all are orthogonal."""
 
     def __len__(self) -> int:
         return len(self.cloud)
@@ -59,16 +65,16 @@ class Frame:
 
     @cached_property
     def copies(self) -> Copies:
-        """The layout with one copy of a cloud for each of its frames."""
+        """Layout with one copy of a cloud for each of its elements."""
         return self.clouds.copies(self.cloud)
 
     def canonicalize(self, x: Shaped[Tensor, "..."], kind: TensorKind = "points") -> Shaped[Tensor, "..."]:
-        """Every cloud as each of its frames sees it: `g^{-1} x`.
+        """Return the values of every cloud in each of its canonical orientations, `g^{-1} x`.
 
         Args:
-            x: values of the points, `(*lead, n, *channels, d)` or `(points, *channels, d)`; `tensors` end in `(d, d)`,
-                `scalars` in anything.
-            kind: how they answer to the group.
+            x: Values of points, `(*lead, n, *channels, d)` or `(points, *channels, d)`; `tensors` end in `(d, d)`,
+                `scalars` in any shape.
+            kind: Transformation of the values under the group.
 
         Returns:
             `(frames, n, ...)`, or `(points of all copies, ...)` for clouds with an index.
@@ -79,7 +85,12 @@ class Frame:
         return self.see(self.copies.of(flat), kind)
 
     def see(self, x: Shaped[Tensor, "..."], kind: TensorKind) -> Shaped[Tensor, "..."]:
-        """`g^{-1} x` for values that are copied for each frame already, and centred where they are points."""
+        """Return `g^{-1} x` for values that are already copied for each frame, and centered if they are points.
+
+        Args:
+            x: Values, one row for each frame or for each point of all copies.
+            kind: Transformation of the values under the group.
+        """
         if kind == "scalars":
             return x
         if kind in ("points", "displacements"):
@@ -87,11 +98,11 @@ class Frame:
         return self._turned(x, self.rotation.mT if self.inverse is None else self.inverse, kind)
 
     def restore(self, y: Shaped[Tensor, "..."], kind: TensorKind) -> Shaped[Tensor, "..."]:
-        """What was computed from canonical inputs, turned back: `g y`.
+        """Return values of canonical inputs in the original orientation, `g y`.
 
         Args:
-            y: one row for each frame, `(frames, ..., d)`, or for each point of all copies.
-            kind: how it answers to the group.
+            y: Values, one row for each frame, `(frames, ..., d)`, or for each point of all copies.
+            kind: Transformation of the values under the group.
         """
         self._check(y, kind, lead=False)
         if kind == "scalars":
@@ -110,23 +121,23 @@ class Frame:
         *,
         per_cloud: bool | None = None,
     ) -> Shaped[Tensor, "..."]:
-        """The weighted mean over the frames of each cloud.
+        """Return the weighted mean over the frames of each cloud.
 
         Args:
-            y: one row for each frame, or for each point of all copies of clouds with an index.
-            scores: one for each frame, of invariants; they tilt the weights to `weight * exp(score)`, normalised.
-            per_cloud: whether y has a row for each frame (True) or for each point (False); read from y by default.
-                Needed where all clouds have one point, so that there are as
-                many frames as points of all copies, and the clouds have gaps or another order than the points.
+            y: Values, one row for each frame, or for each point of all copies of clouds with an index.
+            scores: Invariant score of each frame, `(frames,)`; weights become `weight * exp(score)`, normalized.
+            per_cloud: Whether y has a row for each frame (True) or for each point (False); by default, its number of
+                rows decides. Needed if there are as many frames as points of all copies and the clouds are not single
+                points in order.
 
         Returns:
-            `(*lead, ...)` or `(clouds, ...)`, one row a cloud; `(points, ...)` where y has a row for each point.
+            One row per cloud, `(*lead, ...)` or `(clouds, ...)`, or per point, `(points, ...)`.
         """
         _needs_tensor(y)
         if scores is not None and tuple(scores.shape) != (len(self),):
-            raise InputError(f"scores must be one for each of {len(self)} frames, got shape {tuple(scores.shape)}")
+            raise InputError(f"scores must hold one for each of {len(self)} frames, got shape {tuple(scores.shape)}")
         if not (y.is_floating_point() or y.is_complex()):
-            raise InputError(f"only real and complex values have a mean over frames, got {y.dtype}")
+            raise InputError(f"values must be real or complex to have a mean over frames, got {y.dtype}")
         weight = self.weight
         if scores is not None:
             top = (
@@ -139,7 +150,7 @@ class Frame:
         pointwise = self._pointwise(y, per_cloud)
         if per_cloud is False and self.clouds.ragged and not pointwise:
             points = 0 if self.copies.rows is None else len(self.copies.rows)
-            raise InputError(f"{points} rows are needed, one a point, got shape {tuple(y.shape)}")
+            raise InputError(f"{points} rows are needed, one per point, got shape {tuple(y.shape)}")
         if pointwise:
             assert self.copies.rows is not None
             assert self.clouds.index is not None
@@ -151,7 +162,12 @@ class Frame:
         return found if self.clouds.ragged else found.reshape((*self.clouds.lead, *y.shape[1:]))
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> Frame:
-        """As many frames of each cloud, drawn by weight with replacement: the mean is right in expectation only."""
+        """Return frames drawn by weight with replacement, whose mean is exact only in expectation.
+
+        Args:
+            number: Number of frames to draw for each cloud.
+            generator: Source of the draws; by default torch's global generator.
+        """
         chosen = drawn_elements(self.weight, self.cloud, number, generator)
         return replace(
             self,
@@ -163,23 +179,26 @@ class Frame:
         )
 
     def best(self) -> Frame:
-        """The frame of largest weight of each cloud alone; the first among equals."""
+        """Return only the frame of largest weight of each cloud, the first one among equals."""
         order = self.weight.detach().argsort(descending=True, stable=True)
         order = order[self.cloud[order].argsort(stable=True)]
         _, sizes = torch.unique_consecutive(self.cloud[order], return_counts=True)
         return self._part(order[sizes.cumsum(0) - sizes], one=True)
 
     def detach(self) -> Frame:
-        """The same frame as constants: gradients do not flow through the choice of g, so forces are not exact."""
+        """Return the frame as a constant: gradients skip the dependence of g on the input, so forces are inexact."""
         tensors = {
             name: getattr(self, name).detach() for name in ("rotation", "weight", "origin", "scale", "gap", "margin")
         }
         return replace(self, **tensors, inverse=None if self.inverse is None else self.inverse.detach())
 
     def parts(self, size: int) -> list[Frame]:
-        """The frame cut into pieces of at most so many elements, for one piece after the other."""
-        if not isinstance(size, int) or size < 1:
-            raise InputError(f"the size of a part must be at least 1, a whole number, got {size!r}")
+        """Return the frame split into parts, to process one part at a time.
+
+        Args:
+            size: Largest number of elements in a part.
+        """
+        whole("size", size)
         if size >= len(self):
             return [self]
         places = torch.arange(len(self), device=self.cloud.device)
@@ -191,41 +210,41 @@ class Frame:
         return replace(self, rotation=self.rotation[chosen], inverse=inverse, cloud=self.cloud[chosen], weight=weight)
 
     def _pointwise(self, y: Tensor, per_cloud: bool | None = False) -> bool:
-        """Whether values of copied clouds have a row for each point instead of one for each frame.
+        """Return whether values of copied clouds have one row for each point, rather than for each frame.
 
-        Where both are as many, `per_cloud` decides; None refuses if it matters.
+        If there are as many points as frames, `per_cloud` decides; None raises an error if the choice matters.
         """
         if not self.clouds.ragged:
             if not y.dim() or y.shape[0] != self.cloud.shape[0]:
-                raise InputError(f"{self.cloud.shape[0]} rows are needed, one a frame, got shape {tuple(y.shape)}")
+                raise InputError(f"{self.cloud.shape[0]} rows are needed, one per frame, got shape {tuple(y.shape)}")
             return False
         assert self.copies.rows is not None
         if not y.dim() or len(y) not in (len(self), len(self.copies.rows)):
             points = len(self.copies.rows)
             raise InputError(
-                f"{len(self)} rows are needed, one a frame, or {points}, one a point, got shape {tuple(y.shape)}"
+                f"{len(self)} rows are needed, one per frame, or {points}, one per point, got shape {tuple(y.shape)}"
             )
         if len(self) == len(self.copies.rows):
             if per_cloud is None and not self.clouds.one_each:
                 raise InputError(
-                    f"{len(y)} rows are the number of frames and of points of all copies: say whether they belong to "
-                    "points or clouds"
+                    f"{len(y)} rows are the number of frames and of points of all copies; give per_cloud to say which "
+                    "the rows belong to"
                 )
             return not per_cloud
         pointwise = len(y) == len(self.copies.rows)
         if per_cloud and pointwise:
-            raise InputError(f"{len(self)} rows are needed, one a frame, got shape {tuple(y.shape)}")
+            raise InputError(f"{len(self)} rows are needed, one per frame, got shape {tuple(y.shape)}")
         return pointwise
 
     def _per_copy(self, value: Tensor, x: Tensor) -> Tensor:
-        """A value `(frames, *rest)` shaped to meet x, whose rows are frames or the points of all copies."""
+        """Return values of frames in a shape that broadcasts over x, whose rows are frames or points of copies."""
         rest = value.shape[1:]
         if self._pointwise(x):
             value = value[self.copies.clouds.index]
         return value.reshape(value.shape[0], *(1,) * max(0, x.dim() - 1 - len(rest)), *rest)
 
     def _turned(self, x: Tensor, matrix: Tensor, kind: TensorKind) -> Tensor:
-        """`A x`, `det(A) A x` or `A x A^T`, with the matrix of the frame that each row belongs to."""
+        """Return `A x`, `det(A) A x` or `A x A^T`, with the matrix of the frame of each row."""
         d = matrix.shape[-1]
         own = self._per_copy(matrix.to(x.dtype), x).reshape(x.shape[0], d, d)
         with torch.autocast(x.device.type, enabled=False):
@@ -238,7 +257,7 @@ class Frame:
         return out
 
     def _shifted(self, x: Tensor) -> Tensor:
-        """x minus the origin; in two steps, so that a large shift costs single precision nothing more."""
+        """Return x minus the origin, in two steps, so that a large shift costs no more digits in single precision."""
         near = self.origin.to(x.dtype)
         rest = (self.origin - near.to(self.origin.dtype)).to(x.dtype)
         extra = x.dim() - (2 if self.clouds.ragged else 3)
@@ -249,8 +268,7 @@ class Frame:
         return (x - near) - rest
 
     def _check(self, x: Tensor, kind: str, lead: bool = True) -> None:
-        if kind not in _AXES:
-            raise InputError(f"kind must be one of {', '.join(_AXES)}, got {kind!r}")
+        one_of("kind", kind, _AXES)
         _needs_tensor(x)
         d = self.rotation.shape[-1]
         if tuple(x.shape[x.dim() - _AXES[kind] :]) != (d,) * _AXES[kind]:
@@ -260,13 +278,20 @@ class Frame:
         elif self.clouds.ragged:
             assert self.clouds.index is not None
             if len(x) != len(self.clouds.index):
-                raise InputError(f"{len(self.clouds.index)} rows are needed, one a point, got shape {tuple(x.shape)}")
+                raise InputError(f"{len(self.clouds.index)} rows are needed, one per point, got shape {tuple(x.shape)}")
         elif tuple(x.shape[: len(self.clouds.lead)]) != self.clouds.lead:
-            raise InputError(f"values must begin with {self.clouds.lead}, as the points do, got shape {tuple(x.shape)}")
+            raise InputError(f"values must begin with the axes {self.clouds.lead} of the points, got {tuple(x.shape)}")
 
 
 def weighted_sum(y: Tensor, weight: Tensor, where: Tensor, number: int) -> Tensor:
-    """Weighted sums of rows that go to the same place; in double precision, for there may be thousands of them."""
+    """Return weighted sums of rows with the same target, in double precision, as there may be thousands of them.
+
+    Args:
+        y: Rows, `(rows, ...)`.
+        weight: Weight of each row, `(rows,)`.
+        where: Target of each row, `(rows,)`.
+        number: Number of targets.
+    """
     wide = y.to(torch.promote_types(y.dtype, torch.float64))
     weighted = wide * weight.reshape(-1, *(1,) * (y.dim() - 1))
     return wide.new_zeros(number, *y.shape[1:]).index_add(0, where, weighted).to(y.dtype)
@@ -280,9 +305,15 @@ def _needs_tensor(value: object) -> None:
 def drawn_elements(
     weight: Float[Tensor, " frames"], owner: Int[Tensor, " frames"], number: int, generator: torch.Generator | None
 ) -> Int[Tensor, " drawn"]:
-    """The places of so many elements for each owner, drawn by weight with replacement."""
-    if not isinstance(number, int) or number < 1:
-        raise InputError(f"the number of sampled frames must be at least 1, a whole number, got {number!r}")
+    """Return indices of elements drawn by weight with replacement, `number` for each owner.
+
+    Args:
+        weight: Weight of each element, `(frames,)`.
+        owner: Index of the cloud or graph of each element, `(frames,)`.
+        number: Number of draws for each owner.
+        generator: Source of the draws; by default torch's global generator.
+    """
+    whole("number", number)
     order = owner.argsort(stable=True)
     _, sizes = torch.unique_consecutive(owner[order], return_counts=True)
     last = sizes.cumsum(0) - 1

@@ -1,4 +1,4 @@
-"""Nodes and weights for expectations over a few correlated Gaussian variables at once."""
+"""Nodes and weights for expectations over up to four correlated Gaussian variables."""
 
 from __future__ import annotations
 
@@ -10,47 +10,48 @@ from torch import Tensor
 from .._errors import InputError
 from ._gaussian import RADIUS, density, panel_edges, panel_nodes, powers_of_two
 
-MOST = 4  # variables: a tensor grid of more would be too large
+MOST = 4  # most variables, since a tensor grid of more would be too large
 _PANEL_ORDER = 10
-_DEGREES = {3: 40, 4: 22}  # of the Gauss-Hermite rule along each of three or four axes
+_DEGREES = {3: 40, 4: 22}  # nodes of the Gauss-Hermite rule along each axis, by number of axes
 
 
 def gaussian_nodes(
     covariance: Float[Tensor, "n n"], kinks: tuple[float, ...] = ()
 ) -> tuple[Float[Tensor, "nodes rank"], Float[Tensor, "nodes"], Float[Tensor, "n rank"]]:
-    """Standard normal nodes y, their weights, and R with $z = R y$ of the given covariance.
+    """Return standard normal nodes y, their weights, and a matrix R such that $z = R y$ has the given covariance.
 
-    One and two variables get panels at the kinks (of every z), so that kinked functions converge; three and four a
-    Gauss-Hermite grid, good for smooth ones. The rank of a singular covariance is found, and only so many axes used.
+    Up to two variables get panels between the kinks of every z, so that functions with kinks converge. Three and four
+    variables get a Gauss-Hermite grid, for smooth functions. A singular covariance needs only as many axes as its rank.
 
     Args:
-        covariance: positive semidefinite.
-        kinks: where the functions to be integrated are not smooth, the same for every variable.
+        covariance: Positive semidefinite matrix, `(n, n)`.
+        kinks: Points where the functions to be integrated are not smooth, the same for every variable.
+
+    Returns:
+        Nodes `(nodes, rank)`, weights `(nodes,)` and R `(n, rank)`.
 
     Raises:
-        InputError: for more than four independent variables, or an indefinite matrix.
+        InputError: For more than four independent variables, or an indefinite matrix.
     """
     if covariance.dim() != 2 or covariance.shape[0] != covariance.shape[1] or not bool(covariance.isfinite().all()):
         raise InputError(f"a covariance must be a finite square matrix, got shape {tuple(covariance.shape)}")
-    # what rounding in the given precision makes of zero
+    # rounding error of zero in the given precision
     noise = 4 * max(1, len(covariance)) * torch.finfo(covariance.dtype).eps if covariance.is_floating_point() else 0.0
     covariance = covariance.to(torch.float64)
     size = float(covariance.abs().max()) if covariance.numel() else 0.0
     if bool(((covariance - covariance.mT).abs() > max(1e-9, noise) * size).any()):
-        raise InputError("a covariance must be symmetric; symmetrize it, (c + c.mT) / 2")
+        raise InputError("a covariance must be symmetric; symmetrize it by (c + c.mT) / 2")
     values, vectors = torch.linalg.eigh((covariance + covariance.mT) / 2)
     top = float(values[-1]) if len(values) else 0.0
     if bool((values < -max(1e-9, noise) * max(top, 1e-300)).any()):
-        raise InputError(f"a covariance has no negative eigenvalues, got {float(values[0]):.3g}")
+        raise InputError(f"a covariance must have no negative eigenvalue, got {float(values[0]):.3g}")
     keep = values > max(1e-12, noise) * max(top, 1e-300)
     rank = int(keep.sum())
     if rank > MOST:
-        raise InputError(
-            f"expectations over more than {MOST} independent Gaussian variables are not offered, got {rank}"
-        )
+        raise InputError(f"expectations are limited to {MOST} independent Gaussian variables, got {rank}")
     root = vectors[:, keep] * values[keep].sqrt()
     if rank == 2:
-        # A triangular root: the first variable by itself, the second given the first.
+        # triangular root: the first variable depends on one axis only
         root = torch.linalg.qr(root.mT).R.mT
     if rank == 0:
         return torch.zeros(1, 0, dtype=torch.float64), torch.ones(1, dtype=torch.float64), root
@@ -69,7 +70,7 @@ def _hermite_grid(rank: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _points(slopes: Tensor, kinks: tuple[float, ...]) -> Tensor:
-    """Where on the axis y the variables slope * y meet a kink or a power of two."""
+    """Return the points on the axis y where one of the variables slope * y meets a kink or a power of two."""
     at = torch.tensor([*kinks, *powers_of_two(RADIUS * float(slopes.abs().max()))], dtype=torch.float64)
     return (at.to(slopes.device) / slopes[slopes.abs() > 1e-12, None]).flatten()
 
@@ -81,7 +82,7 @@ def _line(slopes: Tensor, kinks: tuple[float, ...]) -> tuple[Tensor, Tensor]:
 
 
 def _plane(root: Tensor, kinks: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Two axes: z_i = r_i1 y1 + r_i2 y2. Panels of y2, at each y1, where one of the z has a kink."""
+    """Return nodes and weights for two axes, with panels of y2 for each y1 that end at the kinks of every z."""
     y1, w1 = _line(root[:, 0], kinks)
     y1 = y1[:, 0]
     free = root[:, 1].abs() > 1e-12

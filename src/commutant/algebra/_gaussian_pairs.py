@@ -1,4 +1,4 @@
-"""Expectations over two correlated Gaussian variables: one certified rule inside another."""
+"""Expectations over two correlated Gaussian variables by nested quadrature, with an error estimate."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from ._hermite import mehler_series
 from ._kinks import jumps_of, mean_bend, name_of
 from .arithmetic import clip
 
-_CHUNK = 1 << 22  # values of a function held at once
-_ORDERS = ((16, 10), (28, 20))  # nodes of a panel, for the value and for its check
+_CHUNK = 1 << 22  # most function values held at once
+_ORDERS = ((16, 10), (28, 20))  # nodes per panel, for the value and for its check
 _HALO = (-6.0, -3.0, -1.0, 0.0, 1.0, 3.0, 6.0)
 
 
@@ -46,30 +46,29 @@ def gaussian_pair_expectation(
     kinks: tuple[Iterable[float], Iterable[float]] | None = None,
     tolerance: float = 1e-9,
 ) -> Float[Tensor, "..."]:
-    """$E f(u)\\, g(v)$ over a centred Gaussian pair, in float64, for any two elementwise functions.
+    """Return $E f(u)\\, g(v)$ for a centered Gaussian pair in float64, for any two elementwise functions.
 
-    Given u, v is Gaussian with mean $c u / q_u$ and variance $q_v - c^2 / q_u$. The inner rule has its panels at the
-    kinks of g, the outer one where those kinks come to lie, so that nearly parallel pairs converge as well as
-    independent ones. Gradients are by Gaussian integration by parts, through first derivatives of f and g alone:
-    $\\partial_c = E f' g'$ and $\\partial_{q_u} = (E u f' g - c\\, E f' g') / 2 q_u$, and a jump
-    of either adds its delta function. Pairs go by Hermite series where 200 terms are enough to the last digits, and by
-    the double rule elsewhere, near full correlation.
+    A Hermite series of up to 200 terms is used where it is accurate to rounding. Other pairs, which are nearly fully
+    correlated, use nested quadrature: given u, v is Gaussian with mean $c u / q_u$ and variance $q_v - c^2 / q_u$. The
+    inner rule has its panels at the kinks of g, and the outer rule where the mean of v crosses those kinks. Gradients
+    use Gaussian integration by parts and first derivatives of f and g only: $\\partial_c = E f' g'$ and
+    $\\partial_{q_u} = (E u f' g - c\\, E f' g') / 2 q_u$. A jump of f or g adds its delta function.
 
     Args:
-        f: of u.
-        g: of v.
-        variance_u: of u; at zero, u is zero. The derivative by it is infinite there if f or f' jumps at zero, and 0
-            is given.
-        variance_v: of v.
-        covariance: at most $\\sqrt{q_u q_v}$ in size; what rounding adds is cut off.
-        kinks: of f and of g; by default looked for, or taken from where they state them.
-        tolerance: error allowed, relative to $\\sqrt{E f^2\\, E g^2}$.
+        f: Elementwise function of u.
+        g: Elementwise function of v.
+        variance_u: Variance of u; at zero, u is zero. The derivative with respect to it is infinite there if f or f'
+            jumps at zero, and 0 is returned.
+        variance_v: Variance of v.
+        covariance: Covariance, at most $\\sqrt{q_u q_v}$ in size; excess by rounding is cut off.
+        kinks: Kinks of f and of g; by default their `kinks`, or the results of a search.
+        tolerance: Largest error, relative to $\\sqrt{E f^2\\, E g^2}$.
 
     Returns:
-        the shape of the three broadcast, float64.
+        Expectations in float64, in the broadcast shape of the variances and the covariance.
 
     Raises:
-        InputError: as `gaussian_expectation`, and for a covariance that no pair of these variances has.
+        InputError: As for `gaussian_expectation`, or if no pair with these variances has this covariance.
 
     Example:
         >>> round(float(gaussian_pair_expectation(torch.tanh, torch.tanh, 1.0, 1.0, 0.5)), 9)
@@ -81,7 +80,7 @@ def gaussian_pair_expectation(
 
 
 def slope_of(f: Elementwise) -> Elementwise:
-    """f' as a function, by autograd, itself differentiable where f is twice so."""
+    """Return f' as a function, by autograd; it is differentiable if f is twice differentiable."""
 
     def slope(z: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -97,7 +96,7 @@ def slope_of(f: Elementwise) -> Elementwise:
 
 @dataclass(frozen=True)
 class _Integrand:
-    """$f(u) g(v)$, and where either is not smooth."""
+    """Product $f(u) g(v)$ with the kinks of both functions."""
 
     f: Elementwise
     g: Elementwise
@@ -105,7 +104,7 @@ class _Integrand:
     kinks_g: tuple[float, ...]
 
     def at(self, u: Tensor, v: Tensor, c: Tensor, tolerance: float) -> Tensor:
-        """By Hermite series, and by the double rule where the series is not sure to the last digits."""
+        """Return the expectation by a Hermite series, or by nested quadrature where the series is too short."""
         shape = np.broadcast_shapes(u.shape, v.shape, c.shape)
         if not math.prod(shape):
             return torch.zeros(shape, dtype=torch.float64, device=u.device)
@@ -141,15 +140,15 @@ class _Integrand:
         )
 
     def _sum(self, u: Tensor, v: Tensor, c: Tensor, order: int) -> Tensor:
-        """The double sum: outer nodes `(pairs, nodes)` for u, inner nodes for v at each of them."""
+        """Return the double sum over outer nodes `(pairs, nodes)` for u and inner nodes for v at each of them."""
         slope, spread = c / u, v - c * c / u
-        spread = torch.where(spread > 1e-15 * v, spread, 0.0)  # less is rounding of the covariance
+        spread = torch.where(spread > 1e-15 * v, spread, 0.0)  # below this, it is rounding of the covariance
         scales = powers_of_two(RADIUS * float(torch.maximum(u, v).max().sqrt()))
         outer, inner, kinks, halo = (
             torch.tensor(values, dtype=torch.float64, device=u.device)
             for values in ([*self.kinks_f, *scales], [*self.kinks_g, *scales], self.kinks_g, _HALO)
         )
-        # Where the mean of v crosses a point of g, seen from u; around a kink a halo as wide as v is uncertain there.
+        # values of u where the mean of v crosses a point of g; each kink gets a halo as wide as the spread of v
         seen = torch.where(slope.abs() > 1e-12, slope, 1e-12)[:, None]
         uncertain = (spread.sqrt()[:, None] / seen.abs())[..., None] * halo
         crossing = torch.cat([((kinks / seen)[..., None] + uncertain).flatten(1), inner / seen], -1)
@@ -162,9 +161,9 @@ class _Integrand:
 
     def _inner(self, mean: Tensor, variance: Tensor, points: Tensor, order: int) -> Tensor:
         value = evaluate(self.g, mean)
-        random = variance > 0  # at full correlation v is known from u
+        random = variance > 0  # at full correlation u determines v
         m, s = mean[random], variance[random]
-        # By the distance from the mean, of which a small variance leaves no digits in v itself.
+        # integrates over the distance from the mean, which v itself can't resolve at a small variance
         zero = torch.zeros_like(m)
         away, weights = panel_nodes(panel_edges(zero, s.sqrt(), points - m[:, None]), order)
         value[random] = (weights * density(away, s, zero) * evaluate(self.g, m[:, None] + away)).sum(-1)
@@ -186,7 +185,7 @@ class _PairExpectation(torch.autograd.Function):
         cross = gaussian_pair_expectation(df, dg, u, v, c, **options)
         left = gaussian_pair_expectation(lambda z: z * df(z), own.g, u, v, c, **options)
         right = gaussian_pair_expectation(own.f, lambda z: z * dg(z), u, v, c, **options)
-        # A jump of height J at t adds J delta(z - t) to the derivative: an expectation of the other factor given t.
+        # a jump of height J at t adds J delta(z - t) to the derivative, so an expectation of the other factor given t
         jumps_f, jumps_g = jumps_of(own.f, own.kinks_f), jumps_of(own.g, own.kinks_g)
         for at, height in jumps_f:
             left = left + height * at * _given(own.g, at, u, v, c, own.kinks_g)
@@ -210,7 +209,7 @@ def _by_variance(
     u: Tensor,
     v: Tensor,
 ) -> Tensor:
-    """The derivative by the variance of u; at u = 0, where the quotient is 0 / 0, $f''(0) E g / 2$."""
+    """Return the derivative with respect to the variance of u; at u = 0 its limit $f''(0) E g / 2$."""
     zero = u == 0
     out = twice / (2 * torch.where(zero, 1.0, u))
     if not bool(zero.any()):
@@ -220,15 +219,15 @@ def _by_variance(
 
 
 def _given(g: Elementwise, at: float, u: Tensor, v: Tensor, c: Tensor, kinks: tuple[float, ...]) -> Tensor:
-    """The density of u at a point, times E g(v) given u there."""
-    random = u > 0  # a constant has no density: zero elsewhere, and infinite at its value, which is left out
+    """Return the density of u at a point, times E g(v) given that value of u."""
+    random = u > 0  # a constant has no density
     u = torch.where(random, u, 1.0)
     density_u = torch.where(random, torch.exp(-(at**2) / (2 * u)) * torch.rsqrt(2 * torch.pi * u), 0.0)
     return density_u * gaussian_expectation(g, clip(v - c * c / u, low=0.0), c / u * at, kinks=kinks)
 
 
 def _pair_density(at_u: float, at_v: float, u: Tensor, v: Tensor, c: Tensor) -> Tensor:
-    """The density of the pair at a point; it has a pole at full correlation, cut off there."""
+    """Return the density of the pair at a point, with the pole at full correlation cut off."""
     random = (u > 0) & (v > 0)
     determinant = torch.where(random, torch.maximum(u * v - c * c, 1e-16 * u * v), 1.0)
     exponent = (v * at_u**2 - 2 * c * at_u * at_v + u * at_v**2) / (2 * determinant)

@@ -8,30 +8,37 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
+from .._checks import one_of, whole
 from .._errors import InputError
-from ..laws import Draw, GraphPermutation, Invariance, obeys
-from ._colour_refinement import as_colours, canonical_orders, orders_of, ranked, refined, spectral_signature
+from ..laws import obeys
+from ._color_refinement import as_colors, canonical_orders, orders_of, ranked, refined, spectral_signature
 from ._frame import drawn_elements, weighted_sum
+from ._law_cases import graph_average
 from ._permutations import inverse
 
 GraphKind: TypeAlias = Literal["nodes", "pairs", "scalars"]
-"""How a value answers to a permutation of the nodes: along one axis, along two, or not at all."""
+"""Axes of a value that a permutation of the nodes acts on: one (`nodes`), two (`pairs`) or none (`scalars`)."""
 
 
 @dataclass(frozen=True)
 class GraphFrame:
-    """For each graph some orders of its nodes, with weights, that move with the graph: `F(P A) = P F(A)`.
+    """Weighted orders of the nodes of each graph that are equivariant to relabeling: `F(P A) = P F(A)`.
 
-    `order[m]` belongs to graph `graph[m]`: node `order[m, i]` comes to place i. Puny et al., ICLR 2022, section 3.
+    Puny et al., ICLR 2022, section 3.
     """
 
     order: Int[Tensor, "frames n"]
+    """Orders of the nodes: `order[m, i]` is the node at position i."""
     weight: Float[Tensor, " frames"]
+    """Weight of each order; the weights of a graph sum to one."""
     graph: Int[Tensor, " frames"]
+    """Index of the graph of each order."""
     graphs: int
+    """Number of graphs."""
     exact: bool = True
+    """False if orders were drawn, so that an average is exact only in expectation."""
 
     def __len__(self) -> int:
         return len(self.graph)
@@ -41,38 +48,52 @@ class GraphFrame:
         return f"GraphFrame({len(self)} orders of {self.graphs} graphs with up to {self.order.shape[1]} nodes{kind})"
 
     def canonicalize(self, x: Shaped[Tensor, "graphs ..."], kind: GraphKind = "nodes") -> Shaped[Tensor, "frames ..."]:
-        """Every graph as each of its orders shows it.
+        """Return the values of every graph in each of its orders.
 
         Args:
-            x: `nodes` `(graphs, n, *features)`, `pairs` `(graphs, n, n, *features)`, or `scalars` `(graphs, ...)`.
-            kind: which.
+            x: Values of `nodes`, `(graphs, n, *features)`, of `pairs`, `(graphs, n, n, *features)`, or of graphs
+                (`scalars`), `(graphs, ...)`.
+            kind: Axes that a permutation acts on.
         """
         self._check(x, kind, self.graphs)
         return self._moved(x[self.graph], self.order, kind)
 
     def restore(self, y: Shaped[Tensor, "frames ..."], kind: GraphKind) -> Shaped[Tensor, "frames ..."]:
-        """What was computed from reordered graphs, in the order of the nodes."""
+        """Return values of reordered graphs in the original order of the nodes.
+
+        Args:
+            y: Values, one row for each order.
+            kind: Axes that a permutation acts on.
+        """
         self._check(y, kind, len(self))
         return self._moved(y, inverse(self.order), kind)
 
     def pool(self, y: Shaped[Tensor, "frames ..."]) -> Shaped[Tensor, "graphs ..."]:
-        """The weighted mean over the orders of each graph."""
+        """Return the weighted mean over the orders of each graph.
+
+        Args:
+            y: Real or complex values, one row for each order.
+        """
         if not isinstance(y, Tensor) or not y.dim() or len(y) != len(self):
             given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise InputError(f"{len(self)} rows are needed, one an order, got {given}")
+            raise InputError(f"{len(self)} rows are needed, one per order, got {given}")
         if not (y.is_floating_point() or y.is_complex()):
-            raise InputError(f"only real and complex values have a mean over orders, got {y.dtype}")
+            raise InputError(f"values must be real or complex to have a mean over orders, got {y.dtype}")
         return weighted_sum(y, self.weight, self.graph, self.graphs)
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> GraphFrame:
-        """As many orders of each graph, drawn with replacement: the mean is right in expectation only."""
+        """Return a frame of orders drawn with replacement, whose mean is exact only in expectation.
+
+        Args:
+            number: Number of orders to draw for each graph.
+            generator: Source of the draws; by default torch's global generator.
+        """
         chosen = drawn_elements(self.weight, self.graph, number, generator)
         weight = torch.full_like(self.weight[:1], 1 / number).expand(len(chosen))
         return GraphFrame(self.order[chosen], weight, self.graph[chosen], self.graphs, exact=False)
 
     def _check(self, x: Tensor, kind: str, rows: int) -> None:
-        if kind not in ("nodes", "pairs", "scalars"):
-            raise InputError(f"kind must be nodes, pairs or scalars, got {kind!r}")
+        one_of("kind", kind, ("nodes", "pairs", "scalars"))
         if not isinstance(x, Tensor):
             raise InputError(f"{kind} must be a tensor, got {type(x).__name__}")
         need = (rows, *(self.order.shape[1],) * {"scalars": 0, "nodes": 1, "pairs": 2}[kind])
@@ -89,23 +110,7 @@ class GraphFrame:
         return x
 
 
-def _relabelled(draw: Draw):  # type: ignore[no-untyped-def]
-    """What a network of flattened adjacencies sees through the orders of a graph with weights."""
-    n = 4 + draw.size % 3
-    net = draw.module(lambda: nn.Sequential(nn.Linear(n * n, 16), nn.Tanh(), nn.Linear(16, 4)))
-
-    def average(x: Tensor, edges: Tensor) -> Tensor:
-        pairs = x.new_zeros(1, n, n)
-        pairs[0, edges[0], edges[1]] = 1.0
-        frame = graph_frame(pairs, x[None])
-        return frame.pool(net(frame.canonicalize(pairs, "pairs").flatten(1))) + x.sum()
-
-    path = torch.stack([torch.arange(n - 1), torch.arange(1, n)])
-    features = torch.arange(n).remainder(2)[:, None].to(draw.dtype)
-    return Invariance(GraphPermutation()), average, (features, torch.cat([path, path.flip(0)], 1))
-
-
-@obeys("invariance under relabelling", _relabelled, tolerance={torch.float32: 1e-3})
+@obeys("invariance under relabelling", graph_average, tolerance={torch.float32: 1e-3})
 def graph_frame(
     adjacency: Float[Tensor, "graphs n n"],
     features: Shaped[Tensor, "graphs n f"] | None = None,
@@ -115,22 +120,25 @@ def graph_frame(
     invariant: bool = False,
     max_frames: int = 10_000,
 ) -> GraphFrame:
-    """Orders of the nodes of graphs that move with them, so that a mean over them does not depend on the labelling.
+    """Return equivariant orders of the nodes of graphs, so that a mean over them does not depend on the labeling.
 
     Args:
-        adjacency: symmetric, with weights if need be; self-loops on the diagonal.
-        features: of the nodes, which the orders respect; equal or not, without a tolerance, as the weights are.
-        mask: True where a node is; the others come last, as they are.
-        kind: `"spectral"`: all orders that sort the rows of `S_ij = |P_j e_i|`, with the Laplacian's eigenspaces P
-            (the paper's). `"refined"`: those orders under which the graph takes a canonical form, found by
-            individualisation and refinement from the same signatures: as many as the graph has automorphisms, the
-            smallest frame there is, and one where `"spectral"` has many for a strongly regular graph.
-        invariant: one order of each graph, where the others show the same graph: all that invariant outputs need. For
-            `"refined"`; the orders of `"spectral"` show different ones.
-        max_frames: orders of a graph, and leaves of its search, beyond which it is refused.
+        adjacency: Symmetric matrices, with weights and self-loops if there are any, `(graphs, n, n)`.
+        features: Features of the nodes that the orders respect, `(graphs, n, f)`. Features and weights are equal only
+            if they are exactly equal.
+        mask: True for nodes that exist, `(graphs, n)`; other nodes come last, in their order.
+        kind: `"spectral"` for all orders that sort the rows of `S_ij = |P_j e_i|`, with projections P on the
+            eigenspaces of the Laplacian, as in the paper. `"refined"` for the orders under which the graph takes a
+            canonical form, found by individualization and refinement from the same rows. There are as many as
+            automorphisms of the graph, which is the smallest possible frame. For a strongly regular graph without
+            symmetries this is one order, where `"spectral"` has many.
+        invariant: Whether to return only one order of each graph, enough for invariant outputs. Only for `"refined"`,
+            whose orders all give the same reordered graph.
+        max_frames: Largest number of orders of a graph, and of leaves in the search for them.
 
     Raises:
-        InputError: not square or not symmetric, NaN, a graph with more frames than `max_frames`.
+        InputError: For matrices that are not square or not symmetric, NaN, or a graph with more than `max_frames`
+            orders.
 
     Example:
         >>> path = torch.tensor([[[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]])
@@ -138,10 +146,8 @@ def graph_frame(
         GraphFrame(2 orders of 1 graphs with up to 3 nodes)
     """
     _check_graphs(adjacency, features, mask)
-    if kind not in ("refined", "spectral"):
-        raise InputError(f"kind must be refined or spectral, got {kind!r}")
-    if not isinstance(max_frames, int) or max_frames < 1:
-        raise InputError(f"max_frames must be at least 1, a whole number, got {max_frames!r}")
+    one_of("kind", kind, ("refined", "spectral"))
+    whole("max_frames", max_frames)
     graphs, n = adjacency.shape[:2]
     rounding = max(1e-6, 8 * torch.finfo(adjacency.dtype).eps) if adjacency.is_floating_point() else 0.0
     matrices = adjacency.detach().double().cpu().numpy()
@@ -158,7 +164,7 @@ def graph_frame(
         own = matrices[g][np.ix_(nodes, nodes)]
         if np.abs(own - own.T).max(initial=0.0) > rounding * np.abs(own).max(initial=0.0):
             raise InputError(
-                f"the adjacency of graph {g} is not symmetric; symmetrise it: (adjacency + adjacency.mT) / 2"
+                f"the adjacency of graph {g} is not symmetric; symmetrize it by (adjacency + adjacency.mT) / 2"
             )
         own = (own + own.T) / 2
         found = _orders(own, None if rows is None else rows[g][nodes], kind, invariant, max_frames)
@@ -172,11 +178,7 @@ def graph_frame(
 
 
 def _check_graphs(adjacency: Tensor, features: Tensor | None = None, mask: Tensor | None = None) -> None:
-    """Check the types and shapes of graphs as `graph_frame` takes them.
-
-    Raises:
-        InputError: no tensors, complex numbers, or shapes that do not fit.
-    """
+    """Check the types and shapes of the arguments of `graph_frame`."""
     for name, value in (("adjacency", adjacency), ("features", features), ("mask", mask)):
         if value is not None and (not isinstance(value, Tensor) or value.is_complex()):
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
@@ -187,24 +189,24 @@ def _check_graphs(adjacency: Tensor, features: Tensor | None = None, mask: Tenso
         if value is not None and tuple(value.shape[:2]) != tuple(adjacency.shape[:2]):
             raise InputError(f"{name} must begin with {tuple(adjacency.shape[:2])}, got shape {tuple(value.shape)}")
     if mask is not None and (mask.dim() != 2 or mask.dtype != torch.bool):
-        raise InputError(f"mask must be booleans (graphs, n), got {mask.dtype} {tuple(mask.shape)}")
+        raise InputError(f"mask must hold booleans (graphs, n), got {mask.dtype} {tuple(mask.shape)}")
 
 
 def _orders(
     adjacency: np.ndarray, features: np.ndarray | None, kind: str, invariant: bool, most: int
 ) -> list[np.ndarray]:
-    """Orders of the nodes of one graph."""
-    edges = as_colours(adjacency)
+    """Return orders of the nodes of one graph."""
+    edges = as_colors(adjacency)
     first = np.zeros(len(adjacency), dtype=np.int64)
     if features is not None and features.size:
-        first = ranked(np.stack([as_colours(column) for column in features.T], 1))
+        first = ranked(np.stack([as_colors(column) for column in features.T], 1))
     if not len(adjacency):
         return [first]
     signature = spectral_signature(adjacency)
     if kind == "spectral":
         if signature is None:
-            raise InputError('eigenvalues of the Laplacian are too close to tell apart: take kind="refined"')
+            raise InputError('some eigenvalues of the Laplacian are too close to each other; take kind="refined"')
         return orders_of(ranked(np.concatenate([first[:, None], signature], 1)), most)
-    colours = first if signature is None else ranked(np.concatenate([first[:, None], signature], 1))
-    colours = refined(ranked(np.stack([colours, np.diag(edges)], 1)), edges)
-    return canonical_orders(colours, edges, most, whole=not invariant)
+    colors = first if signature is None else ranked(np.concatenate([first[:, None], signature], 1))
+    colors = refined(ranked(np.stack([colors, np.diag(edges)], 1)), edges)
+    return canonical_orders(colors, edges, most, whole=not invariant)

@@ -1,4 +1,4 @@
-"""Frames that are not principal axes: a whole finite group, draws from a group, minimal frames, the Lorentz group."""
+"""Frames from whole groups, random draws, Gram-Schmidt and the Lorentz group, instead of principal axes."""
 
 from __future__ import annotations
 
@@ -6,53 +6,26 @@ from itertools import permutations, product
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
+from .._checks import whole
 from .._errors import InputError
-from ..laws import Draw, Invariance, MatrixGroup, Rotation, SetPermutation, breaks, obeys
+from ..laws import breaks, obeys
 from ._axes import right_handed, spectrum
 from ._clouds import Clouds
 from ._euclidean_frames import FrameGroup, properties_of
 from ._frame import Frame
+from ._law_cases import group_average
 from ._point_tuples import completed
 
 
-def _seen(kind: str):  # type: ignore[no-untyped-def]
-    """A law of what a network of points sees through one of these frames."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        d = 4 if kind == "lorentz" else 3
-        net = draw.module(lambda: nn.Sequential(nn.Linear(d, 16), nn.Tanh(), nn.Linear(16, 4)))
-        signed = MatrixGroup(signed_permutations(d)[[1, 9, 20]])
-        law, make = {
-            "whole": (Invariance(signed * SetPermutation(1)), lambda x: group_frame(x, signed_permutations(d))),
-            "lorentz": (Invariance(MatrixGroup(_boosts()) * SetPermutation(1)), lorentz_frame),
-            "minimal": (Invariance(Rotation(d)), lambda x: gram_schmidt_frame(x, "SO")),
-            "minimal-sets": (Invariance(SetPermutation(1)), lambda x: gram_schmidt_frame(x, "SO")),
-            "drawn": (Invariance(Rotation(d)), lambda x: random_frame(x, "SO", 2)),
-        }[kind]
-
-        def average(x: Tensor) -> Tensor:
-            frame = make(x)
-            return frame.pool(net(frame.canonicalize(x)).mean(1).cumsum(-1).sin())
-
-        return law, average, draw.normal(3, draw.size + 12, d)
-
-    return case
-
-
-def _boosts() -> Float[Tensor, "2 4 4"]:
-    boost, turn = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
-    half = torch.tensor(0.3, dtype=torch.float64)
-    boost[:2, :2] = torch.stack([torch.stack([half.cosh(), half.sinh()]), torch.stack([half.sinh(), half.cosh()])])
-    turn[1:, 1:] = torch.linalg.matrix_exp(torch.tensor([[0.0, 1, 0.4], [-1, 0, 0.7], [-0.4, -0.7, 0]]).double())
-    return torch.stack([boost, turn])
-
-
 def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
-    """The `2^d d!` matrices that permute the coordinates and flip their signs: the symmetries of the cube."""
-    if not isinstance(d, int) or d < 1:
-        raise InputError(f"d must be at least 1, a whole number, got {d!r}")
+    """Return the `2^d d!` matrices that permute coordinates and flip their signs, the symmetries of the cube.
+
+    Args:
+        d: Dimension.
+    """
+    whole("d", d)
     eye = torch.eye(d, dtype=torch.float64)
     return torch.stack([
         eye[list(p)] * torch.tensor(s, dtype=torch.float64)[:, None]
@@ -61,19 +34,19 @@ def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
     ])  # fmt: skip
 
 
-@obeys("invariance under the group", _seen("whole"), tolerance={torch.float32: 1e-2})
+@obeys("invariance under the group", group_average("whole"), tolerance={torch.float32: 1e-2})
 def group_frame(
     x: Float[Tensor, "*lead n d"], matrices: Float[Tensor, "elements d d"], *, clouds: Clouds | None = None
 ) -> Frame:
-    """All elements of a finite group of matrices, for every cloud alike: group averaging.
+    """Return all elements of a finite group of matrices for every cloud, which gives group averaging.
 
     Args:
-        x: points.
-        matrices: the group, each element once.
-        clouds: the layout of x, where it is not stacked.
+        x: Points, `(*lead, n, d)`, or `(points, d)` with `clouds`.
+        matrices: All elements of the group, each once, `(elements, d, d)`.
+        clouds: Layout of x if it is not stacked.
 
     Raises:
-        InputError: matrices that are not closed under products.
+        InputError: If the matrices are singular, repeated or not closed under products.
     """
     clouds = Clouds.fitting(x, clouds=clouds)
     if not isinstance(matrices, Tensor):
@@ -89,7 +62,7 @@ def group_frame(
         raise InputError("the matrices of a group must be invertible and each stand once")
     products = (group[:, None] @ group).flatten(0, 1).flatten(1)
     if float(torch.cdist(products, group.flatten(1)).amin(1).max()) > 1e-6:
-        raise InputError("the matrices are no group: some product of two is not among them")
+        raise InputError("the matrices are no group: the product of some two of them is missing; add it")
     number = clouds.number
     elements = len(group)
     whole = group.repeat_interleave(number, 0)
@@ -98,7 +71,7 @@ def group_frame(
     return _plain(clouds, x, whole, cloud, weight, inverse=torch.linalg.inv(group).repeat_interleave(number, 0))
 
 
-@breaks("invariance under rotations", _seen("drawn"))
+@breaks("invariance under rotations", group_average("drawn"))
 def random_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup,
@@ -107,13 +80,19 @@ def random_frame(
     generator: torch.Generator | None = None,
     clouds: Clouds | None = None,
 ) -> Frame:
-    """Elements of a group drawn uniformly, `number` for each cloud: the average is right in expectation only.
+    """Return elements of a group drawn uniformly, a baseline for frames whose average is exact only in expectation.
 
-    What frames are to be better than. For the Euclidean groups the origin is the mean.
+    For the Euclidean groups the origin is the mean.
+
+    Args:
+        x: Points, `(*lead, n, d)`, or `(points, d)` with `clouds`.
+        group: Group, as for `pca_frame`, except `"T"`.
+        number: Number of elements for each cloud.
+        generator: Source of the draws; by default torch's global generator.
+        clouds: Layout of x if it is not stacked.
     """
-    centred, proper = _turning(group)
-    if not isinstance(number, int) or number < 1:
-        raise InputError(f"number must be at least 1, a whole number, got {number!r}")
+    centered, proper = _turning(group)
+    whole("number", number)
     clouds = Clouds.fitting(x, clouds=clouds)
     total, d = number * clouds.number, x.shape[-1]
     device = x.device if generator is None else generator.device
@@ -122,34 +101,34 @@ def random_frame(
     q = right_handed(q) if proper else q
     cloud = torch.arange(clouds.number, device=x.device).repeat(number)
     weight = torch.full((total,), 1 / number, dtype=torch.float64, device=x.device)
-    origin = clouds.mean(clouds.flat(x).double()) if centred else None
+    origin = clouds.mean(clouds.flat(x).double()) if centered else None
     return _plain(clouds, x, q, cloud, weight, origin=origin, exact=False)
 
 
-@obeys("invariance under rotations", _seen("minimal"), tolerance={torch.float32: 1e-2})
-@breaks("invariance to the order of points", _seen("minimal-sets"))
+@obeys("invariance under rotations", group_average("minimal"), tolerance={torch.float32: 1e-2})
+@breaks("invariance to the order of points", group_average("minimal-sets"))
 def gram_schmidt_frame(
     x: Float[Tensor, "*lead n d"], group: FrameGroup = "SE", *, clouds: Clouds | None = None
 ) -> Frame:
-    """The one frame that Gram-Schmidt makes of the first independent points, in the order in which they are stored.
+    """Return one frame per cloud, by Gram-Schmidt on the first linearly independent points in stored order.
 
-    The smallest frame of clouds whose points have names (atoms of a backbone, landmarks); it depends on the order, so
-    it is not one for sets. Lin et al., ICML 2024.
+    This is the smallest frame for clouds with labeled points, such as backbone atoms or landmarks. It depends on the
+    order of the points and is therefore not invariant to permutations. Lin et al., ICML 2024.
 
     Args:
-        x: points, stacked.
-        group: as for `pca_frame`.
-        clouds: the layout of x, which must be stacked and without a mask.
+        x: Stacked points, `(*lead, n, d)`.
+        group: Group, as for `pca_frame`, except `"T"`.
+        clouds: Layout of x, which must be stacked and without a mask.
 
     Raises:
-        InputError: a cloud that does not span enough dimensions, by number.
+        InputError: If a cloud does not span enough dimensions; names its index.
     """
-    centred, proper = _turning(group)
+    centered, proper = _turning(group)
     clouds = Clouds.fitting(x, clouds=clouds)
     if clouds.ragged or clouds.weight is not None:
         raise InputError("minimal frames need stacked clouds without a mask")
     points, d = clouds.flat(x).double(), x.shape[-1]
-    origin = clouds.mean(points) if centred else points.new_zeros(len(points), d)
+    origin = clouds.mean(points) if centered else points.new_zeros(len(points), d)
     rows = points - origin[:, None]
     size = rows.detach().square().sum(-1).amax(-1) if rows.shape[1] else rows.new_zeros(len(rows))
     basis: list[Tensor] = []
@@ -160,7 +139,7 @@ def gram_schmidt_frame(
         there = left.detach().square().sum(-1) > 1e-12 * size[:, None]
         if not bool(there.any(1).all()):
             cloud = int((~there.any(1)).nonzero()[0])
-            raise InputError(f"the points of cloud {cloud} span {len(basis)} dimensions, too few for {group}({d})")
+            raise InputError(f"the points of cloud {cloud} span only {len(basis)} dimensions, too few for {group}({d})")
         first = there.double().argmax(1)
         picked = left[torch.arange(len(left), device=x.device), first]
         basis.append(picked / picked.norm(dim=-1, keepdim=True))
@@ -171,7 +150,9 @@ def gram_schmidt_frame(
     return _plain(clouds, x, frame, torch.arange(len(frame), device=x.device), ones, origin=origin)
 
 
-@obeys("invariance under boosts and turns", _seen("lorentz"), tolerance={torch.float32: 5e-2, torch.float64: 1e-7})
+@obeys(
+    "invariance under boosts and turns", group_average("lorentz"), tolerance={torch.float32: 5e-2, torch.float64: 1e-7}
+)
 def lorentz_frame(
     x: Float[Tensor, "*lead n d"],
     *,
@@ -180,19 +161,21 @@ def lorentz_frame(
     clouds: Clouds | None = None,
     proper: bool = False,
 ) -> Frame:
-    """Frames of sets of momenta under boosts, rotations and reflections of space: the Lorentz group, time kept forward.
+    """Return frames of sets of momenta under the Lorentz group without time reversal.
 
-    The axes that make both `sum p p^T` and the metric `diag(1, -1, ..., -1)` diagonal, with all signs in space. They do
-    not depend on the order of the momenta, and exist for massless ones too. Energies shall be positive. A boost by
-    rapidity y costs digits, about `y` of them: 1e-10 at 5 and 1e-6 at 7, in float64.
+    The axes diagonalize both `sum p p^T` and the metric `diag(1, -1, ..., -1)`; a frame holds all signs of the spatial
+    axes. The axes do not depend on the order of the momenta, and exist for massless momenta too. Energies must be
+    positive. A boost by rapidity y costs about y digits: the error in float64 is 1e-10 at y = 5 and 1e-6 at y = 7.
 
     Args:
-        x: momenta, energy first.
-        batch, mask, clouds: as for `pca_frame`.
-        proper: without reflections.
+        x: Momenta with the energy first, `(*lead, n, d)`, or `(points, d)` with `batch`.
+        batch: Index of the set of each momentum, `(points,)`; sorted or not.
+        mask: True for momenta that exist, or their weights, `(*lead, n)`.
+        clouds: Known layout of the momenta, used instead of `batch` and `mask`.
+        proper: Whether to exclude spatial reflections.
 
     Raises:
-        InputError: momenta that do not span all dimensions, or whose axes are not distinct; by number.
+        InputError: If momenta do not span all dimensions, or their axes are not distinct; names the set.
     """
     clouds = Clouds.fitting(x, batch, mask, clouds)
     points, d = clouds.flat(x).double(), x.shape[-1]
@@ -230,7 +213,7 @@ def lorentz_frame(
 
 def _turning(group: str) -> tuple[bool, bool]:
     if group == "T":
-        raise InputError("group must be O, SO, E or SE, got 'T', which has one frame: take pca_frame")
+        raise InputError("group must be O, SO, E or SE, got 'T', which has one frame; take pca_frame")
     return properties_of(group)
 
 

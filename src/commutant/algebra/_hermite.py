@@ -1,4 +1,4 @@
-"""Hermite coefficients of an elementwise function, and the expectations that Mehler's series gives from them."""
+"""Hermite coefficients of elementwise functions, and Gaussian expectations by Mehler's series."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._errors import InputError
+from .._checks import whole
 from ._gaussian import (
     RADIUS,
     Elementwise,
@@ -27,7 +27,7 @@ from ._gaussian import (
 )
 from .arithmetic import clip
 
-_ORDER = 20  # nodes of a panel
+_ORDER = 20  # nodes per panel
 _TERMS = 200
 _ROUNDING = 1e-13
 
@@ -35,29 +35,28 @@ _ROUNDING = 1e-13
 def hermite_coefficients(
     f: Elementwise, variance: Scalar, terms: int, kinks: Iterable[float] | None = None
 ) -> Float[Tensor, "... terms"]:
-    """$a_k = E f(\\sqrt q\\, x)\\, he_k(x)$ over a standard normal x, of orthonormal Hermite polynomials.
+    """Return $a_k = E f(\\sqrt q\\, x)\\, he_k(x)$ for a standard normal x and orthonormal Hermite polynomials.
 
     $\\sum_k a_k^2 = E f^2$, and $E f(u) g(v) = \\sum_k a_k b_k \\rho^k$ (Mehler) for a pair of correlation $\\rho$.
 
     Args:
-        f: elementwise.
-        variance: q, at least zero.
-        terms: how many coefficients, from k = 0.
-        kinks: where f or a derivative jumps; by default looked for, or taken from f where it states them.
+        f: Elementwise function.
+        variance: Variance q, at least zero.
+        terms: Number of coefficients, from k = 0.
+        kinks: Points where f or a derivative jumps; by default the `kinks` of f, or the result of a search.
 
     Returns:
-        `(..., terms)` for variances `(...)`, float64, without gradients by the variance.
+        Coefficients `(..., terms)` for variances `(...)` in float64, without gradients with respect to the variance.
 
     Raises:
-        InputError: for a negative or non-finite variance, or no term.
+        InputError: For a negative or infinite variance, or no term.
 
     Example:
         >>> [round(float(a), 6) for a in hermite_coefficients(torch.exp, 1.0, 4)]
         [1.648721, 1.648721, 1.165822, 0.673088]
     """
     (q,) = checked(variance=variance)
-    if not isinstance(terms, int) or terms < 1:
-        raise InputError(f"a series has at least one term, an integer, got {terms}")
+    whole("terms", terms)
     if not q.numel():
         return torch.zeros(*q.shape, terms, dtype=torch.float64, device=q.device)
     points = kinks_of(f) if kinks is None else stated_kinks(kinks)
@@ -66,14 +65,14 @@ def hermite_coefficients(
 
 
 def _series(f: Elementwise, q: Tensor, terms: int, points: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Coefficients `(variances, terms)`, and $E f^2$ by the same nodes, of which the squares of all take their part."""
+    """Return coefficients `(variances, terms)`, and $E f^2$ by the same nodes."""
     sigma = q.sqrt()
     most = float(sigma.max())
     scales = torch.tensor(powers_of_two(RADIUS * most), dtype=torch.float64, device=q.device)
     kinks = torch.tensor(points, dtype=torch.float64, device=q.device)
     one, rows = torch.ones_like(q[:1]), torch.ones_like(q)
     if most == 0 or set(points) <= {0.0}:
-        # Panels between powers of two are fine enough for every smaller variance, too.
+        # panels between powers of two are also fine enough for every smaller variance
         edges = panel_edges(0 * one, one, torch.cat([kinks, scales / (most or 1.0)]))
     else:
         scaled = torch.cat([kinks, scales]) / torch.where(sigma > 0, sigma, 1.0)[:, None]
@@ -95,15 +94,15 @@ def mehler_series(
     variances: tuple[Tensor, Tensor],
     covariance: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """$E f(u) g(v)$ by n terms, 200 at most, and where the rest of the series might be more than rounding.
+    """Return $E f(u) g(v)$ by at most 200 terms, and where the rest of the series may be larger than rounding.
 
-    What these terms leave of $E f^2$ and $E g^2$, $r_f$ and $r_g$, bounds the rest by $|\\rho|^n \\sqrt{r_f r_g}$
-    (Cauchy and Schwarz). The variances broadcast with the covariance, and are taken as they are, not once a pair.
+    If n terms miss $r_f$ of $E f^2$ and $r_g$ of $E g^2$, the rest is at most $|\\rho|^n \\sqrt{r_f r_g}$
+    (Cauchy-Schwarz). The variances broadcast with the covariance; coefficients are computed once per variance.
     """
     series, rests, resolved = [], [], True
     for f, points, q in zip(functions, kinks, variances, strict=True):
         coefficients, square = _series(f, q.detach().reshape(-1), _TERMS, points)
-        # Nodes are certified where they have most to resolve, at the largest variance.
+        # checks the nodes at the largest variance, where they have most to resolve
         most = int(q.argmax())
         certified = gaussian_expectation(_Squared(f), q.detach().reshape(-1)[most], kinks=points)
         resolved &= bool((certified - square[most]).abs() <= 100 * _ROUNDING * certified)
@@ -111,7 +110,7 @@ def mehler_series(
         series.append(coefficients.reshape(*q.shape, _TERMS))
     scale = geometric_mean(*variances)
     rho = clip(torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0), -1.0, 1.0)
-    # No more terms than the worst of these pairs asks for.
+    # as many terms as the worst pair needs
     worst = rests[0].reshape(-1, _TERMS).amax(0) * rests[1].reshape(-1, _TERMS).amax(0)
     powers = rho.abs().max() ** torch.arange(1, _TERMS + 1, dtype=torch.float64, device=rho.device)
     terms = 1 + int((powers * worst.sqrt() > _ROUNDING).sum().clamp(max=_TERMS - 1))
@@ -119,11 +118,11 @@ def mehler_series(
     for k in range(terms - 1, -1, -1):
         out.mul_(rho).addcmul_(series[0][..., k], series[1][..., k])
     bound = rho.abs() ** terms * (rests[0][..., terms - 1] * rests[1][..., terms - 1]).sqrt()
-    return out, ~(bound <= _ROUNDING) | (not resolved)  # NaN is not sure
+    return out, ~(bound <= _ROUNDING) | (not resolved)  # NaN counts as too large
 
 
 def _rests(coefficients: Tensor, square: Tensor) -> Tensor:
-    """What the first 1, 2 ... terms leave of $E f^2$, as shares of it: sums of those that follow, small ones too."""
+    """Return the shares of $E f^2$ that the first 1, 2 ... terms miss, as sums of the later terms."""
     parts = coefficients.square() / torch.where(square > 0, square, 1.0)[:, None]
     after = torch.cat([parts[:, 1:].flip(-1).cumsum(-1).flip(-1), torch.zeros_like(parts[:, :1])], -1)
     beyond = (1 - parts.sum(-1, keepdim=True)).clamp(min=torch.finfo(torch.float64).eps)

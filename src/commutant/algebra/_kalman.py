@@ -1,33 +1,24 @@
-"""The scalar Kalman filter as a monoid: what ELK scans in place of the affine maps of Newton's method."""
+"""Scalar Kalman filter as a monoid, which ELK scans instead of the affine maps of Newton's method."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from ._law_cases import filtering_elements, states_monoid_laws
 from ._monoid import Monoid
-from ._stated import states_monoid_laws
 from .elements import Element
 
 
-@states_monoid_laws(
-    lambda draw: (
-        ScalarKalman(),
-        lambda: (
-            *(draw.normal(draw.size, draw.width) for _ in range(2)),
-            draw.normal(draw.size, draw.width).abs(),
-            draw.normal(draw.size, draw.width),
-            draw.normal(draw.size, draw.width).abs(),
-        ),
-    )
-)
+@states_monoid_laws(filtering_elements)
 class ScalarKalman(Monoid):
-    """Filtering elements $(A, b, C, \\eta, J)$ of scalar linear Gaussian models (Sarkka and Garcia-Fernandez 2021).
+    """Monoid of filtering elements $(A, b, C, \\eta, J)$ of scalar linear Gaussian models.
 
-    An inclusive scan gives in b the filtered means of $h_t = A_t h_{t-1} + b_t + N(0, 1)$ observed with noise.
+    Part b of an inclusive scan holds the filtered means of $h_t = A_t h_{t-1} + b_t + N(0, 1)$, observed with noise
+    (Sarkka and Garcia-Fernandez 2021).
 
     Shapes:
-        element: five tensors `(..., channels)`, C and J not negative.
+        element: five tensors `(..., channels)`, with C and J not negative.
 
     Example:
         >>> one = torch.ones(2, 1)
@@ -57,7 +48,15 @@ class ScalarKalman(Monoid):
 
     @staticmethod
     def filtered_means(A: Tensor, b: Tensor, h_0: Tensor, observed: Tensor, trust: float) -> Tensor:
-        """Means of $h_t = A_t h_{t-1} + b_t + N(0, 1)$ given observations of precision `trust`; time leads."""
+        """Return the means of $h_t = A_t h_{t-1} + b_t + N(0, 1)$ given noisy observations.
+
+        Args:
+            A: Factors, `(time, ..., channels)`.
+            b: Shifts, `(time, ..., channels)`.
+            h_0: State before the first step, `(..., channels)`.
+            observed: Observed states, `(time, ..., channels)`.
+            trust: Precision of the observations, the inverse of their variance.
+        """
         variance = 1 / trust
         gain, total = 1 / (1 + variance), 1 + variance
         predicted = torch.cat([(A[0] * h_0 + b[0])[None], b[1:]])

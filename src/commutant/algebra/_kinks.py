@@ -1,4 +1,4 @@
-"""Where an elementwise function is not smooth, found by bisection on the jumps of its derivatives."""
+"""Search for the kinks of elementwise functions, by bisection on the jumps of their derivatives."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from torch import Tensor
 from .._errors import InputError
 
 _RANGE, _STEP = 20.0, 1 / 16
-_FINE = 8e-5  # between the points at which values alone are taken
-_CLUSTERS = 128  # places of unexpected values, beyond which a function counts as rough everywhere
-_MOST = 64  # kinks beyond which a function counts as having no smooth pieces
-_BESIDE = 1e-9  # on either side of a kink
-_WIDTH = 1e-13  # of the interval that bisection ends with
+_FINE = 8e-5  # spacing of the fine grid, on which only values are computed
+_CLUSTERS = 128  # number of narrow features above which a function counts as rough everywhere
+_MOST = 64  # number of kinks above which a function is refused
+_BESIDE = 1e-9  # distance from a kink at which its two sides are evaluated
+_WIDTH = 1e-13  # width at which bisection stops
 
 
 def find_kinks(f: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
-    """Points of [-20, 20] at which f, its first or its second derivative jumps, in ascending order.
+    """Return the points of [-20, 20] at which f or its first or second derivative jumps, in ascending order.
 
-    Every interval of a grid is halved again and again, the half with the larger change kept: the change of a smooth
-    function dies out with the interval, a jump stays. The grid is fine where values, 12500 a unit, change unlike their
-    neighbors. A smooth feature that is narrow there is given by points that narrow down on it. What is narrower than
-    1e-4 and leaves no trace outside cannot be seen: state it as `kinks`.
+    Every interval of a grid is halved repeatedly, and the half with the larger change is kept. The change of a smooth
+    function vanishes with the interval, while a jump stays. The grid is finer where function values, taken at 12500
+    points per unit, change unlike their neighbors. A narrow smooth feature is returned as a set of points that are
+    denser around it. Features narrower than 1e-4 that do not change the function elsewhere are missed; state these as
+    `kinks`.
 
     Args:
-        f: elementwise function of real numbers, differentiable by autograd where it is smooth.
+        f: Elementwise function of real numbers, differentiable by autograd where it is smooth.
 
     Raises:
-        InputError: if f has values that are not numbers, or more than 64 kinks.
+        InputError: If f has values that are not numbers, or more than 64 kinks.
 
     Example:
         >>> find_kinks(torch.nn.functional.hardswish)
         (-3.0, 3.0)
     """
-    # Off the grid of round numbers, where kinks like to be: a kink on a node would hide in either interval.
     if not callable(f):
         raise InputError(f"a function of tensors is needed, got {f!r}")
+    # avoids round numbers, where kinks are common, since a kink at a node could belong to either interval
     grid = torch.arange(-_RANGE - 0.377 * _STEP, _RANGE + _STEP, _STEP, dtype=torch.float64)
     narrow = _narrow_places(f)
     inside = [torch.linspace(low, high, 257, dtype=torch.float64) for low, high in narrow]
@@ -54,7 +55,7 @@ def find_kinks(f: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
     for order in range(3):
         found |= set(_jumps(f, grid, values[order], order))
         if len(found) > _MOST:
-            raise InputError(f"the function has more than {_MOST} kinks between -20 and 20, too many to integrate over")
+            raise InputError(f"{name_of(f)} has more than {_MOST} kinks between -20 and 20, too many to integrate over")
     for low, high in narrow:
         if not any(low <= kink <= high for kink in found):
             found |= set(_graded(low, high))
@@ -62,12 +63,12 @@ def find_kinks(f: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
 
 
 def _narrow_places(f: Callable[[Tensor], Tensor]) -> list[tuple[float, float]]:
-    """Intervals in which values change unlike those beside them; none where that is so all over."""
+    """Return intervals in which values change unlike their neighbors, or none if this is so everywhere."""
     z = torch.arange(-_RANGE - 0.377 * _FINE, _RANGE + _FINE, _FINE, dtype=torch.float64)
     with torch.no_grad():
         values = real_values(f, z)
     if not bool(torch.isfinite(values).all()):
-        return []  # the grid meets it too, or the quadrature does
+        return []  # reported by the search on the coarse grid or by the quadrature
     change = values.diff()
     beside = (change[:-2] + change[2:]) / 2
     usual = 0.1 * (change[:-2].abs() + change[2:].abs()) + 1e-11 * (1 + values[1:-2].abs())
@@ -82,7 +83,7 @@ def _narrow_places(f: Callable[[Tensor], Tensor]) -> list[tuple[float, float]]:
 
 
 def _graded(low: float, high: float) -> list[float]:
-    """Points within and around a narrow feature, each twice as far from it as the one before."""
+    """Return points within and around a narrow feature, at doubling distances from it."""
     width, steps = high - low, 0
     while width * 2**steps < _STEP:
         steps += 1
@@ -91,28 +92,28 @@ def _graded(low: float, high: float) -> list[float]:
 
 
 def real_values(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """f at float64 points, checked to be real numbers of their shape."""
+    """Return f at float64 points, after a check that it is elementwise and real."""
     try:
-        values = f(z.clone())  # it may work in place
+        values = f(z.clone())  # f may change it in place
     except InputError:
         raise
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{name_of(f)} fails on a tensor of numbers ({error})") from error
     if not isinstance(values, Tensor) or values.shape != z.shape:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"{name_of(f)} must be elementwise: it gave {got} for points of shape {tuple(z.shape)}")
+        raise InputError(f"{name_of(f)} must be elementwise, it gave {got} for points of shape {tuple(z.shape)}")
     if values.is_complex():
-        raise InputError(f"{name_of(f)} must be real, it gave {values.dtype}; take its real and imaginary parts apart")
+        raise InputError(f"{name_of(f)} must be real, it gave {values.dtype}; give its real or imaginary part")
     return values.to(torch.float64)
 
 
 def name_of(f: object) -> str:
-    """What to call a function in a sentence."""
+    """Return the name of a function for a message."""
     return str(getattr(f, "name", getattr(f, "__name__", type(f).__name__)))
 
 
 def jumps_of(f: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> list[tuple[float, float]]:
-    """Those of the kinks at which the value of f itself jumps, each with the height of the jump."""
+    """Return the kinks at which f itself jumps, each with the height of the jump."""
     at = torch.tensor(kinks, dtype=torch.float64)
     above, below = real_values(f, at + _BESIDE).detach(), real_values(f, at - _BESIDE).detach()
     high = (above - below).abs() > 1e-6 * (1 + above.abs())
@@ -120,7 +121,7 @@ def jumps_of(f: Callable[[Tensor], Tensor], kinks: tuple[float, ...]) -> list[tu
 
 
 def derivatives(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Tensor]:
-    """f, f' ... at the points z by autograd, zero where autograd has none (hardsigmoid has no second one)."""
+    """Return f, f' ... at the points z by autograd, zero where autograd has no derivative (hardsigmoid's second)."""
     z = z.detach().clone().requires_grad_()
     with torch.enable_grad():
         out = [real_values(f, z)]
@@ -130,7 +131,7 @@ def derivatives(f: Callable[[Tensor], Tensor], z: Tensor, order: int) -> list[Te
 
 
 def mean_bend(f: Callable[[Tensor], Tensor], z: Tensor, kinks: tuple[float, ...]) -> Tensor:
-    """f'' at the points z `(points,)`: at a kink the mean of its two sides, and zero where f or f' jumps there."""
+    """Return f'' at the points z `(points,)`: at a kink the mean of both sides, or zero where f or f' jumps."""
     borders = torch.tensor(kinks, dtype=torch.float64, device=z.device)
     step = 1e-7 * z.abs().clamp(min=1.0)
     at_kink = ((z[:, None] - borders).abs() < step[:, None] / 2).any(-1)
@@ -157,16 +158,16 @@ def _derivative(values: Tensor, z: Tensor) -> Tensor:
 
 
 def _jumps(f: Callable[[Tensor], Tensor], grid: Tensor, values: Tensor, order: int) -> list[float]:
-    """Kinks of one order of derivative: intervals whose change does not die out under bisection."""
+    """Return the kinks of one order of derivative: intervals whose change does not vanish under bisection."""
     low, high, left, right = grid[:-1], grid[1:], values[:-1], values[1:]
     first = (right - left).abs()
     while float((high - low).max()) > _WIDTH:
         middle = (low + high) / 2
-        centre = derivatives(f, middle, order)[order]
-        keep = (centre - left).abs() >= (right - centre).abs()
-        low, left = torch.where(keep, low, middle), torch.where(keep, left, centre)
-        high, right = torch.where(keep, middle, high), torch.where(keep, centre, right)
+        center = derivatives(f, middle, order)[order]
+        keep = (center - left).abs() >= (right - center).abs()
+        low, left = torch.where(keep, low, middle), torch.where(keep, left, center)
+        high, right = torch.where(keep, middle, high), torch.where(keep, center, right)
     last = (right - left).abs()
-    # The change of a smooth function has shrunk with the interval, by 1e-12, down to rounding.
+    # the change of a smooth function has shrunk with the interval, by 1e-12, down to rounding
     real = (last > 1e-5 * first) & (last > 1e-9 * (1 + left.abs()))
     return [round(float(z), 11) + 0.0 for z in ((low + high) / 2)[real]]

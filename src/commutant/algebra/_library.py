@@ -1,4 +1,4 @@
-"""Monoids that are exactly associative and commutative, without parameters."""
+"""Monoids without parameters that are exactly associative and commutative."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from torch import Tensor
 
 from .._checks import whole
 from .._errors import InputError
-from ..laws import Draw
+from ._law_cases import numbers, optional_numbers, pairs_of_numbers, sorted_triples, states_monoid_laws
 from ._monoid import Monoid, check_monoid
-from ._stated import states_monoid_laws
 from .elements import Element, map_leaves
 from .plans import ReductionPlan
 
 
 class _Native(Monoid):
-    """A monoid that torch reduces natively over ragged sets.
+    """Monoid that torch reduces natively over ragged sets.
 
-    By scatter, not by `torch.segment_reduce`: the latter's gradient of max and min is wrong where values tie.
+    It uses `scatter_reduce`, since the gradients of `torch.segment_reduce` for max and min are wrong for equal values.
     """
 
     native: Literal["sum", "amax", "amin"]
@@ -42,12 +41,12 @@ class _Native(Monoid):
         return map_leaves(scatter, x)
 
 
-_NEAR = 1000.0  # temperatures apart, from which on the smaller term is nothing in float64
+_NEAR = 1000.0  # gap in units of the temperature above which the smaller term vanishes in float64
 _ACCUMULATOR = {torch.float32: torch.float64, torch.complex64: torch.complex128}
 
 
 def _segment_sum(x: Tensor, plan: ReductionPlan) -> Tensor:
-    """The sum of each set, as accurate as a tree: block by block, and the sums of blocks in double precision."""
+    """Return the sum of each set, as accurate as a tree: sums of blocks, which are then added in double precision."""
     if plan.blocks is not None:
         into_blocks, into_sets = plan.blocks
         sums = _segment_sum(x, into_blocks)
@@ -55,9 +54,9 @@ def _segment_sum(x: Tensor, plan: ReductionPlan) -> Tensor:
     return x.new_zeros((plan.num_sets, *x.shape[1:])).index_add(0, plan.index, x)
 
 
-@states_monoid_laws(lambda draw: (Sum(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class Sum(_Native):
-    """The monoid $(\\mathbb R, +, 0)$, elementwise.
+    """Elementwise monoid $(\\mathbb R, +, 0)$.
 
     Example:
         >>> Sum().reduce(torch.tensor([1., 2., 3.]))
@@ -70,9 +69,9 @@ class Sum(_Native):
         return map_leaves(torch.add, a, b)
 
 
-@states_monoid_laws(lambda draw: (Max(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class Max(_Native):
-    """The monoid $(\\mathbb R, \\max, -\\infty)$, elementwise.
+    """Elementwise monoid $(\\mathbb R, \\max, -\\infty)$.
 
     Example:
         >>> Max().reduce(torch.tensor([1., 3., 2.]))
@@ -85,9 +84,9 @@ class Max(_Native):
         return map_leaves(torch.maximum, a, b)
 
 
-@states_monoid_laws(lambda draw: (Min(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class Min(_Native):
-    """The monoid $(\\mathbb R, \\min, +\\infty)$, elementwise.
+    """Elementwise monoid $(\\mathbb R, \\min, +\\infty)$.
 
     Example:
         >>> Min().reduce(torch.tensor([4., 3., 5.]))
@@ -100,12 +99,12 @@ class Min(_Native):
         return map_leaves(torch.minimum, a, b)
 
 
-@states_monoid_laws(lambda draw: (LogSumExp(), lambda: draw.normal(draw.size, draw.width)))
+@states_monoid_laws(numbers)
 class LogSumExp(Monoid):
-    """The monoid $a \\circ b = \\tau \\log(e^{a/\\tau} + e^{b/\\tau})$ with identity $-\\infty$: a smooth maximum.
+    """Smooth maximum $a \\circ b = \\tau \\log(e^{a/\\tau} + e^{b/\\tau})$ with identity $-\\infty$.
 
     Args:
-        temperature: $\\tau > 0$; max in the limit 0.
+        temperature: Temperature $\\tau > 0$; the limit 0 is the maximum.
 
     Example:
         >>> round(float(LogSumExp().reduce(torch.zeros(4)).exp()), 4)
@@ -121,9 +120,9 @@ class LogSumExp(Monoid):
         self.temperature = temperature
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
-        nothing = (a == -torch.inf) & (b == -torch.inf)  # whose gradient would be 0 / 0
+        nothing = (a == -torch.inf) & (b == -torch.inf)  # the gradient there would be 0 / 0
         larger, smaller = torch.where(a >= b, a, b), torch.where(a >= b, b, a)
-        near = larger - smaller <= _NEAR * self.temperature  # further apart, and beside NaN, it is the maximum
+        near = larger - smaller <= _NEAR * self.temperature  # elsewhere, and next to NaN, the result is the maximum
         gap = torch.where(near, smaller, 0.0) - torch.where(near, larger, 0.0)
         rest = torch.nn.functional.softplus(gap / self.temperature) * self.temperature
         both = torch.where(near, torch.where(near, larger, 0.0) + rest, torch.maximum(a, b))
@@ -136,14 +135,15 @@ class LogSumExp(Monoid):
         return f"temperature={self.temperature}"
 
 
-@states_monoid_laws(
-    lambda draw: (KSmallest(3), lambda: draw.normal(draw.size, draw.width, 3).sort(-1).values),
-)
+@states_monoid_laws(sorted_triples, lambda: KSmallest(3))
 class KSmallest(Monoid):
-    """The k smallest values of a multiset, in order; with k = 2 it solves the second minimum without training.
+    """Monoid of the k smallest values of a multiset, in order; k = 2 gives the second minimum without training.
 
-    An element has a trailing axis of k sorted values, filled with $+\\infty$; `lift` makes one of single values and
-    `lower` lays the k values side by side as features.
+    An element has a trailing axis of k sorted values, padded with $+\\infty$. `lift` makes an element of single values,
+    and `lower` concatenates the k values as features.
+
+    Args:
+        k: Number of values.
 
     Shapes:
         `lift`: `(..., features)` to `(..., features, k)`; `lower`: `(..., features, k)` to `(..., features * k)`.
@@ -166,7 +166,7 @@ class KSmallest(Monoid):
             raise InputError(f"the last axis must hold {self.k} sorted values, got {a.shape[-1]} and {b.shape[-1]}")
         both = torch.cat([a, b], -1)
         kept = both.sort(dim=-1, stable=True).values[..., : self.k]
-        return torch.where(both.isnan().any(-1, keepdim=True), torch.nan, kept)  # sorting would hide a NaN at the end
+        return torch.where(both.isnan().any(-1, keepdim=True), torch.nan, kept)  # sort moves NaN to the end
 
     def identity(self, like: Tensor) -> Tensor:
         return torch.full_like(like, torch.inf)
@@ -184,17 +184,15 @@ class KSmallest(Monoid):
         return f"k={self.k}"
 
 
-@states_monoid_laws(
-    lambda draw: (
-        Product(Sum(), Max()),
-        lambda: (draw.normal(draw.size, draw.width), draw.normal(draw.size, draw.width)),
-    )
-)
+@states_monoid_laws(pairs_of_numbers, lambda: Product(Sum(), Max()))
 class Product(Monoid):
-    """The direct product of monoids: each acts on its own part of a tuple.
+    """Direct product of monoids, each acting on its own part of a tuple.
 
-    `lift` gives every factor the same features and `lower` lays the results side by side, so that
-    `Product(Sum(), Max())` aggregates like concatenated sum and max.
+    `lift` gives every factor the same features and `lower` concatenates the results, so `Product(Sum(), Max())`
+    aggregates like a sum concatenated with a maximum.
+
+    Args:
+        factors: Monoids, at least one.
 
     Example:
         >>> both = Product(Sum(), Max())
@@ -202,7 +200,7 @@ class Product(Monoid):
         (tensor(3.), tensor(2.))
     """
 
-    widen = False  # each factor knows for itself
+    widen = False  # each factor decides itself
 
     def __init__(self, *factors: Monoid) -> None:
         super().__init__()
@@ -218,7 +216,7 @@ class Product(Monoid):
     def check_numbers(self, x: Element) -> None:
         if not isinstance(x, tuple | list) or len(x) != len(self.factors):
             given = f"{len(x)} parts" if isinstance(x, tuple | list) else type(x).__name__
-            raise InputError(f"a product of {len(self.factors)} monoids takes as many parts in a tuple, got {given}")
+            raise InputError(f"a product of {len(self.factors)} monoids takes a tuple of as many parts, got {given}")
         for factor, part in zip(self.factors, x, strict=True):
             factor.check_numbers(part)  # type: ignore[operator]
 
@@ -245,17 +243,15 @@ class Product(Monoid):
         return tuple(f.segment_reduce(p, plan=plan) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
 
 
-def _draw_adjoined(draw: Draw) -> Element:
-    present = draw.normal(draw.size) > 0
-    return torch.where(present[:, None], draw.normal(draw.size, draw.width), 0.0), present
-
-
-@states_monoid_laws(lambda draw: (Adjoin(Sum()), lambda: _draw_adjoined(draw)))
+@states_monoid_laws(optional_numbers, lambda: Adjoin(Sum()))
 class Adjoin(Monoid):
-    """A monoid with an identity of its own kind adjoined: elements are pairs (value, present).
+    """Monoid with an adjoined identity, whose elements are pairs (value, present).
 
-    What is absent is skipped, bit for bit: $x \\circ \\text{EMPTY} = x$ exactly, whatever the operator below does with
-    zeros or with its own identity. This is the rule that `reduce` follows for a masked element.
+    Absent elements are skipped: $x \\circ \\text{EMPTY} = x$ bit for bit, whatever the base operator does with zeros or
+    with its own identity. `reduce` treats masked elements in the same way.
+
+    Args:
+        base: Monoid of the values.
 
     Shapes:
         value `(*leading, *carrier)`, present: boolean `(*leading,)`; the value of an absent element is never read.

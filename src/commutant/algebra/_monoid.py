@@ -1,4 +1,4 @@
-"""A monoid: an associative operator with an identity, and what follows from having one: reduce and scan."""
+"""Base class of monoids, with reductions and scans."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Numbers: TypeAlias = Literal["real", "complex", "any"]
 
 
 class Monoid(nn.Module):
-    """A binary operator with an identity on tensors, reduced and scanned in logarithmic depth.
+    """Associative operator with an identity on tensors, with reductions and scans of logarithmic depth.
 
-    A subclass gives `op` and `identity`. The base class gives
+    Subclasses define `op` and `identity`. The base class adds
 
-    - `reduce`: $x_1 \\circ x_2 \\circ \\dots \\circ x_n$ along an axis, n - 1 applications, depth ceil(log2 n);
+    - `reduce`: $x_1 \\circ x_2 \\circ \\dots \\circ x_n$ along an axis, with n - 1 applications in depth ceil(log2 n);
     - `segment_reduce`: the same for a ragged batch of sets, without padding;
-    - `scan`: all prefixes, fewer than 2n applications, depth 2 ceil(log2 n).
+    - `scan`: all prefixes, with fewer than 2n applications in depth 2 ceil(log2 n).
 
-    An element is a tensor or a tuple of tensors with common leading axes. An operator that is only approximately
-    associative (a learned one) is welcome: the bracketing is fixed by the size of the set alone, so the result of a set
+    An element is a tensor or a tuple of tensors with common leading axes. The operator may be only approximately
+    associative, for example if it is learned. The bracketing depends only on the size of a set, so the result of a set
     never depends on the rest of the batch.
 
     Shapes:
@@ -34,32 +34,55 @@ class Monoid(nn.Module):
     """
 
     associative: Exactness = "exact"
+    """Whether the operator is associative exactly, approximately or not."""
     commutative: Exactness = "exact"
+    """Whether the operator is commutative exactly, approximately or not."""
     parts: int | None = None
-    """Number of tensors in an element that is a tuple; None where an element may be of any structure."""
+    """Number of tensors in an element that is a tuple; None if elements may have any structure."""
     widen = True
-    """Half-precision elements are combined in float32 and the result is rounded once."""
+    """Whether half-precision elements are combined in float32 and rounded once at the end."""
     numbers: Numbers = "any"
-    """Numbers on which the operator is defined: real floating point, complex too, or booleans too."""
+    """Numbers that the operator accepts: real floating point, also complex, or also booleans."""
 
     def op(self, a: Element, b: Element) -> Element:
-        """Combine two elements."""
+        """Combine two elements.
+
+        Args:
+            a: Left operand.
+            b: Right operand.
+        """
         raise NotImplementedError
 
     def identity(self, like: Element) -> Element:
-        """The identity, in the shape, dtype and device of `like`."""
+        """Return the identity element.
+
+        Args:
+            like: Element that gives shape, dtype and device.
+        """
         raise NotImplementedError
 
     def lift(self, x: Float[Tensor, "*shape"]) -> Element:
-        """Carry features into the monoid (the paper's encoder for a fixed monoid); the default does nothing."""
+        """Map features to an element (the encoder of a fixed monoid in the paper); unchanged by default.
+
+        Args:
+            x: Features.
+        """
         return x
 
     def lower(self, element: Element) -> Float[Tensor, "*shape"]:
-        """Carry an element back to features; the default does nothing."""
+        """Map an element back to features; unchanged by default.
+
+        Args:
+            element: Element.
+        """
         return element
 
     def out_channels(self, in_channels: int) -> int:
-        """The feature width of `lower(lift(x))` for x of width `in_channels`."""
+        """Return the number of features of `lower(lift(x))`.
+
+        Args:
+            in_channels: Number of features of x.
+        """
         return in_channels
 
     def forward(self, a: Element, b: Element) -> Element:
@@ -69,10 +92,10 @@ class Monoid(nn.Module):
         """Reduce along one of the leading axes.
 
         Args:
-            x: element whose tensors share the axis `dim`.
-            dim: the axis; it counts from the end only for a single tensor.
-            mask: `(*leading, n)` up to and including the axis `dim`; False takes the element out, as if it had never
-                been there. A set with nothing left gives the identity.
+            x: Element whose tensors share the axis `dim`.
+            dim: Axis to reduce; negative only for a single tensor.
+            mask: False for elements to leave out, `(*leading, n)` up to and including the axis `dim`. A set without
+                elements gives the identity.
 
         Example:
             >>> from commutant.algebra import Max
@@ -119,20 +142,20 @@ class Monoid(nn.Module):
     ) -> Element:
         """Reduce each set of a ragged batch; an empty set gives the identity.
 
-        Work is one application for each element but the first of its set, memory is linear in the number of elements
-        however unequal the sets are, and the loop runs over levels, never over elements.
+        A set of n elements takes n - 1 applications. Memory is linear in the number of elements, however unequal the
+        sets are. The Python loop runs over levels, never over elements.
 
         Args:
-            x: elements along the leading axis, `(elements, *carrier)`.
-            index: the set of each element, in any order (elements of a set keep their order); or
-            ptr: where each set starts, `(sets + 1,)`; or
-            plan: a plan made before with `reduction_plan`.
-            num_sets: the number of sets, when `index` alone does not tell.
-            bracketing: see `reduction_plan`.
-            generator: source of a random bracketing.
+            x: Elements along the leading axis, `(elements, *carrier)`.
+            index: Index of the set of each element, `(elements,)`, in any order; elements of a set keep their order.
+            ptr: First element of each set and the number of elements, `(sets + 1,)`, instead of `index`.
+            num_sets: Number of sets if the last ones may be empty.
+            plan: Result of `reduction_plan`, instead of `index` or `ptr`.
+            bracketing: Bracketing, as for `reduction_plan`.
+            generator: Source of a random bracketing; by default torch's global generator.
 
         Returns:
-            `(sets, *carrier)`.
+            Result of each set, `(sets, *carrier)`.
 
         Example:
             >>> from commutant.algebra import Sum
@@ -153,16 +176,20 @@ class Monoid(nn.Module):
         return narrowed(self._reduce_plan(x, plan), dtypes)
 
     def _reduce_plan(self, x: Element, plan: ReductionPlan) -> Element:
-        """Run a plan; a subclass with a native segmented reduction overrides this."""
+        """Run a plan; overridden by subclasses with a native segmented reduction."""
         top, _ = self._merge_levels(x, plan)
         return self._collect(x, top, plan)
 
     def segment_reduce_nodes(self, x: Element, plan: ReductionPlan) -> tuple[Element, Element]:
-        """Run a plan and keep every value on the way.
+        """Run a plan and return all intermediate values.
+
+        Args:
+            x: Elements along the leading axis, `(elements, *carrier)`.
+            plan: Result of `reduction_plan`.
 
         Returns:
-            The result of each set, and the value of every node: first the elements, then the merges in the order of
-            `plan.left` and `plan.right`, which name the two children of each merge.
+            Result of each set, and values of all nodes: first the elements, then the merges in the order of `plan.left`
+            and `plan.right`, which hold the two children of each merge.
         """
         self._check_plan(x, plan)
         dtypes, x = self.widened(x)
@@ -198,14 +225,15 @@ class Monoid(nn.Module):
         reverse: bool = False,
         ptr: Int[Tensor, " boundaries"] | None = None,
     ) -> Element:
-        """All prefixes $x_1 \\circ \\dots \\circ x_i$ along an axis (with `reverse`, all suffixes).
+        """Return all prefixes $x_1 \\circ \\dots \\circ x_i$ along an axis, or all suffixes with `reverse`.
 
         Args:
-            x: element whose tensors share the axis `dim`.
-            dim: the axis.
-            exclusive: leave x_i out of the i-th result; the first is then the identity.
-            reverse: scan from the end; the order of the operands stays that of the axis.
-            ptr: scan each segment of the leading axis by itself (`dim` must be 0).
+            x: Element whose tensors share the axis `dim`.
+            dim: Axis to scan.
+            exclusive: Whether the i-th result leaves out x_i, so that the first is the identity.
+            reverse: Whether to scan from the end; operands keep their order.
+            ptr: First element of each segment and the number of elements, `(segments + 1,)`, to scan segments of the
+                leading axis separately (`dim` must be 0).
 
         Example:
             >>> from commutant.algebra import Sum
@@ -216,7 +244,7 @@ class Monoid(nn.Module):
         if ptr is not None:
             check_positions("ptr", ptr)
         if ptr is not None and dim != 0:
-            raise InputError(f"a segmented scan runs over the leading axis, got dim={dim}")
+            raise InputError(f"a segmented scan needs the leading axis dim=0, got dim={dim}")
         x = map_leaves(lambda leaf: leaf.movedim(dim, 0), x)
         n = first_leaf(x).shape[0]
         if reverse:
@@ -248,7 +276,14 @@ class Monoid(nn.Module):
         return map_leaves(lambda leaf, e: leaf.index_copy(0, starts, e.to(leaf.dtype)), shifted, identity)
 
     def check_numbers(self, x: Element) -> None:
-        """Refuse elements of another number of tensors, or of a dtype that the operator is not defined on."""
+        """Check the number of tensors of an element, and their dtypes.
+
+        Args:
+            x: Element.
+
+        Raises:
+            InputError: If the number of tensors is wrong, or the operator is not defined on their dtype.
+        """
         if self.parts and (not isinstance(x, tuple | list) or len(x) != self.parts):
             given = f"{len(x)} parts" if isinstance(x, tuple | list) else type(x).__name__
             raise InputError(f"an element of {type(self).__name__} is a tuple of {self.parts} tensors, got {given}")
@@ -273,8 +308,8 @@ class Monoid(nn.Module):
         if plan.num_elements != self._check_elements(x):
             raise InputError(f"the plan is for {plan.num_elements} elements, x has {first_leaf(x).shape[0]}")
         if plan.sizes.device != first_leaf(x).device:
-            where = f"the sets lie on {plan.sizes.device} and the elements lie on {first_leaf(x).device}"
-            raise InputError(f"{where}; move one of them")
+            where = f"the plan is on {plan.sizes.device} and x on {first_leaf(x).device}"
+            raise InputError(f"{where}; move them to one device")
 
     def _check_axis(self, x: Element, dim: int) -> int:
         self.check_numbers(x)
@@ -288,7 +323,11 @@ class Monoid(nn.Module):
         return dim
 
     def widened(self, x: Element) -> tuple[Element, Element]:
-        """The dtypes of an element, and the element with half precision as float32."""
+        """Return the dtypes of an element, and the element with half precision converted to float32.
+
+        Args:
+            x: Element.
+        """
         dtypes = map_leaves(lambda leaf: leaf.dtype, x)  # type: ignore[arg-type, return-value]
         if not self.widen:
             return dtypes, x
@@ -299,7 +338,7 @@ _HALF = (torch.bfloat16, torch.float16)
 
 
 def narrowed(x: Element, dtypes: Element, squeeze: bool = False) -> Element:
-    """An element rounded back to half precision where it came in it."""
+    """Return an element rounded back to the half precision of its input."""
     if isinstance(x, Tensor):
         x = x.squeeze(0) if squeeze else x
         return x.to(dtypes) if x.dtype != dtypes and dtypes in _HALF else x
@@ -307,7 +346,12 @@ def narrowed(x: Element, dtypes: Element, squeeze: bool = False) -> Element:
 
 
 def check_monoid(name: str, given: object) -> None:
-    """Refuse what is no monoid."""
+    """Check that an argument is a monoid.
+
+    Args:
+        name: Name of the argument in the message.
+        given: Value of the argument.
+    """
     if not isinstance(given, Monoid):
         what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
         raise InputError(f"{name} must be a Monoid such as commutant.algebra.Sum(), got {what}")
@@ -318,7 +362,7 @@ def _shapes(x: Element) -> str:
 
 
 def _scan_dense(monoid: Monoid, x: Element, swapped: bool) -> Element:
-    """Inclusive scan by pairing: scan the pairs, then fill in the elements between them."""
+    """Return an inclusive scan: scan merged pairs, then fill in the elements between them."""
     n = first_leaf(x).shape[0]
     if n < 2:
         return x
@@ -334,7 +378,7 @@ def _scan_dense(monoid: Monoid, x: Element, swapped: bool) -> Element:
 
 
 def _scan_levels(monoid: Monoid, x: Element, plan: ReductionPlan, depth: int, swapped: bool) -> Element:
-    """The same recursion over the levels of a plan, so that segments stay apart."""
+    """Return an inclusive scan by the levels of a plan, which keeps segments separate."""
     if depth == len(plan.levels):
         return x
     level = plan.levels[depth]

@@ -1,4 +1,4 @@
-"""The shortest path through all points: exact where there are few, by local search where there are many."""
+"""Shortest path through all points: exact for few points, by local search for many."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from torch import Tensor
 
 from .._errors import InputError
 
-_EXACT = 12  # points up to which 2^n n^2 steps are taken
-_MOST = 20  # points of which 2^n n numbers fit into memory
+_EXACT = 12  # most points for which the 2^n n^2 steps of the exact search are the default
+_MOST = 20  # most points for which 2^n n numbers fit into memory
 
 
 def shortest_hamiltonian_path(
     distance: Float[Tensor, "n n"], *, closed: bool = False, exact: bool | None = None
 ) -> Int[Tensor, " n"]:
-    """An order of all points in which the sum of successive distances is least.
+    """Return an order of all points with the smallest sum of successive distances.
 
-    Up to twelve points by dynamic programming over subsets (Held and Karp), which is exact; beyond by joining shortest
-    edges, then reversing stretches (2-opt) and moving short ones (or-opt) until nothing shortens the path.
+    Up to twelve points, the path is found exactly by dynamic programming over subsets (Held-Karp). For more points, the
+    search joins shortest edges, then reverses segments (2-opt) and moves short segments (or-opt) until neither shortens
+    the path.
 
     Args:
-        distance: symmetric, finite, `(n, n)`.
-        closed: a tour, which returns to its start.
-        exact: force one or the other; exact takes 20 points at most.
+        distance: Symmetric finite distances, `(n, n)`.
+        closed: Whether the path is a tour that returns to its start.
+        exact: True for the exact method, up to 20 points; False for local search; None to choose by size.
 
     Returns:
-        The points in their order.
+        Indices of the points in order, `(n,)`.
 
     Raises:
-        InputError: NaN, infinite or asymmetric distances.
+        InputError: For NaN, infinite or asymmetric distances.
 
     Example:
         >>> places = torch.tensor([0.0, 5.0, 1.0, 3.0])
@@ -41,23 +42,23 @@ def shortest_hamiltonian_path(
     """
     if not isinstance(distance, Tensor) or distance.is_complex():
         given = str(distance.dtype) if isinstance(distance, Tensor) else type(distance).__name__
-        raise InputError(f"distances must be a real tensor, got {given}")
+        raise InputError(f"distance must be a real tensor, got {given}")
     d = distance.detach().double().cpu().numpy()
     if d.ndim != 2 or d.shape[0] != d.shape[1] or not np.isfinite(d).all():
-        raise InputError(f"distances must be a square matrix, finite and symmetric, got shape {tuple(distance.shape)}")
+        raise InputError(f"distance must be a square matrix, finite and symmetric, got shape {tuple(distance.shape)}")
     if (gap := _asymmetry(d)) > 64 * (torch.finfo(distance.dtype).eps if distance.is_floating_point() else 0):
         raise InputError(
-            "distances must be a square matrix, finite and symmetric; squares of the two directions differ by "
-            f"{gap:.1e} of the largest: symmetrize them, (d + d.mT) / 2"
+            "distance must be a square matrix, finite and symmetric; squares of the two directions differ by "
+            f"{gap:.1e} of the largest; symmetrize it by (d + d.mT) / 2"
         )
     if exact and len(d) > _MOST:
         raise InputError(
-            f"an exact path of {len(d)} points takes too much memory, the most is {_MOST}; use exact=False"
+            f"an exact path of {len(d)} points takes too much memory, at most {_MOST} are possible; use exact=False"
         )
     n, d = len(d), (d + d.T) / 2
     if n <= 2:
         return torch.arange(n, device=distance.device)
-    if not closed:  # a point at distance zero from all turns the path into a tour
+    if not closed:  # with a point at distance zero from all others, the path becomes a tour
         d = np.pad(d, (0, 1))
     order = _held_karp(d) if (n <= _EXACT if exact is None else exact) else _local_search(d)
     if not closed:
@@ -69,20 +70,26 @@ def shortest_hamiltonian_path(
 
 
 def _asymmetry(d: np.ndarray) -> float:
-    """The largest difference of squares of the two directions: `torch.cdist` rounds squares, not distances."""
+    """Return the largest difference of squared distances in both directions, since `torch.cdist` rounds squares."""
     scaled = d / (np.abs(d).max(initial=0.0) or 1.0)
     squares = scaled * np.abs(scaled)
     return float(np.abs(squares - squares.T).max(initial=0.0))
 
 
 def path_length(distance: Float[Tensor, "n n"], order: Int[Tensor, " n"], *, closed: bool = False) -> Float[Tensor, ""]:
-    """The sum of distances along an order, for a tour with the way back."""
+    """Return the sum of distances along an order.
+
+    Args:
+        distance: Distances, `(n, n)`.
+        order: Indices of the points in order, `(n,)`.
+        closed: Whether to add the distance from the last point to the first.
+    """
     following = order.roll(-1) if closed else order[1:]
     return distance[order if closed else order[:-1], following].sum()
 
 
 def _held_karp(d: np.ndarray) -> list[int]:
-    """`best[S][j]`: the shortest way from point 0 through the set S of the others, ending in j."""
+    """Return the shortest tour by dynamic programming over `best[S][j]`, the length of the best path 0 -> S -> j."""
     n = len(d) - 1
     inner, first = d[1:, 1:], d[0, 1:]
     best = np.full((1 << n, n), np.inf)
@@ -115,10 +122,10 @@ def _local_search(d: np.ndarray) -> list[int]:
 
 
 def _greedy_edges(d: np.ndarray) -> list[int]:
-    """Join the shortest edges that close no cycle and give no point a third neighbour."""
+    """Return a path of shortest edges that close no cycle and give no point a third neighbor."""
     n = len(d)
     rows, columns = np.triu_indices(n, 1)
-    group, neighbours = list(range(n)), [[] for _ in range(n)]  # type: ignore[var-annotated]
+    group, neighbors = list(range(n)), [[] for _ in range(n)]  # type: ignore[var-annotated]
 
     def find(i: int) -> int:
         while group[i] != i:
@@ -128,19 +135,19 @@ def _greedy_edges(d: np.ndarray) -> list[int]:
 
     for k in np.argsort(d[rows, columns], kind="stable"):
         i, j = int(rows[k]), int(columns[k])
-        if len(neighbours[i]) < 2 and len(neighbours[j]) < 2 and find(i) != find(j):
-            neighbours[i].append(j)
-            neighbours[j].append(i)
+        if len(neighbors[i]) < 2 and len(neighbors[j]) < 2 and find(i) != find(j):
+            neighbors[i].append(j)
+            neighbors[j].append(i)
             group[find(i)] = find(j)
-    at, came, order = next(i for i in range(n) if len(neighbours[i]) < 2), -1, []
+    at, came, order = next(i for i in range(n) if len(neighbors[i]) < 2), -1, []
     while at >= 0:
         order.append(at)
-        at, came = next((j for j in neighbours[at] if j != came), -1), at
+        at, came = next((j for j in neighbors[at] if j != came), -1), at
     return order
 
 
 def _two_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
-    """The best reversal of a stretch, all pairs at once."""
+    """Return the order after the best reversal of a segment, or None if no reversal shortens the tour."""
     n, following = len(order), np.roll(order, -1)
     gain = (
         d[order, following][:, None]
@@ -158,7 +165,7 @@ def _two_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
 
 
 def _or_opt(d: np.ndarray, order: np.ndarray) -> np.ndarray | None:
-    """The first move of one to three successive points elsewhere that shortens the tour."""
+    """Return the order after the first move of one to three successive points that shortens the tour, or None."""
     n = len(order)
     for length in range(1, min(4, n - 2)):
         for start in range(n):

@@ -1,13 +1,14 @@
-"""Permutations as index tensors: `x[p]` is the permuted x, so row i of the new is row p[i] of the old."""
+"""Permutations as index tensors: `x[p]` is the permuted x, whose row i is row p[i] of x."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError
 
 Distance = Literal["kendall", "cayley", "hamming", "footrule", "spearman", "ulam", "chebyshev"]
@@ -21,9 +22,13 @@ def _check_indices(*permutations: object) -> None:
 
 
 def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
-    """The permutation `p[q]`: first p is applied, then q, so that `x[p][q] == x[compose(p, q)]`.
+    """Return the permutation `p[q]`, which applies p and then q: `x[p][q] == x[compose(p, q)]`.
 
-    Its matrix is that of q times that of p. Shapes `(*batch, n)`.
+    Its matrix is the matrix of q times the matrix of p.
+
+    Args:
+        p: Permutations to apply first, `(*batch, n)`.
+        q: Permutations to apply second, `(*batch, n)`.
 
     Example:
         >>> p, q, x = torch.tensor([1, 2, 0]), torch.tensor([0, 2, 1]), torch.tensor([10, 20, 30])
@@ -32,19 +37,28 @@ def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tenso
     """
     _check_indices(p, q)
     if p.shape != q.shape:
-        raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
+        raise InputError(f"p and q must be two permutations of one shape, got {tuple(p.shape)} and {tuple(q.shape)}")
     return p.gather(-1, q.long())
 
 
 def inverse(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
-    """The permutation that undoes p: `x[p][inverse(p)] == x`; -1 for what p lacks, where it is no permutation."""
+    """Return the inverse permutation, such that `x[p][inverse(p)] == x`.
+
+    Args:
+        p: Permutations, `(*batch, n)`. If a row is not a permutation, the inverse has -1 at its missing values.
+    """
     _check_indices(p)
     places = torch.arange(p.shape[-1], device=p.device, dtype=p.dtype).expand_as(p)
     return torch.full_like(p, -1).scatter(-1, p.long(), places)
 
 
 def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
-    """p applied `exponent` times; its inverse where the exponent is negative."""
+    """Return p applied `exponent` times.
+
+    Args:
+        p: Permutations, `(*batch, n)`.
+        exponent: Number of times; negative for the inverse.
+    """
     if not isinstance(exponent, int):
         raise InputError(f"exponent must be an integer, got {exponent!r}")
     _check_indices(p)
@@ -59,7 +73,12 @@ def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
 
 
 def permutation_matrix(p: Int[Tensor, "*batch n"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "*batch n n"]:
-    """The matrix P with `P[i, p[i]] = 1`, so that `P @ x == x[p]`."""
+    """Return the matrix P with `P[i, p[i]] = 1`, such that `P @ x == x[p]`.
+
+    Args:
+        p: Permutations, `(*batch, n)`.
+        dtype: Dtype of the matrix.
+    """
     _check_indices(p)
     try:
         return torch.nn.functional.one_hot(p.long(), p.shape[-1]).to(dtype)
@@ -68,10 +87,14 @@ def permutation_matrix(p: Int[Tensor, "*batch n"], dtype: torch.dtype = torch.fl
 
 
 def cycle_lengths(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
-    """For each element the length of the cycle that it is in, by pointer doubling in O(n log n)."""
+    """Return the length of the cycle of each element, by pointer doubling in O(n log n).
+
+    Args:
+        p: Permutations, `(*batch, n)`.
+    """
     _check_indices(p)
     if not is_permutation(p):
-        raise InputError(f"cycles are those of permutations: each row must hold each of 0 to {p.shape[-1] - 1} once")
+        raise InputError(f"p must be a permutation to have cycles: each of 0 to {p.shape[-1] - 1} once in each row")
     p = p.long()
     least, jump = torch.arange(p.shape[-1], device=p.device).expand_as(p).clone(), p
     reach = 1
@@ -83,18 +106,30 @@ def cycle_lengths(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch n"]:
 
 
 def cycle_count(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch"]:
-    """The number of cycles, fixed points included."""
+    """Return the number of cycles, including fixed points.
+
+    Args:
+        p: Permutations, `(*batch, n)`.
+    """
     return (1.0 / cycle_lengths(p).double()).sum(-1).round().long()
 
 
 def parity(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch"]:
-    """0 for even permutations, 1 for odd ones."""
+    """Return 0 for even permutations and 1 for odd ones.
+
+    Args:
+        p: Permutations, `(*batch, n)`.
+    """
     cycles = cycle_count(p)
     return (p.shape[-1] - cycles) % 2
 
 
 def is_permutation(p: Int[Tensor, "*batch n"]) -> bool:
-    """Whether every row holds each of 0 to n - 1 once."""
+    """Return whether every row holds each of 0 to n - 1 once.
+
+    Args:
+        p: Integers, `(*batch, n)`.
+    """
     _check_indices(p)
     return bool((p.sort(-1).values == torch.arange(p.shape[-1], device=p.device)).all())
 
@@ -102,21 +137,23 @@ def is_permutation(p: Int[Tensor, "*batch n"]) -> bool:
 def permutation_distance(
     p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"], kind: Distance = "kendall"
 ) -> Int[Tensor, "*batch"]:
-    """How far apart two permutations are; none of these changes when both are composed with a third, `p[t]` and `q[t]`.
+    """Return the distance of two permutations, which is the same for `p[t]` and `q[t]` with any permutation t.
 
     Args:
-        p: permutations `(*batch, n)`.
-        q: permutations `(*batch, n)`.
-        kind: `kendall`: pairs in opposite order, the number of adjacent swaps; `cayley`: swaps; `hamming`: places that
-            differ; `footrule`: sum of |p - q|; `spearman`: sum of (p - q)^2, whose square root is a metric; `ulam`: n
-            minus the longest increasing subsequence; `chebyshev`: the largest |p - q|.
+        p: Permutations, `(*batch, n)`.
+        q: Permutations, `(*batch, n)`.
+        kind: `kendall` for the number of pairs in opposite order, which is the number of adjacent swaps; `cayley` for
+            the number of swaps; `hamming` for the number of different places; `footrule` for the sum of |p - q|;
+            `spearman` for the sum of (p - q)^2, whose square root is a metric; `ulam` for n minus the length of the
+            longest increasing subsequence; `chebyshev` for the largest |p - q|.
 
     Raises:
-        InputError: rows that are no permutations, shapes that differ, or an unknown kind.
+        InputError: For rows that are not permutations, different shapes, or an unknown kind.
     """
     _check_indices(p, q)
+    one_of("kind", kind, get_args(Distance))
     if p.shape != q.shape or not (is_permutation(p) and is_permutation(q)):
-        raise InputError(f"two permutations of one shape are needed, got shapes {tuple(p.shape)} and {tuple(q.shape)}")
+        raise InputError(f"p and q must be two permutations of one shape, got {tuple(p.shape)} and {tuple(q.shape)}")
     p, q = p.long(), q.long()  # sums and squares leave the range of smaller integers
     if kind == "kendall":
         before = (p.unsqueeze(-1) < p.unsqueeze(-2)) != (q.unsqueeze(-1) < q.unsqueeze(-2))
@@ -130,15 +167,11 @@ def permutation_distance(
     gap = (p - q).abs()
     if kind == "chebyshev":
         return gap.amax(-1) if p.shape[-1] else gap.sum(-1)
-    if kind in ("footrule", "spearman"):
-        return (gap if kind == "footrule" else gap**2).sum(-1)
-    raise InputError(
-        f"unknown distance {kind!r}; expected kendall, cayley, hamming, footrule, spearman, ulam or chebyshev"
-    )
+    return (gap if kind == "footrule" else gap**2).sum(-1)
 
 
 def _longest_increasing(p: Int[Tensor, "*batch n"]) -> Int[Tensor, "*batch"]:
-    """By patience sorting, batched: the tops of the piles stay sorted."""
+    """Return the length of the longest increasing subsequence, by batched patience sorting."""
     n = p.shape[-1]
     tops = torch.full_like(p, n)
     for i in range(n):

@@ -13,7 +13,7 @@ from .._errors import InputError
 from ._axes import NOTHING, right_handed, slide, spectrum
 from ._exporting import exporting
 
-_THIN = (1e-3, 1e-2)  # mean squared volumes, as shares of the variance, at which points are thin and no longer thin
+_THIN = (1e-3, 1e-2)  # mean squared volumes, relative to the variance, between which points cease to count as thin
 
 
 def tuple_bases(
@@ -23,16 +23,23 @@ def tuple_bases(
     exact: bool,
     generator: torch.Generator | None,
 ) -> tuple[Float[Tensor, "some frames m m"], Float[Tensor, "some frames"], Float[Tensor, " frames"]]:
-    """Return bases from ordered tuples of m - 1 rows by Gram-Schmidt, their weights, and their determinants.
+    """Return bases from ordered tuples of m - 1 rows by Gram-Schmidt, with their weights and determinants.
 
-    The weight is the product of the squared lengths that Gram-Schmidt divides by, with powers m - 1, ..., 1: a basis
-    jumps where one of them vanishes, and squares make its share of an average differentiable there. The first row has
-    the largest power, so that of points near a line those that lie far out give the first axis. Where all weights
-    vanish (points on a line, for m = 3), a basis counts in all its signs and orders. Continuity needs them, and they
-    average tensors over the empty directions. Rows count as often as `counts` says.
+    The weight is the product of the squared lengths that Gram-Schmidt divides by, to the powers m - 1, ..., 1. A basis
+    is discontinuous where one of these lengths vanishes, and the squares make its contribution to an average
+    differentiable there. The first row has the largest power, so that distant points determine the first axis of points
+    near a line. Where all weights vanish (for m = 3: points on a line), a basis is taken with all signs and orders of
+    its axes. Continuity requires this, and it averages tensors over the directions without extent.
+
+    Args:
+        rows: Vectors in the block of axes, `(clouds, n, m)`.
+        counts: Weight of each row, `(clouds, n)`.
+        most: Number of tuples to draw if `exact` is False.
+        exact: Whether to take all tuples.
+        generator: Source of drawn tuples; None for the same tuples in each call.
 
     Raises:
-        InputError: rows that span two or more but fewer than m - 1 dimensions, with axes that are not distinct.
+        InputError: If rows span at least two but fewer than m - 1 dimensions, with axes that are not distinct.
     """
     m = rows.shape[2]
     places = _all_tuples(rows.shape[1], m - 1, rows.device) if exact else _drawn_tuples(counts, most, m - 1, generator)
@@ -74,7 +81,7 @@ def tuple_bases(
 
 
 def _own_axes(rows: Float[Tensor, "some n m"], lost: Tensor) -> Float[Tensor, "some m m"]:
-    """Principal axes of rows that span too few dimensions for any tuple."""
+    """Return principal axes of rows that span too few dimensions for any tuple."""
     gram = rows.mT @ rows
     size = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     values, axes = spectrum(gram / torch.where(size > 0, size, 1.0)[:, None, None])
@@ -85,13 +92,16 @@ def _own_axes(rows: Float[Tensor, "some n m"], lost: Tensor) -> Float[Tensor, "s
     if bool(close.any()):
         raise InputError(
             f"the points of a cloud span fewer than {rows.shape[2] - 1} dimensions of a block of {rows.shape[2]} axes "
-            "that are not distinct: it has no continuous frame"
+            "that are not distinct, so it has no continuous frame"
         )
     return right_handed(axes)
 
 
 def _turns(m: int, like: Tensor) -> tuple[Float[Tensor, "elements m m"], Float[Tensor, " elements"]]:
-    """All signed permutations of m axes (for m > 3 signed cyclic ones); first the identity and the last sign."""
+    """Return all signed permutations of m axes (signed cyclic ones for m > 3), the identity first.
+
+    The second one changes only the sign of the last axis.
+    """
     signs = torch.tensor(list(product((1.0, -1.0), repeat=m)), dtype=like.dtype)
     orders = permutations(range(m)) if m <= 3 else (tuple((i + k) % m for i in range(m)) for k in range(m))
     axes = torch.stack([torch.eye(m, dtype=like.dtype)[list(order)] for order in orders])
@@ -102,8 +112,8 @@ def _turns(m: int, like: Tensor) -> tuple[Float[Tensor, "elements m m"], Float[T
 def _drawn_tuples(
     counts: Float[Tensor, "some n"], most: int, k: int, generator: torch.Generator | None
 ) -> Int[Tensor, "some tuples k"]:
-    """Tuples of points that count, drawn uniformly with replacement."""
-    generator = generator or torch.Generator().manual_seed(0)  # so that evaluation is a function of its input
+    """Draw tuples of points with positive weight, uniformly with replacement."""
+    generator = generator or torch.Generator().manual_seed(0)  # makes the result a function of the input
     drawn = torch.rand((most, k), generator=generator, device=generator.device, dtype=torch.float64).to(counts.device)
     there = counts > 0
     order = there.long().argsort(dim=1, descending=True, stable=True)
@@ -112,7 +122,7 @@ def _drawn_tuples(
 
 
 def _all_tuples(n: int, k: int, device: torch.device) -> Int[Tensor, "1 tuples k"]:
-    if exporting():  # the number of points may be symbolic; tuples of one point twice have no volume
+    if exporting():  # the number of points may be symbolic, and tuples with a repeated point have no volume
         one = torch.arange(n, device=device)
         return (one[:, None] if k == 1 else torch.stack(torch.meshgrid(one, one, indexing="ij"), -1).flatten(0, 1))[
             None
@@ -126,7 +136,7 @@ def _permutations(n: int, k: int) -> Int[Tensor, "tuples k"]:
 
 
 def completed(basis: list[Tensor]) -> Float[Tensor, "... m"]:
-    """Return the unit vector that completes m - 1 orthonormal ones to a basis of determinant one."""
+    """Return the unit vector that completes m - 1 orthonormal vectors to a basis of determinant one."""
     m = len(basis) + 1
     if m == 2:
         return torch.stack([-basis[0][..., 1], basis[0][..., 0]], -1)

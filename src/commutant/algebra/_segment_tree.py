@@ -1,4 +1,4 @@
-"""Edits and range queries on a reduction that was already made."""
+"""Edits and range queries on a stored reduction."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .plans import check_positions
 
 
 class SegmentTree:
-    """A balanced reduction kept whole, so that an edit or a range query takes O(log n) applications.
+    """Balanced reduction with all intermediate values, so that an edit or range query takes O(log n) applications.
 
-    Its root equals `monoid.reduce(x)`, for operators that are only approximately associative too, since both use the
-    same bracketing and precision. For streams of edits at inference: it holds no gradient.
+    Its root equals `monoid.reduce(x)` even for operators that are only approximately associative, since both use the
+    same bracketing and precision. It stores no gradients and is meant for streams of edits at inference.
 
     Args:
-        monoid: the operator.
-        x: elements along the leading axis, at least one.
+        monoid: Monoid of the elements.
+        x: Elements along the leading axis, at least one.
 
     Example:
         >>> from commutant.algebra import Sum
@@ -53,12 +53,17 @@ class SegmentTree:
 
     @property
     def root(self) -> Element:
-        """The reduction of all elements."""
+        """Reduction of all elements."""
         return narrowed(map_leaves(lambda leaf: leaf[0].clone(), self._levels[-1]), self._dtypes)
 
     @torch.no_grad()
     def update(self, index: Int[Tensor, " edits"], x: Element) -> None:
-        """Replace the elements at `index` (distinct) by the rows of `x`."""
+        """Replace elements.
+
+        Args:
+            index: Distinct positions of the elements to replace, `(edits,)`.
+            x: New elements along the leading axis.
+        """
         check_positions("index", index)
         for leaf, new in zip(leaves(self._levels[0]), leaves(x), strict=True):
             if new.shape != (index.numel(), *leaf.shape[1:]):
@@ -69,7 +74,7 @@ class SegmentTree:
         if index.numel() and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
             raise InputError(f"index must lie in 0..{len(self) - 1}, got {index.tolist()[:8]}")
         if index.unique().numel() != index.numel():
-            raise InputError(f"index must name each element once, got {index.tolist()[:8]}")
+            raise InputError(f"index must hold distinct positions, got {index.tolist()[:8]}")
         index = index.long()
         map_leaves(lambda leaf, new: leaf.index_copy_(0, index, new.to(leaf)), self._levels[0], x)
         for below, above in zip(self._levels, self._levels[1:], strict=False):
@@ -83,9 +88,14 @@ class SegmentTree:
 
     @torch.no_grad()
     def query(self, start: int, stop: int) -> Element:
-        """The reduction of the elements from `start` up to `stop`, in their order."""
+        """Return the reduction of the elements from `start` up to `stop` (excluded), in order.
+
+        Args:
+            start: Position of the first element.
+            stop: Position after the last element.
+        """
         if not 0 <= start <= stop <= len(self):
-            raise InputError(f"a range must satisfy 0 <= start <= stop <= {len(self)}, got {start} and {stop}")
+            raise InputError(f"start and stop must satisfy 0 <= start <= stop <= {len(self)}, got {start} and {stop}")
         left = right = None
         for level in self._levels:
             if start >= stop:

@@ -1,4 +1,4 @@
-"""Doubly stochastic matrices from scores, with a gradient that does not depend on how many sweeps it took."""
+"""Doubly stochastic matrices from scores by Sinkhorn iterations, with an implicit gradient."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import positive, whole
 from .._errors import InputError
 
 
@@ -19,42 +20,42 @@ def sinkhorn(
     tolerance: float = 1e-6,
     max_sweeps: int = 10_000,
 ) -> Float[Tensor, "*batch n n"]:
-    """The doubly stochastic matrix S that maximises `<scores, S> + temperature * entropy(S)`.
+    """Return the doubly stochastic matrix S that maximizes `<scores, S> + temperature * entropy(S)`.
 
-    `S = exp(scores / temperature + a + b)` with a constant a for each row and b for each column, found by normalising
-    rows and columns in turn, on logarithms, until every row sum is one to the tolerance; columns are exact. As the
-    temperature falls S tends to the best permutation, and its value is within `temperature * n log n` of it; sweeps
-    grow like the inverse of the temperature. The gradient is implicit: one linear system of n unknowns.
+    `S = exp(scores / temperature + a + b)` with a constant a for each row and b for each column. The constants are
+    found by alternating normalization of rows and columns in log space, until every row sum is one to the tolerance;
+    columns are exact. As the temperature falls, S tends to the best permutation, and its value is within
+    `temperature * n log n` of the optimum. The number of sweeps grows like the inverse of the temperature. The gradient
+    is implicit: it solves one linear system with n unknowns.
 
     Args:
-        scores: `(*batch, n, n)`; half precision is computed in float32.
-        temperature: positive.
-        tolerance: on the row sums.
-        max_sweeps: where they are not enough, a warning says how far off the rows are.
+        scores: Scores, `(*batch, n, n)`; half precision is computed in float32.
+        temperature: Positive temperature.
+        tolerance: Largest deviation of a row sum from one.
+        max_sweeps: Largest number of sweeps; if they are not enough, a warning says by how much row sums deviate.
 
     Raises:
-        InputError: NaN or a temperature that is not positive.
+        InputError: For NaN, or a temperature that is not positive.
 
     Example:
         >>> S = sinkhorn(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), 0.5)
         >>> bool(torch.allclose(S.sum(1), torch.ones(2)))
         True
     """
-    if not temperature > 0:
-        raise InputError(f"temperature must be positive, got {temperature}")
+    positive("temperature", temperature)
+    positive("tolerance", tolerance)
+    whole("max_sweeps", max_sweeps)
     if not isinstance(scores, Tensor):
         raise InputError(f"scores must be real square matrices in a tensor, got {type(scores).__name__}")
     if scores.dim() < 2 or scores.shape[-1] != scores.shape[-2] or not scores.is_floating_point():
         raise InputError(f"scores must be real square matrices, got {scores.dtype} of shape {tuple(scores.shape)}")
     if scores.isnan().any() or (scores == torch.inf).any():
-        raise InputError("scores hold NaN or plus infinity")
+        raise InputError("scores hold NaN or plus infinity; expected finite numbers or minus infinity")
     if scores.numel() and bool((scores.amax(-1) == -torch.inf).any() | (scores.amax(-2) == -torch.inf).any()):
-        raise InputError("a row or column of the scores is minus infinity throughout")
-    if not tolerance > 0 or max_sweeps < 1:
-        raise InputError(f"tolerance must be positive and max_sweeps at least 1, got {tolerance} and {max_sweeps}")
+        raise InputError("a row or column of the scores is minus infinity throughout; allow at least one entry")
     logits = (scores if scores.dtype == torch.float64 else scores.float()) / temperature
     if bool((scores.isfinite() & ~logits.isfinite()).any()):
-        raise InputError(f"the scores over a temperature of {temperature} leave the range of {logits.dtype}; raise it")
+        raise InputError(f"scores divided by temperature={temperature} exceed the range of {logits.dtype}; raise it")
     return _Sinkhorn.apply(logits, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
 
 
@@ -79,12 +80,12 @@ class _Sinkhorn(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Project `S * gradient` onto the tangent space: rows and columns that sum to zero."""
+        """Project `S * gradient` onto the tangent space of matrices whose rows and columns sum to zero."""
         (s,) = ctx.saved_tensors
         weighted = (s * gradient).double()
         s = s.double()
         sums, rows, columns = s.sum(-1, keepdim=True), weighted.sum(-1), weighted.sum(-2)
-        # singular along each block of a matrix that falls apart: there nothing is to be projected
+        # for a block-diagonal S the system is singular along each block, where nothing is to be projected
         system = torch.diag_embed(s.sum(-2)) - s.mT @ (s / sums)
         inverse = torch.linalg.pinv(system, atol=1e-10, rtol=0.0, hermitian=True)
         goal = columns - (s.mT @ (rows.unsqueeze(-1) / sums)).squeeze(-1)

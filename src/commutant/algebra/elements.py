@@ -1,4 +1,4 @@
-"""Elements of a monoid: a tensor, or a nested tuple of tensors that share their leading axes."""
+"""Elements of monoids: tensors, or nested tuples of tensors that share their leading axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ Element: TypeAlias = Any
 
 
 def leaves(element: Element) -> Iterator[Tensor]:
-    """The tensors of an element, depth first."""
+    """Yield the tensors of an element, depth first.
+
+    Args:
+        element: Tensor or nested tuple of tensors.
+    """
     if isinstance(element, Tensor):
         yield element
     elif isinstance(element, tuple | list) and element:
@@ -27,19 +31,28 @@ def leaves(element: Element) -> Iterator[Tensor]:
 
 
 def map_leaves(function: Callable[..., Tensor], *elements: Element) -> Element:
-    """Apply `function` to corresponding tensors of one or more elements of the same structure."""
+    """Apply a function to corresponding tensors of one or more elements of the same structure.
+
+    Args:
+        function: Function with one argument for each element.
+        elements: Elements, at least one.
+    """
     if isinstance(elements[0], Tensor):
         return function(*elements)
     return tuple(map_leaves(function, *parts) for parts in zip(*elements, strict=True))
 
 
 def first_leaf(element: Element) -> Tensor:
-    """Return the first tensor of an element."""
+    """Return the first tensor of an element.
+
+    Args:
+        element: Tensor or nested tuple of tensors.
+    """
     return next(leaves(element))
 
 
 class _PermuteRows(torch.autograd.Function):
-    """`x[permutation]` whose backward is a gather too (the general index backward is a scatter-add)."""
+    """Selection `x[permutation]` with a gather as backward pass, instead of the scatter-add of general indexing."""
 
     generate_vmap_rule = True
 
@@ -63,24 +76,44 @@ class _PermuteRows(torch.autograd.Function):
 
 
 def permute_rows(element: Element, permutation: Tensor, inverse: Tensor) -> Element:
-    """Reorder the leading axis by a permutation whose inverse is known."""
-    if torch.compiler.is_compiling():  # the compiler knows no forward-mode rule, and fuses the general backward
+    """Reorder the leading axis by a permutation whose inverse is known.
+
+    Args:
+        element: Element.
+        permutation: Row of the old element at each row of the new one, `(rows,)`.
+        inverse: Inverse of the permutation.
+    """
+    if torch.compiler.is_compiling():  # the compiler supports no forward-mode rule, and fuses the general backward
         return map_leaves(lambda leaf: leaf.index_select(0, permutation), element)
     return map_leaves(lambda leaf: _PermuteRows.apply(leaf, permutation, inverse), element)
 
 
 def concatenate(*elements: Element) -> Element:
-    """Concatenate elements along the leading axis."""
+    """Concatenate elements along the leading axis.
+
+    Args:
+        elements: Elements of the same structure.
+    """
     return map_leaves(lambda *parts: torch.cat(parts), *elements)
 
 
 def rows(element: Element, index: Tensor | slice | int) -> Element:
-    """Select rows of the leading axis."""
+    """Select rows of the leading axis.
+
+    Args:
+        element: Element.
+        index: Rows to select.
+    """
     return map_leaves(lambda leaf: leaf[index], element)
 
 
 def split_rows(element: Element, sizes: list[int]) -> list[Element]:
-    """Split the leading axis into consecutive blocks of the given sizes."""
+    """Split the leading axis into consecutive blocks.
+
+    Args:
+        element: Element.
+        sizes: Number of rows of each block.
+    """
     if isinstance(element, Tensor):
         return list(element.split(sizes))
     return [tuple(block) for block in zip(*(split_rows(part, sizes) for part in element), strict=True)]

@@ -8,20 +8,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, Draw, obeys
+from ..laws import BatchIndependence, Causality, obeys
 from ._affine import DiagonalAffine, MatrixAffine
+from ._law_cases import recurrence, solve_recurrence
 
 Structure: TypeAlias = Literal["diagonal", "blocks", "dense"]
-"""What couples the entries of a state: nothing, the slots of one channel, or everything."""
+"""Coupling between the entries of a state: none (diagonal), the slots of each channel (blocks), or all (dense)."""
 
 
 def apply_map(matrix: Tensor, vector: Tensor, structure: Structure) -> Tensor:
-    """A v for a Jacobian of the given structure.
+    """Return the product of a Jacobian and a vector.
 
-    Shapes:
-        diagonal: matrix and vector `(..., channels)`; blocks: `(..., slots, slots, channels)` and
-        `(..., slots, channels)`; dense: `(..., width, width)` and `(..., width)`.
+    Args:
+        matrix: Jacobian, `(..., channels)` if diagonal, `(..., slots, slots, channels)` for blocks, `(..., width,
+            width)` if dense.
+        vector: Vector, `(..., channels)`, `(..., slots, channels)` or `(..., width)`.
+        structure: Structure of the Jacobian.
     """
     if structure == "diagonal":
         return matrix * vector
@@ -31,7 +35,13 @@ def apply_map(matrix: Tensor, vector: Tensor, structure: Structure) -> Tensor:
 
 
 def compose_maps(later: Tensor, earlier: Tensor, structure: Structure) -> Tensor:
-    """The matrix of "earlier, then later"; shapes as in `apply_map`."""
+    """Return the Jacobian of the map `earlier` followed by the map `later`.
+
+    Args:
+        later: Jacobian of the second map, in a shape as for `apply_map`.
+        earlier: Jacobian of the first map.
+        structure: Structure of both.
+    """
     if structure == "diagonal":
         return later * earlier
     if structure == "blocks":
@@ -40,14 +50,24 @@ def compose_maps(later: Tensor, earlier: Tensor, structure: Structure) -> Tensor
 
 
 def transpose_map(matrix: Tensor, structure: Structure) -> Tensor:
-    """The adjoint of a map; shapes as in `apply_map`."""
+    """Return the transposed Jacobian.
+
+    Args:
+        matrix: Jacobian, in a shape as for `apply_map`.
+        structure: Structure of the Jacobian.
+    """
     if structure == "diagonal":
         return matrix
     return matrix.transpose(-3, -2) if structure == "blocks" else matrix.mT
 
 
 def identity_map(state: Tensor, structure: Structure) -> Tensor:
-    """The identity on states of the shape of `state`."""
+    """Return the Jacobian of the identity.
+
+    Args:
+        state: State that gives shape, dtype and device, as the vector of `apply_map`.
+        structure: Structure of the Jacobian.
+    """
     if structure == "diagonal":
         return torch.ones_like(state)
     width = state.shape[-2] if structure == "blocks" else state.shape[-1]
@@ -57,17 +77,8 @@ def identity_map(state: Tensor, structure: Structure) -> Tensor:
     return eye.expand(*state.shape[:-1], width, width)
 
 
-def _case(draw: Draw) -> tuple[Tensor, Tensor]:
-    shape = (draw.size + 1, draw.size + 1, draw.width)
-    return draw.normal(*shape).clamp(-1, 1), draw.normal(*shape)
-
-
-def _solve(A: Tensor, b: Tensor) -> Tensor:
-    return linear_scan(A, b)
-
-
-@obeys("causality", lambda draw: (Causality(), _solve, _case(draw)))
-@obeys("batch independence", lambda draw: (BatchIndependence(), _solve, _case(draw)))
+@obeys("causality", lambda draw: (Causality(), solve_recurrence, recurrence(draw)))
+@obeys("batch independence", lambda draw: (BatchIndependence(), solve_recurrence, recurrence(draw)))
 def linear_scan(
     A: Float[Tensor, "*a"],
     b: Float[Tensor, "*b"],
@@ -79,24 +90,25 @@ def linear_scan(
 ) -> Float[Tensor, "*b"]:
     """Solve the linear recurrence $h_t = A_t h_{t-1} + b_t$ for all t at once.
 
-    The maps $(A_t, b_t)$ compose associatively (`DiagonalAffine`, `MatrixAffine`), so time is cut into chunks that run
-    side by side and meet at their boundaries. It is the inner step of Newton's method on a nonlinear recurrence, the
-    adjoint of any recurrence (run it in `reverse` on transposed maps), and a gated linear RNN by itself. Half precision
-    is solved in float32. Differentiable any number of times.
+    The composition of the maps $(A_t, b_t)$ is associative (`DiagonalAffine`, `MatrixAffine`), so time is split into
+    chunks that run in parallel and are joined at their boundaries. This is the inner step of Newton's method on a
+    nonlinear recurrence, the adjoint of any recurrence (with `reverse` and transposed maps), and a gated linear RNN.
+    Half precision is solved in float32. The result is differentiable any number of times.
 
     Args:
-        A: the maps; `(batch, length, channels)` for `structure="diagonal"`, `(batch, length, slots, slots, channels)`
-            for `"blocks"`, `(batch, length, width, width)` for `"dense"`.
-        b: the shifts; `(batch, length, channels)`, `(batch, length, slots, channels)`, `(batch, length, width)`.
-        h_0: the state before the first step, b without its time axis; zero when absent.
-        dim: the axis of time, in both A and b.
-        reverse: solve $h_t = A_t h_{t+1} + b_t$ from the end instead.
+        A: Maps, `(batch, length, channels)` for `structure="diagonal"`, `(batch, length, slots, slots, channels)` for
+            `"blocks"`, `(batch, length, width, width)` for `"dense"`.
+        b: Shifts, `(batch, length, channels)`, `(batch, length, slots, channels)` or `(batch, length, width)`.
+        h_0: State before the first step, in the shape of b without its time axis; zero by default.
+        dim: Time axis of both A and b.
+        reverse: Whether to solve $h_t = A_t h_{t+1} + b_t$ from the end instead.
+        structure: Structure of the maps.
 
     Returns:
-        The states, in the shape of b.
+        States in the shape of b.
 
     Raises:
-        InputError: when the shapes of A, b and h_0 do not fit the structure.
+        InputError: If the shapes of A, b and h_0 do not fit the structure.
 
     Example:
         >>> a, b = torch.full((1, 3, 1), 0.5), torch.ones(1, 3, 1)
@@ -124,8 +136,7 @@ def linear_scan(
 
 
 def _check_shapes(A: Tensor, b: Tensor, h_0: Tensor | None, dim: int, structure: Structure) -> None:
-    if structure not in ("diagonal", "blocks", "dense"):
-        raise InputError(f"structure must be 'diagonal', 'blocks' or 'dense', got {structure!r}")
+    one_of("structure", structure, ("diagonal", "blocks", "dense"))
     carrier = {"diagonal": 1, "blocks": 2, "dense": 1}[structure]
     if b.dim() - carrier <= dim or not b.is_floating_point():
         raise InputError(
@@ -138,14 +149,14 @@ def _check_shapes(A: Tensor, b: Tensor, h_0: Tensor | None, dim: int, structure:
     elif structure == "dense":
         expected = (*b.shape, b.shape[-1])
     if tuple(A.shape) != expected:
-        raise InputError(f"A of a {structure} recurrence must be {expected} beside b, got {tuple(A.shape)}")
+        raise InputError(f"A of a {structure} recurrence must have shape {expected} to fit b, got {tuple(A.shape)}")
     state = (*b.shape[:dim], *b.shape[dim + 1 :])
     if h_0 is not None and tuple(h_0.shape) != state:
-        raise InputError(f"h_0 must be b without time, {state}, got {tuple(h_0.shape)}")
+        raise InputError(f"h_0 must have the shape of b without time, {state}, got {tuple(h_0.shape)}")
 
 
 class _LinearScan(torch.autograd.Function):
-    """Time leads. The backward pass is the same recurrence run the other way on the transposed maps."""
+    """Linear recurrence with leading time axis, whose backward pass is the reverse recurrence of transposed maps."""
 
     @staticmethod
     def forward(A: Tensor, b: Tensor, h_0: Tensor, reverse: bool, structure: Structure) -> Tensor:
@@ -189,14 +200,22 @@ class _LinearScan(torch.autograd.Function):
 
 
 def scan_time(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse: bool = False) -> Tensor:
-    """The solution for tensors whose time leads, outside autograd; the core of `linear_scan`."""
+    """Solve a linear recurrence without autograd.
+
+    Args:
+        A: Maps with time as the leading axis.
+        b: Shifts with time as the leading axis.
+        h_0: State before the first step.
+        structure: Structure of the maps.
+        reverse: Whether to start from the end.
+    """
     if b.device.type != "cpu":
         return _scan_tree(A, b, h_0, structure, reverse)
     return _scan_chunks(A, b, h_0, structure, reverse)
 
 
 def _scan_tree(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse: bool) -> Tensor:
-    """Logarithmic depth: an associative scan of the maps, the first of which swallows the initial state."""
+    """Solve by an associative scan of logarithmic depth, with the initial state absorbed into the first map."""
     maps, shifts = A, b
     first = -1 if reverse else 0
     b = b.clone()
@@ -212,24 +231,31 @@ def _scan_tree(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse:
     else:
         h = MatrixAffine().scan((A, b))[1]
     if not torch.compiler.is_compiling() and not bool(h.isfinite().all()):
-        # a product may overflow where its steps, one by one, stay finite
+        # a product of maps may overflow although the sequential steps stay finite
         return _scan_chunks(maps, shifts, h_0, structure, reverse, lanes=0)
     return h.flip(0) if reverse else h
 
 
-_LANES = 8192  # numbers a CPU operator should work on at a time: enough to hide its call, little enough for the cache
+_LANES = 8192  # numbers that a CPU operator processes at a time, to hide the cost of its call but fit in the cache
 
 
 def chunk_count(length: int, lane_size: int, shortest: int, lanes: int = _LANES) -> int:
-    """How many chunks of a CPU recurrence run side by side."""
+    """Return the number of chunks of a CPU recurrence that run in parallel.
+
+    Args:
+        length: Number of steps.
+        lane_size: Numbers in one step.
+        shortest: Fewest steps in a chunk.
+        lanes: Numbers that an operator should process at a time.
+    """
     return max(1, min(lanes // max(lane_size, 1), length // shortest))
 
 
 def _scan_chunks(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, reverse: bool, lanes: int = _LANES) -> Tensor:
-    """Chunks side by side: run each from zero with its product, relay the boundaries, run each from its boundary."""
+    """Solve in parallel chunks: run each from zero, pass states across boundaries, run each from its boundary."""
     length = b.shape[0]
     out = torch.empty_like(b, memory_format=torch.contiguous_format)
-    # A map costs `width` times a vector to compose, so wide maps want fewer, longer chunks.
+    # composing a map costs `width` times as much as applying it, so wide maps need fewer, longer chunks
     overhead = max(1, A[:1].numel() // max(b[:1].numel(), 1))
     count = chunk_count(length, b[0].numel() * overhead, 16 * overhead, lanes)
     chunk = length // count
@@ -247,7 +273,7 @@ def _scan_chunks(A: Tensor, b: Tensor, h_0: Tensor, structure: Structure, revers
         for j in steps:
             end = _advance(maps[:, j], end, shifts[:, j], structure)
             total = compose_maps(maps[:, j], total, structure)
-        if not total.isfinite().all():  # inf times zero would be NaN where the steps, one by one, stay finite
+        if not total.isfinite().all():  # inf times zero would be NaN although the sequential steps stay finite
             return _scan_chunks(A, b, h_0, structure, reverse, lanes=0)
         for k in order:
             starts[k] = state

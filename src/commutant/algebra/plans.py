@@ -1,9 +1,9 @@
-"""Who is combined with whom: the bracketing of a ragged reduction, as index tensors.
+"""Bracketings of ragged reductions, as index tensors.
 
-A plan depends on the sizes of the sets alone, so one plan serves every layer that reduces over the same sets, and a
-set's bracketing never depends on the other sets of the batch. Each level merges disjoint pairs of neighbours inside
-their sets; what is not merged is carried up unchanged. A set of n elements takes n - 1 applications of the operator,
-and with balanced bracketing ceil(log2 n) levels.
+A plan depends only on the sizes of the sets. One plan therefore serves every layer that reduces over the same sets, and
+the bracketing of a set never depends on the rest of the batch. Each level merges disjoint pairs of neighbors inside
+their sets and carries other elements up unchanged. A set of n elements takes n - 1 applications of the operator, and
+ceil(log2 n) levels with balanced bracketing.
 """
 
 from __future__ import annotations
@@ -16,24 +16,28 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .._checks import check_generator, one_of, whole
 from .._errors import InputError
 
 Bracketing: TypeAlias = Literal["balanced", "fold", "random"]
 
-_BLOCK = 32  # elements that are summed one after the other
+_BLOCK = 32  # most elements that are summed sequentially
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of merges. Rows of the level below are gathered as [left operands, right operands, carried]."""
+    """One level of merges."""
 
     gather: Tensor
+    """Rows of the level below, in the order of left operands, right operands and carried rows."""
     inverse: Tensor
+    """Inverse of the permutation `gather`."""
     pairs: int
+    """Number of merges."""
     later: Tensor
-    """Pairs whose left operand does not open its set (only a scan asks)."""
+    """Pairs whose left operand is not the first of its set, for scans."""
     before: Tensor
-    """For each of these, the row above that holds the elements before its left operand."""
+    """Row of the level above with the elements before the left operand, for each pair of `later`."""
 
 
 @dataclass(frozen=True)
@@ -46,39 +50,42 @@ class _Tree:
 
 @dataclass(frozen=True, eq=False)
 class ReductionPlan:
-    """The bracketing of every set in a ragged batch; made by `reduction_plan`, reusable while the sizes stay.
+    """Bracketing of every set in a ragged batch, reusable for batches with sets of the same sizes.
 
-    `reduction_plan` works everything out at once, so that a compiled function finds only tensors. Inside the library
-    plans are lazy: a monoid that torch reduces natively then costs no more than the sizes.
+    `reduction_plan` computes all tensors of a plan at once, so that compiled functions see only tensors. Plans made
+    inside the library are lazy, so a monoid that torch reduces natively needs only the sizes.
     """
 
     sizes: Tensor
-    """The number of elements of every set."""
+    """Number of elements of every set."""
     order: Tensor | None
-    """The elements sorted by set, or None where they came sorted."""
+    """Elements sorted by set, or None if they are already sorted."""
     num_elements: int
+    """Number of elements of all sets."""
     bracketing: Bracketing
+    """Order in which neighbors merge, as for `reduction_plan`."""
     generator: torch.Generator | None
+    """Source of a random bracketing."""
 
     @property
     def num_sets(self) -> int:
-        """How many sets, empty ones counted."""
+        """Number of sets, including empty ones."""
         return self.sizes.numel()
 
     @cached_property
     def index(self) -> Tensor:
-        """The set of each element, in the order of the elements."""
+        """Index of the set of each element, in the order of the elements."""
         owner = torch.repeat_interleave(self.sizes)
         return owner if self.order is None else torch.empty_like(owner).index_copy(0, self.order, owner)
 
     @cached_property
     def occupied(self) -> Tensor:
-        """The sets that have at least one element."""
+        """Indices of the sets with at least one element."""
         return self.sizes.nonzero().squeeze(1)
 
     @cached_property
     def blocks(self) -> tuple[ReductionPlan, ReductionPlan] | None:
-        """Plans from elements to blocks and from blocks to sets, or None where every set fits into one block."""
+        """Plans from elements to blocks and from blocks to sets, or None if every set fits into one block."""
         if not self.num_elements or int(self.sizes.max()) <= _BLOCK:
             return None
         counts = (self.sizes + _BLOCK - 1) // _BLOCK
@@ -92,14 +99,14 @@ class ReductionPlan:
         )
 
     def resolve(self) -> ReductionPlan:
-        """Work out everything that is lazy and return the plan."""
+        """Compute all lazy tensors and return the plan."""
         _ = self.index, self.occupied, self._tree
         for part in self.blocks or ():
             part.resolve_sums()
         return self
 
     def resolve_sums(self) -> None:
-        """Work out what a sum needs."""
+        """Compute the lazy tensors that a sum needs."""
         _ = self.index
         for part in self.blocks or ():
             part.resolve_sums()
@@ -110,27 +117,32 @@ class ReductionPlan:
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """The merges, level by level."""
+        """Merges, level by level."""
         return self._tree.levels
 
     @property
     def roots(self) -> Tensor:
-        """For each non-empty set, the row of its value after the last level."""
+        """Row of the result of each non-empty set, after the last level."""
         return self._tree.roots
 
     @property
     def left(self) -> Tensor:
-        """Left child of each merge, in order of merging; ids below `num_elements` are elements, the rest merges."""
+        """Left child of each merge, in order; indices from `num_elements` on are merges, others are elements."""
         return self._tree.left
 
     @property
     def right(self) -> Tensor:
-        """Right child of each merge."""
+        """Right child of each merge, in order."""
         return self._tree.right
 
 
 def check_positions(name: str, given: object) -> None:
-    """Refuse what is no vector of integers."""
+    """Check that an argument is a vector of integers.
+
+    Args:
+        name: Name of the argument in the message.
+        given: Value of the argument.
+    """
     if not isinstance(given, Tensor):
         raise InputError(f"{name} must be a 1-d integer tensor, got {type(given).__name__}; use torch.tensor")
     if given.dim() != 1 or given.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
@@ -140,7 +152,14 @@ def check_positions(name: str, given: object) -> None:
 def set_sizes(
     index: Tensor | None, ptr: Tensor | None, num_elements: int, num_sets: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Check `index` or `ptr`; return the size of every set and the stable order that sorts the elements by set."""
+    """Return the size of every set, and the stable order that sorts the elements by set (None if they are sorted).
+
+    Args:
+        index: Index of the set of each element, `(elements,)`; or
+        ptr: First element of each set and the number of elements, `(sets + 1,)`.
+        num_elements: Number of elements.
+        num_sets: Number of sets if the last ones may be empty.
+    """
     if (index is None) == (ptr is None):
         found = "neither" if index is None else "both"
         raise InputError(f"give either index (the set of each element) or ptr (where each set starts), got {found}")
@@ -148,10 +167,9 @@ def set_sizes(
     assert given is not None
     name = "index" if index is not None else "ptr"
     check_positions(name, given)
-    if not isinstance(num_elements, int) or num_elements < 0:
-        raise InputError(f"num_elements must be an integer of at least 0, got {num_elements!r}")
-    if num_sets is not None and (not isinstance(num_sets, int) or num_sets < 0):
-        raise InputError(f"num_sets must be an integer of at least 0, got {num_sets!r}")
+    whole("num_elements", num_elements, 0)
+    if num_sets is not None:
+        whole("num_sets", num_sets, 0)
     if ptr is not None:
         sizes = ptr.long().diff()
         if ptr.numel() == 0 or int(ptr[0]) != 0 or int(ptr[-1]) != num_elements or bool((sizes < 0).any()):
@@ -164,7 +182,7 @@ def set_sizes(
         return sizes, None
     assert index is not None
     if index.numel() != num_elements:
-        raise InputError(f"index has {index.numel()} entries for {num_elements} elements; expected one for each")
+        raise InputError(f"index has {index.numel()} entries for {num_elements} elements; give one per element")
     low, high = (int(index.min()), int(index.max())) if index.numel() else (0, -1)
     size = high + 1 if num_sets is None else num_sets
     if low < 0:
@@ -187,11 +205,19 @@ def lazy_plan(
     generator: torch.Generator | None = None,
     order: Tensor | None = None,
 ) -> ReductionPlan:
-    """Return the plan of `reduction_plan` with nothing but its sizes worked out."""
-    if bracketing not in ("balanced", "fold", "random"):
-        raise InputError(f"bracketing must be 'balanced', 'fold' or 'random', got {bracketing!r}")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(f"generator must be a torch.Generator or None, got {generator!r}")
+    """Return the plan of `reduction_plan`, of which only the sizes are computed at once.
+
+    Args:
+        num_elements: Number of elements of all sets.
+        index: Index of the set of each element, `(elements,)`; or
+        ptr: First element of each set and the number of elements, `(sets + 1,)`.
+        num_sets: Number of sets if the last ones may be empty.
+        bracketing: Order in which neighbors merge.
+        generator: Source of a random bracketing.
+        order: Elements sorted by set.
+    """
+    one_of("bracketing", bracketing, ("balanced", "fold", "random"))
+    check_generator(generator)
     sizes, sort = set_sizes(index, ptr, num_elements, num_sets)
     return ReductionPlan(sizes, sort if order is None else order, num_elements, bracketing, generator)
 
@@ -209,18 +235,18 @@ def reduction_plan(
     """Plan the reduction of a ragged batch of sets.
 
     Args:
-        num_elements: how many elements there are in all.
-        index: the set of each element, in any order; or
-        ptr: set s holds the elements from `ptr[s]` up to `ptr[s + 1]`.
-        num_sets: the number of sets, where empty ones may come last.
-        bracketing: `"balanced"` pairs neighbours (0 with 1, 2 with 3, ...) and carries an odd last one up (Ong and
-            Velickovic 2022, appendix D); `"fold"` merges from the left, one at a time; `"random"` merges random
-            neighbours.
-        generator: the source of `"random"`.
-        order: the elements sorted by set, in the order in which to reduce each set; with `ptr`, in place of theirs.
+        num_elements: Number of elements of all sets.
+        index: Index of the set of each element, `(elements,)`, in any order; or
+        ptr: First element of each set and the number of elements, `(sets + 1,)`.
+        num_sets: Number of sets if the last ones may be empty.
+        bracketing: `"balanced"` pairs neighbors (0 with 1, 2 with 3, ...) and carries an odd last element up (Ong and
+            Velickovic 2022, appendix D); `"fold"` merges from the left, one element at a time; `"random"` merges random
+            neighbors.
+        generator: Source of a random bracketing; by default torch's global generator.
+        order: Elements sorted by set, in the order in which to reduce each set, `(elements,)`; use it with `ptr`.
 
     Raises:
-        InputError: when neither or both of `index` and `ptr` are given, or they do not fit the elements.
+        InputError: If neither or both of `index` and `ptr` are given, or they do not fit the elements.
 
     Example:
         >>> plan = reduction_plan(num_elements=5, ptr=torch.tensor([0, 3, 3, 5]))
@@ -282,14 +308,14 @@ def _build_tree(plan: ReductionPlan) -> _Tree:
 
 
 def _positions(owner: Tensor, sizes: Tensor) -> Tensor:
-    """The position of each sorted element in its set."""
+    """Return the position of each sorted element in its set."""
     return torch.arange(owner.numel(), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
 
 
 def _choose(
     position: Tensor, remaining: Tensor, owner: Tensor, bracketing: Bracketing, generator: torch.Generator | None
 ) -> Tensor:
-    """Mark the elements that merge with their right neighbour at this level."""
+    """Return which elements merge with their right neighbor at this level."""
     has_right = position + 1 < remaining[owner]
     if bracketing == "balanced":
         return has_right & (position % 2 == 0)

@@ -98,7 +98,7 @@ def _report(
         return drawn[0] if len(drawn) == 1 else tuple(drawn)
 
     try:
-        return check(stated, f, draw, trials=trials, seed=seed)
+        return check(stated, f, draw, trials=trials, generator=torch.Generator().manual_seed(seed))
     except InputError:
         raise
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""The kernels of the CPU: C without dependencies, compiled at first use where there is a compiler."""
+"""CPU kernels in C without dependencies, compiled at first use if there is a compiler."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from .._errors import InputError
 _SOURCE = Path(__file__).with_name("recurrences.c")
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 _FUNCTIONS = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
-_WORTH_A_THREAD = 1 << 14  # numbers below which handing work to another thread costs more than it saves
+_WORTH_A_THREAD = 1 << 14  # least numbers per thread, since handing over less work costs more than it saves
 
 
 @functools.cache
 def library() -> Any:
-    """Return the compiled kernels, or None where nothing compiles.
+    """Return the compiled kernels, or None if they can't be compiled.
 
-    They are kept in the user's cache folder. Where that is missing, not writable or open to others, they are compiled
-    for this process alone, in a private temporary folder.
+    They are stored in the user's cache folder. If that folder is missing, not writable or writable by others, they are
+    compiled for this process only, in a private temporary folder.
     """
     compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
     if compiler is None or not hasattr(os, "getuid"):
@@ -64,11 +64,11 @@ def library() -> Any:
 
 
 class _DoesNotCompile(Exception):
-    """No compiler here makes a library of the source."""
+    """Failure of every compiler to compile the source."""
 
 
 def _processor() -> bytes:
-    """What the code is compiled for: a cache folder may be shared between machines."""
+    """Return a description of the processor, since machines may share a cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         flags = next(line for line in lines if line.startswith(("flags", "Feat")))
@@ -82,7 +82,7 @@ def _cache() -> Iterator[str]:
     home = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(home):
         home = os.path.expanduser("~/.cache")
-    if not os.path.isabs(home):  # a user without a home: the folder would appear wherever the process was started
+    if not os.path.isabs(home):  # without a home folder, the path would be relative to the working directory
         raise OSError(f"the cache folder {home} is relative")
     path = os.path.join(home, "commutant")
     os.makedirs(path, mode=0o700, exist_ok=True)
@@ -95,7 +95,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[int]:
-    """A descriptor of a folder that nobody else can write to: what a name in it stands for does not change later."""
+    """Yield a descriptor of a folder that no other user can write to, so that its contents can't be exchanged later."""
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         if not _own(folder):
@@ -111,7 +111,7 @@ def _own(descriptor: int) -> bool:
 
 
 def _verified(folder: int, key: str) -> list[str]:
-    """The names of the libraries of this key whose contents are those that their names say."""
+    """Return the names of the libraries of this key whose contents match the hash in their name."""
     found = []
     for name in sorted(os.listdir(folder)):
         named = re.fullmatch(rf"recurrences-{key}-([0-9a-f]{{64}})\.so", name)
@@ -121,7 +121,7 @@ def _verified(folder: int, key: str) -> list[str]:
 
 
 def _digest(folder: int, name: str) -> str | None:
-    """The hash of a regular file of this user; None for a link, a pipe, or what others may write."""
+    """Return the hash of a regular file of this user, or None for links, pipes and files that others may write."""
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except OSError:
@@ -137,7 +137,7 @@ def _name(key: str, library: bytes) -> str:
 
 
 def _store(folder: int, name: str, library: bytes) -> str:
-    """Write a library and return its name; it appears whole, whoever else builds the same."""
+    """Write a library and return its name; a rename makes it appear complete even if others build it too."""
     unfinished = f"{name}.{secrets.token_hex(8)}"
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     try:
@@ -151,7 +151,7 @@ def _store(folder: int, name: str, library: bytes) -> str:
 
 
 def _held(folder: int, path: str) -> str:
-    """A path of the folder that was looked at, even if its own path now leads elsewhere."""
+    """Return a path to the opened folder that stays valid if its original path is redirected."""
     held = f"/proc/self/fd/{folder}"
     return held if os.path.isdir(held) else path
 
@@ -165,7 +165,7 @@ def _load(folder: int, path: str, name: str) -> ctypes.CDLL:
 
 
 def _compile(compiler: str) -> bytes:
-    """Compile in a private folder, by its descriptor: the temporary directory may let others rename what is in it."""
+    """Return the library, compiled in a private folder that is used by descriptor, as others may rename its path."""
     with _scratch() as path, _opened(path) as folder:
         made = "recurrences.so"
         for native in (("-march=native",), ("-mcpu=native",), ()):
@@ -178,7 +178,7 @@ def _compile(compiler: str) -> bytes:
                     timeout=120,
                     stdin=subprocess.DEVNULL,
                     cwd=_held(folder, path),
-                    env={**os.environ, "TMPDIR": "."},  # so that its intermediate files are private too
+                    env={**os.environ, "TMPDIR": "."},  # keeps intermediate files private too
                 )
             except (OSError, subprocess.SubprocessError) as error:
                 raise _DoesNotCompile(f"{compiler} cannot be run") from error
@@ -194,10 +194,19 @@ def _pool(process: int, threads: int) -> concurrent.futures.ThreadPoolExecutor:
 
 
 def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...], batch: int, work: int) -> None:
-    """Call a kernel over all rows and channels, in as many threads as torch uses."""
+    """Call a kernel over all rows and channels, in up to as many threads as torch uses.
+
+    Args:
+        name: Name of the recurrence, such as "gru".
+        kind: Direction, "forward" or "backward".
+        tensors: Contiguous float32 tensors, the first arguments of the C function.
+        sizes: Integers that follow, with the number of channels second.
+        batch: Number of rows.
+        work: Number of output values, which decides the number of threads.
+    """
     compiled = library()
     if compiled is None:
-        raise InputError("the kernels of the CPU need a C compiler (cc, gcc or clang), and none works here")
+        raise InputError("CPU kernels need a C compiler (cc, gcc or clang), found none that works; install one")
     function = getattr(compiled, f"{name}_{kind}")
     channels = sizes[1]
     threads = min(torch.get_num_threads(), max(1, work // _WORTH_A_THREAD))
@@ -205,7 +214,7 @@ def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...
     numbers = [ctypes.c_int64(s) for s in sizes]
 
     def part(rows: tuple[int, int], columns: tuple[int, int], keep: tuple[Tensor, ...] = tensors) -> None:
-        # a queued part holds on to its tensors: an interrupt may leave `run` before it is done
+        # keeps the tensors alive, since an interrupt may leave `run` before a queued part is done
         function(*pointers, *numbers, *(ctypes.c_int64(n) for n in (*rows, *columns)))
 
     if threads == 1:
@@ -217,7 +226,7 @@ def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...
         step = -(-channels // threads // 16) * 16 or 16
         jobs = [((0, batch), (d, min(d + step, channels))) for d in range(0, channels, step)]
     pool = _pool(os.getpid(), threads - 1)
-    waiting = [pool.submit(part, *job) for job in jobs[1:]]  # ctypes lets go of the interpreter's lock
+    waiting = [pool.submit(part, *job) for job in jobs[1:]]  # ctypes releases the interpreter lock
     part(*jobs[0])
     for job in waiting:
         job.result()

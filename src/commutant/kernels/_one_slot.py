@@ -1,7 +1,7 @@
-"""Recurrences whose state is one number a channel: GRU, minGRU, minLSTM, SRU. One program solves a block of channels.
+"""Triton kernels of recurrences with one number per channel as state: GRU, minGRU, minLSTM, SRU.
 
-Time leads: pre-activations `(time, batch, gates, channels)`, states `(time, batch, channels)`. All algebra is float32,
-whatever the storage.
+One program solves a block of channels. Time is the leading axis of pre-activations `(time, batch, gates, channels)` and
+states `(time, batch, channels)`. All arithmetic is in float32, whatever the storage.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton.language as tl
 
 @triton.jit
 def tanh(x):
-    """Near zero by an odd polynomial: the quotient would lose the relative accuracy of small states."""
+    """Return tanh, by an odd polynomial near zero, where the quotient would lose relative accuracy."""
     z = x * x
     p = -5.70498872745e-3 * z + 2.06390887954e-2
     p = p * z - 5.37397155531e-2
@@ -23,7 +23,7 @@ def tanh(x):
 
 @triton.jit
 def weights(logit):
-    """A gate's weight and what it leaves: neither is rounded off where the other is almost 1."""
+    """Return a gate's weight and its complement, both with full relative accuracy even if the other is almost 1."""
     e = tl.exp(-tl.abs(logit))
     small, large = e / (1 + e), 1 / (1 + e)
     return tl.where(logit < 0, small, large), tl.where(logit < 0, large, small)
@@ -31,7 +31,7 @@ def weights(logit):
 
 @triton.jit
 def blend(old, fresh, keep, add):
-    """keep * old + add * fresh, in a step from the part with the larger weight: equal parts stay as they are."""
+    """Return keep * old + add * fresh, as a step from the term of larger weight, which is exact for equal terms."""
     return tl.where(keep < add, fresh + keep * (old - fresh), old + add * (fresh - old))
 
 
@@ -53,7 +53,7 @@ def _positive_slope(x):
 
 @triton.jit
 def _step(CELL: tl.constexpr, h, x0, x1, x2, a0, a1, a2):
-    """The next state and its derivative with respect to the state."""
+    """Return the next state and its derivative with respect to the state."""
     if CELL == "gru":
         z, keep = weights(a0 * h + x0)
         r = tl.sigmoid(a1 * h + x1)
@@ -74,7 +74,7 @@ def _step(CELL: tl.constexpr, h, x0, x1, x2, a0, a1, a2):
 
 @triton.jit
 def _pull(CELL: tl.constexpr, lam, h, x0, x1, x2, a0, a1, a2):
-    """From the gradient of the next state: those of the inputs, of the weights, and of the state."""
+    """Return the gradients of inputs, weights and state from the gradient of the next state."""
     zero = 0 * lam
     d2, w0, w1, w2 = zero, zero, zero, zero
     if CELL == "gru":
@@ -108,36 +108,37 @@ def _pull(CELL: tl.constexpr, lam, h, x0, x1, x2, a0, a1, a2):
 
 @triton.jit
 def times(a, b):
-    """A product of derivatives may overflow; times nothing it is nothing."""
+    """Return a product that is zero if b is zero, even where a has overflowed."""
     return tl.where(b == 0, 0.0, a * b)
 
 
 @triton.jit
 def affine(a1, b1, a2, b2):
-    """The earlier map first."""
+    """Return the composition of two affine maps, the earlier map first."""
     return times(a2, a1), times(a2, b1) + b2
 
 
 @triton.jit
 def finite_or(value, other):
+    """Return the value where it is finite, and `other` elsewhere."""
     return tl.where(tl.abs(value) < float("inf"), value, other)
 
 
 @triton.jit
 def remembered(slope):
-    """The part of a size that a stretch of time passes on: never more than all of it."""
+    """Return the share of a past size that a stretch of time passes on, at most 1."""
     return tl.minimum(finite_or(slope, 1.0), 1.0)
 
 
 @triton.jit
 def grow(p1, s1, p2, s2):
-    """The size that a state is rounded to: its own, or that of the past as far as it is remembered."""
+    """Return the size relative to which a state is rounded: its own, or the past size times its remembered share."""
     return p2 * p1, tl.maximum(s2, p2 * s1)
 
 
 @triton.jit
 def gap(found, expected, before):
-    """The difference relative to the state or to `before`; equal infinities and NaNs agree, one alone never does."""
+    """Return the difference relative to the state or to `before`; equal infinities and two NaNs have difference 0."""
     size = tl.maximum(tl.abs(expected), finite_or(tl.abs(before), 0.0))
     apart = tl.abs(found - expected) / tl.maximum(size, 1.2e-38)
     same = (found == expected) | ((found != found) & (expected != expected))
@@ -146,14 +147,14 @@ def gap(found, expected, before):
 
 @triton.jit
 def or_nan(worst, state, live):
-    """NaN where the last state is: one that was NaN stays NaN."""
+    """Return NaN if the last state holds NaN, which any earlier NaN reaches."""
     lost = tl.max(tl.where(live & (state != state), 1, 0))
     return tl.where(lost > 0, float("nan"), worst)
 
 
 @triton.jit
 def error(jumps, corrections):
-    """The largest error of a boundary: its correction, which adds up all jumps before it; none where nothing jumps."""
+    """Return the largest error of a boundary: its correction, which sums all jumps before it, or 0 without jumps."""
     quiet = tl.max(jumps, axis=0)[None, :] == 0
     return tl.max(tl.where(quiet, 0.0, tl.maximum(jumps, corrections)))
 
@@ -182,10 +183,11 @@ def forward(
     CELL: tl.constexpr, GATES: tl.constexpr, WEIGHTS: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Multiple shooting over CHUNKS chunks of STEPS at a time, until they meet; one chunk is the plain loop.
+    """Solve by multiple shooting over CHUNKS chunks of STEPS steps until their boundaries agree.
 
     A sweep runs all chunks from their starts. Then Newton's method corrects the starts, by a scan over the chunks.
-    After k sweeps the first k chunks are exact, whatever the cell, so the loop over sweeps ends, and ends right.
+    After k sweeps the first k chunks are exact for any cell, so the loop over sweeps ends with the exact solution.
+    One chunk is the plain loop.
     """
     program = tl.program_id(0)
     blocks = tl.cdiv(D, BLOCK)
@@ -216,7 +218,7 @@ def forward(
                 new, J = _step(CELL, h, x0, x1, x2, a0, a1, a2)
                 held, h = tl.where(here, h, held), tl.where(here, new, h)
                 slope = tl.where(here, J * slope, slope)
-                # the first sweep of several chunks starts from nothing: not worth the writes
+                # the first sweep of several chunks starts from zeros, so its states are not stored
                 tl.store(out + t.to(tl.int64) * o_t + b * o_b + d, h, mask=here & ((sweep > 0) | (CHUNKS == 1)))
             if CHUNKS == 1:
                 again = 0
@@ -249,7 +251,7 @@ def newton(
     p, a, h0, out, certificate, T, D, p_t, p_b, o_t, o_b, iterations,
     CELL: tl.constexpr, GATES: tl.constexpr, WEIGHTS: tl.constexpr, STEPS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The scheme of the paper: so many Newton iterations on a segment of STEPS, then the next; no judgement."""
+    """Solve by the paper's scheme: a fixed number of Newton iterations on each segment of STEPS, without a test."""
     program = tl.program_id(0)
     blocks = tl.cdiv(D, BLOCK)
     b = (program // blocks).to(tl.int64)
@@ -290,7 +292,7 @@ def backward(
     CELL: tl.constexpr, GATES: tl.constexpr, WEIGHTS: tl.constexpr,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The adjoint, a linear recurrence from the end: products of derivatives over chunks, a scan, then the chunks."""
+    """Solve the adjoint, a linear recurrence from the end: products over chunks, a scan, then steps in the chunks."""
     program = tl.program_id(0)
     blocks = tl.cdiv(D, BLOCK)
     b = (program // blocks).to(tl.int64)

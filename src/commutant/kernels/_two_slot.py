@@ -1,6 +1,6 @@
-"""The recurrence of ParaLSTM, whose state is a pair (c, h) a channel; the counterpart of `_one_slot`.
+"""Triton kernels of the recurrence of ParaLSTM, with a pair (c, h) per channel as state; compare `_one_slot`.
 
-Time leads: pre-activations `(time, batch, 3, channels)`, states `(time, batch, 2, channels)`.
+Time is the leading axis of pre-activations `(time, batch, 3, channels)` and states `(time, batch, 2, channels)`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _gates(c, h, pf, pz, po, af, az, ao, wf, wo):
 
 @triton.jit
 def _step(c, h, pf, pz, po, af, az, ao, wf, wo):
-    """The next state and the four derivatives, cc for dc'/dc, ch for dc'/dh and so on."""
+    """Return the next state and the four derivatives, with cc for dc'/dc, ch for dc'/dh and so on."""
     f, add, z, new, o, squashed = _gates(c, h, pf, pz, po, af, az, ao, wf, wo)
     s_f, s_o = (c - z) * f * add, squashed * o * (1 - o)
     through = s_o * wo + o * (1 - squashed * squashed)
@@ -33,7 +33,7 @@ def _step(c, h, pf, pz, po, af, az, ao, wf, wo):
 
 @triton.jit
 def affine2(A1, B1, C1, D1, u1, v1, A2, B2, C2, D2, u2, v2):
-    """The earlier map first: matrix [[A, B], [C, D]], shift (u, v)."""
+    """Return the composition of affine maps with matrix [[A, B], [C, D]] and shift (u, v), the earlier map first."""
     return (
         times(A2, A1) + times(B2, C1), times(A2, B1) + times(B2, D1),
         times(C2, A1) + times(D2, C1), times(C2, B1) + times(D2, D1),
@@ -70,7 +70,7 @@ def forward(
     p, a, h0, out, certificate, T, D, p_t, p_b, o_t, o_b, tolerance,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As the forward kernel of one slot, with 2 x 2 derivatives."""
+    """Solve like the forward kernel of one slot, with 2 x 2 derivatives."""
     program = tl.program_id(0)
     blocks = tl.cdiv(D, BLOCK)
     b = (program // blocks).to(tl.int64)
@@ -146,7 +146,7 @@ def forward(
 def newton(
     p, a, h0, out, certificate, T, D, p_t, p_b, o_t, o_b, iterations, STEPS: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """As the Newton kernel of one slot."""
+    """Solve like the Newton kernel of one slot."""
     program = tl.program_id(0)
     blocks = tl.cdiv(D, BLOCK)
     b = (program // blocks).to(tl.int64)
@@ -194,7 +194,7 @@ def backward(
     p, a, h0, h, g, d_p, d_a, d_h0, T, D, p_t, p_b, o_t, o_b, q_t, q_b,
     STEPS: tl.constexpr, CHUNKS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """As the backward kernel of one slot, with transposed 2 x 2 derivatives."""
+    """Solve like the backward kernel of one slot, with transposed 2 x 2 derivatives."""
     program = tl.program_id(0)
     blocks = tl.cdiv(D, BLOCK)
     b = (program // blocks).to(tl.int64)

@@ -1,7 +1,8 @@
-/* Gated recurrences on a CPU: sequential in time, vectorised over channels, one call for a range of rows and channels.
+/* Gated recurrences on a CPU: sequential in time, vectorized over channels, one call for a range of rows and channels.
  *
- * Time leads: pre-activations (time, batch, gates, channels) with strides p_t and p_b, states (time, batch, slots,
- * channels) with strides o_t and o_b; channels are contiguous. Plain C without any header of torch, compiled at first use.
+ * Time is the leading axis. Pre-activations (time, batch, gates, channels) have strides p_t and p_b, states (time,
+ * batch, slots, channels) have strides o_t and o_b, and channels are contiguous. Plain C without torch headers,
+ * compiled at first use.
  */
 #include <math.h>
 #include <stdint.h>
@@ -16,7 +17,7 @@
 #define EACH INDEPENDENT for (int64_t i = 0; i < n; i++)
 #define INLINE static inline __attribute__((always_inline))
 
-/* Within 2 units in the last place; NaN stays NaN because both comparisons are false for it. */
+/* Accurate to 2 units in the last place; NaN stays NaN because both comparisons are false for it. */
 INLINE float exponential(float x) {
     x = x > 88.0f ? 88.0f : x;
     x = x < -87.0f ? -87.0f : x;
@@ -35,19 +36,19 @@ INLINE float exponential(float x) {
 }
 INLINE float below(float x) { return x > 0.0f ? 0.0f : x; }
 INLINE float size(float x) { return x < 0.0f ? -x : x; }
-/* The clamp of `exponential` alone would leave enough to let a huge input through a closed gate. */
+/* Exactly zero for small x: the clamp in `exponential` would let a huge input pass a closed gate. */
 INLINE float vanishing(float x) { float y = exponential(x); return x < -87.0f ? 0.0f : y; }
 INLINE float sigmoid(float x) { float e = vanishing(-size(x)), large = 1.0f / (1.0f + e); return x < 0.0f ? e * large : large; }
-/* A gate's weight `to` and what it leaves, `from`: neither is rounded off where the other is almost 1. */
+/* A gate's weight `to` and its complement `from`, both with full relative accuracy even if the other is almost 1. */
 #define WEIGHTS(to, from, logit) \
     float to##_logit = logit, to##_e = vanishing(-size(to##_logit)), to##_large = 1.0f / (1.0f + to##_e), to##_small = to##_e * to##_large; \
     float to = to##_logit < 0.0f ? to##_small : to##_large, from = to##_logit < 0.0f ? to##_large : to##_small;
-/* keep * old + add * fresh, in a step from the part with the larger weight: equal parts stay as they are. */
+/* keep * old + add * fresh, as a step from the term with the larger weight, which is exact for equal terms. */
 INLINE float blend(float old, float fresh, float keep, float add) {
     float forth = old + add * (fresh - old), back = fresh + keep * (old - fresh);
     return keep < add ? back : forth;
 }
-/* Near zero by an odd polynomial: the quotient would lose the relative accuracy of small states. */
+/* Odd polynomial near zero, where the quotient would lose relative accuracy. */
 INLINE float tangent(float x) {
     float z = x * x, far = 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f;
     float p = -5.70498872745e-3f;
@@ -61,7 +62,7 @@ INLINE float tangent(float x) {
 INLINE float positive(float x) { return x >= 0.0f ? x + 0.5f : sigmoid(x); }
 INLINE float positive_slope(float x) { float s = sigmoid(x); return x >= 0.0f ? 1.0f : s * (1.0f - s); }
 
-/* One slot: h is the state before, x0 x1 x2 the pre-activations, a0 a1 a2 the recurrent weights. */
+/* One slot: h is the previous state, x0 x1 x2 are pre-activations, a0 a1 a2 are recurrent weights. */
 #define GRU_GATES WEIGHTS(z, keep, a0[i] * h[i] + x0[i]) float r = sigmoid(a1[i] * h[i] + x1[i]), c = tangent(a2[i] * (h[i] * r) + x2[i]);
 #define GRU_STEP GRU_GATES new = blend(h[i], c, keep, z);
 #define GRU_PULL GRU_GATES float d2 = lam * z * (1 - c * c), d0 = lam * (c - h[i]) * z * keep, d1 = d2 * a2[i] * h[i] * r * (1 - r); \
@@ -72,7 +73,7 @@ INLINE float positive_slope(float x) { float s = sigmoid(x); return x >= 0.0f ? 
 #define MINGRU_PULL WEIGHTS(z, keep, x0[i]) float d0 = lam * (positive(x1[i]) - h[i]) * z * keep, d1 = lam * z * positive_slope(x1[i]); \
     back = lam * keep;
 
-/* f / (f + i) and i / (f + i) for two sigmoids, by the ratio of the one with the larger logit: each may underflow alone. */
+/* f / (f + i) and i / (f + i) for two sigmoids, from the ratio to the one with the larger logit, as each may underflow. */
 #define MINLSTM_KEEP \
     float apart = below(x1[i]) - below(x0[i]), f1 = 1 + exponential(-size(x0[i])), i1 = 1 + exponential(-size(x1[i])); \
     float ratio = vanishing(-size(apart)) * (apart > 0.0f ? i1 / f1 : f1 / i1), large = 1.0f / (1.0f + ratio), small = ratio * large; \
@@ -134,7 +135,7 @@ ONE_SLOT(mingru, 2, 0, MINGRU_STEP, MINGRU_PULL)
 ONE_SLOT(minlstm, 3, 0, MINLSTM_STEP, MINLSTM_PULL)
 ONE_SLOT(sru, 2, 1, SRU_STEP, SRU_PULL)
 
-/* Two slots, c and h, a pair of rows of channels. */
+/* Two slots, c and h, in two successive rows of channels. */
 #define LSTM_GATES \
     WEIGHTS(f, add, af[i] * h[i] + x0[i] + wf[i] * c[i]) float z = tangent(az[i] * h[i] + x1[i]), u = blend(c[i], z, f, add); \
     float o = sigmoid(ao[i] * h[i] + x2[i] + wo[i] * u), v = tangent(u);

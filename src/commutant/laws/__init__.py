@@ -61,4 +61,4 @@ ACTIONS: dict[str, type[Action]] = {
         Trivial,
     )
 }
-"""The actions that the command line knows by name."""
+"""Actions by their name on the command line."""

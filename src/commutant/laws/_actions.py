@@ -1,4 +1,4 @@
-"""What a group action is, how actions combine, and whether one obeys the axioms of a group."""
+"""Group actions, their combinations, and a check of the group axioms."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from .._checks import whole
 from .._errors import InputError
-from ._inputs import Inputs, is_graph_data, named_tensors
+from ._inputs import Inputs, is_graph_data, named_tensors, source_of
 
 GroupElement: TypeAlias = Any
 
 
 class Action:
-    """A group acting on inputs: draw an element, apply it, compose, invert.
+    """Base class of group actions: draw an element, apply it, compose, invert.
 
-    The convention is that of a left action: `act(compose(g, h), x) == act(g, act(h, x))`. Every shipped action is
-    tested for the group axioms; `check_action` tests one of your own.
+    Actions are left actions: `act(compose(g, h), x) == act(g, act(h, x))`. Every shipped action is tested for the
+    group axioms; `check_action` tests one of your own.
     """
 
     name = "action"
 
     def sample(self, x: Inputs, generator: torch.Generator) -> GroupElement:
-        """Draw a group element that can act on x."""
+        """Draw a group element that fits x."""
         raise NotImplementedError
 
     def identity(self, x: Inputs) -> GroupElement:
-        """The neutral element for inputs like x."""
+        """Return the neutral element for inputs like x."""
         raise NotImplementedError
 
     def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
-        """The element that acts like h and then g."""
+        """Return the element that acts like h followed by g."""
         raise NotImplementedError
 
     def inverse(self, g: GroupElement) -> GroupElement:
-        """The element that undoes g."""
+        """Return the element that undoes g."""
         raise NotImplementedError
 
     def act(self, g: GroupElement, x: Inputs) -> Inputs:
@@ -44,38 +45,42 @@ class Action:
         raise NotImplementedError
 
     def fit(self, x: Inputs) -> None:
-        """Raise InputError where the action can't move any part of inputs like x."""
+        """Raise InputError if the action can't move any part of inputs like x."""
 
     def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
-        """Simpler elements, or the same on smaller inputs; the witness search keeps those that still break."""
+        """Yield simpler elements, or the same element on smaller inputs, for the search of a small witness."""
         return iter(())
 
     def describe(self, g: GroupElement) -> str:
-        """The element in words, where its figures do not speak for themselves."""
+        """Return a description of g in words, or an empty string where its numbers are clear enough."""
         return ""
 
     def variants(self) -> Sequence[Action]:
-        """The same group acting on features inside a network, where the axes may have moved."""
+        """Return actions of the same group on hidden features, whose axes may have moved."""
         return (self,)
 
     def on_output(self, x: Inputs) -> Action:
-        """The same action as it applies to the output for an input like x."""
+        """Return the same action for the output on an input like x."""
         return self
 
     def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
-        """The action with its axes decided for inputs like x, where f tells which of two readings it takes."""
+        """Return the action with its axes fixed for inputs like x; f is called where the shapes are ambiguous."""
         return self
 
     def resized(self, x: Inputs) -> Inputs | None:
-        """An input with other numbers of elements, by which to tell the axes of elements in an output; None without."""
+        """Return x with another number of elements, which shows the element axes of an output, or None."""
         return None
 
     def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
-        """The action with the axes of the output f(x) decided, where `source` moves the input."""
+        """Return the action with its axes fixed for the output f(x), where `source` acts on the input."""
         return self
 
     def on(self, part: int | str) -> Action:
-        """The same action on one part of a tuple, dict or PyG `Data`, the rest left alone."""
+        """Return the same action on one part of a tuple, dict or PyG `Data`; other parts stay unchanged.
+
+        Args:
+            part: Position in the tuple, or key of the dict or `Data`.
+        """
         return _OnPart(self, part)
 
     def __mul__(self, other: Action) -> Action:
@@ -86,7 +91,7 @@ class Action:
 
 
 class Trivial(Action):
-    """The action that leaves everything alone; equivariance towards it is invariance."""
+    """Action that leaves its input unchanged; as the action on outputs it turns equivariance into invariance."""
 
     name = "trivial"
 
@@ -107,12 +112,16 @@ class Trivial(Action):
 
 
 class ProductAction(Action):
-    """Several actions that commute, applied together; an element is a tuple with one element of each."""
+    """Product of actions that commute; an element is a tuple with one element of each.
+
+    Args:
+        actions: Actions to apply, the first one first.
+    """
 
     def __init__(self, *actions: Action) -> None:
         for action in actions:
             if not isinstance(action, Action):
-                raise InputError(f"a product is of actions, such as Translation(), got {action!r:.60}")
+                raise InputError(f"a product takes actions, such as Translation(), got {action!r:.60}")
         self.actions = actions
         self.name = " x ".join(action.name for action in actions)
 
@@ -169,7 +178,7 @@ class _OnPart(Action):
             return x[self.part]
         except (KeyError, IndexError, TypeError):
             raise InputError(
-                f"the input, a {type(x).__name__}, has no part {self.part!r} for {self.base} to act on"
+                f"the input, a {type(x).__name__}, has no part {self.part!r}, on which {self.base} should act"
             ) from None
 
     def fit(self, x: Inputs) -> None:
@@ -213,14 +222,21 @@ class _OnPart(Action):
                     yield smaller, x
 
 
-def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> float:
-    """Return how far an action is from the group axioms on inputs like x: the worst absolute difference found.
+def check_action(action: Action, x: Inputs, trials: int = 8, *, generator: torch.Generator | None = None) -> float:
+    """Return the largest absolute violation of the group axioms by an action, on inputs like x.
 
-    Checks $e x = x$, $(g h) x = g (h x)$, $g^{-1} g x = x$ and that some drawn element moves x. A side that is not a
-    number, or that has other parts or shapes than the other, counts as an infinite difference.
+    Checks $e x = x$, $(g h) x = g (h x)$ and $g^{-1} g x = x$, and that some drawn element moves x. NaN on one side, or
+    different shapes on the two sides, count as an infinite difference.
+
+    Args:
+        action: Action to check.
+        x: Input to act on.
+        trials: Number of pairs of elements to draw.
+        generator: Source of the drawn elements, on the CPU; None means a generator seeded with 0, so that the result
+            is the same each time.
 
     Raises:
-        InputError: when no drawn element moves x, so that every law about the action would hold vacuously.
+        InputError: If no drawn element moves x, since every law about the action would then hold vacuously.
 
     Example:
         >>> from commutant.laws import Rotation
@@ -229,11 +245,10 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
     """
     if not isinstance(action, Action):
         given = f"the class {action.__name__}" if isinstance(action, type) else type(action).__name__
-        raise InputError(f"check_action takes (action, x), got {given} for an action; make an instance of one")
-    if trials < 1:
-        raise InputError(f"trials must be at least 1, got {trials}")
+        raise InputError(f"check_action takes (action, x), got {given} as the action; make an instance of one")
+    whole("trials", trials)
     action.fit(x)
-    generator = torch.Generator().manual_seed(seed)
+    generator = source_of(generator)
     worst, moved = 0.0, 0.0
     for _ in range(trials):
         g, h = action.sample(x, generator), action.sample(x, generator)
@@ -251,10 +266,9 @@ def check_action(action: Action, x: Inputs, trials: int = 8, seed: int = 0) -> f
 
 
 def axis_number(name: str, dim: Any) -> int:
-    """An axis given by the user, counted from the front."""
-    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 0:
-        raise InputError(f"{name} must be the number of an axis, 0 or more, got {dim!r}")
-    return dim
+    """Return the number of an axis, counted from the front."""
+    whole(name, dim, 0)
+    return int(dim)
 
 
 def _distance(a: Inputs, b: Inputs) -> float:

@@ -1,4 +1,4 @@
-"""Permutations of outputs whose axes of elements are known."""
+"""Permutations of outputs whose element axes are known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ._inputs import Inputs, map_tensors, named_tensors
 
 
 class AlongAxes(Action):
-    """Permutations of an output whose axes of elements are known.
+    """Action on an output whose element axes are known.
 
     Args:
-        base: the action on the inputs; an element holds one permutation, or a tuple of them.
-        axes: for each part of the output, the axes to permute and which permutation of the element each takes.
+        base: Action on the inputs, whose elements are one permutation or a tuple of them.
+        axes: Pairs (axis, index of the permutation in the tuple) for each part of the output.
     """
 
     def __init__(self, base: Action, axes: dict[str, tuple[tuple[int, int], ...]]) -> None:
@@ -43,7 +43,7 @@ class AlongAxes(Action):
 
 
 def sizes_of(f: Callable[[Inputs], Any], x: Inputs) -> dict[str, torch.Size]:
-    """The shapes of the outputs for x; none where f does not take it."""
+    """Return the shapes of the outputs for x, or an empty dict where f fails on x."""
     try:
         return {name: t.shape for name, t in named_tensors(f(x))}
     except Exception:  # f need not take inputs of other sizes

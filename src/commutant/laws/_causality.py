@@ -1,4 +1,4 @@
-"""Causality: what happens later must not change what was said before."""
+"""The law of causality: later inputs must not change earlier outputs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from ._explore import resample
 from ._inputs import Inputs, call, map_tensors, named_leaves, named_tensors
 from ._laws import Function, Law
 
-_STEPS = 32  # tried in one trial at most
+_STEPS = 32  # most steps tried in one trial
 
 
 class Causality(Law):
-    """$f(x)_{\\le t}$ depends on $x_{\\le t}$ alone: other values after step t leave the outputs up to t as they are.
+    """Law that $f(x)_{\\le t}$ depends on $x_{\\le t}$ alone.
 
-    The trials of a check share out the steps, so that each is tried once in sequences of up to 32 steps a trial (512
-    with 16 trials), and a random choice of them in longer ones. Parts of the output without the time axis, such as the
-    state that `nn.GRU` returns, may depend on everything and are not compared. Token ids are replaced by other ids of
-    the example.
+    The check replaces the inputs after a step t and compares the outputs up to t. The trials of a check divide the
+    steps among them: each step is tried once in sequences of up to 32 steps per trial (512 steps with 16 trials).
+    Longer sequences are tried at random steps. Outputs without a time axis, such as the state that `nn.GRU` returns,
+    may depend on the whole sequence and are not compared. Token ids are replaced by other ids of the example.
 
     Args:
-        dim: the axis of time, of every input tensor and of the output.
+        dim: Time axis of every input tensor and of the output.
     """
 
     name = "causality"
@@ -41,7 +41,7 @@ class Causality(Law):
         if len(lengths) != 1 or -1 in lengths or 0 in lengths:
             shapes = ", ".join(str(tuple(t.shape)) for _, t in named_tensors(x))
             raise InputError(
-                f"causality needs inputs that share a time axis dim={self.dim} of one step or more, got shapes {shapes}"
+                f"causality needs inputs that share a time axis dim={self.dim} of at least 1 step, got shapes {shapes}"
             )
         return lengths.pop()
 
@@ -71,7 +71,7 @@ class Causality(Law):
         return [int(step) for step in g[1:]]
 
     def _timed(self, f: Function, x: Inputs, out: Any) -> set[str]:
-        """The parts of the output that have the axis of time."""
+        """Return the names of the outputs that have a time axis."""
         length = self._length(x)
         sizes = {name: t.shape[self.dim] for name, t in named_tensors(out) if t.dim() > self.dim}
         timed = {name for name, size in sizes.items() if size == length}
@@ -82,13 +82,13 @@ class Causality(Law):
             )
         others = {s for _, t in named_tensors(x) for i, s in enumerate(t.shape) if i != self.dim}
         if length > 1 and len(sizes) > 1 and (length in others or length <= 8):
-            # a state may have as many samples or layers as there are steps: only time grows shorter with the input
+            # a state may have as many samples or layers as there are steps; only a time axis shrinks with the input
             try:
                 shorter = dict(named_tensors(call(f, self._first(x, length - 1))))
             except Exception as error:
                 raise InputError(
-                    f"causality can't tell which outputs have the axis of time, where {length} steps and another size "
-                    "coincide and the function takes no shorter input; choose another number of steps"
+                    f"causality can't tell which outputs have a time axis: {length} is also another size of the input, "
+                    "and the function takes no shorter input; choose another number of steps"
                 ) from error
             timed = {n for n in timed if n in shorter and shorter[n].shape[self.dim : self.dim + 1] == (length - 1,)}
         return timed
@@ -101,7 +101,7 @@ class Causality(Law):
         return {n: leaves[n].narrow(self.dim, 0, step) for n in sorted(timed) if isinstance(leaves.get(n), Tensor)}
 
     def _fresh(self, x: Inputs, seed: int) -> dict[str, Tensor]:
-        """Other values for every tensor."""
+        """Return other values for every tensor of x."""
         noise = torch.Generator().manual_seed(seed)
         fresh = dict(named_tensors(resample(x, noise, "flipped")))
         return {
@@ -140,11 +140,11 @@ class Causality(Law):
         return tensor.narrow(self.dim, drop, tensor.shape[self.dim] - drop)
 
     def describe(self, g: Tensor) -> str:
-        return "a seed, and the first step that changed"
+        return "a seed and the first step that changed"
 
 
 def _other_values(tensor: Tensor, generator: torch.Generator) -> Tensor:
-    """Another of the values that occur, at every place."""
+    """Replace every entry by another value that occurs in the tensor."""
     values, which = tensor.unique(return_inverse=True)
     if values.numel() < 2:
         return tensor

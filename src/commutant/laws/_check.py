@@ -1,4 +1,4 @@
-"""The checker: does a function obey a law, how closely, and if not, what is the smallest counter-example?"""
+"""The checker of laws."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_tolerance
+from .._checks import check_tolerance, whole
 from .._errors import InputError
 from ._actions import Action, GroupElement
 from ._compare import Comparison
 from ._evidence import Evidence, feels, judge
-from ._inputs import Inputs, is_hetero_data, named_leaves, named_tensors
+from ._inputs import Inputs, is_hetero_data, named_leaves, named_tensors, source_of
 from ._laws import Function, Law
 from ._layers import first_break
 from ._outputs import wide
@@ -29,36 +29,39 @@ def check(
     inputs: Inputs | Callable[[torch.Generator], Inputs],
     *,
     trials: int = 16,
-    seed: int = 0,
+    generator: torch.Generator | None = None,
     tolerance: float | None = None,
     explain: bool = True,
 ) -> LawReport:
-    """Check whether `f` obeys a law, on inputs like the given ones.
+    """Check whether `f` obeys a law on inputs like the given ones.
 
-    Every part of the output is compared: tensors, arrays, numbers, strings, in tuples, dicts or dataclasses. The
-    residual is measured against how much each part varies with the input, so that a break hides neither behind a
-    large constant nor behind a large channel. A law that holds only because the output is constant is *vacuous*.
-    NaN on either side breaks any law. A difference that rounding of the input could explain is decided in float64;
-    where that is not possible the law is *unresolved*. Random stages (dropout, sampling) see the same random
-    numbers on both sides, and a module's buffers are put back after every call.
+    Every part of the output is compared: tensors, arrays, numbers and strings, in tuples, dicts or dataclasses. The
+    residual is relative to the variation of each part with the input, so a large constant or a large channel hides no
+    break. A law that holds only because the output is constant is *vacuous*. NaN on either side breaks any law. A
+    difference that rounding of the input could explain is decided in float64; if this is impossible, the law is
+    *unresolved*. Dropout and sampling use the same random numbers on both sides. The buffers of a module are restored
+    after every call.
 
     Args:
-        law: what to check.
-        f: a module or any callable; a tuple of inputs is given as positional, a dict as keyword arguments.
-        inputs: an example, or a function that draws one (to vary sizes too). Around an example, further inputs of the
-            same shape are drawn: other values, scales and sums, other signs where a tensor has both, ids that occur.
-        trials: how many inputs and group elements to try.
-        seed: of everything drawn.
-        tolerance: largest accepted residual relative to the output's variation; by default 1e-10 in float64, 1e-4 in
-            float32, 5e-2 in bfloat16.
-        explain: look for the smallest counter-example and the first layer that breaks a broken law, which may take
-            hundreds of calls.
+        law: Law to check.
+        f: Module or any callable. Inputs in a tuple are its positional arguments, inputs in a dict its keyword
+            arguments.
+        inputs: Example of an input, or a function that draws an input from a `torch.Generator`, to vary sizes too.
+            Further inputs of the shape of an example are drawn, with other values, scales, sums and signs and with
+            token ids that occur in it.
+        trials: Number of inputs and group elements to try.
+        generator: Source of all random draws, on the CPU. None means a generator seeded with 0, so that a check gives
+            the same result each time. Random numbers inside `f` are seeded with `generator.initial_seed()`.
+        tolerance: Largest accepted residual, relative to the output's variation; by default 1e-10 in float64, 1e-4 in
+            float32, 1e-2 in float16 and 5e-2 in bfloat16.
+        explain: Whether to search for a small counter-example and the first submodule that breaks a broken law, which
+            may take hundreds of calls.
 
     Returns:
-        A `LawReport`; `report.passed` is True only where the law holds and is not vacuous.
+        Report whose `passed` is True only if the law holds and is not vacuous.
 
     Raises:
-        InputError: if the law, the function and the inputs do not fit together.
+        InputError: If the law, the function and the inputs do not fit together.
 
     Example:
         >>> from commutant.laws import Invariance, SetPermutation
@@ -67,10 +70,11 @@ def check(
         >>> check(Invariance(SetPermutation()), lambda x: x[:, 0], torch.randn(4, 5, 3)).status
         'broken'
     """
-    _validate(law, f, inputs, trials, seed, tolerance)
-    run = Run(law, f, seed)
+    _validate(law, f, inputs, trials, tolerance)
+    generator = source_of(generator)
+    run = Run(law, f, generator.initial_seed())
     try:
-        evidence = Evidence.gather(run, inputs, trials, tolerance)
+        evidence = Evidence.gather(run, inputs, trials, generator, tolerance)
         verdict = judge(evidence)
     except FunctionFailed as failed:
         raise failed.error from None
@@ -94,7 +98,7 @@ def check(
         varies=verdict.varies,
         moved=evidence.moved,
         trials=trials,
-        training=run.training,
+        training=verdict.status == "broken" and run.training(verdict.evidence.cases[verdict.worst][0]),
         comparison=worst if witness is None else witness.comparison,
         witness=witness,
         layers=layers,
@@ -104,7 +108,16 @@ def check(
 def assert_law(
     law: Law, f: Function, inputs: Inputs | Callable[[torch.Generator], Inputs], **options: Any
 ) -> LawReport:
-    """`check` for tests: raise AssertionError with the report, witness included, unless the law holds.
+    """Check a law in a test: raise AssertionError with the report and its witness unless the law holds.
+
+    Args:
+        law: Law to check.
+        f: Module or any callable.
+        inputs: Example of an input, or a function that draws an input from a `torch.Generator`.
+        options: Further arguments of `check`.
+
+    Returns:
+        Report of the check.
 
     Example:
         >>> from commutant.laws import Commutativity
@@ -117,7 +130,7 @@ def assert_law(
     return report
 
 
-def _validate(law: Any, f: Any, inputs: Any, trials: Any, seed: Any, tolerance: Any) -> None:
+def _validate(law: Any, f: Any, inputs: Any, trials: Any, tolerance: Any) -> None:
     given = f"check({', '.join(type(part).__name__ for part in (law, f, inputs))})"
     if isinstance(law, type) and issubclass(law, Law):
         raise InputError(f"the law is the class {law.__name__}; make an instance, such as {law.__name__}(...)")
@@ -128,10 +141,7 @@ def _validate(law: Any, f: Any, inputs: Any, trials: Any, seed: Any, tolerance: 
         raise InputError(f"f is the class {f.__name__}; make an instance, such as {f.__name__}(...)")
     if not callable(f) or isinstance(f, Tensor):
         raise InputError(f"check takes (law, f, inputs) in this order, got {given}, where the second can't be called")
-    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
-        raise InputError(f"trials must be an integer of at least 1, got {trials!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise InputError(f"seed must be an integer of at most 63 bits, got {seed!r:.60}")
+    whole("trials", trials)
     check_tolerance(tolerance)
     if callable(inputs) and not any(True for _ in named_tensors(inputs)):
         return
@@ -141,12 +151,12 @@ def _validate(law: Any, f: Any, inputs: Any, trials: Any, seed: Any, tolerance: 
         raise InputError(f"inputs must hold at least one tensor, got {type(inputs).__name__}")
     for name, leaf in named_leaves(inputs):
         if isinstance(leaf, np.ndarray):
-            raise InputError(f"input {name} is an array, which no law can move; give torch.from_numpy(...)")
+            raise InputError(f"input {name} is a NumPy array, which no action can move; give torch.from_numpy(...)")
 
 
 def _smallest_witness(evidence: Evidence, worst: int) -> Witness:
     run, found = evidence.run, evidence.comparisons[worst]
-    # well above the tolerance, so that the witness shows a difference that a person sees
+    # well above the tolerance, so that the difference at the witness is easy to see
     enough = min(found.relative / 2, max(0.1, 10 * evidence.limit))
 
     def compare(y: Inputs, h: GroupElement) -> Comparison:

@@ -1,4 +1,4 @@
-"""Differences between the two sides of a law, relative to the variation of each part of the output."""
+"""Comparison of the two sides of a law, relative to the variation of each part of the output."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from ._inputs import named_leaves
 from ._outputs import wide
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""The largest residual, relative to how much the output varies, that counts as rounding."""
+"""Largest residual, relative to the variation of the output, that counts as rounding."""
 
-_ROUNDING = 32.0  # roundings of the largest output value that an honest computation may be off by
-_DEAD = 1000.0  # in float64, a channel that varies less than so many times what rounding does is rounding alone
-_JUMP = 1e-2  # a larger share of the variation, moved by roundings in float64, is a discontinuity of the function
-_DOUBTFUL = 32.0  # the same in lower precisions, where only a second look can tell
+_ROUNDING = 32.0  # accepted error of an output, in units in the last place of its largest value
+_DEAD = 1000.0  # in float64, a channel is constant if it varies less than this multiple of its rounding error
+_JUMP = 1e-2  # in float64, rounding that moves an output by a larger share of its variation shows a discontinuity
+_DOUBTFUL = 32.0  # like _DEAD in lower precisions, where a second look in float64 decides
 
 Verdict = Literal["ok", "broken", "rounding", "silent"]
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by name."""
+    """Return the leaves of a tree by name."""
     return dict(named_leaves(tree))
 
 
 class Spread:
-    """Variation of every number of an output with the input: root mean squares over pairs of inputs."""
+    """Variation of every number of an output with the input: the root mean square over pairs of inputs."""
 
     def __init__(self) -> None:
         self.constants = False
-        """Whether a part that is no tensor differed."""
+        """Whether a part that is not a tensor differed."""
         self._sums: dict[str, list[tuple[Tensor, int]]] = {}
         self._scales: dict[tuple[str, torch.Size], tuple[Tensor, Tensor]] = {}
 
     def add(self, a: Any, b: Any) -> None:
-        """Count the difference between two outputs."""
+        """Add the difference between two outputs."""
         self._scales.clear()
         others = leaves(b)
         for name, s in leaves(a).items():
@@ -57,10 +57,10 @@ class Spread:
         sums.append((difference, 1))
 
     def scale(self, name: str, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The variation of a part, which broadcasts over `like`: of each number at its slices, and of each channel.
+        """Return the variation of each number and of each channel of a part, in shapes that broadcast over `like`.
 
-        Which axis holds the channels is not known: the first is the smallest of the number's own variation and that of
-        its slices along every axis, the second the smallest of the slices that are known to be no single samples.
+        The channel axis is unknown. The first result is therefore the smallest of the variations of the number itself
+        and of its slices along every axis. The second is the smallest over the axes that may hold channels.
         """
         key = name, like.shape
         if key not in self._scales:
@@ -90,12 +90,12 @@ class Spread:
 
 
 def channel_axes(like: Tensor) -> list[int]:
-    """The axes that may hold channels: the last, and the second of images."""
+    """Return the axes that may hold channels: the last, and the second where there are more than two."""
     return sorted({like.dim() - 1, 1}) if like.dim() > 2 else [1] if like.dim() == 2 else []
 
 
 def rms(values: Tensor, axis: int | None = None) -> Tensor:
-    """Root mean square of non-negative values, or of each slice along an axis; safe from overflow."""
+    """Return the root mean square of non-negative values, or of each slice along an axis, without overflow."""
     over = list(range(values.dim())) if axis is None else [i for i in range(values.dim()) if i != axis]
     if not over:
         return values
@@ -115,7 +115,7 @@ def _largest(gap: Tensor, scale: Tensor, where: Tensor) -> float:
 
 
 def channel_max(tensor: Tensor) -> Tensor:
-    """The largest value of the channel that each number belongs to; it broadcasts over the tensor."""
+    """Return the largest value of the channel of each number, in a shape that broadcasts over the tensor."""
     axes = channel_axes(tensor)
     if not axes:
         return tensor.max()
@@ -124,7 +124,7 @@ def channel_max(tensor: Tensor) -> Tensor:
 
 
 def channel_rms(tensor: Tensor) -> Tensor:
-    """The root mean square of the channel that each number belongs to; it broadcasts over the tensor."""
+    """Return the root mean square of the channel of each number, in a shape that broadcasts over the tensor."""
     axes = channel_axes(tensor)
     if not axes:
         return rms(tensor)
@@ -133,7 +133,7 @@ def channel_rms(tensor: Tensor) -> Tensor:
 
 
 def _differ(s: Tensor, t: Tensor) -> Tensor:
-    """|s - t| with 0 where either is not finite, and the largest number where the difference overflows."""
+    """Return |s - t|, with 0 where either is not finite and the largest number where the difference overflows."""
     difference = (s - t).abs()
     finite = s.isfinite() & t.isfinite()
     return torch.where(finite, difference.clamp(max=torch.finfo(torch.float64).max), 0.0)
@@ -141,21 +141,21 @@ def _differ(s: Tensor, t: Tensor) -> Tensor:
 
 @dataclass
 class Noise:
-    """Changes of each number of the two sides under rounding of the input."""
+    """Measured changes of the two sides under rounding of the input."""
 
     factor: float
-    """Factor by which the sides may differ more than measured by rounding alone."""
+    """Multiple of the measured change that still counts as rounding."""
     small: float
-    """Variation below this may be rounding; what jumps further is discontinuous."""
+    """Variation below which an output may be constant except for rounding."""
     final: bool
-    """Whether no higher precision remains to look again."""
+    """Whether no higher precision is left for a second look."""
     most: dict[str, Tensor] = field(default_factory=dict)
-    """The largest change of each number."""
+    """Largest change of each number."""
     usual: dict[str, Tensor] = field(default_factory=dict)
-    """The root mean square change of each channel, the smallest over the probes."""
+    """Root mean square change of each channel, the smallest over the probes."""
 
     def add(self, sides: tuple[Any, Any], moved: tuple[Any, Any]) -> None:
-        """Count the differences between sides at an input and at the same with other roundings."""
+        """Add the changes of the sides from an input to the same input with other roundings."""
         before, after = [leaves(side) for side in sides], [leaves(side) for side in moved]
         for name, s in before[0].items():
             four = [tree.get(name) for tree in (*before, *after)]
@@ -170,21 +170,24 @@ class Noise:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Difference between the two sides of a law, for one input and one group element."""
+    """Difference between the two sides of a law, for one input and one draw."""
 
     relative: float
-    """Largest difference over the output's variation (infinite where the output does not vary but the sides differ)."""
+    """Largest difference over the output's variation; infinite if the sides differ in an output that does not vary."""
     resolution: float = 0.0
-    """The smallest relative difference that rounding of the largest value would let one see."""
+    """Smallest relative difference that rounding of the largest value does not hide."""
     nan: bool = False
+    """Whether a side holds NaN."""
     mismatch: str | None = None
+    """Description of different parts or shapes of the two sides, or None."""
     varies: bool = True
+    """Whether the output varies with the input."""
     verdict: Verdict = "broken"
-    """`rounding` where rounding of the input explains the difference, `silent` where the output does not feel it."""
+    """`rounding` if rounding of the input explains the difference, `silent` if the output ignores such rounding."""
 
     @classmethod
     def of(cls, left: Any, right: Any, spread: Spread, limit: float, noise: Noise | None = None) -> Comparison:
-        """Compare two sides; without a measurement of the noise, every difference above the limit is broken."""
+        """Return the comparison of two sides; without measured noise, every difference above the limit is broken."""
         for side in (left, right):
             if isinstance(side, Exception):
                 first = next(iter(str(side).splitlines()), "")
@@ -211,16 +214,17 @@ class Comparison:
 
     @property
     def broken(self) -> bool:
-        """Whether the sides differ by more than is allowed."""
+        """Whether the sides differ by more than the limit."""
         return self.verdict != "ok"
 
     @property
     def kind(self) -> str:
-        """Sort of the failure; a witness is shrunk within one sort."""
+        """Kind of the failure, which stays the same while a witness is made smaller."""
         return "mismatch" if self.mismatch else "nan" if self.nan else "residual"
 
     @property
     def badness(self) -> float:
+        """Relative difference, infinite for NaN or different shapes."""
         return float("inf") if self.nan or self.mismatch else self.relative
 
 
@@ -230,13 +234,13 @@ def _mismatch(a: dict[str, Any], b: dict[str, Any]) -> str | None:
         for side in (a, b)
     ]
     if a.keys() != b.keys():
-        return f"the left side holds {', '.join(a)}, the right {', '.join(b)}"
+        return f"the left side holds {', '.join(a)}, the right side {', '.join(b)}"
     for name, s in a.items():
         t = b[name]
         if isinstance(s, Tensor) and isinstance(t, Tensor):
             if s.shape != t.shape:
                 shown = [", ".join(str(shape) for _, shape in side) or "()" for side in shapes]
-                return f"the left side has shape {shown[0]}, the right {shown[1]}"
+                return f"the left side has shape {shown[0]}, the right side {shown[1]}"
         elif not _same_constant(s, t):
             return f"{name} is {_short(s)} on the left side and {_short(t)} on the right"
     return None
@@ -257,9 +261,9 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
     nan = bool(left.isnan().any() or right.isnan().any())
     whole = not (s.is_floating_point() or s.is_complex())
     if whole:
-        gap = torch.where(same, 0.0, gap.clamp(min=1.0))  # of integers that float64 can't tell apart
+        gap = torch.where(same, 0.0, gap.clamp(min=1.0))  # float64 can't distinguish all integers
     eps = 0.0 if whole else torch.finfo(s.dtype).eps
-    rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, what it sums is wider
+    rounding = _ROUNDING if eps < 1e-6 else 1.0  # half precision rounds once, since it sums in float32
     tight, coarse = (scale.to(gap.device) for scale in spread.scale(name, left))
     size = torch.where(left.isfinite(), left.abs(), 0.0)
     floor, excused = rounding * eps * channel_max(size), rounding * eps * size
@@ -270,11 +274,11 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
         live = (coarse > (_DEAD if noise.final else _DOUBTFUL) * noise.usual[name]) | (coarse > noise.small)
         varying = varying & live
         if noise.final:
-            dead = ~live | (tight <= noise.small)  # numbers that are zero but for rounding, too
+            dead = ~live | (tight <= noise.small)  # includes numbers that are zero except for rounding
             alive, excused = alive & ~dead, torch.where(dead, torch.maximum(floor, noise.factor * most), excused)
             jumps = live & (most > _JUMP * coarse)
     else:
-        most = torch.full_like(gap, -1.0)  # not measured
+        most = torch.full_like(gap, -1.0)  # unmeasured
     alive, varying, tight, coarse, excused, most = (
         v.expand_as(gap) for v in (alive, varying, tight, coarse, excused, most)
     )
@@ -295,7 +299,7 @@ def _compare(name: str, s: Tensor, t: Tensor, spread: Spread, limit: float, nois
     worst = _largest(gap, coarse, varying & shown)
     if bool((over & shown & ~varying & ~alive).any()):
         worst = float("inf")
-    elif worst <= limit and bool(over.any()):  # it shows beside the variation of the number itself alone
+    elif worst <= limit and bool(over.any()):  # large only relative to the variation of the number itself
         worst = _largest(gap, tight, alive & over & shown) or float("inf")
     if nan:
         verdict = "broken"

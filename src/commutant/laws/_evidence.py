@@ -1,4 +1,4 @@
-"""Evidence from the trials of a check: a second look tells rounding from a broken law."""
+"""Trials of a check and the verdict on them, with a second look in float64 that separates rounding from breaks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ._inputs import Inputs, map_tensors, named_tensors
 from ._report import Status
 from ._run import FunctionFailed, Run, double, lowest_precision, tolerance_of
 
-_PAIRS = 4  # trials in which a second input shows how much the output varies
+_PAIRS = 4  # trials with a second input, which shows how much the output varies
 _SIZES = (1.0, 0.1, 0.3, 3.0)
-_PLAIN = 100.0  # times the tolerance: a break so large needs no second look where none is possible
-_COARSE = 1e-2  # where rounding hides more than this, the result in the lower precision means nothing
+_PLAIN = 100.0  # multiple of the tolerance above which a break needs no second look if none is possible
+_COARSE = 1e-2  # resolution above which a result in the lower precision is meaningless
 
 
 def _check_sampler(inputs: Any) -> None:
@@ -30,37 +30,44 @@ def _check_sampler(inputs: Any) -> None:
         return
     except TypeError as error:
         raise InputError(
-            f"inputs must hold a tensor, or be a function that draws them from a torch.Generator; got a function that "
+            f"inputs must hold a tensor, or be a function that draws them from a torch.Generator, got a function that "
             f"does not take one argument ({error})"
         ) from None
 
 
 @dataclass
 class Evidence:
-    """Inputs, group elements, both sides, and how much the output varies."""
+    """Trials of a check: inputs, draws, both sides, and the variation of the output."""
 
     run: Run
     limit: float = 0.0
+    """Largest accepted residual."""
     dtype: torch.dtype = torch.float64
-    """The lowest precision that takes part."""
+    """Lowest precision among inputs, outputs and parameters."""
     cases: list[tuple[Inputs, GroupElement]] = field(default_factory=list)
+    """Input and draw of each trial."""
     sides: list[tuple[Any, Any]] = field(default_factory=list)
+    """Left and right side of each trial."""
     others: list[Inputs] = field(default_factory=list)
     """Second inputs of the first trials."""
     spread: Spread = field(default_factory=Spread)
+    """Variation of the output."""
     comparisons: list[Comparison] = field(default_factory=list)
+    """Difference between the sides of each trial."""
     moved: bool = False
+    """Whether some draw made the two sides different computations."""
 
     @classmethod
-    def gather(cls, run: Run, inputs: Any, trials: int, tolerance: float | None) -> Evidence:
-        """Draw inputs and group elements and evaluate both sides."""
+    def gather(
+        cls, run: Run, inputs: Any, trials: int, generator: torch.Generator, tolerance: float | None
+    ) -> Evidence:
+        """Return the evidence of trials with drawn inputs and group elements."""
         e = cls(run)
         if _only_one_integer(inputs):
             raise InputError(
-                "all integers of the example are equal, so that no other input can be drawn from it; give an example "
+                "all integers of the example are equal, so no other input can be drawn from it; give an example "
                 "with several values, or a function that draws inputs"
             )
-        generator = torch.Generator().manual_seed(run.seed)
         sampled = callable(inputs) and not any(True for _ in named_tensors(inputs))
         if sampled:
             _check_sampler(inputs)
@@ -101,7 +108,7 @@ class Evidence:
     def _closer(
         self, example: Inputs, generator: torch.Generator, trial: int, trials: int
     ) -> tuple[Inputs, GroupElement, bool, tuple[Any, Any]]:
-        """An input nearer to the example where f refuses the one that was drawn; at last the example itself."""
+        """Return a trial with an input nearer to the example, or the example itself, where f fails on the first."""
         x = resample(example, generator)
         g, moves = self.run.draw(x, generator, trial, trials)
         try:
@@ -111,7 +118,7 @@ class Evidence:
             return example, g, moves, self.run.sides(example, g)
 
     def _vary(self, left: Any, other: Inputs, g: GroupElement) -> bool:
-        """Count how much the left side changes on another input; False where f refuses that input."""
+        """Add the change of the left side on another input, and return whether f accepts that input."""
         if isinstance(left, BaseException):
             return True
         try:
@@ -121,7 +128,7 @@ class Evidence:
         return True
 
     def _look_further(self, generator: torch.Generator) -> None:
-        """Try inputs far away before the output is called constant; a constant that the law is about counts too."""
+        """Try inputs far away before the output is called constant, and zeros if the law is about constants."""
         (x, g), left = self.cases[0], self.sides[0][0]
         for _ in range(_PAIRS):
             try:
@@ -137,22 +144,23 @@ class Evidence:
 
     @property
     def varies(self) -> bool:
+        """Whether the output varies with the input in some trial."""
         return any(c.varies for c in self.comparisons)
 
     def measured(self, i: int, dtype: torch.dtype) -> Comparison:
-        """The comparison of a trial, its noise measured with roundings in `dtype`."""
+        """Return the comparison of a trial, with noise measured by rounding in `dtype`."""
         noise = self.run.noise(*self.cases[i], self.sides[i], dtype, self.dtype is torch.float64)
         return Comparison.of(*self.sides[i], self.spread, self.limit, noise)
 
     def varies_beyond_noise(self) -> bool:
-        """Whether the output varies by more than rounding of the input makes it."""
+        """Return whether the output varies by more than rounding of the input explains."""
         if not self.varies or self.spread.constants:
             return self.varies
-        order = [i for i in (1, 2, 3, 0) if i < len(self.cases)]  # the example itself may be a special case
+        order = [i for i in (1, 2, 3, 0) if i < len(self.cases)]  # the example itself comes last, as it may be special
         return any(isinstance(self.sides[i][0], BaseException) or self.measured(i, self.dtype).varies for i in order)
 
     def in_double(self, which: list[int]) -> Evidence | None:
-        """The same trials in float64, those of `which` first; None where the function does not run in it."""
+        """Return the same trials in float64, those of `which` first, or None if the function fails in float64."""
         run = self.run.in_double()
         if run is None or self.dtype is torch.float64:
             return None
@@ -174,23 +182,27 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """The verdict, and the trial of which evidence shows it."""
+class Judgment:
+    """Verdict of a check with the trial that shows it."""
 
     status: Status
     evidence: Evidence
+    """Trials that led to the verdict, perhaps in float64."""
     worst: int
+    """Position of the worst trial."""
     resolution: float
+    """Smallest relative residual that rounding does not hide."""
     varies: bool
+    """Whether the output depends on the input."""
 
 
-def judge(e: Evidence) -> Judgement:
-    """Decide whether the law holds, is broken, holds vacuously, or can't be decided."""
+def judge(e: Evidence) -> Judgment:
+    """Decide whether the law holds, is broken, holds vacuously or is unresolved."""
 
-    def verdict(status: Status, evidence: Evidence = e, worst: int | None = None, varies: bool = True) -> Judgement:
+    def verdict(status: Status, evidence: Evidence = e, worst: int | None = None, varies: bool = True) -> Judgment:
         if worst is None:
             worst = max(range(len(evidence.cases)), key=lambda i: evidence.comparisons[i].badness)
-        return Judgement(status, evidence, worst, _resolution(e), varies)
+        return Judgment(status, evidence, worst, _resolution(e), varies)
 
     suspects = [i for i, c in enumerate(e.comparisons) if c.broken]
     pending = []
@@ -225,12 +237,12 @@ def judge(e: Evidence) -> Judgement:
 
 
 def _resolution(e: Evidence) -> float:
-    """What rounding hides in most of the trials; in a few, outputs may be large by chance."""
+    """Return the median resolution of the trials, since single outputs may be large by chance."""
     return median(c.resolution for c in e.comparisons)
 
 
 def _second_look(e: Evidence, pending: list[int]) -> tuple[bool, tuple[Evidence, int] | None]:
-    """Whether any of the trials stays undecided, and the one that breaks the law for certain."""
+    """Look at the pending trials in float64; return whether any stays undecided, and a trial that breaks the law."""
     undecided = False
     wider = e.in_double(pending)
     for place, i in enumerate(pending):
@@ -244,7 +256,7 @@ def _second_look(e: Evidence, pending: list[int]) -> tuple[bool, tuple[Evidence,
         c = there.comparisons[j]
         if wider is not None and c.broken:
             c = there.measured(j, torch.float64)
-        if c.verdict == "silent":  # does f round to float32 inside?
+        if c.verdict == "silent":  # f may round to float32 inside
             c = there.measured(j, torch.float32)
         if c.verdict in ("broken", "silent"):
             return True, (there, j)
@@ -256,17 +268,17 @@ def _second_look(e: Evidence, pending: list[int]) -> tuple[bool, tuple[Evidence,
 
 
 def feels(x: Inputs) -> bool:
-    """Whether x holds numbers that rounding can move."""
+    """Return whether x holds real or complex numbers, which rounding can change."""
     return any(t.is_floating_point() or t.is_complex() for _, t in named_tensors(x))
 
 
 def _size_of(trial: int) -> float:
-    """Scales of the inputs of later trials; the first show how much the output varies."""
-    return _SIZES[(trial + trial // 4) % 4] if trial >= _PAIRS else 1.0  # every way of change meets every scale
+    """Return the scale of the input of a trial, 1 in the first trials, which measure the output's variation."""
+    return _SIZES[(trial + trial // 4) % 4] if trial >= _PAIRS else 1.0  # each change of the input meets each scale
 
 
 def _comparable(a: Inputs, b: Inputs) -> bool:
-    """Whether two inputs differ, with the same shapes and the same indices."""
+    """Return whether two inputs of the same shapes have different values and the same indices."""
     if a is b:
         return False
     floats, indices = (

@@ -1,4 +1,4 @@
-"""Further inputs around an example: other values, signs, scales and sums within what the example shows to be valid."""
+"""Further inputs drawn around an example, within the ranges that the example shows to be valid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ _WAYS = ("negated", "flipped", "shifted", "kept")
 
 
 def resample(x: Inputs, generator: torch.Generator, way: str = "kept", size: float = 1.0) -> Inputs:
-    """Draw another input of the same shapes: floats shuffled and rescaled entry by entry, then changed in one way.
+    """Draw another input of the same shapes: real numbers are shuffled, rescaled entry by entry and then changed.
 
-    Signs change and sums move only where a tensor has both signs; values within [-1, 1] stay there. Integers are drawn
-    from the values of the example where there are no floats (token ids); beside floats they are indices and stay.
-    Masks, which hold two values at most, are shuffled.
+    Signs and sums change only where a tensor has both signs; values within [-1, 1] stay there. Integers are taken for
+    token ids and drawn from the values of the example if the input holds no real numbers; otherwise they are taken for
+    indices and kept. Masks, which hold at most two values, are shuffled.
+
+    Args:
+        x: Example.
+        generator: Source of the random draws.
+        way: Change after rescaling, one of the names that `way_of` returns.
+        size: Factor on real numbers.
     """
     only_integers = not any(t.is_floating_point() or t.is_complex() for _, t in named_tensors(x))
 
@@ -32,7 +38,7 @@ def resample(x: Inputs, generator: torch.Generator, way: str = "kept", size: flo
 
 
 def way_of(trial: int) -> str:
-    """How the input of a trial is changed; all ways take turns."""
+    """Return the name of the change that a trial makes to its input; all changes take turns."""
     return _WAYS[(trial - 1) % len(_WAYS)]
 
 
@@ -44,7 +50,7 @@ def _floats(tensor: Tensor, generator: torch.Generator, way: str, size: float) -
         return drawn.to(tensor) * (high - low) + low
 
     if not tensor.numel() or not bool(tensor.isfinite().all()):
-        return tensor  # a mask of infinities is structure, not data
+        return tensor  # infinities are a mask, which stays
     if not bool(tensor.any()):
         return torch.randn(tensor.shape, generator=generator, device=device).to(tensor)
     order = torch.randperm(tensor.numel(), generator=generator, device=device).to(tensor.device)
@@ -72,7 +78,7 @@ def _integers(tensor: Tensor, generator: torch.Generator, way: str) -> Tensor:
 
 
 def enlarge(x: Inputs, generator: torch.Generator) -> Inputs:
-    """Draw an input far from x, indices shuffled too: for functions that seem to depend on nothing."""
+    """Draw an input far from x, with indices shuffled too, for functions whose output seems constant."""
 
     def shuffle(_: str, tensor: Tensor) -> Tensor:
         if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel():
@@ -83,7 +89,7 @@ def enlarge(x: Inputs, generator: torch.Generator) -> Inputs:
 
 
 def perturb(x: Inputs, relative: float, generator: torch.Generator) -> Inputs:
-    """Change every real or complex number of x by a random sign times a relative amount, as rounding would."""
+    """Change every real or complex number of x by a random sign times a relative amount, as rounding does."""
 
     def change(_: str, tensor: Tensor) -> Tensor:
         if not (tensor.is_floating_point() or tensor.is_complex()):

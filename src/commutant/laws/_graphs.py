@@ -1,4 +1,4 @@
-"""Permutations of graphs: nodes, edges and their features."""
+"""Permutations of the nodes and edges of graphs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from ._inputs import Inputs, is_graph_data, map_tensors, named_tensors
 
 
 class GraphPermutation(Action):
-    """Relabel the nodes of a graph and reorder its list of edges.
+    """Relabeling of the nodes of a graph together with a reordering of its list of edges.
 
-    Acts on `(x, edge_index, *edge_features)`, on dicts with these names and on PyG `Data`: node tensors have as many
-    rows as there are nodes, tensors named `edge_*` (or placed after `edge_index`) as many as there are edges. On a
-    plain tensor (a model's output) it permutes the rows, or leaves a tensor without a row per node or edge alone.
-    `check` finds out which axes of an output stand for nodes or edges, pairs of nodes among them, by adding nodes and
-    edges.
+    Acts on `(x, edge_index, *edge_features)`, on dicts with these names and on PyG `Data`. Node tensors have one row
+    per node; tensors named `edge_*`, or placed after `edge_index`, have one row per edge. A plain tensor, such as an
+    output, is permuted along its rows if it has one per node or edge, and left unchanged otherwise. `check` adds nodes
+    and edges to find out which axes of an output stand for nodes, pairs of nodes or edges.
     """
 
     name = "graph-permutation"
@@ -62,14 +61,14 @@ class GraphPermutation(Action):
         return map_tensors(move, x)
 
     def _roles(self, x: Inputs, nodes: int, edges: int) -> list[str | None]:
-        """What the rows of each tensor of x stand for: nodes, edges, or neither; or that it is the list of edges."""
+        """Return the role of each tensor of x: "index" for the list of edges, else what its rows stand for."""
         tensors = list(named_tensors(x))
         graph = any(_is_edge_index(name, t) for name, t in tensors)
         roles: list[str | None] = []
         for name, tensor in tensors:
             rows = tensor.shape[0] if tensor.dim() else -1
             last = name.rpartition(".")[2]
-            # beside a list of edges, integers of the nodes are `batch`
+            # after a list of edges, a vector of one integer per node is `batch`
             whole = tensor.dim() == 1 and not tensor.is_floating_point() and rows == nodes
             after = _is_position(name) and "index" in roles and not whole
             if _is_edge_index(name, tensor):
@@ -81,7 +80,7 @@ class GraphPermutation(Action):
         return roles
 
     def resized(self, x: Inputs) -> Inputs | None:
-        """One node more without neighbors, two edges more from it to itself."""
+        """Return x with one more node and two more edges from that node to itself."""
         if isinstance(x, Tensor):
             return None
         nodes, edges = self._counts(x)
@@ -110,7 +109,7 @@ class GraphPermutation(Action):
         axes: dict[str, tuple[tuple[int, int], ...]] = {}
         for name, t in named_tensors(f(x)):
             if _is_edge_index(name, t):
-                return self  # a graph: its parts are known by name
+                return self  # the output is a graph, whose parts are known by name
             if len(sizes.get(name, ())) != t.dim():
                 if nodes == edges and t.dim() and t.shape[0] == nodes and not name.startswith("edge"):
                     raise InputError(

@@ -1,4 +1,4 @@
-"""Symmetries of the square grid: quarter turns and mirrors of images."""
+"""Symmetries of the square grid: quarter turns and reflections of images."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError
 from ._actions import Action
 from ._inputs import Inputs, map_tensors, named_tensors
@@ -22,25 +23,26 @@ _GROUPS = {
 
 
 class SquareSymmetry(Action):
-    """Turn the last two axes by quarters, after mirroring the last or not.
+    """Quarter turns and reflections of the last two axes.
 
-    An element is `(quarter turns, mirrored)`. Tensors with fewer than three axes stay as they are.
+    An element is `(quarter turns, reflected)`; the last axis is reflected first. Tensors with fewer than three axes
+    stay unchanged.
 
     Args:
-        group: `"C4"` and `"C2"` turn, `"D4"` and `"D2"` mirror too, `"D1"` only mirrors.
-        vectors: the axis before the two holds pairs of components along rows and columns, which turn as well.
+        group: `"C4"` and `"C2"` have turns only, `"D4"` and `"D2"` turns and reflections, `"D1"` one reflection.
+        vectors: True if the axis before the last two holds pairs of vector components, along rows and columns, which
+            turn with the image.
     """
 
     name = "square-symmetry"
 
     def __init__(self, group: str = "D4", *, vectors: bool = False) -> None:
-        if group not in _GROUPS:
-            raise InputError(f"group must be one of {', '.join(_GROUPS)}, got {group!r}")
+        one_of("group", group, _GROUPS)
         self.group, self.vectors = group, vectors
 
     @property
     def elements(self) -> list[tuple[int, int]]:
-        """All elements of the group."""
+        """Elements of the group."""
         turns, mirrors = _GROUPS[self.group]
         return [(k, m) for m in mirrors for k in turns]
 

@@ -1,4 +1,4 @@
-"""Inputs of any shape a model takes: tensors, tuples, dicts, ragged sets and PyG data, handled leaf by leaf."""
+"""Inputs of models as trees of tensors: tuples, dicts, ragged sets and PyG data."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from .._checks import check_generator
 from .._errors import InputError
 
 Inputs: TypeAlias = Any
-"""A tensor, a tuple (positional arguments), a dict (keyword arguments), `Sets`, or a PyG `Data`."""
+"""A tensor, a tuple of positional arguments, a dict of keyword arguments, `Sets`, or a PyG `Data`."""
 
 
 class Sets(NamedTuple):
-    """A ragged batch of sets, called as `f(x, index)` like any PyG `Aggregation`.
-
-    Shapes:
-        x `(elements, features)`; index `(elements,)`, sorted, the set of each element.
-    """
+    """Ragged batch of sets, passed to a function as `f(x, index)` like any PyG `Aggregation`."""
 
     x: Shaped[Tensor, "elements *features"]
+    """Elements of all sets, `(elements, features)`."""
     index: Int[Tensor, " elements"]  # type: ignore[assignment]  # a PyG name that hides tuple.index
+    """Index of the set of each element, sorted, `(elements,)`."""
 
 
 def is_graph_data(x: Inputs) -> bool:
-    """Whether x is a PyG `Data` or `Batch` (told without importing PyG)."""
+    """Return whether x is a PyG `Data` or `Batch`, without importing PyG."""
     return any(c.__module__.startswith("torch_geometric.data") for c in type(x).__mro__)
 
 
 def is_hetero_data(x: Inputs) -> bool:
-    """Whether x is a PyG `HeteroData` or a batch of them."""
+    """Return whether x is a PyG `HeteroData` or a batch of them."""
     return is_graph_data(x) and hasattr(x, "node_types")
 
 
 def named_tensors(x: Inputs) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of an input or output, with a name that a reader can paste."""
+    """Return an iterator over the tensors of an input or output, with names that are valid Python."""
     return ((name, leaf) for name, leaf in named_leaves(x) if isinstance(leaf, Tensor))
 
 
 def named_leaves(x: Inputs, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All leaves of a tree with their names, tensors or not."""
+    """Yield all leaves of a tree with their names, tensors or not."""
     parts: list[tuple[str, Any]]
     if isinstance(x, Tensor):
         parts = []
@@ -67,7 +66,13 @@ def named_leaves(x: Inputs, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str = "") -> Inputs:
-    """Replace every tensor by `function(name, tensor)`; the last part of the name is its key or position."""
+    """Return x with every tensor replaced by `function(name, tensor)`.
+
+    Args:
+        function: Map from the key or position of a tensor, as text, and the tensor to a new tensor.
+        x: Tensor, tuple, list, dict, dataclass or PyG `Data`.
+        name: Name of x if it is a tensor; "x" by default.
+    """
     if isinstance(x, Tensor):
         return function(name or "x", x)
     if isinstance(x, tuple) and hasattr(x, "_fields"):
@@ -90,7 +95,7 @@ def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str 
 
 
 def call(f: Callable[..., Any], x: Inputs) -> Any:
-    """Call f: a tuple gives its positional arguments, a dict its keyword arguments, all else is one argument."""
+    """Call f with the positional arguments of a tuple, the keyword arguments of a dict, or x as one argument."""
     if isinstance(x, tuple):
         return f(*x)
     if isinstance(x, dict):
@@ -99,19 +104,19 @@ def call(f: Callable[..., Any], x: Inputs) -> Any:
 
 
 def batch_size(x: Inputs) -> int:
-    """The number of samples in a batch."""
+    """Return the number of samples in a batch."""
     if isinstance(x, Sets):
         return int(x.index.max()) + 1 if x.index.numel() else 0
     if is_graph_data(x):
         return int(getattr(x, "num_graphs", 1))
     sizes = {tensor.shape[0] for _, tensor in named_tensors(x) if tensor.dim()}
     if len(sizes) != 1:
-        raise InputError(f"a batch needs tensors with one common leading axis, got leading sizes {sorted(sizes)}")
+        raise InputError(f"a batch needs tensors of one leading size, got leading sizes {sorted(sizes)}")
     return sizes.pop()
 
 
 def take_samples(x: Inputs, samples: Tensor) -> Inputs:
-    """The samples of a batch at the given positions, in that order."""
+    """Return the samples of a batch at the given positions, in that order."""
     if isinstance(x, Sets):
         rows = [torch.nonzero(x.index == s).flatten() for s in samples.tolist()]
         lengths = torch.tensor([len(r) for r in rows], device=x.index.device)
@@ -123,8 +128,25 @@ def take_samples(x: Inputs, samples: Tensor) -> Inputs:
     return map_tensors(lambda _, tensor: tensor[samples.to(tensor.device)] if tensor.dim() else tensor, x)
 
 
+def source_of(generator: torch.Generator | None) -> torch.Generator:
+    """Return the generator that was given, or a new one seeded with 0."""
+    check_generator(generator)
+    if generator is None:
+        return torch.Generator().manual_seed(0)
+    if generator.device.type != "cpu":
+        raise InputError(f"generator must be a torch.Generator on the CPU, got one on {generator.device}")
+    return generator
+
+
 def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torch.Generator], Inputs]:
-    """Turn `8x100x3`, `4x2..50x3`, `sets:4x10x8`, `graph:12x8` or `ids:100:4x16` into a sampler of inputs.
+    """Return a function that draws inputs as described by text.
+
+    Sizes are numbers or ranges: `8x100x3`, `4x2..50x3`, `sets:4x10x8` (sets, elements, features), `graph:12x8`
+    (nodes, features), `ids:100:4x16` (token ids below 100).
+
+    Args:
+        spec: Description of the input.
+        dtype: Dtype of real numbers.
 
     Example:
         >>> draw = parse_input("2x3..5x4")

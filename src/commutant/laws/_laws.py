@@ -1,4 +1,4 @@
-"""Laws: identities that a function may obey, each as two sides that must agree."""
+"""Laws: identities of functions, each with two sides that must agree."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ Function: TypeAlias = Callable[..., Any]
 
 
 class Law:
-    """An identity between two ways to compute the same thing.
+    """Base class of laws: an identity between two ways to compute the same thing.
 
-    A law draws what it ranges over besides the input (a group element, a choice of samples) and gives its two sides.
+    A law is stated for all inputs and all draws, such as group elements or choices of samples.
     """
 
     name = "law"
     formula = ""
     about_constants = False
-    """Whether the law says something of outputs that do not depend on the input."""
+    """Whether the law is informative for outputs that do not depend on the input."""
 
     def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
-        """What the law ranges over besides the input."""
+        """Draw a group element, a choice of samples, or whatever the law is stated for besides the input."""
         return None
 
     def draw_for(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> GroupElement:
-        """The draw for one of several trials, where they share out what is to be tried."""
+        """Draw for one of several trials, which may divide the possible draws among them."""
         return self.draw(x, generator)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        """The two values that must agree."""
+        """Return the two values that must agree."""
         raise NotImplementedError
 
     def value(self, f: Function, x: Inputs, g: GroupElement) -> Any:
-        """The first of the two values, where it can be had alone."""
+        """Return the first of the two values, without the second if possible."""
         return self.sides(f, x, g)[0]
 
     def plain(self, f: Function, x: Inputs) -> Any:
-        """The function on the input as it is: a failure here says that the input is wrong, not that the law breaks."""
+        """Call the function on the input alone; if this fails, the input is wrong and the law is not broken."""
         return call(f, x)
 
     def settle(self, f: Function, x: Inputs) -> Law:
-        """The law with what only a call of f can tell about its inputs and outputs."""
+        """Return the law with everything fixed that only a call of f shows about its inputs and outputs."""
         return self
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
-        """Whether the two sides compute something different at all for this draw."""
+        """Return whether this draw makes the two sides different computations."""
         return True
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
-        """Simpler inputs and draws, for the search of the smallest witness."""
+        """Yield simpler inputs and draws, for the search of a small witness."""
         return iter(())
 
     def describe(self, g: GroupElement) -> str:
-        """The draw in words, for the witness."""
+        """Return a description of the draw in words."""
         return ""
 
     def witness_of(self, layer_output: Any, x: Inputs, g: GroupElement) -> list[Any]:
-        """What a lawful submodule may return on the other side, given what it returned on this one."""
+        """Return the outputs that a lawful submodule may have on one side, given its output on the other."""
         return [layer_output]
 
     def layer_inputs(self, x: Inputs, g: GroupElement) -> tuple[Inputs, Inputs] | None:
-        """The two inputs on which to compare the submodules, where that makes sense."""
+        """Return the two inputs on which to compare submodules, or None if the law allows no comparison."""
         return None
 
     def __repr__(self) -> str:
@@ -78,11 +78,11 @@ class Law:
 
 
 class Equivariance(Law):
-    """$f(g x) = g f(x)$ for every g of a group.
+    """Law $f(g x) = g f(x)$ for every g of a group.
 
     Args:
-        action: how the group acts on the input.
-        output: how the same element acts on the output; by default in the same way.
+        action: Action of the group on the input.
+        output: Action of the same elements on the output; by default the action on the input.
     """
 
     name = "equivariance"
@@ -126,7 +126,7 @@ class Equivariance(Law):
         for action in (*self.action.variants(), self.output):
             try:
                 out.append(action.act(g, layer_output))
-            except Exception:  # features need not have the axes that the action moves
+            except Exception:  # hidden features may lack the axes that the action moves
                 continue
         return out
 
@@ -141,7 +141,11 @@ class Equivariance(Law):
 
 
 class Invariance(Equivariance):
-    """$f(g x) = f(x)$ for every g of a group."""
+    """Law $f(g x) = f(x)$ for every g of a group.
+
+    Args:
+        action: Action of the group on the input.
+    """
 
     name = "invariance"
     formula = "f(g x) = f(x)"
@@ -151,13 +155,17 @@ class Invariance(Equivariance):
 
 
 class GradientEquivariance(Equivariance):
-    """Gradients are symmetric too: $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
+    """Law $\\nabla_x \\langle w, g^{-1} f(g x)\\rangle = \\nabla_x \\langle w, f(x)\\rangle$.
 
-    For an invariant energy this says that forces turn with the molecule. It finds functions whose forward is symmetric
-    and whose hand-written backward is not.
+    For an invariant energy this says that forces rotate with the molecule. The law finds functions with a symmetric
+    forward pass and a hand-written backward pass that is not symmetric.
+
+    Args:
+        action: Action of the group on the input.
+        output: Action of the same elements on the output; by default none (invariance).
     """
 
-    about_constants = True  # the gradient of a linear function
+    about_constants = True  # the gradient of a linear function is constant
     name = "gradient equivariance"
     formula = "∇⟨w, g⁻¹ f(g x)⟩ = ∇⟨w, f(x)⟩"
 
@@ -200,10 +208,10 @@ class GradientEquivariance(Equivariance):
 
 
 class BatchIndependence(Law):
-    """$f(\\text{batch})_i = f(\\text{batch}_i)$: a result does not depend on the rest of the batch.
+    """Law $f(\\text{batch})_i = f(\\text{batch}_i)$: no result depends on the rest of the batch.
 
-    The batch is the leading axis of every input tensor, the sets of `Sets`, or the graphs of a PyG `Batch`. In
-    the output it is the leading axis too, or the axis that grows with the batch, as in the state that `nn.GRU` returns.
+    The batch is the leading axis of every input tensor, the sets of `Sets`, or the graphs of a PyG `Batch`. In the
+    output it is the leading axis, or the axis that grows with the batch, as in the state that `nn.GRU` returns.
     """
 
     name = "batch independence"
@@ -216,9 +224,9 @@ class BatchIndependence(Law):
         shapes = {name: t.shape for name, t in named_tensors(call(f, x))}
         if all(shape.count(count) == 1 and shape[0] == count for shape in shapes.values() if shape):
             return self
-        try:  # with the first sample twice
+        try:  # appends the first sample again
             more = {n: t.shape for n, t in named_tensors(call(f, take_samples(x, torch.arange(count + 1) % count)))}
-        except Exception:  # f takes this batch size alone
+        except Exception:  # f takes only this batch size
             return self
         grown = {
             name: [i for i, (a, b) in enumerate(zip(shape, more.get(name, ()), strict=False)) if b == a + 1]
@@ -232,7 +240,7 @@ class BatchIndependence(Law):
         count = batch_size(x)
         if count == 0:
             raise InputError("batch independence needs at least one sample in the input")
-        # an aggregation can't know of empty sets behind the last one, so only sets with elements are compared
+        # an aggregation can't see empty sets after the last element, so only sets with elements are compared
         choice = x.index.unique().cpu() if isinstance(x, Sets) else torch.arange(count)
         size = int(torch.randint(1, max(2, len(choice)), (), generator=generator))
         return choice[torch.randperm(len(choice), generator=generator)[:size]].sort().values
@@ -251,7 +259,7 @@ class BatchIndependence(Law):
             axis = self._axes.get(name, 0)
             if tensor.dim() <= axis or tensor.shape[axis] != count:
                 raise InputError(
-                    f"output {name} of shape {tuple(tensor.shape)} has no row for each of the {count} samples"
+                    f"output {name} must have one row for each of the {count} samples, got shape {tuple(tensor.shape)}"
                 )
             return tensor.index_select(axis, g.to(tensor.device))
 
@@ -289,10 +297,10 @@ class BatchIndependence(Law):
 
 
 class FunctionPreservation(Law):
-    """$T(f) = f$ as functions: a transformation of a model (of its weights, say) that must not change what it computes.
+    """Law $T(f) = f$ as functions: a transformation, for example of weights, does not change the outputs.
 
     Args:
-        transform: takes the model and returns the transformed one; must not change the model in place.
+        transform: Map from the model to the transformed model; must not change the model in place.
     """
 
     name = "function preservation"
@@ -302,7 +310,7 @@ class FunctionPreservation(Law):
         self.transform = as_function("transform", transform)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        freeze = getattr(f, "freeze", lambda g: g)  # the checker hands over a wrapper of the model
+        freeze = getattr(f, "freeze", lambda g: g)  # the checker passes a wrapper of the model
         return call(freeze(self.transform(getattr(f, "__wrapped__", f))), x), call(f, x)
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
@@ -310,7 +318,7 @@ class FunctionPreservation(Law):
 
 
 def _instance(name: str, action: Any) -> Action:
-    """An action given by the user."""
+    """Return an action given by the user, after a check of its type."""
     if isinstance(action, type) and issubclass(action, Action):
         raise InputError(f"{name} is the class {action.__name__}; make an instance, such as {action.__name__}()")
     if not isinstance(action, Action):
@@ -319,20 +327,20 @@ def _instance(name: str, action: Any) -> Action:
 
 
 def as_function(name: str, function: Any) -> Function:
-    """A function given by the user."""
+    """Return a function given by the user, after a check that it can be called."""
     if not callable(function) or isinstance(function, Tensor):
         raise InputError(f"{name} must be a function, got {function!r:.60}")
     return function  # type: ignore[no-any-return]
 
 
 def _weights(like: Tensor) -> Tensor:
-    """Fixed weights that no symmetry of the output leaves alone."""
+    """Return fixed weights that no symmetry of the output leaves unchanged."""
     position = torch.arange(like.numel(), device=like.device, dtype=torch.float64)
     return torch.sin(position * 12.9898 + 1.0).reshape(like.shape)
 
 
 def single_samples(x: Inputs) -> Iterator[Inputs]:
-    """One row of the leading axis at a time, where all tensors share it."""
+    """Yield the input cut down to one row of the leading axis, if all tensors share that axis."""
     tensors = [t for _, t in named_tensors(x)]
     if isinstance(x, Sets) or is_graph_data(x) or any(t.dim() < 2 for t in tensors):
         return
@@ -346,5 +354,6 @@ def _row(i: int, _: str, tensor: Tensor) -> Tensor:
 
 
 def equal(a: Inputs, b: Inputs) -> bool:
+    """Return whether two trees hold equal tensors."""
     pairs = list(zip(named_tensors(a), named_tensors(b), strict=True))
     return all(s.shape == t.shape and torch.equal(s, t) for (_, s), (_, t) in pairs)

@@ -1,4 +1,4 @@
-"""Which submodule is the first to break a law that its inputs still obeyed?"""
+"""Search for the first submodule that breaks a law although its inputs obeyed it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,20 @@ def first_break(
     frozen: Callable[[], AbstractContextManager[None]],
     close: Callable[[Any, Any], bool],
 ) -> list[LayerReport]:
-    """Run a module on both sides and compare what every submodule returned, in order of execution.
+    """Run a module on both sides of a law and compare the outputs of every submodule, in order of execution.
 
-    A submodule is lawful when its output on the transformed input is its output on the original one, or that output
-    transformed: inside a network a feature may be invariant or equivariant.
+    A submodule is lawful if its output is invariant or equivariant, since hidden features may be either.
+
+    Args:
+        law: Law that f breaks.
+        f: Function under test; submodules are compared if it is a module.
+        x: Input at which the law breaks.
+        g: Draw at which the law breaks.
+        frozen: Context that seeds random numbers and restores buffers.
+        close: Comparison of two outputs.
+
+    Returns:
+        One report for each submodule with lawful inputs, up to the first that breaks the law.
     """
     pair = law.layer_inputs(x, g)
     if pair is None or not isinstance(f, nn.Module):
@@ -54,12 +64,12 @@ def _lawful(
 def _trace(
     module: nn.Module, x: Inputs, frozen: Callable[[], AbstractContextManager[None]]
 ) -> list[tuple[str, str, Any, Any]]:
-    """Leaf-first record of (name, class, inputs, output) of every submodule call."""
+    """Record name, class, inputs and output of every submodule call, in the order in which the calls end."""
     calls: list[tuple[str, str, Any, Any]] = []
     running: list[Any] = []
 
     def before(inner: nn.Module, args: Any, kwargs: Any) -> None:
-        running.append(_detach((args, kwargs)))  # before the call: it may work in place
+        running.append(_detach((args, kwargs)))  # copied before the call, which may change them in place
 
     def after(name: str) -> Callable[..., None]:
         def hook(inner: nn.Module, args: Any, output: Any) -> None:

@@ -12,7 +12,7 @@ from ._laws import Function, Law, as_function, equal, single_samples
 
 
 class Commutativity(Law):
-    """$f(a, b) = f(b, a)$."""
+    """Law $f(a, b) = f(b, a)$."""
 
     name = "commutativity"
     formula = "f(a, b) = f(b, a)"
@@ -30,7 +30,7 @@ class Commutativity(Law):
 
 
 class Associativity(Law):
-    """$f(f(a, b), c) = f(a, f(b, c))$."""
+    """Law $f(f(a, b), c) = f(a, f(b, c))$."""
 
     name = "associativity"
     formula = "f(f(a, b), c) = f(a, f(b, c))"
@@ -47,10 +47,10 @@ class Associativity(Law):
 
 
 class IdentityElement(Law):
-    """$f(x, e) = x = f(e, x)$.
+    """Law $f(x, e) = x = f(e, x)$.
 
     Args:
-        identity: gives e in the shape of x.
+        identity: Map from x to e in the shape of x.
     """
 
     name = "identity element"
@@ -72,11 +72,11 @@ class IdentityElement(Law):
 
 
 class Homomorphism(Law):
-    """$f(a \\circ b) = f(a) * f(b)$: f carries one operator into another.
+    """Law $f(a \\circ b) = f(a) * f(b)$, which says that f maps one operator to another.
 
     Args:
-        source: the operator on the inputs.
-        target: the operator on the outputs; by default the same.
+        source: Operator $\\circ$ on the inputs.
+        target: Operator $*$ on the outputs; by default the same as `source`.
     """
 
     name = "homomorphism"
@@ -95,8 +95,8 @@ class Homomorphism(Law):
 
 
 def _arguments(law: Law, x: Inputs, number: int) -> Any:
-    """The arguments of an operator as a tuple."""
+    """Return the arguments of an operator, after a check of their number."""
     if not isinstance(x, tuple | list) or len(x) != number:
-        given = f"{len(x)} of them" if isinstance(x, tuple | list) else type(x).__name__
-        raise InputError(f"{law.name} needs a tuple of inputs, one for each of {number} arguments, got {given}")
+        given = f"{len(x)} inputs" if isinstance(x, tuple | list) else type(x).__name__
+        raise InputError(f"{law.name} needs a tuple with one input for each of {number} arguments, got {given}")
     return x

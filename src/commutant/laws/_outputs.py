@@ -1,4 +1,4 @@
-"""Outputs of any function as trees whose leaves are tensors or constants, so that no part goes uncompared."""
+"""Conversion of outputs of any type to trees of tensors and constants, so that every part is compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _CONSTANTS = (str, bytes, type(None), torch.dtype, torch.device, Enum)
 
 
 def as_tree(out: Any) -> Any:
-    """Convert numbers, arrays and dataclasses of an output to tensors and dicts; refuse what can't be compared."""
+    """Return an output with numbers, arrays and dataclasses converted to tensors and dicts.
+
+    Raises:
+        InputError: If a part can't be compared, or if there is no tensor, array or number.
+    """
     tree = _convert(out, "output")
     if not any(True for _ in named_tensors(tree)):
         raise InputError(f"the function must return tensors, arrays or numbers, got {type(out).__name__}")
@@ -84,7 +88,7 @@ def _dense(out: Tensor, name: str) -> Any:
 def _number(out: Any) -> Any:
     if isinstance(out, complex):
         return torch.tensor(out, dtype=torch.complex128)
-    if isinstance(out, int):  # bool too; larger than int64: compared as it is
+    if isinstance(out, int):  # booleans too; numbers beyond int64 stay as they are
         return torch.tensor(out) if -(2**63) <= out < 2**63 else out
     return torch.tensor(float(out), dtype=torch.float64)
 
@@ -102,7 +106,7 @@ def _array(out: Any, name: str) -> Any:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float64, complex numbers as pairs on a trailing axis."""
+    """Return the tensor in float64, with complex numbers as pairs on a trailing axis."""
     if tensor.is_complex():
         return torch.view_as_real(tensor.detach().to(torch.complex128).resolve_conj())
     return tensor.detach().to(torch.float64)

@@ -1,4 +1,4 @@
-"""Groups that move elements: permutations of sets and batches, shifts in time."""
+"""Actions that reorder elements: permutations of sets and batches, shifts in time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError
 from ._actions import Action, axis_number
 from ._along_axes import AlongAxes, sizes_of
@@ -18,24 +19,22 @@ from ._inputs import Inputs, Sets, map_tensors, named_tensors
 
 
 class SetPermutation(Action):
-    """Reorder the elements of a set: $(g x)_i = x_{g(i)}$ along an axis, or inside each set of a ragged batch.
+    """Permutation of the elements of sets, $(g x)_i = x_{g(i)}$, along an axis or inside each set of a ragged batch.
 
-    A tensor of pairs of elements, such as an adjacency or distance matrix, is reordered along two axes, `dim` and
-    `dim + 1`. Which tensors hold pairs is decided by size: beside a tensor of elements, one with as many entries on
-    both axes. Where features coincide with elements in number, `check` finds out by leaving out an element, and asks
-    for `pairs` where that does not tell.
+    A tensor of pairs of elements, such as an adjacency or distance matrix, is permuted along two axes, `dim` and
+    `dim + 1`. By default, a tensor with equal sizes on both axes holds pairs if another tensor of the input holds
+    elements. If there are as many features as elements, `check` leaves out an element to see which is meant, and asks
+    for `pairs` if this does not help.
 
     Args:
-        dim: the axis of the elements in tensors; 1 where the batch comes first, 0 for a single set.
-        pairs: True where every tensor with equal sizes on `dim` and `dim + 1` holds pairs of elements, False where
-            none does.
+        dim: Axis of the elements in tensors: 1 if the batch comes first, 0 for a single set.
+        pairs: True if every tensor with equal sizes on `dim` and `dim + 1` holds pairs of elements, False if none does.
     """
 
     name = "permutation"
 
     def __init__(self, dim: int = 1, pairs: bool | None = None) -> None:
-        if pairs not in (None, True, False):
-            raise InputError(f"pairs must be True, False or None, got {pairs!r}")
+        one_of("pairs", pairs, (None, True, False))
         self.dim, self.pairs = axis_number("dim", dim), pairs
         self._pairs: frozenset[int] | None = None  # positions of the tensors that hold pairs, once decided
 
@@ -76,7 +75,7 @@ class SetPermutation(Action):
                 trial = self._decided(frozenset(chosen))
                 try:
                     f(trial._keep(x, torch.arange(n) < n - 1))
-                except Exception:  # this is how f says that it reads its inputs in another way
+                except Exception:  # f reads its inputs in another way
                     continue
                 accepted.append(trial)
         others = any(t.dim() > self.dim and t.shape[self.dim] == n and not self._square(t, n) for t in tensors)
@@ -84,7 +83,7 @@ class SetPermutation(Action):
             return accepted[0]
         raise InputError(
             f"inputs of shape {', '.join(str(tuple(tensors[i].shape)) for i in square)} may hold features of "
-            f"elements or pairs of elements: say which, as SetPermutation({self.dim}, pairs=True) or pairs=False, or "
+            f"elements or pairs of elements; say which by SetPermutation({self.dim}, pairs=True) or pairs=False, or "
             "choose another number of elements"
         )
 
@@ -113,7 +112,7 @@ class SetPermutation(Action):
             elif len(may) == 2 and self.pairs is None:
                 raise InputError(
                     f"the output of shape {tuple(t.shape)} may hold features of elements or pairs of elements, and the "
-                    f"function takes no other number of elements to tell: say which, as SetPermutation({self.dim}, "
+                    f"function takes no other number of elements; say which by SetPermutation({self.dim}, "
                     "pairs=True) or pairs=False"
                 )
             else:
@@ -141,7 +140,7 @@ class SetPermutation(Action):
         return self._select(x, g, g.numel())
 
     def _select(self, x: Inputs, rows: Tensor, n: int) -> Inputs:
-        """The given elements of each tensor that holds n of them."""
+        """Select the given elements of each tensor that holds n elements."""
         if isinstance(x, Sets):
             return Sets(x.x[rows.to(x.x.device)], x.index)
         pairs = self._holds_pairs(x, n)
@@ -190,7 +189,7 @@ def _relabel(g: Tensor, keep: Tensor) -> Tensor:
 
 
 class BatchPermutation(SetPermutation):
-    """Reorder the samples of a batch (the leading axis of every tensor)."""
+    """Permutation of the samples of a batch, on the leading axis of every tensor."""
 
     name = "batch-permutation"
 
@@ -199,10 +198,10 @@ class BatchPermutation(SetPermutation):
 
 
 class TimeShift(Action):
-    """Shift a sequence in time, cyclically, so that the shifts are a group.
+    """Cyclic shift of sequences in time.
 
     Args:
-        dim: the axis of time; 1 where the batch comes first.
+        dim: Time axis; 1 if the batch comes first.
     """
 
     name = "time-shift"

@@ -1,4 +1,4 @@
-"""Groups that move points in space: rotations, reflections, translations, scalings, sign flips, matrices."""
+"""Actions on points in space: rotations, reflections, translations, scalings, sign flips, matrix groups."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import positive, whole
 from .._errors import InputError
 from ._actions import Action, GroupElement
 from ._inputs import Inputs, is_graph_data, map_tensors, named_tensors
 
 
 class _PointAction(Action):
-    """An action on the trailing axis of size d of every real or complex tensor, or on `pos` of a PyG `Data`."""
+    """Action on the trailing axis of size d of every real or complex tensor, or on `pos` of a PyG `Data`."""
 
     def __init__(self, d: int = 3) -> None:
-        if isinstance(d, bool) or not isinstance(d, int) or d < 1:
-            raise InputError(f"d must be an integer of at least 1, got {d!r}")
+        whole("d", d)
         self.d = d
 
     def _moves(self, tensor: Tensor) -> bool:
@@ -47,11 +47,13 @@ class _PointAction(Action):
 
 
 class MatrixGroup(_PointAction):
-    """A group of invertible d x d matrices acting on the trailing axis, drawn as random words in its generators.
+    """Group of invertible d x d matrices acting on the trailing axis.
+
+    Elements are drawn as products of random generators and their inverses.
 
     Args:
-        generators: invertible matrices, `(number, d, d)`.
-        word_length: how many generators a drawn element multiplies.
+        generators: Invertible matrices that generate the group, `(number, d, d)`.
+        word_length: Number of factors in a drawn element.
     """
 
     name = "matrix-group"
@@ -88,7 +90,11 @@ class MatrixGroup(_PointAction):
 
 
 class Rotation(_PointAction):
-    """The special orthogonal group SO(d) on the trailing axis: uniformly drawn rotations."""
+    """Special orthogonal group SO(d) on the trailing axis: uniformly drawn rotations.
+
+    Args:
+        d: Dimension of the points.
+    """
 
     name = "rotation"
     reflect = False
@@ -138,14 +144,23 @@ class Rotation(_PointAction):
 
 
 class Orthogonal(Rotation):
-    """The orthogonal group O(d) on the trailing axis: rotations and reflections."""
+    """Orthogonal group O(d) on the trailing axis: rotations and reflections.
+
+    Args:
+        d: Dimension of the points.
+    """
 
     name = "orthogonal"
     reflect = True
 
 
 class Reflection(_PointAction):
-    """Mirror one coordinate axis, or not: the group of two elements."""
+    """Reflection of one coordinate, as a group of two elements.
+
+    Args:
+        d: Dimension of the points.
+        axis: Coordinate whose sign changes, 0 to d - 1.
+    """
 
     name = "reflection"
 
@@ -174,19 +189,18 @@ class Reflection(_PointAction):
 
 
 class Translation(_PointAction):
-    """Add one vector to every point.
+    """Translation of all points by one vector.
 
     Args:
-        d: dimension of the points.
-        scale: standard deviation of the drawn vectors, in the units of the points.
+        d: Dimension of the points.
+        scale: Standard deviation of the drawn vectors, in the units of the points.
     """
 
     name = "translation"
 
     def __init__(self, d: int = 3, scale: float = 1.0) -> None:
         super().__init__(d)
-        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
-            raise InputError(f"scale must be a positive number, got {scale!r}")
+        positive("scale", scale)
         self.scale = scale
 
     def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
@@ -213,12 +227,12 @@ class Translation(_PointAction):
 
 
 class Euclidean(_PointAction):
-    """The Euclidean group E(d): an orthogonal map followed by a translation, $x \\mapsto R x + t$.
+    """Euclidean group E(d): an orthogonal map followed by a translation, $x \\mapsto R x + t$.
 
     Args:
-        d: dimension of the points.
-        reflect: False gives SE(d), which keeps chirality.
-        scale: standard deviation of the drawn translations.
+        d: Dimension of the points.
+        reflect: False for SE(d), which preserves chirality.
+        scale: Standard deviation of the drawn translations, in the units of the points.
     """
 
     name = "euclidean"
@@ -245,7 +259,7 @@ class Euclidean(_PointAction):
 
     @property
     def on_vectors(self) -> Action:
-        """The same elements acting on vectors, which turn and do not shift: velocities, forces, normals."""
+        """Action of the same elements on velocities, forces or normals, which rotate but are not translated."""
         return _Turning(self)
 
     def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
@@ -259,7 +273,7 @@ class Euclidean(_PointAction):
 
 
 class _Turning(Euclidean):
-    """The orthogonal part of Euclidean motions."""
+    """Action of the orthogonal part of Euclidean motions."""
 
     name = "euclidean on vectors"
 
@@ -272,7 +286,11 @@ class _Turning(Euclidean):
 
 
 class Scaling(_PointAction):
-    """Multiply every point by one positive number, drawn between 1/4 and 4."""
+    """Scaling of all points by one positive factor, drawn between 1/4 and 4.
+
+    Args:
+        d: Dimension of the points.
+    """
 
     name = "scaling"
 
@@ -298,7 +316,11 @@ class Scaling(_PointAction):
 
 
 class SignFlip(_PointAction):
-    """Flip the sign of each coordinate of the trailing axis by itself: the group {-1, 1}^d."""
+    """Sign flips of single coordinates of the trailing axis: the group {-1, 1}^d.
+
+    Args:
+        d: Dimension of the points.
+    """
 
     name = "sign-flip"
 

@@ -1,4 +1,4 @@
-"""Which class or function states which law: the list that the test-suite and the documentation run over."""
+"""Registry of the laws that classes and functions state, which the tests run and the documentation lists."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ Subject = TypeVar("Subject", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Draw:
-    """Random material for one case of a stated law: sizes, dtype and values."""
+    """Random sizes and values for one case of a stated law."""
 
     generator: torch.Generator
+    """Source of all random draws."""
     size: int
-    """A set size, length or batch size between 1 and a few dozen."""
+    """Set size, length or batch size, between 1 and a few dozen."""
     width: int
-    """A number of features between 1 and 16."""
+    """Number of features, between 1 and 16."""
     dtype: torch.dtype = torch.float32
+    """Dtype of values and parameters."""
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal values."""
+        """Draw standard normal values of the given shape."""
         return torch.randn(shape, generator=self.generator, dtype=torch.float64).to(self.dtype)
 
     def module(self, make: Callable[[], Any]) -> Any:
-        """Build a module with parameters drawn from this case's seed, in its dtype."""
+        """Build a module in the dtype of the case, with parameters drawn from its generator.
+
+        Args:
+            make: Function without arguments that builds the module.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(0, 2**31, (), generator=self.generator)))
             return make().to(self.dtype)
@@ -45,42 +51,60 @@ Case = Callable[[Draw], tuple[Law, Function, Inputs]]
 
 @dataclass(frozen=True)
 class StatedLaw:
-    """One law that a public class or function obeys, or must break."""
+    """Law that a public class or function obeys, or must break."""
 
     subject: Callable[..., Any]
+    """Class or function."""
     title: str
+    """The law in a few words."""
     case: Case
+    """Map from a `Draw` to the law, the function under test and its inputs."""
     holds: bool
+    """False if the law must be broken."""
     tolerance: dict[torch.dtype, float] | None = None
+    """Tolerances relative to the output's variation, where the default of a dtype does not fit."""
 
     @property
     def id(self) -> str:
+        """Name of the law that is unique in the registry."""
         return f"{self.subject.__qualname__}-{self.title.replace(' ', '-')}{'' if self.holds else '-breaks'}"
 
     def check(self, draw: Draw, trials: int = 4) -> LawReport:
-        """Check the law on one drawn case; a law that must break is not explained when it does."""
+        """Check the law on one drawn case, without a search for a small witness if the law must break.
+
+        Args:
+            draw: Sizes, dtype and random source of the case.
+            trials: Number of inputs and draws of the law to try.
+        """
         law, f, inputs = self.case(draw)
         tolerance = (self.tolerance or {}).get(draw.dtype)
         seed = int(torch.randint(0, 2**31, (), generator=draw.generator))
-        return check(law, f, inputs, trials=trials, seed=seed, tolerance=tolerance, explain=self.holds)
+        generator = torch.Generator().manual_seed(seed)
+        return check(law, f, inputs, trials=trials, generator=generator, tolerance=tolerance, explain=self.holds)
 
 
 _REGISTRY: dict[str, StatedLaw] = {}
 
 
 def obeys(title: str, case: Case, *, tolerance: dict[torch.dtype, float] | None = None) -> Callable[[Subject], Subject]:
-    """State a law of a public class or function; the test-suite then runs it over drawn cases.
+    """Return a decorator that states a law of a public class or function, which the tests run over drawn cases.
 
     Args:
-        title: the law in a few words.
-        case: from a `Draw` to the law, the function under test and its inputs.
-        tolerance: relative tolerances where the default of the dtype does not fit; say why beside it.
+        title: The law in a few words.
+        case: Map from a `Draw` to the law, the function under test and its inputs.
+        tolerance: Tolerances relative to the output's variation, where the default of a dtype does not fit; a comment
+            next to it says why.
     """
     return _state(title, case, True, tolerance)
 
 
 def breaks(title: str, case: Case) -> Callable[[Subject], Subject]:
-    """State a law that must not hold: a checker that passes it is broken."""
+    """Return a decorator that states a law that must be broken, which the tests run to test the checker itself.
+
+    Args:
+        title: The law in a few words.
+        case: Map from a `Draw` to the law, the function under test and its inputs.
+    """
     return _state(title, case, False, None)
 
 
@@ -96,7 +120,11 @@ def _state(
 
 
 def stated_laws(subject: Callable[..., Any] | None = None) -> list[StatedLaw]:
-    """The laws stated so far, of one subject or of all; importing a room states its laws."""
+    """Return the laws stated by the rooms imported so far.
+
+    Args:
+        subject: Class or function whose laws to return; None for all.
+    """
     if subject is not None and not callable(subject):
-        raise InputError(f"laws are stated of classes and functions, got {subject!r}")
+        raise InputError(f"subject must be a class or function that states laws, got {subject!r}")
     return [law for law in _REGISTRY.values() if subject is None or law.subject is subject]

@@ -1,4 +1,4 @@
-"""What a check found, in figures and in a sentence."""
+"""Reports of a check, in numbers and in a sentence."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from ._inputs import Inputs, named_leaves, named_tensors
 
 Status: TypeAlias = Literal["holds", "vacuous", "unresolved", "broken"]
 
-_PASTE = 240  # numbers that a witness prints in full
+_PASTE = 240  # most numbers that a witness prints
 
 
 @dataclass(frozen=True)
 class Witness:
-    """The smallest input and group element found that break the law, with the two sides there."""
+    """Counter-example to a law: the smallest input and draw found that break it."""
 
     x: Inputs
+    """Input."""
     g: Any
+    """Group element, or another draw of the law."""
     comparison: Comparison
+    """Difference between the two sides."""
     sides: tuple[Any, Any]
-
+    """Left and right side of the law."""
     note: str = ""
-    """What g is, in words, where the figures do not say it."""
+    """Description of g in words, or an empty string."""
 
     @property
     def code(self) -> str:
-        """Lines of Python that build the witness, to paste into a test."""
+        """Python code that builds the witness, to paste into a test."""
         lines = [_assignment(name, t) for name, t in named_tensors(self.x)]
         if self.g is not None:
             lines += _element_code(self.g)
@@ -41,50 +44,62 @@ class Witness:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What one submodule did with a lawful input."""
+    """Comparison of one submodule's outputs on both sides of a law."""
 
     name: str
+    """Name in the module, such as `encoder.0`."""
     kind: str
+    """Name of the class."""
     lawful: bool | None
-    """None where its output can't be compared."""
+    """Whether the output obeys the law; None if it can't be compared."""
 
 
 @dataclass(frozen=True)
 class LawReport:
-    """The result of `check`."""
+    """Result of `check`."""
 
     law: str
+    """Law in words."""
     formula: str
+    """Law as a formula."""
     status: Status
+    """`holds`, `vacuous` (nothing was compared), `unresolved` (rounding hides the answer) or `broken`."""
     worst: float
     """Largest residual over all trials, relative to the output's variation."""
     mean: float
+    """Mean residual over all trials, relative to the output's variation."""
     tolerance: float
+    """Largest accepted residual, relative to the output's variation."""
     resolution: float
-    """The smallest relative residual that rounding lets one see."""
+    """Smallest relative residual that rounding does not hide."""
     varies: bool
+    """Whether the output depends on the input."""
     moved: bool
+    """Whether some draw made the two sides different computations."""
     trials: int
+    """Number of inputs and draws tried."""
     training: bool
+    """Whether the law was broken by a module in training mode that draws random numbers or uses batch statistics."""
     comparison: Comparison
-    """The two sides at the witness, or at the worst trial where no witness was looked for."""
+    """Difference between the two sides at the witness, or at the worst trial if there is no witness."""
     witness: Witness | None
+    """Smallest counter-example found; None if the law is not broken or `explain` is off."""
     layers: list[LayerReport]
-    """The submodules in order of execution up to the first that breaks the law, for a broken module."""
+    """Submodules of a broken module in order of execution, up to the first that breaks the law."""
 
     @property
     def passed(self) -> bool:
-        """True where the law holds, and not only vacuously."""
+        """Whether the law holds, and not only vacuously."""
         return self.status == "holds"
 
     @property
     def culprit(self) -> str | None:
-        """The submodule that first breaks the law, where one could be named."""
+        """Name of the first submodule that breaks the law, or None if there is none."""
         return next((layer.name for layer in self.layers if layer.lawful is False), None)
 
     @property
     def sentence(self) -> str:
-        """The result as a person would say it."""
+        """The result in one or more sentences."""
         if self.status == "holds":
             return (
                 f"{self.law} holds: in {self.trials} trials {self.formula} up to {self.worst:.1e} of the output's "
@@ -94,7 +109,7 @@ class LawReport:
             why = (
                 "the output does not depend on the input"
                 if self.moved
-                else "no drawn group element or choice changes this input"
+                else "no drawn group element or choice of samples changes this input"
             )
             return f"{self.law} holds only vacuously: {why}, so {self.formula} says nothing."
         if self.status == "unresolved":
@@ -117,7 +132,8 @@ class LawReport:
             how = f"the two sides differ by {self.worst:.2g} of the output's variation (tolerance {self.tolerance:.0e})"
         culprit = f" The first submodule to break it is {self.culprit!r}." if self.culprit else ""
         mode = (
-            " The module is in training mode; .eval() turns its dropout and batch statistics off."
+            " The model is in training mode, where it draws random numbers or uses batch statistics; call model.eval() "
+            "to check what it computes in evaluation."
             if self.training
             else ""
         )
@@ -148,7 +164,7 @@ def _assignment(name: str, tensor: Tensor) -> str:
 
 
 def _round_trip(tensor: Tensor) -> str:
-    """Digits enough to rebuild the tensor exactly, and no more."""
+    """Return the shortest text that rebuilds the tensor exactly."""
     if tensor.dtype != torch.float32:
         return str(tensor.tolist())
 

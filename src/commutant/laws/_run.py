@@ -1,4 +1,4 @@
-"""Evaluate the sides of a law: same random numbers each time, nothing changed for good, failures told apart."""
+"""Evaluation of the sides of a law, with the same random numbers in each call and without lasting changes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ._laws import Function, Law
 from ._outputs import as_tree, wide
 
 _DRAWS = 8
-_FACTOR = 8.0  # in half precision, two probes may miss most of what rounding does
-_TRAINING_STAGES = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+_FACTOR = 8.0  # in half precision, two probes may miss most of the rounding error
+_REPEATS = 8  # calls after which an output that never changed counts as deterministic
 
 
 class FunctionFailed(Exception):
-    """The function itself fails on an input."""
+    """Failure of the function under test on an input."""
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
@@ -35,7 +35,7 @@ class FunctionFailed(Exception):
 
 
 class Run:
-    """A law about a function, ready to be evaluated."""
+    """Law of a function, ready to be evaluated."""
 
     def __init__(self, law: Law, f: Function, seed: int) -> None:
         self.law, self.seed = law, seed
@@ -48,7 +48,7 @@ class Run:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Seed all random numbers; put them and the module's buffers back afterwards."""
+        """Seed all random numbers, and restore them and the module's buffers afterwards."""
         modules = [] if self.module is None else list(self.module.modules())
         buffers = [(m, name, b, b.clone()) for m in modules for name, b in m._buffers.items() if b is not None]
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -69,13 +69,13 @@ class Run:
     def _seed(self, devices: bool) -> None:
         random.seed(self.seed)
         np.random.seed(self.seed % 2**32)
-        torch.default_generator.manual_seed(self.seed)  # torch.manual_seed formats the stack for devices not in use
+        torch.default_generator.manual_seed(self.seed)  # torch.manual_seed is slow where there are other devices
         if devices:
             torch.cuda.manual_seed_all(self.seed)
 
     def _call(self, f: Function) -> Function:
         def frozen_call(*args: Any, **kwargs: Any) -> Any:
-            with self.frozen():  # what f changes in place are copies
+            with self.frozen():  # f gets copies, which it may change in place
                 try:
                     out = f(*_copy(list(args)), **_copy(kwargs))
                 except (Exception, SystemExit) as error:
@@ -88,13 +88,13 @@ class Run:
         return frozen_call
 
     def settle(self, x: Inputs) -> None:
-        """Let the law find out what the axes of inputs and outputs stand for."""
+        """Let the law find out the meaning of the axes of inputs and outputs."""
         if not self._settled:
             law = self._evaluate(lambda: self.law.settle(self.f, x))
             self._settled, self.law = law is not self.law, law
 
     def draw(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> tuple[GroupElement, bool]:
-        """A draw of the law and whether it changes anything; a few tries avoid the neutral element."""
+        """Return a draw of the law and whether it changes anything; a neutral element is drawn again a few times."""
 
         def attempt() -> tuple[GroupElement, bool]:
             for _ in range(_DRAWS):
@@ -106,7 +106,7 @@ class Run:
         return self._evaluate(attempt)  # type: ignore[no-any-return]
 
     def sides(self, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
-        """Both sides, or the exception that f raised on one of them although it takes x itself."""
+        """Return both sides, or twice the exception that f raised on one of them although it accepts x."""
         try:
             left, right = _detached(self._evaluate(lambda: self.law.sides(self.f, x, g)))
         except FunctionFailed as failed:
@@ -115,7 +115,7 @@ class Run:
         return left, right
 
     def value(self, x: Inputs, g: GroupElement) -> Any:
-        """The left side."""
+        """Return the left side."""
         return _detached(self._evaluate(lambda: self.law.value(self.f, x, g)))
 
     def _evaluate(self, compute: Any) -> Any:
@@ -133,7 +133,7 @@ class Run:
             ) from error
 
     def noise(self, x: Inputs, g: GroupElement, sides: tuple[Any, Any], dtype: torch.dtype, final: bool) -> Noise:
-        """By how much roundings of the input in `dtype` move the two sides."""
+        """Measure the changes of the two sides under rounding of the input in `dtype`."""
         eps = torch.finfo(dtype).eps
         size = max(largest(x), largest(x) ** 2, largest(sides))
         noise = Noise(max(tolerance_of(dtype) / (4 * eps), _FACTOR), 1e4 * eps * size, final)
@@ -146,7 +146,7 @@ class Run:
         return noise
 
     def in_double(self) -> Run | None:
-        """The same with the module in float64, where it can be copied."""
+        """Return the same run with the module in float64, or None if the module can't be copied."""
         f = self.original
         try:
             if isinstance(f, nn.Module):
@@ -159,15 +159,25 @@ class Run:
             return None
         return Run(self.law, f, self.seed)
 
-    @property
-    def training(self) -> bool:
-        """Whether a stage that mixes samples or draws random numbers is in training mode."""
-        stages = () if self.module is None else (m for m in self.module.modules() if isinstance(m, _TRAINING_STAGES))
-        return any(stage.training for stage in stages)
+    def training(self, x: Inputs) -> bool:
+        """Return whether a module in training mode draws random numbers or uses batch statistics."""
+        stages = [] if self.module is None else [m for m in self.module.modules() if m.training]
+        if any(isinstance(stage, nn.modules.batchnorm._BatchNorm) for stage in stages):
+            return True
+        return bool(stages) and self._random(x)
+
+    def _random(self, x: Inputs) -> bool:
+        """Return whether repeated calls on one input give different outputs."""
+        try:
+            with self.frozen():  # seeded once, so that each call draws other numbers
+                first, *others = (as_tree(self.law.plain(self.original, _copy(x))) for _ in range(_REPEATS))
+        except (Exception, SystemExit):  # the law found a counter-example, whatever f does with this input alone
+            return False
+        return any(not _same(first, other) for other in others)
 
 
 def double(x: Inputs) -> Inputs:
-    """Inputs in float64."""
+    """Return inputs with real and complex numbers in double precision."""
 
     def widen(_: str, tensor: Tensor) -> Tensor:
         if tensor.is_complex():
@@ -178,7 +188,7 @@ def double(x: Inputs) -> Inputs:
 
 
 def _function_in_double(f: types.FunctionType) -> types.FunctionType:
-    """The function with the modules and tensors that its closure and globals hold in float64."""
+    """Return the function with the modules and tensors of its closure and globals in float64."""
 
     def widen(value: Any) -> Any:
         if isinstance(value, nn.Module):
@@ -193,13 +203,13 @@ def _function_in_double(f: types.FunctionType) -> types.FunctionType:
 
 
 def largest(x: Any) -> float:
-    """The largest finite number of a tree."""
+    """Return the largest finite absolute value in a tree."""
     tensors = [wide(t) for _, t in named_tensors(x) if t.numel()]
     return max((float(torch.where(t.isfinite(), t.abs(), 0.0).max()) for t in tensors), default=0.0)
 
 
 def lowest_precision(run: Run, x: Inputs, sides: tuple[Any, Any]) -> torch.dtype:
-    """The dtype of the largest tolerance among inputs, outputs and parameters."""
+    """Return the dtype with the largest tolerance among inputs, outputs and parameters."""
     tensors = [t for tree in (x, *sides) for _, t in named_tensors(tree)]
     if run.module is not None:
         tensors += list(run.module.parameters())
@@ -208,8 +218,16 @@ def lowest_precision(run: Run, x: Inputs, sides: tuple[Any, Any]) -> torch.dtype
 
 
 def tolerance_of(dtype: torch.dtype) -> float:
-    """The tolerance of a dtype; eight roundings for those without one of their own."""
+    """Return the tolerance of a dtype: by default eight times its rounding error."""
     return TOLERANCE.get(dtype, 8 * torch.finfo(dtype).eps)
+
+
+def _same(a: Any, b: Any) -> bool:
+    pairs = zip(named_tensors(a), named_tensors(b), strict=False)
+    return all(
+        s.shape == t.shape and torch.allclose(wide(s), wide(t), rtol=0.0, atol=0.0, equal_nan=True)
+        for (_, s), (_, t) in pairs
+    )
 
 
 def _copy(x: Inputs) -> Inputs:

@@ -1,4 +1,4 @@
-"""Search the smallest counter-example that shows a break plainly."""
+"""Search for a small counter-example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ _CALLS = 300
 def shrink(
     law: Law, x: Inputs, g: GroupElement, breaks: Callable[[Inputs, GroupElement], bool]
 ) -> tuple[Inputs, GroupElement]:
-    """Take the first simpler candidate that still breaks the law, until none does."""
+    """Return a simpler counter-example: repeatedly take the first simpler candidate that still breaks the law.
+
+    Args:
+        law: Law that is broken.
+        x: Input that breaks it.
+        g: Draw that breaks it.
+        breaks: Test whether an input and a draw break the law.
+    """
     calls = 0
     progress = True
     while progress and calls < _CALLS:
@@ -29,7 +36,7 @@ def shrink(
                 if breaks(y, h):
                     x, g, progress = y, h, True
                     break
-            except Exception:  # a smaller input need not be a valid one
+            except Exception:  # a smaller input may be invalid
                 pass
             if calls >= _CALLS:
                 break
@@ -57,7 +64,7 @@ def _changed(y: Inputs, x: Inputs) -> bool:
 
 
 def _cuts(x: Inputs, blank: bool = False) -> Iterator[tuple[int, Tensor]]:
-    """Rows to keep (or to set to zero), along every axis but the last that the tensors of x share."""
+    """Yield axes and the rows to keep along them, or with `blank` the rows to set to zero."""
     tensors = [t for _, t in named_tensors(x)]
     if isinstance(x, Sets) or is_graph_data(x) or not tensors:
         return
@@ -85,5 +92,5 @@ def _rows(rows: Tensor, axis: int, _: str, tensor: Tensor) -> Tensor:
 
 
 def _rounded(digits: int, _: str, tensor: Tensor) -> Tensor:
-    # adding zero turns -0.0 into 0.0
+    # adding zero changes -0.0 to 0.0
     return tensor.round(decimals=digits) + 0.0 if tensor.dtype in (torch.float32, torch.float64) else tensor

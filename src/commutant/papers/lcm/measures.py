@@ -171,7 +171,8 @@ def measure_batch_dependence(context: Context) -> Measurement:
     out = {}
     for name, make in makers.items():
         torch.manual_seed(context.seed)
-        report = check(BatchIndependence(), make().eval(), draw, seed=context.seed)
+        generator = torch.Generator().manual_seed(context.seed)
+        report = check(BatchIndependence(), make().eval(), draw, generator=generator)
         out[name] = report.worst
     return out
 
