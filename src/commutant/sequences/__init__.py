@@ -1,8 +1,6 @@
 """Nonlinear recurrences that train in parallel over time and are never silently wrong."""
 
 from ._block import RNNBlock as RNNBlock
-from ._cell import JacobianStructure as JacobianStructure
-from ._cell import jacobian_structure as jacobian_structure
 from ._fernn import FERNN as FERNN
 from ._fernn import FERNNSeq2Seq as FERNNSeq2Seq
 from ._fernn import FieldDecoder as FieldDecoder
@@ -25,6 +23,8 @@ from ._graph_rnn import GraphRNN as GraphRNN
 from ._graph_rnn import dag_layers as dag_layers
 from ._graph_rnn import graph_features as graph_features
 from ._graph_rnn import random_dag as random_dag
+from ._jacobian_structure import JacobianStructure as JacobianStructure
+from ._jacobian_structure import jacobian_structure as jacobian_structure
 from ._layers import ParallelRecurrence as ParallelRecurrence
 from ._models import SLSTM as SLSTM
 from ._models import SRU as SRU

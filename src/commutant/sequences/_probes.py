@@ -7,20 +7,15 @@ step that is a function of one row at a time gives the same states both ways.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._cell import Step, Tensors
 from ._visible import changed, overwritten, visible
-
-if TYPE_CHECKING:
-    from .solvers import Problem
-
-Tensors = tuple[Tensor, ...]
-Step = Callable[..., Tensor]
+from .solvers import Problem
 
 _RULE = "a parallel solution calls the step on other rows and in another order"
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import Structure
 from ._across_ranks import solve_across, widest_structure
-from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
+from ._cell import Cell, Step, StepCell, Tensors
 from ._find import HALF, METHODS, Method, Options, SolveInfo, adjoint, find_trajectory, loop, widened
+from ._jacobian_structure import jacobian_structure
 from ._probes import check_batch, check_gradients_arrive, pick_lanes
 
 
