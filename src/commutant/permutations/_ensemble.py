@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..laws import Draw, Equivariance, Scaling, obeys
 
 
 class NTKLinear(nn.Linear):
@@ -40,13 +39,6 @@ class NTKLinear(nn.Linear):
         return nn.functional.linear(input, self.weight * self.in_features**-0.5, self.bias)
 
 
-def _scaled(draw: Draw):  # type: ignore[no-untyped-def]
-    width = 1 + draw.width
-    ensemble = draw.module(lambda: ReLUEnsemble(width, width, width=8, models=2))
-    return Equivariance(Scaling(width)), ensemble, lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype)
-
-
-@obeys("homogeneity", _scaled)
 class ReLUEnsemble(nn.Module):
     """Independent two-layer networks $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, one batched tensor a layer.
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import Activation
-from ..laws import Draw, Equivariance, SetPermutation, obeys
 
 Regime = Literal["ntk", "nngp"]
 Rule = Literal["sign", "midpoint", "topn"]
@@ -58,19 +57,6 @@ def every_binary_input(k: int) -> Float[Tensor, "rows k"]:
     return (torch.arange(1, 2**k)[:, None] >> torch.arange(k) & 1).double()
 
 
-def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
-    """The weights of the training points, as a function of the input."""
-    k = 1 + draw.width
-
-    def inputs(g: torch.Generator) -> Tensor:
-        x = (torch.rand(draw.size, k, generator=g) < 0.5).to(draw.dtype)
-        x[:, 0] = 1  # never zero
-        return x
-
-    return Equivariance(SetPermutation(1)), PermutationNTK(k).weights, inputs
-
-
-@obeys("order of the coordinates", _reordered)
 class PermutationNTK:
     """Law of the outputs of infinitely wide two-layer ReLU networks trained to convergence on $e_1 ... e_k$.
 

@@ -1,5 +1,6 @@
 """Nonlinear recurrences that train in parallel over time and are never silently wrong."""
 
+from . import _law_cases as _law_cases
 from ._block import RNNBlock as RNNBlock
 from ._fernn import FERNN as FERNN
 from ._fernn import FERNNSeq2Seq as FERNNSeq2Seq

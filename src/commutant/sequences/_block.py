@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, Draw, Law, obeys
 from ._layers import ParallelRecurrence, State
 from ._models import MinGRU, MinLSTM, ParaGRU, ParaLSTM
 
@@ -21,16 +19,6 @@ BlockState: TypeAlias = tuple[Tensor, State]
 """The last inputs of the convolution `(batch, conv - 1, d_model)`, and the state of the recurrence."""
 
 
-def _case(law: Law) -> Callable[[Draw], tuple[Law, Any, tuple[Tensor, ...]]]:
-    def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
-        block = draw.module(lambda: RNNBlock(8, heads=2))
-        return law, lambda x: block(x)[0], (draw.normal(draw.size + 1, 2 * draw.size + 2, 8),)
-
-    return case
-
-
-@obeys("causality", _case(Causality()))
-@obeys("batch independence", _case(BatchIndependence()))
 class RNNBlock(nn.Module):
     """A residual block around a recurrence, then one around a gated MLP.
 

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, Draw, Equivariance, breaks, obeys
-from ._flow_actions import FlowAction, SliceAction
 from ._flow_cells import FERNNCell, FlowRNN, pool_slices
 from ._flows import Flow, RotationFlow, TranslationFlow
 
 
-def _flow_case(flow: Callable[[], Flow], pool: str | None, static: bool = False, **options: Any) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        net = draw.module(lambda: FERNN(1, 2, flow(), num_layers=2, pool=pool, activation="tanh", **options))
-        moves = FlowAction(TranslationFlow.closed(3, 3), static=static)
-        hidden = SliceAction(net.flow, static=static) if pool is None else moves
-        x = (draw.normal(2, draw.size % 4 + 2, 1, 3, 3),)
-        return Equivariance(moves, output=hidden), lambda x: net(x)[0], x
-
-    return case
-
-
-def _plain(law: Any, make: Callable[[], nn.Module]) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        net = draw.module(make)
-        return law, lambda x: net(x)[0], (draw.normal(3, draw.size % 4 + 2, 1, 4, 4),)
-
-    return case
-
-
-@obeys("flow equivariance of every slice", _flow_case(lambda: TranslationFlow.closed(3, 3), None))
-@obeys("flow equivariance, velocities mixing", _flow_case(lambda: TranslationFlow.closed(3, 3), "max", v_mixing=1))
-@obeys("static equivariance without velocities", _flow_case(lambda: TranslationFlow.grid(0), "max", static=True))
-@breaks("flow equivariance without velocities", _flow_case(lambda: TranslationFlow.grid(0), "max"))
-@breaks("flow equivariance on a part of V", _flow_case(lambda: TranslationFlow([[0, 0], [0, 1]]), "max"))
-@obeys("causality", _plain(Causality(), lambda: FERNN(1, 2, TranslationFlow.grid(1))))
-@obeys("batch independence", _plain(BatchIndependence(), lambda: FERNN(1, 2, TranslationFlow.grid(1))))
 class FERNN(FlowRNN):
     """A flow-equivariant recurrent network over image sequences (Keller 2025, arXiv 2507.14793).
 
@@ -120,21 +90,6 @@ class FieldDecoder(nn.Module):
         return h.mean(2) if isinstance(self.flow, RotationFlow) else h
 
 
-def _forecast_case(decode: str) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        flow = TranslationFlow.closed(5)
-        net = draw.module(
-            lambda: FERNNSeq2Seq(1, 4, flow, decode=decode, decoder_layers=1, activation="tanh", bias=False)
-        )
-        x = draw.normal(2, draw.size % 3 + 2, 1, 5)
-        law = Equivariance(FlowAction(flow), output=FlowAction(flow, start=x.shape[1]))
-        return law, lambda x: net(x, 3), (x,)
-
-    return case
-
-
-@obeys("flow equivariance of the forecast", _forecast_case("aligned"))
-@breaks("flow equivariance of the paper's lagged decoder", _forecast_case("lagged"))
 class FERNNSeq2Seq(nn.Module):
     """Forecast the frames that follow: a flow-equivariant encoder, and a decoder that feeds its frames back.
 

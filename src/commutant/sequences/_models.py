@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..algebra.arithmetic import blend
-from ..laws import BatchIndependence, Causality, Draw, breaks, obeys
-from ..laws import Law as _Law
 from ._layers import ParallelRecurrence
-
-
-def _case(law: _Law, name: str, **options: Any) -> Callable[[Draw], tuple[_Law, Any, tuple[Tensor, ...]]]:
-    def case(draw: Draw) -> tuple[_Law, Any, tuple[Tensor, ...]]:
-        layer = draw.module(lambda: globals()[name](draw.width, 6, batch_first=True, **options))
-        x = (draw.normal(draw.size + 1, 8 * draw.size + 2, draw.width),)
-        return law, lambda x: layer(x)[0], x
-
-    return case
-
-
-def _states_laws(cls: type[ParallelRecurrence]) -> type[ParallelRecurrence]:
-    """A recurrence is causal and treats rows alone; a bidirectional one is not causal."""
-    obeys("causality", _case(Causality(), cls.__name__))(cls)
-    obeys("batch independence", _case(BatchIndependence(), cls.__name__))(cls)
-    breaks("causality when bidirectional", _case(Causality(), cls.__name__, bidirectional=True))(cls)
-    return cls
 
 
 class _Paper(ParallelRecurrence):
@@ -68,7 +48,6 @@ class _Paper(ParallelRecurrence):
         )
 
 
-@_states_laws
 class ParaGRU(_Paper):
     """A GRU with diagonal recurrence, trained in parallel over time; takes the place of `torch.nn.GRU`.
 
@@ -107,7 +86,6 @@ class ParaGRU(_Paper):
     cell_name = "gru"
 
 
-@_states_laws
 class ParaLSTM(_Paper):
     """A peephole LSTM with diagonal recurrence and coupled gates, trained in parallel over time.
 
@@ -124,7 +102,6 @@ class ParaLSTM(_Paper):
     state_slots = (1, 0)
 
 
-@_states_laws
 class MinGRU(ParallelRecurrence):
     """The minimal GRU, linear in its state (Feng et al. 2024, arXiv 2410.01201): fast, but it cannot track parity.
 
@@ -138,7 +115,6 @@ class MinGRU(ParallelRecurrence):
     cell_name = "mingru"
 
 
-@_states_laws
 class MinLSTM(ParallelRecurrence):
     """The minimal LSTM, linear in its state (Feng et al. 2024): $h' = (f h + i g(p_h)) / (f + i)$.
 
@@ -149,7 +125,6 @@ class MinLSTM(ParallelRecurrence):
     cell_name = "minlstm"
 
 
-@_states_laws
 class SRU(ParallelRecurrence):
     """The simple recurrent unit (Lei et al. 2018, arXiv 1709.02755): one forget gate that sees the state, a highway.
 
@@ -171,7 +146,6 @@ class SRU(ParallelRecurrence):
         return blend(p_s.to(states.dtype), states, logit)
 
 
-@_states_laws
 class SLSTM(ParallelRecurrence):
     """The sLSTM of xLSTM (Beck et al. 2024, arXiv 2405.04517) with a diagonal recurrence: exponential gates.
 

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..laws import Causality, Draw, Equivariance, obeys
 from ._find import METHODS, SolveInfo
-from ._flow_actions import FlowAction
 from ._flow_cells import POOLS, pool_slices
 from ._flows import Flow, TranslationFlow
 from ._gated import read_info, solve_gated
 from ._layers import clip_weights
 
 
-def _para_case(law: Any) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        flow = TranslationFlow.closed(3, 3)
-        net = draw.module(lambda: ParaFERNN(1, 2, flow))
-        x = (draw.normal(2, 5 * draw.size + 2, 1, 3, 3),)
-        return law or Equivariance(FlowAction(flow), output=FlowAction(flow)), lambda x: net(x)[0], x
-
-    return case
-
-
-@obeys("flow equivariance", _para_case(None))
-@obeys("causality", _para_case(Causality()))
 class ParaFERNN(nn.Module):
     """A flow-equivariant recurrence that trains in parallel over time: a ParaGRU in every slice, in its moving frame.
 
