@@ -72,7 +72,7 @@ def prepared_by_the_data(cell, x, h):
 REMEMBERS = {
     "latch": (latch, "the attribute 'count' of Cell"),
     "prepared by the data": (prepared_by_the_data, "the attribute 'steps' of Cell"),
-    "previous": (previous, "called again on the same rows"),
+    "previous": (previous, "two calls on the same rows"),
     "count": (count, "the attribute 'count' of Cell"),
     "count of class": (count_of_class, "the attribute 'calls' of Cell"),
     "count in a buffer": (count_in_a_buffer, "the attribute 'steps' of Cell"),
@@ -82,10 +82,10 @@ REMEMBERS = {
     "rand": (lambda c, x, h: x + 1e-3 * torch.rand(()), "draws random numbers"),
     "numpy": (lambda c, x, h: x + numpy.random.rand(), "draws random numbers"),
     "generator": (lambda c, x, h: x + torch.rand(4, generator=c.generator), "the attribute 'generator' of Cell"),
-    "seeded": (seeded, "depends on its place"),
-    "writes x": (lambda c, x, h: x.mul_(0.5), "changed the input that it was given in place"),
-    "writes x.data": (lambda c, x, h: x.data.mul_(0.5), "changed the input that it was given in place"),
-    "writes h": (lambda c, x, h: x + h.mul_(0.5), "changed the state that it was given in place"),
+    "seeded": (seeded, "depends on its position"),
+    "writes x": (lambda c, x, h: x.mul_(0.5), "changed the given input in place"),
+    "writes x.data": (lambda c, x, h: x.data.mul_(0.5), "changed the given input in place"),
+    "writes h": (lambda c, x, h: x + h.mul_(0.5), "changed the given state in place"),
 }
 COUPLES = {
     "mean": lambda c, x, h: x - x.mean(0),
@@ -154,7 +154,7 @@ def test_coupling_of_rare_states_is_found_along_the_trajectory(method, dtype):
     x = torch.ones(3, 300, 4, dtype=dtype) * torch.tensor([0.2, 0.3, 0.44], dtype=dtype)[:, None, None]
     h0 = torch.zeros(3, 4, dtype=dtype)
     solve_recurrence(step, x[:, :9], h0, method=method)
-    with pytest.raises(InputError, match="a row of the step changes when other rows do"):
+    with pytest.raises(InputError, match="a row of the step changes when other rows change"):
         solve_recurrence(step, x, h0, method=method)
 
 

@@ -238,7 +238,7 @@ def test_structure_is_found_and_a_false_claim_refused():
     assert jacobian_structure(dense, h, x).kind == "dense"
     assert jacobian_structure(tanh_step, h, x, (torch.ones(4),)).kind == "diagonal"
     assert jacobian_structure(slots, torch.zeros(2, 2, 4), x).kind == "blocks"
-    with pytest.raises(InputError, match="couples more: its Jacobian is dense"):
+    with pytest.raises(InputError, match="the Jacobian of the step is dense"):
         solve_recurrence(dense, x[:, None].expand(2, 9, 4), h, structure="diagonal")
 
 
@@ -288,13 +288,13 @@ def test_sizes_of_nothing():
     [
         ({"x": torch.ones(3)}, "x must be"),
         ({"h_0": torch.ones(3, 3)}, "h_0 must be"),
-        ({"h_0": torch.ones(2, 1, 1, 3)}, "one axis"),
-        ({"method": "bisection"}, "unknown method"),
+        ({"h_0": torch.ones(2, 1, 1, 3)}, "h_0 must be"),
+        ({"method": "bisection"}, "method must be one of"),
         ({"structure": "band"}, "structure must be"),
         ({"on_fail": "pray"}, "on_fail must be"),
         ({"bound": -1.0}, "bound must be"),
         ({"method": "tabulated"}, "bounded"),
-        ({"step": lambda h, x, a: h[:, :1]}, "step must return a state of the shape"),
+        ({"step": lambda h, x, a: h[:, :1]}, "step must return a state of the given shape"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

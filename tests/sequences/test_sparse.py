@@ -278,7 +278,7 @@ def test_sparse_layers_take_the_calls_of_torch(make):
 
 def test_a_recurrence_without_parameters_has_nothing_to_prune(unchecked):
     for make in (MinGRU, MinLSTM):
-        with pytest.raises(InputError, match=f"{make.__name__} has no h2h weights"):
+        with pytest.raises(InputError, match="has no h2h weights"):
             prune_recurrent(make(3, 4), 0.5, "h2h")
         with pytest.raises(InputError, match="no h2h weights"):
             recurrent_sparsity(make(3, 4), "h2h")
