@@ -1,4 +1,4 @@
-"""Flows and flow-equivariant recurrences: signs, slow references, the laws of the paper and where they must fail."""
+"""Flows and flow-equivariant recurrences: signs, slow references, and the paper's laws with their exceptions."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def double():
 
 
 def slow_fernn(cell, x):
-    """Slice by slice and step by step, with torch.roll: the formula of the paper, read aloud."""
+    """Compute the formula of the paper slice by slice and step by step, with torch.roll."""
     flow = cell.flow
     slices = [x.new_zeros(x.shape[0], cell.hidden_channels, *x.shape[3:]) for _ in range(len(flow))]
     pad = cell.pad
@@ -84,7 +84,7 @@ def test_right_angles_are_rot90(size):
 
 
 def test_repeated_bilinear_rotation_loses_detail():
-    """Law 9: a full turn in 36 steps leaves little of a fine texture; nobody may call it exact."""
+    """Law 9: a full turn in 36 steps destroys most of a fine texture, so it is not exact."""
     x = torch.randn(1, 1, 17, 17)
     y, flow = x, RotationFlow([10], 36)
     for _ in range(36):
@@ -150,7 +150,7 @@ def test_without_velocities_it_fails_from_the_second_step_on(double):
 
 
 def test_a_part_of_v_matches_where_it_can_and_not_elsewhere(double):
-    """Law 4: slices whose source is in V are exact; the others, and what pools them, are not."""
+    """Law 4: slices whose source is in V are exact; other slices and pooled outputs are not."""
     flow = TranslationFlow.grid(1)
     x = torch.randn(1, 5, 1, 6, 6)
     report = check_flow_equivariance(FERNN(1, 3, flow, pool=None), flow, x)
@@ -228,7 +228,7 @@ def test_group_convolution_commutes_with_turns(double):
 
 
 def test_flows_that_do_not_commute_break_the_law(double):
-    """Law 10: translations and turns together; a cell lifted to them is not flow equivariant."""
+    """Law 10: a cell lifted to translations and rotations together is not flow-equivariant."""
 
     def act(field, nu, t):
         turned = torch.stack([torch.rot90(field, k, (-2, -1)) for k in range(4)])[(nu[0] * t) % 4]

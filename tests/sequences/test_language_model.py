@@ -1,4 +1,4 @@
-"""RNNBlock and the Hugging Face model: decoding, padding, saving, the paper's sizes."""
+"""RNNBlock and the Hugging Face model: decoding, padding, saving and the paper's sizes."""
 
 import copy
 import subprocess
@@ -68,7 +68,7 @@ def test_block_trains_and_bad_input_is_named(unchecked):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_generation_is_reading(cell):
-    """Greedy tokens from the state are those of reading everything again for every token."""
+    """Compare greedy tokens generated from the state with those from rereading all tokens at every step."""
     model, prompt = small(cell), torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
     found = model.generate(prompt, max_new_tokens=12, do_sample=False)
     ids = prompt
@@ -321,8 +321,8 @@ def test_errors(unchecked):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"attention_maks": torch.ones(2, 5)}, "attention_maks is not an argument of the model: it takes input_ids, att"),
-        ({"position_ids": torch.tensor([[0, 1, 2, 0, 1]] * 2)}, "position_ids is not an argument .* one text in each row"),
+        ({"attention_maks": torch.ones(2, 5)}, "attention_maks is not an argument of the model: it takes input_ids"),
+        ({"position_ids": torch.tensor([[0, 1, 2, 0, 1]] * 2)}, "position_ids is not .* one text in each row"),
         ({"past_key_values": [1]}, "past_key_values is not an argument .* state="),
         ({"output_attentions": True}, "has no attentions"),
         ({"attention_mask": [[1] * 5] * 2}, r"attention_mask must have the shape .*got list"),
@@ -404,10 +404,10 @@ def test_the_configuration_says_what_is_returned():
 
 
 def test_what_a_checkpoint_lacks_is_initialized(tmp_path):
-    """Transformers allocates missing parameters without values; `_init_weights` must fill every one."""
+    """Check that `_init_weights` fills every missing parameter, which transformers allocates without values."""
     model = small()
     with torch.no_grad():
-        model.blocks[0].recurrence.weight_hh_l0.fill_(2.0)  # beyond a_max, and to be kept as it is
+        model.blocks[0].recurrence.weight_hh_l0.fill_(2.0)  # beyond a_max, but loading must keep it
     model.save_pretrained(tmp_path)
     deeper, info = ParaRNNForCausalLM.from_pretrained(tmp_path, num_hidden_layers=3, output_loading_info=True)
     assert len(info["missing_keys"]) == 14
@@ -423,7 +423,7 @@ def test_what_a_checkpoint_lacks_is_initialized(tmp_path):
 
 
 def test_label_smoothing_of_trainer_shifts_the_labels():
-    """`Trainer` shifts them for the models of this table alone."""
+    """Check the labels with smoothing, which `Trainer` shifts only for the models in its table."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     assert small()._get_name() in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()

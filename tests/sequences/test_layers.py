@@ -1,4 +1,4 @@
-"""The layers where nn.GRU and nn.LSTM stood: layouts, lengths, states, decoding, transforms, errors."""
+"""Recurrent layers as replacements of nn.GRU and nn.LSTM: layouts, lengths, states, decoding, transforms, errors."""
 
 import copy
 import re
@@ -148,7 +148,7 @@ def test_clipped_weights_still_learn_their_way_back():
 
 def test_parity_is_tracked_exactly_beyond_what_newton_can():
     layer = ParaGRU(1, 4, a_max=None, batch_first=True)
-    with torch.no_grad():  # a bistable cell by hand: the candidate is the old state, or its opposite after a one
+    with torch.no_grad():  # a bistable cell, whose candidate is the old state, or its opposite after a one
         layer.weight_hh_l0.copy_(torch.tensor([[0.0], [0.0], [4.0]]).expand(3, 4))
         layer.weight_ih_l0.zero_()
         layer.weight_ih_l0[8:] = 0.3
@@ -351,7 +351,7 @@ def test_decoding_from_a_state_of_autocast(make):
         last, _ = layer.step(x[8], state)
     assert last.dtype == whole.dtype == first.dtype
     torch.testing.assert_close(last.float(), whole[8].float(), atol=1e-2, rtol=0)
-    layer.step(x[8], state)  # and outside of it
+    layer.step(x[8], state)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -365,7 +365,7 @@ def test_heads_keep_the_dtype_of_autocast(dtype):
 
 @pytest.mark.parametrize("cls", LAYERS)
 def test_shapes_without_memory(cls):
-    """On the meta device, where tools count operations and plan memory."""
+    """Run on the meta device, where tools count operations and plan memory."""
     layer, x = cls(5, 8, 2, bidirectional=True, device="meta"), torch.randn(7, 3, 5, device="meta")
     y, state = layer(x)
     expected, last = cls(5, 8, 2, bidirectional=True)(torch.randn(7, 3, 5))

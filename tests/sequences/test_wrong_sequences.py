@@ -1,4 +1,4 @@
-"""Wrong calls of the room of sequences get one sentence, at once."""
+"""Wrong calls of commutant.sequences raise errors of one sentence."""
 
 import pytest
 import torch
@@ -44,8 +44,11 @@ CASES = {
     "a flow by name": (lambda: LiftToFlow(nn.GRUCell(3, 4), "grid"), "flow must be a Flow"),
     "frames as an array": (lambda: FLOW(FRAMES.numpy()), "x must be a tensor, got ndarray"),
     "a class of a flow": (lambda: check_flow_equivariance(FLOW, TranslationFlow, FRAMES), "the class TranslationFlow"),
-    "the order of a check": (lambda: check_flow_equivariance(GRID, FLOW, FRAMES), "got TranslationFlow; give module, flow and x in"),
-    "a check on an array": (lambda: check_flow_equivariance(FLOW, GRID, FRAMES.numpy()), "x must be a tensor, got ndarray"),
+    "the order of a check": (
+        lambda: check_flow_equivariance(GRID, FLOW, FRAMES),
+        "flow and x in this order",
+    ),
+    "a check on an array": (lambda: check_flow_equivariance(FLOW, GRID, FRAMES.numpy()), "x must be a tensor, got nd"),
     "a check without fields": (lambda: check_flow_equivariance(ParaGRU(3, 4), GRID, X), "2 axes of the domain"),
     "a check that allows less than nothing": (
         lambda: check_flow_equivariance(FLOW, GRID, FRAMES, tolerance=-1.0),
