@@ -42,7 +42,11 @@ class NTKLinear(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Apply the layer to `(..., in_features)`; return `(..., out_features)`."""
+        """Apply the layer and return `(..., out_features)`.
+
+        Args:
+            input: Input `(..., in_features)`.
+        """
         return nn.functional.linear(input, self.weight * self.in_features**-0.5, self.bias)
 
 
@@ -96,7 +100,11 @@ class ReLUEnsemble(nn.Module):
         self.first, self.second = nn.Parameter(first), nn.Parameter(second)
 
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "models rows outputs"]:
-        """Return the outputs of every network, `(models, rows, outputs)`."""
+        """Return the outputs of every network, `(models, rows, outputs)`.
+
+        Args:
+            x: Inputs `(rows, inputs)`.
+        """
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.first.shape[1]:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x must be a tensor (rows, {self.first.shape[1]}), got {got}")

@@ -92,8 +92,8 @@ class ExactPermutationLearner:
             The fitted learner.
 
         Raises:
-            InputError: For inputs that are not the k basis vectors, images that are not binary, options that do not
-                fit, or the topn rule for images that do not keep the number of ones.
+            InputError: For inputs that are not the k basis vectors, images that are not binary, or options that do not
+                fit. The topn rule needs images that keep the number of ones.
         """
         one_of("rule", self.rule, RULES)
         check_delta(self.delta)

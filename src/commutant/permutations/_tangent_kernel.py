@@ -107,7 +107,11 @@ class PermutationNTK:
         return one, -(n * (g - 1) - (d - 1)) / below if n < k else math.nan
 
     def variance(self, n: int) -> float:
-        """Return the variance of every output of one network at inputs of weight n, which is zero at n = 1."""
+        """Return the variance of every output of one network at inputs of weight n, which is zero at n = 1.
+
+        Args:
+            n: Weight of the input, from 1 to k.
+        """
         one, zero = self.mean(n)
         zero = 0.0 if n == self.k else zero
         rest, total = self.k - n, n * one + (self.k - n) * zero
@@ -116,7 +120,11 @@ class PermutationNTK:
         return max(0.0, inner / (2 * math.pi * self.k)) if n > 1 else 0.0
 
     def weights(self, x: Num[Tensor, "rows k"]) -> Float[Tensor, "rows k"]:
-        """Return $w(x) = \\Theta(X, X)^{-1} \\Theta(X, x)$; the mean output is $Y^T w$ for targets Y `(k, outputs)`."""
+        """Return $w(x) = \\Theta(X, X)^{-1} \\Theta(X, x)$; the mean output is $Y^T w$ for targets Y `(k, outputs)`.
+
+        Args:
+            x: Binary inputs `(rows, k)`.
+        """
         rows, _ = binary_inputs(x, self.k)
         nngp, ntk = arccos_kernels(rows / rows.norm(dim=1, keepdim=True), torch.eye(self.k, dtype=torch.float64))
         own = arccos_kernels(torch.eye(self.k, dtype=torch.float64))

@@ -153,8 +153,8 @@ def addition(bits: int) -> TemplateProgram:
     """Build a program that adds two binary numbers p and q.
 
     After 2 m steps on m bits, p holds the sum modulo $2^m$, and `overflow` the last carry. The bits are `p0, p1, ...`
-    and `q0, q1, ...`, least significant first. In each step, a bit that is set in only one of p and q goes to p, and
-    one that is set in both goes to the next place of q as a carry.
+    and `q0, q1, ...`, least significant first. In each step, a bit that is set in only one of p and q goes to p. A bit
+    that is set in both goes to the next place of q as a carry.
 
     Args:
         bits: Number m of bits of p and of q.

@@ -16,8 +16,6 @@ from ._flow_cells import FERNNCell as FERNNCell
 from ._flow_cells import FlowRNN as FlowRNN
 from ._flow_cells import LiftToFlow as LiftToFlow
 from ._flows import Flow as Flow
-from ._flows import GroupConvolution as GroupConvolution
-from ._flows import RotationFlow as RotationFlow
 from ._flows import TranslationFlow as TranslationFlow
 from ._gated import GATED_CELLS as GATED_CELLS
 from ._graph_rnn import GraphRNN as GraphRNN
@@ -40,6 +38,8 @@ from ._pruning import diagonalize_recurrent as diagonalize_recurrent
 from ._pruning import prune_recurrent as prune_recurrent
 from ._pruning import pruning_curve as pruning_curve
 from ._pruning import recurrent_sparsity as recurrent_sparsity
+from ._rotation_flow import GroupConvolution as GroupConvolution
+from ._rotation_flow import RotationFlow as RotationFlow
 from ._solve import solve_recurrence as solve_recurrence
 from ._sparse import SparseRecurrence as SparseRecurrence
 from ._sparse import to_sparse as to_sparse

@@ -25,8 +25,8 @@ def solve_across(
 
     This is multiple shooting with ranks as chunks. Every sweep solves all segments from their start states and gathers
     the end states. Where an end differs from the next start, Newton's method corrects the start states. After k sweeps
-    the first k ranks are exact for any cell, so there are at most as many sweeps as ranks, and no unconverged result
-    is returned. All ranks decide on another sweep from the same gathered numbers.
+    the first k ranks are exact for any cell. So there are at most as many sweeps as ranks, and no unconverged result is
+    returned. All ranks decide on another sweep from the same gathered numbers.
     """
     _check_group(group)
     if options.method == "loop":

@@ -123,7 +123,15 @@ class RNNBlock(nn.Module):
         return self._close(x, mixed, gate), (past, after)
 
     def step(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState]:
-        """Run one step of decoding on x, `(batch, d_model)`."""
+        """Run one step of decoding.
+
+        Args:
+            x: Input of the step, `(batch, d_model)`.
+            state: State returned by an earlier call; zero when absent.
+
+        Returns:
+            The output `(batch, d_model)` and the next state.
+        """
         value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
         past, before = (None, None) if state is None else state
         width = self.conv.kernel_size[0] - 1

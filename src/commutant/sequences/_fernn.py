@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from .._checks import one_of, whole
 from .._errors import InputError
 from ._flow_cells import FERNNCell, FlowRNN, check_kernel_size, pool_slices
-from ._flows import Flow, RotationFlow, TranslationFlow
+from ._flows import Flow, TranslationFlow
+from ._rotation_flow import RotationFlow
 
 
 class FERNN(FlowRNN):
@@ -94,7 +95,11 @@ class FieldDecoder(nn.Module):
         self.maps = nn.ModuleList(flow.state_map(a, b, kernel_size, bias) for a, b in pairs)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Return a frame `(batch, out_channels, *domain)` for a pooled state, averaging over orientations."""
+        """Return a frame `(batch, out_channels, *domain)`, averaged over orientations.
+
+        Args:
+            h: Pooled state `(batch, hidden_channels, *space)`.
+        """
         for i, layer in enumerate(self.maps):
             h = layer(self.flow.pad(torch.relu(h) if i else h, self.pad))
         return h.mean(2) if isinstance(self.flow, RotationFlow) else h
@@ -104,7 +109,7 @@ class FERNNSeq2Seq(nn.Module):
     """Forecasting network with a flow-equivariant encoder and a decoder that feeds its predictions back.
 
     The *aligned* decoder predicts frame t + 1 from the state advanced by one step,
-    $D(\\max_\\nu \\psi_1(\\nu) h(\\nu))$, and takes its prediction as the next input, so forecasts are exactly
+    $D(\\max_\\nu \\psi_1(\\nu) h(\\nu))$, and takes its prediction as the next input. Its forecasts are exactly
     flow-equivariant. The *lagged* decoder, released with the paper, feeds the last frame in again and reads the state
     without advancing it. It is not equivariant, and drifts beyond the horizon of its training. Predictions are
     detached before they are fed back, as in the paper.

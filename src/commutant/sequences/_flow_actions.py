@@ -96,7 +96,7 @@ class FlowAction(Action):
 class SliceAction(FlowAction):
     """Action of the flows of V on lifted sequences `(batch, time, V, channels, *space)`: slices permute, fields move.
 
-    The arguments are those of `FlowAction`.
+    The arguments are those of `FlowAction`. Equivariance is only defined if V is closed under differences.
     """
 
     name = "flow of slices"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from .._checks import is_whole, one_of, whole
 from .._errors import InputError
-from ._flows import Flow, RotationFlow, TranslationFlow
+from ._flows import Flow, TranslationFlow
+from ._rotation_flow import RotationFlow
 
 _ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh}
 POOLS: dict[str | None, Callable[[Tensor], Tensor]] = {
@@ -43,7 +44,16 @@ class _FlowCell(nn.Module):
     flow: Flow
 
     def unroll(self, x: Tensor, h: Any, read: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], Any]:
-        """Run over x `(batch, time, ...)`; return `read(state)` after every step, and the last state."""
+        """Run over a sequence and read every state.
+
+        Args:
+            x: Input `(batch, time, ...)`.
+            h: Initial state, or None.
+            read: Function applied to the visible part of the state after every step.
+
+        Returns:
+            The list of what `read` returned, and the last state.
+        """
         out = []
         for t in range(x.shape[1]):
             h = self(x[:, t], h)
@@ -116,11 +126,20 @@ class FERNNCell(_FlowCell):
         return steps * 360 / self.flow.orientations if isinstance(self.flow, RotationFlow) else steps
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
-        """Return the next state, starting from zero when no state is given."""
+        """Return the next state.
+
+        Args:
+            x: Frame `(batch, in_channels, *domain)`, or `(batch, V, in_channels, *space)` when lifted.
+            h: State `(batch, V, hidden_channels, *space)`; zero when absent.
+        """
         return self.advance(self.drive(x), h)
 
     def drive(self, x: Tensor) -> Tensor:
-        """Return the contribution of a frame to every slice, `(batch, V or 1, hidden_channels, *space)`."""
+        """Return the contribution of a frame to every slice, `(batch, V or 1, hidden_channels, *space)`.
+
+        Args:
+            x: Frame, as in `forward`.
+        """
         dims = self.flow.space_dims if self.lifted_input else self.flow.domain_dims
         expected = 2 + self.lifted_input + (dims or 0)
         channels = x.shape[1 + self.lifted_input] if x.dim() == expected else None
@@ -135,7 +154,12 @@ class FERNNCell(_FlowCell):
         return self.input(flat).unflatten(0, x.shape[:2])
 
     def advance(self, drive: Tensor, h: Tensor | None) -> Tensor:
-        """Return the next state from a drive and a state."""
+        """Return the next state from the contribution of a frame and a state.
+
+        Args:
+            drive: Contribution of a frame, as returned by `drive`.
+            h: State `(batch, V, hidden_channels, *space)`; zero when absent.
+        """
         s = _ACTIVATIONS[self.activation]
         if h is None:
             return s(drive.expand(-1, len(self.flow), *drive.shape[2:]))
@@ -156,7 +180,7 @@ class FERNNCell(_FlowCell):
         return torch.where(present, taken, 0).flatten(2, 3)
 
     def unroll(self, x: Tensor, h: Any, read: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], Any]:
-        """Run over x as the base class does, with one input convolution over all steps."""
+        """Run over a sequence as the base class does, with one input convolution over all steps."""
         if x.shape[1] == 0:
             return [], h
         drives = self.drive(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -173,8 +197,8 @@ class LiftToFlow(_FlowCell):
     The result is flow-equivariant if the cell commutes with the action on single fields.
 
     Args:
-        cell: Function or module `cell(x_t, h) -> h` with x `(batch, ...)` and h `(batch, channels, *space)`, or a
-            tuple of such states as a convolutional LSTM has. It must accept `h=None`.
+        cell: Function or module `cell(x_t, h) -> h` with x `(batch, ...)` and h `(batch, channels, *space)`. The state
+            may be a tuple, as of a convolutional LSTM. It must accept `h=None`.
         flow: Any `Flow`.
 
     Raises:
@@ -200,7 +224,12 @@ class LiftToFlow(_FlowCell):
         self.cell, self.flow = cell, flow
 
     def forward(self, x: Tensor, h: Any = None) -> Any:
-        """Return the next lifted state."""
+        """Return the next lifted state.
+
+        Args:
+            x: Input of the step, as the cell takes it.
+            h: Lifted state `(batch, V, channels, *space)`, or a tuple of lifted states; None before the first step.
+        """
         slices = len(self.flow)
         lifted = x.unsqueeze(1).expand(-1, slices, *x.shape[1:]).flatten(0, 1)
         if isinstance(h, tuple):

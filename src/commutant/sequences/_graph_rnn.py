@@ -92,7 +92,7 @@ class GraphRNN(nn.Module):
         input_size: Number of features of the input; every source reads all of them.
         cell: Recurrent cell, `"gru"`, `"lstm"`, `"tanh"` or `"relu"`.
         skip: Treatment of edges that skip layers. With `"concat"`, a layer reads every earlier layer along the graph's
-            edges, and the output holds the sinks (nodes that no other node reads) in their order. With `"sum"`, as in
+            edges. The output holds the sinks (nodes that no other node reads) in their order. With `"sum"`, as in
             the thesis, every pair of layers further apart has its own recurrent layer, whose output is added. The
             output is then the last layer, and other sinks are unused.
         recurrent: Connections within a layer, `"dense"` (as in the thesis), or `"self"` for units that read only their
@@ -147,7 +147,11 @@ class GraphRNN(nn.Module):
     shown: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs of the shown nodes at every step."""
+        """Return the outputs of the shown nodes at every step, `(batch, time, output_size)`.
+
+        Args:
+            x: Input `(batch, time, input_size)`.
+        """
         outputs: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             source = x if i == 0 else torch.cat(outputs, -1) if self.skip == "concat" else outputs[-1]
@@ -173,8 +177,8 @@ def random_dag(kind: str, nodes: int, generator: torch.Generator, degree: float 
     """Draw a random graph for `GraphRNN`, directed from lower to higher nodes.
 
     Args:
-        kind: Distribution, `"ws"` (Watts-Strogatz, fully rewired), `"ba"` (Barabasi-Albert from isolated nodes, as in
-            the networkx of the thesis), or `"er"` (Erdos-Renyi with as many edges as `"ws"`).
+        kind: Distribution: `"ws"` (Watts-Strogatz, fully rewired), `"ba"` (Barabasi-Albert from isolated nodes, as in
+            the networkx of the thesis) or `"er"` (Erdos-Renyi with as many edges as `"ws"`).
         nodes: Number of nodes, at least 3.
         generator: Source of randomness.
         degree: Number of neighbors per node in `"ws"`, as a share of the nodes; `"ba"` attaches half as many.

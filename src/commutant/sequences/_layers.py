@@ -25,7 +25,8 @@ class ParallelRecurrence(nn.Module):
 
     One matrix product over all steps computes the inputs of all gates. The recurrence is diagonal, so its Jacobian is
     diagonal too (or couples the slots of one channel), and it is solved as in `solve_recurrence`. `info` holds the
-    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method.
+    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method. The
+    arguments are those of `ParaGRU`.
     """
 
     cell_name: ClassVar[str]
@@ -108,7 +109,12 @@ class ParallelRecurrence(nn.Module):
             self.reset_parameter(name, parameter)
 
     def reset_parameter(self, name: str, parameter: Tensor) -> None:
-        """Initialize one parameter according to its name."""
+        """Initialize one parameter.
+
+        Args:
+            name: Name of the parameter, which determines its distribution.
+            parameter: Parameter to initialize in place.
+        """
         if name.startswith("weight_ih"):
             nn.init.kaiming_uniform_(parameter)
         elif name.startswith("bias"):

@@ -33,7 +33,11 @@ class Mask(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight where the mask is True, else zero; masked weights get no gradient."""
+        """Return the weight where the mask is True, else zero; masked weights get no gradient.
+
+        Args:
+            weight: Unmasked weight.
+        """
         return torch.where(self.mask, weight, 0)
 
 

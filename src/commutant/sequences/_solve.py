@@ -50,9 +50,9 @@ def solve_recurrence(
 
     Args:
         step: Function `step(h, x, *params)` from states `(batch, *state)` and one step of x to the next states. Each
-            row must depend only on the same row of h and x, because the solver calls the step on other rows and in
-            another order than the loop. Batch statistics, changed attributes and random numbers are found by probing
-            and refused: keep memory in h, and pass noise (dropout) through x.
+            row must depend only on the same row of h and x. The solver calls the step on other rows and in another
+            order than the loop. Batch statistics, changed attributes and random numbers are found by probing and
+            refused. Keep memory in h, and pass noise (dropout) through x.
         x: Inputs `(batch, time, *features)`, or a tuple of inputs, which the step then gets as a tuple.
         h_0: Initial states `(batch, channels)`, or `(batch, slots, channels)`.
         params: Further tensors that the step uses. Gradients reach these, but not tensors that the step closes over.
@@ -71,8 +71,8 @@ def solve_recurrence(
         The states `(batch, time, *state)`, and a `SolveInfo`.
 
     Raises:
-        InputError: For inconsistent shapes, an unknown method, a structure that the step does not have, or a step
-            whose rows depend on more than their own state and input.
+        InputError: For inconsistent shapes, an unknown option, a wrong structure, or a step whose rows depend on more
+            than their own state and input.
         ConvergenceError: When the certificate fails with `on_fail="raise"`.
         CommutantError: When another rank of the group is gone.
 

@@ -25,7 +25,7 @@ from ._sparse import SparseRecurrence
 
 
 class ParallelCell(nn.Module):
-    """A cell as a module over whole sequences, batch first; returned by `parallel_rnn`."""
+    """A cell as a module over whole sequences, batch first; returned by `parallel_rnn`, whose arguments it takes."""
 
     def __init__(
         self, cell: nn.Module, method: Method, bound: float | None, state_shape: tuple[int, ...] | None
@@ -90,11 +90,11 @@ def parallel_rnn(
     The result shares the parameters of the cell. The structure of the Jacobian is found by probing. A dense Jacobian
     (as of `nn.GRUCell`) costs the cube of the state size, so a parallel solution pays only for small or diagonal cells.
 
-    The cell must be a function of `(x_t, h)` and its parameters, row by row, because the solver calls it on many steps
-    at once and in another order than a loop. Probing finds and refuses batch statistics (BatchNorm in training),
-    changed attributes or buffers, writes into the arguments, and random numbers (dropout in training). Call `eval()`
-    first to use a cell with dropout or BatchNorm. An attribute that is None until the first call counts as a cache; if
-    a cell initializes itself from data, call it once on real data first.
+    The cell must be a function of `(x_t, h)` and its parameters, row by row. The solver calls it on many steps at once
+    and in another order than a loop. Probing finds and refuses batch statistics (BatchNorm in training), changed
+    attributes or buffers, writes into the arguments, and random numbers (dropout in training). Call `eval()` first to
+    use a cell with dropout or BatchNorm. An attribute that is None until the first call counts as a cache. If a cell
+    initializes itself from data, call it once on real data first.
 
     Args:
         cell: Module of one step.

@@ -178,7 +178,11 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         return self.embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the embedding of tokens."""
+        """Replace the embedding of tokens.
+
+        Args:
+            value: New embedding.
+        """
         self.embeddings = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
@@ -186,7 +190,11 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the map to logits."""
+        """Replace the map to logits.
+
+        Args:
+            value: New linear map.
+        """
         self.lm_head = value  # type: ignore[assignment]
 
     def forward(
@@ -277,7 +285,16 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         read: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Return the tokens that the state has not seen, which is only the last one after the first call."""
+        """Return the tokens that the state has not seen, which is only the last one after the first call.
+
+        Args:
+            input_ids: All tokens so far, `(batch, time)`.
+            state: State after the tokens that were read, or None.
+            attention_mask: Mask of the prompt, `(batch, time)`.
+            inputs_embeds: Embeddings of the prompt, in place of its tokens.
+            read: Whether the prompt has been read.
+            options: Further options of `generate`.
+        """
         if state is not None and read and options.get("use_cache", True):
             return {"input_ids": input_ids[:, -1:], "state": state, "use_cache": True}
         if not read and attention_mask is not None and not attention_mask[:, -1].all():

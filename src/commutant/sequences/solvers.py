@@ -19,14 +19,21 @@ from ._cell import Cell, Tensors
 
 @dataclass
 class Problem:
-    """A recurrence to solve, with x of leaves `(time, batch, ...)` and h_0 `(batch, *state)`."""
+    """A recurrence to solve.
+
+    Args:
+        cell: Cell that defines the step.
+        h_0: Initial states `(batch, *state)`.
+        x: Inputs, each `(time, batch, ...)`.
+        params: Further tensors of the step.
+        tolerance: Largest relative step defect of a trajectory that counts as solved, see `defect`.
+    """
 
     cell: Cell
     h_0: Tensor
     x: Tensors
     params: Tensors
     tolerance: float
-    """Largest relative step defect of a trajectory that counts as solved; see `defect`."""
 
     @property
     def length(self) -> int:
@@ -45,7 +52,14 @@ class Problem:
 
 @dataclass
 class Attempt:
-    """A trajectory with its number of iterations and its errors; see `SolveInfo` for mismatch and residual."""
+    """A trajectory with its number of iterations and its errors.
+
+    Args:
+        h: States `(time, batch, *state)`.
+        iterations: Number of iterations, 0 for the loop.
+        mismatch: Largest relative error at a chunk boundary, see `SolveInfo`.
+        residual: Largest relative step defect, or None if the jumps at the boundaries are the only defects.
+    """
 
     h: Tensor
     iterations: int
@@ -56,8 +70,12 @@ class Attempt:
 def defect(found: Tensor, expected: Tensor, before: Tensor) -> float:
     """Return the largest entrywise difference of two states, relative to the larger of |expected| and |before|.
 
-    `before` holds the states before the step, because a step from a large state to zero rounds to the size of its
-    start. Equal infinities and NaNs agree; one that occurs in only one state counts as an infinite difference.
+    Equal infinities and NaNs agree; one that occurs in only one state counts as an infinite difference.
+
+    Args:
+        found: States.
+        expected: States of the same shape.
+        before: States before the step, because a step from a large state to zero rounds to the size of its start.
     """
     if found.numel() == 0:
         return 0.0
@@ -72,7 +90,11 @@ def agree(a: Tensor, b: Tensor) -> Tensor:
 
 
 def sequential(problem: Problem) -> Attempt:
-    """Solve step by step, as the reference for all other solvers."""
+    """Solve step by step, as the reference for all other solvers.
+
+    Args:
+        problem: Recurrence to solve.
+    """
     h, out = problem.h_0, problem.h_0.new_empty((problem.length, *problem.h_0.shape))
     for t in range(problem.length):
         h = problem.cell.step(h, tuple(leaf[t] for leaf in problem.x), problem.params)
@@ -81,7 +103,12 @@ def sequential(problem: Problem) -> Attempt:
 
 
 class Chunks:
-    """A trajectory cut into chunks that run in parallel; the remaining steps run last, one by one."""
+    """A trajectory cut into chunks that run in parallel; the remaining steps run last, one by one.
+
+    Args:
+        problem: Recurrence to solve.
+        count: Number of chunks, at most the number of steps.
+    """
 
     def __init__(self, problem: Problem, count: int) -> None:
         self.problem, self.count = problem, max(1, min(count, problem.length))
@@ -159,6 +186,13 @@ def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, struct
     To first order, the correction of a start is its error, the sum of the propagated jumps before it. The returned
     error is relative to the size at which the state is rounded: its own size, and the size of earlier states as far
     as the recurrence remembers them.
+
+    Args:
+        starts: Start states of the chunks, `(chunks, batch, *state)`.
+        ends: End states of the chunks.
+        before: States one step before the ends.
+        products: Derivatives of the ends by the starts.
+        structure: Structure of these derivatives.
     """
     new, size = starts.clone(), starts.abs()
     moved = torch.empty_like(starts[1:])
@@ -183,6 +217,12 @@ def multishoot(problem: Problem, max_iters: int, count: int, warm_up: int) -> At
     The guess ignores everything older than the warm-up, so one sweep solves a cell that forgets within it. Otherwise
     the chunks are rerun from the ends of their neighbors, and Newton's method then corrects the boundary states. The
     remaining jumps are accepted when their sum, propagated to the end, is within the tolerance.
+
+    Args:
+        problem: Recurrence to solve.
+        max_iters: Largest number of sweeps over all chunks.
+        count: Number of chunks.
+        warm_up: Number of steps run before each chunk to guess its start.
     """
     chunks = Chunks(problem, count)
     return _shoot(chunks, chunks.warm_up(warm_up), max_iters)
@@ -207,8 +247,14 @@ def tabulated(problem: Problem, max_iters: int, count: int, points: int = 16) ->
     """Solve by tabulating the map of each chunk, for diagonal cells whose channels are bounded.
 
     Every chunk runs from `points` states spread over the bound, and the boundary states follow by interpolation in
-    the tables. No derivatives are used. This solves bistable cells (parity), on which Newton's methods need a number
-    of iterations that grows with the length.
+    the tables. No derivatives are used for the tables. This solves bistable cells (parity), on which Newton's methods
+    need a number of iterations that grows with the length.
+
+    Args:
+        problem: Recurrence to solve, whose cell is diagonal and bounded.
+        max_iters: Largest number of sweeps over all chunks.
+        count: Number of chunks.
+        points: Number of states per channel in each table.
     """
     bound = problem.cell.bound
     if problem.cell.structure != "diagonal" or bound is None:
@@ -241,6 +287,12 @@ def newton_like(problem: Problem, method: str, max_iters: int, trust: float = 1e
     A_t is the Jacobian for `newton` (DEER, ParaRNN), its diagonal for `quasi`, the identity for `picard` and zero for
     `jacobi`. `elk` uses the diagonal in a Kalman filter that keeps the iterate near the last one. The iteration starts
     at the paper's guess f(0, x_t) (equation A.1).
+
+    Args:
+        problem: Recurrence to solve.
+        method: Choice of A_t, one of those above.
+        max_iters: Largest number of iterations.
+        trust: Precision with which the Kalman filter of `elk` observes the last iterate.
     """
     cell, structure = problem.cell, problem.cell.structure
     h = cell.step(torch.zeros_like(problem.h_0).expand(problem.length, *problem.h_0.shape), problem.x, problem.params)
