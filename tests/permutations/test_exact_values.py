@@ -232,7 +232,7 @@ def test_trained_networks_are_homogeneous_and_zero_at_zero():
         assert float(net(torch.zeros(1, k)).abs().max()) == 0
 
 
-def test_standard_parametrisation_follows_the_last_layers_law():
+def test_standard_parametrization_follows_the_last_layers_law():
     k, width = 5, 2048
     net = ReLUEnsemble(k, k, width=width, models=60, generator=torch.Generator().manual_seed(0))
     top = (math.pi + k - 1) / (D * k)

@@ -89,11 +89,11 @@ def test_repeated_bilinear_rotation_loses_detail():
     y, flow = x, RotationFlow([10], 36)
     for _ in range(36):
         y = flow.transform(y, [10], 1)
-    centre = (..., slice(4, 13), slice(4, 13))
-    assert (y - x)[centre].norm() / x[centre].norm() > 0.5
+    center = (..., slice(4, 13), slice(4, 13))
+    assert (y - x)[center].norm() / x[center].norm() > 0.5
     smooth = torch.sin(torch.linspace(-1, 1, 17)[:, None] + torch.linspace(-1, 1, 17))[None, None]
     there = flow.transform(flow.transform(smooth, [10], 1), [-10], 1)
-    torch.testing.assert_close(there[centre], smooth[centre], atol=0.02, rtol=0)
+    torch.testing.assert_close(there[center], smooth[center], atol=0.02, rtol=0)
 
 
 def test_fourier_shifts_are_exact_on_odd_tori(double):
@@ -272,12 +272,12 @@ def test_any_cell_can_be_lifted(double):
     assert len(net(x)[1][0]) == 2
 
 
-def test_velocities_that_mix_see_their_neighbours_only(double):
+def test_velocities_that_mix_see_their_neighbors_only(double):
     flow = TranslationFlow.grid(2)
     cell = FERNNCell(1, 2, flow, v_mixing=1)
     h = torch.zeros(1, 25, 2, 7, 7, requires_grad=True)
-    centre = flow.index_of(torch.tensor([0, 0])).item()
-    (gradient,) = torch.autograd.grad(cell.state(flow.shift(cell._mix(h), 1).flatten(0, 1))[centre].sum(), h)
+    center = flow.index_of(torch.tensor([0, 0])).item()
+    (gradient,) = torch.autograd.grad(cell.state(flow.shift(cell._mix(h), 1).flatten(0, 1))[center].sum(), h)
     touched = gradient.abs().sum((0, 2, 3, 4)) > 0
     assert torch.equal(touched, (flow.generators.abs() <= 1).all(1))
 
@@ -371,7 +371,7 @@ def test_it_compiles_without_a_break(unchecked):
         (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decode="free"), "decode"),
         (lambda: ParaFERNN(1, 2, RotationFlow([0], 4)), "torus"),
         (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1), method="x"), "method must be"),
-        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1))(torch.rand(1, 5, 2, 4, 4)), "2 more axes"),
+        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1))(torch.rand(1, 5, 2, 4, 4)), "2 axes of the domain"),
         (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decoder_layers=-1), "layers must be"),
         (lambda: LiftToFlow(3, TranslationFlow.grid(1)), "cell"),
         (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 0, 1, 4, 4)), "at least one step"),

@@ -264,7 +264,7 @@ def test_a_configuration_names_a_wrong_value(options, said):
         ParaRNNConfig(**options)
 
 
-def test_recurrences_keep_their_own_initialisation():
+def test_recurrences_keep_their_own_initialization():
     model = small()
     weight = model.blocks[0].recurrence.weight_hh_l0
     assert weight.abs().max() <= 0.5

@@ -30,7 +30,7 @@ def binary_inputs(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         value = float(x[row][(x[row] != 0) & (x[row] != 1)][0])
-        raise InputError(f"inputs must be binary, but input {row} is not binary: it holds {value:g}")
+        raise InputError(f"inputs must hold 0 and 1 only, but input {row} is not binary: it holds {value:g}")
     weights = (x != 0).sum(1)
     if bool((weights == 0).any()):
         row = int((weights == 0).nonzero()[0])

@@ -50,9 +50,9 @@ class TemplateProgram:
     """
 
     def __init__(self, bits: Sequence[str], templates: Sequence[Template]) -> None:
-        for name, value in (("bits", bits), ("templates", templates)):
-            if not isinstance(value, Sequence):
-                raise InputError(f"{name} must be a list, got {type(value).__name__}")
+        for name, given in (("bits", bits), ("templates", templates)):
+            if not isinstance(given, Sequence):
+                raise InputError(f"{name} must be a list, got {type(given).__name__}")
         self.bits, self.templates = tuple(bits), tuple(templates)
         for template in self.templates:
             if not isinstance(template, Template):

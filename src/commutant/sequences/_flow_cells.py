@@ -146,7 +146,8 @@ class FERNNCell(_FlowCell):
         if channels != self.in_channels:
             slices = f"{len(self.flow)}, " if self.lifted_input else ""
             raise InputError(
-                f"a frame must be (batch, {slices}{self.in_channels}) and {dims} more axes, got shape {tuple(x.shape)}"
+                f"a frame must be (batch, {slices}{self.in_channels}, *domain) with {dims} axes of the domain, got "
+                f"shape {tuple(x.shape)}"
             )
         if not self.lifted_input:
             return self.input(self.flow.pad(x, self.pad)).unsqueeze(1)  # type: ignore[attr-defined]

@@ -60,8 +60,7 @@ class ParallelRecurrence(nn.Module):
             whole(name, value)
         if proj_size:
             raise InputError(
-                f"{type(self).__name__} does not project its state, got proj_size={proj_size}; add an nn.Linear after "
-                f"it"
+                f"{type(self).__name__} does not project its state, got proj_size={proj_size}; use an nn.Linear instead"
             )
         if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise InputError(f"dropout must be a probability, got {dropout!r}")

@@ -84,8 +84,8 @@ class ParaFERNN(nn.Module):
         dims = self.flow.domain_dims or 0
         if x.dim() != 3 + dims or x.shape[1] == 0 or x.shape[2] != self.in_channels:
             raise InputError(
-                f"x must be (batch, time, {self.in_channels}) and {dims} more axes, with at least one step, got shape "
-                f"{tuple(x.shape)}"
+                f"x must be (batch, time, {self.in_channels}, *domain) with {dims} axes of the domain and at least one "
+                f"step, got shape {tuple(x.shape)}"
             )
         batch, length = x.shape[:2]
         space, slices, width = tuple(x.shape[3:]), len(self.flow), self.hidden_channels
