@@ -1,4 +1,4 @@
-"""Values and negative facts of exactly learned permutations, one by one."""
+"""Values of exactly learned permutations, and statements about them that do not hold."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_kernels_between_test_and_training_inputs():
     own = arccos_kernels(unit)[0].diagonal()
     assert own.tolist() == pytest.approx([math.pi * c] * k, rel=1e-12)
     assert (overlap(1, 2), overlap(1, 1)) == pytest.approx((2 * math.pi, math.pi))
-    assert overlap(2, 2) == pytest.approx(4.039269, abs=1e-6)  # the sheet prints 4.03932
+    assert overlap(2, 2) == pytest.approx(4.039269, abs=1e-6)
     assert overlap(3, 2) == pytest.approx(3.34099, abs=5e-6)
     assert overlap(2, 1) == pytest.approx(2.37319, abs=5e-6)
     assert overlap(10**6, 2) == pytest.approx(1 + math.pi / 1000, abs=1e-5)
@@ -60,7 +60,7 @@ def test_closed_forms_for_every_weight_of_every_length_to_64(regime):
         assert variances[0] == 0
         assert all(v > 0 for v in variances[1:])
         assert law.mean(1) == pytest.approx((1, 0 if k > 1 else math.nan), abs=1e-13, nan_ok=True)
-        assert bool((means[1:, 0] > 0).all())  # n = k included
+        assert bool((means[1:, 0] > 0).all())  # including n = k
         assert bool((means[1:-1, 1] < 0).all())
         for n in range(1, k):
             one, zero = law.mean(n)
@@ -116,7 +116,7 @@ def test_training_for_a_finite_time(k, steps):
     left = ntk_predict(theta, y, theta, steps=steps, rate=1 / top).mean - y
     assert float(left.abs().max()) < 1e-9
     early = ntk_predict(theta, y, theta, steps=3, rate=1 / top).mean
-    assert bool((early[~torch.eye(k, dtype=torch.bool)] > 0).all())  # zero bits are positive before convergence
+    assert bool((early[~torch.eye(k, dtype=torch.bool)] > 0).all())  # before convergence, zero bits have positive means
     with pytest.raises(InputError, match="diverges"):
         ntk_predict(theta, y, theta, steps=steps, rate=2.01 / top)
 
@@ -136,7 +136,7 @@ def test_thresholds():
         assert law.threshold(1) == pytest.approx(0.5)
         assert law.threshold(k) == -math.inf
         assert [law.threshold(n, "sign") for n in range(2, k + 1)] == [0.0] * (k - 1)
-        assert 0 < law.threshold(1, "sign") < 0.01  # exact-zero means are never compared with zero
+        assert 0 < law.threshold(1, "sign") < 0.01  # so that means of exactly zero are not compared with zero
         for n in (1, 2, 3):
             one, zero = law.mean(n)
             assert one - law.threshold(n) == pytest.approx((overlap(n, 2) - 1) / (2 * (D - 1)), abs=1e-12)
@@ -180,7 +180,7 @@ def test_shares_right_of_networks_drawn_from_the_limit():
         for n, share in zip((1, 5, 10, 20), shares, strict=True):
             outs = draws[: models // n * n].reshape(-1, n, len(x), k).mean(1)
             right = torch.stack([(round_outputs(o, weights, law, rule) == want).all(1) for o in outs]).double()
-            error = float(right.mean(1).std()) / len(outs) ** 0.5  # the printed share is such a draw itself
+            error = float(right.mean(1).std()) / len(outs) ** 0.5  # the printed share is also a random draw
             assert float(right.mean()) == pytest.approx(share, abs=0.01 + 4 * error), (rule, n)
             every[rule, n] = float(right.all(1).double().mean())
     assert every["topn", 5] == pytest.approx(0.65, abs=0.15)
@@ -188,7 +188,7 @@ def test_shares_right_of_networks_drawn_from_the_limit():
     assert every["topn", 10] == every["midpoint", 20] == 1
     halves = draws.reshape(2, 200, len(x), k).mean(1)
     assert not any(bool((round_outputs(o, weights, law, "sign") == want).all()) for o in halves)
-    # the average of 20 has a twentieth of the variance: chi-square
+    # the average of 20 has a twentieth of the variance; chi-square distribution
     means = draws.reshape(20, 20, len(x), k).mean(1)
     at = int((weights == 5).nonzero()[0])
     ratio = means[:, at].var(0).mean() / (law.variance(5) / 20)  # 190 degrees of freedom
@@ -232,7 +232,7 @@ def test_trained_networks_are_homogeneous_and_zero_at_zero():
         assert float(net(torch.zeros(1, k)).abs().max()) == 0
 
 
-def test_standard_parametrisation_follows_the_last_layers_law():
+def test_standard_parametrization_follows_the_last_layers_law():
     k, width = 5, 2048
     net = ReLUEnsemble(k, k, width=width, models=60, generator=torch.Generator().manual_seed(0))
     top = (math.pi + k - 1) / (D * k)

@@ -1,4 +1,4 @@
-"""What each process of the sequence-parallel tests does; started by torch.multiprocessing, without the test-runner."""
+"""Functions that each process of the sequence-parallel tests runs, started by torch.multiprocessing without pytest."""
 
 import datetime
 import os
@@ -58,7 +58,7 @@ def run(module, x, weights, **options):
 
 
 def agree(rank, size, store, out):
-    """Outputs and gradients of every module and split; gradients of parameters summed over the ranks."""
+    """Save outputs and gradients of every module and split, with gradients of parameters summed over the ranks."""
     group, (x, weights), found = start(rank, size, store), inputs(), {}
     for name, module in modules().items():
         for split in SPLITS[size]:
@@ -72,7 +72,7 @@ def agree(rank, size, store, out):
 
 
 def expanding():
-    """A recurrence whose derivative over a stretch overflows, and a loss at step 45 that never meets it."""
+    """Return a recurrence whose derivative over a segment overflows, its inputs, and weights of a loss at step 45."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 90, 3, generator=g)
     weights = torch.zeros(1, 90, 3)
@@ -81,7 +81,7 @@ def expanding():
 
 
 def overflow(rank, size, store, out):
-    """The gradient of x on this rank."""
+    """Save the states and the gradient of x on this rank."""
     group, (step, x, weights) = start(rank, size, store), expanding()
     mine = slice(45 * rank, 45 * (rank + 1))
     x = x[:, mine].clone().requires_grad_()
@@ -92,7 +92,7 @@ def overflow(rank, size, store, out):
 
 
 def with_ddp(rank, size, store, out):
-    """A 2 x 2 mesh: batch over one axis, time over the other, DDP over both."""
+    """Train on a 2 x 2 mesh: batch over one axis, time over the other, DDP over both."""
     start(rank, size, store)
     mesh = dist.init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "time"))
     group, (x, weights) = mesh.get_group("time"), inputs()
@@ -106,7 +106,7 @@ def with_ddp(rank, size, store, out):
 
 
 def lose(rank, size, store, out, phase):
-    """Rank 1 dies before the forward or the backward pass; the others must say so, and not hang."""
+    """Let rank 1 die before the forward or the backward pass; the other ranks must report it and not hang."""
     group, (x, _) = start(rank, size, store, timeout=20), inputs()
     module = modules()["gru"].double()
     x = x[:, rank * 40 : (rank + 1) * 40].requires_grad_()
@@ -127,9 +127,9 @@ def lose(rank, size, store, out, phase):
 
 
 def errors(rank, size, store, out):
-    """What each wrong call says."""
+    """Save the error message of each wrong call."""
     group, said = start(rank, size, store), {}
-    torch.manual_seed(0)  # that Newton fails on this input must not be left to chance
+    torch.manual_seed(0)  # Newton's method fails on this input
     x = torch.randn(2, 10, 3)
     calls = {
         "bidirectional": lambda: ParaGRU(3, 4, bidirectional=True)(x, process_group=group),
@@ -172,7 +172,7 @@ def errors(rank, size, store, out):
             call()
         except (CommutantError, ZeroDivisionError) as error:
             said[name] = str(error)
-    # one rank alone wants gradients, and nobody has rows: no hang, no error
+    # only one rank wants gradients, and no rank has rows: no hang, no error
     h_0 = torch.zeros(1, 2, 4, requires_grad=rank == 0)
     layer = ParaGRU(3, 4, batch_first=True).requires_grad_(False)
     layer(x, h_0, process_group=group)[0].sum().backward()

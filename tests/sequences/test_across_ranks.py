@@ -1,4 +1,4 @@
-"""Recurrences whose time is split over real processes: equal to one process, and loud when a rank is gone."""
+"""Recurrences whose time is split over processes give the results of one process, and report a lost rank."""
 
 import subprocess
 import sys
@@ -91,13 +91,13 @@ def test_errors_across_ranks(tmp_path):
         said = torch.load(path)
         assert said["gradient"]
         for name, own in (
-            ("structure", "couples more"), ("newton", "did not converge"), ("step", "division by zero")
+            ("structure", "is dense"), ("newton", "did not converge"), ("step", "division by zero")
         ):  # fmt: skip
-            assert (own if rank == 1 else "rank 1 of the sequence group failed") in said[name]
-        assert "one direction" in said["bidirectional"]
+            assert (own if rank == 1 else "rank 1 of the process group failed") in said[name]
+        assert "unidirectional" in said["bidirectional"]
         assert "SRU" in said["sru"]
         assert "process group, got str" in said["not a group"]
-        assert "no form across ranks" in said["loop"]
+        assert "cannot run across ranks" in said["loop"]
         assert "[(1, 4), (2, 4)]" in said["batches"]
         assert "no second derivative" in said["second"]
 

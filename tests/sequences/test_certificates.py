@@ -1,4 +1,4 @@
-"""What a certificate must not let through: small channels, sums of small defects, couplings behind NaN."""
+"""Errors that a certificate must find: in small channels, from many small defects, and from couplings behind NaN."""
 
 import math
 
@@ -24,7 +24,7 @@ PARALLEL = [m for m in METHODS if m not in ("loop", "sequential", "tabulated")]
 
 
 def relative(found, expected):
-    """The error of each channel over its own largest state."""
+    """Return the error of each channel relative to its largest state."""
     lanes = expected.abs().amax(1, keepdim=True).clamp(min=torch.finfo(expected.dtype).tiny)
     return float(((found - expected) / lanes).abs().max())
 
@@ -34,19 +34,19 @@ def relative(found, expected):
 def test_a_small_channel_beside_a_large_one_is_right_to_its_own_size(method, small):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1024, 2, generator=g) * torch.tensor([1.0, 0.001 * small])
-    h0 = torch.tensor([[1.0, small]])
+    h_0 = torch.tensor([[1.0, small]])
     step = lambda h, x: 0.999 * h + x  # noqa: E731
-    found, _ = solve_recurrence(step, x, h0, method=method)
-    expected, _ = solve_recurrence(step, x, h0, method="loop")
+    found, _ = solve_recurrence(step, x, h_0, method=method)
+    expected, _ = solve_recurrence(step, x, h_0, method="loop")
     assert relative(found, expected) < 2e-5
 
 
 @pytest.mark.parametrize("method", ["multishoot", "newton", "auto"])
 def test_a_state_that_decays_keeps_its_relative_accuracy(method):
-    x, h0 = torch.zeros(1, 800, 3), torch.tensor([[1.0, 1e6, -1e-6]])
+    x, h_0 = torch.zeros(1, 800, 3), torch.tensor([[1.0, 1e6, -1e-6]])
     step = lambda h, x: torch.tensor([0.9, 0.99, 0.95]) * h + x  # noqa: E731
-    found, _ = solve_recurrence(step, x, h0, method=method)
-    expected, _ = solve_recurrence(step, x, h0, method="loop")
+    found, _ = solve_recurrence(step, x, h_0, method=method)
+    expected, _ = solve_recurrence(step, x, h_0, method="loop")
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=1e-37)
 
 
@@ -73,9 +73,9 @@ def test_other_structures_add_up_defects_too(structure, method):
             return h + 1e-3 * torch.tanh(h @ turn + x)
         return h + 1e-3 * torch.tanh(h.flip(1) + x[:, None])
 
-    h0 = torch.zeros(1, 2) if structure == "dense" else torch.zeros(1, 2, 2)
-    found, _ = solve_recurrence(step, x, h0, method=method)
-    expected, _ = solve_recurrence(step, x, h0, method="loop")
+    h_0 = torch.zeros(1, 2) if structure == "dense" else torch.zeros(1, 2, 2)
+    found, _ = solve_recurrence(step, x, h_0, method=method)
+    expected, _ = solve_recurrence(step, x, h_0, method="loop")
     assert relative(found, expected) < 2e-5
 
 
@@ -108,13 +108,13 @@ def test_a_large_channel_hides_no_coupling_of_a_small_one():
     rare = lambda h, x: torch.where(x > 2.9, 0.5 * h + 0.1 * scale * h.flip(1) / scale.flip(0), 0.5 * h)  # noqa: E731
     x = torch.zeros(1, 60, 2)
     x[0, 41] = 3.0
-    h0 = torch.ones(1, 2, requires_grad=True)
-    h, _ = solve_recurrence(lambda h, x: rare(h * scale, x) / scale, x, h0)
+    h_0 = torch.ones(1, 2, requires_grad=True)
+    h, _ = solve_recurrence(lambda h, x: rare(h * scale, x) / scale, x, h_0)
     with pytest.raises(InputError, match="not diagonal"):
         h.sum().backward()
     small = lambda h, x: torch.stack([torch.tanh(h[:, 0]), 0.5 * h[:, 1] + 1e-9 * h[:, 0]], 1)  # noqa: E731
-    h0 = torch.tensor([[1.0, 1e-9]], requires_grad=True)
-    h, _ = solve_recurrence(small, x, h0)
+    h_0 = torch.tensor([[1.0, 1e-9]], requires_grad=True)
+    h, _ = solve_recurrence(small, x, h_0)
     with pytest.raises(InputError, match="not diagonal"):
         h.sum().backward()
 
@@ -157,11 +157,11 @@ ROOTS = {
 @pytest.mark.parametrize("method", ["auto", "sequential", "multishoot"])
 def test_gradients_are_finite_where_those_of_the_loop_are(kind, method):
     x = torch.tensor([1.0, -5.0, 1.0, 2.0, -9.0, -9.0, 1.0])[None, :, None].expand(1, 7, 2)
-    h0 = torch.ones(1, 2, 2) if kind == "blocks" else torch.ones(1, 2)
+    h_0 = torch.ones(1, 2, 2) if kind == "blocks" else torch.ones(1, 2)
     grads = []
     for way in (method, "loop"):
         leaf = x.clone().requires_grad_()
-        h, _ = solve_recurrence(ROOTS[kind], leaf, h0, method=way)
+        h, _ = solve_recurrence(ROOTS[kind], leaf, h_0, method=way)
         grads.append(torch.autograd.grad(h.sum(), leaf)[0])
     assert grads[1].isfinite().all()
     torch.testing.assert_close(grads[0], grads[1])
@@ -195,17 +195,17 @@ def test_a_kernel_says_that_it_is_one_and_that_nan_is_no_solution(make):
 @pytest.mark.parametrize("structure", ["diagonal", "blocks", "dense"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_tree_of_maps_survives_products_that_overflow(structure, reverse):
-    """What runs on a GPU: products over stretches overflow where no state does."""
+    """Check the scan for GPUs, whose products over segments overflow although no state does."""
     A, b = torch.ones(200, 2, 2), torch.zeros(200, 2, 2)
     A[0:30], A[30:90], A[90:] = 0.1, 10.0, 0.5
     A = A.flip(0) if reverse else A
-    h0 = torch.ones(2, 2)
+    h_0 = torch.ones(2, 2)
     shape = {"diagonal": (200, 4), "blocks": (200, 1, 4), "dense": (200, 4)}[structure]
-    A, b, h0 = A.view(200, 4), b.view(shape), h0.view(shape[1:])
+    A, b, h_0 = A.view(200, 4), b.view(shape), h_0.view(shape[1:])
     maps = {"diagonal": A, "blocks": A.view(200, 1, 1, 4), "dense": torch.diag_embed(A)}[structure]
     maps = 1.0 * maps
-    found = _scan_tree(maps, b, h0, structure, reverse)
-    expected = _scan_chunks(maps, b, h0, structure, reverse, lanes=0)
+    found = _scan_tree(maps, b, h_0, structure, reverse)
+    expected = _scan_chunks(maps, b, h_0, structure, reverse, lanes=0)
     assert expected.isfinite().all()
     assert expected.abs().max() > 1e29
     torch.testing.assert_close(found, expected)

@@ -1,4 +1,4 @@
-"""The table of docs/deploy.md: what can be compiled, exported, traced and written as ONNX, layer by layer."""
+"""The table of docs/deploy.md, which says what layers can be compiled, exported, traced and written as ONNX."""
 
 import io
 import json
@@ -131,7 +131,7 @@ def works(way, layer, make):
 def judge(name):
     make, inputs = LAYERS[name]
     layer = make().eval()
-    layer(*inputs(SHORT)[0])  # it runs at all
+    layer(*inputs(SHORT)[0])
     found = {way: "yes" if works(run, layer, inputs) else "no" for way, run in WAYS.items()}
     if found["compile"] == "no" and works(compiled_with_breaks, layer, inputs):
         found["compile"] = "graph breaks"
@@ -139,7 +139,7 @@ def judge(name):
 
 
 def test_the_table_says_what_works():
-    """In a process of its own: checks of annotations at run time break graphs."""
+    """Run in a separate process, because run-time checks of annotations break graphs."""
     done = subprocess.run([sys.executable, "-W", "ignore", __file__], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     said = {name: {way: row[way] for way in WAYS} for name, row in table().items()}

@@ -1,4 +1,4 @@
-"""Flows and flow-equivariant recurrences: signs, slow references, the laws of the paper and where they must fail."""
+"""Flows and flow-equivariant recurrences: signs, slow references, and the paper's laws with their exceptions."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def double():
 
 
 def slow_fernn(cell, x):
-    """Slice by slice and step by step, with torch.roll: the formula of the paper, read aloud."""
+    """Compute the formula of the paper slice by slice and step by step, with torch.roll."""
     flow = cell.flow
     slices = [x.new_zeros(x.shape[0], cell.hidden_channels, *x.shape[3:]) for _ in range(len(flow))]
     pad = cell.pad
@@ -84,16 +84,16 @@ def test_right_angles_are_rot90(size):
 
 
 def test_repeated_bilinear_rotation_loses_detail():
-    """Law 9: a full turn in 36 steps leaves little of a fine texture; nobody may call it exact."""
+    """Law 9: a full turn in 36 steps destroys most of a fine texture, so it is not exact."""
     x = torch.randn(1, 1, 17, 17)
     y, flow = x, RotationFlow([10], 36)
     for _ in range(36):
         y = flow.transform(y, [10], 1)
-    centre = (..., slice(4, 13), slice(4, 13))
-    assert (y - x)[centre].norm() / x[centre].norm() > 0.5
+    center = (..., slice(4, 13), slice(4, 13))
+    assert (y - x)[center].norm() / x[center].norm() > 0.5
     smooth = torch.sin(torch.linspace(-1, 1, 17)[:, None] + torch.linspace(-1, 1, 17))[None, None]
     there = flow.transform(flow.transform(smooth, [10], 1), [-10], 1)
-    torch.testing.assert_close(there[centre], smooth[centre], atol=0.02, rtol=0)
+    torch.testing.assert_close(there[center], smooth[center], atol=0.02, rtol=0)
 
 
 def test_fourier_shifts_are_exact_on_odd_tori(double):
@@ -150,7 +150,7 @@ def test_without_velocities_it_fails_from_the_second_step_on(double):
 
 
 def test_a_part_of_v_matches_where_it_can_and_not_elsewhere(double):
-    """Law 4: slices whose source is in V are exact; the others, and what pools them, are not."""
+    """Law 4: slices whose source is in V are exact; other slices and pooled outputs are not."""
     flow = TranslationFlow.grid(1)
     x = torch.randn(1, 5, 1, 6, 6)
     report = check_flow_equivariance(FERNN(1, 3, flow, pool=None), flow, x)
@@ -228,7 +228,7 @@ def test_group_convolution_commutes_with_turns(double):
 
 
 def test_flows_that_do_not_commute_break_the_law(double):
-    """Law 10: translations and turns together; a cell lifted to them is not flow equivariant."""
+    """Law 10: a cell lifted to translations and rotations together is not flow-equivariant."""
 
     def act(field, nu, t):
         turned = torch.stack([torch.rot90(field, k, (-2, -1)) for k in range(4)])[(nu[0] * t) % 4]
@@ -272,12 +272,12 @@ def test_any_cell_can_be_lifted(double):
     assert len(net(x)[1][0]) == 2
 
 
-def test_velocities_that_mix_see_their_neighbours_only(double):
+def test_velocities_that_mix_see_their_neighbors_only(double):
     flow = TranslationFlow.grid(2)
     cell = FERNNCell(1, 2, flow, v_mixing=1)
     h = torch.zeros(1, 25, 2, 7, 7, requires_grad=True)
-    centre = flow.index_of(torch.tensor([0, 0])).item()
-    (gradient,) = torch.autograd.grad(cell.state(flow.shift(cell._mix(h), 1).flatten(0, 1))[centre].sum(), h)
+    center = flow.index_of(torch.tensor([0, 0])).item()
+    (gradient,) = torch.autograd.grad(cell.state(flow.shift(cell._mix(h), 1).flatten(0, 1))[center].sum(), h)
     touched = gradient.abs().sum((0, 2, 3, 4)) > 0
     assert torch.equal(touched, (flow.generators.abs() <= 1).all(1))
 
@@ -364,29 +364,29 @@ def test_it_compiles_without_a_break(unchecked):
         (lambda: TranslationFlow([[0.5]], boundary="zero", interpolation="fourier"), "torus"),
         (lambda: RotationFlow([15], 8), "multiples of 360 / 8"),
         (lambda: FERNNCell(1, 2, Flow(lambda f, nu, t: f, [[0]])), "LiftToFlow"),
-        (lambda: FERNNCell(1, 2, TranslationFlow.grid(1), kernel_size=2), "kernel_size odd"),
+        (lambda: FERNNCell(1, 2, TranslationFlow.grid(1), kernel_size=2), "kernel_size must be a positive odd number"),
         (lambda: FERNNCell(1, 2, TranslationFlow.grid(1), activation="gelu"), "activation"),
         (lambda: FERNN(1, 2, TranslationFlow.grid(1), pool="median"), "pool"),
         (lambda: FERNN(1, 2, TranslationFlow.grid(1), num_layers=0), "num_layers"),
         (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decode="free"), "decode"),
         (lambda: ParaFERNN(1, 2, RotationFlow([0], 4)), "torus"),
         (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1), method="x"), "method must be"),
-        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1))(torch.rand(1, 5, 2, 4, 4)), "time, 1, and 2 axes"),
-        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decoder_layers=-1), "negative number of layers"),
+        (lambda: ParaFERNN(1, 2, TranslationFlow.grid(1))(torch.rand(1, 5, 2, 4, 4)), "2 axes of the domain"),
+        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1), decoder_layers=-1), "layers must be"),
         (lambda: LiftToFlow(3, TranslationFlow.grid(1)), "cell"),
         (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 0, 1, 4, 4)), "at least one step"),
         (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 3, 2, 4, 4)), "a frame must be"),
-        (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 3, 1, 4, 4), []), "one a cell"),
+        (lambda: FERNN(1, 2, TranslationFlow.grid(1))(torch.rand(2, 3, 1, 4, 4), []), "one per cell"),
         (
             lambda: FERNNCell(1, 2, TranslationFlow.grid(1))(torch.rand(2, 1, 4, 4), torch.rand(2, 8, 2, 4, 4)),
             "state must",
         ),
         (lambda: TranslationFlow.grid(1).shift(torch.rand(2, 3, 1, 4, 4)), "9 slices"),
-        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1))(torch.rand(2, 0, 1, 4, 4), 2), "needs frames"),
+        (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1))(torch.rand(2, 0, 1, 4, 4), 2), "at least one frame"),
         (lambda: FERNNSeq2Seq(1, 2, TranslationFlow.grid(1))(torch.rand(2, 1, 1, 4, 4), -2), "n_future"),
         (
             lambda: SliceAction(TranslationFlow.grid(1)).act(torch.tensor([1, 0]), torch.rand(1, 2, 9, 1, 4, 4)),
-            "not closed",
+            "must be closed",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""RNNBlock and the Hugging Face model: decoding, padding, saving, the paper's sizes."""
+"""RNNBlock and the Hugging Face model: decoding, padding, saving and the paper's sizes."""
 
 import copy
 import subprocess
@@ -56,11 +56,11 @@ def test_block_trains_and_bad_input_is_named(unchecked):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in block.parameters())
     for call, said in (
         (lambda: RNNBlock(8, "elman"), "'elman'"),
-        (lambda: RNNBlock(9, heads=4), "heads divide"),
+        (lambda: RNNBlock(9, heads=4), "heads must divide"),
         (lambda: RNNBlock(8, heads=2, mlp_size=-8), "mlp_size must be"),
-        (lambda: RNNBlock(8.0, heads=2), "positive integers"),
+        (lambda: RNNBlock(8.0, heads=2), "d_model must be a whole number"),
         (lambda: block(torch.randn(2, 0, 8)), "at least one step"),
-        (lambda: block(torch.randn(2, 5, 8), lengths=torch.tensor([0, 5])), "lengths must be 1 to 5"),
+        (lambda: block(torch.randn(2, 5, 8), lengths=torch.tensor([0, 5])), "lengths must lie between 1 and 5"),
     ):
         with pytest.raises(InputError, match=said):
             call()
@@ -68,7 +68,7 @@ def test_block_trains_and_bad_input_is_named(unchecked):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_generation_is_reading(cell):
-    """Greedy tokens from the state are those of reading everything again for every token."""
+    """Compare greedy tokens generated from the state with those from rereading all tokens at every step."""
     model, prompt = small(cell), torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
     found = model.generate(prompt, max_new_tokens=12, do_sample=False)
     ids = prompt
@@ -243,19 +243,19 @@ def test_generation_from_embeddings_is_that_from_tokens(options):
         ({"cell": "bogus"}, "cell must be one of paragru, paralstm, mingru, minlstm, got 'bogus'"),
         ({"cell": None}, "cell must be one of"),
         ({"method": "magic"}, "method must be one of"),
-        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
-        ({"hidden_size": 16.0}, "hidden_size must be an integer"),
-        ({"hidden_size": "16"}, "hidden_size must be an integer"),
-        ({"vocab_size": -1}, "vocab_size must be an integer"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers must be an integer"),
-        ({"num_heads": 3, "hidden_size": 16}, "num_heads must divide hidden_size, got 3 and 16"),
-        ({"num_heads": True}, "num_heads must be an integer"),
-        ({"conv_size": 0}, "conv_size must be an integer"),
-        ({"mlp_size": -1}, "mlp_size must be an integer of at least 0"),
-        ({"a_max": 0.0}, "a_max must be a positive number or None"),
+        ({"hidden_size": 0}, "hidden_size must be a whole number of at least 1, got 0"),
+        ({"hidden_size": 16.0}, "hidden_size must be a whole number"),
+        ({"hidden_size": "16"}, "hidden_size must be a whole number"),
+        ({"vocab_size": -1}, "vocab_size must be a whole number"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers must be a whole number"),
+        ({"num_heads": 3, "hidden_size": 16}, "num_heads must divide hidden_size = 16, got 3"),
+        ({"num_heads": True}, "num_heads must be a whole number"),
+        ({"conv_size": 0}, "conv_size must be a whole number"),
+        ({"mlp_size": -1}, "mlp_size must be a whole number of at least 0"),
+        ({"a_max": 0.0}, "a_max must be a positive number"),
         ({"a_max": float("nan")}, "a_max must be a positive number"),
         ({"a_max": "0.5"}, "a_max must be a positive number"),
-        ({"initializer_range": -0.1}, "initializer_range must be a standard deviation"),
+        ({"initializer_range": -0.1}, "initializer_range must not be negative"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -264,7 +264,7 @@ def test_a_configuration_names_a_wrong_value(options, said):
         ParaRNNConfig(**options)
 
 
-def test_recurrences_keep_their_own_initialisation():
+def test_recurrences_keep_their_own_initialization():
     model = small()
     weight = model.blocks[0].recurrence.weight_hh_l0
     assert weight.abs().max() <= 0.5
@@ -307,10 +307,10 @@ def test_errors(unchecked):
     for call, said in (
         (lambda: model(), "input_ids or inputs_embeds"),
         (lambda: model(ids, attention_mask=torch.zeros(2, 9)), "every token"),
-        (lambda: model(ids, attention_mask=torch.ones(2, 5)), r"attention_mask must be .*\(2, 9\), got .*\(2, 5\)"),
-        (lambda: model(ids[:1], state=model(ids).state), "state must hold 1 rows as the tokens, got 2"),
+        (lambda: model(ids, attention_mask=torch.ones(2, 5)), r"attention_mask must have .*\(2, 9\), got .*\(2, 5\)"),
+        (lambda: model(ids[:1], state=model(ids).state), "state must hold 1 rows, as many as the tokens, got 2"),
         (lambda: model.generate(ids[:1], state=model(ids).state, max_new_tokens=1), "state must hold 1 rows"),
-        (lambda: model(ids, labels=ids[:, 1:]), r"labels must be .*\(2, 9\), got .*\(2, 8\)"),
+        (lambda: model(ids, labels=ids[:, 1:]), r"labels must have .*\(2, 9\), got .*\(2, 8\)"),
         (lambda: small("elman"), "'elman'"),
         (lambda: model.generate(ids, attention_mask=torch.eye(9)[[0, 1]], max_new_tokens=2), "padding_side='left'"),
     ):
@@ -321,16 +321,16 @@ def test_errors(unchecked):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"attention_maks": torch.ones(2, 5)}, "attention_maks is no argument of the model: it takes input_ids, att"),
-        ({"position_ids": torch.tensor([[0, 1, 2, 0, 1]] * 2)}, "position_ids is no argument .* one text a row"),
-        ({"past_key_values": [1]}, "past_key_values is no argument .* state="),
+        ({"attention_maks": torch.ones(2, 5)}, "attention_maks is not an argument of the model: it takes input_ids"),
+        ({"position_ids": torch.tensor([[0, 1, 2, 0, 1]] * 2)}, "position_ids is not .* one text in each row"),
+        ({"past_key_values": [1]}, "past_key_values is not an argument .* state="),
         ({"output_attentions": True}, "has no attentions"),
-        ({"attention_mask": [[1] * 5] * 2}, r"attention_mask must be \(batch, time\) .*got list"),
-        ({"attention_mask": torch.ones(2, 7)}, r"attention_mask must be .*\(2, 5\), got torch.float32 \(2, 7\)"),
+        ({"attention_mask": [[1] * 5] * 2}, r"attention_mask must have the shape .*got list"),
+        ({"attention_mask": torch.ones(2, 7)}, r"attention_mask must have .*\(2, 5\), got torch.float32 \(2, 7\)"),
         ({"attention_mask": torch.tensor([[-torch.inf] + [0.0] * 4] * 2)}, "1 at tokens and 0 at padding.*-inf"),
-        ({"state": torch.zeros(2, 16)}, "state must be what the model returned, .* 2 blocks, got Tensor"),
+        ({"state": torch.zeros(2, 16)}, "state must be the state returned by the model, .* 2 blocks, got Tensor"),
         ({"state": []}, "for each of its 2 blocks, got 0"),
-        ({"labels": torch.full((2, 5), 23)}, "labels must be tokens from 0 to 22, or -100 .* got 23 to 23"),
+        ({"labels": torch.full((2, 5), 23)}, "labels must be tokens from 0 to 22, or -100 .* got values from 23 to 23"),
         ({"labels": torch.full((2, 5), -1)}, "labels must be tokens from 0 to 22"),
         ({"labels": torch.full((2, 5), 1.5)}, "labels must be integers, got torch.float32"),
     ],
@@ -348,9 +348,9 @@ def test_arguments_that_would_be_ignored_or_misread_are_named(options, said):
         ({"input_ids": torch.tensor([[-1, 3]])}, "tokens from 0 to 22, got -1 to 3"),
         ({"input_ids": torch.tensor([3, 1])}, r"integers \(batch, time\) .*torch.int64 \(2,\)"),
         ({"input_ids": torch.tensor([[3.0, 1.0]])}, "integers .*torch.float32"),
-        ({"input_ids": torch.zeros(2, 0).long()}, r"at least one token a row, got torch.int64 \(2, 0\)"),
+        ({"input_ids": torch.zeros(2, 0).long()}, r"at least one token per row, got torch.int64 \(2, 0\)"),
         ({"inputs_embeds": torch.randn(2, 5, 8)}, r"inputs_embeds must be \(batch, time, 16\)"),
-        ({"inputs_embeds": torch.randn(2, 5, 16).double()}, "float64 but the model's are torch.float32"),
+        ({"inputs_embeds": torch.randn(2, 5, 16).double()}, "must be torch.float32 .*got torch.float64"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -404,10 +404,10 @@ def test_the_configuration_says_what_is_returned():
 
 
 def test_what_a_checkpoint_lacks_is_initialized(tmp_path):
-    """Transformers allocates missing parameters without values; `_init_weights` must fill every one."""
+    """Check that `_init_weights` fills every missing parameter, which transformers allocates without values."""
     model = small()
     with torch.no_grad():
-        model.blocks[0].recurrence.weight_hh_l0.fill_(2.0)  # beyond a_max, and to be kept as it is
+        model.blocks[0].recurrence.weight_hh_l0.fill_(2.0)  # beyond a_max, but loading must keep it
     model.save_pretrained(tmp_path)
     deeper, info = ParaRNNForCausalLM.from_pretrained(tmp_path, num_hidden_layers=3, output_loading_info=True)
     assert len(info["missing_keys"]) == 14
@@ -423,7 +423,7 @@ def test_what_a_checkpoint_lacks_is_initialized(tmp_path):
 
 
 def test_label_smoothing_of_trainer_shifts_the_labels():
-    """`Trainer` shifts them for the models of this table alone."""
+    """Check the labels with smoothing, which `Trainer` shifts only for the models in its table."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     assert small()._get_name() in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()

@@ -1,4 +1,4 @@
-"""The layers where nn.GRU and nn.LSTM stood: layouts, lengths, states, decoding, transforms, errors."""
+"""Recurrent layers as replacements of nn.GRU and nn.LSTM: layouts, lengths, states, decoding, transforms, errors."""
 
 import copy
 import re
@@ -148,7 +148,7 @@ def test_clipped_weights_still_learn_their_way_back():
 
 def test_parity_is_tracked_exactly_beyond_what_newton_can():
     layer = ParaGRU(1, 4, a_max=None, batch_first=True)
-    with torch.no_grad():  # a bistable cell by hand: the candidate is the old state, or its opposite after a one
+    with torch.no_grad():  # a bistable cell, whose candidate is the old state, or its opposite after a one
         layer.weight_hh_l0.copy_(torch.tensor([[0.0], [0.0], [4.0]]).expand(3, 4))
         layer.weight_ih_l0.zero_()
         layer.weight_ih_l0[8:] = 0.3
@@ -263,18 +263,18 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: ParaGRU(0, 4), "input_size"),
         (lambda: ParaGRU(4, 4, dropout=2.0), "dropout"),
         (lambda: ParaGRU(4, 4, dropout="2"), "dropout must be a probability, got '2'"),
-        (lambda: ParaGRU(4, 4.0), "hidden_size must be an integer"),
-        (lambda: ParaLSTM(4, 4, proj_size=2), "proj_size=2 was given, but ParaLSTM"),
-        (lambda: SLSTM(4, 4, proj_size=2), "proj_size=2 was given, but SLSTM"),
+        (lambda: ParaGRU(4, 4.0), "hidden_size must be a whole number"),
+        (lambda: ParaLSTM(4, 4, proj_size=2), "ParaLSTM does not project its state, got proj_size=2"),
+        (lambda: SLSTM(4, 4, proj_size=2), "SLSTM does not project its state, got proj_size=2"),
         (lambda: ParaGRU(4, 4)(), "without input"),
         (lambda: ParaGRU(4, 4)(torch.randn(5, 2, 4), torch.zeros(1, 2, 4), h_0=torch.zeros(1, 2, 4)), "hx and h_0"),
         (lambda: ParaGRU(4, 4)(torch.randn(5, 2, 4), x=torch.randn(5, 2, 4)), "input and x"),
         (lambda: ParaGRU(4, 6, num_heads=4), "num_heads=4 must divide"),
-        (lambda: ParaGRU(4, 6, 1, True, False, 0.0, False, "cpu"), "got 'cpu'; device and dtype are given by name"),
-        (lambda: ParaGRU(4, 6, num_heads=2.0), "num_heads must be an integer of at least 1, got 2.0"),
-        (lambda: ParaGRU(4, 6, method="magic"), "unknown method"),
+        (lambda: ParaGRU(4, 6, 1, True, False, 0.0, False, "cpu"), "got 'cpu'; give device and dtype by name"),
+        (lambda: ParaGRU(4, 6, num_heads=2.0), "num_heads must be a whole number of at least 1, got 2.0"),
+        (lambda: ParaGRU(4, 6, method="magic"), "method must be one of"),
         (lambda: ParaGRU(4, 6, a_max=0.0), "a_max"),
-        (lambda: ParaGRU(4, 6)(torch.randn(5, 2, 3)), "takes 4 features"),
+        (lambda: ParaGRU(4, 6)(torch.randn(5, 2, 3)), "must have 4 features"),
         (lambda: ParaGRU(4, 6)(torch.ones(5, 2, 4, dtype=torch.long)), "floating point"),
         (lambda: ParaGRU(4, 6)(torch.randn(4)), "3 axes"),
         (lambda: ParaGRU(4, 6)(torch.randn(5, 2, 4), torch.zeros(1, 3, 6)), "state must be"),
@@ -283,7 +283,7 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: ParaGRU(4, 6)(torch.randn(5, 4), cu_seqlens=torch.tensor([0.0, 5.0])), "integers"),
         (lambda: ParaGRU(4, 6)(torch.randn(5, 1, 4), cu_seqlens=torch.tensor([0, 5])), "must be (total"),
         (lambda: ParaGRU(4, 6, bidirectional=True).step(torch.randn(2, 4)), "no step"),
-        (lambda: ParaGRU(4, 6).step(torch.randn(2, 3)), "step takes"),
+        (lambda: ParaGRU(4, 6).step(torch.randn(2, 3)), "x must have shape (batch, 4)"),
         (lambda: parallel_rnn(torch.tanh), "torch.nn.Module"),
         (lambda: parallel_rnn(torch.nn.GRU), "the class GRU"),
         (lambda: parallel_rnn(ParaGRU), "the class ParaGRU"),
@@ -292,9 +292,9 @@ def test_lyapunov_exponent_of_a_known_contraction():
         (lambda: parallel_rnn(ParaGRU(2, 2)), "ParaGRU runs over whole sequences"),
         (lambda: parallel_rnn(RNNBlock(2, heads=1)), "RNNBlock runs over whole sequences"),
         (lambda: parallel_rnn(parallel_rnn(torch.nn.GRUCell(2, 2))), "ParallelCell runs over whole sequences"),
-        (lambda: parallel_rnn(torch.nn.Linear(2, 2)), "calls cell(x_t, h), but Linear has too many positional"),
-        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), method="magic"), "unknown method 'magic'"),
-        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), bound=0.0), "bound must be positive"),
+        (lambda: parallel_rnn(torch.nn.Linear(2, 2)), "cell must take (x_t, h), but Linear has too many positional"),
+        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), method="magic"), "got 'magic'"),
+        (lambda: parallel_rnn(torch.nn.GRUCell(2, 2), bound=0.0), "bound must be a positive number"),
         (lambda: check_parallel(torch.nn.GRU(2, 2), torch.randn(3, 2, 2)), "recurrent module"),
         (lambda: lyapunov_exponent(torch.nn.GRU(2, 2), torch.randn(3, 2, 2)), "recurrent module"),
     ],
@@ -338,7 +338,7 @@ def test_wrong_kinds_are_named():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_that_is_not_there_is_named(unchecked):
-    with pytest.raises(InputError, match="device='cuda' was asked for"):
+    with pytest.raises(InputError, match="device='cuda' was given"):
         ParaGRU(3, 4, device="cuda")
 
 
@@ -351,7 +351,7 @@ def test_decoding_from_a_state_of_autocast(make):
         last, _ = layer.step(x[8], state)
     assert last.dtype == whole.dtype == first.dtype
     torch.testing.assert_close(last.float(), whole[8].float(), atol=1e-2, rtol=0)
-    layer.step(x[8], state)  # and outside of it
+    layer.step(x[8], state)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -365,7 +365,7 @@ def test_heads_keep_the_dtype_of_autocast(dtype):
 
 @pytest.mark.parametrize("cls", LAYERS)
 def test_shapes_without_memory(cls):
-    """On the meta device, where tools count operations and plan memory."""
+    """Run on the meta device, where tools count operations and plan memory."""
     layer, x = cls(5, 8, 2, bidirectional=True, device="meta"), torch.randn(7, 3, 5, device="meta")
     y, state = layer(x)
     expected, last = cls(5, 8, 2, bidirectional=True)(torch.randn(7, 3, 5))

@@ -1,4 +1,4 @@
-"""Steps that a parallel solution cannot run: refused with a sentence, whatever the method; and steps that it can."""
+"""Steps that a parallel solver cannot run are refused by every method; other steps are solved."""
 
 import numpy
 import pytest
@@ -12,7 +12,7 @@ W = 0.3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
 
 
 class Cell(nn.Module):
-    """A cell whose next state is tanh(h / 2 + f(self, x, h))."""
+    """Cell whose next state is tanh(h / 2 + f(self, x, h))."""
 
     hidden_size, calls = 4, 0
 
@@ -72,7 +72,7 @@ def prepared_by_the_data(cell, x, h):
 REMEMBERS = {
     "latch": (latch, "the attribute 'count' of Cell"),
     "prepared by the data": (prepared_by_the_data, "the attribute 'steps' of Cell"),
-    "previous": (previous, "called again on the same rows"),
+    "previous": (previous, "two calls on the same rows"),
     "count": (count, "the attribute 'count' of Cell"),
     "count of class": (count_of_class, "the attribute 'calls' of Cell"),
     "count in a buffer": (count_in_a_buffer, "the attribute 'steps' of Cell"),
@@ -82,10 +82,10 @@ REMEMBERS = {
     "rand": (lambda c, x, h: x + 1e-3 * torch.rand(()), "draws random numbers"),
     "numpy": (lambda c, x, h: x + numpy.random.rand(), "draws random numbers"),
     "generator": (lambda c, x, h: x + torch.rand(4, generator=c.generator), "the attribute 'generator' of Cell"),
-    "seeded": (seeded, "depends on its place"),
-    "writes x": (lambda c, x, h: x.mul_(0.5), "changed the input that it was given in place"),
-    "writes x.data": (lambda c, x, h: x.data.mul_(0.5), "changed the input that it was given in place"),
-    "writes h": (lambda c, x, h: x + h.mul_(0.5), "changed the state that it was given in place"),
+    "seeded": (seeded, "depends on its position"),
+    "writes x": (lambda c, x, h: x.mul_(0.5), "changed the given input in place"),
+    "writes x.data": (lambda c, x, h: x.data.mul_(0.5), "changed the given input in place"),
+    "writes h": (lambda c, x, h: x + h.mul_(0.5), "changed the given state in place"),
 }
 COUPLES = {
     "mean": lambda c, x, h: x - x.mean(0),
@@ -98,7 +98,7 @@ COUPLES = {
     "cumsum": lambda c, x, h: 0.1 * x.cumsum(0),
     "first row": lambda c, x, h: x - 0.1 * x[:1],
     "last row": lambda c, x, h: x - 0.1 * x[-1:],
-    "neighbour": lambda c, x, h: x.roll(1, 0),
+    "neighbor": lambda c, x, h: x.roll(1, 0),
     "number of rows": lambda c, x, h: x / len(x),
     "place": lambda c, x, h: x + 0.01 * torch.arange(len(x))[:, None],
     "norm by the largest": lambda c, x, h: x / x.abs().max().clamp(min=3),
@@ -122,19 +122,19 @@ def inputs(length=40):
     return x
 
 
-@pytest.mark.parametrize("solver", ["auto", "sequential", "loop"])
+@pytest.mark.parametrize("method", ["auto", "sequential", "loop"])
 @pytest.mark.parametrize("name", REMEMBERS)
-def test_a_cell_that_remembers_or_draws_is_refused(name, solver):
+def test_a_cell_that_remembers_or_draws_is_refused(name, method):
     f, said = REMEMBERS[name]
     with pytest.raises(InputError, match=said):
-        parallel_rnn(Cell(f), method=solver)(inputs())
+        parallel_rnn(Cell(f), method=method)(inputs())
 
 
-@pytest.mark.parametrize("solver", ["auto", "sequential", "loop"])
+@pytest.mark.parametrize("method", ["auto", "sequential", "loop"])
 @pytest.mark.parametrize("name", COUPLES)
-def test_a_cell_that_couples_rows_is_refused(name, solver):
+def test_a_cell_that_couples_rows_is_refused(name, method):
     with pytest.raises(InputError, match="a row of the step"):
-        parallel_rnn(Cell(COUPLES[name]), method=solver)(inputs())
+        parallel_rnn(Cell(COUPLES[name]), method=method)(inputs())
 
 
 @pytest.mark.parametrize("name", FINE)
@@ -143,7 +143,7 @@ def test_a_cell_whose_rows_are_alone_is_solved(name):
     found = rnn(x)[0]
     rnn.method = "loop"
     expected = rnn(x)[0]
-    assert (found - expected).abs().mean() < 1e-5  # a threshold may fall on either side once
+    assert (found - expected).abs().mean() < 1e-5  # rounding may cross a threshold once
     torch.testing.assert_close(found[1:2], rnn(x[1:2])[0], atol=0.02, rtol=0)
 
 
@@ -152,29 +152,29 @@ def test_a_cell_whose_rows_are_alone_is_solved(name):
 def test_coupling_of_rare_states_is_found_along_the_trajectory(method, dtype):
     step = lambda h, x: 0.9 * h + torch.where(h.abs() > 4, x - x.mean(0), x)  # noqa: E731
     x = torch.ones(3, 300, 4, dtype=dtype) * torch.tensor([0.2, 0.3, 0.44], dtype=dtype)[:, None, None]
-    h0 = torch.zeros(3, 4, dtype=dtype)
-    solve_recurrence(step, x[:, :9], h0, method=method)
-    with pytest.raises(InputError, match="a row of the step changes when other rows do"):
-        solve_recurrence(step, x, h0, method=method)
+    h_0 = torch.zeros(3, 4, dtype=dtype)
+    solve_recurrence(step, x[:, :9], h_0, method=method)
+    with pytest.raises(InputError, match="a row of the step changes when other rows change"):
+        solve_recurrence(step, x, h_0, method=method)
 
 
 def test_steps_with_state_around_them_are_refused():
-    x, h0, outside = inputs(), torch.zeros(3, 4), {"n": 0}
+    x, h_0, outside = inputs(), torch.zeros(3, 4), {"n": 0}
 
     def step(h, x):
         outside["n"] += 1
         return torch.tanh(0.5 * h + x * (1 if outside["n"] < 90 else 2))
 
     with pytest.raises(InputError, match="outside"):
-        solve_recurrence(step, x, h0)
+        solve_recurrence(step, x, h_0)
     context = torch.randn(3, 4)
     with pytest.raises(InputError, match=r"runs on the 3 rows of the batch but not on .* through x"):
-        solve_recurrence(lambda h, x: torch.tanh(h + x + context), x, h0)
-    with pytest.raises(ZeroDivisionError):  # its own errors come through
-        solve_recurrence(lambda h, x: h / (1 // 0), x, h0)
+        solve_recurrence(lambda h, x: torch.tanh(h + x + context), x, h_0)
+    with pytest.raises(ZeroDivisionError):  # the step's own error
+        solve_recurrence(lambda h, x: h / (1 // 0), x, h_0)
     given = x.clone()
     with pytest.raises(InputError, match="in place"):
-        solve_recurrence(lambda h, x: torch.tanh(0.5 * h + x.data.mul_(2)), x, h0)
+        solve_recurrence(lambda h, x: torch.tanh(0.5 * h + x.data.mul_(2)), x, h_0)
     assert torch.equal(x, given)
 
 
@@ -188,7 +188,7 @@ def test_whatever_takes_a_cell_looks_at_it():
         with pytest.raises(InputError, match="a row of the step"):
             call()
     cell = Cell(lambda c, x, h: nn.functional.dropout(x, 0.5, c.training))
-    assert check_parallel(parallel_rnn(cell), x).agrees  # in eval(), as it says
+    assert check_parallel(parallel_rnn(cell), x).agrees  # the check runs in eval()
     with pytest.raises(InputError, match="random"):
         parallel_rnn(cell)(x)
 
@@ -196,14 +196,14 @@ def test_whatever_takes_a_cell_looks_at_it():
 def test_a_gradient_that_would_be_lost_is_refused():
     w = torch.full((4,), 0.5, requires_grad=True)
     step = lambda h, x: torch.tanh(w * h + x)  # noqa: E731
-    x, h0 = inputs(), torch.zeros(3, 4)
+    x, h_0 = inputs(), torch.zeros(3, 4)
     with pytest.raises(InputError, match="not among params"):
-        solve_recurrence(step, x, h0)
+        solve_recurrence(step, x, h_0)
     with torch.no_grad():
-        solve_recurrence(step, x, h0)
-    solve_recurrence(step, x, h0, method="loop")[0].sum().backward()
+        solve_recurrence(step, x, h_0)
+    solve_recurrence(step, x, h_0, method="loop")[0].sum().backward()
     expected, w.grad = w.grad, None
-    solve_recurrence(lambda h, x, w: torch.tanh(w * h + x), x, h0, params=(w,))[0].sum().backward()
+    solve_recurrence(lambda h, x, w: torch.tanh(w * h + x), x, h_0, params=(w,))[0].sum().backward()
     torch.testing.assert_close(w.grad, expected)
 
 

@@ -1,4 +1,4 @@
-"""Cells that hold one module or one weight in several places."""
+"""Cells that share one module or one weight between several places."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def test_a_cell_keeps_its_parameters_and_gets_their_gradients(kind):
     for t in range(x.shape[1]):
         h = cell(x[:, t], h)
     wanted = torch.autograd.grad(h.sum(), list(cell.parameters()))
-    for _ in range(2):  # what the first call breaks, the second one would not train
+    for _ in range(2):  # a first call that breaks the sharing shows in the second
         cell.zero_grad()
         _, last = layer(x)
         last.sum().backward()

@@ -1,4 +1,4 @@
-"""solve_recurrence: every method against the loop, certificates, fall-backs, gradients."""
+"""The function solve_recurrence: every method against the loop, certificates, fallbacks and gradients."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def tanh_step(h, x, a):
 
 
 def parity_step(h, x):
-    """A bistable cell: a one flips the sign of the state, a zero keeps it."""
+    """Run a bistable cell, in which a one flips the sign of the state and a zero keeps it."""
     return torch.tanh(3 * h * (1 - 2 * x))
 
 
@@ -44,10 +44,10 @@ def parity_input(length, batch=4, seed=0):
 @pytest.mark.parametrize("name", GATED_CELLS)
 @pytest.mark.parametrize("length", [1, 2, 5, 63, 130, 517])
 def test_auto_equals_the_loop_forward_and_backward(name, length):
-    cell, pre, weights, h0 = gated(name, length)
-    inputs = [t.requires_grad_() for t in (pre, weights, h0)]
-    h, info = solve(cell, (pre,), h0, (weights,), Options())
-    expected = loop(cell, (pre,), h0, (weights,))
+    cell, pre, weights, h_0 = gated(name, length)
+    inputs = [t.requires_grad_() for t in (pre, weights, h_0)]
+    h, info = solve(cell, (pre,), h_0, (weights,), Options())
+    expected = loop(cell, (pre,), h_0, (weights,))
     torch.testing.assert_close(h, expected, rtol=1e-12, atol=1e-12)
     gradient = torch.randn_like(h)
     found = torch.autograd.grad(h, inputs, gradient, allow_unused=True)
@@ -60,18 +60,18 @@ def test_auto_equals_the_loop_forward_and_backward(name, length):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_the_trajectory(method):
-    cell, pre, weights, h0 = gated(length=200, alpha=0.9)
-    h, info = solve(cell, (pre,), h0, (weights,), Options(method, max_iters=12))
-    torch.testing.assert_close(h, loop(cell, (pre,), h0, (weights,)), rtol=1e-12, atol=1e-12)
-    assert info.converged == (method not in ("picard", "jacobi"))  # which alone need more than 12 iterations
+    cell, pre, weights, h_0 = gated(length=200, alpha=0.9)
+    h, info = solve(cell, (pre,), h_0, (weights,), Options(method, max_iters=12))
+    torch.testing.assert_close(h, loop(cell, (pre,), h_0, (weights,)), rtol=1e-12, atol=1e-12)
+    assert info.converged == (method not in ("picard", "jacobi"))  # the only ones that need more than 12 iterations
     assert info.mismatch < 1e-13
     assert info.residual < 1e-13
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_closed_derivatives_are_those_of_autograd(name):
-    cell, pre, weights, h0 = gated(name, length=20, alpha=1.0)
-    before = torch.tanh(torch.randn(20, *h0.shape, dtype=torch.float64))
+    cell, pre, weights, h_0 = gated(name, length=20, alpha=1.0)
+    before = torch.tanh(torch.randn(20, *h_0.shape, dtype=torch.float64))
     jacobian, context = cell.linearize(before, (pre,), (weights,))
     torch.testing.assert_close(jacobian, cell.jacobian(before, (pre,), (weights,)))
     lam = torch.randn_like(before)
@@ -85,26 +85,26 @@ def test_closed_derivatives_are_those_of_autograd(name):
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "sru", "slstm"])
 def test_gradcheck(name):
-    cell, pre, weights, h0 = gated(name, length=6, batch=1, channels=2)
-    inputs = [t.requires_grad_() for t in (pre, weights, h0 if name != "slstm" else h0.clone())]
+    cell, pre, weights, h_0 = gated(name, length=6, batch=1, channels=2)
+    inputs = [t.requires_grad_() for t in (pre, weights, h_0 if name != "slstm" else h_0.clone())]
     inputs = inputs[:2] if name == "slstm" else inputs
 
-    def f(pre, weights, h0=h0):
-        return solve(cell, (pre,), h0, (weights,), Options("multishoot"))[0]
+    def f(pre, weights, h_0=h_0):
+        return solve(cell, (pre,), h_0, (weights,), Options("multishoot"))[0]
 
     assert torch.autograd.gradcheck(f, inputs)
 
 
 def test_second_derivatives_come_from_the_loop():
-    x, a, h0 = torch.randn(1, 5, 2), torch.tensor([0.5, -0.3]), torch.randn(1, 2)
-    inputs = [t.double().requires_grad_() for t in (x, a, h0)]
-    assert torch.autograd.gradgradcheck(lambda x, a, h0: solve_recurrence(tanh_step, x, h0, params=(a,))[0], inputs)
+    x, a, h_0 = torch.randn(1, 5, 2), torch.tensor([0.5, -0.3]), torch.randn(1, 2)
+    inputs = [t.double().requires_grad_() for t in (x, a, h_0)]
+    assert torch.autograd.gradgradcheck(lambda x, a, h_0: solve_recurrence(tanh_step, x, h_0, params=(a,))[0], inputs)
 
 
 @pytest.mark.parametrize(("iterations", "exact"), [(0, 1), (1, 2), (2, 3), (5, 6), (10, 11), (39, 40)])
 def test_newton_is_exact_on_a_prefix_that_grows_by_one_an_iteration(iterations, exact):
-    cell, pre, weights, h0 = gated(length=40, alpha=2.0)
-    problem = Problem(cell, h0, (pre,), (weights,), 0.0)
+    cell, pre, weights, h_0 = gated(length=40, alpha=2.0)
+    problem = Problem(cell, h_0, (pre,), (weights,), 0.0)
     attempt = newton_like(problem, "newton", iterations)
     right = (attempt.h - sequential(problem).h).abs().flatten(1).amax(1) < 1e-12
     assert right[:exact].all()
@@ -112,28 +112,28 @@ def test_newton_is_exact_on_a_prefix_that_grows_by_one_an_iteration(iterations, 
 
 @pytest.mark.parametrize("name", ["mingru", "minlstm"])
 def test_one_newton_iteration_solves_a_linear_cell(name):
-    cell, pre, weights, h0 = gated(name)
-    attempt = newton_like(Problem(cell, h0, (pre,), (weights,), 1e-13), "newton", 3)
+    cell, pre, weights, h_0 = gated(name)
+    attempt = newton_like(Problem(cell, h_0, (pre,), (weights,), 1e-13), "newton", 3)
     assert attempt.iterations == 1
 
 
 @pytest.mark.parametrize("length", [256, 1024, 4096])
 def test_three_newton_iterations_suffice_for_small_recurrent_weights_at_any_length(length):
-    cell, pre, weights, h0 = gated(length=length, dtype=torch.float32, channels=16)
-    problem = Problem(cell, h0, (pre,), (weights,), 0.0)
+    cell, pre, weights, h_0 = gated(length=length, dtype=torch.float32, channels=16)
+    problem = Problem(cell, h_0, (pre,), (weights,), 0.0)
     assert (newton_like(problem, "newton", 3).h - sequential(problem).h).abs().max() < 1e-5
 
 
 def test_newton_fails_on_parity_and_nothing_is_silently_wrong():
-    x, h0 = parity_input(512), torch.full((4, 1), 0.5)
+    x, h_0 = parity_input(512), torch.full((4, 1), 0.5)
     problem = Problem(
-        cell=_diagonal(parity_step), h_0=h0, x=(x.transpose(0, 1),), params=(), tolerance=8 * torch.finfo().eps
+        cell=_diagonal(parity_step), h_0=h_0, x=(x.transpose(0, 1),), params=(), tolerance=8 * torch.finfo().eps
     )
     expected = sequential(problem).h
     wrong = newton_like(problem, "newton", 3)
     assert not (wrong.h - expected).abs().max() < 0.1, "the negative control: three iterations must not solve parity"
     assert max(wrong.residual, wrong.mismatch) > 1e-3
-    h, info = solve_recurrence(parity_step, x, h0, method="newton", bound=1.0)
+    h, info = solve_recurrence(parity_step, x, h_0, method="newton", bound=1.0)
     torch.testing.assert_close(h.transpose(0, 1), expected)
     assert not info.converged
     assert info.fell_back[0] == "newton"
@@ -148,17 +148,17 @@ def _diagonal(step):
 
 
 def test_tables_solve_parity_without_fall_back_to_the_loop():
-    x, h0 = parity_input(2048), torch.full((4, 1), 0.5)
-    h, info = solve_recurrence(parity_step, x, h0, method="tabulated", bound=1.0)
-    expected, _ = solve_recurrence(parity_step, x, h0, method="sequential")
+    x, h_0 = parity_input(2048), torch.full((4, 1), 0.5)
+    h, info = solve_recurrence(parity_step, x, h_0, method="tabulated", bound=1.0)
+    expected, _ = solve_recurrence(parity_step, x, h_0, method="sequential")
     assert info.converged
     assert info.method == "tabulated"
     torch.testing.assert_close(h, expected, rtol=0, atol=1e-6)
 
 
 def test_shooting_with_no_mismatch_is_the_loop_to_the_last_bit():
-    cell, pre, weights, h0 = gated(length=1024, batch=8, channels=64, alpha=0.5, dtype=torch.float32)
-    problem = Problem(cell, h0, (pre,), (weights,), 0.0)
+    cell, pre, weights, h_0 = gated(length=1024, batch=8, channels=64, alpha=0.5, dtype=torch.float32)
+    problem = Problem(cell, h_0, (pre,), (weights,), 0.0)
     attempt = multishoot(problem, 8, 8, 64)
     assert attempt.mismatch == 0
     assert torch.equal(attempt.h, sequential(problem).h)
@@ -166,65 +166,65 @@ def test_shooting_with_no_mismatch_is_the_loop_to_the_last_bit():
 
 @pytest.mark.parametrize("count", [2, 3, 7, 16])
 def test_shooting_from_the_worst_guess_needs_at_most_as_many_sweeps_as_chunks(count):
-    x, h0 = parity_input(256), torch.full((4, 1), 0.5)
-    problem = Problem(_diagonal(parity_step), h0, (x.transpose(0, 1),), (), 1e-6)
+    x, h_0 = parity_input(256), torch.full((4, 1), 0.5)
+    problem = Problem(_diagonal(parity_step), h_0, (x.transpose(0, 1),), (), 1e-6)
     attempt = multishoot(problem, count + 1, count, 0)
     assert attempt.mismatch <= 1e-6
     torch.testing.assert_close(attempt.h, sequential(problem).h, rtol=0, atol=1e-5)
 
 
 def test_slow_gates_are_solved():
-    cell, pre, weights, h0 = gated(length=2000, dtype=torch.float32)
-    pre[:, :, 0] -= 6  # the update gate hardly opens: memory of hundreds of steps
-    h, info = solve(cell, (pre,), h0, (weights,), Options("multishoot"))
-    torch.testing.assert_close(h, loop(cell, (pre,), h0, (weights,)), rtol=0, atol=1e-5)
+    cell, pre, weights, h_0 = gated(length=2000, dtype=torch.float32)
+    pre[:, :, 0] -= 6  # a nearly closed update gate, with a memory of hundreds of steps
+    h, info = solve(cell, (pre,), h_0, (weights,), Options("multishoot"))
+    torch.testing.assert_close(h, loop(cell, (pre,), h_0, (weights,)), rtol=0, atol=1e-5)
     assert info.method == "multishoot"
 
 
 def test_auto_does_not_shoot_at_a_cell_that_does_not_forget():
-    cell, pre, weights, h0 = gated(length=2000)
-    assert solve(cell, (pre,), h0, (weights,), Options())[1].method == "multishoot"
+    cell, pre, weights, h_0 = gated(length=2000)
+    assert solve(cell, (pre,), h_0, (weights,), Options())[1].method == "multishoot"
     pre[:, :, 0] -= 6
-    info = solve(cell, (pre,), h0, (weights,), Options())[1]
+    info = solve(cell, (pre,), h_0, (weights,), Options())[1]
     assert info.method == "tabulated"
     assert info.converged
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_sign_flips_and_permutations_of_channels_commute_with_the_cell(name):
-    cell, pre, weights, h0 = gated(name, dtype=torch.float32)
-    h, _ = solve(cell, (pre,), h0, (weights,), Options("sequential"))
+    cell, pre, weights, h_0 = gated(name, dtype=torch.float32)
+    h, _ = solve(cell, (pre,), h_0, (weights,), Options("sequential"))
     order = torch.tensor([2, 0, 3, 1])
-    permuted, _ = solve(cell, (pre[..., order],), h0[..., order], (weights[:, order],), Options("sequential"))
+    permuted, _ = solve(cell, (pre[..., order],), h_0[..., order], (weights[:, order],), Options("sequential"))
     assert torch.equal(permuted, h[..., order])
     gate, odd = (2, [0, 1]) if name == "gru" else (1, [0, 2, 3, 4])
     pre[:, :, gate] *= -1
     weights[odd] *= -1
-    flipped, _ = solve(cell, (pre,), -h0, (weights,), Options("sequential"))
+    flipped, _ = solve(cell, (pre,), -h_0, (weights,), Options("sequential"))
     assert torch.equal(flipped, -h)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 4.0])
 def test_states_stay_in_their_bounds(alpha):
     for name in ("gru", "lstm"):
-        cell, pre, weights, h0 = gated(name, alpha=alpha)
-        assert solve(cell, (3 * pre,), h0, (weights,), Options())[0].abs().max() <= 1
+        cell, pre, weights, h_0 = gated(name, alpha=alpha)
+        assert solve(cell, (3 * pre,), h_0, (weights,), Options())[0].abs().max() <= 1
 
 
 def test_split_in_time():
-    cell, pre, weights, h0 = gated("lstm")
-    whole, _ = solve(cell, (pre,), h0, (weights,), Options())
-    first, _ = solve(cell, (pre[:170],), h0, (weights,), Options())
+    cell, pre, weights, h_0 = gated("lstm")
+    whole, _ = solve(cell, (pre,), h_0, (weights,), Options())
+    first, _ = solve(cell, (pre[:170],), h_0, (weights,), Options())
     second, _ = solve(cell, (pre[170:],), first[-1], (weights,), Options())
     torch.testing.assert_close(torch.cat([first, second]), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_not_a_number_stays_in_its_row_and_moves_forward():
-    cell, pre, weights, h0 = gated(length=400)
-    clean, _ = solve(cell, (pre,), h0, (weights,), Options("sequential"))
+    cell, pre, weights, h_0 = gated(length=400)
+    clean, _ = solve(cell, (pre,), h_0, (weights,), Options("sequential"))
     pre[150, 1, 0, 2] = torch.nan
     for method in ("auto", "tabulated", "newton"):
-        h, _ = solve(cell, (pre,), h0, (weights,), Options(method))
+        h, _ = solve(cell, (pre,), h_0, (weights,), Options(method))
         assert h[150:, 1, 2].isnan().all(), method
         assert h.isnan().sum() == 250, method
         torch.testing.assert_close(h[:, 0], clean[:, 0], rtol=1e-12, atol=1e-12)
@@ -238,7 +238,7 @@ def test_structure_is_found_and_a_false_claim_refused():
     assert jacobian_structure(dense, h, x).kind == "dense"
     assert jacobian_structure(tanh_step, h, x, (torch.ones(4),)).kind == "diagonal"
     assert jacobian_structure(slots, torch.zeros(2, 2, 4), x).kind == "blocks"
-    with pytest.raises(InputError, match="couples more: its Jacobian is dense"):
+    with pytest.raises(InputError, match="the Jacobian of the step is dense"):
         solve_recurrence(dense, x[:, None].expand(2, 9, 4), h, structure="diagonal")
 
 
@@ -248,10 +248,10 @@ def test_other_structures_with_gradients(kind):
     x = torch.randn(2, 300, 3, generator=g, dtype=torch.float64).requires_grad_()
     weight = (0.4 * torch.randn(3, 3, generator=g, dtype=torch.float64)).requires_grad_()
     step, state = (mixing_step, (3,)) if kind == "dense" else (slotted_step, (2, 3))
-    h0 = torch.zeros(2, *state, dtype=torch.float64)
+    h_0 = torch.zeros(2, *state, dtype=torch.float64)
     results = {}
     for method in ("sequential", "multishoot", "newton", "quasi"):
-        h, info = solve_recurrence(step, x, h0, params=(weight,), method=method, max_iters=20)
+        h, info = solve_recurrence(step, x, h_0, params=(weight,), method=method, max_iters=20)
         assert info.converged or method == "quasi", method
         results[method] = (h.detach(), *torch.autograd.grad(h.square().sum(), (x, weight)))
     for method, values in results.items():
@@ -269,11 +269,11 @@ def test_tuples_of_inputs_and_half_precision():
 
 
 def test_on_fail():
-    x, h0 = parity_input(512), torch.full((4, 1), 0.5)
+    x, h_0 = parity_input(512), torch.full((4, 1), 0.5)
     with pytest.raises(ConvergenceError, match="boundary mismatch"):
-        solve_recurrence(parity_step, x, h0, method="newton", on_fail="raise")
+        solve_recurrence(parity_step, x, h_0, method="newton", on_fail="raise")
     with pytest.warns(RuntimeWarning, match="did not converge"):
-        solve_recurrence(parity_step, x, h0, method="newton", on_fail="warn")
+        solve_recurrence(parity_step, x, h_0, method="newton", on_fail="warn")
 
 
 def test_sizes_of_nothing():
@@ -288,13 +288,13 @@ def test_sizes_of_nothing():
     [
         ({"x": torch.ones(3)}, "x must be"),
         ({"h_0": torch.ones(3, 3)}, "h_0 must be"),
-        ({"h_0": torch.ones(2, 1, 1, 3)}, "one axis"),
-        ({"method": "bisection"}, "unknown method"),
+        ({"h_0": torch.ones(2, 1, 1, 3)}, "h_0 must be"),
+        ({"method": "bisection"}, "method must be one of"),
         ({"structure": "band"}, "structure must be"),
         ({"on_fail": "pray"}, "on_fail must be"),
         ({"bound": -1.0}, "bound must be"),
         ({"method": "tabulated"}, "bounded"),
-        ({"step": lambda h, x, a: h[:, :1]}, "step must return a state of the shape"),
+        ({"step": lambda h, x, a: h[:, :1]}, "step must return a state of the given shape"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -368,7 +368,7 @@ def test_vmap_over_a_user_step():
 
 
 def test_forward_derivatives_are_taken_on_copies(monkeypatch):
-    """Of a view, torch fills a tangent as large as the base: the backward pass would take time squared."""
+    """Check that no tangent is as large as the base of a view, which would make the backward pass quadratic in time."""
     real, views = torch.func.jvp, []
 
     def spy(f, primals, tangents):
@@ -383,9 +383,9 @@ def test_forward_derivatives_are_taken_on_copies(monkeypatch):
 
 
 def test_forgetting_does_not_bound_the_iterations_of_newton():
-    """Must not hold: "a negative Lyapunov exponent means few iterations". Parity forgets and needs ever more."""
-    x, h0 = parity_input(384), torch.full((4, 1), 0.5)
-    problem = Problem(_diagonal(parity_step), h0, (x.transpose(0, 1),), (), 0.0)
+    """Refute "a negative Lyapunov exponent means few iterations": parity forgets, and needs more with the length."""
+    x, h_0 = parity_input(384), torch.full((4, 1), 0.5)
+    problem = Problem(_diagonal(parity_step), h_0, (x.transpose(0, 1),), (), 0.0)
     h = sequential(problem).h
     slopes = problem.cell.linearize(problem.before(h), problem.x, ())[0]
     assert slopes.abs().clamp(min=1e-9).log().mean() < -0.4
@@ -394,10 +394,10 @@ def test_forgetting_does_not_bound_the_iterations_of_newton():
 
 
 def test_a_small_residual_does_not_mean_a_small_error():
-    """Must not hold for bistable cells: a step off by 1e-7 at the watershed ends in the other basin."""
-    step, x, h0 = (lambda h, x: torch.tanh(3 * h + x)), torch.zeros(1, 60, 1), torch.zeros(1, 1)
-    problem = Problem(_diagonal(step), h0, (x.transpose(0, 1),), (), 0.0)
-    other = sequential(Problem(_diagonal(step), h0 + 1e-7 / 3, problem.x, (), 0.0)).h
+    """Refute the bound for bistable cells: an error of 1e-7 at the basin boundary ends in the other basin."""
+    step, x, h_0 = (lambda h, x: torch.tanh(3 * h + x)), torch.zeros(1, 60, 1), torch.zeros(1, 1)
+    problem = Problem(_diagonal(step), h_0, (x.transpose(0, 1),), (), 0.0)
+    other = sequential(Problem(_diagonal(step), h_0 + 1e-7 / 3, problem.x, (), 0.0)).h
     assert (problem.cell.step(problem.before(other), problem.x, ()) - other).abs().max() < 1.1e-7
     assert (other - sequential(problem).h).abs().max() > 0.9
 

@@ -86,7 +86,7 @@ def test_idempotent_nested_nothing_and_everything(make):
     assert all((more[n][some[n] == 0] == 0).all() for n in some)
     y = prune_recurrent(module, 1.0)(X)[0]
     assert recurrent_sparsity(module) == 1
-    assert torch.equal(y, module(torch.zeros_like(X))[0])  # nothing of the input is left
+    assert torch.equal(y, module(torch.zeros_like(X))[0])  # the output does not depend on the input
 
 
 @pytest.mark.parametrize("optimizer", [
@@ -94,7 +94,7 @@ def test_idempotent_nested_nothing_and_everything(make):
 ])  # fmt: skip
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_what_is_masked_stays_zero_in_training(make, optimizer):
-    """Law 3, with momentum that was there before the mask."""
+    """Law 3, with an optimizer whose momentum is older than the mask."""
     module = make()
     before = weights(module)
     optimize = optimizer(module.parameters())
@@ -122,7 +122,7 @@ def test_what_is_masked_stays_zero_in_training(make, optimizer):
 
 
 def test_units_in_another_order_are_pruned_alike():
-    """Law 4: magnitude pruning commutes with permutations of hidden units, not with scalings of a ReLU network."""
+    """Law 4: magnitude pruning commutes with permutations of hidden units, but not with scalings of a ReLU network."""
     rnn = nn.GRU(5, 7, 1, batch_first=True)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
     other = copy.deepcopy(rnn)
@@ -149,7 +149,7 @@ def test_units_in_another_order_are_pruned_alike():
 
 @pytest.mark.parametrize(("make", "remembers"), [(MAKERS["lstm"], True), (MAKERS["gru"], True), (MAKERS["rnn"], False)])
 def test_what_remembers_without_recurrent_weights(make, remembers):
-    """Law 5: the reason why an LSTM or GRU recovers without hidden-to-hidden weights and a plain RNN does not."""
+    """Law 5: without hidden-to-hidden weights, an LSTM and a GRU still have memory, but a plain RNN has none."""
     module = prune_recurrent(make(), 1.0, "h2h")
     x = X.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(module(x)[0][:, 5].sum(), x)
@@ -278,7 +278,7 @@ def test_sparse_layers_take_the_calls_of_torch(make):
 
 def test_a_recurrence_without_parameters_has_nothing_to_prune(unchecked):
     for make in (MinGRU, MinLSTM):
-        with pytest.raises(InputError, match=f"{make.__name__} has no h2h weights"):
+        with pytest.raises(InputError, match="has no h2h weights"):
             prune_recurrent(make(3, 4), 0.5, "h2h")
         with pytest.raises(InputError, match="no h2h weights"):
             recurrent_sparsity(make(3, 4), "h2h")
@@ -290,7 +290,7 @@ def test_a_recurrence_without_parameters_has_nothing_to_prune(unchecked):
 
 
 def test_layers_of_a_graph():
-    """Law 6: edges go up, and the layer is the longest path."""
+    """Law 6: edges lead to higher layers, and the layer of a node is the length of the longest path to it."""
     g = torch.Generator().manual_seed(0)
     for kind in ("ws", "ba", "er"):
         for nodes in (5, 20, 50):
@@ -305,13 +305,13 @@ def test_layers_of_a_graph():
     sources = int((dag_layers(*random_dag("ba", 50, g)) == 0).sum())
     assert sources == 5, "as many sources as the thesis had, not the one of a star"
     dense = torch.combinations(torch.arange(300)).T
-    assert int(dag_layers(dense, 300).max()) == 299  # fast, and no recursion
+    assert int(dag_layers(dense, 300).max()) == 299
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "tanh", "relu"])
 @pytest.mark.parametrize("skip", ["concat", "sum"])
 def test_wiring_is_the_graph(cell, skip):
-    """Law 7: as many weights as edges, and a unit feels its ancestors only; scrambled gate masks break it."""
+    """Law 7: there are as many weights as edges, and a unit depends on its ancestors only."""
     graph = networkx.DiGraph([(0, 2), (1, 3), (2, 4), (0, 5), (3, 5), (1, 6), (4, 7), (5, 8), (2, 8)])
     net = GraphRNN(graph, 3, cell, skip, recurrent="self")
     gates = {"gru": 3, "lstm": 4}.get(cell, 1)
@@ -327,7 +327,7 @@ def test_wiring_is_the_graph(cell, skip):
         with torch.no_grad():
             for m in net.layers:
                 for p in m.parameters():
-                    p.abs_().clamp_(min=0.1)  # no dead ReLU
+                    p.abs_().clamp_(min=0.1)  # without dead ReLUs
         first = net.layers[0]
         for s, source in enumerate([v for v in graph if graph.in_degree(v) == 0]):
             hooked = torch.zeros(1, 4, first.hidden_size, requires_grad=True)
@@ -341,7 +341,7 @@ def test_wiring_is_the_graph(cell, skip):
 
 
 def test_graphs_from_everywhere_and_small_ones():
-    edges = torch.tensor([[0, 1, 1, 0], [1, 2, 2, 1]])  # doubled
+    edges = torch.tensor([[0, 1, 1, 0], [1, 2, 2, 1]])  # each edge twice
     by_hand = GraphRNN((edges, 4), 2)
     data = pytest.importorskip("torch_geometric.data").Data(edge_index=edges, num_nodes=4)
     assert by_hand.output_size == GraphRNN(data, 2).output_size == 2
@@ -413,7 +413,7 @@ def test_the_outputs_of_a_graph_are_in_its_state():
 
 
 def test_padding_says_nothing_when_the_true_last_letter_is_read():
-    """Law 8: a row's answer does not depend on how far the batch is padded."""
+    """Law 8: the output of a row does not depend on the padding of the batch."""
     pytest.importorskip("lightning_fabric")
     from commutant.papers.rnn_sparsity.measures import ReberClassifier
 

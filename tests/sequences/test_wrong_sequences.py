@@ -1,4 +1,4 @@
-"""Wrong calls of the room of sequences get one sentence, at once."""
+"""Wrong calls of commutant.sequences raise errors of one sentence."""
 
 import pytest
 import torch
@@ -27,8 +27,8 @@ X, FRAMES, GRID = torch.randn(4, 5, 3), torch.rand(2, 3, 1, 6, 6), TranslationFl
 GRU, CURVE = nn.GRU(3, 4), ([0.5],)
 FLOW, AHEAD = FERNN(1, 2, GRID), FERNNSeq2Seq(1, 2, GRID)
 CASES = {
-    "a bound of text": (lambda: ParaGRU(3, 4, a_max="big"), "a_max must be positive or None, got 'big'"),
-    "a state that is a number": (lambda: MinLSTM(3, 4)(X, 1), "made of tensors, got \\['int'\\]"),
+    "a bound of text": (lambda: ParaGRU(3, 4, a_max="big"), "a_max must be a positive number, got 'big'"),
+    "a state that is a number": (lambda: MinLSTM(3, 4)(X, 1), "consist of tensors, got \\['int'\\]"),
     "a tolerance below zero": (lambda: check_parallel(ParaGRU(3, 4), X, tolerance=-1.0), "tolerance must be"),
     "an exponent of an array": (lambda: lyapunov_exponent(ParaGRU(3, 4), X.numpy()), "x must be a tensor"),
     "a block of another width": (lambda: RNNBlock(8)(X), "must be .batch, time, 8."),
@@ -44,8 +44,11 @@ CASES = {
     "a flow by name": (lambda: LiftToFlow(nn.GRUCell(3, 4), "grid"), "flow must be a Flow"),
     "frames as an array": (lambda: FLOW(FRAMES.numpy()), "x must be a tensor, got ndarray"),
     "a class of a flow": (lambda: check_flow_equivariance(FLOW, TranslationFlow, FRAMES), "the class TranslationFlow"),
-    "the order of a check": (lambda: check_flow_equivariance(GRID, FLOW, FRAMES), "in this order, got TranslationFlow"),
-    "a check on an array": (lambda: check_flow_equivariance(FLOW, GRID, FRAMES.numpy()), "got FERNN, Trans.*, ndarray"),
+    "the order of a check": (
+        lambda: check_flow_equivariance(GRID, FLOW, FRAMES),
+        "flow and x in this order",
+    ),
+    "a check on an array": (lambda: check_flow_equivariance(FLOW, GRID, FRAMES.numpy()), "x must be a tensor, got nd"),
     "a check without fields": (lambda: check_flow_equivariance(ParaGRU(3, 4), GRID, X), "2 axes of the domain"),
     "a check that allows less than nothing": (
         lambda: check_flow_equivariance(FLOW, GRID, FRAMES, tolerance=-1.0),

@@ -1,5 +1,6 @@
 """Networks that learn permutations exactly, and programs made of such maps."""
 
+from . import _law_cases as _law_cases
 from ._ensemble import NTKLinear as NTKLinear
 from ._ensemble import ReLUEnsemble as ReLUEnsemble
 from ._learner import ExactPermutationLearner as ExactPermutationLearner

@@ -1,22 +1,29 @@
-"""Many two-layer networks as one batched tensor, trained together by kernel gradient descent."""
+"""Ensembles of two-layer networks in batched tensors, trained together in NTK parametrization."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import is_real, whole
 from .._errors import InputError
-from ..laws import Draw, Equivariance, Scaling, obeys
 
 
 class NTKLinear(nn.Linear):
-    """Linear layer in NTK parametrisation: standard normal weights, scaled by $1 / \\sqrt{\\text{fan-in}}$ in the pass.
+    """Linear layer in NTK parametrization: standard normal weights, divided by $\\sqrt{\\text{fan-in}}$ when applied.
 
-    Use it where one learning rate shall do for every width. Without a bias by default.
+    Use it where one learning rate should fit every width.
+
+    Args:
+        in_features: Number of input features.
+        out_features: Number of output features.
+        bias: Whether to add a bias.
+
+    Raises:
+        InputError: For sizes that are not positive whole numbers.
 
     Example:
         >>> NTKLinear(8, 3)(torch.ones(2, 8)).shape
@@ -24,41 +31,40 @@ class NTKLinear(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise InputError(f"{name} must be a whole number, at least 1, got {size!r}")
+        whole("in_features", in_features)
+        whole("out_features", out_features)
         super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Standard normal weights, biases zero."""
+        """Initialize weights standard normal and biases zero."""
         nn.init.normal_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        """`(..., in_features)` to `(..., out_features)`."""
+        """Apply the layer and return `(..., out_features)`.
+
+        Args:
+            input: Input `(..., in_features)`.
+        """
         return nn.functional.linear(input, self.weight * self.in_features**-0.5, self.bias)
 
 
-def _scaled(draw: Draw):  # type: ignore[no-untyped-def]
-    width = 1 + draw.width
-    ensemble = draw.module(lambda: ReLUEnsemble(width, width, width=8, models=2))
-    return Equivariance(Scaling(width)), ensemble, lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype)
-
-
-@obeys("homogeneity", _scaled)
 class ReLUEnsemble(nn.Module):
-    """Independent two-layer networks $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, one batched tensor a layer.
+    """Two-layer networks $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, with one batched tensor per layer.
 
     Args:
-        inputs: k.
-        outputs: of each network.
-        width: h, hidden units; even if antithetic.
-        models: how many networks.
-        antithetic: duplicate half of the hidden units with the sign of $W_2$ turned: the network is zero at the start,
-            and the random part of what an infinitely wide one learns is gone.
-        generator: of the weights.
-        dtype: of the weights.
+        inputs: Number k of input features.
+        outputs: Number of outputs of each network.
+        width: Number h of hidden units; must be even if antithetic.
+        models: Number of networks.
+        antithetic: Whether to duplicate half of the hidden units with the sign of $W_2$ flipped. Each network is then
+            zero at initialization, which removes the random part of the trained infinitely wide network.
+        generator: Source of randomness for the weights.
+        dtype: Data type of the weights.
+
+    Raises:
+        InputError: For sizes that are not positive whole numbers, or an odd width of antithetic networks.
 
     Shapes:
         input: `(rows, inputs)`. output: `(models, rows, outputs)`.
@@ -81,12 +87,10 @@ class ReLUEnsemble(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if any(not isinstance(n, int | np.integer) or n < 1 for n in (inputs, outputs, width, models)):
-            raise InputError(
-                f"sizes are whole numbers, at least 1, got {inputs}, {outputs}, width {width}, {models} models"
-            )
+        for name, size in (("inputs", inputs), ("outputs", outputs), ("width", width), ("models", models)):
+            whole(name, size)
         if antithetic and width % 2:
-            raise InputError(f"antithetic units come in pairs: the width must be even, got {width}")
+            raise InputError(f"width must be even, got {width}, because antithetic units come in pairs")
         self.antithetic = antithetic
         drawn = width // 2 if antithetic else width
         first = torch.randn(models, inputs, drawn, generator=generator, dtype=dtype)
@@ -96,10 +100,14 @@ class ReLUEnsemble(nn.Module):
         self.first, self.second = nn.Parameter(first), nn.Parameter(second)
 
     def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "models rows outputs"]:
-        """What every network gives."""
+        """Return the outputs of every network, `(models, rows, outputs)`.
+
+        Args:
+            x: Inputs `(rows, inputs)`.
+        """
         if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != self.first.shape[1]:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"inputs are a tensor (rows, {self.first.shape[1]}), got {got}")
+            raise InputError(f"x must be a tensor (rows, {self.first.shape[1]}), got {got}")
         hidden = torch.relu(self._preactivations(x))
         return self._second(hidden)
 
@@ -112,7 +120,7 @@ class ReLUEnsemble(nn.Module):
         width = self.second.shape[1]
         if not self.antithetic:
             return hidden @ self.second * width**-0.5
-        # Half by half, so that what cancels at the start cancels to the last bit.
+        # half by half, so that the halves cancel exactly at initialization
         half = width // 2
         both = hidden[..., :half] @ self.second[:, :half], hidden[..., half:] @ self.second[:, half:]
         return (both[0] + both[1]) * width**-0.5
@@ -122,32 +130,34 @@ class ReLUEnsemble(nn.Module):
         self, x: Float[Tensor, "rows inputs"], y: Float[Tensor, "rows outputs"], rate: float, *,
         first: float = 1.0, tolerance: float = 1e-6, steps: int = 1000,
     ) -> int:  # fmt: skip
-        """Full-batch gradient descent on $\\frac12 \\sum |f(x) - y|^2$ until every residual is below the tolerance.
+        """Train by full-batch gradient descent on $\\frac12 \\sum |f(x) - y|^2$ until all residuals are small.
 
         Args:
-            x, y: all of the training set.
-            rate: of both layers, in NTK parametrisation; below 2 over the top eigenvalue of the kernel.
-            first: factor on the rate of the first layer; inputs / width is one rate in standard parametrisation.
-            tolerance: of the largest residual.
-            steps: at most.
+            x: Training inputs `(rows, inputs)`.
+            y: Training targets `(rows, outputs)`.
+            rate: Learning rate of both layers in NTK parametrization, below 2 over the top eigenvalue of the kernel.
+            first: Factor on the rate of the first layer; inputs / width gives equal rates in standard parametrization.
+            tolerance: Largest residual at which training stops.
+            steps: Largest number of steps.
 
         Returns:
-            the steps taken.
+            The number of steps taken.
 
         Raises:
-            InputError: if it diverges, or the residual is above the tolerance after all steps.
+            InputError: For arguments that do not fit, if training diverges, or if the residual is above the tolerance
+                after all steps.
         """
         for name, value in (("rate", rate), ("first", first), ("tolerance", tolerance)):
-            if not isinstance(value, int | float | np.number) or not 0 <= value < math.inf:
-                raise InputError(f"{name} is a number, finite and not negative, got {value!r}")
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            raise InputError(f"fit takes tensors, got {type(x).__name__} and {type(y).__name__}")
+            if not is_real(value) or not 0 <= value < math.inf:
+                raise InputError(f"{name} must be a finite number that is not negative, got {value!r}")
+        whole("steps", steps)
         width, inputs, outputs = self.second.shape[1], self.first.shape[1], self.second.shape[2]
-        if x.ndim != 2 or x.shape[1] != inputs or y.shape != (len(x), outputs) or not len(x) or steps < 1:
-            raise InputError(
-                f"fit takes rows ({inputs} inputs) and their targets ({outputs} outputs) and at least one step, got "
-                f"{tuple(x.shape)}, {tuple(y.shape)} and {steps}"
-            )
+        if not isinstance(x, Tensor) or x.ndim != 2 or x.shape[1] != inputs or not len(x):
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x must be a tensor (rows, {inputs}) with at least one row, got {got}")
+        if not isinstance(y, Tensor) or y.shape != (len(x), outputs):
+            got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"y must be a tensor ({len(x)}, {outputs}), got {got}")
         for step in range(steps):
             z = self._preactivations(x)
             hidden = torch.relu(z)
@@ -157,11 +167,12 @@ class ReLUEnsemble(nn.Module):
                 return step
             if not math.isfinite(left) or left > 1e6:
                 raise InputError(
-                    f"gradient descent diverges at rate {rate:g}; it must be below 2 over the top eigenvalue"
+                    f"rate must be below 2 over the top eigenvalue of the kernel, but training diverges at {rate:g}"
                 )
             back = (error @ self.second.mT) * (z > 0) * width**-0.5
             self.second.sub_(hidden.mT @ error, alpha=rate * width**-0.5)
             self.first.sub_(x.mT @ back, alpha=first * rate * inputs**-0.5)
         raise InputError(
-            f"the residual is {left:.1e} after {steps} steps, above {tolerance:g}: allow more, or a rate below {rate:g}"
+            f"the residual must fall below {tolerance:g}, but is {left:.1e} after {steps} steps; allow more steps, or "
+            f"lower the rate {rate:g}"
         )

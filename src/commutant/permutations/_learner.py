@@ -1,4 +1,4 @@
-"""Learn a permutation, or any selection map, exactly on every binary input from the k basis vectors."""
+"""Learner of permutations and selection maps that is exact on every binary input after training on basis vectors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ._ensemble import ReLUEnsemble
-from ._tangent_kernel import RULES, PermutationNTK, Rule, binary_inputs, need_whole, round_outputs
+from ._tangent_kernel import RULES, PermutationNTK, Rule, binary_inputs, check_delta, round_outputs
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class FailureBound:
 
 @dataclass(frozen=True)
 class FailureEstimate:
-    """Estimate of the probability of a wrong answer, by the law of infinite width. It is no bound at a finite width.
+    """Estimate of the probability of a wrong answer from the infinite-width law, which is no bound at finite width.
 
-    Networks of finite width answer wrongly more often, and antithetic ones too, whose estimate is zero.
+    Networks of finite width fail more often. This includes antithetic networks, whose estimate is zero.
 
     Attributes:
-        probability: What a bound would be if the networks were infinitely wide.
-        width: Width that the networks have.
+        probability: Bound on the probability of a wrong answer if the networks were infinitely wide.
+        width: Number of hidden units of the networks.
     """
 
     probability: float
@@ -41,24 +42,25 @@ class FailureEstimate:
 
 
 class ExactPermutationLearner:
-    """Two-layer networks that learn $x \\mapsto P x$ from $e_1 ... e_k$, right on all $2^k - 1$ nonzero binary inputs.
+    """Two-layer ReLU networks that learn $x \\mapsto P x$ from $e_1 ... e_k$, for all $2^k - 1$ nonzero binary inputs.
 
-    In the manner of scikit-learn. With `width=None` the networks are infinitely wide and the ensemble infinitely large:
-    the mean predictor, exact. With a width, real networks are trained together, as many as `delta` asks for. Targets
-    are any selection map (each output copies one input; outputs may repeat or drop inputs). Outputs fed by several
-    inputs (OR) are right only on inputs that are not too dense; where they are not, `fit` says from which weight on.
+    The interface is that of a scikit-learn estimator. With `width=None` the learner computes the mean of infinitely
+    many infinitely wide networks, which is exact. With a width it trains real networks, as many as `delta` requires.
+    Targets may be any selection map: each output copies one input, and outputs may repeat or drop inputs. An output
+    fed by several inputs (OR) is right only on sparse inputs; after `fit`, `dense_from_` holds the number of ones from
+    which on it is wrong.
 
-    A *linear* network learns the same map from the same data, exactly: what is special here is that ReLU networks do.
+    A *linear* network also learns the same map exactly from the same data. The point is that ReLU networks do so too.
 
     Args:
-        delta: Probability that any input is answered wrongly, over initializations, that is allowed by the law of
-            infinite width. Networks of finite width exceed it.
-        rule: how averaged outputs become bits: `"topn"` (keeps the weight: permutations), `"midpoint"`, or the
-            paper's `"sign"`, which needs many more networks.
-        width: hidden units of real networks, or None for the limit.
-        models: how many of them; None for what `delta` asks for.
-        antithetic: start every network at zero; a handful of wide ones is enough then.
-        seed: of the weights.
+        delta: Allowed probability that any input is answered wrongly, over initializations, at infinite width.
+            Networks of finite width exceed it.
+        rule: Rounding of averaged outputs to bits: `"topn"` (keeps the number of ones, for permutations),
+            `"midpoint"`, or the paper's `"sign"`, which needs many more networks.
+        width: Number of hidden units of real networks, or None for the infinite-width limit.
+        models: Number of real networks, or None for as many as `delta` requires.
+        antithetic: Whether every network is zero at initialization; a few wide networks then suffice.
+        seed: Seed of the weights.
 
     Example:
         >>> learner = ExactPermutationLearner().fit(torch.eye(5), torch.eye(5)[[3, 0, 4, 1, 2]])
@@ -82,30 +84,35 @@ class ExactPermutationLearner:
     def fit(self, x: Num[Tensor, "rows k"], y: Num[Tensor, "images outputs"]) -> ExactPermutationLearner:
         """Learn from the basis vectors, in any order, and their images.
 
+        Args:
+            x: Basis vectors, `(k, k)`.
+            y: Binary image of each row of x, `(k, outputs)`.
+
+        Returns:
+            The fitted learner.
+
         Raises:
-            InputError: for inputs that are not the k basis vectors, images that are not binary, or the topn rule where
-                images do not keep the weight.
+            InputError: For inputs that are not the k basis vectors, images that are not binary, or options that do not
+                fit. The topn rule needs images that keep the number of ones.
         """
-        number = isinstance(self.delta, int | float)
-        if self.rule not in RULES or not number or not 0 < self.delta < 1:
-            raise InputError(f"rule is one of {', '.join(RULES)} and delta in (0, 1), got {self.rule!r}, {self.delta}")
-        for value, name in ((x, "training inputs"), (y, "images")):
+        one_of("rule", self.rule, RULES)
+        check_delta(self.delta)
+        for name, value in (("x", x), ("y", y)):
             if not isinstance(value, Tensor):
-                raise InputError(f"{name} are a tensor, got {type(value).__name__}")
+                raise InputError(f"{name} must be a tensor, got {type(value).__name__}")
             if value.is_complex():
-                raise InputError(f"{name} are a tensor of real numbers, got {value.dtype}")
-        if not isinstance(self.antithetic, bool):
-            raise InputError(f"antithetic is True or False, got {self.antithetic!r}")
-        need_whole("seed", self.seed, 0)
-        for size in ("width", "models"):
-            if getattr(self, size) is not None:
-                need_whole(size, getattr(self, size))
+                raise InputError(f"{name} must be a tensor of real numbers, got {value.dtype}")
+        one_of("antithetic", self.antithetic, (True, False))
+        whole("seed", self.seed, 0)
+        for name, size in (("width", self.width), ("models", self.models)):
+            if size is not None:
+                whole(name, size)
         k = x.shape[1] if x.ndim == 2 else 0
         rows, weights = binary_inputs(x, max(k, 1))
         if len(rows) != k or bool((weights != 1).any()) or bool((rows.sum(0) != 1).any()):
-            raise InputError(f"training inputs are the {k} basis vectors, each once, got {len(rows)} rows")
+            raise InputError(f"x must hold the {k} basis vectors, each once, got {len(rows)} rows")
         if y.ndim != 2 or len(y) != k or not y.shape[1] or bool(((y != 0) & (y != 1)).any()):
-            raise InputError(f"images are binary rows, one for each of {k} inputs, got shape {tuple(y.shape)}")
+            raise InputError(f"y must hold binary rows, one for each of {k} inputs, got shape {tuple(y.shape)}")
         self.law_ = PermutationNTK(k)
         targets = torch.empty(k, y.shape[1], dtype=torch.float64)
         targets[rows.argmax(1)] = y.to(torch.float64)
@@ -115,11 +122,15 @@ class ExactPermutationLearner:
         self._fed, self._copies = fed > 0, max(1, int(targets.sum(1).max()))
         self.rule_: Rule = "sign" if float(fed.max()) > 1 else self.rule
         if self.rule == "topn" and not (bool((fed == 1).all()) and targets.shape[1] == k):
-            raise InputError("the topn rule keeps the weight of the input, which these images do not; use 'midpoint'")
+            raise InputError(
+                "rule='topn' keeps the number of ones of the input, but the images in y do not; use 'midpoint'"
+            )
         self.ensemble_: ReLUEnsemble | None = None
         if self.width is not None:
             if float(fed.max()) > 1:
-                raise InputError("outputs fed by several inputs are offered in the limit alone: leave width out")
+                raise InputError(
+                    f"width must be None where outputs are fed by several inputs, got {self.width}; leave it out"
+                )
             self.models_ = (
                 self.models
                 if self.models is not None
@@ -135,7 +146,11 @@ class ExactPermutationLearner:
         return self
 
     def decision_function(self, x: Tensor) -> Float[Tensor, "rows outputs"]:
-        """Averaged outputs at the normalised inputs."""
+        """Return the averaged outputs at binary inputs `(rows, k)`, after normalization.
+
+        Args:
+            x: Binary inputs `(rows, k)`.
+        """
         self._fitted()
         rows, _ = binary_inputs(x, self.law_.k)
         if self.ensemble_ is None:
@@ -144,26 +159,30 @@ class ExactPermutationLearner:
             return self.ensemble_((rows / rows.norm(dim=1, keepdim=True)).float()).double().mean(0)
 
     def predict(self, x: Tensor) -> Tensor:
-        """Bits `(rows, outputs)`, uint8.
+        """Return predicted bits `(rows, outputs)`, uint8.
+
+        Args:
+            x: Binary inputs `(rows, k)`.
 
         Raises:
-            InputError: before `fit`, for rows that are zero or not binary, or so dense that an OR would be wrong.
+            InputError: Before `fit`, for rows that are zero or not binary, or so dense that an OR would be wrong.
         """
         average = self.decision_function(x)
         _, weights = binary_inputs(x, self.law_.k)
         if self.dense_from_ is not None and bool((weights >= self.dense_from_).any()):
+            row = int((weights >= self.dense_from_).nonzero()[0])
             raise InputError(
-                f"some outputs are fed by several inputs, and from {self.dense_from_} ones on their sign is wrong, as "
-                f"in row {int((weights >= self.dense_from_).nonzero()[0])}"
+                f"x must have fewer than {self.dense_from_} ones per row where outputs are fed by several inputs, but "
+                f"row {row} has {int(weights[row])}"
             )
         return round_outputs(average, weights, self.law_, self.rule_) * self._fed.to(torch.uint8)
 
     def certificate(self) -> FailureBound | FailureEstimate:
-        """Return how likely any of the $2^k - 1$ inputs is answered wrongly, over initializations.
+        """Return the probability that any of the $2^k - 1$ inputs is answered wrongly, over initializations.
 
         Returns:
-            A `FailureBound` of zero for the infinite ensemble, which `width=None` computes. A `FailureEstimate` for
-            real networks: nothing is proven at their width.
+            A `FailureBound` of zero for the infinite ensemble of `width=None`, or a `FailureEstimate` for real
+            networks, for which nothing is proven at finite width.
 
         Raises:
             InputError: Before `fit`.
@@ -183,7 +202,7 @@ class ExactPermutationLearner:
         return FailureEstimate(min(1.0, spread), self.width)
 
     def _first_wrong_weight(self, fed: int) -> int | None:
-        """The least weight at which one hit among so many inputs of an output is outweighed by the misses."""
+        """Return the smallest weight at which one hit among `fed` inputs of an output is outweighed by the misses."""
         if fed <= 1:
             return None
         for n in range(2, self.law_.k):
@@ -194,4 +213,4 @@ class ExactPermutationLearner:
 
     def _fitted(self) -> None:
         if not hasattr(self, "law_"):
-            raise InputError("the learner is not fitted: call fit with the basis vectors and their images first")
+            raise InputError("the learner is not fitted; call fit with the basis vectors and their images first")

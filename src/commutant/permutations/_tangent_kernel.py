@@ -1,92 +1,82 @@
-"""What wide networks trained on the k basis vectors do to every other binary input: closed forms and their law."""
+"""Closed forms for infinitely wide ReLU networks trained on the k basis vectors, at every binary input."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from .._checks import is_real, is_whole, one_of, whole
 from .._errors import InputError
 from ..algebra import Activation
-from ..laws import Draw, Equivariance, SetPermutation, obeys
 
 Regime = Literal["ntk", "nngp"]
 Rule = Literal["sign", "midpoint", "topn"]
 RULES: tuple[Rule, ...] = ("sign", "midpoint", "topn")
-_ZERO = 1e-3  # at training points, where zero bits have mean zero exactly and what training left over decides
+_ZERO = 1e-3  # threshold at training points, where zero bits have mean zero up to the residual of training
 
 
-def need_whole(name: str, value: object, least: int = 1) -> None:
-    """Check that an argument is a whole number, at least so large."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise InputError(f"{name} is a whole number, at least {least}, got {value!r}")
-
-
-def binary_inputs(x: Tensor, k: int, *, what: str = "input") -> tuple[Tensor, Tensor]:
-    """Rows checked to be binary and nonzero, with their weights: `(rows, k)` float64 and `(rows,)` int64."""
+def binary_inputs(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Check that rows are binary and nonzero; return them as `(rows, k)` float64, and their weights `(rows,)`."""
     if not isinstance(x, Tensor) or x.is_complex():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"{what}s are a tensor of real numbers, got {got}")
+        raise InputError(f"inputs must be a tensor of real numbers, got {got}")
     if x.ndim != 2 or x.shape[1] != k:
-        raise InputError(f"{what}s must have shape (rows, {k}), got {tuple(x.shape)}")
+        raise InputError(f"inputs must have shape (rows, {k}), got {tuple(x.shape)}")
     bad = ((x != 0) & (x != 1)).any(1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
-        raise InputError(f"{what} {row} is not binary: it holds {float(x[row][(x[row] != 0) & (x[row] != 1)][0]):g}")
+        value = float(x[row][(x[row] != 0) & (x[row] != 1)][0])
+        raise InputError(f"inputs must hold 0 and 1 only, but input {row} is not binary: it holds {value:g}")
     weights = (x != 0).sum(1)
     if bool((weights == 0).any()):
+        row = int((weights == 0).nonzero()[0])
         raise InputError(
-            f"{what} {int((weights == 0).nonzero()[0])} is zero, on which a network without biases is zero"
+            f"inputs must be nonzero, because a network without biases is zero there, but input {row} is zero"
         )
     return x.to(torch.float64), weights
 
 
 def every_binary_input(k: int) -> Float[Tensor, "rows k"]:
-    """All $2^k - 1$ nonzero binary rows, float64, in counting order, the first coordinate changing fastest.
+    """Return all $2^k - 1$ nonzero binary rows in float64, in counting order with the first coordinate fastest.
+
+    Args:
+        k: Number of coordinates, at most 24.
+
+    Raises:
+        InputError: For k outside 1 to 24.
 
     Example:
         >>> every_binary_input(2).tolist()
         [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
     """
-    need_whole("the number of coordinates", k)
-    if not 1 <= k <= 24:
-        raise InputError(f"all binary inputs are listed for 1 to 24 coordinates, got {k}")
+    whole("k", k)
+    if k > 24:
+        raise InputError(f"k must be at most 24, because all 2^k - 1 rows are listed, got {k}")
     return (torch.arange(1, 2**k)[:, None] >> torch.arange(k) & 1).double()
 
 
-def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
-    """The weights of the training points, as a function of the input."""
-    k = 1 + draw.width
-
-    def inputs(g: torch.Generator) -> Tensor:
-        x = (torch.rand(draw.size, k, generator=g) < 0.5).to(draw.dtype)
-        x[:, 0] = 1  # never zero
-        return x
-
-    return Equivariance(SetPermutation(1)), PermutationNTK(k).weights, inputs
-
-
-@obeys("order of the coordinates", _reordered)
 class PermutationNTK:
-    """Law of the outputs of infinitely wide two-layer ReLU networks trained to convergence on $e_1 ... e_k$.
+    """Distribution of the outputs of infinitely wide two-layer ReLU networks trained to convergence on $e_1 ... e_k$.
 
-    Trained to map $e_i$ to $P e_i$, a network gives on the normalised input $x / \\sqrt n$ of weight n independent
-    Gaussian outputs: mean $\\mu_1 > 0$ where $P x$ has a one, $\\mu_0 \\leq 0$ where it has a zero, of one variance.
-    With $D = 2 \\pi$ and $g_n = \\sqrt{1 - 1/n} + (2 / \\sqrt n)(\\pi - \\arccos 1 / \\sqrt n)$
+    A network is trained to map $e_i$ to $P e_i$, and evaluated at a binary input of weight n (n ones), normalized as
+    $x / \\sqrt n$. Its outputs are independent Gaussians with a common variance. Their mean is $\\mu_1 > 0$ where
+    $P x$ has a one, and $\\mu_0 \\leq 0$ where it has a zero.
+    With $D = 2 \\pi$ and $g_n = \\sqrt{1 - 1/n} + (2 / \\sqrt n)(\\pi - \\arccos 1 / \\sqrt n)$,
     $\\mu_1 = [(g_n - 1)(k - n) + g_n (D - 1)] / [(D - 1)(D + k - 1)]$ and
-    $\\mu_0 = -[n (g_n - 1) - (D - 1)] / [(D - 1)(D + k - 1)]$, so that their difference does not depend on k.
+    $\\mu_0 = -[n (g_n - 1) - (D - 1)] / [(D - 1)(D + k - 1)]$. Their difference does not depend on k.
 
     Args:
-        k: length of the inputs.
-        regime: `"ntk"`, gradient descent in NTK parametrisation on both layers; `"nngp"`, what standard parametrisation
-            at large width does, where the last layer alone learns (the published experiment): D is $\\pi$ then.
+        k: Number of coordinates of the inputs.
+        regime: `"ntk"` for gradient descent in NTK parametrization on both layers. `"nngp"` for standard
+            parametrization at large width (as in the published experiment), where only the last layer learns; D is
+            then $\\pi$.
 
     Raises:
-        InputError: for k below 1.
+        InputError: For k below 1 or an unknown regime.
 
     Example:
         >>> one, zero = PermutationNTK(10).mean(2)
@@ -95,17 +85,20 @@ class PermutationNTK:
     """
 
     def __init__(self, k: int, regime: Regime = "ntk") -> None:
-        need_whole("the number of coordinates k", k)
-        if regime not in ("ntk", "nngp"):
-            raise InputError(f"regime is 'ntk' or 'nngp', got {regime!r}")
+        whole("k", k)
+        one_of("regime", regime, ("ntk", "nngp"))
         self.k, self.regime = k, regime
-        self._diagonal = 2 * math.pi if regime == "ntk" else math.pi  # of the training kernel, in units of 1 / (2 pi k)
+        # diagonal of the training kernel, in units of 1 / (2 pi k)
+        self._diagonal = 2 * math.pi if regime == "ntk" else math.pi
 
     def mean(self, n: int) -> tuple[float, float]:
-        """$(\\mu_1, \\mu_0)$ at inputs of weight n; $\\mu_0$ is NaN where no bit is zero.
+        """Return $(\\mu_1, \\mu_0)$ at inputs of weight n; $\\mu_0$ is NaN if no bit is zero.
+
+        Args:
+            n: Weight of the input, from 1 to k.
 
         Raises:
-            InputError: for a weight outside 1 to k.
+            InputError: For a weight outside 1 to k.
         """
         self._check(n)
         d, k, g = self._diagonal, self.k, self._overlap(n, 2 if self.regime == "ntk" else 1)
@@ -114,7 +107,11 @@ class PermutationNTK:
         return one, -(n * (g - 1) - (d - 1)) / below if n < k else math.nan
 
     def variance(self, n: int) -> float:
-        """Variance of every output of one network at inputs of weight n; zero at the training points."""
+        """Return the variance of every output of one network at inputs of weight n, which is zero at n = 1.
+
+        Args:
+            n: Weight of the input, from 1 to k.
+        """
         one, zero = self.mean(n)
         zero = 0.0 if n == self.k else zero
         rest, total = self.k - n, n * one + (self.k - n) * zero
@@ -123,7 +120,11 @@ class PermutationNTK:
         return max(0.0, inner / (2 * math.pi * self.k)) if n > 1 else 0.0
 
     def weights(self, x: Num[Tensor, "rows k"]) -> Float[Tensor, "rows k"]:
-        """$w(x) = \\Theta(X, X)^{-1} \\Theta(X, x)$: the mean output at x is $Y^T w$ for targets Y `(k, outputs)`."""
+        """Return $w(x) = \\Theta(X, X)^{-1} \\Theta(X, x)$; the mean output is $Y^T w$ for targets Y `(k, outputs)`.
+
+        Args:
+            x: Binary inputs `(rows, k)`.
+        """
         rows, _ = binary_inputs(x, self.k)
         nngp, ntk = arccos_kernels(rows / rows.norm(dim=1, keepdim=True), torch.eye(self.k, dtype=torch.float64))
         own = arccos_kernels(torch.eye(self.k, dtype=torch.float64))
@@ -131,7 +132,12 @@ class PermutationNTK:
         return torch.linalg.solve(learned[1], learned[0].mT).mT
 
     def covariance(self, a: Num[Tensor, "rows k"], b: Num[Tensor, "columns k"]) -> Float[Tensor, "rows columns"]:
-        """Covariance of one output over networks between normalised binary inputs; the outputs are independent."""
+        """Return the covariance over networks of one output at two sets of binary inputs, after normalization.
+
+        Args:
+            a: Binary inputs `(rows, k)`.
+            b: Binary inputs `(columns, k)`.
+        """
         (rows, _), (columns, _) = binary_inputs(a, self.k), binary_inputs(b, self.k)
         eye = torch.eye(self.k, dtype=torch.float64)
         x, y = (t / t.norm(dim=1, keepdim=True) for t in (rows, columns))
@@ -144,46 +150,56 @@ class PermutationNTK:
         self, x: Num[Tensor, "rows k"], targets: Num[Tensor, "k outputs"], models: int,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "models rows outputs"]:  # fmt: skip
-        """Draw outputs of independent networks jointly over the inputs, from the limit law.
+        """Draw outputs of independent networks jointly over the inputs, from the infinite-width distribution.
+
+        Args:
+            x: Binary inputs `(rows, k)`.
+            targets: Targets of the k basis vectors, `(k, outputs)`.
+            models: Number of networks.
+            generator: Source of randomness.
 
         Raises:
             InputError: For inputs that are not binary, targets of another shape, or less than one network.
         """
-        need_whole("models", models)
+        whole("models", models)
         if not isinstance(targets, Tensor) or targets.ndim != 2 or len(targets) != self.k or targets.is_complex():
             got = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
-            raise InputError(f"targets are real, of shape ({self.k}, outputs), got {got}")
+            raise InputError(f"targets must be real, of shape ({self.k}, outputs), got {got}")
         if not bool(torch.isfinite(targets).all()):
             raise InputError("targets must be finite, got NaN or infinity")
         mean = self.weights(x) @ targets.to(torch.float64)
         values, vectors = torch.linalg.eigh(self.covariance(x, x))
-        # Symmetric, so that a seed draws the same outputs in whatever basis a library gives for equal eigenvalues.
+        # symmetric, so that draws do not depend on the basis that a library picks for equal eigenvalues
         root = (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
         noise = torch.randn(models, len(values), targets.shape[1], generator=generator, dtype=torch.float64)
         return mean + root @ noise
 
     def threshold(self, n: int, rule: Rule = "midpoint") -> float:
-        """Above which average of outputs at weight n a bit is one, for normalised inputs.
+        """Return the threshold above which an averaged output at weight n counts as a one, for normalized inputs.
 
-        Zero for the sign rule of the paper; halfway between the two means for `"midpoint"`, whose margin does not
-        shrink with k; minus infinity where every bit is one.
+        It is zero for the sign rule of the paper. For `"midpoint"` it lies halfway between the two means, so that the
+        margin does not shrink with k. It is minus infinity where every bit is one.
+
+        Args:
+            n: Weight of the input, from 1 to k.
+            rule: Rounding of averages, `"sign"` or `"midpoint"`.
         """
-        _check_rule(rule)
+        one_of("rule", rule, RULES)
         one, zero = self.mean(n)
         if rule == "sign":
             return _ZERO if n == 1 else 0.0
         return -math.inf if n == self.k else (one + zero) / 2
 
     def failure(self, models: int, rule: Rule = "sign", n: int | None = None) -> float:
-        """Bound on the probability that an average of so many networks is wrong somewhere, by Gaussian tails.
+        """Return a bound on the probability that an ensemble answers any input wrongly, from Gaussian tails.
 
         Args:
-            models: size of the ensemble.
-            rule: how averages are rounded.
-            n: at one input of this weight; None for all $2^k - 1$ inputs at once, grouped by weight.
+            models: Number of networks in the ensemble.
+            rule: Rounding of averages, `"sign"`, `"midpoint"` or `"topn"`.
+            n: Weight of one input to bound; None for all $2^k - 1$ inputs, grouped by weight.
         """
-        _check_rule(rule)
-        need_whole("the number of networks", models)
+        one_of("rule", rule, RULES)
+        whole("models", models)
         total = 0.0
         for weight in range(1, self.k + 1) if n is None else (n,):
             logs = self._log_failure(models, rule, weight)
@@ -192,15 +208,19 @@ class PermutationNTK:
         return min(1.0, total)
 
     def ensemble_size(self, delta: float, rule: Rule = "sign", n: int | None = None) -> int:
-        """The smallest ensemble whose failure bound is at most delta, at one input of weight n or at all inputs.
+        """Return the smallest number of networks whose failure bound is at most delta.
+
+        Args:
+            delta: Probability of failure, between 0 and 1.
+            rule: Rounding of averages, `"sign"`, `"midpoint"` or `"topn"`.
+            n: Weight of one input to bound; None for all $2^k - 1$ inputs.
 
         Example:
             >>> law = PermutationNTK(10)
             >>> law.ensemble_size(0.05, "sign") > 40 * law.ensemble_size(0.05, "midpoint")
             True
         """
-        if isinstance(delta, bool) or not isinstance(delta, int | float | np.floating) or not 0 < delta < 1:
-            raise InputError(f"delta is a probability between 0 and 1, got {delta!r}")
+        check_delta(delta)
         high = 1
         while self.failure(high, rule, n) > delta:
             high *= 2
@@ -211,7 +231,7 @@ class PermutationNTK:
         return high
 
     def _log_failure(self, models: int, rule: Rule, n: int) -> float:
-        """Log of the union bound at one input of weight n."""
+        """Return the log of the union bound at one input of weight n."""
         deviation = math.sqrt(self.variance(n) / models)
         if deviation == 0:
             return -math.inf
@@ -229,19 +249,23 @@ class PermutationNTK:
         return top + math.log(sum(math.exp(x - top) for x in logs)) if top > -math.inf else top
 
     def _overlap(self, n: int, factor: int) -> float:
-        """Kernel of an input with a basis vector in its support, in units of that with one outside."""
+        """Return the kernel of an input and a basis vector in its support, relative to one outside its support."""
         angle = math.acos(1 / math.sqrt(n))
         return math.sqrt(1 - 1 / n) + factor / math.sqrt(n) * (math.pi - angle)
 
     def _check(self, n: int) -> None:
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or not 1 <= n <= self.k:
-            raise InputError(f"the weight of an input lies between 1 and {self.k}, got {n}")
+        if not is_whole(n) or not 1 <= n <= self.k:
+            raise InputError(f"n must be a whole number between 1 and {self.k}, the weight of an input, got {n}")
 
 
 def arccos_kernels(
     x: Num[Tensor, "rows k"], y: Num[Tensor, "columns k"] | None = None
 ) -> tuple[Float[Tensor, "rows columns"], Float[Tensor, "rows columns"]]:
-    """(NNGP, NTK) of the two-layer ReLU network $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, without biases, float64.
+    """Return the NNGP and NTK kernels of the ReLU network $W_2\\, relu(W_1 x / \\sqrt k) / \\sqrt h$, in float64.
+
+    Args:
+        x: Inputs `(rows, k)`.
+        y: Inputs `(columns, k)`; x when absent.
 
     Example:
         >>> nngp, ntk = arccos_kernels(torch.eye(2))
@@ -251,9 +275,11 @@ def arccos_kernels(
     for inputs in (x, x if y is None else y):
         if not isinstance(inputs, Tensor) or inputs.ndim != 2 or inputs.is_complex() or inputs.shape[1] != x.shape[1]:
             got = f"{tuple(inputs.shape)}, {inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise InputError(f"inputs are real tensors (rows, k) of one width, got {got}")
-        if not bool(torch.isfinite(inputs).all()) or not x.shape[1]:
-            raise InputError("inputs must be finite, with at least one coordinate")
+            raise InputError(f"inputs must be real tensors (rows, k) with the same k, got {got}")
+        if not x.shape[1]:
+            raise InputError(f"inputs must have at least one coordinate, got shape {tuple(x.shape)}")
+        if not bool(torch.isfinite(inputs).all()):
+            raise InputError("inputs must be finite, got NaN or infinity")
     rows = x.to(torch.float64)
     columns = rows if y is None else y.to(torch.float64)
     width = rows.shape[1]
@@ -269,19 +295,25 @@ def arccos_kernels(
 def round_outputs(
     average: Float[Tensor, "rows outputs"], weights: Tensor, law: PermutationNTK, rule: Rule = "topn"
 ) -> Tensor:
-    """Averaged outputs at normalised inputs to bits `(rows, outputs)`, uint8.
+    """Round averaged outputs at normalized inputs to bits `(rows, outputs)`, uint8.
 
-    `"topn"` sets as many bits as the input has, the largest: a permutation keeps the weight. Ties go to the first.
+    Args:
+        average: Averaged outputs `(rows, outputs)`.
+        weights: Weight (number of ones) of each input, `(rows,)`.
+        law: Distribution of the outputs, which sets the thresholds.
+        rule: `"sign"` or `"midpoint"` compare with a threshold. `"topn"` sets as many bits as the input has ones, at
+            the largest outputs, because a permutation keeps the weight; ties go to the first.
     """
-    _check_rule(rule)
+    one_of("rule", rule, RULES)
     if not isinstance(law, PermutationNTK):
-        raise InputError(f"law is a PermutationNTK, got {type(law).__name__}")
-    fits = isinstance(average, Tensor) and isinstance(weights, Tensor) and average.ndim == 2
-    whole = fits and weights.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-    if not whole or weights.shape != average.shape[:1] or average.is_complex():
-        raise InputError("averages are real, of shape (rows, outputs), with a whole weight for each row")
-    if bool(average.isnan().any()) or bool(((weights < 1) | (weights > law.k)).any()):
-        raise InputError(f"averages must not be NaN, and weights lie between 1 and {law.k}")
+        raise InputError(f"law must be a PermutationNTK, got {type(law).__name__}")
+    if not isinstance(average, Tensor) or average.ndim != 2 or average.is_complex() or bool(average.isnan().any()):
+        raise InputError(f"average must be real, without NaN, of shape (rows, outputs), got {_shown(average)}")
+    integers = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if not isinstance(weights, Tensor) or weights.dtype not in integers or weights.shape != average.shape[:1]:
+        raise InputError(f"weights must be one whole number for each row of average, got {_shown(weights)}")
+    if bool(((weights < 1) | (weights > law.k)).any()):
+        raise InputError(f"weights must lie between 1 and {law.k}, got {weights.tolist()}")
     if rule == "topn":
         order = average.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return (order < weights[:, None]).to(torch.uint8)
@@ -290,13 +322,18 @@ def round_outputs(
     return (average > at[:, None]).to(torch.uint8)
 
 
-def _check_rule(rule: str) -> None:
-    if rule not in RULES:
-        raise InputError(f"rule is one of {', '.join(RULES)}, got {rule!r}")
+def check_delta(delta: object) -> None:
+    """Check that a probability of failure lies strictly between 0 and 1."""
+    if not is_real(delta) or not 0 < delta < 1:  # type: ignore[operator]
+        raise InputError(f"delta must be a probability between 0 and 1, got {delta!r}")
+
+
+def _shown(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _log_tail(z: float) -> float:
-    """Log of the upper tail of a standard normal variable, far out as well."""
+    """Return the log of the upper tail of a standard normal variable, accurate far out."""
     return float(torch.special.log_ndtr(torch.tensor(-z, dtype=torch.float64)))
 
 

@@ -1,4 +1,4 @@
-"""Algorithms as templates: local rules on bits, each a training example, executed exactly by the trained predictor."""
+"""Programs of local rules on bits (templates), executed exactly by the infinite-width predictor."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .._checks import whole
 from .._errors import InputError
-from ._tangent_kernel import PermutationNTK, need_whole
+from ._tangent_kernel import PermutationNTK
 
 _TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True)
 class Template:
-    """When these bits have these values, write these bits.
+    """A rule that sets bits of the next state when bits of the state have given values.
 
     Args:
-        when: values of named bits.
-        then: names of the bits that the next state has set.
+        when: Values of named bits, 0 or 1.
+        then: Names of the bits that are set in the next state.
     """
 
     when: Mapping[str, int]
@@ -28,19 +29,19 @@ class Template:
 
 
 class TemplateProgram:
-    """A synchronous program of local rules, run by the infinite-width predictor trained on one example a template.
+    """A synchronous program of local rules, run by an infinite-width predictor trained on one example per template.
 
-    Every template is an orthonormal training input whose image are the bits that it sets. A state is encoded as the
-    normalised indicator of the templates that match it; an output is $\\mu_1$ times hits plus $\\mu_0$ times misses,
-    and is one when above 1e-10. A bit that no matching template sets is zero in the next state.
+    Every template is an orthonormal training input whose image is the set of bits that it sets. A state is encoded as
+    the normalized indicator of the templates that match it. For each bit, hits are the matching templates that set it,
+    and misses are the other templates that set it. The output is $\\mu_1$ times the number of hits plus $\\mu_0$ times
+    the number of misses, and counts as one above 1e-10. A bit that no matching template sets is zero in the next state.
 
     Args:
-        bits: names of all bits of a state.
-        templates: the rules.
+        bits: Names of all bits of a state.
+        templates: Rules of the program.
 
     Raises:
-        InputError: for unknown bits or no template; from `run`, where templates that set the same bit and do not match
-            outweigh one that does.
+        InputError: For unknown bits or no template. `run` raises it if the misses of a bit outweigh its hits.
 
     Example:
         >>> swap = TemplateProgram(["a", "b"], [Template({"a": 1}, ["b"]), Template({"b": 1}, ["a"])])
@@ -49,27 +50,28 @@ class TemplateProgram:
     """
 
     def __init__(self, bits: Sequence[str], templates: Sequence[Template]) -> None:
-        if not isinstance(bits, Sequence) or not isinstance(templates, Sequence):
-            raise InputError(f"bits and templates are lists, got {type(bits).__name__}, {type(templates).__name__}")
+        for name, given in (("bits", bits), ("templates", templates)):
+            if not isinstance(given, Sequence):
+                raise InputError(f"{name} must be a list, got {type(given).__name__}")
         self.bits, self.templates = tuple(bits), tuple(templates)
         for template in self.templates:
             if not isinstance(template, Template):
-                raise InputError(f"templates are Template objects, got {type(template).__name__}")
-            if not isinstance(template.when, Mapping) or isinstance(template.then, str):
-                raise InputError(
-                    f"a Template maps names of bits to values and lists those that it sets, got {template}"
-                )
-        if not self.templates or len(set(self.bits)) != len(self.bits):
-            raise InputError(
-                f"a program has templates and bits of different names, got {len(self.templates)} templates"
-            )
+                raise InputError(f"templates must be Template objects, got {type(template).__name__}")
+            if not isinstance(template.when, Mapping):
+                raise InputError(f"when must map names of bits to values, got {template.when!r}")
+            if isinstance(template.then, str):
+                raise InputError(f"then must be a list of names of bits, got {template.then!r}")
+        if not self.templates:
+            raise InputError("templates must hold at least one template, got none")
+        if len(set(self.bits)) != len(self.bits):
+            raise InputError(f"bits must have different names, got {list(self.bits)}")
         at = {bit: i for i, bit in enumerate(self.bits)}
         unknown = {bit for t in self.templates for bit in (*t.when, *t.then) if bit not in at}
         if unknown:
-            raise InputError(f"templates name unknown bits: {', '.join(sorted(unknown))}")
+            raise InputError(f"templates must use names in bits, got unknown bits: {', '.join(sorted(unknown))}")
         wrong = [value for t in self.templates for value in t.when.values() if value not in (0, 1)]
         if wrong:
-            raise InputError(f"templates compare bits with 0 or 1, got {wrong[0]!r}")
+            raise InputError(f"when must compare bits with 0 or 1, got {wrong[0]!r}")
         self._law = PermutationNTK(len(self.templates))
         self._care = torch.zeros(len(self.templates), len(self.bits), dtype=torch.bool)
         self._value = torch.zeros_like(self._care)
@@ -81,12 +83,22 @@ class TemplateProgram:
                 self._image[row, at[bit]] = 1.0
 
     def run(self, states: Tensor, steps: int) -> Tensor:
-        """The states after so many steps, `(batch, bits)` of 0 and 1, all at once."""
+        """Run a batch of states and return the states after the last step, `(batch, bits)`.
+
+        Args:
+            states: States of 0 and 1, `(batch, bits)`.
+            steps: Number of steps.
+
+        Raises:
+            InputError: For states that are not binary, or if the misses of a bit outweigh its hits.
+        """
         if not isinstance(states, Tensor):
-            raise InputError(f"states are a tensor (batch, {len(self.bits)}), got {type(states).__name__}")
-        need_whole("steps", steps, 0)
-        if states.ndim != 2 or states.shape[1] != len(self.bits) or bool(((states != 0) & (states != 1)).any()):
-            raise InputError(f"states are binary, shape (batch, {len(self.bits)}), got {tuple(states.shape)}")
+            raise InputError(f"states must be a tensor (batch, {len(self.bits)}), got {type(states).__name__}")
+        whole("steps", steps, 0)
+        if states.ndim != 2 or states.shape[1] != len(self.bits):
+            raise InputError(f"states must have shape (batch, {len(self.bits)}), got {tuple(states.shape)}")
+        if bool(((states != 0) & (states != 1)).any()):
+            raise InputError(f"states must be 0 or 1, got {states[(states != 0) & (states != 1)][0].item()}")
         state = states.bool()
         for _ in range(steps):
             matches = ~((state[:, None] ^ self._value) & self._care).any(-1)
@@ -100,24 +112,33 @@ class TemplateProgram:
             if bool(lost.any()):
                 bit = self.bits[int(lost.any(0).nonzero()[0])]
                 raise InputError(
-                    f"bit {bit} is set by a template, but outweighed by the others that set it and do not match: so "
-                    "many rules for one bit can't be executed; split it"
+                    f"bit {bit} is set by a template, but outweighed by the other templates that set it and do not "
+                    f"match; split the bit, so that each part has fewer templates"
                 )
         return state.to(torch.uint8)
 
     def step(self, state: Mapping[str, int]) -> dict[str, int]:
-        """One step of one state, by names."""
+        """Run one step of one state.
+
+        Args:
+            state: Value of every bit, 0 or 1, by name.
+
+        Returns:
+            The next state, by name.
+        """
         if not isinstance(state, Mapping):
-            raise InputError(f"a state maps the names of bits to 0 and 1, got {type(state).__name__}")
+            raise InputError(f"state must map the names of bits to 0 and 1, got {type(state).__name__}")
         missing = set(self.bits) - set(state)
         if missing:
-            raise InputError(f"the state lacks the bits {', '.join(sorted(missing))}")
+            raise InputError(f"state must hold every bit, but lacks the bits {', '.join(sorted(missing))}")
         unknown = set(state) - set(self.bits)
         if unknown:
-            raise InputError(f"the state has the unknown bits {', '.join(sorted(map(str, unknown)))}")
+            raise InputError(
+                f"state must hold bits of the program, got unknown bits {', '.join(sorted(map(str, unknown)))}"
+            )
         wrong = next((bit for bit in self.bits if state[bit] not in (0, 1)), None)
         if wrong is not None:
-            raise InputError(f"bits are 0 or 1, got {wrong} = {state[wrong]!r}")
+            raise InputError(f"state must hold values 0 or 1, got {wrong} = {state[wrong]!r}")
         row = torch.tensor([[int(state[bit]) for bit in self.bits]])
         return dict(zip(self.bits, self.run(row, 1)[0].tolist(), strict=True))
 
@@ -129,10 +150,14 @@ class TemplateProgram:
 
 
 def addition(bits: int) -> TemplateProgram:
-    """Binary addition of p and q: after 2 m steps p holds the sum modulo $2^m$, and `overflow` its top carry.
+    """Build a program that adds two binary numbers p and q.
 
-    Bits `p0 ... ` and `q0 ...`, the least significant first. Each step moves what does not collide from p and q to p,
-    and sends a carry where both are set to the next place of q.
+    After 2 m steps on m bits, p holds the sum modulo $2^m$, and `overflow` the last carry. The bits are `p0, p1, ...`
+    and `q0, q1, ...`, least significant first. In each step, a bit that is set in only one of p and q goes to p. A bit
+    that is set in both goes to the next place of q as a carry.
+
+    Args:
+        bits: Number m of bits of p and of q.
 
     Example:
         >>> program = addition(3)
@@ -142,7 +167,7 @@ def addition(bits: int) -> TemplateProgram:
         >>> [state[f"p{i}"] for i in range(3)]
         [0, 0, 1]
     """
-    need_whole("the number of bits", bits)
+    whole("bits", bits)
     rules = []
     for i in range(bits):
         p, q = f"p{i}", f"q{i}"
@@ -154,11 +179,14 @@ def addition(bits: int) -> TemplateProgram:
 
 
 def multiplication(bits: int) -> TemplateProgram:
-    """Binary multiplication of p and q: after m (2 m + 1) steps r holds the product, of 2 m bits.
+    """Build a program that multiplies two binary numbers p and q.
 
-    Bits `p0 ... ` (2 m of them, the upper half zero) and `q0 ...`, the least significant first; `t0`, which starts the
-    clock, must be set. Once a round of the clock p is added to r where `q0` is set, carries running through c, while p
-    moves up and q down by a place.
+    After m (2 m + 1) steps on m bits, r holds the product, with 2 m bits. The bits are `p0, p1, ...` (2 m bits, of
+    which the upper half is zero) and `q0, q1, ...`, least significant first. Set `t0`, which starts the clock. Once per
+    round of the clock, p is added to r if `q0` is set, with carries in c; then p shifts up and q down by one place.
+
+    Args:
+        bits: Number m of bits of each factor.
 
     Example:
         >>> program = multiplication(2)
@@ -168,7 +196,7 @@ def multiplication(bits: int) -> TemplateProgram:
         >>> [state[f"r{i}"] for i in range(4)]
         [0, 1, 1, 0]
     """
-    need_whole("the number of bits", bits)
+    whole("bits", bits)
     wide, rules = 2 * bits, []
     for i in range(wide):
         r, c, p = f"r{i}", f"c{i}", f"p{i}"

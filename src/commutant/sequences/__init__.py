@@ -1,8 +1,7 @@
 """Nonlinear recurrences that train in parallel over time and are never silently wrong."""
 
+from . import _law_cases as _law_cases
 from ._block import RNNBlock as RNNBlock
-from ._cell import JacobianStructure as JacobianStructure
-from ._cell import jacobian_structure as jacobian_structure
 from ._fernn import FERNN as FERNN
 from ._fernn import FERNNSeq2Seq as FERNNSeq2Seq
 from ._fernn import FieldDecoder as FieldDecoder
@@ -17,14 +16,14 @@ from ._flow_cells import FERNNCell as FERNNCell
 from ._flow_cells import FlowRNN as FlowRNN
 from ._flow_cells import LiftToFlow as LiftToFlow
 from ._flows import Flow as Flow
-from ._flows import GroupConvolution as GroupConvolution
-from ._flows import RotationFlow as RotationFlow
 from ._flows import TranslationFlow as TranslationFlow
 from ._gated import GATED_CELLS as GATED_CELLS
 from ._graph_rnn import GraphRNN as GraphRNN
 from ._graph_rnn import dag_layers as dag_layers
 from ._graph_rnn import graph_features as graph_features
 from ._graph_rnn import random_dag as random_dag
+from ._jacobian_structure import JacobianStructure as JacobianStructure
+from ._jacobian_structure import jacobian_structure as jacobian_structure
 from ._layers import ParallelRecurrence as ParallelRecurrence
 from ._models import SLSTM as SLSTM
 from ._models import SRU as SRU
@@ -39,6 +38,8 @@ from ._pruning import diagonalize_recurrent as diagonalize_recurrent
 from ._pruning import prune_recurrent as prune_recurrent
 from ._pruning import pruning_curve as pruning_curve
 from ._pruning import recurrent_sparsity as recurrent_sparsity
+from ._rotation_flow import GroupConvolution as GroupConvolution
+from ._rotation_flow import RotationFlow as RotationFlow
 from ._solve import solve_recurrence as solve_recurrence
 from ._sparse import SparseRecurrence as SparseRecurrence
 from ._sparse import to_sparse as to_sparse

@@ -1,4 +1,4 @@
-"""One recurrence over several processes: each holds a stretch of time, and they agree on the states where they meet."""
+"""Solution of one recurrence over several processes, each of which holds a segment of time."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .solvers import defect, relay
 def solve_across(
     cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options, group: Any
 ) -> tuple[Tensor, SolveInfo]:
-    """The stretch of this rank, `(time, batch, *state)`, of the trajectory over all ranks of the group.
+    """Return this rank's segment, `(time, batch, *state)`, of the trajectory over all ranks of the group.
 
-    Multiple shooting with ranks for chunks. Every sweep solves all stretches from their starts and gathers the ends.
-    If these are not the starts of the next, Newton's method on the boundary states corrects them. After k sweeps the
-    first k ranks are exact whatever the cell, so there are never more sweeps than ranks, and nothing unconverged is
-    returned. The decision to go on is made from gathered numbers, the same on all ranks.
+    This is multiple shooting with ranks as chunks. Every sweep solves all segments from their start states and gathers
+    the end states. Where an end differs from the next start, Newton's method corrects the start states. After k sweeps
+    the first k ranks are exact for any cell. So there are at most as many sweeps as ranks, and no unconverged result is
+    returned. All ranks decide on another sweep from the same gathered numbers.
     """
     _check_group(group)
     if options.method == "loop":
-        raise InputError("method 'loop' has no form across ranks; choose another, or give no group")
+        raise InputError("method 'loop' cannot run across ranks; use method='auto' or leave process_group out")
     if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
-        raise InputError("a recurrence across ranks does not run under the transforms of torch.func")
-    if _same_everywhere(h_0, (*x, *params), group):
-        # another rank wants gradients: its backward pass waits for this one
+        raise InputError("process_group cannot be used under transforms of torch.func; leave it out")
+    if _any_rank_wants_gradients(h_0, (*x, *params), group):
+        # the backward pass of another rank would wait for this one
         h_0 = h_0 if h_0.requires_grad or not torch.is_grad_enabled() else h_0.detach().requires_grad_()
     report: list[SolveInfo] = []
     states = _Across.apply(cell, options, report, group, len(x), h_0, *x, *params)
@@ -43,13 +43,13 @@ def solve_across(
 
 def _check_group(group: Any) -> None:
     if not (dist.is_available() and dist.is_initialized()):
-        raise InputError("process_group= needs torch.distributed; call init_process_group, or start with torchrun")
+        raise InputError("process_group needs torch.distributed; call init_process_group, or start with torchrun")
     if not isinstance(group, dist.ProcessGroup):
         raise InputError(f"process_group must be a torch.distributed process group, got {type(group).__name__}")
 
 
 def widest_structure(probe: Callable[[], Structure], like: Tensor, group: Any) -> Structure:
-    """What the Jacobian couples on any rank: each probes its own stretch; an error of one is an error of all."""
+    """Return the widest structure that the probes of all ranks find; an error on one rank is raised on all."""
     _check_group(group)
     order: tuple[Structure, ...] = ("diagonal", "blocks", "dense")
     error: Exception | None = None
@@ -63,17 +63,17 @@ def widest_structure(probe: Callable[[], Structure], like: Tensor, group: Any) -
 
 
 def _raise_together(error: Exception | None, failed: Tensor) -> None:
-    """Raise the error of this rank, or say which rank had one; nobody is left waiting."""
+    """Raise the error of this rank, or name the rank that failed, so that no rank is left waiting."""
     if error is not None:
         raise error
     if failed.any():
-        raise CommutantError(f"rank {int(failed.nonzero()[0])} of the sequence group failed; its own error says why")
+        raise CommutantError(f"rank {int(failed.nonzero()[0])} of the process group failed; see its own error")
 
 
-def _same_everywhere(h_0: Tensor, others: Tensors, group: Any) -> bool:
-    """Shapes first: gathering tensors of different sizes would hang or fail without a reason.
+def _any_rank_wants_gradients(h_0: Tensor, others: Tensors, group: Any) -> bool:
+    """Check that all ranks agree on shapes, and return whether any rank wants gradients.
 
-    Returns whether any rank wants gradients.
+    Gathering tensors of different sizes later would hang or fail without a reason.
     """
     own = torch.full((8,), -1, dtype=torch.long, device=h_0.device)
     own[: h_0.dim()] = torch.tensor(h_0.shape)
@@ -82,22 +82,22 @@ def _same_everywhere(h_0: Tensor, others: Tensors, group: Any) -> bool:
     shapes = _gather(own, group)
     if (shapes[:, :7] != shapes[0, :7]).any():
         raise InputError(
-            f"every rank must bring the same batch, state and dtype, got states of shape "
+            f"h_0 must have the same shape and dtype on every rank, got shapes "
             f"{[tuple(s[:6][s[:6] >= 0].tolist()) for s in shapes]} over the ranks"
         )
     return bool((shapes[:, 7] == 1).any())
 
 
 def _gather(t: Tensor, group: Any) -> Tensor:
-    """The tensors of all ranks, stacked."""
+    """Return the tensors of all ranks, stacked."""
     out = t.new_empty((dist.get_world_size(group), *t.shape))
     try:
         dist.all_gather(list(out.unbind(0)), t.contiguous(), group=group)
-    except RuntimeError as error:  # a rank died, or did not come within the timeout of the group
+    except RuntimeError as error:  # a rank died, or exceeded the timeout of the group
         rank, size = dist.get_rank(group), dist.get_world_size(group)
         raise CommutantError(
-            f"rank {rank} of {size} lost another rank of the sequence group ({str(error).splitlines()[0]}); every rank "
-            "must take part in the forward and in the backward pass"
+            f"rank {rank} of {size} lost another rank of the process group ({str(error).splitlines()[0]}); run the "
+            "forward and the backward pass on every rank"
         ) from error
     return out
 
@@ -105,14 +105,14 @@ def _gather(t: Tensor, group: Any) -> Tensor:
 def _find(
     cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options, group: Any
 ) -> tuple[Tensor, Tensor, SolveInfo]:
-    """The stretch of this rank, the state that it starts from, and the certificate."""
+    """Return the segment of this rank, its start state, and the certificate."""
     rank, size = dist.get_rank(group), dist.get_world_size(group)
     tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h_0.dtype).eps
     state = torch.zeros_like(h_0) if rank else h_0
     try:
         for t in range(max(0, x[0].shape[0] - WARM_UP), x[0].shape[0]):
             state = cell.step(state, tuple(leaf[t] for leaf in x), params)
-    except Exception:  # the solve below meets it again, and tells the others
+    except Exception:  # the solve below raises it again, on all ranks
         state = torch.zeros_like(h_0)
     starts = torch.cat([h_0[None], _gather(state, group)[:-1]])
     sweeps = 0
@@ -120,10 +120,10 @@ def _find(
         error: Exception | None = None
         try:
             states, info = _local(cell, x, starts[rank], params, options)
-        except Exception as raised:  # also one of the user's step: the others must hear of it
+        except Exception as raised:  # errors of the user's step too, because the other ranks must stop as well
             states, error = h_0.new_empty((0, *h_0.shape)), raised
         sweeps += 1
-        # the starts travel too: each rank judges the numbers of all ranks, and they judge alike
+        # starts are gathered too, so that all ranks decide from the same numbers
         end = states[-1] if len(states) else starts[rank]
         before = states[-2] if len(states) > 1 else starts[rank]
         said = torch.stack([starts[rank], end, before, torch.full_like(end, float(error is not None))])
@@ -157,7 +157,7 @@ def _jacobians(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: T
 
 
 def _product(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Tensor) -> Tensor:
-    """The derivative of the end of a stretch with respect to its start: products of neighbours, halving."""
+    """Return the derivative of a segment's end by its start, as a product of neighbors in log depth."""
     if len(states) == 0:
         return identity_map(start, cell.structure).contiguous()
     maps = _jacobians(cell, x, start, params, states)
@@ -168,7 +168,7 @@ def _product(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Ten
 
 
 def _handed_back(maps: Tensor, gradient: Tensor, arriving: Tensor, structure: Structure) -> Tensor:
-    """The gradient of the state that a stretch starts from; `maps` are the transposed Jacobians of its steps."""
+    """Return the gradient of a segment's start state; `maps` are the transposed Jacobians of its steps."""
     if len(gradient) == 0:
         return arriving
     gradient = torch.cat([gradient[:-1], gradient[-1:] + arriving])
@@ -178,6 +178,8 @@ def _handed_back(maps: Tensor, gradient: Tensor, arriving: Tensor, structure: St
 
 
 class _Across(torch.autograd.Function):
+    """Solver across ranks, whose backward pass is a linear recurrence across ranks."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -200,7 +202,7 @@ class _Across(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         if torch.is_grad_enabled():
-            raise InputError("a recurrence across ranks has no second derivative")
+            raise InputError("a recurrence with process_group has no second derivative; leave process_group out")
         states, start, h_0, *rest = ctx.saved_tensors
         cell, count, group = ctx.cell, ctx.count, ctx.group
         rank, structure = dist.get_rank(group), cell.structure
@@ -208,7 +210,7 @@ class _Across(torch.autograd.Function):
         x, params = tuple(wide[:count]), tuple(wide[count:])
         gradient = gradient.to(states.dtype)
         with torch.autocast(h_0.device.type, enabled=False):
-            # what a stretch hands back to the one before is affine in what it gets from the one behind
+            # the gradient that a segment passes to the one before is affine in the gradient from the one after
             product = transpose_map(_product(cell, x, start, params, states), structure).contiguous()
             maps = transpose_map(_jacobians(cell, x, start, params, states), structure) if len(states) else product[:0]
             arriving = torch.zeros_like(start)
@@ -216,7 +218,7 @@ class _Across(torch.autograd.Function):
             shifts = _gather(_handed_back(maps, gradient, arriving, structure), group)
             finite = bool(products.isfinite().all() & shifts.isfinite().all())
             for k in range(len(shifts) - 1, 0, -1):
-                if not finite:  # a product over a stretch overflows where its steps, one by one, need not: in turn
+                if not finite:  # the product over a segment overflowed, so the ranks take turns
                     shifts = _gather(_handed_back(maps, gradient, arriving, structure), group)
                 if k > rank:
                     arriving = shifts[k] + (apply_map(products[k], arriving, structure) if finite else 0)

@@ -1,16 +1,15 @@
-"""The residual block of a language model with a nonlinear recurrence in place of attention."""
+"""Residual block of a language model, with a nonlinear recurrence in place of attention."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from .._checks import one_of, whole
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, Draw, Law, obeys
 from ._layers import ParallelRecurrence, State
 from ._models import MinGRU, MinLSTM, ParaGRU, ParaLSTM
 
@@ -18,39 +17,33 @@ CELLS: dict[str, type[ParallelRecurrence]] = {
     "paragru": ParaGRU, "paralstm": ParaLSTM, "mingru": MinGRU, "minlstm": MinLSTM
 }  # fmt: skip
 BlockState: TypeAlias = tuple[Tensor, State]
-"""The last inputs of the convolution `(batch, conv - 1, d_model)`, and the state of the recurrence."""
+"""Last inputs of the convolution, `(batch, conv - 1, d_model)`, and the state of the recurrence."""
 
 
-def _case(law: Law) -> Callable[[Draw], tuple[Law, Any, tuple[Tensor, ...]]]:
-    def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
-        block = draw.module(lambda: RNNBlock(8, heads=2))
-        return law, lambda x: block(x)[0], (draw.normal(draw.size + 1, 2 * draw.size + 2, 8),)
-
-    return case
-
-
-@obeys("causality", _case(Causality()))
-@obeys("batch independence", _case(BatchIndependence()))
 class RNNBlock(nn.Module):
-    """A residual block around a recurrence, then one around a gated MLP.
+    """A residual block around a recurrence, followed by one around a gated MLP.
 
     $x \\leftarrow s \\odot x + W_o\\,(\\mathrm{norm}(\\mathrm{rnn}(\\mathrm{conv}(v))) \\odot \\mathrm{silu}(g))$ with
-    $(v, g) = W_i\\,\\mathrm{norm}(x)$ and a learnt scale s, then
+    $(v, g) = W_i\\,\\mathrm{norm}(x)$ and a learned scale s, then
     $x \\leftarrow s' \\odot x + \\mathrm{SwiGLU}(\\mathrm{norm}(x))$ (Danieli et al. 2025, section 5.2 and figure 9).
-    The convolution is causal, one short filter a channel, with a SiLU behind it as in Mamba. It takes the place of a
-    transformer's block, needs no positions, and decodes at a cost that does not grow with the length.
+    The convolution is causal, with one short filter per channel, and is followed by a SiLU as in Mamba. The block
+    replaces a transformer block. It needs no positions, and its cost per decoded token does not grow with the length.
 
     Args:
-        d_model: features.
-        cell: "paragru", "paralstm", "mingru" or "minlstm".
-        conv: steps that the convolution sees.
-        heads: blocks of the recurrence's input maps.
-        mlp_size: hidden features of the MLP; 8/3 of d_model, rounded up to a multiple of 32, when absent; 0 for no MLP.
-        a_max: bound of the recurrent weights, see `ParaGRU`.
-        method: see `solve_recurrence`.
+        d_model: Number of features.
+        cell: Recurrent layer, `"paragru"`, `"paralstm"`, `"mingru"` or `"minlstm"`.
+        conv: Number of steps that the convolution sees.
+        heads: Number of diagonal blocks of the recurrence's input maps; must divide `d_model`.
+        mlp_size: Number of hidden features of the MLP. None for 8/3 of `d_model`, rounded up to a multiple of 32; 0
+            for no MLP.
+        a_max: Bound of the recurrent weights, see `ParaGRU`.
+        method: Solver, see `solve_recurrence`.
+
+    Raises:
+        InputError: For an unknown cell or method, or sizes that do not fit.
 
     Shapes:
-        x `(batch, time, d_model)` to the same, and a state.
+        x `(batch, time, d_model)` to an output of the same shape, and a state.
 
     Example:
         >>> block = RNNBlock(32)
@@ -71,16 +64,13 @@ class RNNBlock(nn.Module):
         method: str = "auto",
     ) -> None:
         super().__init__()
-        if cell not in CELLS:
-            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        sizes = (d_model, conv, heads)
-        if not all(isinstance(size, int) and size > 0 for size in sizes) or d_model % heads:
-            raise InputError(
-                f"d_model, conv and heads must be positive integers and heads divide d_model, got {d_model!r}, "
-                f"{conv!r}, {heads!r}"
-            )
-        if mlp_size is not None and (not isinstance(mlp_size, int) or mlp_size < 0):
-            raise InputError(f"mlp_size must be an integer of at least 0 or None, got {mlp_size!r}")
+        one_of("cell", cell, CELLS)
+        for name, size in (("d_model", d_model), ("conv", conv), ("heads", heads)):
+            whole(name, size)
+        if d_model % heads:
+            raise InputError(f"heads must divide d_model = {d_model}, got {heads}")
+        if mlp_size is not None:
+            whole("mlp_size", mlp_size, 0)
         self.mixer_norm, self.mixer_scale = nn.RMSNorm(d_model), nn.Parameter(torch.ones(d_model))
         self.in_proj = nn.Linear(d_model, 2 * d_model, bias=False)
         self.conv = nn.Conv1d(d_model, d_model, conv, groups=d_model)
@@ -100,10 +90,13 @@ class RNNBlock(nn.Module):
         """Run over whole sequences.
 
         Args:
-            x: `(batch, time, d_model)`, at least one step.
-            state: what an earlier call returned; zero when absent.
-            lengths: real steps of each row `(batch,)`, at least one; the rest is padding at the end, and the state
-                returned is that behind the real steps.
+            x: Input `(batch, time, d_model)`, with at least one step.
+            state: State returned by an earlier call; zero when absent.
+            lengths: Number of real steps of each row, `(batch,)`, at least 1. The remaining steps are padding, and the
+                returned state is the state after the last real step.
+
+        Returns:
+            The output `(batch, time, d_model)` and the state after the last step.
         """
         if not isinstance(x, Tensor):
             raise InputError(f"x must be a tensor, got {type(x).__name__}")
@@ -112,7 +105,7 @@ class RNNBlock(nn.Module):
             raise InputError(f"x must be (batch, time, {width}) with at least one step, got shape {tuple(x.shape)}")
         value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
         if lengths is not None and not bool(((lengths >= 1) & (lengths <= x.shape[1])).all()):
-            raise InputError(f"lengths must be 1 to {x.shape[1]}, got {lengths.tolist()}")
+            raise InputError(f"lengths must lie between 1 and {x.shape[1]}, got {lengths.tolist()}")
         past, before = (None, None) if state is None else state
         width = self.conv.kernel_size[0] - 1
         past = value.new_zeros(x.shape[0], width, x.shape[2]) if past is None else past.to(value.dtype)
@@ -130,7 +123,15 @@ class RNNBlock(nn.Module):
         return self._close(x, mixed, gate), (past, after)
 
     def step(self, x: Tensor, state: BlockState | None = None) -> tuple[Tensor, BlockState]:
-        """One step of decoding, x `(batch, d_model)`."""
+        """Run one step of decoding.
+
+        Args:
+            x: Input of the step, `(batch, d_model)`.
+            state: State returned by an earlier call; zero when absent.
+
+        Returns:
+            The output `(batch, d_model)` and the next state.
+        """
         value, gate = self.in_proj(self.mixer_norm(x)).chunk(2, -1)
         past, before = (None, None) if state is None else state
         width = self.conv.kernel_size[0] - 1

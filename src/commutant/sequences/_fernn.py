@@ -1,62 +1,40 @@
-"""Flow-equivariant recurrent networks: a state that has a slice for each velocity, and moves with it."""
+"""Flow-equivariant recurrent networks, whose state has one slice per velocity."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, Draw, Equivariance, breaks, obeys
-from ._flow_actions import FlowAction, SliceAction
-from ._flow_cells import FERNNCell, FlowRNN, pool_slices
-from ._flows import Flow, RotationFlow, TranslationFlow
+from ._flow_cells import FERNNCell, FlowRNN, check_kernel_size, pool_slices
+from ._flows import Flow, TranslationFlow
+from ._rotation_flow import RotationFlow
 
 
-def _flow_case(flow: Callable[[], Flow], pool: str | None, static: bool = False, **options: Any) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        net = draw.module(lambda: FERNN(1, 2, flow(), num_layers=2, pool=pool, activation="tanh", **options))
-        moves = FlowAction(TranslationFlow.closed(3, 3), static=static)
-        hidden = SliceAction(net.flow, static=static) if pool is None else moves
-        x = (draw.normal(2, draw.size % 4 + 2, 1, 3, 3),)
-        return Equivariance(moves, output=hidden), lambda x: net(x)[0], x
-
-    return case
-
-
-def _plain(law: Any, make: Callable[[], nn.Module]) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        net = draw.module(make)
-        return law, lambda x: net(x)[0], (draw.normal(3, draw.size % 4 + 2, 1, 4, 4),)
-
-    return case
-
-
-@obeys("flow equivariance of every slice", _flow_case(lambda: TranslationFlow.closed(3, 3), None))
-@obeys("flow equivariance, velocities mixing", _flow_case(lambda: TranslationFlow.closed(3, 3), "max", v_mixing=1))
-@obeys("static equivariance without velocities", _flow_case(lambda: TranslationFlow.grid(0), "max", static=True))
-@breaks("flow equivariance without velocities", _flow_case(lambda: TranslationFlow.grid(0), "max"))
-@breaks("flow equivariance on a part of V", _flow_case(lambda: TranslationFlow([[0, 0], [0, 1]]), "max"))
-@obeys("causality", _plain(Causality(), lambda: FERNN(1, 2, TranslationFlow.grid(1))))
-@obeys("batch independence", _plain(BatchIndependence(), lambda: FERNN(1, 2, TranslationFlow.grid(1))))
 class FERNN(FlowRNN):
     """A flow-equivariant recurrent network over image sequences (Keller 2025, arXiv 2507.14793).
 
     When the input moves at a velocity of V, the output moves with it:
-    $\\Phi[\\psi(\\nu) f]_t = \\psi_t(\\nu) \\Phi[f]_t$, exactly if V is closed under differences, and at
-    velocities never seen in training. Use it where things move at constant velocity; cost and memory grow with the
-    number of velocities, parameters do not.
+    $\\Phi[\\psi(\\nu) f]_t = \\psi_t(\\nu) \\Phi[f]_t$. This is exact if V is closed under differences, and holds at
+    velocities never seen in training. Use it where things move at constant velocity. Time and memory grow with the
+    number of velocities, while the number of parameters does not.
 
     Args:
-        in_channels: channels of a frame.
-        hidden_channels: channels of each slice of the state.
-        flow: `TranslationFlow` or `RotationFlow`, the velocities that the network knows.
-        num_layers: cells on top of each other.
-        pool: over velocities, `"max"` as in the paper, `"mean"`, `"sum"`, or None to return every slice.
-        kernel_size, v_mixing, activation, bias: see `FERNNCell`.
+        in_channels: Number of channels of a frame.
+        hidden_channels: Number of channels of each slice of the state.
+        flow: `TranslationFlow` or `RotationFlow` with the velocities of the network.
+        num_layers: Number of stacked cells.
+        pool: Pooling over velocities, `"max"` (as in the paper), `"mean"` or `"sum"`, or None to return every slice.
+        kernel_size: Size of the kernels, odd.
+        v_mixing: Largest difference of two velocities that mix, see `FERNNCell`.
+        activation: Nonlinearity, `"relu"` or `"tanh"`.
+        bias: Whether to add a learned number per channel; the paper does not.
+
+    Raises:
+        InputError: For an unknown option or sizes that do not fit.
 
     Shapes:
         x `(batch, time, in_channels, *domain)` to `(batch, time, hidden_channels, *space)`.
@@ -80,8 +58,7 @@ class FERNN(FlowRNN):
         activation: str = "relu",
         bias: bool = True,
     ) -> None:
-        if num_layers < 1:
-            raise InputError(f"num_layers must be at least 1, got {num_layers}")
+        whole("num_layers", num_layers)
         channels = [in_channels] + [hidden_channels] * (num_layers - 1)
         cells = [
             FERNNCell(c, hidden_channels, flow, kernel_size, v_mixing, activation, bias, lifted_input=i > 0)
@@ -91,14 +68,18 @@ class FERNN(FlowRNN):
 
 
 class FieldDecoder(nn.Module):
-    """Convolutions from a pooled state to a frame that commute with the flow's group at rest.
+    """Convolutional decoder from a pooled state to a frame, equivariant under static transformations of the flow.
 
     Args:
-        hidden_channels, out_channels: of state and frame.
-        flow: gives the convolutions.
-        layers: hidden layers, each followed by a ReLU; one more maps to the frame. The paper: 4.
-        kernel_size: odd.
-        bias: one number a channel.
+        hidden_channels: Number of channels of the state.
+        out_channels: Number of channels of the frame.
+        flow: Flow that defines the convolutions.
+        layers: Number of hidden layers, each followed by a ReLU; one more layer maps to the frame. The paper uses 4.
+        kernel_size: Size of the kernels, odd.
+        bias: Whether to add a learned number per channel.
+
+    Raises:
+        InputError: For a negative number of layers or an even kernel size.
     """
 
     def __init__(
@@ -106,49 +87,46 @@ class FieldDecoder(nn.Module):
         kernel_size: int = 3, bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
+        whole("layers", layers, 0)
+        check_kernel_size(kernel_size)
         self.flow, self.pad = flow, kernel_size // 2
-        if layers < 0:
-            raise InputError(f"a decoder has no negative number of layers, got {layers}")
         widths = [hidden_channels] * (layers + 1) + [out_channels]
         pairs = itertools.pairwise(widths)
         self.maps = nn.ModuleList(flow.state_map(a, b, kernel_size, bias) for a, b in pairs)
 
     def forward(self, h: Tensor) -> Tensor:
-        """A frame `(batch, out_channels, *domain)` from a pooled state; orientations are averaged."""
+        """Return a frame `(batch, out_channels, *domain)`, averaged over orientations.
+
+        Args:
+            h: Pooled state `(batch, hidden_channels, *space)`.
+        """
         for i, layer in enumerate(self.maps):
             h = layer(self.flow.pad(torch.relu(h) if i else h, self.pad))
         return h.mean(2) if isinstance(self.flow, RotationFlow) else h
 
 
-def _forecast_case(decode: str) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        flow = TranslationFlow.closed(5)
-        net = draw.module(
-            lambda: FERNNSeq2Seq(1, 4, flow, decode=decode, decoder_layers=1, activation="tanh", bias=False)
-        )
-        x = draw.normal(2, draw.size % 3 + 2, 1, 5)
-        law = Equivariance(FlowAction(flow), output=FlowAction(flow, start=x.shape[1]))
-        return law, lambda x: net(x, 3), (x,)
-
-    return case
-
-
-@obeys("flow equivariance of the forecast", _forecast_case("aligned"))
-@breaks("flow equivariance of the paper's lagged decoder", _forecast_case("lagged"))
 class FERNNSeq2Seq(nn.Module):
-    """Forecast the frames that follow: a flow-equivariant encoder, and a decoder that feeds its frames back.
+    """Forecasting network with a flow-equivariant encoder and a decoder that feeds its predictions back.
 
-    The *aligned* decoder predicts frame t + 1 from the state moved on by one step,
-    $D(\\max_\\nu \\psi_1(\\nu) h(\\nu))$, and takes its
-    prediction as the next input: forecasts move with the input exactly. The paper's released decoder (here
-    `"lagged"`) shows the last input once more and reads the state where it stands; it is not equivariant, and drifts
-    beyond the horizon of its training. Predictions are detached before they are fed back, as in the paper.
+    The *aligned* decoder predicts frame t + 1 from the state advanced by one step,
+    $D(\\max_\\nu \\psi_1(\\nu) h(\\nu))$, and takes its prediction as the next input. Its forecasts are exactly
+    flow-equivariant. The *lagged* decoder, released with the paper, feeds the last frame in again and reads the state
+    without advancing it. It is not equivariant, and drifts beyond the horizon of its training. Predictions are
+    detached before they are fed back, as in the paper.
 
     Args:
-        in_channels, hidden_channels, flow, kernel_size, activation, bias: see `FERNNCell`.
-        decoder: from a pooled state to a frame; a `FieldDecoder` when absent.
-        decoder_layers: of that decoder.
-        decode: `"aligned"` or `"lagged"`.
+        in_channels: Number of channels of a frame.
+        hidden_channels: Number of channels of each slice of the state.
+        flow: `TranslationFlow` or `RotationFlow` with the velocities of the network.
+        decoder: Module from a pooled state to a frame; by default a `FieldDecoder`.
+        decode: Decoding scheme, `"aligned"` or `"lagged"`.
+        decoder_layers: Number of hidden layers of the default decoder.
+        kernel_size: Size of the kernels, odd.
+        activation: Nonlinearity, `"relu"` or `"tanh"`.
+        bias: Whether to add a learned number per channel; the paper does not.
+
+    Raises:
+        InputError: For an unknown option or sizes that do not fit.
 
     Example:
         >>> FERNNSeq2Seq(1, 8, TranslationFlow.grid(1))(torch.rand(2, 5, 1, 14, 14), 3).shape
@@ -168,19 +146,30 @@ class FERNNSeq2Seq(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        if decode not in ("aligned", "lagged"):
-            raise InputError(f"decode must be 'aligned' or 'lagged', got {decode!r}")
+        one_of("decode", decode, ("aligned", "lagged"))
         self.cell = FERNNCell(in_channels, hidden_channels, flow, kernel_size, 0, activation, bias)
         assert isinstance(flow, TranslationFlow | RotationFlow)
         self.decoder = decoder or FieldDecoder(hidden_channels, in_channels, flow, decoder_layers, kernel_size, bias)
         self.decode = decode
 
     def forward(self, x: Tensor, n_future: int) -> Tensor:
-        """The next `n_future` frames `(batch, n_future, in_channels, *domain)` after x `(batch, time, ...)`."""
+        """Forecast frames.
+
+        Args:
+            x: Past frames `(batch, time, in_channels, *domain)`, at least one.
+            n_future: Number of frames to predict.
+
+        Returns:
+            The predicted frames `(batch, n_future, in_channels, *domain)`.
+
+        Raises:
+            InputError: For an input without frames, or a negative number of frames to predict.
+        """
         if x.dim() < 3 or x.shape[1] == 0:
-            raise InputError(f"a forecast needs frames (batch, time, channels, *domain), got shape {tuple(x.shape)}")
-        if not isinstance(n_future, int) or n_future < 0:
-            raise InputError(f"n_future must be a whole number of frames, 0 or more, got {n_future!r}")
+            raise InputError(
+                f"x must be (batch, time, channels, *domain) with at least one frame, got shape {tuple(x.shape)}"
+            )
+        whole("n_future", n_future, 0)
         _, h = self.cell.unroll(x, None, lambda h: h[:0])
         frame, frames = x[:, -1], []
         for step in range(n_future):

@@ -1,4 +1,4 @@
-"""Finding a trajectory with its certificate and fall-backs, and its adjoint; outside autograd, time leading."""
+"""Search for a trajectory with its certificate and fallbacks, and its adjoint, outside autograd and with time first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Method: TypeAlias = Literal[
     "auto", "loop", "sequential", "multishoot", "tabulated", "newton", "quasi", "elk", "picard", "jacobi"
 ]
 METHODS = ("auto", "loop", "sequential", "multishoot", "tabulated", *NEWTON_LIKE)
-WARM_UP = 32  # steps after which a cell of moderate memory has forgotten a wrong start
+WARM_UP = 32  # number of steps after which a cell of moderate memory has forgotten a wrong start
 _SHORTEST = 2 * WARM_UP  # chunks shorter than this gain nothing over the loop
 HALF = (torch.bfloat16, torch.float16)
 
@@ -32,18 +32,17 @@ class ConvergenceError(CommutantError):
 
 @dataclass(frozen=True)
 class SolveInfo:
-    """How a trajectory was found, and the evidence for it.
+    """Report of a solve: the method that found the trajectory, and the errors that certify it.
 
     Attributes:
-        method: the method that gave the result; that of a compiled kernel ends in its language, as in
+        method: Method that gave the result. The name of a compiled kernel ends in its language, as in
             `"sequential-c"` and `"multishoot-triton"`.
-        iterations: its iterations (sweeps over all chunks for the shooting methods); 0 for the loop.
-        residual: the largest defect $|f(h_{t-1}, x_t) - h_t| / \\max(|h_t|, |h_{t-1}|)$, entry by entry; NaN where a
-            state is NaN.
-        mismatch: the largest error of a state at a chunk boundary, relative as well: the jumps there when the chunks
-            are rerun, and what they grow to by the end.
-        converged: whether the first method met the tolerance, and no state is NaN.
-        fell_back: the methods that were tried before and did not meet it.
+        iterations: Number of iterations (sweeps over all chunks for the shooting methods); 0 for the loop.
+        residual: Largest entrywise defect $|f(h_{t-1}, x_t) - h_t| / \\max(|h_t|, |h_{t-1}|)$; NaN if a state is NaN.
+        mismatch: Largest relative error of a state at a chunk boundary, measured by the jumps between rerun chunks
+            and their growth until the end.
+        converged: Whether the first method met the tolerance and no state is NaN.
+        fell_back: Methods that were tried before and did not meet the tolerance.
     """
 
     method: str
@@ -56,7 +55,7 @@ class SolveInfo:
 
 @dataclass(frozen=True)
 class Options:
-    """How to solve; see `solve_recurrence`."""
+    """Options of a solve; see `solve_recurrence`."""
 
     method: str = "auto"
     max_iters: int | None = None
@@ -65,7 +64,7 @@ class Options:
 
 
 def loop(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors) -> Tensor:
-    """The plain differentiable loop: the reference, and the path of transforms and second derivatives."""
+    """Run the plain differentiable loop, which is the reference and serves transforms and second derivatives."""
     dtype, states = h_0.dtype, []
     h, *wide = (widened(t) for t in (h_0, *params))
     with torch.autocast(h_0.device.type, enabled=False):
@@ -76,18 +75,19 @@ def loop(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors) -> Tensor:
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    """Return the context in which autocast is off; some devices (meta) have none."""
+    """Return a context without autocast, also for devices (meta) that have no autocast."""
     if not torch.amp.is_autocast_available(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
 
 def widened(t: Tensor) -> Tensor:
+    """Return a tensor of half precision in float32, and any other tensor as it is."""
     return t.float() if t.dtype in HALF else t
 
 
 def find_trajectory(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options) -> tuple[Tensor, SolveInfo]:
-    """The trajectory and its certificate, outside autograd."""
+    """Return the trajectory and its certificate, outside autograd."""
     tolerance = options.tol if options.tol is not None else 8 * torch.finfo(h_0.dtype).eps
     problem = Problem(cell, h_0, x, params, tolerance)
     first = choose(problem) if options.method == "auto" else options.method
@@ -114,9 +114,9 @@ def find_trajectory(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, option
         check_trajectory(problem, attempt.h)
     if failed and options.on_fail == "warn":
         warnings.warn(f"{' and '.join(failed)} did not converge; solved by {method}", RuntimeWarning, stacklevel=4)
-    # shooting repeats the step inside its chunks to the letter: its defects are the jumps at their boundaries
+    # within chunks, shooting runs the exact steps, so its only defects are the jumps at the boundaries
     residual = attempt.mismatch if attempt.residual is None else attempt.residual
-    if bool(attempt.h.isnan().any()):  # the loop has them, too, but they are no solution of anything
+    if bool(attempt.h.isnan().any()):  # the loop gives NaN too, but NaN solves nothing
         info = SolveInfo(method, attempt.iterations, math.nan, attempt.mismatch, False, tuple(failed))
         return attempt.h, info
     info = SolveInfo(method, attempt.iterations, residual, attempt.mismatch, not failed, tuple(failed))
@@ -124,7 +124,7 @@ def find_trajectory(cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, option
 
 
 def _allowed(method: str, tolerance: float) -> float:
-    # a trajectory of many small defects meets its rerun chunks only up to what the defects add up to
+    # small defects of a Newton-like trajectory add up along each rerun chunk
     return 16 * tolerance if method in NEWTON_LIKE else tolerance
 
 
@@ -142,21 +142,24 @@ def _attempt(problem: Problem, method: str, max_iters: int | None) -> Attempt:
 
 
 def choose(problem: Problem) -> str:
-    """The method of `auto`: multiple shooting where chunks of useful length fill the machine and the cell forgets."""
+    """Return the method of `auto`: multiple shooting if chunks of useful length fill the machine and the cell forgets.
+
+    Otherwise it is `tabulated` for a diagonal bounded cell with few lanes, and else `sequential`.
+    """
     lane = problem.h_0.numel()
     if problem.cell.structure == "dense" and problem.h_0.shape[-1] > 16:
         return "sequential"
     if chunk_count(problem.length, lane, _SHORTEST) < 2 or problem.length < 4 * _SHORTEST:
-        return "sequential"  # asking whether the cell forgets would cost more than the answer saves
+        return "sequential"  # testing whether the cell forgets would cost more than it saves
     if forgets(problem):
         return "multishoot"
-    # every chunk runs from 16 states: worth it only where the lanes leave room for them
+    # every chunk runs from 16 states, which pays only if there are few lanes
     tables = problem.cell.structure == "diagonal" and problem.cell.bound is not None and 16 * lane <= 1 << 11
     return "tabulated" if tables else "sequential"
 
 
 def forgets(problem: Problem) -> bool:
-    """Whether two states come together within a warm-up, tried at a few places in a few rows."""
+    """Return whether two states converge within a warm-up, tested at a few times in a few rows."""
     places = torch.linspace(0, problem.length - WARM_UP, 4).long()
     start = problem.h_0.new_zeros((2, 4, *problem.h_0[:2].shape))
     start[1] = 0.9
@@ -172,19 +175,19 @@ def forgets(problem: Problem) -> bool:
 def adjoint(
     cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, states: Tensor, gradient: Tensor
 ) -> tuple[Tensor, list[Tensor], list[Tensor | None]]:
-    """Gradients of h_0, x and params, given those of the states: linearize in blocks, scan once, pull back."""
+    """Return the gradients of h_0, x and params from those of the states: linearize in blocks, scan, pull back."""
     length = states.shape[0]
     before = torch.cat([h_0[None], states[:-1]])
     block = max(1, (1 << 15) // max(h_0.numel(), 1))
     d_x = [torch.empty_like(leaf) for leaf in x]
     parts = [slice(start, min(start + block, length)) for start in range(0, length, block)]
-    # one more than there are steps: the last state has no successor
+    # one more entry than there are steps, a zero, because the last state has no successor
     jacobian, contexts = None, []
     for part in parts:
         inputs = before[part], tuple(leaf[part] for leaf in x), params
         own, context = cell.linearize(*inputs, tuple(grad[part] for grad in d_x))
         reverse = not bool(own.isfinite().all())
-        if reverse:  # backward differentiation masks what a closed relu hides; forward differentiation has 0 / 0 there
+        if reverse:  # forward differentiation can give NaN behind a closed relu, where backward gives zero
             own = cell.jacobian(*inputs, reverse=True)
         if isinstance(cell, StepCell):
             cell.verify(*inputs, own, reverse)

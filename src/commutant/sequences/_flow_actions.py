@@ -1,4 +1,4 @@
-"""Flows as actions on sequences, so that the checker of laws knows them, and a report for any user's module."""
+"""Flows as actions on sequences, for the checker of laws, and a check of flow equivariance for any module."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def flow_transform(
     start: int = 0,
     lifted: bool = False,
 ) -> Float[Tensor, "batch time *field"]:
-    """A sequence in which everything moves by nu besides, $(\\psi(\\nu) f)_t = \\psi_t(\\nu) f_t$.
+    """Return the sequence with the motion of nu added, $(\\psi(\\nu) f)_t = \\psi_t(\\nu) f_t$.
 
     Args:
-        x: `(batch, time, channels, *domain)`.
-        flow: how nu acts.
-        nu: a generator `(d,)`, of V or not.
-        start: the time of the first frame.
-        lifted: x is `(batch, time, V, channels, *space)`, fields of the space of states.
+        x: Sequence `(batch, time, channels, *domain)`, or `(batch, time, V, channels, *space)` when lifted.
+        flow: Flow that defines how nu acts.
+        nu: Generator `(d,)`, in V or not.
+        start: Time of the first frame, in steps.
+        lifted: Whether x is a sequence of fields on the space of states.
 
     Example:
         >>> from commutant.sequences import TranslationFlow
@@ -48,12 +48,12 @@ def _each_step(x: Tensor, move: Callable[[Tensor, int], Tensor]) -> Tensor:
 
 
 class FlowAction(Action):
-    """The flows of V acting on sequences `(batch, time, channels, *domain)`; an element is a generator.
+    """Action of the flows of V on sequences `(batch, time, channels, *domain)`; a group element is a generator.
 
     Args:
-        flow: its generators are drawn; their sums must make sense as generators, as on a torus.
-        start: the time of the first frame.
-        static: move every frame by the same one step instead.
+        flow: Flow whose generators are drawn. Sums of generators must be generators too, as on a torus.
+        start: Time of the first frame, in steps.
+        static: Whether to move every frame by one step instead.
     """
 
     name = "flow"
@@ -94,7 +94,10 @@ class FlowAction(Action):
 
 
 class SliceAction(FlowAction):
-    """The same on lifted sequences `(batch, time, V, channels, *space)`: slices change places, fields move."""
+    """Action of the flows of V on lifted sequences `(batch, time, V, channels, *space)`: slices permute, fields move.
+
+    The arguments are those of `FlowAction`. Equivariance is only defined if V is closed under differences.
+    """
 
     name = "flow of slices"
 
@@ -105,26 +108,31 @@ class SliceAction(FlowAction):
                 return moved
             source = slices_after(self.flow, g, tuple(t.shape[4:]))
             if (source < 0).any():
-                raise InputError(f"V is not closed: no slice holds {self.flow.generators[source < 0][0].tolist()}")
+                missing = self.flow.generators[source < 0][0].tolist()
+                raise InputError(
+                    f"flow must be closed under differences, but the slice of {missing} has no source; use a flow such "
+                    f"as TranslationFlow.closed"
+                )
             return moved[:, :, source]
 
         return map_tensors(move, x)
 
 
 def slices_after(flow: Flow, nu: Tensor, space: Sequence[int]) -> Tensor:
-    """For each slice, which slice its content was in before everything moved by nu besides; -1 when outside V."""
+    """Return for each slice the slice that held its content before the motion of nu was added, or -1 outside V."""
     return flow.index_of(flow.generators - nu, space)
 
 
 @dataclass(frozen=True)
 class FlowReport:
-    """How far a module is from flow equivariance, by generator and time.
+    """Deviation of a module from flow equivariance, by generator and time.
 
     Attributes:
-        generators: those that were tried, `(n, d)`.
-        errors: largest difference relative to the largest output, `(n, time)`; of slices, those whose source is in V.
-        boundary: the same for slices that come from outside V, whose error no network can avoid; NaN without any.
-        tolerance: what was allowed.
+        generators: Generators that were tried, `(n, d)`.
+        errors: Largest difference relative to the largest output, `(n, time)`, over slices whose source is in V.
+        boundary: Same difference over slices whose source is outside V, where no network can be exact; NaN if there
+            are none.
+        tolerance: Largest relative difference that was allowed.
     """
 
     generators: Tensor
@@ -134,22 +142,22 @@ class FlowReport:
 
     @property
     def holds(self) -> bool:
-        """Whether every error away from the boundary of V is within the tolerance."""
+        """Return whether every error away from the boundary of V is within the tolerance."""
         return bool((self.errors <= self.tolerance).all())
 
     def __str__(self) -> str:
         if self.holds:
-            said = f"flow equivariant for {len(self.generators)} generators, to {float(self.errors.max()):.1e}"
+            said = f"flow-equivariant for {len(self.generators)} generators, to {float(self.errors.max()):.1e}"
         else:
             worst, time = (int(i) for i in (self.errors == self.errors.max()).nonzero()[0])
             first = int((self.errors[worst] > self.tolerance).nonzero()[0])
             said = (
-                f"not flow equivariant: off by {float(self.errors.max()):.1e} for {self.generators[worst].tolist()} at "
+                f"not flow-equivariant: error {float(self.errors.max()):.1e} for {self.generators[worst].tolist()} at "
                 f"step {time}, first at step {first} (allowed {self.tolerance:.1e})"
             )
         outside = self.boundary[~self.boundary.isnan()]
         if outside.numel():
-            said += f"; slices that come from outside V differ by up to {float(outside.max()):.1e}"
+            said += f"; slices whose source is outside V differ by up to {float(outside.max()):.1e}"
         return said
 
 
@@ -157,15 +165,18 @@ class FlowReport:
 def check_flow_equivariance(
     module: Callable[[Tensor], Any], flow: Flow, x: Tensor, *, start: int = 0, tolerance: float | None = None
 ) -> FlowReport:
-    """Compare a module on a flowing input with its flowing output, for every generator of V.
+    """Compare a module's output on a moving input with its moved output, for every generator of V.
 
     Args:
-        module: from `(batch, time, channels, *domain)` to fields of that shape that should move, or to lifted ones
-            `(batch, time, V, channels, *space)`; of a tuple, the first.
-        flow: its generators are tried.
-        x: an input.
-        start: the time of the first output; the length of x for a forecast.
-        tolerance: relative; default 1000 units in the last place.
+        module: Function or module from `(batch, time, channels, *domain)` to fields that should move, of the same
+            shape or lifted `(batch, time, V, channels, *space)`. If it returns a tuple, the first entry counts.
+        flow: Flow whose generators are tried.
+        x: Input of the module, `(batch, time, channels, *domain)`.
+        start: Time of the first output, in steps; the length of x for a forecast.
+        tolerance: Largest relative difference allowed; by default 1000 units in the last place.
+
+    Raises:
+        InputError: For arguments of other types, or shapes that the flow does not act on.
 
     Example:
         >>> from commutant.sequences import FERNN, TranslationFlow
@@ -176,11 +187,14 @@ def check_flow_equivariance(
         False
     """
 
-    if not callable(module) or not isinstance(flow, Flow) or not isinstance(x, Tensor):
-        given = ", ".join(
-            f"the class {a.__name__}" if isinstance(a, type) else type(a).__name__ for a in (module, flow, x)
-        )
-        raise InputError(f"check_flow_equivariance takes a module, a Flow and a tensor in this order, got {given}")
+    for name, value, fits, wanted in (
+        ("module", module, callable(module), "a function or module"),
+        ("flow", flow, isinstance(flow, Flow), "a Flow"),
+        ("x", x, isinstance(x, Tensor), "a tensor"),
+    ):
+        if not fits:
+            given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise InputError(f"{name} must be {wanted}, got {given}; give module, flow and x in this order")
     check_tolerance(tolerance)
     if flow.domain_dims is not None and x.dim() != 3 + flow.domain_dims:
         raise InputError(
@@ -197,7 +211,10 @@ def check_flow_equivariance(
     sliced = expected.dim() == space + 4 and expected.shape[2] == len(flow)
     lifted = sliced or expected.dim() == space + 3
     if not lifted and expected.dim() < x.dim():
-        raise InputError(f"the output must be fields in time, got shape {tuple(expected.shape)} for x {tuple(x.shape)}")
+        raise InputError(
+            f"module must return fields over time, got an output of shape {tuple(expected.shape)} for x of shape "
+            f"{tuple(x.shape)}"
+        )
     scale = expected.abs().amax().clamp(min=torch.finfo(expected.dtype).tiny)
     errors, boundary = [], []
     for nu in flow.generators:

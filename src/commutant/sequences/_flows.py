@@ -1,4 +1,4 @@
-"""Flows: one-parameter groups that move a field a little further at every step, and the convolutions they respect."""
+"""Flows, which are one-parameter groups that move a field at every step, and translations as flows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError
 
 Act: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
@@ -18,14 +19,18 @@ Act: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 class Flow:
     """A set V of generators and the action of their flows on fields, $\\psi_t(\\nu) = \\exp(t \\nu)$.
 
-    The generic flow of a user's own action, to be used with `LiftToFlow`; `TranslationFlow` and `RotationFlow` bring
-    convolutions too.
+    This class takes any action, for use with `LiftToFlow`. `TranslationFlow` and `RotationFlow` also provide
+    convolutions.
 
     Args:
-        act: `act(field, nu, steps)` moves a field `(..., channels, *space)` by so many steps of the flow of nu,
-            a tensor `(d,)`. It runs under `torch.vmap` over the generators, so it must index by tensors, not by
+        act: Function `act(field, nu, steps)` that moves a field `(..., channels, *space)` by `steps` steps of the flow
+            of nu, a tensor `(d,)`. It runs under `torch.vmap` over the generators, so it must index by tensors, not by
             Python numbers.
-        generators: V as rows, `(generators, d)`; no duplicates, in the order of the slices of a lifted state.
+        generators: The set V as rows, `(generators, d)`, without duplicates, in the order of the slices of a lifted
+            state.
+
+    Raises:
+        InputError: For generators of the wrong shape, that are not finite or that repeat.
 
     Example:
         >>> ring = Flow(lambda f, nu, t: f.gather(-1, ((torch.arange(5) - t * nu[0]) % 5).expand(f.shape)), [[0], [1]])
@@ -34,9 +39,9 @@ class Flow:
     """
 
     domain_dims: int | None = None
-    """Axes of the input behind its channels; None when the flow does not know."""
+    """Number of axes of the input after its channels; None when unknown."""
     space_dims: int | None = None
-    """Axes of a state behind its channels."""
+    """Number of axes of a state after its channels; None when unknown."""
 
     def __init__(self, act: Act, generators: Tensor | Sequence[Any]) -> None:
         self.act = act
@@ -46,21 +51,35 @@ class Flow:
         return self.generators.shape[0]
 
     def shift(self, h: Tensor, pad: int = 0) -> Tensor:
-        """Every slice of a lifted state `(batch, V, channels, *space)` one step further along its own flow.
+        """Move every slice of a lifted state `(batch, V, channels, *space)` one step along its own flow.
 
-        With `pad` the last axes come back that much wider on both sides, as a convolution wants them.
+        Args:
+            h: Lifted state `(batch, V, channels, *space)`.
+            pad: Number of places by which the last axes are padded on both sides, as a convolution needs them.
         """
         if pad:
-            raise InputError(f"{type(self).__name__} knows no boundary to pad with")
+            raise InputError(f"pad must be 0 for a {type(self).__name__}, which defines no boundary, got {pad}")
         nu = self.generators.to(h.device)
         return torch.vmap(lambda field, v: self.act(field, v, 1), in_dims=(1, 0), out_dims=1)(h, nu)
 
     def transform(self, x: Tensor, nu: Tensor | Sequence[Any], steps: int, lifted: bool = False) -> Tensor:
-        """A field moved by so many steps of one flow; `lifted` fields live where states do."""
+        """Move a field by several steps of one flow.
+
+        Args:
+            x: Field `(..., channels, *domain)`, or `(..., channels, *space)` when lifted.
+            nu: Generator `(d,)`, in V or not.
+            steps: Number of steps.
+            lifted: Whether x is a field on the space of states rather than on the domain of inputs.
+        """
         return self.act(x, torch.as_tensor(nu, device=x.device), steps)
 
     def index_of(self, wanted: Tensor, sizes: Sequence[int] = ()) -> Tensor:
-        """For each generator `(..., d)` its place in V, or -1; on a torus of these sizes generators repeat."""
+        """Return the index of generators in V, `(...)`, or -1 for generators outside V.
+
+        Args:
+            wanted: Generators `(..., d)`.
+            sizes: Sizes of the torus, on which generators repeat.
+        """
         period = self.period(sizes)
         gap = wanted.unsqueeze(-2) - self.generators
         if period is not None:
@@ -69,7 +88,11 @@ class Flow:
         return torch.where(same.any(-1), same.to(torch.uint8).argmax(-1), -1)
 
     def period(self, sizes: Sequence[int]) -> Tensor | None:
-        """After how much each entry of a generator is the neutral one again; None when it never is."""
+        """Return the period of each entry of a generator, or None when no generator repeats.
+
+        Args:
+            sizes: Sizes of the space.
+        """
         return None
 
     def __repr__(self) -> str:
@@ -80,34 +103,42 @@ def _rows(generators: Tensor | Sequence[Any]) -> Tensor:
     try:
         rows = torch.as_tensor(generators)
     except (TypeError, ValueError) as error:
-        raise InputError(f"generators must be numbers, (generators, d), got {generators!r}") from error
-    if rows.dim() != 2 or 0 in rows.shape or (rows.is_floating_point() and not rows.isfinite().all()):
-        raise InputError(f"generators must be (generators, d), finite, at least one; got shape {tuple(rows.shape)}")
+        raise InputError(f"generators must be numbers of shape (generators, d), got {generators!r}") from error
+    if rows.dim() != 2 or 0 in rows.shape:
+        raise InputError(f"generators must have shape (generators, d) and at least one row, got {tuple(rows.shape)}")
+    if rows.is_floating_point() and not rows.isfinite().all():
+        raise InputError(f"generators must be finite, got {rows[~rows.isfinite()][0].item()}")
     if len(rows.unique(dim=0)) != len(rows):
-        raise InputError("generators must differ from each other")
+        raise InputError(f"generators must differ from each other, got {len(rows)} rows with duplicates")
     return rows
 
 
-class _Resampling(Flow):
-    """A flow whose every move is one gather: a table says for each place of each slice where its value comes from."""
+class ResamplingFlow(Flow):
+    """Base class of flows whose every move is one gather from a table of source places."""
 
     def __init__(self, generators: Tensor | Sequence[Any]) -> None:
         self.generators = _rows(generators)
         self._tables: dict[Any, tuple[Tensor, Tensor | None]] = {}
 
     def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
-        """Sources `(moves, sources, *padded space)` and their weights (None when all are one) of moves by nu."""
+        """Return source indices `(moves, sources, *padded space)` of moves by nu, and weights (None if all are 1).
+
+        Args:
+            nu: Generators `(moves, d)`.
+            space: Sizes of the space.
+            pad: Number of places by which the space is padded on both sides.
+        """
         raise NotImplementedError
 
     def shift(self, h: Tensor, pad: int = 0) -> Tensor:
-        """Every slice of a lifted state one step further along its own flow, by one gather; see `Flow.shift`."""
+        """Move every slice of a lifted state one step along its own flow, by one gather; see `Flow.shift`."""
         self._check(h, 3 + self.space_dims, f"a state (batch, {len(self)}, channels, *space)")  # type: ignore[operator]
         if h.shape[1] != len(self):
-            raise InputError(f"the state must have {len(self)} slices, one a generator, got shape {tuple(h.shape)}")
+            raise InputError(f"the state must have {len(self)} slices, one per generator, got shape {tuple(h.shape)}")
         return self._move(h, self.generators, pad)
 
     def transform(self, x: Tensor, nu: Tensor | Sequence[Any], steps: int, lifted: bool = False) -> Tensor:
-        """A field `(..., *space)` moved by so many steps of the flow of nu."""
+        """Move a field `(..., *space)` by several steps of the flow of nu; see `Flow.transform`."""
         dims = (self.space_dims if lifted else self.domain_dims) or 0
         self._check(x, dims, "a field (..., *space)")
         nu = torch.as_tensor(nu)
@@ -119,7 +150,7 @@ class _Resampling(Flow):
 
     @torch.compiler.assume_constant_result
     def _kept(self, space: tuple[int, ...], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """The table of one step, made once for each size."""
+        """Return the table of one step, cached by size."""
         key = (space, pad, device)
         if key not in self._tables:
             self._tables[key] = _to(self.table(self.generators, space, pad), device)
@@ -147,14 +178,18 @@ def _to(table: tuple[Tensor, Tensor | None], device: torch.device) -> tuple[Tens
     return table[0].to(device), None if table[1] is None else table[1].to(device)
 
 
-class TranslationFlow(_Resampling):
-    """Constant velocities on a ring, a torus or a box; the state lives on the same grid as the input.
+class TranslationFlow(ResamplingFlow):
+    """Translations at constant velocity on a ring, a torus or a box; states live on the same grid as the input.
 
     Args:
-        velocities: pixels a step, `(generators, d)` for d = 1, 2 or 3 axes, in the order of the axes (rows first).
-        boundary: `"circular"`, a torus, or `"zero"`: what leaves is lost, and equivariance holds away from the border.
-        interpolation: `"exact"` takes whole velocities; `"fourier"` shifts by phases, exact for band-limited fields on
-            a torus of odd size, and takes any velocity.
+        velocities: Velocities in pixels per step, `(generators, d)` for d = 1, 2 or 3 axes, rows first.
+        boundary: `"circular"` for a torus, or `"zero"` for a box whose outside is zero; equivariance then holds away
+            from the border only.
+        interpolation: `"exact"` for whole velocities, or `"fourier"` for any velocity. Fourier shifts are exact for
+            band-limited fields on a torus of odd size.
+
+    Raises:
+        InputError: For an unknown option, more than 3 axes, or fractional velocities without Fourier interpolation.
 
     Example:
         >>> flow = TranslationFlow([[0, 0], [0, 1]])
@@ -172,38 +207,44 @@ class TranslationFlow(_Resampling):
         interpolation: str = "exact",
     ) -> None:
         super().__init__(velocities)
-        if boundary not in ("circular", "zero") or interpolation not in ("exact", "fourier"):
-            raise InputError(
-                f"boundary must be 'circular' or 'zero' and interpolation 'exact' or 'fourier', got {boundary!r} and "
-                f"{interpolation!r}"
-            )
+        one_of("boundary", boundary, ("circular", "zero"))
+        one_of("interpolation", interpolation, ("exact", "fourier"))
         if self.generators.shape[1] > 3:
-            raise InputError(f"velocities have 1 to 3 axes, got {self.generators.shape[1]}")
-        if interpolation == "exact" and (self.generators != self.generators.round()).any():
-            raise InputError("velocities must be whole pixels a step; interpolation='fourier' takes any")
+            raise InputError(f"velocities must have 1 to 3 axes, got {self.generators.shape[1]}")
+        if interpolation == "exact":
+            _check_whole_pixels(self.generators)
         if interpolation == "fourier" and boundary == "zero":
-            raise InputError("interpolation='fourier' moves on a torus; boundary must be 'circular'")
+            raise InputError("boundary must be 'circular' (a torus) for interpolation='fourier', got 'zero'")
         self.boundary, self.interpolation = boundary, interpolation
         self.domain_dims = self.space_dims = self.generators.shape[1]
 
     @classmethod
     def grid(cls, radius: int, dims: int = 2, **options: Any) -> TranslationFlow:
-        """All whole velocities of at most `radius` along each axis; radius 0 is the plain convolutional RNN."""
-        if not isinstance(radius, int) or radius < 0:
-            raise InputError(f"radius must be a whole number of pixels, 0 or more, got {radius!r}")
+        """Build the flow of all whole velocities of at most `radius` along each axis.
+
+        Args:
+            radius: Largest velocity in pixels per step; 0 gives the plain convolutional RNN.
+            dims: Number of axes.
+            options: Further arguments of `TranslationFlow`.
+        """
+        whole("radius", radius, 0)
         return cls(list(itertools.product(range(-radius, radius + 1), repeat=dims)), **options)
 
     @classmethod
     def closed(cls, *sizes: int) -> TranslationFlow:
-        """All velocities of a torus: the set for which equivariance is exact in every slice."""
+        """Build the flow of all velocities of a torus, for which every slice is exactly equivariant.
+
+        Args:
+            sizes: Sizes of the torus, one per axis.
+        """
         return cls(list(itertools.product(*(range(n) for n in sizes))))
 
     def period(self, sizes: Sequence[int]) -> Tensor | None:
-        """The sizes of the torus."""
+        """Return the sizes of the torus, or None for a box."""
         return torch.tensor(list(sizes)) if self.boundary == "circular" and sizes else None
 
     def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
-        """Where each place of the moved, padded field comes from."""
+        """Return the source index of each place of the moved, padded field."""
         index, inside = torch.zeros(len(nu), *[1] * len(space), dtype=torch.long), torch.tensor(True)
         for axis, size in enumerate(space):
             place = torch.arange(-pad, size + pad)
@@ -217,8 +258,8 @@ class TranslationFlow(_Resampling):
 
     def _move(self, h: Tensor, nu: Tensor, pad: int) -> Tensor:
         if self.interpolation == "exact":
-            if nu is not self.generators and (nu != nu.round()).any():
-                raise InputError("velocities must be whole pixels a step; interpolation='fourier' takes any")
+            if nu is not self.generators:
+                _check_whole_pixels(nu)
             return super()._move(h, nu, pad)
         axes = tuple(range(3, h.dim()))
         phase = torch.zeros(len(nu), *[1] * len(axes), dtype=torch.float64)
@@ -234,145 +275,38 @@ class TranslationFlow(_Resampling):
         return _pad_circular(moved, pad, len(axes)) if pad else moved
 
     def pad(self, x: Tensor, pad: int) -> Tensor:
-        """A field `(batch, channels, *space)` with its border continued by so many places on each side."""
+        """Pad a field according to the boundary.
+
+        Args:
+            x: Field `(batch, channels, *space)`.
+            pad: Number of places on each side.
+        """
         mode = "circular" if self.boundary == "circular" else "constant"
         return nn.functional.pad(x, [pad, pad] * self.generators.shape[1], mode=mode)
 
     def input_map(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
-        """A convolution of padded inputs."""
+        """Build a convolution of padded inputs.
+
+        Args:
+            in_channels: Number of input channels.
+            out_channels: Number of output channels.
+            kernel_size: Size of the kernel.
+            bias: Whether to add a learned number per channel.
+        """
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.generators.shape[1] - 1]
         return kind(in_channels, out_channels, kernel_size, bias=bias)
 
     state_map = input_map
 
 
+def _check_whole_pixels(velocities: Tensor) -> None:
+    fractional = velocities != velocities.round()
+    if fractional.any():
+        raise InputError(
+            f"velocities must be whole pixels per step, got {velocities[fractional][0].item():g}; use "
+            f"interpolation='fourier'"
+        )
+
+
 def _pad_circular(x: Tensor, pad: int, dims: int) -> Tensor:
     return nn.functional.pad(x.flatten(0, 1), [pad, pad] * dims, mode="circular").unflatten(0, x.shape[:2])
-
-
-class RotationFlow(_Resampling):
-    """Constant angular velocities of an image about its centre; the state has an axis of orientations before its grid.
-
-    Exact where every angle is a multiple of 90 degrees (`orientations=4`). Other angles resample bilinearly, with zeros
-    outside, and every step loses detail: after a full turn by 10 degrees a step little of a fine texture is left.
-
-    Args:
-        angles: degrees a step, counter-clockwise, each a multiple of 360 / orientations.
-        orientations: how many the state holds, the size of the group C_n.
-
-    Example:
-        >>> flow = RotationFlow([0, 90], orientations=4)
-        >>> flow.transform(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), [90], steps=1)
-        tensor([[2., 4.],
-                [1., 3.]])
-    """
-
-    domain_dims, space_dims = 2, 3
-
-    def __init__(self, angles: Tensor | Sequence[float | int], orientations: int) -> None:
-        if not isinstance(angles, Sequence | Tensor) or any(isinstance(a, str) for a in angles):
-            raise InputError(f"angles must be a list of degrees, got {angles!r}")
-        super().__init__([[float(a)] for a in angles])
-        if not isinstance(orientations, int) or orientations < 1:
-            raise InputError(f"orientations must be at least 1, a whole number, got {orientations!r}")
-        self.orientations = orientations
-        turns = self.generators * orientations / 360
-        if (turns - turns.round()).abs().max() > 1e-6:
-            raise InputError(f"angles must be multiples of 360 / {orientations} degrees, got {list(angles)}")
-
-    def period(self, sizes: Sequence[int]) -> Tensor:
-        """A full turn."""
-        return torch.tensor([360.0])
-
-    def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
-        """Where each place of the turned, padded field comes from: up to four neighbours."""
-        index, weight = _rotation_table(nu[:, 0].double(), space[-2:], pad)
-        if len(space) == 3:
-            turn = (nu[:, 0] * self.orientations / 360).round().long()
-            source = (torch.arange(self.orientations) - turn[:, None]) % self.orientations
-            index = source[:, None, :, None, None] * space[1] * space[2] + index[:, :, None]
-            weight = weight[:, :, None].expand(index.shape)
-        return index, weight.float()
-
-    def pad(self, x: Tensor, pad: int) -> Tensor:
-        """A field `(batch, channels, ..., height, width)` with zeros around it."""
-        return nn.functional.pad(x, [pad] * 4)
-
-    def input_map(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
-        """The lifting convolution of C_n: a turned kernel for each orientation."""
-        return GroupConvolution(in_channels, out_channels, kernel_size, self.orientations, bias, lifting=True)
-
-    def state_map(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> nn.Module:
-        """The convolution of C_n on fields with an axis of orientations."""
-        return GroupConvolution(in_channels, out_channels, kernel_size, self.orientations, bias, lifting=False)
-
-
-def _rotation_table(degrees: Tensor, size: Sequence[int], pad: int) -> tuple[Tensor, Tensor]:
-    """Bilinear sources `(angles, neighbours, *padded size)` of images turned counter-clockwise, and their weights."""
-    height, width = size
-    rows, columns = torch.meshgrid(
-        torch.arange(-pad, height + pad).double(), torch.arange(-pad, width + pad).double(), indexing="ij"
-    )
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    y, x = (height - 1) / 2 - rows, columns - (width - 1) / 2  # y points up
-    cos, sin = (t.view(-1, 1, 1) for t in (torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))))
-    from_x, from_y = cos * x + sin * y, cos * y - sin * x
-    row, column = (height - 1) / 2 - from_y, from_x + (width - 1) / 2
-    row, column = (torch.where((t - t.round()).abs() < 1e-9, t.round(), t) for t in (row, column))
-    index, weight = [], []
-    for down, right in itertools.product((0, 1), repeat=2):
-        r, c = row.floor() + down, column.floor() + right
-        share = (1 - (row - r).abs()) * (1 - (column - c).abs())
-        here = inside & (r >= 0) & (r < height) & (c >= 0) & (c < width)
-        index.append((r.clamp(0, height - 1) * width + c.clamp(0, width - 1)).long())
-        weight.append(torch.where(here, share, 0))
-    indices, weights = torch.stack(index, 1), torch.stack(weight, 1)
-    used = [k for k in range(4) if weights[:, k].any()] or [0]
-    return indices[:, used], weights[:, used]
-
-
-class GroupConvolution(nn.Module):
-    """A convolution that commutes with the turns of C_n: one kernel, used in each of n orientations.
-
-    Args:
-        in_channels, out_channels: fields, not counting orientations.
-        kernel_size: of the square kernel.
-        orientations: n.
-        bias: one number a field.
-        lifting: the input is an image, without orientations.
-
-    Shapes:
-        `(batch, in_channels, [orientations,] height, width)` to `(batch, out_channels, orientations, *smaller)`.
-    """
-
-    rotations: Tensor
-    shares: Tensor
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, orientations: int, bias: bool, lifting: bool
-    ) -> None:
-        super().__init__()
-        self.lifting, self.orientations = lifting, orientations
-        planes = 1 if lifting else orientations
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, planes, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        nn.init.kaiming_uniform_(self.weight.view(out_channels, -1, kernel_size, kernel_size), a=math.sqrt(5))
-        degrees = torch.arange(orientations).double() * 360 / orientations
-        index, share = _rotation_table(degrees, (kernel_size, kernel_size), 0)
-        self.register_buffer("rotations", index, persistent=False)
-        self.register_buffer("shares", share.float(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve with the kernel in every orientation; the input is padded already."""
-        out_channels, in_channels, planes, size, _ = self.weight.shape
-        flat = self.weight.flatten(3)
-        turned = (flat[..., self.rotations.flatten(2)] * self.shares.flatten(2).to(flat.dtype)).sum(-2)
-        if not self.lifting:  # orientation o of the output reads orientation p of the input through plane p - o
-            n = self.orientations
-            turned = torch.stack([turned[:, :, :, o].roll(o, 2) for o in range(n)], 3)
-        kernel = turned.permute(0, 3, 1, 2, 4).reshape(
-            out_channels * self.orientations, in_channels * planes, size, size
-        )
-        bias = None if self.bias is None else self.bias.repeat_interleave(self.orientations)
-        x = x if self.lifting else x.flatten(1, 2)
-        return nn.functional.conv2d(x, kernel, bias).unflatten(1, (out_channels, self.orientations))

@@ -1,4 +1,4 @@
-"""The gated cells of the layers: diagonal recurrences whose inputs to the gates are computed beforehand."""
+"""Gated cells of the recurrent layers: diagonal recurrences on gate inputs that are computed beforehand."""
 
 from __future__ import annotations
 
@@ -19,23 +19,29 @@ _tanh_backward = torch.ops.aten.tanh_backward
 
 
 class GatedCell(Cell):
-    """A cell that reads x = (p,), the pre-activations `(*lanes, gates, channels)`, and params = (a,), its recurrent
-    weights `(recurrent, channels)`. The state is `(*lanes, channels)`, or `(*lanes, slots, channels)`."""
+    """A cell with gates, whose x is `(p,)` and whose params are `(a,)`.
+
+    p are the pre-activations `(*lanes, gates, channels)` and a the recurrent weights `(recurrent, channels)`. The state
+    is `(*lanes, channels)`, or `(*lanes, slots, channels)`.
+    """
 
     gates: ClassVar[int]
     recurrent: ClassVar[int]
     slots: ClassVar[int] = 1
     output: ClassVar[int] = 0
-    """The slot that the layer returns."""
+    """Slot of the state that the layer returns as output."""
 
     def initial(self, batch: int, channels: int, like: Tensor) -> Tensor:
-        """The state before the first step when none is given."""
+        """Return the default initial state."""
         return like.new_zeros((batch, channels) if self.slots == 1 else (batch, self.slots, channels))
 
 
 class GRU(GatedCell):
-    """ParaGRU (equation 3.1a with 3.3): z = s(a_z h + p_z), r = s(a_r h + p_r), c = tanh(a_c (h r) + p_c),
-    h' = (1 - z) h + z c. Unlike torch.nn.GRU, z weights the new candidate and r acts before the recurrent weight."""
+    """The cell of `ParaGRU` (equation 3.1a with 3.3).
+
+    z = s(a_z h + p_z), r = s(a_r h + p_r), c = tanh(a_c (h r) + p_c), h' = (1 - z) h + z c. Unlike in `torch.nn.GRU`,
+    z weights the new candidate and r acts before the recurrent weight.
+    """
 
     gates, recurrent, bound = 3, 3, 1.0
 
@@ -44,7 +50,7 @@ class GRU(GatedCell):
         return blend(state, c, opening)
 
     def _gates(self, h: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, Tensor, Tensor]:
-        """The logit of z, r and c."""
+        """Return the logit of z, then r and c."""
         (pre,), (a,) = x, params
         opening, reset = torch.addcmul(pre[..., :2, :], h.unsqueeze(-2), a[:2]).unbind(-2)
         r = torch.sigmoid(reset)
@@ -54,7 +60,7 @@ class GRU(GatedCell):
         h, (a_z, a_r, a_c) = state, params[0].unbind(0)
         opening, r, c = self._gates(h, x, params)
         z, keep, small = both_weights(opening)
-        slope = out[0] if out else torch.empty_like(x[0])  # of h' with respect to each pre-activation
+        slope = out[0] if out else torch.empty_like(x[0])  # derivative of h' by each pre-activation
         s_z = _sigmoid_backward.grad_input(c - h, small, grad_input=slope[..., 0, :])
         s_c = _tanh_backward.grad_input(z, c, grad_input=slope[..., 2, :])
         through = s_c * a_c
@@ -70,9 +76,11 @@ class GRU(GatedCell):
 
 
 class LSTM(GatedCell):
-    """ParaLSTM (equation 3.1b with 3.3), gates f, z, o, recurrent weights a_f, a_z, a_o and peepholes w_f, w_o:
+    """The cell of `ParaLSTM` (equation 3.1b with 3.3), with gates f, z, o and peepholes w_f, w_o.
+
     f = s(a_f h + p_f + w_f c), z = tanh(a_z h + p_z), c' = f c + (1 - f) z, o = s(a_o h + p_o + w_o c'),
-    h' = o tanh(c'). The state is (c, h)."""
+    h' = o tanh(c'). The state is (c, h).
+    """
 
     gates, recurrent, slots, output, structure = 3, 5, 2, 1, "blocks"
 
@@ -81,7 +89,7 @@ class LSTM(GatedCell):
         return torch.stack([c, h], -2)
 
     def _gates(self, state: Tensor, x: Tensors, params: Tensors) -> tuple[Tensor, ...]:
-        """The logit of f, then z, c', o and h'."""
+        """Return the logit of f, then z, c', o and h'."""
         c, h = state.unbind(-2)
         p_f, p_z, p_o = x[0].unbind(-2)
         a_f, a_z, a_o, w_f, w_o = params[0].unbind(0)
@@ -97,9 +105,9 @@ class LSTM(GatedCell):
         forget, z, new, o, _ = self._gates(state, x, params)
         f, add, small = both_weights(forget)
         squashed = torch.tanh(new)
-        s_o = _sigmoid_backward(squashed, o)  # of h' with respect to p_o
-        k = torch.addcmul(_tanh_backward(o, squashed), s_o, w_o)  # of h' with respect to c'
-        s_f, s_z = _sigmoid_backward(c - z, small), _tanh_backward(add, z)  # of c' with respect to p_f and p_z
+        s_o = _sigmoid_backward(squashed, o)  # derivative of h' by p_o
+        k = torch.addcmul(_tanh_backward(o, squashed), s_o, w_o)  # derivative of h' by c'
+        s_f, s_z = _sigmoid_backward(c - z, small), _tanh_backward(add, z)  # derivatives of c' by p_f and p_z
         cc = torch.addcmul(f, s_f, w_f)
         ch = torch.addcmul(s_f * a_f, s_z, a_z)
         hh = torch.addcmul(s_o * a_o, k, ch)
@@ -120,8 +128,11 @@ class LSTM(GatedCell):
 
 
 class MinGRU(GatedCell):
-    """minGRU (Feng et al. 2024): z = s(p_z), h' = (1 - z) h + z g(p_h), g(x) = x + 1/2 for x >= 0, else s(x).
-    Linear in h: one Newton iteration is exact."""
+    """The cell of minGRU (Feng et al. 2024).
+
+    z = s(p_z), h' = (1 - z) h + z g(p_h), g(x) = x + 1/2 for x >= 0, else s(x). It is linear in h, so one Newton
+    iteration is exact.
+    """
 
     gates, recurrent = 2, 0
 
@@ -131,13 +142,13 @@ class MinGRU(GatedCell):
 
 
 class MinLSTM(GatedCell):
-    """minLSTM (Feng et al. 2024): f = s(p_f), i = s(p_i), h' = (f h + i g(p_h)) / (f + i). Linear in h."""
+    """The cell of minLSTM (Feng et al. 2024), linear in h: f = s(p_f), i = s(p_i), h' = (f h + i g(p_h)) / (f + i)."""
 
     gates, recurrent = 3, 0
 
     def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
         p_f, p_i, p_h = x[0].unbind(-2)
-        # f / (f + i) without a quotient of two numbers that may both underflow
+        # f / (f + i) as a sigmoid, because f and i may both underflow
         keep = torch.nn.functional.logsigmoid(p_f) - torch.nn.functional.logsigmoid(p_i)
         return blend(_positive(p_h), state, keep)
 
@@ -147,7 +158,7 @@ def _positive(x: Tensor) -> Tensor:
 
 
 class SRU(GatedCell):
-    """SRU (Lei et al. 2018): f = s(p_f + v_f c), c' = f c + (1 - f) p_c; the layer adds its highway output."""
+    """The cell of SRU (Lei et al. 2018): f = s(p_f + v_f c), c' = f c + (1 - f) p_c; the layer adds the highway."""
 
     gates, recurrent = 2, 1
 
@@ -157,9 +168,11 @@ class SRU(GatedCell):
 
 
 class SLSTM(GatedCell):
-    """sLSTM (Beck et al. 2024) with a diagonal recurrence: exponential gates kept finite by a running maximum m.
+    """The cell of sLSTM (Beck et al. 2024) with a diagonal recurrence; the running maximum m keeps its gates finite.
+
     i = p_i + r_i h, f = log s(p_f + r_f h), m' = max(f + m, i), c' = e^{f+m-m'} c + e^{i-m'} tanh(p_z + r_z h),
-    n' = e^{f+m-m'} n + e^{i-m'}, h' = s(p_o + r_o h) c' / n'. The state is (c, n, m, h)."""
+    n' = e^{f+m-m'} n + e^{i-m'}, h' = s(p_o + r_o h) c' / n'. The state is (c, n, m, h).
+    """
 
     gates, recurrent, slots, output, structure = 4, 4, 4, 3, "blocks"
 
@@ -175,7 +188,7 @@ class SLSTM(GatedCell):
 
     def initial(self, batch: int, channels: int, like: Tensor) -> Tensor:
         state = super().initial(batch, channels, like)
-        state[:, 2] = -1e4  # nothing has been seen: the first input sets the maximum
+        state[:, 2] = -1e4  # low enough that the first input sets the maximum
         return state
 
 
@@ -187,21 +200,21 @@ GATED_CELLS: dict[str, GatedCell] = {
     "sru": SRU(),
     "slstm": SLSTM(),
 }
-"""The gated cells, by the name of the layer that runs each."""
+"""Gated cells by name; the layers refer to them by `cell_name`."""
 
 
 def solve_gated(
-    name: str, pre: Tensor, h0: Tensor, weights: Tensor, solver: str, group: Any = None
+    name: str, pre: Tensor, h_0: Tensor, weights: Tensor, method: str, process_group: Any = None
 ) -> tuple[Tensor, SolveInfo | Fused]:
-    """Solve a gated cell, time leading, by a kernel where there is one, else by `solve`; see `GatedCell` for shapes."""
-    method = fused_method(name, pre, solver) if group is None else None
-    if method is not None:
-        return fused_recurrence(name, pre, weights, h0, method)
-    return solve(GATED_CELLS[name], (pre,), h0, (weights,), Options(solver), group)
+    """Solve a gated recurrence, with time as the first axis, by a fused kernel if there is one and else by `solve`."""
+    fused = fused_method(name, pre, method) if process_group is None else None
+    if fused is not None:
+        return fused_recurrence(name, pre, weights, h_0, fused)
+    return solve(GATED_CELLS[name], (pre,), h_0, (weights,), Options(method), process_group)
 
 
 def read_info(info: SolveInfo | Fused) -> SolveInfo:
-    """The report of a solve; that of a kernel is read from its device."""
+    """Return the report of a solve, reading the report of a kernel from its device."""
     if isinstance(info, SolveInfo):
         return info
     sweeps, mismatch = info.read()
@@ -209,7 +222,7 @@ def read_info(info: SolveInfo | Fused) -> SolveInfo:
 
 
 def _register(name: str, cell: GatedCell) -> None:
-    register_reference(name, lambda pre, weights, h0: loop(cell, (pre,), h0, (weights,)))
+    register_reference(name, lambda pre, weights, h_0: loop(cell, (pre,), h_0, (weights,)))
 
 
 for _name, _cell in GATED_CELLS.items():

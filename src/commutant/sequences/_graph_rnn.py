@@ -1,4 +1,4 @@
-"""Recurrent networks whose wiring is a graph: a node is a unit, an edge lets one unit read another."""
+"""Recurrent networks wired by a graph, in which nodes are units and edges are connections."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError, require
-from ..laws import BatchIndependence, Causality, Draw, Law, obeys
 from ._pruning import apply_masks
 
 _CELLS: dict[str, tuple[type[nn.RNNBase], dict[str, Any], int]] = {
@@ -21,21 +21,22 @@ _CELLS: dict[str, tuple[type[nn.RNNBase], dict[str, Any], int]] = {
 
 
 def dag_layers(edge_index: Int[Tensor, "2 edges"], num_nodes: int) -> Int[Tensor, "nodes"]:
-    """The layer of each node of a directed acyclic graph: the length of the longest path that ends there.
+    """Return the layer of each node of a directed acyclic graph, the length of the longest path that ends there.
 
     Args:
-        edge_index: from row 0 to row 1.
-        num_nodes: how many nodes; those without edges are sources.
+        edge_index: Edges from the nodes in row 0 to the nodes in row 1, `(2, edges)`.
+        num_nodes: Number of nodes; nodes without edges are sources.
 
     Raises:
-        InputError: for indices outside the graph, or a cycle.
+        InputError: For indices outside the graph, or a cycle.
 
     Example:
         >>> dag_layers(torch.tensor([[0, 1, 0], [1, 2, 2]]), 4)
         tensor([0, 1, 2, 0])
     """
-    if num_nodes < 1 or edge_index.dim() != 2 or edge_index.shape[0] != 2:
-        raise InputError(f"expected edges (2, edges) of a graph with nodes, got {tuple(edge_index.shape)}, {num_nodes}")
+    whole("num_nodes", num_nodes)
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise InputError(f"edge_index must have shape (2, edges), got {tuple(edge_index.shape)}")
     if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
         raise InputError(
             f"edge_index must lie in 0..{num_nodes - 1}, got {int(edge_index.min())}..{int(edge_index.max())}"
@@ -45,19 +46,19 @@ def dag_layers(edge_index: Int[Tensor, "2 edges"], num_nodes: int) -> Int[Tensor
     for parent, child in edge_index.T.tolist():
         children[parent].append(child)
     layer, ready = [0] * num_nodes, [v for v in range(num_nodes) if waiting[v] == 0]
-    for parent in ready:  # grows while it is read: the topological order
+    for parent in ready:  # grows during the loop, into a topological order
         for child in children[parent]:
             layer[child] = max(layer[child], layer[parent] + 1)
             waiting[child] -= 1
             if waiting[child] == 0:
                 ready.append(child)
     if len(ready) < num_nodes:
-        raise InputError("the graph has a cycle; direct every edge from the lower to the higher node")
+        raise InputError("edge_index must be acyclic, got a cycle; direct every edge from the lower to the higher node")
     return torch.tensor(layer)
 
 
 def _edges(graph: Any) -> tuple[Tensor, int]:
-    """Edges and number of nodes of a networkx graph, a PyG `Data`, or the pair itself."""
+    """Return the edges and the number of nodes of a networkx graph, a PyG `Data`, or a pair of both."""
     if isinstance(graph, tuple) and len(graph) == 2 and isinstance(graph[0], Tensor):
         edges, nodes = graph
     elif hasattr(graph, "edge_index"):
@@ -71,45 +72,34 @@ def _edges(graph: Any) -> tuple[Tensor, int]:
         nodes = graph.number_of_nodes()
     else:
         raise InputError(
-            f"graph must be a networkx graph, a PyG Data, or a pair (edge_index, nodes), got {type(graph).__name__}"
+            f"graph must be a networkx graph, a PyG Data or a pair (edge_index, nodes), got {type(graph).__name__}"
         )
     if edges.dim() != 2 or edges.shape[0] != 2:
-        raise InputError(f"edge_index must be (2, edges), got shape {tuple(edges.shape)}")
+        raise InputError(f"edge_index must have shape (2, edges), got {tuple(edges.shape)}")
     return edges.long().unique(dim=1) if edges.numel() else edges.long().reshape(2, 0), nodes
 
 
-def _case(law: Law) -> Any:
-    def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
-        wires = (torch.tensor([[0, 1, 0], [2, 2, 3]]), 4)
-        net = draw.module(lambda: GraphRNN(wires, draw.width + 4, "tanh"))
-        return law, net, (4 * draw.normal(draw.size + 1, draw.size + 3, draw.width + 4),)
-
-    return case
-
-
-# tanh of large inputs hardly varies, and float32 has no digits to spare there
-_LOOSE = {torch.float32: 1e-3}
-
-
-@obeys("causality", _case(Causality()), tolerance=_LOOSE)
-@obeys("batch independence", _case(BatchIndependence()), tolerance=_LOOSE)
 class GraphRNN(nn.Module):
     """A recurrent network wired by a directed acyclic graph (Darji 2024, arXiv 2407.20601).
 
-    Nodes are sorted into layers by the longest path that leads to them (`dag_layers`). One recurrent layer a graph
-    layer holds one unit a node, and masks keep just the graph's edges between layers. Undirected graphs are directed
-    from lower to higher nodes. The masks follow the gate blocks of torch; those of the thesis were scrambled for GRU
-    and LSTM.
+    Nodes are sorted into layers by the longest path that ends in them (`dag_layers`). Each layer of the graph becomes
+    one recurrent layer with one unit per node, and masks keep only the graph's edges between layers. Undirected graphs
+    are directed from lower to higher nodes. The masks follow torch's order of the gates; the masks of the thesis
+    scrambled the gates of GRU and LSTM.
 
     Args:
-        graph: a networkx graph, a PyG `Data`, or `(edge_index, number of nodes)`.
-        input_size: features of a step; every source reads all of them.
-        cell: `"gru"`, `"lstm"`, `"tanh"` or `"relu"`.
-        skip: `"concat"`: a layer reads every earlier layer along the graph's edges, a node is one unit, and the output
-            are the sinks (nodes that no other reads), in their order. `"sum"`, the thesis: a layer reads the one
-            before, each pair of layers further apart has a recurrent layer of its own whose output is added, and the
-            output is the last layer, so that other sinks lead nowhere.
-        recurrent: within a layer, `"dense"` as in the thesis, or `"self"`: every unit remembers for itself.
+        graph: A networkx graph, a PyG `Data`, or a pair `(edge_index, number of nodes)`.
+        input_size: Number of features of the input; every source reads all of them.
+        cell: Recurrent cell, `"gru"`, `"lstm"`, `"tanh"` or `"relu"`.
+        skip: Treatment of edges that skip layers. With `"concat"`, a layer reads every earlier layer along the graph's
+            edges. The output holds the sinks (nodes that no other node reads) in their order. With `"sum"`, as in
+            the thesis, every pair of layers further apart has its own recurrent layer, whose output is added. The
+            output is then the last layer, and other sinks are unused.
+        recurrent: Connections within a layer, `"dense"` (as in the thesis), or `"self"` for units that read only their
+            own state.
+
+    Raises:
+        InputError: For an unknown option, a graph with a cycle or a size below 1.
 
     Shapes:
         x `(batch, time, input_size)` to `(batch, time, output_size)`.
@@ -125,13 +115,10 @@ class GraphRNN(nn.Module):
         self, graph: Any, input_size: int, cell: str = "gru", skip: str = "concat", recurrent: str = "dense"
     ) -> None:
         super().__init__()
-        if cell not in _CELLS or skip not in ("concat", "sum") or recurrent not in ("dense", "self"):
-            raise InputError(
-                f"cell must be one of {', '.join(_CELLS)}, skip concat or sum, recurrent dense or self, got {cell!r}, "
-                f"{skip!r} and {recurrent!r}"
-            )
-        if input_size < 1:
-            raise InputError(f"input_size must be at least 1, got {input_size}")
+        one_of("cell", cell, _CELLS)
+        one_of("skip", skip, ("concat", "sum"))
+        one_of("recurrent", recurrent, ("dense", "self"))
+        whole("input_size", input_size)
         edges, nodes = _edges(graph)
         self.skip = skip
         layers = dag_layers(edges, nodes)
@@ -153,14 +140,18 @@ class GraphRNN(nn.Module):
         sinks = ~adjacency.any(0)[order]
         last = torch.arange(nodes) >= nodes - len(members[-1])
         self.register_buffer("shown", (sinks if skip == "concat" else last).nonzero().flatten())
-        if skip == "concat":  # in the order of the nodes, not of the layers
+        if skip == "concat":  # order by nodes, not by layers
             self.shown = self.shown[order[self.shown].argsort()]
         self.output_size = len(self.shown)
 
     shown: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Outputs of the shown nodes at every step."""
+        """Return the outputs of the shown nodes at every step, `(batch, time, output_size)`.
+
+        Args:
+            x: Input `(batch, time, input_size)`.
+        """
         outputs: list[Tensor] = []
         for i, layer in enumerate(self.layers):
             source = x if i == 0 else torch.cat(outputs, -1) if self.skip == "concat" else outputs[-1]
@@ -183,14 +174,20 @@ def _masked(cell: str, width: int, mask: Tensor, recurrent: str) -> nn.RNNBase:
 
 
 def random_dag(kind: str, nodes: int, generator: torch.Generator, degree: float = 0.2) -> tuple[Tensor, int]:
-    """A random graph, directed from lower to higher nodes: what `GraphRNN` takes.
+    """Draw a random graph for `GraphRNN`, directed from lower to higher nodes.
 
     Args:
-        kind: `"ws"` (Watts-Strogatz, fully rewired), `"ba"` (Barabasi-Albert from isolated nodes, as networkx had it
-            when the thesis was written), or `"er"` (Erdos-Renyi with the edges of `"ws"`).
-        nodes: at least 3.
-        generator: source of randomness.
-        degree: neighbours a node in `"ws"` as a share of the nodes; `"ba"` attaches half as many.
+        kind: Distribution: `"ws"` (Watts-Strogatz, fully rewired), `"ba"` (Barabasi-Albert from isolated nodes, as in
+            the networkx of the thesis) or `"er"` (Erdos-Renyi with as many edges as `"ws"`).
+        nodes: Number of nodes, at least 3.
+        generator: Source of randomness.
+        degree: Number of neighbors per node in `"ws"`, as a share of the nodes; `"ba"` attaches half as many.
+
+    Returns:
+        The edges `(2, edges)` and the number of nodes.
+
+    Raises:
+        InputError: For an unknown distribution or fewer than 3 nodes.
 
     Example:
         >>> edges, nodes = random_dag("ba", 20, torch.Generator().manual_seed(0))
@@ -198,16 +195,16 @@ def random_dag(kind: str, nodes: int, generator: torch.Generator, degree: float 
         (True, 20)
     """
     networkx = require("networkx", "graphs")
-    if kind not in ("ws", "ba", "er") or nodes < 3:
-        raise InputError(f"kind must be ws, ba or er and nodes at least 3, got {kind!r} and {nodes}")
+    one_of("kind", kind, ("ws", "ba", "er"))
+    whole("nodes", nodes, 3)
     seed = int(torch.randint(0, 2**31, (), generator=generator))
-    neighbours = max(2, int(degree * nodes))
+    neighbors = max(2, int(degree * nodes))
     if kind == "ws":
-        graph = networkx.connected_watts_strogatz_graph(nodes, neighbours, 1.0, tries=100, seed=seed)
+        graph = networkx.connected_watts_strogatz_graph(nodes, neighbors, 1.0, tries=100, seed=seed)
     elif kind == "er":
-        graph = networkx.gnm_random_graph(nodes, nodes * (neighbours // 2), seed=seed)
+        graph = networkx.gnm_random_graph(nodes, nodes * (neighbors // 2), seed=seed)
     else:
-        m = max(1, neighbours // 2)
+        m = max(1, neighbors // 2)
         first = networkx.empty_graph(m + 1)
         first.add_edges_from((i, m) for i in range(m))
         graph = networkx.barabasi_albert_graph(nodes, m, seed=seed, initial_graph=first)
@@ -215,10 +212,13 @@ def random_dag(kind: str, nodes: int, generator: torch.Generator, degree: float 
 
 
 def graph_features(graph: Any) -> dict[str, float]:
-    """The properties of a graph that the thesis relates to accuracy; variances over nodes (or edges) are of samples.
+    """Return the properties of a graph that the thesis relates to accuracy.
 
-    Of a graph that is not connected, paths are measured in its largest component. Density is that of an undirected
-    graph.
+    Variances over nodes (or edges) are sample variances. In a disconnected graph, paths are measured in the largest
+    component. The density is that of the undirected graph.
+
+    Args:
+        graph: A networkx graph, a PyG `Data`, or a pair `(edge_index, number of nodes)`.
 
     Example:
         >>> import networkx

@@ -1,4 +1,4 @@
-"""Checks of what a language model is called with."""
+"""Checks of the arguments of a language model."""
 
 from __future__ import annotations
 
@@ -10,74 +10,74 @@ from torch import Tensor
 from .._errors import InputError
 
 _INSTEAD = {
-    "position_ids": "a recurrence needs no positions, and rows that hold several texts must be one text a row",
-    "past_key_values": "what was read before is state=, which an earlier call returned",
-    "cache": "what was read before is state=, which an earlier call returned",
-    "output_attentions": "a recurrence has no attentions",
+    "position_ids": "a recurrence needs no positions; put one text in each row",
+    "past_key_values": "pass the state of an earlier call as state=",
+    "cache": "pass the state of an earlier call as state=",
+    "output_attentions": "a recurrence has no attentions; leave it out",
 }
 _TAKEN = "input_ids, attention_mask, state, inputs_embeds, labels, use_cache, output_hidden_states and return_dict"
 
 
 def check_others(others: dict[str, Any]) -> None:
-    """Refuse arguments that would be ignored; None and False ask for nothing."""
+    """Check that unsupported arguments are None or False, because the model would ignore any other value."""
     for name, value in others.items():
         if value is not None and value is not False:
-            raise InputError(f"{name} is no argument of the model: {_INSTEAD.get(name, f'it takes {_TAKEN}')}")
+            raise InputError(f"{name} is not an argument of the model: {_INSTEAD.get(name, f'it takes {_TAKEN}')}")
 
 
 def check_tokens(ids: Any) -> None:
-    """Refuse what is not a batch of rows of tokens."""
+    """Check that tokens are integers `(batch, time)`."""
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.long, torch.int) or ids.dim() != 2 or not ids.shape[1]:
-        raise InputError(f"input_ids must be integers (batch, time) with at least one token a row, got {_shown(ids)}")
+        raise InputError(f"input_ids must be integers (batch, time) with at least one token per row, got {_shown(ids)}")
 
 
 def check_embeddings(given: Any, weight: Tensor) -> Tensor:
-    """Return embeddings that have the shape and dtype of the model's own."""
+    """Check that embeddings have the features and dtype of the model's own, and return them."""
     width = weight.shape[1]
     if not isinstance(given, Tensor) or given.dim() != 3 or given.shape[2] != width or not given.shape[1]:
         raise InputError(
-            f"inputs_embeds must be (batch, time, {width}) with at least one token a row, got {_shown(given)}"
+            f"inputs_embeds must be (batch, time, {width}) with at least one token per row, got {_shown(given)}"
         )
     if given.dtype != weight.dtype and not torch.is_autocast_enabled(given.device.type):
-        raise InputError(f"inputs_embeds are {given.dtype} but the model's are {weight.dtype}; convert one of them")
+        raise InputError(f"inputs_embeds must be {weight.dtype} as the model's, got {given.dtype}; convert one of them")
     return given
 
 
-def check_beside(x: Tensor, mask: Any, labels: Any, state: Any, blocks: int) -> None:
-    """Refuse a mask, labels or a state that do not fit embeddings `(batch, time, features)`."""
+def check_shapes(x: Tensor, mask: Any, labels: Any, state: Any, blocks: int) -> None:
+    """Check that a mask, labels and a state fit embeddings `(batch, time, features)`."""
     shape = tuple(x.shape[:2])
     if mask is not None:
         _check_mask(mask, shape, state is not None)
     if labels is not None:
         if not isinstance(labels, Tensor) or tuple(labels.shape) != shape:
-            raise InputError(f"labels must be (batch, time) as the tokens, {shape}, got {_shown(labels)}")
+            raise InputError(f"labels must have the shape of the tokens, {shape}, got {_shown(labels)}")
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise InputError(f"labels must be integers, got {labels.dtype}")
     if state is not None:
         check_state(state, blocks)
         if len(state[0][0]) != shape[0]:
-            raise InputError(f"state must hold {shape[0]} rows as the tokens, got {len(state[0][0])}")
+            raise InputError(f"state must hold {shape[0]} rows, as many as the tokens, got {len(state[0][0])}")
 
 
 def _check_mask(mask: Any, shape: tuple[int, ...], goes_on: bool) -> None:
     fits = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[0] == shape[0]
     if not fits or mask.shape[1] < shape[1] or (mask.shape[1] > shape[1] and not goes_on):
-        raise InputError(f"attention_mask must be (batch, time) as the tokens, {shape}, got {_shown(mask)}")
+        raise InputError(f"attention_mask must have the shape of the tokens, {shape}, got {_shown(mask)}")
     if mask.dtype != torch.bool and bool(((mask != 0) & (mask != 1)).any()):
-        raise InputError(f"attention_mask must be 1 at tokens and 0 at padding, got values as {_odd(mask):g}")
+        raise InputError(f"attention_mask must be 1 at tokens and 0 at padding, got {_odd(mask):g}")
 
 
 def check_state(state: Any, blocks: int) -> None:
-    """Refuse what is not the state of as many blocks."""
+    """Check that a state is a list of one pair per block."""
     if not isinstance(state, list | tuple) or len(state) != blocks or any(len(part) != 2 for part in state):
         count = len(state) if isinstance(state, list | tuple) else type(state).__name__
         raise InputError(
-            f"state must be what the model returned, one pair for each of its {blocks} blocks, got {count}"
+            f"state must be the state returned by the model, one pair for each of its {blocks} blocks, got {count}"
         )
 
 
 def check_generation(defaults: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """Refuse what `generate` would do wrongly, or report in terms of attention."""
+    """Check for options of `generate` that a recurrence does not support."""
     ids = inputs[0] if inputs else options.get("inputs", options.get("input_ids"))
     if ids is not None and options.get("inputs_embeds") is None:
         check_tokens(ids)
@@ -89,14 +89,16 @@ def check_generation(defaults: Any, inputs: tuple[Any, ...], options: dict[str, 
     option = {name: options.get(name, getattr(config, name, None)) for name in ("guidance_scale", "use_cache")}
     if option["guidance_scale"] not in (None, 1) and option["use_cache"] is not False:
         raise InputError(
-            f"guidance_scale={option['guidance_scale']} keeps keys and values of a second prompt, which a recurrence "
-            f"does not have; add use_cache=False"
+            f"guidance_scale={option['guidance_scale']} needs a cache of keys and values, which a recurrence does not "
+            f"have; add use_cache=False"
         )
 
 
 def _odd(mask: Tensor) -> float:
+    """Return the first entry of a mask that is neither 0 nor 1."""
     return float(mask[(mask != 0) & (mask != 1)][0])
 
 
 def _shown(value: Any) -> str:
+    """Return the dtype and shape of a tensor, or the type of another value, for error messages."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Drop-in recurrent layers that train in parallel over time: `ParaGRU` where `nn.GRU` stood."""
+"""Base class of the recurrent layers that replace `torch.nn.GRU` and train in parallel over time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from .._checks import one_of, positive, whole
 from .._errors import InputError
 from ..kernels import Fused, fused_method
-from ._exported import is_written, solve_operator
+from ._exported import is_exporting, solve_operator
 from ._find import METHODS, SolveInfo, widened, without_autocast
 from ._gated import GATED_CELLS, GatedCell, read_info, solve_gated
 from ._ragged import Ragged
@@ -20,16 +21,17 @@ State: TypeAlias = Tensor | tuple[Tensor, ...]
 
 
 class ParallelRecurrence(nn.Module):
-    """What the layers share: the signature of `torch.nn.GRU`, gates by one product, a certified parallel solve.
+    """Base class of the recurrent layers: the signature of `torch.nn.GRU`, solved in parallel over time.
 
-    The inputs of all gates are one matrix product over all steps; the recurrence is diagonal, so its Jacobian is too
-    (or couples the slots of one channel), and `solve_recurrence` solves it. `info` holds what each solve of the last
-    forward pass reported, and `fallbacks` counts the solves that did not meet their certificate at once.
+    One matrix product over all steps computes the inputs of all gates. The recurrence is diagonal, so its Jacobian is
+    diagonal too (or couples the slots of one channel), and it is solved as in `solve_recurrence`. `info` holds the
+    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method. The
+    arguments are those of `ParaGRU`.
     """
 
     cell_name: ClassVar[str]
     state_slots: ClassVar[tuple[int, ...]] = (0,)
-    """The slots of the cell in the order in which the layer takes and returns them."""
+    """Slots of the cell's state, in the order in which the layer takes and returns them."""
     output_gates: ClassVar[int] = 0
     output_weights: ClassVar[int] = 0
 
@@ -51,24 +53,22 @@ class ParallelRecurrence(nn.Module):
         proj_size: int = 0,
     ) -> None:
         super().__init__()
+        if isinstance(num_heads, str | torch.device | torch.dtype):  # where nn.GRU takes device and dtype
+            raise InputError(f"num_heads must be a whole number, got {num_heads!r}; give device and dtype by name")
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
         for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                hint = "; device and dtype are given by name" if name == "num_heads" else ""
-                raise InputError(f"{name} must be an integer of at least 1, got {value!r}{hint}")
+            whole(name, value)
         if proj_size:
             raise InputError(
-                f"proj_size={proj_size} was given, but {type(self).__name__} does not project its state; put an "
-                f"nn.Linear behind it"
+                f"{type(self).__name__} does not project its state, got proj_size={proj_size}; use an nn.Linear instead"
             )
         if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
             raise InputError(f"dropout must be a probability, got {dropout!r}")
-        if method not in METHODS:
-            raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+        one_of("method", method, METHODS)
         if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"device={str(device)!r} was asked for, but torch sees no CUDA device")
-        if a_max is not None and not (isinstance(a_max, int | float) and a_max > 0):
-            raise InputError(f"a_max must be positive or None, got {a_max!r}")
+            raise InputError(f"device={str(device)!r} was given, but torch finds no CUDA device; use device='cpu'")
+        if a_max is not None:
+            positive("a_max", a_max)
         self.input_size, self.hidden_size, self.num_layers, self.bias = input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional = batch_first, float(dropout), bidirectional
         self.num_heads, self.a_max, self.method = num_heads, a_max, method
@@ -94,21 +94,26 @@ class ParallelRecurrence(nn.Module):
 
     @property
     def cell(self) -> GatedCell:
-        """The cell: its step and its derivative."""
+        """Return the cell, which holds the step and its derivative."""
         return GATED_CELLS[self.cell_name]
 
     @property
     def info(self) -> tuple[SolveInfo, ...]:
-        """What each solve of the last forward pass reported; on a GPU, reading it waits for the device."""
+        """Return the report of each solve of the last forward pass; on a GPU this waits for the device."""
         return tuple(read_info(info) for info in self._infos)
 
     def reset_parameters(self) -> None:
-        """Kaiming uniform input maps, small Xavier normal recurrent weights, zero biases (section 5.2)."""
+        """Initialize input maps Kaiming uniform, recurrent weights Xavier normal and biases zero (section 5.2)."""
         for name, parameter in self.named_parameters():
             self.reset_parameter(name, parameter)
 
     def reset_parameter(self, name: str, parameter: Tensor) -> None:
-        """Initialize one parameter, whose name says which kind it is."""
+        """Initialize one parameter.
+
+        Args:
+            name: Name of the parameter, which determines its distribution.
+            parameter: Parameter to initialize in place.
+        """
         if name.startswith("weight_ih"):
             nn.init.kaiming_uniform_(parameter)
         elif name.startswith("bias"):
@@ -135,29 +140,31 @@ class ParallelRecurrence(nn.Module):
         """Run the layers over whole sequences.
 
         Args:
-            input: `(time, batch, input_size)`, `(batch, time, input_size)` with `batch_first`, `(time, input_size)`
-                for one sequence, a `PackedSequence`, or with `cu_seqlens` sequences one after another, `(total,
-                input_size)`.
+            input: Sequences `(time, batch, input_size)`, or `(batch, time, input_size)` with `batch_first`; one
+                sequence `(time, input_size)`; a `PackedSequence`; or, with `cu_seqlens`, concatenated sequences
+                `(total, input_size)`.
             hx: Initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
                 hidden_size)`; zero when absent.
             x: Another name of `input`.
             h_0: Another name of `hx`.
-            cu_seqlens: where each sequence starts and ends, `(sequences + 1,)`, from 0 to total.
-            process_group: Process group over which time is split, see `solve_recurrence`; x holds the steps of this
-                rank, h_0 is that of rank 0, and the final state is that of this rank's last step.
+            cu_seqlens: Offsets at which the sequences start and end, `(sequences + 1,)`, from 0 to total.
+            process_group: Process group over which time is split, see `solve_recurrence`. x holds the steps of this
+                rank, h_0 is read on rank 0, and the final state is that of this rank's last step.
 
         Returns:
-            The output in the layout of x, with `hidden_size` times the directions features, and the final state, in
-            the layout of h_0.
+            The output in the layout of x, with `hidden_size * directions` features, and the final state in the layout
+            of h_0.
+
+        Raises:
+            InputError: For an input or state of the wrong shape or dtype, or a split of time that is not supported.
         """
         if process_group is not None and (self.bidirectional or self.output_gates or cu_seqlens is not None):
             raise InputError(
-                "time can be split over ranks for one direction and sequences of one length, and not for SRU, whose "
-                "output reads the state of the step before"
+                "process_group needs a unidirectional layer other than SRU and sequences of one length; leave it out"
             )
         x, h_0 = only_one(input, x, "input", "x"), only_one(hx, h_0)
         if x is None:
-            raise InputError(f"{type(self).__name__} was called without input; give a tensor or a PackedSequence")
+            raise InputError(f"{type(self).__name__} was called without input; pass a tensor or a PackedSequence")
         ragged = Ragged.of(x, cu_seqlens, self.batch_first, self.input_size)
         hidden = ragged.padded
         states = self._initial(h_0, hidden, ragged.batched)
@@ -180,28 +187,28 @@ class ParallelRecurrence(nn.Module):
         return ragged.restore(hidden), self._export(finals, ragged.batched)
 
     def step(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """One step of decoding with the same weights.
+        """Run one step, for decoding with the same weights.
 
         Args:
-            x: `(batch, input_size)`.
-            state: what `forward` or the last `step` returned; zero when absent.
+            x: Input of the step, `(batch, input_size)`.
+            state: State returned by `forward` or by the last `step`; zero when absent.
 
         Returns:
             The output `(batch, hidden_size)` and the next state.
 
         Raises:
-            InputError: for a bidirectional layer, which needs the future.
+            InputError: For a bidirectional layer, whose output depends on future steps.
         """
         if self.bidirectional:
-            raise InputError("a bidirectional recurrence has no step: its output depends on the future")
+            raise InputError("a bidirectional recurrence has no step, because its output depends on future steps")
         if x.dim() != 2 or x.shape[1] != self.input_size:
-            raise InputError(f"step takes (batch, {self.input_size}), got {tuple(x.shape)}")
+            raise InputError(f"x must have shape (batch, {self.input_size}), got {tuple(x.shape)}")
         states = self._initial(state, x[None], True)
         finals, hidden = [], x
         for layer, before in enumerate(states):
             pre, weights = self._gates(hidden, f"_l{layer}")
             cell, dtype = self.cell, pre.dtype
-            with without_autocast(x.device.type):  # in float32 at least, as whole sequences are
+            with without_autocast(x.device.type):  # at least float32, as for whole sequences
                 before, pre, weights = widened(before), widened(pre), widened(weights)
                 after = cell.step(before, (pre[..., : cell.gates, :],), (weights[: cell.recurrent],))
                 hidden = self._output(after, before, pre[..., cell.gates :, :], weights[cell.recurrent :]).to(dtype)
@@ -217,19 +224,19 @@ class ParallelRecurrence(nn.Module):
         info: SolveInfo | Fused
         if (
             process_group is None
-            and (is_written() or own.is_meta)
+            and (is_exporting() or own.is_meta)
             and fused_method(self.cell_name, own, self.method) is None
         ):
             states = solve_operator(own, recurrent, h_0, self.cell_name, self.method)
             info = SolveInfo("operator", 0, 0.0, 0.0, True)
         else:
             states, info = solve_gated(self.cell_name, own, h_0, recurrent, self.method, process_group)
-        # sliced last: a graph with a dynamic number of steps must not ask whether all but one of them are one
+        # concatenate before slicing: slicing `states[:-1]` would specialize an exported graph on the number of steps
         before = torch.cat([h_0[None].to(states.dtype), states])[:-1] if self.output_gates else states
         return self._output(states, before, pre[..., cell.gates :, :], weights[cell.recurrent :]), states, info
 
     def _gates(self, x: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
-        """Pre-activations `(*lanes, gates, hidden_size)` and the recurrent weights within their bound."""
+        """Return the pre-activations `(*lanes, gates, hidden_size)` and the clipped recurrent weights."""
         weight, recurrent = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise InputError(f"x is {x.dtype} but the layer's parameters are {weight.dtype}; convert one of them")
@@ -254,7 +261,7 @@ class ParallelRecurrence(nn.Module):
             return [self.cell.initial(batch, self.hidden_size, x)] * count
         parts = tuple(h_0) if isinstance(h_0, tuple | list) else (h_0,)
         if not all(isinstance(part, Tensor) for part in parts):
-            raise InputError(f"the state must be made of tensors, got {[type(part).__name__ for part in parts]}")
+            raise InputError(f"the state must consist of tensors, got {[type(part).__name__ for part in parts]}")
         expected = (count, batch, self.hidden_size) if batched else (count, self.hidden_size)
         if len(parts) != len(self.state_slots) or any(tuple(part.shape) != expected for part in parts):
             raise InputError(
@@ -268,10 +275,10 @@ class ParallelRecurrence(nn.Module):
         return list(torch.stack(ordered, 2).unbind(0))
 
     def _export(self, finals: list[Tensor], batched: bool) -> State:
-        whole = torch.stack(finals) if batched else torch.stack(finals).squeeze(1)
+        stacked = torch.stack(finals) if batched else torch.stack(finals).squeeze(1)
         if self.cell.slots == 1:
-            return whole
-        return tuple(whole[..., slot, :] for slot in self.state_slots)
+            return stacked
+        return tuple(stacked[..., slot, :] for slot in self.state_slots)
 
     def _suffixes(self, layer: int) -> list[str]:
         return [f"_l{layer}"] + [f"_l{layer}_reverse"] * self.bidirectional
@@ -291,14 +298,14 @@ class ParallelRecurrence(nn.Module):
 
 
 def only_one(first: Any, second: Any, name: str = "hx", other: str = "h_0") -> Any:
-    """The one of two names of an argument that was given."""
+    """Return the value of an argument that has two names."""
     if first is not None and second is not None:
-        raise InputError(f"{name} and {other} are two names of one argument; give one of them")
+        raise InputError(f"{name} and {other} are two names of one argument; pass only one of them")
     return second if first is None else first
 
 
 class _Clip(torch.autograd.Function):
-    """Clip to [-limit, limit]; a weight outside still feels the gradients that lead it back."""
+    """Clipping to [-limit, limit] that drops only the gradients that would move a weight further outside."""
 
     generate_vmap_rule = True
 
@@ -319,7 +326,7 @@ class _Clip(torch.autograd.Function):
 
 
 def clip_weights(weight: Tensor, limit: float) -> Tensor:
-    """Clip recurrent weights; one at or beyond its limit still trains back inside."""
-    if torch.jit.is_tracing():  # TorchScript cannot save a function of Python
+    """Clip recurrent weights to [-limit, limit]; a weight outside can still train back inside."""
+    if torch.jit.is_tracing():  # TorchScript cannot save a Python function
         return weight.clamp(-limit, limit)
     return _Clip.apply(weight, limit)

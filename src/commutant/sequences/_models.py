@@ -1,38 +1,18 @@
-"""The recurrent layers, one class a cell."""
+"""Recurrent layers, one class per cell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..algebra.arithmetic import blend
-from ..laws import BatchIndependence, Causality, Draw, breaks, obeys
-from ..laws import Law as _Law
 from ._layers import ParallelRecurrence
 
 
-def _case(law: _Law, name: str, **options: Any) -> Callable[[Draw], tuple[_Law, Any, tuple[Tensor, ...]]]:
-    def case(draw: Draw) -> tuple[_Law, Any, tuple[Tensor, ...]]:
-        layer = draw.module(lambda: globals()[name](draw.width, 6, batch_first=True, **options))
-        x = (draw.normal(draw.size + 1, 8 * draw.size + 2, draw.width),)
-        return law, lambda x: layer(x)[0], x
-
-    return case
-
-
-def _states_laws(cls: type[ParallelRecurrence]) -> type[ParallelRecurrence]:
-    """A recurrence is causal and treats rows alone; a bidirectional one is not causal."""
-    obeys("causality", _case(Causality(), cls.__name__))(cls)
-    obeys("batch independence", _case(BatchIndependence(), cls.__name__))(cls)
-    breaks("causality when bidirectional", _case(Causality(), cls.__name__, bidirectional=True))(cls)
-    return cls
-
-
-class _Paper(ParallelRecurrence):
-    """The paper clips its recurrent weights, which keeps the Jacobian near a contraction."""
+class _Clipped(ParallelRecurrence):
+    """Base class of layers that clip their recurrent weights by default, which keeps the Jacobian contractive."""
 
     def __init__(
         self,
@@ -68,33 +48,33 @@ class _Paper(ParallelRecurrence):
         )
 
 
-@_states_laws
-class ParaGRU(_Paper):
-    """A GRU with diagonal recurrence, trained in parallel over time; takes the place of `torch.nn.GRU`.
+class ParaGRU(_Clipped):
+    """A GRU with diagonal recurrence, trained in parallel over time; a replacement for `torch.nn.GRU`.
 
     $z = \\sigma(a_z h + p_z)$, $r = \\sigma(a_r h + p_r)$, $c = \\tanh(a_c (h r) + p_c)$, $h' = (1-z) h + z c$ with
     $p = B x + b$ (Danieli et al. 2025, arXiv 2510.21450, equations 3.1a and 3.3). It tracks state (parity) that no
-    linear recurrence can, and a step costs a few multiplications a channel. Channels meet only in B, so stack layers
-    or mix between them. The weights are not those of `nn.GRU`: there z weights the old state, and r acts after the
-    recurrent product. |h| <= 1.
+    linear recurrence can track, and a step costs a few multiplications per channel. Channels interact only through B,
+    so stack layers or mix channels between them. Weights of `nn.GRU` cannot be loaded: there z weights the old state,
+    and r acts after the recurrent product. The state stays within |h| <= 1.
 
     Args:
-        input_size: features of a step.
-        hidden_size: channels of the state.
-        num_layers: layers, one on top of the other.
-        bias: whether the gates have one.
-        batch_first: x is `(batch, time, features)` instead of `(time, batch, features)`.
-        dropout: probability, between layers.
-        bidirectional: a second recurrence from the end; its features come behind.
-        num_heads: B is block diagonal with so many blocks.
-        a_max: recurrent weights are clipped to it; the paper: 0.5 for language, 0.9 for synthetic tasks, None for
-            parity.
-        method: see `solve_recurrence`; `"auto"` unless you compare methods.
-        device: of the parameters.
-        dtype: of the parameters.
+        input_size: Number of features of the input.
+        hidden_size: Number of channels of the state.
+        num_layers: Number of stacked layers.
+        bias: Whether the gates have a bias.
+        batch_first: Whether x is `(batch, time, features)` instead of `(time, batch, features)`.
+        dropout: Dropout probability between layers.
+        bidirectional: Whether to add a recurrence that runs backward in time; its features are appended.
+        num_heads: Number of diagonal blocks of B.
+        a_max: Bound to which recurrent weights are clipped, or None. The paper uses 0.5 for language, 0.9 for
+            synthetic tasks and None for parity.
+        method: Solver, see `solve_recurrence`; keep `"auto"` unless you compare methods.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+        proj_size: Unsupported, present because `nn.LSTM` has it; must be 0.
 
     Raises:
-        InputError: for sizes that do not fit, or a state of the wrong shape.
+        InputError: For sizes that do not fit, or a state of the wrong shape.
 
     Example:
         >>> layer = ParaGRU(16, 32, batch_first=True)
@@ -107,14 +87,13 @@ class ParaGRU(_Paper):
     cell_name = "gru"
 
 
-@_states_laws
-class ParaLSTM(_Paper):
+class ParaLSTM(_Clipped):
     """A peephole LSTM with diagonal recurrence and coupled gates, trained in parallel over time.
 
     $f = \\sigma(a_f h + p_f + w_f c)$, $z = \\tanh(a_z h + p_z)$, $c' = f c + (1-f) z$,
     $o = \\sigma(a_o h + p_o + w_o c')$, $h' = o \\tanh(c')$ (Danieli et al. 2025, equations 3.1b and 3.3). Its Jacobian
-    couples the two slots of a channel: 2 x 2 blocks. Takes the place of `torch.nn.LSTM`: the state is the pair
-    `(h, c)`. Arguments as `ParaGRU`. |c| <= 1, |h| < 1.
+    couples the two slots of a channel, in 2 x 2 blocks. It replaces `torch.nn.LSTM`: the state is the pair `(h, c)`,
+    with |c| <= 1 and |h| < 1. The arguments are those of `ParaGRU`.
 
     Example:
         >>> y, (h_n, c_n) = ParaLSTM(16, 32)(torch.randn(1000, 4, 16))
@@ -124,12 +103,11 @@ class ParaLSTM(_Paper):
     state_slots = (1, 0)
 
 
-@_states_laws
 class MinGRU(ParallelRecurrence):
     """The minimal GRU, linear in its state (Feng et al. 2024, arXiv 2410.01201): fast, but it cannot track parity.
 
-    $z = \\sigma(p_z)$, $h' = (1-z) h + z g(p_h)$ with $g(x) = x + 1/2$ for $x \\ge 0$, else $\\sigma(x)$. Arguments as
-    `ParaGRU`, though there are no recurrent weights to clip.
+    $z = \\sigma(p_z)$, $h' = (1-z) h + z g(p_h)$ with $g(x) = x + 1/2$ for $x \\ge 0$, else $\\sigma(x)$. The arguments
+    are those of `ParaGRU`; `a_max` has no effect, because there are no recurrent weights.
 
     Example:
         >>> y, h_n = MinGRU(16, 32)(torch.randn(100, 4, 16))
@@ -138,9 +116,10 @@ class MinGRU(ParallelRecurrence):
     cell_name = "mingru"
 
 
-@_states_laws
 class MinLSTM(ParallelRecurrence):
     """The minimal LSTM, linear in its state (Feng et al. 2024): $h' = (f h + i g(p_h)) / (f + i)$.
+
+    The function g and the arguments are those of `MinGRU`.
 
     Example:
         >>> y, h_n = MinLSTM(16, 32)(torch.randn(100, 4, 16))
@@ -149,12 +128,12 @@ class MinLSTM(ParallelRecurrence):
     cell_name = "minlstm"
 
 
-@_states_laws
 class SRU(ParallelRecurrence):
-    """The simple recurrent unit (Lei et al. 2018, arXiv 1709.02755): one forget gate that sees the state, a highway.
+    """The simple recurrent unit (Lei et al. 2018, arXiv 1709.02755): a forget gate that sees the state, and a highway.
 
     $f = \\sigma(p_f + v_f c)$, $c' = f c + (1-f) p_c$, $r = \\sigma(p_r + v_r c)$, $y = r c' + (1-r) p_s$. The input of
-    the highway, $p_s$, is always a projection of x. The state is c.
+    the highway, $p_s$, is always a projection of x. The state is c. The arguments are those of
+    `ParaGRU`, with `a_max=None` by default.
 
     Example:
         >>> y, c_n = SRU(16, 32)(torch.randn(100, 4, 16))
@@ -166,17 +145,16 @@ class SRU(ParallelRecurrence):
 
     def _output(self, states: Tensor, before: Tensor, pre: Tensor, weights: Tensor) -> Tensor:
         p_r, p_s = torch.unbind(pre, -2)
-        # under autocast the weight keeps its own dtype, wider than that of the gates
+        # under autocast the weight keeps its own dtype, which is wider than that of the gates
         logit = (p_r + weights[0] * before).to(states.dtype)
         return blend(p_s.to(states.dtype), states, logit)
 
 
-@_states_laws
 class SLSTM(ParallelRecurrence):
-    """The sLSTM of xLSTM (Beck et al. 2024, arXiv 2405.04517) with a diagonal recurrence: exponential gates.
+    """The sLSTM of xLSTM (Beck et al. 2024, arXiv 2405.04517), with exponential gates and a diagonal recurrence.
 
-    The state is `(h, c, n, m)`: output, cell, normaliser and the running maximum that keeps the gates finite. Its
-    Jacobian couples the four slots of a channel.
+    The state is `(h, c, n, m)`: output, cell, normalizer and the running maximum that keeps the gates finite. Its
+    Jacobian couples the four slots of a channel. The arguments are those of `ParaGRU`, with `a_max=None` by default.
 
     Example:
         >>> y, state = SLSTM(16, 32)(torch.randn(100, 4, 16))

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from .._checks import one_of, positive
 from .._errors import InputError
-from ..laws import Causality, Draw, Equivariance, obeys
 from ._find import METHODS, SolveInfo
-from ._flow_actions import FlowAction
-from ._flow_cells import POOLS, pool_slices
+from ._flow_cells import POOLS, check_kernel_size, pool_slices
 from ._flows import Flow, TranslationFlow
 from ._gated import read_info, solve_gated
 from ._layers import clip_weights
 
 
-def _para_case(law: Any) -> Any:
-    def case(draw: Draw) -> tuple[Any, Any, tuple[Tensor, ...]]:
-        flow = TranslationFlow.closed(3, 3)
-        net = draw.module(lambda: ParaFERNN(1, 2, flow))
-        x = (draw.normal(2, 5 * draw.size + 2, 1, 3, 3),)
-        return law or Equivariance(FlowAction(flow), output=FlowAction(flow)), lambda x: net(x)[0], x
-
-    return case
-
-
-@obeys("flow equivariance", _para_case(None))
-@obeys("causality", _para_case(Causality()))
 class ParaFERNN(nn.Module):
-    """A flow-equivariant recurrence that trains in parallel over time: a ParaGRU in every slice, in its moving frame.
+    """A flow-equivariant recurrence that trains in parallel over time: a ParaGRU in the moving frame of every slice.
 
-    $h'(\\nu, x) = \\mathrm{GRU}(h(\\nu, x - \\nu), [f * U](x))$ with diagonal recurrent weights: along the path of its
-    velocity each place is a recurrence of its own, so the solver of `ParaGRU` runs all paths at once and nothing is
-    resampled step by step. Space mixes in the input convolution only; stack it with convolutions between.
+    $h'(\\nu, x) = \\mathrm{GRU}(h(\\nu, x - \\nu), [f * U](x))$ with diagonal recurrent weights. Each path along a
+    velocity is a separate recurrence, so the solver of `ParaGRU` runs all paths in parallel without resampling at
+    every step. Space mixes only in the input convolution; stack layers with convolutions between them.
 
     Args:
-        in_channels: channels of a frame.
-        hidden_channels: channels of each slice.
-        flow: a `TranslationFlow` on a torus.
-        kernel_size: of the input convolution, odd.
-        pool: over velocities, or None.
-        a_max: bound of the recurrent weights, see `ParaGRU`.
-        method: see `solve_recurrence`.
+        in_channels: Number of channels of a frame.
+        hidden_channels: Number of channels of each slice of the state.
+        flow: A `TranslationFlow` on a torus.
+        kernel_size: Size of the kernel of the input convolution, odd.
+        pool: Pooling over velocities, `"max"`, `"mean"` or `"sum"`, or None to return every slice.
+        a_max: Bound of the recurrent weights, see `ParaGRU`.
+        method: Solver, see `solve_recurrence`.
+
+    Raises:
+        InputError: For another flow, an unknown option or an even kernel size.
 
     Shapes:
         x `(batch, time, in_channels, *domain)` to `(batch, time, hidden_channels, *domain)` and the last state,
@@ -67,14 +55,12 @@ class ParaFERNN(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(flow, TranslationFlow) or flow.boundary != "circular" or flow.interpolation != "exact":
-            raise InputError(f"ParaFERNN follows whole velocities on a torus, got {flow!r}")
-        if method not in METHODS or kernel_size % 2 == 0 or not (a_max is None or a_max > 0):
-            raise InputError(
-                f"method must be one of {', '.join(METHODS)}, kernel_size odd and a_max positive or None, got "
-                f"{method!r}, {kernel_size} and {a_max}"
-            )
-        if pool not in (*POOLS, None):
-            raise InputError(f"pool must be 'max', 'mean', 'sum' or None, got {pool!r}")
+            raise InputError(f"flow must be a TranslationFlow of whole velocities on a torus, got {flow!r}")
+        one_of("method", method, METHODS)
+        check_kernel_size(kernel_size)
+        if a_max is not None:
+            positive("a_max", a_max)
+        one_of("pool", pool, (*POOLS, None))
         self.flow, self.hidden_channels, self.pad, self.pool = flow, hidden_channels, kernel_size // 2, pool
         self.a_max, self.method, self.in_channels = a_max, method, in_channels
         self.input = flow.input_map(in_channels, 3 * hidden_channels, kernel_size, True)
@@ -85,17 +71,26 @@ class ParaFERNN(nn.Module):
         self.info: tuple[SolveInfo, ...] = ()
 
     def forward(self, x: Tensor, h_0: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run over a sequence, from an initial state `(batch, V, hidden_channels, *domain)` (zero when absent)."""
+        """Run over a sequence.
+
+        Args:
+            x: Input `(batch, time, in_channels, *domain)`, with at least one step.
+            h_0: Initial state `(batch, V, hidden_channels, *domain)`; zero when absent.
+
+        Returns:
+            The output `(batch, time, hidden_channels, *domain)`, with an axis of slices after time if `pool` is None,
+            and the last state.
+        """
         dims = self.flow.domain_dims or 0
         if x.dim() != 3 + dims or x.shape[1] == 0 or x.shape[2] != self.in_channels:
             raise InputError(
-                f"x must be (batch, time, {self.in_channels}, and {dims} axes) with at least one step, got shape "
-                f"{tuple(x.shape)}"
+                f"x must be (batch, time, {self.in_channels}, *domain) with {dims} axes of the domain and at least one "
+                f"step, got shape {tuple(x.shape)}"
             )
         batch, length = x.shape[:2]
         space, slices, width = tuple(x.shape[3:]), len(self.flow), self.hidden_channels
         pre = self.input(self.flow.pad(x.flatten(0, 1), self.pad)).view(batch, length, 3 * width, -1)
-        paths = self._paths(length, space).to(x.device)  # where the path of each place is at each time
+        paths = self._paths(length, space).to(x.device)
         moving = pre.transpose(0, 1).unsqueeze(1).expand(-1, slices, -1, -1, -1)
         moving = moving.gather(-1, paths[:, :, None, None].expand(-1, -1, batch, 3 * width, -1))
         moving = moving.unflatten(3, (3, width)).permute(0, 2, 3, 1, 4, 5).flatten(3)  # (time, batch, 3, lanes)
@@ -107,7 +102,7 @@ class ParaFERNN(nn.Module):
             expected = (batch, slices, width, *space)
             if h_0.shape != expected:
                 raise InputError(f"h_0 must be {expected}, got {tuple(h_0.shape)}")
-            start = self.flow.shift(h_0).reshape(batch, -1)  # the first input meets the state moved by one step
+            start = self.flow.shift(h_0).reshape(batch, -1)  # the state moves before it meets the first input
         states, info = solve_gated("gru", moving, start, lanes, self.method)
         self.info = (read_info(info),)
         states = states.view(length, batch, slices, width, -1)
@@ -119,7 +114,7 @@ class ParaFERNN(nn.Module):
         return pool_slices(out, self.pool, 2), out[:, -1]
 
     def _paths(self, length: int, space: tuple[int, ...]) -> Tensor:
-        """`(time, V, places)`: the place where each path of each slice is at each time."""
+        """Return the place of each path of each slice at each time, `(time, V, places)`."""
         steps = torch.arange(length).view(-1, 1, 1) * self.flow.generators
         index, _ = self.flow.table(-steps.flatten(0, 1), space, 0)
         return index.flatten(1).unflatten(0, (length, len(self.flow)))

@@ -1,4 +1,4 @@
-"""Pruning of recurrent layers: masks that survive training bit for bit."""
+"""Pruning of recurrent layers by masks that survive training bit for bit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from .._checks import one_of
 from .._errors import InputError
 from ._layers import ParallelRecurrence
 
@@ -19,7 +20,11 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 class Mask(nn.Module):
-    """A parametrization that sets weights to zero: what it hides stays zero in the forward pass, bit for bit."""
+    """Parametrization that keeps masked weights exactly zero in the forward pass.
+
+    Args:
+        mask: Boolean tensor of the shape of the weight, True where it is kept.
+    """
 
     mask: Tensor
 
@@ -28,13 +33,17 @@ class Mask(nn.Module):
         self.register_buffer("mask", mask)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weight where the mask is True, else zero; no gradient reaches the rest."""
+        """Return the weight where the mask is True, else zero; masked weights get no gradient.
+
+        Args:
+            weight: Unmasked weight.
+        """
         return torch.where(self.mask, weight, 0)
 
 
 @dataclass(frozen=True)
 class _Matrix:
-    """One weight of a recurrent layer."""
+    """One weight matrix of a recurrent layer."""
 
     module: nn.Module
     name: str
@@ -64,18 +73,18 @@ def _check_module(model: object) -> None:
 
 def _matrices(model: nn.Module, which: str) -> list[_Matrix]:
     _check_module(model)
-    if which not in _KINDS:
-        raise InputError(f"which must be one of {', '.join(_KINDS)}, got {which!r}")
+    one_of("which", which, _KINDS)
     every = [_Matrix(module, *found) for module in model.modules() for found in _weights(module, _KINDS[which])]
     found = [matrix for matrix in every if matrix.weight.numel()]
     if every and not found:
         raise InputError(
-            f"{type(model).__name__} has no {which} weights: the recurrence of {type(every[0].module).__name__} has no "
-            f"parameters; use which='i2h'"
+            f"which={which!r} was given, but {type(model).__name__} has no {which} weights, because the recurrence of "
+            f"{type(every[0].module).__name__} has no parameters; use which='i2h'"
         )
     if not found:
         raise InputError(
-            f"{type(model).__name__} holds no recurrent layer (nn.RNN, nn.GRU, nn.LSTM, their cells, ParaGRU ...)"
+            f"model must hold a recurrent layer (nn.RNN, nn.GRU, nn.LSTM, their cells, ParaGRU ...), but "
+            f"{type(model).__name__} holds no recurrent layer"
         )
     return found
 
@@ -96,7 +105,7 @@ def _weights(module: nn.Module, kinds: tuple[str, ...]) -> Iterator[tuple[str, i
 
 
 def apply_masks(module: nn.Module, masks: dict[str, Tensor]) -> None:
-    """Put masks on weights of one module by name; a weight that has one gets the new one."""
+    """Set masks on weights of one module by name, replacing masks that exist."""
     for name, mask in masks.items():
         existing = _mask_of(module, name)
         if existing is None:
@@ -104,8 +113,8 @@ def apply_masks(module: nn.Module, masks: dict[str, Tensor]) -> None:
         else:
             existing.mask.copy_(mask)
     if isinstance(module, nn.RNNBase) and "_flat_weights" in module.__dict__:
-        # torch's recurrent layers read a list of weights made at construction: from now on it is made when read
-        # (parametrize has given the module a class of its own)
+        # torch's recurrent layers cache a list of weights at construction; a property rebuilds it at every read
+        # (parametrize has given the module its own class)
         del module.__dict__["_flat_weights"]
         type(module)._flat_weights = property(_flat_weights, lambda _module, _value: None)  # type: ignore[assignment]
 
@@ -125,29 +134,29 @@ def prune_recurrent(
 ) -> nn.Module:
     """Remove the smallest weights of every recurrent layer in a model, in place, by masks that survive training.
 
-    Exactly `round(amount * n)` of the n weights of each scope go, ties by position; what was pruned before stays pruned
-    and counts, so pruning twice by the same amount changes nothing, and more only adds. Biases, embeddings and other
-    layers are left alone. The masks are parametrizations (`torch.nn.utils.parametrize`): a masked weight is exactly
-    zero in every forward pass whatever the optimizer does, and `state_dict` keeps the mask. `bake` makes them
-    permanent.
+    Exactly `round(amount * n)` of the n weights of each scope are removed; ties are broken by position. Weights that
+    were pruned before stay pruned and count. So pruning again by the same amount changes nothing, and by a larger
+    amount only adds to the mask. Biases and other layers are not changed. The masks are parametrizations
+    (`torch.nn.utils.parametrize`): a masked weight is exactly zero in every forward pass, whatever the optimizer does,
+    and `state_dict` keeps the mask. `bake` makes the masks permanent.
 
-    From *Investigating Sparsity in Recurrent Neural Networks* (Darji 2024, arXiv 2407.20601), whose gate masks were
-    scrambled; these follow the gate blocks of torch.
+    The method is from *Investigating Sparsity in Recurrent Neural Networks* (Darji 2024, arXiv 2407.20601). The masks
+    follow torch's order of the gates; the masks of the thesis scrambled them.
 
     Args:
-        model: holds `nn.RNN`, `nn.GRU`, `nn.LSTM`, their cells or layers of this room.
-        amount: share of the weights to remove, 0 to 1.
-        which: `"i2h"` (input to hidden), `"h2h"` (hidden to hidden) or `"both"`.
-        scope: rank weights over the whole model (`"global"`, as the thesis does), in each `"layer"`, or in each
-            `"gate"` of each matrix.
-        criterion: `"magnitude"`, or `"random"`, a control.
-        generator: of the random criterion.
+        model: Module that holds `nn.RNN`, `nn.GRU`, `nn.LSTM`, their cells or layers of `commutant.sequences`.
+        amount: Share of the weights to remove, between 0 and 1.
+        which: Weights to prune, `"i2h"` (input to hidden), `"h2h"` (hidden to hidden) or `"both"`.
+        scope: Set within which weights are ranked: the whole model (`"global"`, as in the thesis), each `"layer"`, or
+            each `"gate"` of each matrix.
+        criterion: Ranking of weights, by `"magnitude"`, or `"random"` as a control.
+        generator: Source of randomness for the random criterion.
 
     Returns:
-        The model.
+        The same model.
 
     Raises:
-        InputError: for a model without recurrent layers, an amount outside 0..1 or weights that are not finite.
+        InputError: For a model without recurrent layers, an amount outside 0 to 1 or weights that are not finite.
 
     Example:
         >>> rnn = prune_recurrent(torch.nn.GRU(8, 16), 0.9, "h2h")
@@ -155,15 +164,16 @@ def prune_recurrent(
         0.9
     """
     if not isinstance(amount, int | float) or not 0 <= amount <= 1:
-        raise InputError(f"amount must be a share between 0 and 1, got {amount}")
-    if scope not in ("global", "layer", "gate") or criterion not in ("magnitude", "random"):
-        raise InputError(
-            f"scope must be global, layer or gate and criterion magnitude or random, got {scope!r} and {criterion!r}"
-        )
+        raise InputError(f"amount must be a number between 0 and 1, got {amount!r}")
+    one_of("scope", scope, ("global", "layer", "gate"))
+    one_of("criterion", criterion, ("magnitude", "random"))
     matrices = _matrices(model, which)
     for matrix in matrices:
         if not matrix.weight.isfinite().all():
-            raise InputError(f"{matrix.name} of {type(matrix.module).__name__} holds values that are not finite")
+            raise InputError(
+                f"model must have finite recurrent weights, but {matrix.name} of {type(matrix.module).__name__} holds "
+                f"NaN or infinity"
+            )
     scores = [_scores(matrix, criterion, generator) for matrix in matrices]
     masks = [torch.ones_like(score, dtype=torch.bool) for score in scores]
     for group in _groups(matrices, scope):
@@ -183,11 +193,11 @@ def _scores(matrix: _Matrix, criterion: str, generator: torch.Generator | None) 
         score = matrix.weight.abs().double()
     else:
         score = torch.rand(matrix.weight.shape, generator=generator, dtype=torch.float64).to(matrix.weight.device)
-    return torch.where(matrix.mask, score, -1).contiguous()  # what is gone goes first
+    return torch.where(matrix.mask, score, -1).contiguous()  # weights that are pruned already rank first
 
 
 def _groups(matrices: Sequence[_Matrix], scope: str) -> list[list[tuple[int, int, int]]]:
-    """What is ranked together: (matrix, number of row blocks, block)."""
+    """Return the groups that are ranked together, as lists of (matrix, number of row blocks, block)."""
     if scope == "gate":
         return [[(i, m.gates, gate)] for i, m in enumerate(matrices) for gate in range(m.gates)]
     if scope == "global":
@@ -200,10 +210,19 @@ def _groups(matrices: Sequence[_Matrix], scope: str) -> list[list[tuple[int, int
 
 
 def diagonalize_recurrent(model: nn.Module) -> nn.Module:
-    """Keep only the diagonal of each gate's hidden-to-hidden matrix, in place: every unit remembers for itself.
+    """Keep only the diagonal of each gate's hidden-to-hidden matrix, in place, so that each unit reads its own state.
 
-    An LSTM or GRU that is retrained for a few epochs after it loses little, because its memory is in the cell; a plain
-    RNN does. With a diagonal recurrence it could be trained in parallel over time.
+    An LSTM or GRU loses little accuracy when it is retrained for a few epochs, because its memory is in the cell. A
+    plain RNN loses more. A diagonal recurrence could be trained in parallel over time.
+
+    Args:
+        model: Module that holds recurrent layers, see `prune_recurrent`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        InputError: For a model without recurrent layers, or a recurrence that is diagonal already.
 
     Example:
         >>> rnn = diagonalize_recurrent(torch.nn.LSTM(8, 16))
@@ -213,24 +232,39 @@ def diagonalize_recurrent(model: nn.Module) -> nn.Module:
     for matrix in _matrices(model, "h2h"):
         rows, columns = matrix.weight.shape
         if rows != matrix.gates * columns:
-            raise InputError(f"{matrix.name} of {type(matrix.module).__name__} is diagonal already, or has no diagonal")
+            raise InputError(
+                f"model must have square hidden-to-hidden matrices, but {matrix.name} of "
+                f"{type(matrix.module).__name__} is diagonal already, or has no diagonal"
+            )
         eye = torch.eye(columns, dtype=torch.bool, device=matrix.weight.device).repeat(matrix.gates, 1)
         apply_masks(matrix.module, {matrix.name: eye & matrix.mask})
     return model
 
 
 def recurrent_sparsity(model: nn.Module, which: str = "both") -> float:
-    """The share of recurrent weights that are exactly zero."""
+    """Return the share of recurrent weights that are exactly zero.
+
+    Args:
+        model: Module that holds recurrent layers, see `prune_recurrent`.
+        which: Weights to count, `"i2h"`, `"h2h"` or `"both"`.
+    """
     weights = [matrix.weight for matrix in _matrices(model, which)]
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
 def bake(model: nn.Module) -> nn.Module:
-    """Make masks permanent, in place: the weights are plain parameters again, zero where they were masked."""
+    """Make masks permanent, in place, by turning masked weights into plain parameters with zeros.
+
+    Args:
+        model: Module that was pruned.
+
+    Returns:
+        The same model.
+    """
     _check_module(model)
     for module in model.modules():
         names = [name for name in getattr(module, "parametrizations", {}) if _mask_of(module, name) is not None]
-        if names:  # a copy of a module shares its parametrized class: what is removed here must stay there
+        if names:  # copies of a module share its parametrized class, which must keep the masks of the copies
             shared = type(module)
             own = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
             module.__class__ = type(shared.__name__, shared.__bases__, own)
@@ -250,17 +284,21 @@ def pruning_curve(
     retrain: Callable[[nn.Module], Any] | None = None,
     **options: Any,
 ) -> list[dict[str, float]]:
-    """Prune copies of a trained model by each amount, evaluate them, retrain them with the mask fixed, evaluate again.
+    """Prune copies of a trained model by each amount, and evaluate them before and after retraining with fixed masks.
 
     Args:
-        model: trained; left as it is.
-        evaluate: from a model to a score.
-        amounts: shares to prune.
-        which, options: see `prune_recurrent`.
-        retrain: trains a model in place; when absent nothing is retrained.
+        model: Trained module, which is not changed.
+        evaluate: Function from a model to a score.
+        amounts: Shares to prune, each between 0 and 1.
+        which: Weights to prune, see `prune_recurrent`.
+        retrain: Function that trains a model in place, or None.
+        options: Further arguments of `prune_recurrent`.
 
     Returns:
-        A row for each amount: `amount`, `sparsity`, `score` and, after retraining, `retrained`.
+        One dictionary per amount, with `amount`, `sparsity`, `score` and, if retrained, `retrained`.
+
+    Raises:
+        InputError: For functions or amounts of the wrong type, and as `prune_recurrent`.
     """
     for name, function in (("evaluate", evaluate), ("retrain", retrain)):
         if not callable(function) and (name == "evaluate" or function is not None):

@@ -1,4 +1,4 @@
-"""Sequences of different lengths: PackedSequence and cu_seqlens in, the same out, padded with time leading between."""
+"""Conversion between the input layouts of recurrent layers and padded, time-first batches."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from .._errors import InputError
 
 @dataclass
 class Ragged:
-    """A batch of sequences, padded at the end."""
+    """Batch of sequences of different lengths, padded at the end."""
 
     padded: Tensor
-    """`(time, batch, features)`."""
+    """Padded sequences, `(time, batch, features)`."""
     lengths: Tensor | None
-    """`(batch,)`, or None when all have the full length."""
+    """Length of each sequence, `(batch,)`, or None when all have the full length."""
     restore: Callable[[Tensor], Tensor | PackedSequence]
-    """From padded outputs back to the layout of the input."""
+    """Function from padded outputs to the layout of the input."""
     batched: bool = True
 
     @classmethod
-    def of(cls, x: Tensor | PackedSequence, cu_seqlens: Tensor | None, batch_first: bool, width: int) -> Ragged:
-        """Read any layout that a recurrent layer takes."""
+    def of(cls, x: Tensor | PackedSequence, cu_seqlens: Tensor | None, batch_first: bool, features: int) -> Ragged:
+        """Convert any layout that a recurrent layer takes."""
         data = x.data if isinstance(x, PackedSequence) else x
         if not isinstance(data, Tensor) or not data.is_floating_point():
             raise InputError(
                 f"x must be a floating point tensor or PackedSequence, got {getattr(data, 'dtype', type(x))}"
             )
-        if data.shape[-1:] != (width,):
-            raise InputError(f"the layer takes {width} features, got x of shape {tuple(data.shape)}")
+        if data.shape[-1:] != (features,):
+            raise InputError(f"x must have {features} features, got shape {tuple(data.shape)}")
         if isinstance(x, PackedSequence):
             if cu_seqlens is not None:
-                raise InputError("give either a PackedSequence or cu_seqlens, not both")
+                raise InputError("x is a PackedSequence, which holds its own lengths; leave cu_seqlens out")
             return cls._packed(x)
         if cu_seqlens is not None:
             return cls._concatenated(x, cu_seqlens)
         if x.dim() == 2:
             return cls(x.unsqueeze(1), None, lambda y: y.squeeze(1), batched=False)
         if x.dim() != 3:
-            raise InputError(f"x must have 3 axes, or 2 for one sequence, got shape {tuple(x.shape)}")
+            raise InputError(f"x must have 3 axes, or 2 axes for one sequence, got shape {tuple(x.shape)}")
         if not batch_first:
             return cls(x, None, lambda y: y)
         return cls(x.transpose(0, 1).contiguous(), None, lambda y: y.transpose(0, 1))
@@ -62,12 +62,13 @@ class Ragged:
     @classmethod
     def _concatenated(cls, x: Tensor, cu_seqlens: Tensor) -> Ragged:
         if x.dim() != 2:
-            raise InputError(f"with cu_seqlens x must be (total, features), got shape {tuple(x.shape)}")
+            raise InputError(f"x must be (total, features) with cu_seqlens, got shape {tuple(x.shape)}")
         if not isinstance(cu_seqlens, Tensor):
             raise InputError(f"cu_seqlens must be a tensor of integers, got {type(cu_seqlens).__name__}")
         if cu_seqlens.dim() != 1 or cu_seqlens.numel() < 1 or cu_seqlens.is_floating_point():
             raise InputError(
-                f"cu_seqlens must be integers (sequences + 1,), got {cu_seqlens.dtype} {tuple(cu_seqlens.shape)}"
+                f"cu_seqlens must be integers of shape (sequences + 1,), got {cu_seqlens.dtype} "
+                f"{tuple(cu_seqlens.shape)}"
             )
         lengths = cu_seqlens.diff().to(x.device).long()
         if int(cu_seqlens[0]) != 0 or int(cu_seqlens[-1]) != x.shape[0] or bool((lengths < 0).any()):
@@ -87,7 +88,7 @@ class Ragged:
         return x.gather(0, index[:, :, None].expand_as(x))
 
     def last(self, states: Tensor, initial: Tensor) -> Tensor:
-        """The state after the last step of each sequence; the initial one after none."""
+        """Return the state after the last step of each sequence, or the initial state of an empty sequence."""
         if states.shape[0] == 0:
             return initial
         if self.lengths is None:

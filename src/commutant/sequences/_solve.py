@@ -1,4 +1,4 @@
-"""solve_recurrence: any step, solved in parallel over time, certified, and never silently wrong."""
+"""The function `solve_recurrence`, which solves any step in parallel over time and certifies the result."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import one_of, positive
 from .._errors import InputError
 from ..algebra import Structure
 from ._across_ranks import solve_across, widest_structure
-from ._cell import Cell, Step, StepCell, Tensors, jacobian_structure
+from ._cell import Cell, Step, StepCell, Tensors
 from ._find import HALF, METHODS, Method, Options, SolveInfo, adjoint, find_trajectory, loop, widened
+from ._jacobian_structure import jacobian_structure
 from ._probes import check_batch, check_gradients_arrive, pick_lanes
 
 
@@ -32,43 +34,47 @@ def solve_recurrence(
 ) -> tuple[Float[Tensor, "batch time *state"], SolveInfo]:
     """Solve $h_t = f(h_{t-1}, x_t)$ for all t, in parallel over time where that is possible.
 
-    The result is that of the plain loop up to a few units in the last place, or this function says so: every parallel
-    solve is certified by its residual and the mismatch at chunk boundaries; one that fails goes on with tabulated
-    chunk maps (where a bound is known) and at last step by step. The backward pass is one linear recurrence run in
-    reverse, exact at the solution; a second derivative falls back on the loop.
+    The result equals that of the plain loop up to a few units in the last place, or the function reports that it does
+    not. Every parallel solve is certified by its residual and the mismatch at chunk boundaries. If the certificate
+    fails, the solver falls back to tabulated chunk maps (where a bound is known) and finally to the sequential loop.
+    The backward pass is one linear recurrence run in reverse, exact at the solution. Second derivatives use the loop.
 
-    Methods (Danieli et al. 2025, arXiv 2510.21450; Gonzalez et al. 2024, arXiv 2407.19115): `loop` the plain loop with
-    the gradient of autograd, the reference of all; `sequential` the same loop with the parallel backward pass;
-    `multishoot` Newton's method on the states at chunk boundaries alone; `tabulated` chunk maps tabulated over a
-    bounded state, for cells that remember for ever; `newton`, `quasi`, `elk`, `picard`, `jacobi` the fixed point
-    iterations over the whole trajectory; `auto` chooses by device, length and width.
+    Methods (Danieli et al. 2025, arXiv 2510.21450; Gonzalez et al. 2024, arXiv 2407.19115):
+
+    - `loop`: the plain loop with the gradient of autograd, the reference of all others;
+    - `sequential`: the same loop with the parallel backward pass;
+    - `multishoot`: Newton's method on the states at chunk boundaries;
+    - `tabulated`: chunk maps tabulated over a bounded state, for cells with permanent memory;
+    - `newton`, `quasi`, `elk`, `picard`, `jacobi`: fixed-point iterations over the whole trajectory;
+    - `auto`: one of them, chosen by device, length and width.
 
     Args:
-        step: `step(h, x, *params)` from `(batch, *state)` and one step of x to the next state. It must be a function
-            of its arguments, row by row: it is called on other rows and in another order than the loop would. Batch
-            statistics, counters and other attributes that it changes, and random numbers are found by probing and
-            refused; what it remembers belongs in h, and noise (dropout) in x.
-        x: inputs `(batch, time, *features)`, or a tuple of them, which step then gets as a tuple.
-        h_0: initial states `(batch, channels)`, or `(batch, slots, channels)`.
-        params: further tensors that step uses; gradients reach these, not tensors that step closes over.
-        structure: what the Jacobian couples; `"auto"` finds it by probing, another value is verified by probing.
-        bound: a number that |state| never exceeds if h_0 does not; makes `tabulated` possible.
-        max_iters: iterations of the first method; 3 for Newton's family (the paper's number), 6 for shooting.
-        tol: the relative step defect that counts as solved; default 8 units in the last place.
-        on_fail: what to do when the certificate is not met: go on with the next method, raise, or go on and warn.
-        process_group: Process group of `torch.distributed` over which time is split: x holds the steps of this rank,
-            which may be more or fewer than those of another, and so do the states; h_0 is that of rank 0. Every rank
-            must run the backward pass; gradients of params are those of its own steps, to be summed over the ranks
-            (as DDP does).
+        step: Function `step(h, x, *params)` from states `(batch, *state)` and one step of x to the next states. Each
+            row must depend only on the same row of h and x. The solver calls the step on other rows and in another
+            order than the loop. Batch statistics, changed attributes and random numbers are found by probing and
+            refused. Keep memory in h, and pass noise (dropout) through x.
+        x: Inputs `(batch, time, *features)`, or a tuple of inputs, which the step then gets as a tuple.
+        h_0: Initial states `(batch, channels)`, or `(batch, slots, channels)`.
+        params: Further tensors that the step uses. Gradients reach these, but not tensors that the step closes over.
+        structure: Structure of the Jacobian. `"auto"` finds it by probing; any other value is verified by probing.
+        method: Solver, one of those above.
+        bound: Number that |state| never exceeds if |h_0| does not; required for `tabulated`.
+        max_iters: Iterations of the first method; by default 3 for Newton's family (as in the paper), 6 for shooting.
+        tol: Relative step defect that counts as solved; by default 8 units in the last place.
+        on_fail: Reaction to a failed certificate: `"fallback"` to the next method, `"raise"`, or `"warn"` and fall
+            back.
+        process_group: Process group of `torch.distributed` over which time is split. x and the returned states hold
+            the steps of this rank, whose number may differ between ranks; h_0 is read on rank 0. Every rank must run
+            the backward pass. Gradients of params cover the rank's own steps; sum them over the ranks (as DDP does).
 
     Returns:
         The states `(batch, time, *state)`, and a `SolveInfo`.
 
     Raises:
-        InputError: for inconsistent shapes, an unknown method, a structure that the step does not have, or a step whose
-            rows are not functions of their own state and input.
-        ConvergenceError: with `on_fail="raise"`.
-        CommutantError: when another rank of the group is gone.
+        InputError: For inconsistent shapes, an unknown option, a wrong structure, or a step whose rows depend on more
+            than their own state and input.
+        ConvergenceError: When the certificate fails with `on_fail="raise"`.
+        CommutantError: When another rank of the group is gone.
 
     Example:
         >>> a = torch.tensor([0.5, -0.4])
@@ -79,19 +85,19 @@ def solve_recurrence(
     """
     if torch.jit.is_tracing():
         raise InputError(
-            "torch.jit.trace would fix the number of steps of a recurrence; use torch.export or torch.compile"
+            "torch.jit.trace would fix the number of steps of a recurrence; use torch.export or torch.compile instead"
         )
     leaves = x if isinstance(x, tuple) else (x,)
-    tensors = (*leaves, h_0, *(params if isinstance(params, tuple) else (None,)))
-    if not all(isinstance(t, Tensor) for t in tensors):
-        raise InputError(
-            "x must be a tensor or a tuple of tensors, h_0 a tensor and params a tuple of tensors, got "
-            f"{type(x).__name__}, {type(h_0).__name__} and {type(params).__name__}"
-        )
+    if not all(isinstance(t, Tensor) for t in leaves):
+        raise InputError(f"x must be a tensor or a tuple of tensors, got {type(x).__name__}")
+    if not isinstance(h_0, Tensor):
+        raise InputError(f"h_0 must be a tensor, got {type(h_0).__name__}")
+    if not isinstance(params, tuple) or not all(isinstance(t, Tensor) for t in params):
+        raise InputError(f"params must be a tuple of tensors, got {type(params).__name__}")
     _check(leaves, h_0, method, on_fail)
-    if bound is not None and not bound > 0:
-        raise InputError(f"bound must be positive, got {bound}")
-    if torch.compiler.is_exporting():  # nothing can be probed: the graph holds the plain loop
+    if bound is not None:
+        positive("bound", bound)
+    if torch.compiler.is_exporting():  # an exported graph cannot probe, and holds the plain loop
         out = loop(
             StepCell(step, "dense", h_0.dim() - 1, tuple(t.dim() - 2 for t in leaves)),
             tuple(t.transpose(0, 1) for t in leaves),
@@ -115,18 +121,16 @@ def solve_recurrence(
 
 def _check(x: Tensors, h_0: Tensor, method: str, on_fail: str) -> None:
     if not x or any(t.dim() < 2 for t in x) or len({t.shape[:2] for t in x}) != 1:
-        raise InputError(f"x must be (batch, time, ...) throughout, got shapes {[tuple(t.shape) for t in x]}")
+        raise InputError(f"x must be one or more tensors (batch, time, ...), got shapes {[tuple(t.shape) for t in x]}")
     if h_0.dim() < 2 or h_0.shape[0] != x[0].shape[0] or not h_0.is_floating_point():
         raise InputError(
             f"h_0 must be floating point of shape ({x[0].shape[0]}, *state) for x of shape {tuple(x[0].shape)}, "
             f"got {h_0.dtype} of shape {tuple(h_0.shape)}"
         )
     if h_0.dim() > 3:
-        raise InputError(f"a state has one axis (channels) or two (slots, channels), got h_0 {tuple(h_0.shape)}")
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
-    if on_fail not in ("fallback", "raise", "warn"):
-        raise InputError(f"on_fail must be 'fallback', 'raise' or 'warn', got {on_fail!r}")
+        raise InputError(f"h_0 must be (batch, channels) or (batch, slots, channels), got shape {tuple(h_0.shape)}")
+    one_of("method", method, METHODS)
+    one_of("on_fail", on_fail, ("fallback", "raise", "warn"))
 
 
 def _probe_rows(step: Step, x: Tensors, h_0: Tensor, params: Tensors, method: str) -> None:
@@ -141,13 +145,12 @@ def _probe_rows(step: Step, x: Tensors, h_0: Tensor, params: Tensors, method: st
 
 
 def _structure(step: Step, x: Tensors, h_0: Tensor, params: Tensors, claimed: str) -> Structure:
-    if claimed not in ("auto", "diagonal", "blocks", "dense"):
-        raise InputError(f"structure must be 'auto', 'diagonal', 'blocks' or 'dense', got {claimed!r}")
+    one_of("structure", claimed, ("auto", "diagonal", "blocks", "dense"))
     if h_0.numel() == 0 or x[0].shape[1] == 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
         return "diagonal" if claimed == "auto" else claimed  # type: ignore[return-value]
     rows, times = slice(0, 4), torch.linspace(0, x[0].shape[1] - 1, 8).long().unique()
     with torch.no_grad():
-        # a few rows at a few times: a step may couple more on some inputs than on others
+        # several rows and times, because a step may couple more on some inputs than on others
         sample = tuple(widened(t[rows, times].detach()).flatten(0, 1) for t in x)
         sample = tuple(t.nan_to_num() if t.is_floating_point() else t for t in sample)
         states = widened(h_0[rows].detach()).nan_to_num().repeat_interleave(len(times), 0)
@@ -157,11 +160,12 @@ def _structure(step: Step, x: Tensors, h_0: Tensor, params: Tensors, claimed: st
         claimed = found.kind
     elif order.index(claimed) < order.index(found.kind):
         raise InputError(
-            f"structure={claimed!r} was given, but the step couples more: its Jacobian is {found.kind} (a random "
-            f"derivative is off by {found.diagonal_error if claimed == 'diagonal' else found.block_error:.1e} relative)"
+            f"structure={claimed!r} was given, but the Jacobian of the step is {found.kind} (relative error "
+            f"{found.diagonal_error if claimed == 'diagonal' else found.block_error:.1e} of a random derivative); give "
+            f"structure={found.kind!r} or 'auto'"
         )
     if claimed == "dense" and h_0.dim() == 3:
-        raise InputError(f"a dense recurrence needs a flat state (batch, width), got h_0 of shape {tuple(h_0.shape)}")
+        raise InputError(f"h_0 must be (batch, features) for a dense Jacobian, got shape {tuple(h_0.shape)}")
     return claimed  # type: ignore[return-value]
 
 
@@ -169,11 +173,11 @@ def _structure(step: Step, x: Tensors, h_0: Tensor, params: Tensors, claimed: st
 def solve(
     cell: Cell, x: Tensors, h_0: Tensor, params: Tensors, options: Options, process_group: Any = None
 ) -> tuple[Tensor, SolveInfo]:
-    """Solve with time leading: x leaves `(time, batch, ...)`, states `(time, batch, *state)`."""
+    """Solve a recurrence with x of leaves `(time, batch, ...)` and states `(time, batch, *state)`."""
     if process_group is not None:
         return solve_across(cell, x, h_0, params, options, process_group)
     if x[0].shape[0] == 0 or h_0.numel() == 0:
-        # connected to all that it depends on, so that an empty batch can go through a backward pass
+        # connected to all arguments, so that an empty batch supports a backward pass
         joined = sum((t.sum() * 0 for t in (*x, *params) if t.is_floating_point()), h_0 * 0)
         empty = h_0.new_zeros((x[0].shape[0], *h_0.shape)) + joined.to(h_0.dtype)
         return empty, SolveInfo("sequential", 0, 0.0, 0.0, True)
@@ -186,7 +190,7 @@ def solve(
 
 
 class _Solve(torch.autograd.Function):
-    """Implicit differentiation: the solution is found outside autograd, its adjoint is a linear recurrence."""
+    """Solver with implicit differentiation, whose backward pass is a linear recurrence."""
 
     @staticmethod
     def forward(
@@ -206,8 +210,8 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
         states, h_0, *rest = ctx.saved_tensors
         cell, count = ctx.cell, ctx.count
-        if torch.is_grad_enabled():  # a second derivative is wanted: differentiate the plain loop
-            # aliases: an input may itself depend on another, and only the direct dependence belongs here
+        if torch.is_grad_enabled():  # second derivatives differentiate the plain loop
+            # views, because one input may depend on another, and only the direct dependence counts here
             inputs = [t.view_as(t) for t in (h_0, *rest)]
             wanted = [t for t in inputs if t.requires_grad]
             out = loop(cell, tuple(inputs[1 : count + 1]), inputs[0], tuple(inputs[count + 1 :]))

@@ -1,4 +1,4 @@
-"""Inference with sparse recurrent weights: compressed rows in place of dense products."""
+"""Inference with sparse recurrent weights, stored as compressed rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from ._pruning import _GATES
 
 
 class SparseRecurrence(nn.Module):
-    """A pruned `nn.RNN`, `nn.GRU` or `nn.LSTM` that runs on the weights that are left, for inference.
+    """A pruned `nn.RNN`, `nn.GRU` or `nn.LSTM` for inference with its nonzero weights; returned by `to_sparse`.
 
-    What `to_sparse` returns. The products of a step read compressed rows (CSR, 32-bit indices), so their time follows
-    the number of weights that are not zero. The states are kept as `(hidden, batch)`, as those products want them.
+    The products of a step read compressed rows (CSR, 32-bit indices), so their time grows with the number of nonzero
+    weights. Internally states are `(hidden, batch)`, the layout of sparse products.
+
+    Args:
+        dense: Recurrent layer whose weights are copied.
     """
 
     def __init__(self, dense: nn.RNNBase) -> None:
@@ -42,23 +45,31 @@ class SparseRecurrence(nn.Module):
         *,
         h_0: Tensor | tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Any]:
-        """Run the layer; no gradient.
+        """Run the layer without gradients.
 
         Args:
-            input: `(time, batch, features)`, or batch first as the dense layer.
-            hx: Initial state, as the dense layer takes it; zero when absent.
-            h_0: The same under the name that the other layers of this room use.
+            input: Input `(time, batch, features)`, or `(batch, time, features)` if the dense layer is batch first.
+            hx: Initial state in the layout of the dense layer; zero when absent.
+            h_0: Another name of `hx`.
+
+        Returns:
+            The output and the final state, in the layouts of the dense layer.
+
+        Raises:
+            InputError: For an input or state of the wrong shape or dtype, and under `torch.jit.trace`.
         """
         x, h_0 = input, only_one(hx, h_0)
         if torch.jit.is_tracing():
-            raise InputError("torch.jit.trace would fix the number of steps of a sparse layer; use torch.compile")
+            raise InputError(
+                "torch.jit.trace would fix the number of steps of a sparse layer; use torch.compile instead"
+            )
         if not isinstance(x, Tensor) or x.dim() != 3 or x.shape[-1] != self.input_size or 0 in x.shape:
             said = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x must have 3 axes, none empty, and {self.input_size} features, got {said}")
         weight = self.weight_hh_l0_values
         assert isinstance(weight, Tensor)
         dtype, kind = weight.dtype, x.device.type
-        if torch.is_autocast_enabled(kind):  # sparse products have no half precision: compute in the weights' dtype
+        if torch.is_autocast_enabled(kind):  # sparse products do not support half precision
             lower = torch.get_autocast_dtype(kind)
             states = None if h_0 is None else _converted(h_0, dtype)
             with torch.autocast(kind, enabled=False):
@@ -71,7 +82,8 @@ class SparseRecurrence(nn.Module):
         parts = h_0 if isinstance(h_0, tuple) else (h_0,) * (1 + lstm)
         expected = (self.num_layers * self.directions, batch, self.hidden_size)
         if any(part is not None and tuple(part.shape) != expected for part in parts) or len(parts) != 1 + lstm:
-            raise InputError(f"the state must be {1 + lstm} tensor(s) of shape {expected}")
+            given = [None if part is None else tuple(part.shape) for part in parts]
+            raise InputError(f"the state must be {1 + lstm} tensor(s) of shape {expected}, got {given}")
         finals: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
             outputs = []
@@ -131,7 +143,7 @@ def _converted(state: Any, dtype: torch.dtype) -> Any:
 
 
 def _compress(weight: Tensor) -> dict[str, Tensor]:
-    """Compressed rows with 32-bit indices, as plain tensors: those can be copied and saved."""
+    """Return compressed rows with 32-bit indices as plain tensors, which can be copied and saved."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse")
         rows = weight.detach().to_sparse_csr()
@@ -140,16 +152,19 @@ def _compress(weight: Tensor) -> dict[str, Tensor]:
 
 
 def to_sparse(module: nn.RNNBase) -> SparseRecurrence:
-    """A pruned recurrent layer for inference on CPU, by compressed rows.
+    """Copy a pruned recurrent layer into compressed rows, for inference on CPU.
 
-    Worth it from about 95 % sparsity and a thousand hidden units on; a dense `nn.LSTM` of 256 units stays faster than
-    its sparse form (see the benchmark). The layer is copied: later changes of it are not seen.
+    This pays from about 95 % sparsity and a thousand hidden units; a dense `nn.LSTM` of 256 units stays faster than
+    its sparse form (see the benchmark). Later changes of the layer do not affect the copy.
 
     Args:
         module: `nn.RNN`, `nn.GRU` or `nn.LSTM`, pruned by `prune_recurrent` or otherwise.
 
+    Returns:
+        The sparse layer.
+
     Raises:
-        InputError: for another module, or an LSTM with projections.
+        InputError: For another module, an LSTM with projections or weights in half precision.
 
     Example:
         >>> from commutant.sequences import prune_recurrent
@@ -158,7 +173,9 @@ def to_sparse(module: nn.RNNBase) -> SparseRecurrence:
         True
     """
     if not isinstance(module, nn.RNNBase) or module.mode not in _GATES or module.proj_size:
-        raise InputError(f"to_sparse takes nn.RNN, nn.GRU or nn.LSTM without projections, got {type(module).__name__}")
+        raise InputError(
+            f"module must be an nn.RNN, nn.GRU or nn.LSTM without projections, got {type(module).__name__}"
+        )
     if module.weight_hh_l0.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"sparse products are computed in float32 or float64, got {module.weight_hh_l0.dtype}")
+        raise InputError(f"module must have weights in float32 or float64, got {module.weight_hh_l0.dtype}")
     return SparseRecurrence(module)

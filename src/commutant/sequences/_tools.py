@@ -1,4 +1,4 @@
-"""Any cell in parallel, and what to ask of a recurrence: does it agree with its loop, does it forget."""
+"""Parallel wrapper of any cell, and checks of a recurrence: agreement with its loop, Lyapunov exponent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import check_tolerance
+from .._checks import check_tolerance, one_of, positive
 from .._errors import InputError
 from ..parameters import called_with
 from ._block import RNNBlock
@@ -25,7 +25,7 @@ from ._sparse import SparseRecurrence
 
 
 class ParallelCell(nn.Module):
-    """What `parallel_rnn` returns: the cell as a module over whole sequences, batch first."""
+    """A cell as a module over whole sequences, batch first; returned by `parallel_rnn`, whose arguments it takes."""
 
     def __init__(
         self, cell: nn.Module, method: Method, bound: float | None, state_shape: tuple[int, ...] | None
@@ -38,9 +38,15 @@ class ParallelCell(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time features"], h_0: Tensor | None = None, *, process_group: Any = None
     ) -> tuple[Tensor, Tensor]:
-        """The states `(batch, time, *state)` and the last one, from x and an initial state (zero when absent).
+        """Run the cell over whole sequences.
 
-        With `process_group` the time of x is this rank's, see `solve_recurrence`.
+        Args:
+            x: Inputs `(batch, time, features)`.
+            h_0: Initial state `(batch, *state)`; zero when absent.
+            process_group: Process group over which time is split, see `solve_recurrence`.
+
+        Returns:
+            The states `(batch, time, *state)` and the last state `(batch, *state)`.
         """
         if not isinstance(x, Tensor) or x.dim() < 3:
             raise InputError(f"x must be (batch, time, ...), got {tuple(x.shape) if hasattr(x, 'shape') else type(x)}")
@@ -68,9 +74,7 @@ class ParallelCell(nn.Module):
             return self.state_shape
         width = getattr(self.cell, "hidden_size", None)
         if width is None:
-            raise InputError(
-                f"{type(self.cell).__name__} has no hidden_size; give h_0 or parallel_rnn(state_shape=...)"
-            )
+            raise InputError(f"{type(self.cell).__name__} has no hidden_size; give h_0, or state_shape in parallel_rnn")
         return (width,)
 
 
@@ -83,20 +87,20 @@ def parallel_rnn(
 ) -> ParallelCell:
     """Lift a cell `cell(x_t, h) -> h` (the signature of `torch.nn.GRUCell`) to sequences, solved in parallel.
 
-    Its parameters stay its own. The structure of its Jacobian is found by probing; a dense one (an `nn.GRUCell`) costs
-    the cube of its width, so parallel solution pays only for small or diagonal cells.
+    The result shares the parameters of the cell. The structure of the Jacobian is found by probing. A dense Jacobian
+    (as of `nn.GRUCell`) costs the cube of the state size, so a parallel solution pays only for small or diagonal cells.
 
-    The cell must be a function of `(x_t, h)` and its parameters, row by row, because it is called on many steps at
-    once and in another order than a loop would call it. Batch statistics (BatchNorm in training), attributes or buffers
-    that it changes, writes into its arguments and random numbers (dropout in training) are found by probing and
-    refused; `eval()` makes a cell with dropout or BatchNorm usable. An attribute that is None until the first call
-    fills it is taken for a cache: call the cell once on real data before if it prepares itself by its data.
+    The cell must be a function of `(x_t, h)` and its parameters, row by row. The solver calls it on many steps at once
+    and in another order than a loop. Probing finds and refuses batch statistics (BatchNorm in training), changed
+    attributes or buffers, writes into the arguments, and random numbers (dropout in training). Call `eval()` first to
+    use a cell with dropout or BatchNorm. An attribute that is None until the first call counts as a cache. If a cell
+    initializes itself from data, call it once on real data first.
 
     Args:
-        cell: the module of one step.
-        method: see `solve_recurrence`.
-        bound: what |h| never exceeds, if you know; lets bistable cells be solved by tables.
-        state_shape: of h without the batch; the cell's `hidden_size` when absent.
+        cell: Module of one step.
+        method: Solver, see `solve_recurrence`.
+        bound: Number that |h| never exceeds, if known; allows solving bistable cells by tables.
+        state_shape: Shape of h without the batch axis; by default `(cell.hidden_size,)`.
 
     Raises:
         InputError: For a class, a layer over whole sequences, or a module that does not take `(x_t, h)`.
@@ -108,39 +112,39 @@ def parallel_rnn(
         torch.Size([2, 200, 4])
     """
     if isinstance(cell, type):
-        raise InputError(f"parallel_rnn lifts a module, got the class {cell.__name__}; give an instance of it")
+        raise InputError(f"cell must be a module, got the class {cell.__name__}; give an instance of it")
     if not isinstance(cell, nn.Module):
-        raise InputError(f"parallel_rnn lifts a torch.nn.Module, got {type(cell).__name__}; see solve_recurrence")
+        raise InputError(
+            f"cell must be a torch.nn.Module, got {type(cell).__name__}; use solve_recurrence for functions"
+        )
     if isinstance(cell, nn.LSTMCell):
-        raise InputError("the state of an LSTMCell is a pair; parallel_rnn lifts cells with one tensor of state")
+        raise InputError("cell must have one tensor as its state, but the state of an LSTMCell is a pair; use ParaLSTM")
     if isinstance(
         cell, nn.RNNBase | ParallelRecurrence | ParallelCell | RNNBlock | GraphRNN | SparseRecurrence | FlowRNN
     ):
         raise InputError(
-            f"{type(cell).__name__} runs over whole sequences; parallel_rnn lifts the module of one step, such as "
-            f"nn.GRUCell"
+            f"cell must be a module of one step such as nn.GRUCell, but {type(cell).__name__} runs over whole sequences"
         )
     try:
         inspect.signature(cell.forward).bind(None, None)
     except TypeError as error:
-        raise InputError(f"parallel_rnn calls cell(x_t, h), but {type(cell).__name__} has {error}") from error
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
-    if bound is not None and not bound > 0:
-        raise InputError(f"bound must be positive, got {bound}")
+        raise InputError(f"cell must take (x_t, h), but {type(cell).__name__} has {error}") from error
+    one_of("method", method, METHODS)
+    if bound is not None:
+        positive("bound", bound)
     return ParallelCell(cell, method, bound, state_shape)
 
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """A recurrence beside its own loop.
+    """Comparison of a recurrence with its own loop.
 
     Attributes:
-        max_error: the largest difference of the outputs, relative to the largest output of the same channel over time.
-        gradient_error: the largest difference of the gradients of x and the parameters, relative to each maximum.
-        first_bad_step: the first step whose output is off by more than the tolerance; None when there is none.
-        tolerance: what was allowed.
-        info: what each solve reported.
+        max_error: Largest difference of the outputs, relative to the largest output of the same channel over time.
+        gradient_error: Largest difference of the gradients of x and the parameters, each relative to its maximum.
+        first_bad_step: First step whose output differs by more than the tolerance, or None.
+        tolerance: Largest relative difference that was allowed.
+        info: Report of each solve.
     """
 
     max_error: float
@@ -151,7 +155,7 @@ class AgreementReport:
 
     @property
     def agrees(self) -> bool:
-        """Whether outputs and gradients are within the tolerance."""
+        """Return whether outputs and gradients agree within the tolerance."""
         return self.max_error <= self.tolerance and self.gradient_error <= self.tolerance
 
     def __str__(self) -> str:
@@ -171,21 +175,25 @@ class AgreementReport:
 def check_parallel(
     module: ParallelRecurrence | ParallelCell, x: Tensor, *, tolerance: float | None = None
 ) -> AgreementReport:
-    """Run a recurrent module as it is set and step by step, and compare outputs and gradients.
+    """Run a recurrent module with its own method and step by step, and compare outputs and gradients.
 
     Args:
-        module: a layer of this room, or what `parallel_rnn` returned.
-        x: input of the module.
-        tolerance: relative; default 1000 units in the last place.
+        module: Recurrent layer of `commutant.sequences`, or the result of `parallel_rnn`.
+        x: Input of the module.
+        tolerance: Largest relative difference allowed; by default 1000 units in the last place.
+
+    Raises:
+        InputError: For another module, an empty input or a negative tolerance.
 
     Example:
         >>> print(check_parallel(ParaGRU(3, 4), torch.randn(300, 2, 3)))  # doctest: +SKIP
         multishoot agrees with the loop: outputs to 1.2e-07, gradients to 2.1e-07
     """
     if not isinstance(module, ParallelRecurrence | ParallelCell):
-        raise InputError(f"check_parallel takes a recurrent module of commutant.sequences, got {type(module).__name__}")
+        raise InputError(f"module must be a recurrent module of commutant.sequences, got {type(module).__name__}")
     if not isinstance(x, Tensor) or x.numel() == 0:
-        raise InputError("check_parallel needs a tensor with at least one step and one row")
+        given = "an empty tensor" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"x must be a tensor with at least one step and one row, got {given}")
     check_tolerance(tolerance)
     method, counted = module.method, module.fallbacks
     training = {part: part.training for part in module.modules()}
@@ -202,7 +210,7 @@ def check_parallel(
     tolerance = 1000 * torch.finfo(y.dtype).eps if tolerance is None else tolerance
     time = 0 if isinstance(module, ParallelRecurrence) and not module.batch_first else 1
     time = min(time, y.dim() - 1)
-    size = expected.abs().nan_to_num(nan=0.0, posinf=0.0).amax(time, keepdim=True)  # of each channel over time
+    size = expected.abs().nan_to_num(nan=0.0, posinf=0.0).amax(time, keepdim=True)  # largest output of each channel
     gap = (y - expected).abs() / size.clamp(min=torch.finfo(y.dtype).tiny)
     gap = gap.masked_fill((y == expected) | (y.isnan() & expected.isnan()), 0).nan_to_num(nan=torch.inf)
     bad = (gap > tolerance).movedim(time, 0).flatten(1).any(1).nonzero() if gap.numel() else gap
@@ -228,16 +236,20 @@ def _run(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 @torch.no_grad()
 def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0: Any = None) -> float:
-    """The largest Lyapunov exponent of a recurrence along its trajectory on x, in nats a step.
+    """Return the largest Lyapunov exponent of a recurrence along its trajectory on x, in nats per step.
 
-    The mean growth rate of a small perturbation of the first state, over a batch, along the first layer's trajectory:
-    negative for a recurrence that forgets. It does not bound the iterations of Newton's method (a trained parity cell
-    has -0.5 and still needs a number that grows with the length).
+    This is the mean growth rate of a small perturbation of the initial state, averaged over the batch. It is negative
+    for a recurrence that forgets. It does not bound the iterations of Newton's method: a trained parity cell has -0.5,
+    and still needs a number of iterations that grows with the length.
 
     Args:
-        module: a layer of this room (its first layer is measured), or what `parallel_rnn` returned.
-        x: input of the module, batch first for `ParallelCell`.
-        h_0: initial state of the first layer, `(batch, *state)`.
+        module: Recurrent layer of `commutant.sequences`, whose first layer is measured, or the result of
+            `parallel_rnn`.
+        x: Input of the module, batch first for `ParallelCell`.
+        h_0: Initial state of the first layer, `(batch, *state)`; by default that of the module.
+
+    Raises:
+        InputError: For another module, or an input without steps or rows.
 
     Example:
         >>> cell = parallel_rnn(torch.nn.GRUCell(2, 4))
@@ -256,7 +268,7 @@ def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0:
         growth.append(norm.log())
         tangent = tangent / norm.view(-1, *[1] * (tangent.dim() - 1))
     if not growth or start.shape[0] == 0:
-        raise InputError("a Lyapunov exponent needs at least one step and one row, got an empty input")
+        raise InputError("x must have at least one step and one row, got an empty input")
     return float(torch.stack(growth).mean())
 
 
@@ -269,8 +281,10 @@ def _stepper(
         if x.shape[1]:
             check_step(step, scattered(start), (x[:, 0],))
         return step, x.transpose(0, 1), start
-    if not isinstance(module, ParallelRecurrence) or x.dim() != 3:
-        raise InputError("lyapunov_exponent takes a recurrent module of commutant.sequences and a batch of sequences")
+    if not isinstance(module, ParallelRecurrence):
+        raise InputError(f"module must be a recurrent module of commutant.sequences, got {type(module).__name__}")
+    if x.dim() != 3:
+        raise InputError(f"x must be a batch of sequences with 3 axes, got shape {tuple(x.shape)}")
     time_first = x.transpose(0, 1) if module.batch_first else x
     pre, weights = module._gates(time_first, "_l0")
     cell = module.cell

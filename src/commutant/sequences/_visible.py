@@ -1,4 +1,4 @@
-"""What a callable can remember: its closure, its attributes, the globals that it names."""
+"""Inspection of the state that a callable can keep: its closure, its attributes and the globals that it uses."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 _ATOMS = (bool, int, float, complex, str, bytes, type(None))
 _CLOSED = (types.ModuleType, type, types.CodeType, torch.dtype, torch.device, types.BuiltinFunctionType)
-_OWN = ("_parameters", "_buffers", "_modules")  # hooks are left out: most record, and values show the others
-_MOST = 4000  # things looked at
-_LARGE = 1 << 20  # entries of a tensor that is not copied
+_OWN = ("_parameters", "_buffers", "_modules")  # hooks are skipped: most only record, and others change the values
+_MOST = 4000  # largest number of values inspected
+_LARGE = 1 << 20  # number of entries above which a tensor is not copied
 
 
 def visible(root: Any) -> list[tuple[str, Any]]:
-    """Return the values that a callable can reach and change, each with a name that a person can read."""
+    """Return the values that a callable can reach and change, each with a readable name."""
     found: list[tuple[str, Any]] = []
     seen: set[int] = set()
     waiting: list[tuple[str, Any]] = [("the step", root)]
@@ -45,7 +45,7 @@ def visible(root: Any) -> list[tuple[str, Any]]:
 
 
 def changed(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> str | None:
-    """Return the name of a value that is not what it was, or None."""
+    """Return the name of the first value that differs between two snapshots, or None."""
     for (name, was), (other, now) in itertools.zip_longest(before, after, fillvalue=("", None)):
         if name != other or not _same(was, now):
             return name or other
@@ -53,7 +53,7 @@ def changed(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> str 
 
 
 def overwritten(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> list[str]:
-    """Return the names of values that were there and are others now; what was None or absent is a cache."""
+    """Return the names of values that were replaced; one that was None or absent counts as a cache and is left out."""
     was, now = _by_name(before), _by_name(after)
     return [
         name
@@ -70,7 +70,7 @@ def _absent(value: Any) -> bool:
 def _by_name(values: list[tuple[str, Any]]) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {}
     for name, value in values:
-        if not isinstance(value, int):  # the length of a container
+        if not isinstance(value, int):  # skip lengths of containers
             found.setdefault(name, []).append(value)
     return found
 
@@ -82,7 +82,7 @@ def _tensor(value: Tensor) -> Any:
 
 
 def writes(value: Tensor) -> int:
-    """Return how often a tensor was written in place; 0 for a tensor of inference mode, which does not count."""
+    """Return how often a tensor was written in place, or 0 for an inference tensor, which keeps no count."""
     return 0 if value.is_inference() else value._version
 
 
@@ -99,7 +99,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         for variable, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
             try:
                 yield f"the variable {variable!r}", cell.cell_contents
-            except ValueError:  # not bound yet
+            except ValueError:  # variable not bound yet
                 continue
         yield f"a default of {value.__name__}", value.__defaults__
         for variable in value.__code__.co_names:

@@ -1,25 +1,25 @@
-"""A causal language model of recurrent blocks, as Hugging Face models are: configuration, saving, generate.
+"""Causal language model of recurrent blocks as a Hugging Face model, with configuration, saving and generation.
 
-Needs the extra `hf` (transformers).
+This module needs the extra `hf` (transformers).
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._checks import finite, one_of, positive, whole
 from .._errors import InputError, require
 from ._block import CELLS, BlockState, RNNBlock
 from ._find import METHODS as _METHODS
 from ._language_arguments import (
-    check_beside,
     check_embeddings,
     check_generation,
     check_others,
+    check_shapes,
     check_state,
     check_tokens,
 )
@@ -31,20 +31,25 @@ _output: Any = require("transformers.utils", "hf").ModelOutput
 
 
 class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
-    """The shape of a `ParaRNNForCausalLM`.
+    """Configuration of a `ParaRNNForCausalLM`.
 
     Args:
-        vocab_size: tokens.
-        hidden_size: features (the paper: 1024 at 400M, 2048 at 1B, 2560 at 2.9B, 4096 at 7B).
-        num_hidden_layers: blocks.
-        cell, num_heads, conv_size, a_max, method: see `RNNBlock`.
-        mlp_size: hidden features of the MLP; 8/3 of hidden_size, rounded up to a multiple of 256, when absent, which
-            gives the paper's numbers of parameters.
-        initializer_range: standard deviation of embeddings and linear maps.
-        tie_word_embeddings: whether input and output embeddings are one; the paper's are two.
+        vocab_size: Number of tokens of the vocabulary.
+        hidden_size: Number of features (in the paper 1024 at 400M parameters, 2048 at 1B, 2560 at 2.9B, 4096 at 7B).
+        num_hidden_layers: Number of blocks.
+        cell: Recurrent layer, see `RNNBlock`.
+        num_heads: Number of diagonal blocks of the recurrence's input maps; must divide `hidden_size`.
+        conv_size: Number of steps that the convolution sees.
+        mlp_size: Number of hidden features of the MLP. None for 8/3 of `hidden_size`, rounded up to a multiple of 256,
+            which gives the paper's numbers of parameters.
+        a_max: Bound of the recurrent weights, see `ParaGRU`.
+        method: Solver, see `solve_recurrence`.
+        initializer_range: Standard deviation of initial embeddings and linear maps.
+        tie_word_embeddings: Whether input and output embeddings share one matrix; in the paper they do not.
+        options: Further options of `transformers.PretrainedConfig`, and `use_cache`.
 
     Raises:
-        InputError: For an unknown cell or method, or a size that is not a positive integer.
+        InputError: For an unknown cell or method, or sizes that do not fit.
     """
 
     model_type = "pararnn"
@@ -65,45 +70,38 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         sizes = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_hidden_layers": num_hidden_layers}
-        _check_sizes({**sizes, "num_heads": num_heads, "conv_size": conv_size}, 1)
-        _check_sizes({} if mlp_size is None else {"mlp_size": mlp_size}, 0)
+        for name, size in {**sizes, "num_heads": num_heads, "conv_size": conv_size}.items():
+            whole(name, size)
+        if mlp_size is not None:
+            whole("mlp_size", mlp_size, 0)
         if hidden_size % num_heads:
-            raise InputError(f"num_heads must divide hidden_size, got {num_heads} and {hidden_size}")
-        if cell not in CELLS:
-            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        if method not in _METHODS:
-            raise InputError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
-        if a_max is not None and not (_is_number(a_max) and a_max > 0):
-            raise InputError(f"a_max must be a positive number or None, got {a_max!r}")
-        if not _is_number(initializer_range) or initializer_range < 0:
-            raise InputError(f"initializer_range must be a standard deviation, got {initializer_range!r}")
-        self.vocab_size, self.hidden_size, self.num_hidden_layers = vocab_size, hidden_size, num_hidden_layers
-        self.cell, self.num_heads, self.conv_size = cell, num_heads, conv_size
-        self.mlp_size = -(-8 * hidden_size // 768) * 256 if mlp_size is None else mlp_size
-        self.a_max, self.method, self.initializer_range = a_max, method, initializer_range
+            raise InputError(f"num_heads must divide hidden_size = {hidden_size}, got {num_heads}")
+        one_of("cell", cell, CELLS)
+        one_of("method", method, _METHODS)
+        if a_max is not None:
+            positive("a_max", a_max)
+        finite("initializer_range", initializer_range)
+        if initializer_range < 0:
+            raise InputError(f"initializer_range must not be negative, got {initializer_range!r}")
+        # numbers of Python, because the configuration is saved as JSON
+        self.vocab_size, self.hidden_size = int(vocab_size), int(hidden_size)
+        self.num_hidden_layers, self.num_heads, self.conv_size = int(num_hidden_layers), int(num_heads), int(conv_size)
+        self.mlp_size = -(-8 * self.hidden_size // 768) * 256 if mlp_size is None else int(mlp_size)
+        self.a_max, self.initializer_range = None if a_max is None else float(a_max), float(initializer_range)
+        self.cell, self.method = cell, method
         self.use_cache = options.pop("use_cache", True)
         super().__init__(tie_word_embeddings=tie_word_embeddings, **options)
 
 
-def _check_sizes(sizes: dict[str, Any], least: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise InputError(f"{name} must be an integer of at least {least}, got {value!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 @dataclass
 class ParaRNNOutput(_output):  # type: ignore[misc]
-    """What the model returns.
+    """Output of `ParaRNNForCausalLM`.
 
     Attributes:
-        loss: mean cross entropy of the next token, when labels were given.
-        logits: `(batch, time, vocab_size)`.
-        state: of every block, to go on from; its size does not depend on how much was read.
-        hidden_states: before the first and behind every block, when asked for.
+        loss: Mean cross entropy of the next token in nats, if labels were given.
+        logits: Logits of the next token, `(batch, time, vocab_size)`.
+        state: State of every block, from which a later call continues; its size does not depend on the length read.
+        hidden_states: Features before the first block and after every block, if requested.
     """
 
     loss: Tensor | None = None
@@ -117,11 +115,14 @@ class _Block(_checkpointing, RNNBlock):  # type: ignore[misc]
 
 
 class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ignore[misc]
-    """A causal language model of `RNNBlock`s: `from_pretrained`, `save_pretrained`, `generate`, `Trainer`.
+    """A causal language model of `RNNBlock`s, with `from_pretrained`, `save_pretrained`, `generate` and `Trainer`.
 
-    Trains in parallel over time; generates at a constant cost a token. Padding, on either side, is skipped: a row's
-    logits, state and loss are those of the row alone. Importing this module registers the model with `AutoConfig` and
-    `AutoModelForCausalLM`.
+    It trains in parallel over time and generates at a constant cost per token. Padding on either side is skipped, so a
+    row's logits, state and loss do not depend on its padding. Importing this module registers the model with
+    `AutoConfig` and `AutoModelForCausalLM`.
+
+    Args:
+        config: Configuration of the model.
 
     Example:
         >>> config = ParaRNNConfig(vocab_size=50, hidden_size=32, num_hidden_layers=2)
@@ -137,7 +138,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
     _is_stateful = True
     _tied_weights_keys = {"lm_head.weight": "embeddings.weight"}  # noqa: RUF012
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the loss is a mean: Trainer divides by its accumulation steps itself
+    accepts_loss_kwargs = False  # the loss is a mean, so Trainer must divide by its accumulation steps
 
     def __init__(self, config: ParaRNNConfig) -> None:
         super().__init__(config)
@@ -153,7 +154,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize the parameters of one module, except those that a checkpoint holds."""
-        init = require("transformers.initialization", "hf")  # its functions skip what was loaded
+        init = require("transformers.initialization", "hf")  # its functions skip loaded parameters
         if isinstance(module, nn.Linear | nn.Embedding):
             init.normal_(module.weight, std=self.config.initializer_range)
         elif isinstance(module, nn.RMSNorm):
@@ -173,19 +174,27 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         return False  # there are no keys and values to keep
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embedding of tokens."""
+        """Return the embedding of tokens."""
         return self.embeddings
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the embedding of tokens."""
+        """Replace the embedding of tokens.
+
+        Args:
+            value: New embedding.
+        """
         self.embeddings = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
-        """The map to logits."""
+        """Return the map to logits."""
         return self.lm_head
 
     def set_output_embeddings(self, value: nn.Module) -> None:
-        """Replace the map to logits."""
+        """Replace the map to logits.
+
+        Args:
+            value: New linear map.
+        """
         self.lm_head = value  # type: ignore[assignment]
 
     def forward(
@@ -200,24 +209,29 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         return_dict: bool | None = None,
         **others: Any,
     ) -> ParaRNNOutput | tuple[Any, ...]:
-        """Logits of the next token at every position.
+        """Return the logits of the next token at every position.
 
         Args:
-            input_ids: `(batch, time)`.
-            attention_mask: `(batch, time)`, 0 at padding, which lies before or behind a row's tokens.
-            state: what an earlier call returned; the tokens go on from there.
-            inputs_embeds: `(batch, time, hidden_size)` in place of input_ids.
-            labels: `(batch, time)`, usually input_ids; shifted inside; -100 and padding are left out.
-            use_cache: whether to return the state; by default when generating or evaluating.
-            output_hidden_states: whether to return what lies between the blocks; by default as the configuration says.
-            return_dict: False for a tuple; by default as the configuration says.
+            input_ids: Tokens `(batch, time)`.
+            attention_mask: Mask `(batch, time)`, 0 at padding, which lies before or after a row's tokens.
+            state: State returned by an earlier call, from which to continue.
+            inputs_embeds: Embeddings `(batch, time, hidden_size)`, in place of input_ids.
+            labels: Target tokens `(batch, time)`, usually input_ids; the model shifts them. -100 and padding are
+                ignored.
+            use_cache: Whether to return the state; by default when generating or evaluating.
+            output_hidden_states: Whether to return the features between the blocks; by default as in the configuration.
+            return_dict: Whether to return a `ParaRNNOutput` instead of a tuple; by default as in the configuration.
+            others: Arguments of transformers that this model does not support; each must be None or False.
+
+        Returns:
+            A `ParaRNNOutput`, or a tuple of its entries.
 
         Raises:
-            InputError: For arguments of transformers that this model has no use for, as `position_ids`.
+            InputError: For unsupported arguments of transformers such as `position_ids`, or tensors that do not fit.
         """
         check_others(others)
         x = self._embedded(input_ids, inputs_embeds)
-        check_beside(x, attention_mask, labels, state, len(self.blocks))
+        check_shapes(x, attention_mask, labels, state, len(self.blocks))
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if return_dict is None:
@@ -250,7 +264,8 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
 
     def _embedded(self, ids: Tensor | None, embeddings: Tensor | None) -> Tensor:
         if (ids is None) == (embeddings is None):
-            raise InputError("give input_ids or inputs_embeds, and not both")
+            given = "neither" if ids is None else "both"
+            raise InputError(f"exactly one of input_ids or inputs_embeds must be given, got {given}")
         if ids is None:
             return check_embeddings(embeddings, self.embeddings.weight)
         check_tokens(ids)
@@ -270,11 +285,20 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         read: bool = False,
         **options: Any,
     ) -> dict[str, Any]:
-        """Return the tokens that the state has not seen: the last one, once this call has read the others."""
+        """Return the tokens that the state has not seen, which is only the last one after the first call.
+
+        Args:
+            input_ids: All tokens so far, `(batch, time)`.
+            state: State after the tokens that were read, or None.
+            attention_mask: Mask of the prompt, `(batch, time)`.
+            inputs_embeds: Embeddings of the prompt, in place of its tokens.
+            read: Whether the prompt has been read.
+            options: Further options of `generate`.
+        """
         if state is not None and read and options.get("use_cache", True):
             return {"input_ids": input_ids[:, -1:], "state": state, "use_cache": True}
         if not read and attention_mask is not None and not attention_mask[:, -1].all():
-            raise InputError("generate needs the padding in front of the prompts (padding_side='left')")
+            raise InputError("attention_mask must have padding before the prompts; tokenize with padding_side='left'")
         prompt = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
         return {
             **prompt,
@@ -286,12 +310,12 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
     def _update_model_kwargs_for_generation(self, outputs: Any, model_kwargs: dict[str, Any], **options: Any) -> Any:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **options)
         model_kwargs["read"] = True
-        if model_kwargs.get("use_cache", True):  # else every token is read again from the state that was given
+        if model_kwargs.get("use_cache", True):  # else every call reads all tokens again from the given state
             model_kwargs["state"] = outputs.get("state")
         return model_kwargs
 
     def _expand_inputs_for_generation(self, expand_size: int = 1, **options: Any) -> Any:
-        """Repeat prompts, and the states that they go on from, for beams and samples."""
+        """Repeat prompts and their states for beams and samples."""
         ids, options = super()._expand_inputs_for_generation(expand_size=expand_size, **options)
         state = options.get("state")
         if state is not None and expand_size > 1:
@@ -301,14 +325,18 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
         return ids, options
 
     def _reorder_cache(self, state: list[BlockState] | None, beam_idx: Tensor) -> list[BlockState] | None:
-        """Return the states of the beams that go on."""
+        """Return the states of the selected beams."""
         return None if state is None else _take_rows(state, beam_idx)
 
     def generate(self, *inputs: Any, **options: Any) -> Any:
-        """Generate as `GenerationMixin.generate` does; a `state` goes on from what an earlier call has read.
+        """Generate as `GenerationMixin.generate` does, optionally continuing from the `state` of an earlier call.
+
+        Args:
+            inputs: Positional arguments of `GenerationMixin.generate`.
+            options: Keyword arguments of `GenerationMixin.generate`, and `state`.
 
         Raises:
-            InputError: For padding behind the prompt, and for options that need a cache of keys and values.
+            InputError: For padding after the prompt, and for options that need a cache of keys and values.
         """
         check_generation(self.generation_config, inputs, options)
         return super().generate(*inputs, **options)
@@ -316,7 +344,7 @@ class ParaRNNForCausalLM(_hf.PreTrainedModel, _hf.GenerationMixin):  # type: ign
 
 _hf.AutoConfig.register(ParaRNNConfig.model_type, ParaRNNConfig, exist_ok=True)
 _hf.AutoModelForCausalLM.register(ParaRNNConfig, ParaRNNForCausalLM, exist_ok=True)
-# Trainer shifts the labels of label smoothing for the models that this table names, and for no others
+# with label smoothing, Trainer shifts the labels only for the models in this table
 _names: Any = require("transformers.models.auto.modeling_auto", "hf").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 _names[ParaRNNConfig.model_type] = ParaRNNForCausalLM.__name__
 
@@ -329,8 +357,8 @@ def _take_rows(state: list[BlockState], rows: Tensor) -> list[BlockState]:
 
 
 def _next_token_loss(logits: Tensor, labels: Tensor, order: Tensor | None, lengths: Tensor | None) -> Tensor:
-    """Return the mean cross entropy of each token given those before it in its row; zero where there is none."""
-    if order is not None and lengths is not None:  # as if each row stood alone: its tokens side by side
+    """Return the mean cross entropy of each token given the tokens before it in its row; zero without targets."""
+    if order is not None and lengths is not None:  # bring the tokens of each row together
         logits, labels = logits.gather(1, order[:, :, None].expand_as(logits)), labels.gather(1, order)
         padding = torch.arange(labels.shape[1], device=labels.device) >= lengths[:, None]
         labels = labels.masked_fill(padding, -100)
@@ -339,16 +367,17 @@ def _next_token_loss(logits: Tensor, labels: Tensor, order: Tensor | None, lengt
         total = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets, reduction="sum")
     except IndexError as error:
         raise InputError(
-            f"labels must be tokens from 0 to {logits.shape[-1] - 1}, or -100 where there is none, got "
+            f"labels must be tokens from 0 to {logits.shape[-1] - 1}, or -100 to ignore a position, got values from "
             f"{int(labels.min())} to {int(labels.max())}"
         ) from error
     return total / (targets != -100).sum().clamp(min=1)
 
 
 def _tokens_first(mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The order that brings each row's tokens to the front, the way back, and their numbers."""
+    """Return the order that brings each row's tokens to the front, its inverse, and the number of tokens per row."""
     lengths = mask.sum(1)
     if (lengths == 0).any():
-        raise InputError("attention_mask hides every token of a row")
+        row = int((lengths == 0).nonzero()[0])
+        raise InputError(f"attention_mask must keep at least one token per row, but hides every token of row {row}")
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     return order, order.argsort(dim=1), lengths

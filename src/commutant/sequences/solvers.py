@@ -1,6 +1,7 @@
-"""Ways to solve h_t = f(h_{t-1}, x_t) for a whole trajectory, from step by step to parallel over time.
+"""Solvers of h_t = f(h_{t-1}, x_t) for a whole trajectory, sequential and parallel over time.
 
-Time leads every tensor here; `_solve` holds the public function, the fall-backs and the backward pass.
+Time is the first axis of every tensor here. `solve_recurrence` adds the choice of a solver, the fallbacks and the
+backward pass.
 """
 
 from __future__ import annotations
@@ -18,33 +19,47 @@ from ._cell import Cell, Tensors
 
 @dataclass
 class Problem:
-    """A recurrence to solve: x leaves `(time, batch, ...)`, h_0 `(batch, *state)`."""
+    """A recurrence to solve.
+
+    Args:
+        cell: Cell that defines the step.
+        h_0: Initial states `(batch, *state)`.
+        x: Inputs, each `(time, batch, ...)`.
+        params: Further tensors of the step.
+        tolerance: Largest relative step defect of a trajectory that counts as solved, see `defect`.
+    """
 
     cell: Cell
     h_0: Tensor
     x: Tensors
     params: Tensors
     tolerance: float
-    """The largest step defect, relative to max(1, |state|), of a trajectory that counts as solved."""
 
     @property
     def length(self) -> int:
-        """Number of steps."""
+        """Return the number of steps."""
         return self.x[0].shape[0]
 
     def before(self, h: Tensor) -> Tensor:
-        """The state that each step starts from."""
+        """Return the state from which each step starts."""
         return torch.cat([self.h_0[None], h[:-1]])
 
     def residual(self, h: Tensor) -> float:
-        """The largest defect |f(h_{t-1}, x_t) - h_t| of a trajectory."""
+        """Return the largest relative defect |f(h_{t-1}, x_t) - h_t| of a trajectory."""
         before = self.before(h)
         return defect(self.cell.step(before, self.x, self.params), h, before)
 
 
 @dataclass
 class Attempt:
-    """A trajectory with the evidence for it; mismatch and residual as in `SolveInfo`."""
+    """A trajectory with its number of iterations and its errors.
+
+    Args:
+        h: States `(time, batch, *state)`.
+        iterations: Number of iterations, 0 for the loop.
+        mismatch: Largest relative error at a chunk boundary, see `SolveInfo`.
+        residual: Largest relative step defect, or None if the jumps at the boundaries are the only defects.
+    """
 
     h: Tensor
     iterations: int
@@ -53,10 +68,14 @@ class Attempt:
 
 
 def defect(found: Tensor, expected: Tensor, before: Tensor) -> float:
-    """Return the largest difference of two states, relative to the larger of |expected| and |before|, entry by entry.
+    """Return the largest entrywise difference of two states, relative to the larger of |expected| and |before|.
 
-    `before` is what the states came from: a step that passes through zero is rounded to the size of its start. Equal
-    infinities and NaNs agree; one alone never does.
+    Equal infinities and NaNs agree; one that occurs in only one state counts as an infinite difference.
+
+    Args:
+        found: States.
+        expected: States of the same shape.
+        before: States before the step, because a step from a large state to zero rounds to the size of its start.
     """
     if found.numel() == 0:
         return 0.0
@@ -66,12 +85,16 @@ def defect(found: Tensor, expected: Tensor, before: Tensor) -> float:
 
 
 def agree(a: Tensor, b: Tensor) -> Tensor:
-    """Where two tensors are equal, NaNs included."""
+    """Return a mask of the entries at which two tensors are equal, counting NaNs as equal."""
     return (a == b) | (a.isnan() & b.isnan())
 
 
 def sequential(problem: Problem) -> Attempt:
-    """Step by step: the reference."""
+    """Solve step by step, as the reference for all other solvers.
+
+    Args:
+        problem: Recurrence to solve.
+    """
     h, out = problem.h_0, problem.h_0.new_empty((problem.length, *problem.h_0.shape))
     for t in range(problem.length):
         h = problem.cell.step(h, tuple(leaf[t] for leaf in problem.x), problem.params)
@@ -80,7 +103,12 @@ def sequential(problem: Problem) -> Attempt:
 
 
 class Chunks:
-    """A trajectory cut into chunks that run side by side; the steps that do not fill a chunk come last, one by one."""
+    """A trajectory cut into chunks that run in parallel; the remaining steps run last, one by one.
+
+    Args:
+        problem: Recurrence to solve.
+        count: Number of chunks, at most the number of steps.
+    """
 
     def __init__(self, problem: Problem, count: int) -> None:
         self.problem, self.count = problem, max(1, min(count, problem.length))
@@ -91,11 +119,11 @@ class Chunks:
         self.view = self.h[: self.body].unflatten(0, (self.count, self.size))
 
     def step(self, state: Tensor, j: int, chunks: slice = slice(None)) -> Tensor:
-        """Step j of each chunk."""
+        """Return the states after step j of each chunk."""
         return self.problem.cell.step(state, tuple(leaf[chunks, j] for leaf in self.x), self.problem.params)
 
     def warm_up(self, steps: int) -> Tensor:
-        """Boundary states guessed by running the last steps of the chunk before from zero: right if memory is short."""
+        """Guess each boundary state by running the last steps of the chunk before it from a zero state."""
         starts = self.problem.h_0.new_zeros((self.count, *self.problem.h_0.shape))
         starts[0] = self.problem.h_0
         state = starts[1:].clone()
@@ -105,7 +133,7 @@ class Chunks:
         return starts
 
     def sweep(self, starts: Tensor) -> float:
-        """Run every chunk from its start; return the mismatch at the boundaries."""
+        """Run every chunk from its start and return the mismatch at the boundaries."""
         state = starts
         for j in range(self.size):
             state = self.step(state, j)
@@ -113,15 +141,15 @@ class Chunks:
         return self.mismatch(starts)
 
     def before(self, starts: Tensor) -> Tensor:
-        """The states one step before the ends."""
+        """Return the states one step before the ends of the chunks."""
         return self.view[:, -2] if self.size > 1 else starts
 
     def mismatch(self, starts: Tensor) -> float:
-        """The largest jump from the end of a chunk to the start of the next."""
+        """Return the largest jump from the end of a chunk to the start of the next."""
         return defect(self.view[:-1, -1], starts[1:], self.before(starts)[:-1])
 
     def repair(self, starts: Tensor) -> tuple[Tensor, float]:
-        """Start every chunk where the one before ended, until it joins the trajectory that it had."""
+        """Rerun every chunk from the end of the one before, until all chunks agree with their old trajectories."""
         new = torch.cat([starts[:1], self.view[:-1, -1]])
         state = new
         for j in range(self.size):
@@ -133,7 +161,7 @@ class Chunks:
         return new, self.mismatch(new)
 
     def correct(self, starts: Tensor) -> tuple[Tensor, float]:
-        """Newton's method on the boundaries alone; see `relay`."""
+        """Apply one iteration of Newton's method to the boundary states; see `relay`."""
         cell, structure = self.problem.cell, self.problem.cell.structure
         total = identity_map(starts, structure)
         state = starts
@@ -144,7 +172,7 @@ class Chunks:
         return relay(starts, self.view[:, -1], self.before(starts), total, structure)
 
     def finish(self) -> Tensor:
-        """The steps behind the last chunk."""
+        """Run the steps after the last chunk and return the whole trajectory."""
         state = self.h[self.body - 1]
         for t in range(self.body, self.problem.length):
             state = self.problem.cell.step(state, tuple(leaf[t] for leaf in self.problem.x), self.problem.params)
@@ -153,16 +181,24 @@ class Chunks:
 
 
 def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, structure: Structure) -> tuple[Tensor, float]:
-    """Carry the jumps between stretches of time on through their derivatives; return better starts and the old error.
+    """Propagate the jumps between chunks through the chunks' derivatives; return corrected starts and the old error.
 
-    To first order, the correction of a start is its error, that of all jumps before it taken together. It is relative
-    to what the state is rounded to: to its own size, and to that of the past as far as it is remembered.
+    To first order, the correction of a start is its error, the sum of the propagated jumps before it. The returned
+    error is relative to the size at which the state is rounded: its own size, and the size of earlier states as far
+    as the recurrence remembers them.
+
+    Args:
+        starts: Start states of the chunks, `(chunks, batch, *state)`.
+        ends: End states of the chunks.
+        before: States one step before the ends.
+        products: Derivatives of the ends by the starts.
+        structure: Structure of these derivatives.
     """
     new, size = starts.clone(), starts.abs()
     moved = torch.empty_like(starts[1:])
     for k in range(len(starts) - 1):
         jump = new[k] - starts[k]
-        still = jump == 0 if structure == "diagonal" else (jump == 0).all()  # even where the derivative overflows
+        still = jump == 0 if structure == "diagonal" else (jump == 0).all()  # a derivative that overflows gives 0 * inf
         moved[k] = torch.where(still, ends[k], ends[k] + apply_map(products[k], jump, structure))
         new[k + 1] = torch.where(moved[k].isfinite(), moved[k], ends[k])
         most = size[k] if structure == "diagonal" else size[k].amax(-2 if structure == "blocks" else -1, keepdim=True)
@@ -176,11 +212,17 @@ def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, struct
 
 
 def multishoot(problem: Problem, max_iters: int, count: int, warm_up: int) -> Attempt:
-    """Multiple shooting: guess the states at the chunk boundaries, run all chunks at once, make the ends meet.
+    """Solve by multiple shooting: guess the states at the chunk boundaries, run all chunks in parallel, correct.
 
-    The guess forgets everything older than the warm-up. A cell that forgets as fast is solved by one sweep; else the
-    chunks are repaired from their neighbours' ends, then corrected by Newton's method on the boundary states alone.
-    Jumps are accepted when all of them together, carried on to the end, are within the tolerance.
+    The guess ignores everything older than the warm-up, so one sweep solves a cell that forgets within it. Otherwise
+    the chunks are rerun from the ends of their neighbors, and Newton's method then corrects the boundary states. The
+    remaining jumps are accepted when their sum, propagated to the end, is within the tolerance.
+
+    Args:
+        problem: Recurrence to solve.
+        max_iters: Largest number of sweeps over all chunks.
+        count: Number of chunks.
+        warm_up: Number of steps run before each chunk to guess its start.
     """
     chunks = Chunks(problem, count)
     return _shoot(chunks, chunks.warm_up(warm_up), max_iters)
@@ -202,15 +244,21 @@ def _shoot(chunks: Chunks, starts: Tensor, max_iters: int) -> Attempt:
 
 
 def tabulated(problem: Problem, max_iters: int, count: int, points: int = 16) -> Attempt:
-    """Tabulated chunk maps: where each channel's state is one bounded number, so is the map of a chunk.
+    """Solve by tabulating the map of each chunk, for diagonal cells whose channels are bounded.
 
-    Every chunk runs from `points` states spread over the bound; the boundary states then follow by interpolation in
-    the tables, whatever the derivatives do. It solves bistable cells (parity), on which every Newton method needs a
-    number of iterations that grows with the length.
+    Every chunk runs from `points` states spread over the bound, and the boundary states follow by interpolation in
+    the tables. No derivatives are used for the tables. This solves bistable cells (parity), on which Newton's methods
+    need a number of iterations that grows with the length.
+
+    Args:
+        problem: Recurrence to solve, whose cell is diagonal and bounded.
+        max_iters: Largest number of sweeps over all chunks.
+        count: Number of chunks.
+        points: Number of states per channel in each table.
     """
     bound = problem.cell.bound
     if problem.cell.structure != "diagonal" or bound is None:
-        raise InputError("method 'tabulated' needs a diagonal cell whose state is bounded; give bound=")
+        raise InputError("method 'tabulated' needs a diagonal cell whose state is bounded; give bound or use 'auto'")
     if not problem.h_0.isfinite().all():
         return Attempt(problem.h_0.new_full((problem.length, *problem.h_0.shape), torch.nan), 0, torch.inf)
     bound = max(bound, float(problem.h_0.abs().max()) if problem.h_0.numel() else 0.0)
@@ -234,10 +282,17 @@ NEWTON_LIKE = ("newton", "quasi", "picard", "jacobi", "elk")
 
 
 def newton_like(problem: Problem, method: str, max_iters: int, trust: float = 1e-8) -> Attempt:
-    """$h^{k+1}_t = A_t h^{k+1}_{t-1} + f(h^k_{t-1}, x_t) - A_t h^k_{t-1}$, with A_t chosen by the method.
+    """Solve by iterating $h^{k+1}_t = A_t h^{k+1}_{t-1} + f(h^k_{t-1}, x_t) - A_t h^k_{t-1}$.
 
-    newton: the Jacobian (DEER, ParaRNN); quasi: its diagonal; picard: the identity; jacobi: zero; elk: the diagonal,
-    within a Kalman filter that keeps the iterate near the last one. From the paper's guess f(0, x_t) (equation A.1).
+    A_t is the Jacobian for `newton` (DEER, ParaRNN), its diagonal for `quasi`, the identity for `picard` and zero for
+    `jacobi`. `elk` uses the diagonal in a Kalman filter that keeps the iterate near the last one. The iteration starts
+    at the paper's guess f(0, x_t) (equation A.1).
+
+    Args:
+        problem: Recurrence to solve.
+        method: Choice of A_t, one of those above.
+        max_iters: Largest number of iterations.
+        trust: Precision with which the Kalman filter of `elk` observes the last iterate.
     """
     cell, structure = problem.cell, problem.cell.structure
     h = cell.step(torch.zeros_like(problem.h_0).expand(problem.length, *problem.h_0.shape), problem.x, problem.params)
@@ -276,7 +331,7 @@ def _newton_update(
 
 
 def _boundary_check(problem: Problem, h: Tensor) -> float:
-    """Rerun the chunks and add up what their ends are off by: many small defects may sum to a large error."""
+    """Rerun the chunks and return the error of their ends, because many small defects may sum to a large error."""
     if not h.isfinite().all():
         return torch.inf
     count = chunk_count(problem.length, problem.h_0.numel(), 32)

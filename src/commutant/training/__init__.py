@@ -1,4 +1,4 @@
-"""One training loop, resumable to the last bit, on any device that Lightning Fabric drives."""
+"""A training loop that resumes exactly, on any device that Lightning Fabric supports."""
 
 from ._checkpoint import Checkpoints as Checkpoints
 from ._loop import Fit as Fit

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed process can't damage: written beside, verified by hash, never unpickled."""
+"""Checkpoints that a killed process cannot damage: renamed into place, verified by hash, never unpickled."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from .._errors import InputError, RunError
 logger = logging.getLogger("commutant")
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
-_STEP = re.compile(r"step-\d+")  # a copy of another name is the user's
-_KEEP = 2  # generations: the last one, and the one before in case the last is damaged
+_STEP = re.compile(r"step-\d+")  # folders of other names belong to the user
+_KEEP = 2  # the last checkpoint, and the one before in case the last is damaged
 
 
 class Checkpoints:
-    """The checkpoints of one training, in one folder.
+    """Checkpoints of one training, in one folder.
 
-    Each is a folder `step-N` with the tensors in safetensors files, the rest in `state.json`, and the SHA-256 of all
-    three in `hashes.json`. It is written under another name and renamed into place; the last two are kept.
+    Each checkpoint is a folder `step-N` with tensors in two safetensors files, all else in `state.json`, and the
+    SHA-256 of these three files in `hashes.json`. It is written under another name and then renamed. The last two
+    checkpoints are kept.
 
     Args:
-        folder: Created when first written to.
+        folder: Folder of the checkpoints, created by the first `save`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,8 +43,14 @@ class Checkpoints:
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Any]) -> None:
         """Write the state after `step` steps.
 
+        Args:
+            step: Number of steps done.
+            model: Module to save.
+            optimizer: Optimizer to save.
+            extra: Further data that JSON can represent.
+
         Raises:
-            RunError: when the disk is full or not writable; earlier checkpoints stay.
+            RunError: If the disk is full or not writable; earlier checkpoints stay.
         """
         target = self.folder / f"step-{step:09d}"
         if target.exists():
@@ -51,7 +58,8 @@ class Checkpoints:
         try:
             self._write(target, step, model, optimizer, extra)
         except (OSError, SafetensorError) as error:
-            raise RunError(f"can't write checkpoint {target}: {getattr(error, 'strerror', None) or error}") from None
+            said = getattr(error, "strerror", None) or error
+            raise RunError(f"can't write checkpoint {target} ({said}); free space or choose another folder") from None
         for old in self._steps()[:-_KEEP]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -74,20 +82,20 @@ class Checkpoints:
     def load(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, expect: dict[str, Any] | None = None
     ) -> tuple[int, dict[str, Any]]:
-        """Restore the newest checkpoint that is whole; name the damaged ones and pass them over.
+        """Restore the newest intact checkpoint, and log a warning for each damaged one.
 
-        Nothing is restored in part: a checkpoint is read, verified and compared before it touches model or optimizer.
+        A checkpoint is read, verified and compared completely before the model or optimizer changes.
 
         Args:
             model: Module to restore.
             optimizer: Optimizer to restore.
-            expect: What `extra["settings"]` must hold under the same names.
+            expect: Values that `extra["settings"]` must hold, by name.
 
         Returns:
-            The number of steps done (0 where there is no good checkpoint) and what was saved as `extra`.
+            The number of steps done (0 without an intact checkpoint) and the saved `extra`.
 
         Raises:
-            InputError: for a whole checkpoint of another model, another optimizer or other settings.
+            InputError: For an intact checkpoint of another model, another optimizer or other settings.
         """
         for folder in reversed(self._steps()):
             try:
@@ -100,7 +108,7 @@ class Checkpoints:
                 optimizer_state = _optimizer_state(load_file(folder / "optimizer.safetensors"), state["optimizer"])
                 step, extra = int(state["step"]), state["extra"]
             except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
-                logger.warning("checkpoint %s is damaged (%s); going back to the one before", folder, error)
+                logger.warning("checkpoint %s is damaged (%s); trying the one before", folder, error)
                 continue
             other = (
                 _differs(extra.get("settings", {}), expect or {})
@@ -117,7 +125,7 @@ class Checkpoints:
         return 0, {}
 
     def remove(self) -> None:
-        """Delete all checkpoints, once the result they led to is stored."""
+        """Delete all checkpoints."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _steps(self) -> list[Path]:
@@ -147,7 +155,7 @@ def _optimizer_state(tensors: dict[str, Tensor], plain: dict[str, Any]) -> dict[
 
 
 def _own_storage(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy tensors, as safetensors refuses those that share memory: tied weights are written under each name."""
+    """Copy tensors, because safetensors refuses shared memory; tied weights are written under each of their names."""
     return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
 
 
@@ -170,10 +178,10 @@ def _other_groups(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> st
     wanted = [len(group["params"]) for group in optimizer.param_groups]
     there = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
     if wanted != there:
-        return f"its optimizer has groups of {there} parameters, this one of {wanted}"
+        return f"its optimizer has groups of {there} parameters, this optimizer of {wanted}"
     for own, other in zip(optimizer.param_groups, state["optimizer"]["param_groups"], strict=True):
         if odd := sorted((own.keys() ^ other.keys()) - {"initial_lr"}):
-            return f"its optimizer is of another kind, as {odd[0]!r} is an option of one of them only"
+            return f"its optimizer is of another kind, as {odd[0]!r} is an option of only one of the two"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The one training loop: a function of its seed, whether or not it was interrupted."""
+"""The training loop, whose result depends only on its seed, even if it was interrupted."""
 
 from __future__ import annotations
 
@@ -21,12 +21,17 @@ Loss = Callable[[nn.Module, Any], Tensor]
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training left behind."""
+    """Result of a training.
+
+    Attributes:
+        model: Trained module, in evaluation mode.
+        steps: Number of optimizer steps.
+        losses: Pairs of a step and the mean loss since the pair before.
+    """
 
     model: nn.Module
     steps: int
     losses: list[tuple[int, float]]
-    """(step, mean loss since the entry before)."""
 
 
 def fit(
@@ -48,27 +53,30 @@ def fit(
 ) -> Fit:
     """Train with AdamW and a cosine schedule on batches drawn step by step.
 
-    Every step draws its batch and its random numbers from (seed, step, rank), so that a training that was killed and
-    started again takes the same steps as an undisturbed one and ends, on CPU, with the same bits.
+    Every step draws its batch and its random numbers from (seed, step, rank). A training that was killed and restarted
+    therefore takes the same steps as an uninterrupted one and, on CPU, ends with the same bits.
 
     Args:
-        model: trained in place.
-        draw: `(generator, samples) -> batch`; on several devices each rank draws its share of the batch.
-        loss: `(model, batch) -> scalar`.
-        steps: number of optimizer steps.
-        batch_size: samples a step, over all ranks.
-        learning_rate: peak of the schedule.
-        seed: of everything random.
-        folder: where checkpoints go; without it nothing is saved or resumed.
-        warmup: steps of linear warm-up before the cosine.
-        clip: largest gradient norm, or None.
-        weight_decay: of AdamW.
-        checkpoint_every: steps between checkpoints.
-        fabric: a launched `lightning_fabric.Fabric`; by default one on the CPU.
-        on_progress: called with (steps done, steps, mean loss or None).
+        model: Module to train, in place.
+        draw: Function `(generator, samples) -> batch`; on several devices each rank draws its share of the batch.
+        loss: Function `(model, batch) -> scalar`.
+        steps: Number of optimizer steps.
+        batch_size: Number of samples per step, over all ranks.
+        learning_rate: Peak learning rate of the schedule.
+        seed: Seed of everything random.
+        folder: Folder of the checkpoints, or None to save and resume nothing.
+        warmup: Number of steps of linear warm-up before the cosine.
+        clip: Largest gradient norm, or None.
+        weight_decay: Weight decay of AdamW.
+        checkpoint_every: Number of steps between checkpoints.
+        fabric: Launched `lightning_fabric.Fabric`; by default one on the CPU.
+        on_progress: Function called with (steps done, steps, mean loss or None).
+
+    Returns:
+        The trained model and its losses.
 
     Raises:
-        InputError: when the loss is not finite, naming the step; when `folder` holds checkpoints of another training.
+        InputError: If the loss is not finite, with the steps, or if `folder` holds checkpoints of another training.
     """
     if fabric is None:
         fabric = require("lightning_fabric", "evidence").Fabric(accelerator="cpu", devices=1)
@@ -101,7 +109,10 @@ def fit(
         done = step + 1
         if done % checkpoint_every == 0 or done == steps:
             if not math.isfinite(total):
-                raise InputError(f"the loss is not finite between steps {done - since} and {done}")
+                raise InputError(
+                    f"loss must be finite, but is not between steps {done - since} and {done}; lower the learning rate "
+                    f"or check the data"
+                )
             losses.append((done, total / since))
             total, since = 0.0, 0
             if checkpoints is not None and fabric.global_rank == 0:
