@@ -212,7 +212,7 @@ def test_a_model_that_does_not_run_on_the_example():
     ("axes", "message"),
     [
         ({"nothing": ("h",)}, "no 'nothing'"),
-        ({"weight": ("h",)}, "'weight' has 2 axes, but 1 are labelled"),
+        ({"weight": ("h",)}, "'weight' has 2 axes, but 1 are labeled"),
         ({"weight": ("h", "h")}, "group 'h' has 2 entries, but 3 in 'weight'"),
     ],
 )

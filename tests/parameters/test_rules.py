@@ -11,6 +11,7 @@ from torch import nn
 
 from commutant.parameters import AxisLabel, Factor, PermutationSpec, _derive, _trace, _verify, _walk
 from commutant.parameters._permutation import Permutation
+from commutant.parameters._refutation import verified
 from commutant.parameters._rules_pointwise import SEVERAL, UNARY
 from commutant.parameters._walk import RULES, Op
 
@@ -130,9 +131,9 @@ def test_a_mistake_in_a_rule_is_caught(rule):
         spec = PermutationSpec(mutant.axes, mutant.sizes, mutant.parents, mutant.frozen, mutant.unknown)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            verified = spec._verified(model, [traced], torch.Generator().manual_seed(0))
+            mended = verified(spec, model, [traced], torch.Generator().manual_seed(0))
         assert any("refuted" in str(w.message) for w in seen), f"{name}: call {k} of {rule.__name__} was not missed"
-        assert verified.error < 1e-9
+        assert mended.error < 1e-9
 
 
 def test_every_rule_is_used_by_a_network():
@@ -181,7 +182,7 @@ def test_a_wrong_group_is_frozen_with_a_warning():
     axes = right.axes | {"2.weight": (out, AxisLabel(((Factor(4),),)))}
     wrong = PermutationSpec(axes, right.sizes, right.parents, right.frozen, {})
     with pytest.warns(UserWarning, match="refuted the groups 0; they are frozen"):
-        mended = wrong._verified(model, [traced], torch.Generator().manual_seed(0))
+        mended = verified(wrong, model, [traced], torch.Generator().manual_seed(0))
     assert list(mended.sizes) == ["2"]
     assert mended.error < 1e-12
     assert mended.frozen["0.weight", 0] == "refuted by the verification"

@@ -10,24 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..laws import Draw, Homomorphism, breaks, obeys
 from ._given import kind_of
 
 
-def _codes(hyper_bias: bool):  # type: ignore[no-untyped-def]
-    """What the map makes of one vector, as a function of the code."""
-
-    def case(draw: Draw):  # type: ignore[no-untyped-def]
-        layer = draw.module(lambda: GeneratedLinear(draw.width, 3, 4, hyper_bias=hyper_bias))
-        z = draw.normal(draw.size, draw.width)
-        codes = lambda g: tuple(torch.randn(draw.size, 4, generator=g).to(draw.dtype) for _ in range(2))  # noqa: E731
-        return Homomorphism(torch.add), lambda g: layer(z, g), codes
-
-    return case
-
-
-@obeys("linearity in the code", _codes(False))
-@breaks("linearity in the code with a bias", _codes(True))
 class GeneratedLinear(nn.Module):
     """A linear map `W(g) z` whose matrix is linear in a code: `W(g) = sum_a h_a(g) W_a`.
 

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..laws import Draw, Invariance, obeys
-from ..parameters import PermutationSpec, WeightPermutation
+from ..parameters import PermutationSpec
 from ._given import batches_of, check_module, check_spec, number, state_of
 from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
@@ -23,25 +22,6 @@ from ._shrunk import Shrunk, folding_bounds
 from ._slices import exposed
 
 
-def _law(draw: Draw):  # type: ignore[no-untyped-def]
-    wide, width = draw.size + 2, draw.width + 1
-    model = draw.module(
-        lambda: nn.Sequential(
-            nn.Linear(3, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Linear(wide, width), nn.ReLU(), nn.Linear(width, 2)
-        )
-    )
-    x = draw.normal(4, 3)
-    spec = PermutationSpec.from_module(model, x, verify=False)
-    state = {k: v.detach() for k, v in model.state_dict().items()}
-
-    def shrunk(**state: Tensor) -> Tensor:
-        merger = FeatureMerger(resize(model, state), x, spec=spec, rule="ifm" if draw.size % 2 else "fold")
-        return merger.shrink(beta=0.5).module.eval()(x)  # type: ignore[no-any-return]
-
-    return Invariance(WeightPermutation(spec)), shrunk, lambda _: state
-
-
-@obeys("what is merged does not depend on the order of the channels", _law)
 class FeatureMerger:
     """Iterative feature merging of any module: find channels that do the same, and put each set of them into one.
 

@@ -11,25 +11,13 @@ from torch import nn
 
 from .._checks import whole
 from .._errors import InputError
-from ..laws import Draw, Invariance, obeys
-from ..parameters import Permutation, PermutationSpec, WeightPermutation
+from ..parameters import Permutation, PermutationSpec
 from ._given import State as State
 from ._given import check_generator, check_spec
 from ._given import state_of as state_of
 from ._problem import Problem
 
 
-def _alignment_case(draw: Draw):  # type: ignore[no-untyped-def]
-    target, source = (
-        draw.module(lambda: nn.Sequential(nn.Linear(3, draw.size + 1), nn.Tanh(), nn.Linear(draw.size + 1, draw.width)))
-        for _ in range(2)
-    )
-    spec = PermutationSpec.from_module(target, draw.normal(2, 3), verify=False)
-    state = {k: v.detach() for k, v in source.state_dict().items()}
-    return Invariance(WeightPermutation(spec)), lambda **s: weight_matching(spec, target, s).apply(s), lambda _: state
-
-
-@obeys("what is aligned does not depend on how the source was permuted", _alignment_case)
 def weight_matching(
     spec: PermutationSpec,
     target: nn.Module | State,

@@ -5,7 +5,7 @@ import torch
 from networks import CASES, Net
 from torch import nn
 
-from commutant.parameters import Permutation, PermutationSpec, _kinds, act_linearly, part_rows
+from commutant.parameters import Permutation, PermutationSpec, _linear_symmetries, act_linearly, part_rows
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -295,6 +295,6 @@ def test_two_wrong_changes_do_not_stand_in_for_each_other(monkeypatch):
     """Each undoes the other, so that only one alone shows that it is wrong."""
     part = ("0.weight", 0, 0)
     flip = torch.tensor([[-1.0, 1, 1, 1, 1, 1]]).double()
-    wrong = _kinds._Proposal("0", "signs", frozenset({part}), lambda _: {part: flip})
-    monkeypatch.setattr(_kinds.Kinds, "_proposals", lambda *_: [wrong, wrong])
+    wrong = _linear_symmetries._Proposal("0", "signs", frozenset({part}), lambda _: {part: flip})
+    monkeypatch.setattr(_linear_symmetries._Search, "_proposals", lambda *_: [wrong, wrong])
     assert kinds(nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)))["0"].name == "permutation"
