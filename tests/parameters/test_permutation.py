@@ -427,7 +427,7 @@ def test_other_objects_in_the_output_are_refused_with_a_remedy():
             self.value = value
 
     model = networks.Net(lambda m, x: {"y": m.b(m.a(x)), "box": Box(m.a(x))}, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
-    with pytest.raises(InputError, match=r"the output holds a Box.*name the tensors of its output by outputs="):
+    with pytest.raises(InputError, match=r"the output holds a Box.*select the tensors of its output with outputs="):
         PermutationSpec.from_module(model, torch.randn(2, 3))
     assert PermutationSpec.from_module(model, torch.randn(2, 3), outputs=lambda out: out["y"]).sizes == {"a": 6}
 

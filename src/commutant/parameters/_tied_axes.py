@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lgamma, log, prod
-from typing import Self
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int
@@ -17,6 +17,8 @@ from ._derive import moving
 from ._given import check_state, check_tensors
 from ._labels import AxisLabel
 from ._trace import Trace
+
+Spec = TypeVar("Spec", bound="TiedAxes")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class TiedAxes:
         total = sum(prod(self.shape(group)[:-1]) * lgamma(size + 1) for group, size in self.sizes.items())
         return total / log(10)
 
-    def without(self, groups: Sequence[str], why: str = "frozen by hand") -> Self:
+    def without(self: Spec, groups: Sequence[str], why: str = "frozen by hand") -> Spec:
         """Return the spec with some groups frozen.
 
         Args:

@@ -16,7 +16,7 @@ from ..parameters import PermutationSpec
 from ._given import batches_of, check_module, check_spec, number, state_of
 from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
-from ._normalised import Level
+from ._normalized import Level
 from ._resizing import resize
 from ._shrunk import Shrunk, folding_bounds
 from ._slices import exposed

@@ -14,7 +14,7 @@ from .._errors import InputError
 from ..parameters import PermutationSpec, as_arguments, difference, generic, positions_by_group
 from ._given import state_of
 from ._merge_path import Cells, Rule, Site, equal_shares
-from ._normalised import Normalised
+from ._normalized import Normalized
 from ._resizing import resize
 
 TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that compute in float32 inside are that exact
@@ -37,7 +37,7 @@ class Mergeable:
         outputs: Callable[[Any], Any] | None,
     ) -> None:
         self.model, self.example, self.spec, self.rule, self.outputs = model, example, spec, rule, outputs
-        self.norms = Normalised(model, spec)
+        self.norms = Normalized(model, spec)
         self.refused: dict[str, str] = {}
         self.sites = self._candidates(state_of(model))
         self._try(list(self.sites))

@@ -14,7 +14,7 @@ from ._merge_path import Cells, Rule, Site
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
-class Normalised:
+class Normalized:
     """The batch norms of a network, and those of them that alone read what one layer makes.
 
     A channel z in front of a batch norm may be rescaled: gamma (z - mu) / sigma = gamma (c z - c mu) / (c sigma).
