@@ -168,7 +168,7 @@ def test_several_networks_by_their_loss():
 def test_what_is_refused(unchecked):
     a, b = mlp(), mlp()
     spec = PermutationSpec.from_module(a, X[:4])
-    with pytest.raises(InputError, match='projection must be "lap" or "sinkhorn"'):
+    with pytest.raises(InputError, match="projection must be one of lap, sinkhorn"):
         ste_matching(spec, a, b, [(X, Y)], loss, projection="hungarian")
     with pytest.raises(InputError, match="no batch was given"):
         ste_matching(spec, a, b, [], loss)
@@ -236,9 +236,9 @@ def test_more_of_what_is_refused(unchecked):
     spec = PermutationSpec.from_module(a, X[:4])
     with pytest.raises(InputError, match="give a module, got OrderedDict"):
         ste_matching(spec, a.state_dict(), b, [(X, Y)], loss)
-    with pytest.raises(InputError, match=r"must be positive, got 0\.0"):
+    with pytest.raises(InputError, match=r"learning_rate must be a positive number, got 0\.0"):
         ste_matching(spec, a, b, [(X, Y)], loss, learning_rate=0.0)
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="temperature must be a positive number"):
         ste_matching(spec, a, b, [(X, Y)], loss, temperature=0.0)
     with pytest.raises(InputError, match="has no gradient"):
         ste_matching(spec, a, b, [(X, Y)], lambda m, batch: loss(m, batch).detach())

@@ -100,7 +100,7 @@ def test_the_barrier_is_measured_from_the_chord(data):
     assert found.curve[0] == found.curve[-1] == 0
     assert found.sup == max(found.curve)
     assert found.midpoint == found.curve[2]
-    with pytest.raises(InputError, match="points must be odd and three or more, got 4"):
+    with pytest.raises(InputError, match="points must be odd and at least 3, got 4"):
         loss_barrier(a, b, lambda m: 0.0, points=4)
 
 

@@ -214,7 +214,7 @@ def test_equivalence_names_what_is_wrong_with_its_arguments(unchecked):
     with pytest.raises(InputError, match="spec must be a PermutationSpec"):
         functionally_equivalent(a, a, spec)
     for tolerance in (-1, float("nan")):
-        with pytest.raises(InputError, match="tolerance must be 0 or more"):
+        with pytest.raises(InputError, match="tolerance must be at least 0"):
             functionally_equivalent(spec, a, a, tolerance=tolerance)
     with pytest.raises(InputError, match=r"generator must be a torch\.Generator, got 0"):
         Permutation.random(spec, 0)

@@ -113,7 +113,7 @@ def test_what_repair_can_not_do_is_said():
             return x
 
     a, b, middle = merged(Loop)
-    with pytest.warns(UserWarning, match="as those of layers do that read their own output"):
+    with pytest.warns(UserWarning, match="as happens in layers that read their own output"):
         repair(middle, [a, b], [torch.randn(50, 6)])
     a, b, middle = merged(Backwards)
     with pytest.raises(InputError, match="'a' puts out NaN or infinities"):

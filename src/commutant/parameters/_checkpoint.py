@@ -31,7 +31,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | Path):
-            raise InputError(f"path must be the path of a file or a folder, got {kind_of(path)}")
+            raise InputError(f"path must be a file or a folder, got {kind_of(path)}")
         self.path = Path(path)
         try:
             self.files, self.index = _files(self.path)

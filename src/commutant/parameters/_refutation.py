@@ -6,16 +6,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from ._permutation import Permutation
-from ._tied_axes import Spec
+from ._tied_axes import TiedAxes
 from ._trace import Trace
 from ._verify import difference, generic, outputs
 
+Spec = TypeVar("Spec", bound=TiedAxes)
 TOLERANCE = 1e-9  # relative, in float64
 
 

@@ -116,6 +116,6 @@ def _relative(first: Tensor, second: Tensor) -> float:
     differ = bool((x != y).any())  # NaN differs from itself
     if not differ:
         return 0.0
-    size = torch.maximum(x.abs().max(), y.abs().max())  # squares of large numbers overflow, squares of small ones underflow
+    size = torch.maximum(x.abs().max(), y.abs().max())  # squares could overflow or underflow
     x, y = x / size, y / size
     return float((x - y).norm() / torch.maximum(x.norm(), y.norm()))
