@@ -1,4 +1,4 @@
-"""Arguments of a wrong kind get one sentence, whatever function they are given to."""
+"""Arguments of a wrong type: every function refuses them in one sentence."""
 
 import numpy as np
 import pytest

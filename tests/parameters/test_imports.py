@@ -1,4 +1,4 @@
-"""The import graph of the room, and the tool that looks for circles in it."""
+"""Import graph of the room, and the tool that finds cycles in it."""
 
 import sys
 from pathlib import Path

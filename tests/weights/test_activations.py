@@ -1,4 +1,4 @@
-"""Activation matching: planted permutations, scores, and what is refused."""
+"""Activation matching: planted permutations, scores, and refused arguments."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Matching by the merged network's loss, several networks in one frame, and soft permutations."""
+"""Matching by the loss of the merged network, several networks in one frame, and soft permutations."""
 
 import sys
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_the_merged_loss_falls(projection):
 
 
 def test_the_shadow_hands_the_gradient_of_the_mean_on():
-    """Forward the projected source, backward as if the shadow had been in its place."""
+    """Check that the shadow's output is the projected source, with the gradient of the shadow."""
     a, b = trained(0), trained(1)
     spec = PermutationSpec.from_module(a, X[:4])
     shadow = _Shadow(spec, {k: v.detach() for k, v in a.state_dict().items()}, b.state_dict())

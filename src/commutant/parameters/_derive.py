@@ -279,7 +279,7 @@ def _parents(
             for d, h in candidates
             if (d in gone and left.count(h) > 1) or (h in gone and d not in gone and d in left)
         }
-    for axis, letters in events.beside:  # a sum over d while two axes H are present
+    for axis, letters in events.summed_next_to:  # a sum over d while two axes H are present
         gone = {n for path in paths([axis])[0] for n in path}
         there = [n for own in paths(letters) for n in {n for path in own for n in path}]
         candidates -= {(d, h) for d, h in candidates if d in gone and there.count(h) > 1}

@@ -56,7 +56,7 @@ class Permutation:
                     f"{table.dtype} of shape {tuple(table.shape)}"
                 )
             if not torch.equal(table.long().sort(-1).values.cpu(), wanted):
-                raise InputError(f"the table of group {name!r} is no permutation of 0 to {wanted.shape[-1] - 1}")
+                raise InputError(f"the table of group {name!r} is not a permutation of 0 to {wanted.shape[-1] - 1}")
             self.tables[name] = table.long().cpu()
 
     @overload

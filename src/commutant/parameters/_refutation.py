@@ -27,7 +27,7 @@ def verified(spec: Spec, model: nn.Module, traces: Sequence[Trace], generator: t
     states = [generic(given, generator) for _ in range(2)]
     try:
         before = [[outputs(t, state) for t in traces] for state in states]
-    except Exception as failure:  # an operator that knows no float64
+    except Exception as failure:  # an operator has no float64
         first = next(iter(str(failure).splitlines()), "")[:200]
         warnings.warn(f"nothing was verified: {type(failure).__name__}: {first}", stacklevel=3)
         return spec

@@ -47,7 +47,7 @@ def bilinear(op: Op) -> Any:
     (out,) = op.spread([[weight[0]], op.axes("bias")], [weight[0].size])
     for axis, own in ((x[-1], weight[1]), (y[-1], weight[2])):
         op.contract(axis, own)
-        op.events.beside.append((own, (weight[1], weight[2], out, *lead)))
+        op.events.summed_next_to.append((own, (weight[1], weight[2], out, *lead)))
     return [*lead, out]
 
 
@@ -108,7 +108,7 @@ def tensordot(op: Op) -> Any:
     right = [axis for i, axis in enumerate(y) if i not in [b for _, b in pairs]]
     for a, b in pairs:
         op.contract(x[a], y[b])
-        op.events.beside.append((x[a], (*x, *right)))
+        op.events.summed_next_to.append((x[a], (*x, *right)))
     return [*left, *right]
 
 
@@ -133,7 +133,7 @@ def einsum(op: Op) -> Any:
         for axis in own[letter]:
             if axis.size == found[letter].size:
                 op.contract(found[letter], axis)
-        op.events.beside.append((found[letter], tuple(found.values())))
+        op.events.summed_next_to.append((found[letter], tuple(found.values())))
     return [found[letter] for letter in result]
 
 

@@ -200,9 +200,9 @@ class PermutationSpec(TiedAxes):
         with torch.inference_mode(False), torch.enable_grad():
             try:
                 return linear_symmetries(self, state)
-            except Exception as error:  # no derivative: an operator has none, or does not know float64
+            except Exception as error:  # an operator has no derivative or no float64
                 warnings.warn(
-                    f"only permutations were looked for: {type(error).__name__}: {str(error)[:200]}", stacklevel=3
+                    f"only permutations were searched for: {type(error).__name__}: {str(error)[:200]}", stacklevel=3
                 )
                 return plain
 

@@ -62,7 +62,7 @@ class Events:
         tensors: Axes of every tensor.
         mixed: Axes along which an operation moves values, taken together, with the axes of its inputs.
         contracted: Axes that were summed over, each with the axes of a result.
-        beside: Axes that were summed over, each with the axes that are present in the products.
+        summed_next_to: Axes that were summed over, each with the axes that are present in the products.
         unknown: Operators without a rule, with the first node of each.
         read: Axes of the activations that are summed over, by node.
         summed: Axes of weights that are summed over.
@@ -72,7 +72,7 @@ class Events:
     tensors: list[tuple[Axis, ...]] = field(default_factory=list)
     mixed: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
     contracted: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
-    beside: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
+    summed_next_to: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     summed: list[Axis] = field(default_factory=list)

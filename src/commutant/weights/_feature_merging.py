@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import is_whole, one_of
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..parameters import PermutationSpec
 from ._given import batches_of, check_module, check_spec, number, state_of
@@ -184,8 +184,7 @@ class FeatureMerger:
             for group, width in wanted.items():
                 if group not in self.groups:
                     raise InputError(f"{group!r} can't be merged: {self.refused.get(group, 'there is no such group')}")
-                if not is_whole(width) or width < 1:
-                    raise InputError(f"at least one channel of {group!r} must be left, a whole number, got {width!r}")
+                whole(f"the width of {group!r}", width)
             left = {g: n - min(n, wanted.get(g, n)) for g, n in self.groups.items()}
             steps = []
             for step in self.path:

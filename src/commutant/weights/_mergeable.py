@@ -151,8 +151,8 @@ class Mergeable:
             except Exception:  # some kernels have no float64
                 error, tolerance = self._module_gap(before, small, torch.float32), 1e-2
         except Exception as failure:
-            first = str(failure).splitlines()[0][:120]
-            return f"the module does not run with fewer channels: {type(failure).__name__}: {first}"
+            line = str(failure).splitlines()[0][:120]
+            return f"the module does not run with fewer channels: {type(failure).__name__}: {line}"
         return None if error < tolerance else f"the module computes another function without them (by {error:.1e})"
 
     def _module_gap(self, before: Mapping[str, Tensor], small: Mapping[str, Tensor], dtype: torch.dtype) -> float:

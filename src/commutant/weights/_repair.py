@@ -56,7 +56,7 @@ def repair(
 
     Raises:
         InputError: There is no parent or no batch, or a layer shares its weight, is parametrized, is not reached by the
-            data, or puts out NaN or infinities.
+            data, or returns NaN or infinities.
 
     Warns:
         UserWarning: A layer that reads its own output can't be repaired exactly; the message names it.
@@ -129,7 +129,7 @@ class _Moments:
 
     @property
     def varies(self) -> Bool[Tensor, " units"]:
-        """Whether the output of each unit varies by more than rounding."""
+        """True for the units whose output varies by more than rounding."""
         return self.spread > _NOISE * self.size
 
     def misses(self, goal: _Moments) -> bool:
@@ -186,7 +186,7 @@ def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any])
     def record(layer: _Layer, out: Tensor, axis: int) -> None:
         values = out.detach().double().movedim(axis, 0).flatten(1)
         if not bool(values.isfinite().all()):
-            raise InputError(f"{layer.name!r} puts out NaN or infinities on the data")
+            raise InputError(f"{layer.name!r} returns NaN or infinities on the data")
         total, squares, count = sums.get(layer, (torch.zeros(()), torch.zeros(()), 0))
         sums[layer] = (total.to(values) + values.sum(1), squares.to(values) + values.square().sum(1),
                        count + values.shape[1])  # fmt: skip
