@@ -156,7 +156,14 @@ class Permutation:
         return cls(spec, tables)
 
     def compose(self, then: Permutation) -> Permutation:
-        """Return this permutation followed by another: `a.compose(b).apply(x) == b.apply(a.apply(x))`."""
+        """Return this permutation followed by another: `a.compose(b).apply(x) == b.apply(a.apply(x))`.
+
+        Args:
+            then: Permutation to apply second.
+
+        Raises:
+            InputError: The permutations belong to different specs.
+        """
         self._same_spec(then)
         tables = {}
         for name, table in then.tables.items():
@@ -196,7 +203,11 @@ class Permutation:
         return f"Permutation({len(self.tables)} groups, {moved} of them moved)"
 
     def save(self, path: str | Path) -> None:
-        """Write the tables to a safetensors file, one tensor for each group."""
+        """Write the tables to a safetensors file, one tensor for each group.
+
+        Args:
+            path: File to write.
+        """
         save_file({name: table.contiguous() for name, table in self.tables.items()}, str(path))
 
     @classmethod

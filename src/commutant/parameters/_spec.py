@@ -172,7 +172,14 @@ class PermutationSpec(TiedAxes):
         return captured(self.graph, state, pytree.tree_leaves(as_arguments(example)), self.reads)
 
     def computed(self, state: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return the outputs of the traced module on its example for other parameters, in float64."""
+        """Return the outputs of the traced module on its example for other parameters, in float64.
+
+        Args:
+            state: Parameters and buffers of the network.
+
+        Raises:
+            InputError: The spec was written by hand.
+        """
         if self.graph is None:
             raise InputError("outputs need a spec that PermutationSpec.from_module derived")
         return outputs(self.graph, state)
@@ -181,6 +188,10 @@ class PermutationSpec(TiedAxes):
         """Return how much the outputs on the examples differ between two sets of parameters.
 
         Outputs are computed in float64, and differences are relative to the largest entry of each output.
+
+        Args:
+            first: Parameters and buffers of the network.
+            second: Other parameters and buffers of the network.
         """
         return max(difference(outputs(traced, first), outputs(traced, second)) for traced in self.graphs)
 

@@ -23,7 +23,7 @@ Spec = TypeVar("Spec", bound="TiedAxes")
 
 @dataclass(frozen=True)
 class TiedAxes:
-    """Base of `PermutationSpec`: its attributes, which are documented there, and the questions they answer."""
+    """Base of `PermutationSpec`: its attributes, documented there, and methods that need nothing but them."""
 
     axes: dict[str, tuple[AxisLabel, ...]]
     sizes: dict[str, int]
@@ -43,7 +43,7 @@ class TiedAxes:
 
     @property
     def graphs(self) -> tuple[Trace, ...]:
-        """The traces of all examples."""
+        """Traces of all examples."""
         return () if self.graph is None else (self.graph, *self.other_graphs)
 
     @property
@@ -89,7 +89,11 @@ class TiedAxes:
         return sorted(self.sizes, key=lambda g: len(self.parents[g]))
 
     def shape(self, group: str) -> tuple[int, ...]:
-        """Return the shape of the table of a group: the sizes of its parents, then its own size."""
+        """Return the shape of the table of a group: the sizes of its parents, then its own size.
+
+        Args:
+            group: Name of the group.
+        """
         return (*(self.sizes[p] for p in self.parents[group]), self.sizes[group])
 
     def identity_tables(self) -> dict[str, Int[Tensor, "..."]]:
@@ -97,11 +101,20 @@ class TiedAxes:
         return {g: torch.arange(n).expand(self.shape(g)).clone() for g, n in self.sizes.items()}
 
     def uses(self, group: str) -> list[tuple[str, int]]:
-        """Return the axes `(entry of the state dict, number)` that carry a group."""
+        """Return the axes `(entry of the state dict, number)` that carry a group.
+
+        Args:
+            group: Name of the group.
+        """
         return [(k, i) for k, labels in self.axes.items() for i, label in enumerate(labels) if group in label.groups()]
 
     def name_in(self, state: Collection[str], key: str) -> str:
-        """Return the name under which a checkpoint holds an entry: its own, or that of an entry tied to it."""
+        """Return the name under which a checkpoint holds an entry: its own, or that of an entry tied to it.
+
+        Args:
+            state: Names in the checkpoint.
+            key: Name of the entry in the spec.
+        """
         if key in state:
             return key
         first = self.ties.get(key, key)
