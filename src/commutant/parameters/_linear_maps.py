@@ -58,8 +58,8 @@ def act_linearly(
         spec: Spec of the network.
         state: Parameters of the network; not modified.
         group: Name of the group whose channels are mixed.
-        maps: For each part, one matrix or the diagonal of one for each index of the parents of the group, or a single
-            one if it has no parents.
+        maps: Matrix, or diagonal of a matrix, for each part and each index of the parents of the group, of shape
+            `(outer, channels, channels)` or `(outer, channels)`. `outer` is 1 for a group without parents.
 
     Raises:
         InputError: The spec lacks the group, a part does not carry it, or a map has the wrong shape.

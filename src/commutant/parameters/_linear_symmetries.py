@@ -1,7 +1,7 @@
 """Linear symmetries of groups, as well as permutations: signs, positive scales, rotations, any invertible matrix.
 
-A one-parameter group of changes of the weights leaves a function unchanged only if the gradient of the function is
-orthogonal to the direction of change, at every point (Noether). For channel c of a group and the parts s of weights
+If a one-parameter group of changes of the weights leaves a function unchanged, the gradient of the function is
+orthogonal to the direction of change at every point (Noether). For channel c of a group and the parts s of weights
 that carry it, scaling by `exp(t a_s)` requires `sum_s a_s <grad_s[c], theta_s[c]> = 0`. The exponents are the null
 space of a small matrix, which one backward pass fills for every channel of every group. Each candidate is then applied
 to the weights, and the outputs are compared.

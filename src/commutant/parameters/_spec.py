@@ -200,8 +200,8 @@ class PermutationSpec(TiedAxes):
         """Linear symmetries of each group, found at the parameters that the spec was derived from.
 
         Signs, positive scales, orthogonal and general linear maps, each verified at several parameters and inputs, on
-        every example. Only permutations are reported where the spec was written by hand, on the `meta` device, where
-        the example leaves some weights of the group idle, or where the model can't be differentiated. The search takes
+        every example. Only permutations are reported for a spec written by hand, on the `meta` device, for groups
+        with weights that the example does not use, and for models that can't be differentiated. The search takes
         a few forward passes for each group that has no other symmetry: minutes for large models.
         """
         plain = {group: LinearSymmetry() for group in self.sizes}

@@ -79,8 +79,8 @@ def loss_barrier(
 def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float[Tensor, ""]]) -> float:
     """Return the barrier at the midpoint as second-order Taylor expansions at both ends estimate it.
 
-    `(1/4) d.(g_a - g_b) + (1/16) d.(H_a + H_b) d` with `d = B - A`, gradients g and Hessians H, by two Hessian-vector
-    products (after Ito et al., 2025, Table 1, where this estimate does not predict the barrier).
+    The estimate is `(1/4) d.(g_a - g_b) + (1/16) d.(H_a + H_b) d` with `d = B - A`, gradients g and Hessians H. It
+    takes two Hessian-vector products. In Ito et al. (2025, Table 1) it does not predict the barrier.
 
     Args:
         a: Module; not modified.
