@@ -231,8 +231,8 @@ def test_what_is_wrong_is_said_in_a_sentence(folder):
     save_file(half, str(folder / "half.safetensors"))
     out = ("-o", "x.safetensors")
     refused("there is no file none", "align", "none", "b.safetensors", *NET, *out, cwd=folder)
-    refused("cut short or no safetensors file", "align", "cut.safetensors", ab[1], *NET, *out, cwd=folder)
-    refused("cut short or no safetensors file", "align", "text.safetensors", ab[1], *NET, *out, cwd=folder)
+    refused("truncated or not a safetensors file", "align", "cut.safetensors", ab[1], *NET, *out, cwd=folder)
+    refused("truncated or not a safetensors file", "align", "text.safetensors", ab[1], *NET, *out, cwd=folder)
     refused("is a pickle, which can run code", "align", "pickle.pt", ab[1], *NET, *out, cwd=folder)
     refused("'0.bias' of the target holds NaN", "align", "nan.safetensors", ab[1], *NET, *out, cwd=folder)
     refused("old.safetensors exists; give --overwrite", "align", *ab, *NET, "-o", "old.safetensors", cwd=folder)
@@ -261,7 +261,7 @@ def test_an_index_that_names_a_missing_shard(tmp_path):
     refused("names the shard one.safetensors, which is not there", "merge", tmp_path, tmp_path, "--model", "m:f", "-o",
             tmp_path / "out", cwd=tmp_path)  # fmt: skip
     (tmp_path / "model.safetensors.index.json").write_text("[]")
-    refused("is no index of safetensors shards", "merge", tmp_path, tmp_path, "--model", "m:f", "-o", tmp_path / "o",
+    refused("is not an index of safetensors shards", "merge", tmp_path, tmp_path, "--model", "m:f", "-o", tmp_path / "o",
             cwd=tmp_path)  # fmt: skip
 
 

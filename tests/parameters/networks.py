@@ -1,4 +1,4 @@
-"""Small networks that between them use every rule, with the sizes of the groups that they have."""
+"""Small networks that together use every rule, with the sizes of their groups."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import nn
 
 
 class Net(nn.Module):
-    """A network from a dictionary of modules or parameters and a function of them and the input."""
+    """Network from a dictionary of modules or parameters and a function of them and the input."""
 
     def __init__(self, forward, **parts):
         super().__init__()
@@ -81,7 +81,7 @@ def resnet():
 
 @case(4, 2)
 def shortcut_padded_with_zeros():
-    """The seven channels after the shortcut are 1 + 4 + 2: what was padded on either side is a stretch of its own."""
+    """Build a block with 1 + 4 + 2 channels after the shortcut: the padding on each side is a separate part."""
 
     def forward(m, a):
         h = m.a(a).relu()
@@ -131,7 +131,7 @@ def torch_encoder_layer():
 
 @case(2, 2, 3, 5, 10)
 def grouped_query_attention():
-    """Two pairs of query heads; rotary embedding keeps the channels of query and key in place."""
+    """Build attention with two pairs of query heads; the rotary embedding fixes the channels of query and key."""
 
     def forward(m, h):
         b, t, _ = h.shape
@@ -179,7 +179,7 @@ def grouped_and_depthwise():
 
 @case(4, 3)
 def grouped_convolution_beside_a_stream():
-    """Both sides of the convolution are the stream, so that its groups may move but not channel by channel."""
+    """Build a convolution with the stream on both sides, so that its groups may move, but not single channels."""
     return Net(lambda m, a: m.c(m.a(a) + m.b(m.a(a)).tanh()), a=nn.Conv1d(2, 12, 1),
                b=nn.Conv1d(12, 12, 3, padding=1, groups=4), c=nn.Conv1d(12, 2, 1)), (x(2, 2, 9),)  # fmt: skip
 
@@ -268,7 +268,7 @@ def unrolled_rnn():
 
 @case(3, 6)
 def mixture_of_experts():
-    """The experts are permuted as wholes, with the rows of the router; channels within each expert."""
+    """Build experts that are permuted as wholes, with the rows of the router; channels move within each expert."""
 
     def forward(m, a):
         weight, chosen = m.router(a).softmax(-1).topk(2, -1)
@@ -293,7 +293,7 @@ def dispatched_by_one_hot_and_gather():
 
 @case(6)
 def graph_network():
-    """Message passing by index_select and index_add, and a scatter with an expanded index."""
+    """Build message passing by index_select and index_add, and a scatter with an expanded index."""
 
     def forward(m, nodes, source, target):
         h = m.a(nodes).relu()
@@ -353,7 +353,7 @@ def weight_norm_and_low_rank():
 
 @case(6)
 def shuffled_channels():
-    """Two groups of three, interleaved: only what both halves do alike is left."""
+    """Build two interleaved groups of three, on which only permutations shared by both halves remain."""
 
     def forward(m, a):
         h = m.a(a)
@@ -435,7 +435,7 @@ def matrix_products():
 
 @case(2, 3)
 def written_in_slices():
-    """In-place writes into a buffer made of zeros."""
+    """Build in-place writes into a buffer of zeros."""
 
     def forward(m, a):
         out = a.new_zeros(a.shape[0], 5)
@@ -487,7 +487,7 @@ def outer_and_complex():
 
 @case(2, 4)
 def unknown_operator():
-    """`cross` has no rule: what it reads is fixed, the rest is not."""
+    """Build a network with `cross`, which has no rule: the axes that it reads are fixed, the others are not."""
 
     def forward(m, a):
         return torch.linalg.cross(m.a(a), m.d(a)) + m.c(m.b(a).relu()).square().sum()
@@ -503,7 +503,7 @@ def bilinear_form():
 
 @case(4, 3)
 def two_heads_of_a_bilinear_form():
-    """Summed over channels while the heads of both sides stand side by side."""
+    """Build a sum over channels while the heads of both sides are two axes of the result."""
 
     def forward(m, a):
         h = m.a(a).view(-1, 3, 4).tanh()
@@ -538,15 +538,15 @@ def distances_to_centres():
 
 
 @case(5, 6)
-def nearest_centre():
-    """The positions of the smallest distances look up what moves with the centres."""
+def nearest_center():
+    """Build a lookup, by the positions of the smallest distances, of rows that move with the centers."""
     return Net(lambda m, a: m.v[torch.cdist(m.a(a), m.centres).argmin(-1)], a=nn.Linear(3, 6), centres=p(5, 6),
                v=p(5, 2)), (x(4, 3),)  # fmt: skip
 
 
 @case(6, 6)
 def fourier_layer():
-    """Frequencies in their order, channels in any, and time reversed, shifted and filtered."""
+    """Build Fourier layers with fixed frequencies, free channels, and time reversed, shifted and filtered."""
 
     def forward(m, a):
         h = m.a(a)
@@ -585,7 +585,7 @@ def unrolled_cells():
 
 @case(6, 5, 5, 4, 4)
 def one_step_of_cells():
-    """In one step the hidden states of the last two are read by a matrix alone."""
+    """Build single steps of recurrent cells; the hidden states of the last two are read by a matrix only."""
 
     def forward(m, a):
         h = m.gru(a, m.h.expand(len(a), -1))
@@ -598,7 +598,7 @@ def one_step_of_cells():
 
 @case(2, 3)
 def windows_of_hidden_images():
-    """Rows, columns and places of windows are hidden units, and must stay."""
+    """Build windows whose rows, columns and positions are hidden units, which must stay."""
 
     def forward(m, a):
         columns = F.unfold(m.a(a).view(-1, 2, 3, 4).relu(), 2)
@@ -620,7 +620,7 @@ def windows_as_columns():
 
 @case(5)
 def sliding_windows():
-    """Over time, where channels are free, and over hidden units, which are not."""
+    """Build windows over time, where channels are free, and over hidden units, which are fixed."""
 
     def forward(m, a):
         return m.b(m.a(a).relu().unfold(-1, 3, 2).flatten(1)) + m.d(m.c(a[:, 0]).relu().unfold(1, 3, 1).flatten(1))
@@ -646,7 +646,7 @@ def every_second_channel():
 
 @case(4, 4, 4)
 def zeros_beside_biases():
-    """A key without a bias: zeros that are no parameter stand between the biases of query and value."""
+    """Build attention without a bias of the key: constant zeros are between the biases of query and value."""
 
     def forward(m, a):
         q, k, v = F.linear(a, m.w, torch.cat([m.q, m.zeros, m.v])).chunk(3, -1)
@@ -659,7 +659,7 @@ def zeros_beside_biases():
 
 @case(16)
 def grouped_matrices():
-    """Rows of three stretches by a matrix each; the matrices stay in their order."""
+    """Build products of three stretches of rows with one matrix each; the matrices keep their order."""
 
     def grouped(rows, weights):
         if rows.dtype == torch.float32:
@@ -671,7 +671,7 @@ def grouped_matrices():
 
 @case(8)
 def branches_on_data():
-    """torch.export can't follow this; the path of the example is traced instead."""
+    """Build a network that torch.export can't follow; the path of the example is traced instead."""
 
     def forward(m, a):
         h = m.a(a)

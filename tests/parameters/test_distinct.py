@@ -1,4 +1,4 @@
-"""Experts chosen by the largest score: their order must not decide where scores can be equal."""
+"""Experts chosen by the largest score: they keep their order where scores can be equal."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ L = nn.Linear
 
 
 def chosen(scores, dim=-1):
-    """Rows of `w`, by the place of the largest score."""
+    """Look up rows of `w` by the position of the largest score."""
     return lambda m, i: m.w[scores(m, i).argmax(dim)]
 
 

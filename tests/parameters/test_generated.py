@@ -1,4 +1,4 @@
-"""Linear maps whose weights are a function of a code."""
+"""Linear layers whose weights are a function of a code."""
 
 import pytest
 import torch

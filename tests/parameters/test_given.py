@@ -1,4 +1,4 @@
-"""Arguments of a wrong kind get one sentence, whatever function they are given to."""
+"""Arguments of a wrong type: every function refuses them in one sentence."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ CASES = [
     (derive(X, model()), "model must be a torch.nn.Module, got a Tensor"),
     (derive(model(), None), "example_inputs must be a tensor, a tuple of arguments or a mapping of keywords"),
     (derive(model(), "a sentence"), "example_inputs must be a tensor, .*, got 'a sentence'"),
-    (derive(model(), X.numpy()), "example_inputs must hold tensors, got an array of NumPy; convert it by"),
+    (derive(model(), X.numpy()), "example_inputs must hold tensors, got an array of NumPy; convert it with"),
     (derive(model(), {"input": X.numpy()}), "example_inputs must hold tensors, got an array of NumPy"),
     (derive(model(), ()), "example_inputs must be a tensor"),
     (derive(model(), torch.randn(3, 5)), "Sequential could not be traced on the example inputs"),
@@ -76,8 +76,8 @@ CASES = [
      r"the part \('0.weight', 1, 0\) does not carry group '0'"),
     (lambda: act_linearly(spec(), model().state_dict(), "0", {("0.weight", 0, 0): torch.eye(5)[None]}),
      r"must have shape \(1, 6, 6\) or \(1, 6\), got \(1, 5, 5\)"),
-    (lambda: difference([torch.ones(3)], [torch.ones(1)]), r"of the same shapes are compared, got \[\(3,\)\] and"),
-    (lambda: difference([torch.ones(3)], []), "tensors of the same shapes are compared"),
+    (lambda: difference([torch.ones(3)], [torch.ones(1)]), r"of the same shapes can be compared, got \[\(3,\)\] and"),
+    (lambda: difference([torch.ones(3)], []), "tensors of the same shapes can be compared"),
     (lambda: GeneratedLinear(4.0, 3, 2), "in_features must be a whole number of at least 1, got 4.0"),
     (lambda: GeneratedLinear(4, 3, 2, hidden=5), "hidden must be a list of whole numbers of at least 1, got 5"),
     (lambda: GeneratedLinear(4, 3, 2)(np.ones((5, 4)), torch.randn(5, 2)), "z must be a tensor, got a ndarray"),

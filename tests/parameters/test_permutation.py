@@ -1,4 +1,4 @@
-"""The group and its action on parameters."""
+"""Permutation groups and their action on parameters."""
 
 import networks
 import pytest
@@ -74,7 +74,7 @@ def test_saving_and_loading(network, tmp_path):
 
 
 def test_what_must_not_hold():
-    """Statistics left behind, half of a network, time steps of a causal block, channels across groups."""
+    """Check that stale statistics, or the mean of a network and its permuted copy, change the function."""
     model, inputs = networks.CASES["resnet"].build()
     model.load_state_dict(
         {k: torch.rand_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}
@@ -104,7 +104,7 @@ def test_a_spec_by_hand():
 
 
 def test_examples_of_several_paths_meet():
-    """On the second path the first hidden axis is read in order: what holds on both is the other one."""
+    """Derive from two paths: the second reads the first hidden axis in order, so only the other group holds on both."""
 
     def forward(m, a):
         h = m.a(a).relu()
@@ -130,7 +130,7 @@ def test_groups_may_be_frozen_by_hand():
 
 
 def test_unused_entries_are_not_groups():
-    """Places beyond the example's length, and a layer that is never called."""
+    """Check positions beyond the length of the example, and a layer that is never called."""
 
     def forward(m, a):
         return m.b((m.a(a) + m.place[: a.shape[0]]).relu())
@@ -178,7 +178,7 @@ def test_noise_is_no_symmetry():
         ({"x": torch.arange(7)}, "the spec has no group 'x'; its groups are 0, 3"),
         ({"0": torch.arange(6)}, r"the table of group '0' must be integers of shape \(7,\), got"),
         ({"0": torch.arange(7.0)}, r"must be integers of shape \(7,\), got torch.float32"),
-        ({"0": torch.zeros(7, dtype=torch.long)}, "the table of group '0' is no permutation of 0 to 6"),
+        ({"0": torch.zeros(7, dtype=torch.long)}, "the table of group '0' is not a permutation of 0 to 6"),
     ],
 )
 def test_wrong_tables(unchecked, tables, message):
@@ -212,7 +212,7 @@ def test_a_model_that_does_not_run_on_the_example():
     ("axes", "message"),
     [
         ({"nothing": ("h",)}, "no 'nothing'"),
-        ({"weight": ("h",)}, "'weight' has 2 axes, but 1 are labelled"),
+        ({"weight": ("h",)}, "'weight' has 2 axes, but 1 are labeled"),
         ({"weight": ("h", "h")}, "group 'h' has 2 entries, but 3 in 'weight'"),
     ],
 )
@@ -241,7 +241,7 @@ def halves_by_number(h):
     ],
 )
 def test_parts_that_code_cuts_alike_are_named(width, cut, sizes):
-    """A block that keeps the first half of its channels and goes on with the second, as YOLO's C2f."""
+    """Check a block that keeps the first half of its channels and continues with the second, like C2f of YOLO."""
 
     def forward(m, x):
         first, second = cut(m.a(x).relu())
@@ -272,7 +272,7 @@ def test_thirds_are_named_together():
 
 
 def visited(m, x):
-    """Experts that are called only where a row chooses them."""
+    """Build experts that are called only if a row selects them."""
     h = m.a(x).relu()
     chosen, out = m.r(h).argmax(-1), h
     for number, expert in enumerate(m.experts):
@@ -326,7 +326,7 @@ def test_further_examples_read_what_the_first_leaves_out():
 
 
 class Adapter(nn.Module):
-    """Low-rank adapters that `eval()` merges into the weight and `train()` takes out again, as LoRA layers do."""
+    """Low-rank adapter that `eval()` merges into the weight and `train()` removes again, like a LoRA layer."""
 
     def __init__(self, before, after):
         super().__init__()
@@ -345,7 +345,7 @@ class Adapter(nn.Module):
 
 
 class Prepared(nn.Module):
-    """A layer whose forward in evaluation mode needs what only `eval()` makes."""
+    """Layer whose forward pass in evaluation mode needs an attribute that only `eval()` sets."""
 
     def __init__(self):
         super().__init__()
@@ -362,7 +362,7 @@ class Prepared(nn.Module):
 
 
 class Caching(nn.Module):
-    """A module whose forward counts, keeps and appends."""
+    """Module whose forward pass counts calls and stores activations."""
 
     def __init__(self):
         super().__init__()
@@ -427,7 +427,7 @@ def test_other_objects_in_the_output_are_refused_with_a_remedy():
             self.value = value
 
     model = networks.Net(lambda m, x: {"y": m.b(m.a(x)), "box": Box(m.a(x))}, a=nn.Linear(3, 6), b=nn.Linear(6, 2))
-    with pytest.raises(InputError, match=r"the output holds a Box.*name the tensors of its output by outputs="):
+    with pytest.raises(InputError, match=r"the output holds a Box.*select the tensors of its output with outputs="):
         PermutationSpec.from_module(model, torch.randn(2, 3))
     assert PermutationSpec.from_module(model, torch.randn(2, 3), outputs=lambda out: out["y"]).sizes == {"a": 6}
 

@@ -1,4 +1,4 @@
-"""Every rule of the table: the groups that it gives, and that a mistake in it would be caught."""
+"""Rules of operators: the groups that they give, and the detection of mistakes in them."""
 
 import functools
 import itertools
@@ -11,6 +11,7 @@ from torch import nn
 
 from commutant.parameters import AxisLabel, Factor, PermutationSpec, _derive, _trace, _verify, _walk
 from commutant.parameters._permutation import Permutation
+from commutant.parameters._refutation import verified
 from commutant.parameters._rules_pointwise import SEVERAL, UNARY
 from commutant.parameters._walk import RULES, Op
 
@@ -32,7 +33,7 @@ def test_the_groups_are_found_and_hold(name):
 @pytest.mark.filterwarnings("ignore:the module branches on numbers")
 @pytest.mark.parametrize("name", networks.CASES)
 def test_the_module_itself_computes_the_same(name):
-    """Not the graph that was traced: the module, in its own float64, each group by itself and all at once."""
+    """Check the module itself in float64, not the traced graph, for each group alone and all at once."""
     model, inputs = build(name)
     spec = PermutationSpec.from_module(model, inputs, verify=False)
     model = model.double().eval()
@@ -72,7 +73,7 @@ def _derived(traced, model):
 
 
 class _patched:
-    """Lets `allow` decide, for each tie and each freeze of one rule, whether it happens."""
+    """Let `allow` decide for each tie and each freeze of one rule whether it happens."""
 
     def __init__(self, rule, allow):
         self.rule, self.allow = rule, allow
@@ -100,7 +101,7 @@ def _same(first, second):
 
 @functools.cache
 def _traced(name):
-    """A network, its graph, the rules that it uses and its groups."""
+    """Return a network, its graph, the rules that it uses and its groups."""
     model, inputs = build(name)
     traced = _trace.trace(model, inputs, {})
     used = {RULES.get(_walk.name_of(n.target)) for n in traced.module.graph.nodes if n.op == "call_function"}
@@ -108,7 +109,7 @@ def _traced(name):
 
 
 def _mutants(rule):
-    """Networks with one tie or freeze of the rule left out, where that changes the groups."""
+    """Yield networks with one tie or freeze of the rule left out, if that changes the groups."""
     for name in networks.CASES:
         model, traced, used, whole = _traced(name)
         if rule not in used:
@@ -130,9 +131,9 @@ def test_a_mistake_in_a_rule_is_caught(rule):
         spec = PermutationSpec(mutant.axes, mutant.sizes, mutant.parents, mutant.frozen, mutant.unknown)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            verified = spec._verified(model, [traced], torch.Generator().manual_seed(0))
+            mended = verified(spec, model, [traced], torch.Generator().manual_seed(0))
         assert any("refuted" in str(w.message) for w in seen), f"{name}: call {k} of {rule.__name__} was not missed"
-        assert verified.error < 1e-9
+        assert mended.error < 1e-9
 
 
 def test_every_rule_is_used_by_a_network():
@@ -173,7 +174,7 @@ def test_elementwise_operators_are_elementwise(name):
 
 
 def test_a_wrong_group_is_frozen_with_a_warning():
-    """Weights that feed nothing of their own: the label of one axis is taken away."""
+    """Remove the label of one axis, so that one group no longer holds."""
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
     traced = _trace.trace(model, (torch.randn(2, 3),), {})
     right = PermutationSpec.from_module(model, torch.randn(2, 3))
@@ -181,7 +182,7 @@ def test_a_wrong_group_is_frozen_with_a_warning():
     axes = right.axes | {"2.weight": (out, AxisLabel(((Factor(4),),)))}
     wrong = PermutationSpec(axes, right.sizes, right.parents, right.frozen, {})
     with pytest.warns(UserWarning, match="refuted the groups 0; they are frozen"):
-        mended = wrong._verified(model, [traced], torch.Generator().manual_seed(0))
+        mended = verified(wrong, model, [traced], torch.Generator().manual_seed(0))
     assert list(mended.sizes) == ["2"]
     assert mended.error < 1e-12
     assert mended.frozen["0.weight", 0] == "refuted by the verification"

@@ -1,4 +1,4 @@
-"""Networks built to fool the derivation: whatever it finds, verified or not, must hold."""
+"""Networks built to fool the derivation: all groups that it finds, verified or not, must hold."""
 
 import warnings
 
@@ -272,7 +272,7 @@ def test_what_can_not_be_verified_is_said():
 
 
 def test_random_stacks_of_operators_hold():
-    """Thirty networks of five random operators each on three axes."""
+    """Check thirty networks of five random operators each on three axes."""
     steps = [
         lambda h: h.relu(), lambda h: h.transpose(1, 2), lambda h: torch.cat([h, h.tanh()], 2), lambda h: h.softmax(1),
         lambda h: h - h.mean(2, keepdim=True), lambda h: h @ h.transpose(1, 2), lambda h: h.cumsum(1).flip(2),

@@ -1,4 +1,4 @@
-"""Calls with other parameters, and deriving symmetries, leave a module as it was."""
+"""Calls with other parameters, and the derivation of symmetries, do not change a module."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from commutant.parameters import PermutationSpec, called_with, unchanged
 
 
 class TwoNames(nn.Module):
-    """One layer under two names."""
+    """Module with one layer under two names."""
 
     def __init__(self):
         super().__init__()
@@ -21,7 +21,7 @@ class TwoNames(nn.Module):
 
 
 class Tied(TwoNames):
-    """Two layers with one weight."""
+    """Module with two layers that share a weight."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ def test_other_tensors_stand_in_every_place_of_theirs():
 
 
 class Branching(TwoNames):
-    """torch.export can't follow it."""
+    """Module that torch.export can't follow."""
 
     def forward(self, x):
         return self.last(self.first(x)) if float(x.sum()) > 1e9 else super().forward(x)

@@ -1,4 +1,4 @@
-"""Activation matching: planted permutations, scores, and what is refused."""
+"""Activation matching: planted permutations, scores, and refused arguments."""
 
 import sys
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_what_is_refused(unchecked):
         activation_matching(spec, model, model, [])
     with pytest.raises(InputError, match="hold NaN or infinities"):
         activation_matching(spec, model, model, [torch.full((3, 4), torch.nan)])
-    with pytest.raises(InputError, match='score must be "second_moment" or "correlation"'):
+    with pytest.raises(InputError, match="score must be one of second_moment, correlation"):
         activation_matching(spec, model, model, [inputs], score="cosine")
     by_hand = PermutationSpec.from_axes({"0.weight": ("h", None)}, model.state_dict())
     with pytest.raises(InputError, match="need a spec that PermutationSpec"):

@@ -1,4 +1,4 @@
-"""Functions of this room leave networks whose `eval()` merges weights as they were."""
+"""Networks whose `eval()` merges weights, which no function of this room may change."""
 
 import copy
 
@@ -11,7 +11,7 @@ from commutant.weights import FeatureMerger, repair, reset_batchnorm_stats, ste_
 
 
 class Adapter(nn.Linear):
-    """A layer with a low-rank addition that `eval()` adds to the weight and `train()` takes out again."""
+    """Layer with a low-rank update that `eval()` adds to the weight and `train()` removes again."""
 
     def __init__(self, features, out):
         super().__init__(features, out)

@@ -1,4 +1,4 @@
-"""Buffers that are constants of a network, such as masks, survive matching and merging."""
+"""Buffers that are constants of a network, such as masks, which matching and merging preserve."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from commutant.weights import activation_matching, interpolate, match_many, ste_
 
 
 class Masked(nn.Module):
-    """A mask of units, two more constants of each unit, and a mask of a weight."""
+    """Network with a mask of units, two more constants of each unit, and a mask of a weight."""
 
     def __init__(self, width=12, of_weights=False):
         super().__init__()
@@ -65,7 +65,7 @@ def test_a_planted_permutation_of_constants_is_found():
 
 
 def test_constants_of_other_order_are_brought_together():
-    """Networks with the same number of ones at other places: the merge has ones and zeros only."""
+    """Merge networks with equal numbers of ones at different positions: the result has only ones and zeros."""
     a, b, spec = pair()
     for name in ("mask", "flags", "numbers"):
         order = torch.randperm(12, generator=torch.Generator().manual_seed(0))
@@ -99,7 +99,7 @@ def test_running_statistics_do_not_pin():
 
 
 def test_constants_within_heads():
-    """One scale for each channel of every head, of both networks: heads move, channels do not."""
+    """Give each channel of each head of both networks a distinct scale: heads move, channels do not."""
 
     class Heads(nn.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""Matching by the merged network's loss, several networks in one frame, and soft permutations."""
+"""Matching by the loss of the merged network, several networks in one frame, and soft permutations."""
 
 import sys
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_the_merged_loss_falls(projection):
 
 
 def test_the_shadow_hands_the_gradient_of_the_mean_on():
-    """Forward the projected source, backward as if the shadow had been in its place."""
+    """Check that the shadow's output is the projected source, with the gradient of the shadow."""
     a, b = trained(0), trained(1)
     spec = PermutationSpec.from_module(a, X[:4])
     shadow = _Shadow(spec, {k: v.detach() for k, v in a.state_dict().items()}, b.state_dict())
@@ -168,7 +168,7 @@ def test_several_networks_by_their_loss():
 def test_what_is_refused(unchecked):
     a, b = mlp(), mlp()
     spec = PermutationSpec.from_module(a, X[:4])
-    with pytest.raises(InputError, match='projection must be "lap" or "sinkhorn"'):
+    with pytest.raises(InputError, match="projection must be one of lap, sinkhorn"):
         ste_matching(spec, a, b, [(X, Y)], loss, projection="hungarian")
     with pytest.raises(InputError, match="no batch was given"):
         ste_matching(spec, a, b, [], loss)
@@ -236,9 +236,9 @@ def test_more_of_what_is_refused(unchecked):
     spec = PermutationSpec.from_module(a, X[:4])
     with pytest.raises(InputError, match="give a module, got OrderedDict"):
         ste_matching(spec, a.state_dict(), b, [(X, Y)], loss)
-    with pytest.raises(InputError, match=r"must be positive, got 0\.0"):
+    with pytest.raises(InputError, match=r"learning_rate must be a positive number, got 0\.0"):
         ste_matching(spec, a, b, [(X, Y)], loss, learning_rate=0.0)
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match="temperature must be a positive number"):
         ste_matching(spec, a, b, [(X, Y)], loss, temperature=0.0)
     with pytest.raises(InputError, match="has no gradient"):
         ste_matching(spec, a, b, [(X, Y)], lambda m, batch: loss(m, batch).detach())

@@ -1,4 +1,4 @@
-"""Whether two networks are the same up to the order of their channels."""
+"""Equivalence of networks up to the order of their channels."""
 
 import copy
 

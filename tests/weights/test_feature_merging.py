@@ -1,4 +1,4 @@
-"""Merging features: exact on equal channels, the path against a plain loop, bounds, budgets, refusals."""
+"""Feature merging: exactness on equal channels, the path against a plain loop, bounds, budgets, refusals."""
 
 import sys
 import warnings
@@ -26,7 +26,7 @@ def merger(model, x, **options):
 
 
 def twin(found, group, first, second, *, read_alike=False):
-    """Make the second channel of a group do what the first does, and be read as it is."""
+    """Make the second channel of a group equal to the first; with `read_alike` also its outgoing weights."""
     state = found.model.state_dict()
     for site in found.sites[group]:
         if read_alike or not site.reads:
@@ -124,7 +124,7 @@ def test_adding_variances_as_the_reference_does_is_not_exact():
 
 
 def plain_path(tensors, groups, rule, criterion, reference, steps=1000):
-    """The same algorithm with everything recomputed at every step."""
+    """Compute the path with everything recomputed at every step."""
     tensors = {k: v.clone() for k, v in tensors.items()}
     alive = {g: list(range(len(sites[0].index))) for g, sites in groups.items()}
     counts = {g: dict.fromkeys(own, 1) for g, own in alive.items()}
@@ -194,7 +194,7 @@ def test_the_path_is_that_of_a_plain_loop(name, rule, criterion, reference):
 
 @pytest.mark.parametrize("rule", ["fold", "ifm"])
 def test_what_is_written_is_what_the_path_reached(rule):
-    """The whole cut at once gives what merging step by step gives."""
+    """Check that a cut at once gives the same network as merging step by step."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 2)).double()
     found = merger(model, torch.randn(3, 4).double(), rule=rule)
@@ -275,7 +275,7 @@ def test_constant_channels_are_equal_whatever_makes_them():
 
 
 def test_merged_channels_keep_the_spread_of_what_they_were():
-    """Of channels that are not alike the mean varies less, which the norm behind it must know."""
+    """Check that the norm behind a merge accounts for the smaller spread of a mean of unequal channels."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(50, 40, bias=False), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 3))
     x = torch.randn(4000, 50)
@@ -310,7 +310,7 @@ def test_modes_stay_and_so_does_the_given_model():
 
 
 class Reading(nn.Module):
-    """Its code depends on its width."""
+    """Module whose code depends on its width."""
 
     def __init__(self, factor):
         super().__init__()
@@ -323,7 +323,7 @@ class Reading(nn.Module):
 
 def test_code_that_depends_on_the_width_is_found_out():
     x = torch.randn(5, 4)
-    assert "something else with fewer" in merger(Reading(lambda n: n), x).refused["a"]
+    assert "another function without them" in merger(Reading(lambda n: n), x).refused["a"]
     late = merger(Reading(lambda n: 2 if n == 4 else 1), x)
     assert late.shrink(widths=5).widths["a"] == (5, 8)
     with pytest.raises(InputError, match="its code depends on its width"):
@@ -331,7 +331,7 @@ def test_code_that_depends_on_the_width_is_found_out():
 
 
 class Halves(nn.Module):
-    """A block whose code cuts its channels into two halves, as C2f of YOLO does."""
+    """Block whose code cuts its channels into two halves, like C2f of YOLO."""
 
     def __init__(self, width, cut):
         super().__init__()
@@ -388,8 +388,8 @@ def test_layers_that_must_be_of_one_width_are_refused():
     assert all("does not run with fewer" in why for why in found.refused.values())
 
 
-def test_wide_neighbours_follow_in_steps():
-    """Layers wider than 64 see the merges of their neighbours a few at a time: nearly the same sequence."""
+def test_wide_neighbors_follow_in_steps():
+    """Check that updating distances for neighbors in batches, in layers wider than 64, hardly changes the path."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(9, 130), nn.ReLU(), nn.Linear(130, 70), nn.ReLU(), nn.Linear(70, 3)).double()
     found = merger(model, torch.randn(3, 9).double(), criterion="inout")
@@ -530,7 +530,7 @@ def test_a_language_model_shrinks_at_its_feed_forward_layers():
 def test_what_can_not_be_merged_says_why():
     model, inputs = CASES["gpt_tied"].build()
     found = merger(model, inputs)
-    assert "a norm or a sum runs over them" in found.refused["blocks.0.out"]
+    assert "a norm or a sum runs over the channels" in found.refused["blocks.0.out"]
     assert "differ by the index" in found.refused["blocks.0.qkv[1]"]
     autoencoder = CASES["torch_encoder_layer"].build()
     assert "does not run with fewer" in merger(*autoencoder).refused["self_attn[0]"]
@@ -587,9 +587,9 @@ def test_bad_options_are_refused(message, options, unchecked):
         ("beta must be", {"beta": float("nan")}),
         ("parameters must be a share", {"parameters": 0.0}),
         ("parameters must be a share", {"parameters": 1.5}),
-        ("at least one channel", {"widths": 0}),
-        ("a whole number, got 2.5", {"widths": {"0": 2.5}}),
-        ("a whole number, got True", {"widths": True}),
+        ("the width of '0' must be a whole number of at least 1, got 0", {"widths": 0}),
+        ("a whole number of at least 1, got 2.5", {"widths": {"0": 2.5}}),
+        ("a whole number of at least 1, got True", {"widths": True}),
         ("'7' can't be merged: there is no such group", {"widths": {"7": 3}}),
     ],
 )
@@ -609,7 +609,7 @@ def test_bad_weights_are_refused_by_name():
         FeatureMerger(model(), torch.randint(0, 3, (2, 4)))
     with pytest.raises(InputError, match="returns no finite number"):
         FeatureMerger(model(), torch.full((2, 4), torch.nan))
-    with pytest.raises(InputError, match="no partition"):
+    with pytest.raises(InputError, match="not a partition"):
         FeatureMerger(model(), torch.randn(2, 4)).merged({"0": [[0, 1], [1, 2, 3, 4, 5]]})
     by_hand = PermutationSpec.from_axes({"0.bias": ("h",)}, model().state_dict())
     with pytest.raises(InputError, match="derived"):

@@ -1,4 +1,4 @@
-"""Weight matching: the laws of the method, planted permutations, and what must not hold."""
+"""Weight matching: the laws of the method, planted permutations, and refused arguments."""
 
 import sys
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_one_hidden_layer_is_solved_exactly():
 
 
 def test_heads_are_paired_exactly_given_the_rest():
-    """All pairings of three heads with all permutations of two channels each, by brute force."""
+    """Compare with brute force over all pairings of three heads and all permutations of two channels each."""
 
     def forward(m, h):
         q, k = (f(h).view(2, 4, 3, 2).transpose(1, 2) for f in (m.q, m.k))

@@ -100,7 +100,7 @@ def test_the_barrier_is_measured_from_the_chord(data):
     assert found.curve[0] == found.curve[-1] == 0
     assert found.sup == max(found.curve)
     assert found.midpoint == found.curve[2]
-    with pytest.raises(InputError, match="points must be odd and three or more, got 4"):
+    with pytest.raises(InputError, match="points must be odd and at least 3, got 4"):
         loss_barrier(a, b, lambda m: 0.0, points=4)
 
 
@@ -124,7 +124,7 @@ def test_a_random_permutation_breaks_the_midpoint(pair, data):
 
 
 def test_the_taylor_estimate_is_exact_for_a_quadratic_loss():
-    """Of a linear model the squared error is quadratic, so the second-order estimate is the barrier."""
+    """Check the second-order estimate on the squared error of a linear model, where it is exact."""
     a, b = (nn.Linear(4, 2).double() for _ in range(2))
     x, y = torch.randn(50, 4, dtype=torch.float64), torch.randn(50, 2, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""Groups that stand inside groups, weights of extreme size, and arguments of the wrong sort."""
+"""Nested groups, weights of extreme size, and arguments of the wrong type."""
 
 import itertools
 
@@ -29,7 +29,7 @@ from commutant.weights._pairing import gram
 
 
 def normed():
-    """A group norm of two groups before a convolution of four."""
+    """Build a group norm of two groups before a convolution of four."""
     return nn.Sequential(nn.Conv1d(4, 12, 1), nn.GroupNorm(2, 12), nn.Tanh(), nn.Conv1d(12, 24, 3, groups=4), nn.Tanh(),
                          nn.Conv1d(24, 3, 1))  # fmt: skip
 
@@ -64,7 +64,7 @@ def test_groups_inside_groups_are_matched(make, depth):
 
 
 def test_nested_pairs_are_the_best_of_all():
-    """Two outer indices, two inner ones and two inside each: every choice by brute force."""
+    """Compare with brute force for two outer indices, two inner ones and two inside each."""
     torch.manual_seed(0)
     nest = Nest({"a": 2, "b": 2, "c": 2}, {"a": (), "b": ("a",), "c": ("a", "b")})
     parts = [(own, *torch.randn(2, *[2] * len(own), 3).double()) for own in (("a",), ("a", "b"), ("a", "b", "c"))]
@@ -87,7 +87,7 @@ def test_nested_pairs_are_the_best_of_all():
 
 
 def test_many_grouped_convolutions_are_quick():
-    """Every pair of 46 groups of 8 channels at once: a loop over pairs takes ten times as long."""
+    """Match all pairs of 46 groups of 8 channels at once; a loop over pairs takes ten times as long."""
     import time
 
     torch.manual_seed(0)
@@ -214,7 +214,7 @@ def test_equivalence_names_what_is_wrong_with_its_arguments(unchecked):
     with pytest.raises(InputError, match="spec must be a PermutationSpec"):
         functionally_equivalent(a, a, spec)
     for tolerance in (-1, float("nan")):
-        with pytest.raises(InputError, match="tolerance must be 0 or more"):
+        with pytest.raises(InputError, match="tolerance must be at least 0"):
             functionally_equivalent(spec, a, a, tolerance=tolerance)
     with pytest.raises(InputError, match=r"generator must be a torch\.Generator, got 0"):
         Permutation.random(spec, 0)

@@ -1,4 +1,4 @@
-"""Rotated streams: gains folded away, planted rotations found."""
+"""Rotated streams: folded gains and planted rotations."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from commutant.weights import distance, fold_gains, procrustes_matching, weight_
 
 
 class Stream(nn.Module):
-    """A residual stream of width 10 that RMS norms read, with two layers of 16 units on it."""
+    """Network with a residual stream of width 10 that RMS norms read, and two layers of 16 units."""
 
     def __init__(self, seed, tied=False):
         super().__init__()
@@ -96,7 +96,7 @@ def test_what_is_refused():
 
 
 def test_a_gain_before_a_tied_weight_stays():
-    """The embedding would have to change with it."""
+    """Check that a gain stays where the tied embedding would have to change with it."""
     model = Stream(0, tied=True).double()
     spec = PermutationSpec.from_module(model, WORDS)
     result = fold_gains(spec, model)
@@ -115,7 +115,7 @@ def test_a_bias_is_no_gain():
 
 
 class Headed(nn.Module):
-    """A stream of width 12 with one attention layer of 3 heads."""
+    """Network with a stream of width 12 and one attention layer of 3 heads."""
 
     def __init__(self, seed):
         super().__init__()

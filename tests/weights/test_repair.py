@@ -1,4 +1,4 @@
-"""REPAIR: every layer, in the order in which the network runs."""
+"""REPAIR: every layer, in the order in which the network runs them."""
 
 import copy
 
@@ -11,7 +11,7 @@ from commutant.weights import interpolate, repair
 
 
 class Backwards(nn.Module):
-    """Layers registered from the last to the first."""
+    """Network whose layers are registered from the last to the first."""
 
     def __init__(self):
         super().__init__()
@@ -113,8 +113,8 @@ def test_what_repair_can_not_do_is_said():
             return x
 
     a, b, middle = merged(Loop)
-    with pytest.warns(UserWarning, match="as those of layers do that read their own output"):
+    with pytest.warns(UserWarning, match="as happens in layers that read their own output"):
         repair(middle, [a, b], [torch.randn(50, 6)])
     a, b, middle = merged(Backwards)
-    with pytest.raises(InputError, match="'a' puts out NaN or infinities"):
+    with pytest.raises(InputError, match="'a' returns NaN or infinities"):
         repair(middle, [a, b], [torch.full((3, 4), torch.nan)])

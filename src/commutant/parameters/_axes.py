@@ -1,7 +1,7 @@
-"""The unknown permutation of one axis, as a term: a leaf, a direct sum of terms or a product of terms.
+"""Terms for the unknown permutation of an axis: a leaf, a direct sum of terms or a product of terms.
 
-Saying that two axes move alike is unifying two terms. Where the terms differ in shape, the coarser one is cut, which
-restricts its group to a subgroup, and where they can't be made to meet both are frozen: every step is sound.
+Two axes that move alike have unified terms. Where the terms differ in shape, the coarser one is cut, which restricts
+its group to a subgroup. Where they have no common refinement, both are frozen. Every step is sound.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import prod
 
 
 class Axis:
-    """An unknown permutation of `size` entries: a leaf, or a sum or product of smaller ones.
+    """Unknown permutation of `size` entries: a leaf, or a sum or product of smaller ones.
 
     In a product the first factor is the outermost, as in a row-major reshape.
     """
@@ -20,14 +20,14 @@ class Axis:
 
     def __init__(self, size: int, frozen: str | None = None) -> None:
         self.size = size
-        self.frozen = frozen  # why only the identity is left; None where the axis may move
+        self.frozen = frozen  # reason why only the identity is allowed; None where the axis may move
         self.used = frozen is not None
         self.join: str | None = None
         self.parts: tuple[Axis, ...] = ()
         self._link: Axis | None = None
 
     def find(self) -> Axis:
-        """The term that stands for this one since the two were unified."""
+        """Return the representative of the terms that this one was unified with."""
         root = self
         while root._link is not None:
             root = root._link
@@ -36,7 +36,7 @@ class Axis:
         return root
 
     def leaves(self) -> Iterator[Axis]:
-        """The leaves of the term, each as often as it occurs."""
+        """Yield the leaves of the term, each as often as it occurs."""
         root = self.find()
         if root.join is None:
             yield root
@@ -44,14 +44,14 @@ class Axis:
             yield from part.leaves()
 
     def _become(self, join: str, parts: Sequence[Axis]) -> None:
-        """Turn a leaf into a sum or a product of fresh parts, which inherit what is known of it."""
+        """Turn a leaf into a sum or a product of fresh parts, which inherit its flags."""
         for part in parts:
             part.frozen, part.used = self.frozen, self.used
         self.join, self.parts = join, tuple(parts)
 
 
 class Invariant(Axis):
-    """An axis along which all entries are equal (a constant, an expanded axis): every permutation leaves it alone."""
+    """Axis along which all entries are equal (a constant, an expanded axis), so that every permutation is allowed."""
 
     __slots__ = ()
 
@@ -60,12 +60,12 @@ class Invariant(Axis):
 
 
 def direct_sum(parts: Iterable[Axis]) -> Axis:
-    """The axis of a concatenation: the parts side by side."""
+    """Return the axis of a concatenation of the parts."""
     return _compound("sum", [_solid(part) for part in parts if part.size])
 
 
 def product(parts: Iterable[Axis]) -> Axis:
-    """The axis of a flattening: row-major, the first part outermost."""
+    """Return the axis of a row-major flattening of the parts, the first part outermost."""
     return _compound("product", [_solid(part) for part in parts if part.size != 1])
 
 
@@ -82,19 +82,19 @@ def _solid(axis: Axis) -> Axis:
 
 
 def freeze(axis: Axis, why: str) -> None:
-    """Leave only the identity."""
+    """Restrict the permutation of an axis to the identity."""
     for leaf in axis.leaves():
         leaf.frozen = leaf.frozen or why
 
 
 def use(axis: Axis) -> None:
-    """Note that the values along the axis were read."""
+    """Record that the values along the axis were read."""
     for leaf in axis.leaves():
         leaf.used = True
 
 
 def unify(x: Axis, y: Axis, why: str) -> None:
-    """Make two axes of equal size move alike; freeze both where their structures can't be made to meet."""
+    """Make two axes of equal size move alike; freeze both where their terms have no common refinement."""
     x, y = x.find(), y.find()
     if x.size != y.size:
         _freeze_all([[x, y]], why)
@@ -125,7 +125,7 @@ def parts_of(axis: Axis, sizes: Sequence[int], why: str) -> list[Axis]:
 
 
 def reshape(axes: Sequence[Axis], sizes: Sequence[int], why: str) -> list[Axis]:
-    """The axes of a row-major reshape: runs of equal product are merged, then split."""
+    """Return the axes of a row-major reshape: runs of equal product are merged, then split."""
     result: list[Axis] = []
     if 0 in sizes:
         _freeze_all([axes], why)
@@ -144,7 +144,7 @@ def reshape(axes: Sequence[Axis], sizes: Sequence[int], why: str) -> list[Axis]:
 
 
 def runs(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """The shortest runs of axes, before and after a reshape, that hold equally many entries."""
+    """Yield the shortest runs of axes, before and after a reshape, with equal numbers of entries."""
     if 0 in old or 0 in new:
         yield list(range(len(old))), list(range(len(new)))
         return
@@ -184,7 +184,7 @@ def _unify_sums(xs: list[list[Axis]], ys: list[list[Axis]], why: str) -> None:
 
 
 def _first(blocks: list[list[Axis]]) -> list[Axis]:
-    """The first block of a queue, opened until its outermost factor is a leaf."""
+    """Return the first block of a queue, expanded until its outermost factor is a leaf."""
     while True:
         outer, *rest = blocks[0]
         outer = outer.find()
@@ -198,7 +198,7 @@ def _first(blocks: list[list[Axis]]) -> list[Axis]:
 
 
 def _cut(block: list[Axis], size: int) -> bool:
-    """Cut a block after `size` entries, along its outermost factor; False where it has no border there."""
+    """Cut a block after `size` entries, along its outermost factor; return False where it can't be cut there."""
     inner = _size(block[1:])
     count, left = divmod(size, inner) if inner else (0, 0)
     if left or not count:

@@ -1,4 +1,4 @@
-"""Checkpoints as mappings that read a tensor when it is asked for: safetensors files, whole or in shards."""
+"""Checkpoints in safetensors files, whole or in shards, as mappings that read each tensor on access."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npz", ".h5
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, of a folder of shards or of their index; only what is read is in memory.
+    """Mapping from names to the tensors of a safetensors checkpoint, each read from disk on access.
 
     Args:
-        path: a `.safetensors` file, a `.safetensors.index.json`, or a folder that holds one of them.
+        path: A `.safetensors` file, a `.safetensors.index.json` file, or a folder that holds one of them.
 
     Raises:
-        InputError: nothing there, a pickle, or a damaged file; says how to convert.
+        InputError: The path does not exist, is a pickle (the message says how to convert it), or is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,12 +63,17 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._where)
 
     def places(self, target: str | Path) -> dict[Path, Path]:
-        """Where `rewrite` would write each file of this checkpoint, the index of shards included.
+        """Return the path to which `rewrite` would write each file of this checkpoint, the index included.
 
-        A target that does not exist is a folder unless it ends as files of weights do: `net-3.1` is one.
+        A target that does not exist is taken as a folder unless it has an extension of weight files, so `net-3.1` is a
+        folder.
+
+        Args:
+            target: A `.safetensors` file, or a folder.
 
         Raises:
-            InputError: a file for a sharded checkpoint, a file of another kind, or a place that can't be reached.
+            InputError: The target is a file although the checkpoint has shards, is not a `.safetensors` file, or can't
+                be reached.
         """
         target = Path(target)
         try:
@@ -98,19 +103,19 @@ class Checkpoint(Mapping[str, Tensor]):
     ) -> list[Path]:
         """Write a checkpoint of the same layout with every tensor changed, one shard in memory at a time.
 
-        All files are written beside their places first and renamed together at the end, so that a failure leaves what
-        was there. Folders that are missing are made; the sizes that an index of shards states are those of the result.
+        All files are first written under temporary names and renamed together at the end, so that a failure leaves the
+        old files intact. Missing folders are created. Sizes that an index of shards states are updated.
 
         Args:
-            target: a `.safetensors` file, or a folder.
-            change: from the name and the tensor of an entry to the tensor to write.
-            copies: files to copy with the checkpoint, such as a configuration, and their places.
+            target: A `.safetensors` file, or a folder.
+            change: Function from the name and the tensor of an entry to the tensor to write.
+            copies: Further files to copy, such as a configuration, with the path of each copy.
 
         Returns:
             The files written.
 
         Raises:
-            InputError: the output can't be written.
+            InputError: The output can't be written.
         """
         places = self.places(target)
         copies = dict(copies or {})
@@ -151,7 +156,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
 
 def _with_sizes(index: str, sizes: Mapping[str, int]) -> str:
-    """An index of shards that states other sizes, where it states any."""
+    """Return the text of an index of shards with the sizes that it states replaced."""
     content = json.loads(index)
     stated = content.get("metadata")
     if isinstance(stated, dict):
@@ -160,7 +165,7 @@ def _with_sizes(index: str, sizes: Mapping[str, int]) -> str:
 
 
 def _files(path: Path) -> tuple[list[Path], Path | None]:
-    """The files of a checkpoint, and the index that names them where there are shards."""
+    """Return the files of a checkpoint, and the index that names them if there are shards."""
     if path.is_dir():
         if (path / _INDEX).is_file():
             path = path / _INDEX
@@ -176,7 +181,7 @@ def _files(path: Path) -> tuple[list[Path], Path | None]:
                 {Path(str(name)) for name in json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()}
             )
         except (ValueError, KeyError, AttributeError, TypeError):
-            raise InputError(f"{path} is no index of safetensors shards") from None
+            raise InputError(f"{path} is not an index of safetensors shards") from None
         if odd := [name for name in names if name.is_absolute() or ".." in name.parts]:
             raise InputError(f"{path} names the shard {odd[0]}, which lies outside its folder")
         files = [path.parent / name for name in names]
@@ -187,7 +192,7 @@ def _files(path: Path) -> tuple[list[Path], Path | None]:
         head = stream.read(8)
     if path.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl") or head[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
         raise InputError(
-            f"{path} is a pickle, which can run code when it is read; convert it where you trust it: "
+            f"{path} is a pickle, which can run code when it is loaded; if you trust it, convert it: "
             "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
         )
     return [path], None
@@ -199,4 +204,4 @@ def _opened(file: Path) -> Iterator[safe_open]:
         with safe_open(str(file), framework="pt") as handle:
             yield handle
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file} can't be read: {error}; it may be cut short or no safetensors file") from None
+        raise InputError(f"{file} can't be read: {error}; it may be truncated or not a safetensors file") from None

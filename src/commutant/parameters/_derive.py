@@ -1,4 +1,4 @@
-"""From traces to groups: walk the graphs, then read off what is left free, and what may depend on what."""
+"""Derivation of groups from traces: walk the graphs, read off the free axes, and find which group depends on which."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import count, zip_longest
 
 from torch import Tensor, nn
 
-from . import _rules_indexing, _rules_pointwise, _rules_reshaping, _rules_sums  # noqa: F401  (they register the rules)
+from . import _rules_indexing, _rules_pointwise, _rules_reshaping, _rules_sums  # noqa: F401  (register the rules)
 from ._axes import Axis, freeze, unify
 from ._labels import AxisLabel, Factor
 from ._storage import storage_of
@@ -18,7 +18,7 @@ from ._walk import PARAMETER, WEIGHTS, Events, Labels, Stacked, Value, collapse,
 
 @dataclass
 class Derived:
-    """The groups of a network and their action, before anything was verified."""
+    """Groups of a network and their action on its parameters, before verification."""
 
     axes: dict[str, tuple[AxisLabel, ...]]
     sizes: dict[str, int]
@@ -32,13 +32,13 @@ class Derived:
 
 
 def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
-    """The permutation symmetries that every trace allows."""
+    """Return the permutation symmetries that every trace allows."""
     state = {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
     own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     atoms: dict[tuple[object, ...], tuple[Axis, ...]] = {}
 
     def of(name: str) -> tuple[Axis, ...]:
-        """The axes of a tensor of the module; names of the same tensor share them."""
+        """Return the axes of a tensor of the module; names of the same tensor share them."""
         tensor = own[name]
         place = storage_of(tensor)
         if place not in atoms:
@@ -65,21 +65,21 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
             if name is not None:
                 for axes in _visible(output):
                     _keep(axes, held.get(name), name)
-    labelled = {key: of(key) for key in state if key in own}
-    for axes in labelled.values():
+    labeled = {key: of(key) for key in state if key in own}
+    for axes in labeled.values():
         for axis in axes:
             for leaf in axis.leaves():
                 if not leaf.used:
                     leaf.frozen = leaf.frozen or "not used by the example"
-    names = _names(labelled)
-    parents = _parents(names, labelled, events)
-    acts = {key: tuple(_label(a, names) for a in labelled.get(key, ())) for key in state}
+    names = _names(labeled)
+    parents = _parents(names, labeled, events)
+    acts = {key: tuple(_label(a, names) for a in labeled.get(key, ())) for key in state}
     for key, value in state.items():
-        if key not in labelled:
+        if key not in labeled:
             acts[key] = tuple(AxisLabel(((Factor(n),),)) for n in value.shape)
     frozen = {
         (key, i): next(iter(leaf.frozen for leaf in axis.leaves() if leaf.frozen), "one entry")
-        for key, labels in labelled.items()
+        for key, labels in labeled.items()
         for i, axis in enumerate(labels)
         if not any(acts[key][i].groups())
     }
@@ -88,18 +88,18 @@ def derive(model: nn.Module, traces: Sequence[Trace]) -> Derived:
     reads = {node: labels for node, labels in reads.items() if any(any(label.groups()) for label in labels)}
     sizes = {name: leaf.size for leaf, name in names.items()}
     summed = {id(axis) for axis in events.summed}
-    over = frozenset((key, i) for key, axes in labelled.items() for i, axis in enumerate(axes) if id(axis) in summed)
+    over = frozenset((key, i) for key, axes in labeled.items() for i, axis in enumerate(axes) if id(axis) in summed)
     parts = moving(tuple(dict.fromkeys(_label(axis, names) for axis in own)) for own in _equal_parts(events))
     return Derived(acts, sizes, parents, frozen, dict(events.unknown), reads, over, _idle(own, acts, traces), parts)
 
 
 def moving(parts: Iterable[tuple[AxisLabel, ...]]) -> tuple[tuple[AxisLabel, ...], ...]:
-    """Those of several labels of which one moves, each once."""
+    """Return the tuples of two or more labels of which at least one moves, without duplicates."""
     return tuple(dict.fromkeys(own for own in parts if len(own) > 1 and any(any(label.groups()) for label in own)))
 
 
 def _equal_parts(events: Events) -> Iterator[list[Axis]]:
-    """The parts of each axis that are cut at even distances, as by `chunk`, or in the middle."""
+    """Yield the parts of each axis that is cut into equal parts, as by `chunk`, or in half."""
     pieces: dict[int, dict[int, list[Axis]]] = {}
     for whole, parts, taken in events.cuts:
         sizes = [part.size for part in parts]
@@ -115,7 +115,7 @@ def _equal_parts(events: Events) -> Iterator[list[Axis]]:
 def _idle(
     own: Mapping[str, Tensor], acts: Mapping[str, tuple[AxisLabel, ...]], traces: Sequence[Trace]
 ) -> dict[str, tuple[str, ...]]:
-    """The entries that no trace reads, and the groups that they may carry as far as shapes tell."""
+    """Return the entries that no trace reads, and the groups that they may carry judging by their shapes."""
     used = {storage_of(own[name]) for traced in traces for name in traced.used() if name in own}
     fits: dict[int, set[str]] = {}
     for labels in acts.values():
@@ -131,7 +131,7 @@ def _idle(
 
 
 def _keep(axes: Sequence[Axis], held: Value, name: str) -> None:
-    """What is written into a tensor of the module moves as the tensor does, so that it can be read again."""
+    """Tie the axes of a value to the axes of the tensor of the module that it is written into."""
     own = held.axes if isinstance(held, Labels) else ()
     for axis, other in zip_longest(axes, own[-len(axes) :] if axes else ()):
         if other is None:
@@ -141,6 +141,7 @@ def _keep(axes: Sequence[Axis], held: Value, name: str) -> None:
 
 
 def _start(source: Source, of: object, written: Sequence[str | None] = ()) -> Value:
+    """Return the labels of a placeholder of the graph."""
     value = source.value
     if source.kind in ("parameter", "buffer"):
         return Labels(of(source.name))  # type: ignore[operator]
@@ -152,6 +153,7 @@ def _start(source: Source, of: object, written: Sequence[str | None] = ()) -> Va
 
 
 def _visible(value: Value) -> Iterator[tuple[Axis, ...]]:
+    """Yield the axes of every tensor in an output."""
     if isinstance(value, Stacked):
         value = collapse(value, "an axis of the output")
     if isinstance(value, Labels):
@@ -163,12 +165,12 @@ def _visible(value: Value) -> Iterator[tuple[Axis, ...]]:
             yield from _visible(part)
 
 
-def _names(labelled: Mapping[str, Sequence[Axis]]) -> dict[Axis, str]:
-    """A name for each free leaf: the module that it first occurs in, outputs before inputs."""
+def _names(labeled: Mapping[str, Sequence[Axis]]) -> dict[Axis, str]:
+    """Name each free leaf after the module in which it first occurs, outputs before inputs."""
     names: dict[Axis, str] = {}
     taken: set[str] = set()
-    for position in range(max((len(axes) for axes in labelled.values()), default=0)):
-        for key, axes in labelled.items():
+    for position in range(max((len(axes) for axes in labeled.values()), default=0)):
+        for key, axes in labeled.items():
             if position >= len(axes):
                 continue
             leaves = list(dict.fromkeys(axes[position].leaves()))
@@ -180,13 +182,13 @@ def _names(labelled: Mapping[str, Sequence[Axis]]) -> dict[Axis, str]:
                 taken.add(name)
     order = {
         leaf: i
-        for i, leaf in enumerate(dict.fromkeys(leaf for a in labelled.values() for x in a for leaf in x.leaves()))
+        for i, leaf in enumerate(dict.fromkeys(leaf for a in labeled.values() for x in a for leaf in x.leaves()))
     }
     return dict(sorted(names.items(), key=lambda item: order[item[0]]))
 
 
 def _proposals(key: str, number: int | None) -> Iterator[str]:
-    """Names for a group that first occurs in an entry of the state dict: its module, else the entry, else numbered."""
+    """Yield names for a group that first occurs in an entry: its module, the entry, then numbered names."""
     ending = "" if number is None else f"[{number}]"
     yield (key.rpartition(".")[0] or key) + ending
     yield key + ending
@@ -199,7 +201,7 @@ def _label(axis: Axis, names: Mapping[Axis, str]) -> AxisLabel:
 
 
 def _blocks(block: Sequence[Axis]) -> list[list[Axis]]:
-    """A product of terms as a direct sum of products whose outermost factors are leaves."""
+    """Expand a product of terms into a direct sum of products whose outermost factors are leaves."""
     if not block:
         return []
     outer, *rest = block
@@ -224,7 +226,7 @@ def _factors(block: Sequence[Axis], names: Mapping[Axis, str]) -> Iterator[Facto
 
 
 def _paths(axis: Axis) -> list[list[int]]:
-    """The leaves that stand in one product, for every product in the term."""
+    """Return the leaves of each product in the term, as identifiers."""
     axis = axis.find()
     if axis.join is None:
         return [[id(axis)]]
@@ -237,12 +239,13 @@ def _paths(axis: Axis) -> list[list[int]]:
 
 
 def _parents(
-    names: Mapping[Axis, str], labelled: Mapping[str, Sequence[Axis]], events: Events
+    names: Mapping[Axis, str], labeled: Mapping[str, Sequence[Axis]], events: Events
 ) -> dict[str, tuple[str, ...]]:
-    """For each group the groups on whose index its permutation may depend: d in S_d wr S_H.
+    """Return, for each group, the groups on whose index its permutation may depend: d in S_d wr S_H.
 
-    It may where in every tensor an entry along d has one index along H, and no operation carries values along H, or
-    sums over H, while d stays, nor sums over d and leaves two axes H.
+    The permutation of d may depend on the index along H under three conditions. In every tensor, an entry along d has
+    one index along H. No operation moves values along H, or sums over H, while d stays. No sum over d leaves two axes
+    H.
     """
     free = {id(leaf): name for leaf, name in names.items()}
     seen: dict[tuple[int, ...], list[list[list[int]]]] = {}
@@ -254,7 +257,7 @@ def _parents(
         return seen[key]
 
     candidates: set[tuple[int, int]] = set()
-    for axes in labelled.values():
+    for axes in labeled.values():
         flat = {n for axis in paths(axes) for path in axis for n in path}
         candidates |= {(d, h) for d in flat for h in flat if d != h}
     tensors: dict[tuple[int, ...], tuple[Axis, ...]] = {}
@@ -276,7 +279,7 @@ def _parents(
             for d, h in candidates
             if (d in gone and left.count(h) > 1) or (h in gone and d not in gone and d in left)
         }
-    for axis, letters in events.beside:  # summed over d while two axes H stand side by side
+    for axis, letters in events.summed_next_to:  # a sum over d while two axes H are present
         gone = {n for path in paths([axis])[0] for n in path}
         there = [n for own in paths(letters) for n in {n for path in own for n in path}]
         candidates -= {(d, h) for d, h in candidates if d in gone and there.count(h) > 1}
@@ -284,7 +287,7 @@ def _parents(
     found: dict[str, tuple[str, ...]] = {}
     for d, name in free.items():
         found[name] = tuple(free[h] for h in free if (d, h) in candidates)
-    while True:  # what a parent depends on, its children must be able to depend on
+    while True:  # a child must be allowed to depend on everything that its parent depends on
         kept = {d: tuple(h for h in hs if set(found[h]) <= set(hs)) for d, hs in found.items()}
         if kept == found:
             return found
@@ -292,12 +295,13 @@ def _parents(
 
 
 def _first(free: Mapping[int, str], d: int, h: int) -> bool:
-    """Of two groups that could each depend on the other, the earlier one is the outer one."""
+    """Return whether d comes before h: of two groups that could depend on each other, the earlier is the outer one."""
     order = list(free)
     return order.index(d) < order.index(h)
 
 
 def _indexed(d: int, h: int, axes: list[list[list[int]]]) -> bool:
+    """Return whether every entry of a tensor along d has one index along h."""
     holders = [(i, path) for i, axis in enumerate(axes) for path in axis if d in path]
     if all(path.count(h) == 1 and path.count(d) == 1 for _, path in holders):
         return True

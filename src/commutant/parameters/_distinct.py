@@ -1,7 +1,7 @@
-"""Which entries of a traced tensor differ almost surely: what a rule about the largest entries needs.
+"""Facts about traced tensors: which entries differ almost surely, as the rule of sorting and top-k needs it.
 
-Parameters are taken as generic, inputs are not: a row of padding is zero, a unit may be dead, and a sum of zeros has
-equal entries unless a bias tells them apart.
+Parameters are taken as generic; inputs are not. A row of padding is zero, a unit may be dead, and a sum of zeros has
+equal entries unless a bias makes them differ.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Flags = Sequence[bool]
 
 @dataclass(frozen=True)
 class Facts:
-    """What holds almost surely, for every input.
+    """Facts that hold almost surely, for every input.
 
     Attributes:
-        distinct: for each axis, whether entries that differ only by their index along it differ.
-        nonzero: whether no entry is zero.
-        reads: the parameters that the values depend on, one bit each.
+        distinct: For each axis, whether entries whose positions differ only along it have different values.
+        nonzero: Whether no entry is zero.
+        reads: Parameters that the values depend on, as a bit mask.
     """
 
     distinct: tuple[bool, ...] = ()
@@ -35,7 +35,7 @@ class Facts:
     reads: int = 0
 
     def at(self, axis: int) -> bool:
-        """Whether entries differ along an axis, counted from the last one as -1; not where there is none."""
+        """Return whether entries differ along an axis, given as a negative number; False if there is no such axis."""
         return -axis <= len(self.distinct) and self.distinct[axis]
 
 
@@ -44,13 +44,13 @@ _FACTS = "commutant_facts"
 
 
 def distinct_along(node: Any, dim: int) -> bool:
-    """Whether entries that differ only by their index along an axis are different almost surely."""
+    """Return whether entries whose positions differ only along an axis have different values almost surely."""
     found = facts_of(node).distinct
     return bool(found) and found[dim % len(found)]
 
 
 def facts_of(node: Any) -> Facts:
-    """The facts of a node, from those of the nodes before it; none for anything else."""
+    """Return the facts of a node, computed from the nodes before it; `NOTHING` for any other value."""
     if not isinstance(node, fx.Node):
         return NOTHING
     if _FACTS not in node.meta:
@@ -84,14 +84,14 @@ def _facts(node: fx.Node, number: int) -> Facts:
 
 
 def _generic(value: Tensor) -> tuple[tuple[bool, ...], bool]:
-    """Whether the entries of a parameter are different along each axis, and none is zero: many start as zeros."""
+    """Return whether the entries of a parameter differ along each axis, and whether none is zero."""
     if not (value.is_floating_point() or value.is_complex()) or value.numel() == 0:
         return (False,) * value.ndim, False
     if value.is_meta:
         return (True,) * value.ndim, True
     if value.ndim < 2:
         return (value.unique().numel() == value.numel(),) * value.ndim, bool((value != 0).all())
-    live = bool((value.flatten(1) != 0).any(1).all())  # an embedding's row of padding is zero
+    live = bool((value.flatten(1) != 0).any(1).all())  # the padding row of an embedding is zero
     return (live and bool((value != value.flatten()[0]).any()),) * value.ndim, live
 
 
@@ -116,7 +116,7 @@ def _ndim(node: Any) -> int:
     reciprocal rsqrt selu sigmoid silu sin sinh softmax _softmax softplus sqrt square tanh to _to_copy type_as
     split split_with_sizes chunk slice narrow""")
 def _same(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
-    """Functions without plateaus, and stretches of an axis."""
+    """Keep the facts, as functions without plateaus and slices do."""
     x = facts_of(node.args[0])
     return (x.distinct, x.nonzero) if not given.get("train") else ((), False)
 
@@ -128,7 +128,7 @@ def _pow(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
 
 @_rule("sum mean amax amin var std logsumexp linalg_vector_norm norm select unbind")
 def _fewer(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
-    """The entries along some axes become one."""
+    """Drop the reduced axes."""
     x, ndim = facts_of(node.args[0]), _ndim(node.args[0])
     dim = given.get("dim")
     dims = [dim] if isinstance(dim, int) else list(range(ndim)) if not dim else list(dim)
@@ -161,7 +161,7 @@ def _expanded(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
 
 @_rule("cat concat stack")
 def _beside(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
-    """Side by side: equal along an axis where two parts could be."""
+    """Combine the facts of concatenated parts: entries differ where they differ in every part."""
     found = [facts_of(n) for n in given["tensors"]]
     distinct = [all(f.at(i) for f in found) for i in range(-_ndim(given["tensors"][0]), 0)]
     if name_of(node.target) == "aten.stack":
@@ -176,7 +176,10 @@ def _sum(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
 
 
 def _added(node: fx.Node, x: tuple[Facts, Sequence[int]], y: tuple[Facts, Sequence[int]]) -> tuple[Flags, bool]:
-    """A generic term stays one beside another that is generic too, the same along an axis, or has other parameters."""
+    """Return the facts of a sum.
+
+    A term stays generic if the other one is generic too, is constant along the axis, or reads other parameters.
+    """
     free = x[0].reads != y[0].reads or not (x[1] and y[1])
     flags = [
         (x[0].at(i) and y[0].at(i))
@@ -189,7 +192,10 @@ def _added(node: fx.Node, x: tuple[Facts, Sequence[int]], y: tuple[Facts, Sequen
 
 @_rule("mul div true_divide")
 def _product(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
-    """A factor without zeros keeps what is distinct if it is the same along the axis or has other parameters."""
+    """Return the facts of a product.
+
+    A factor without zeros keeps entries distinct if it is constant along the axis or reads other parameters.
+    """
     x, y = given["self"], given["other"]
     one, two = facts_of(x), facts_of(y)
     if _number(x) or _number(y):
@@ -214,7 +220,7 @@ def _shape(node: Any) -> Sequence[int]:
 
 
 def _flat(shape: Sequence[int], axis: int) -> bool:
-    """Whether a tensor is the same along an axis that it is broadcast to."""
+    """Return whether a tensor is broadcast along an axis."""
     return -axis > len(shape) or shape[axis] == 1
 
 
@@ -281,7 +287,7 @@ def _cdist(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
 
 @_rule("layer_norm native_layer_norm batch_norm _native_batch_norm_legit_no_training")
 def _norm(node: fx.Node, given: dict[str, Any]) -> tuple[Flags, bool]:
-    """Of a constant input a norm leaves its bias alone."""
+    """Return the facts of a normalization, which turns a constant input into its bias."""
     x, bias = facts_of(given["input"]), facts_of(given["bias"])
     channel = -1 if "layer" in name_of(node.target) else 1 - _ndim(given["input"])
     flags = [x.at(i) or (i == channel and bias.at(-1)) for i in range(-_ndim(given["input"]), 0)]

@@ -1,4 +1,4 @@
-"""Sentences for arguments of a wrong kind."""
+"""Checks of arguments that the modules of this room share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -13,26 +14,26 @@ from .._errors import InputError
 
 
 def kind_of(value: object) -> str:
-    """What was given, for an error: a class by its name, a string as it is, anything else by its type."""
+    """Describe an argument in an error: a class by its name, a string as it is, anything else by its type."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     return repr(value[:60]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def check_module(model: object) -> None:
-    """Refuse what is no module, and say how to get one."""
+    """Check that an argument is a module; the error says how to get one."""
     if isinstance(model, nn.Module):
         return
     hint = "; create an instance of it" if isinstance(model, type) else ""
-    hint = "; load the model first, as by from_pretrained" if isinstance(model, str) else hint
+    hint = "; load the model first, for example with from_pretrained" if isinstance(model, str) else hint
     raise InputError(f"model must be a torch.nn.Module, got {kind_of(model)}{hint}")
 
 
 def check_example(example: object, name: str) -> None:
-    """Refuse an example without tensors, or with arrays of NumPy."""
+    """Check that an example holds tensors and no arrays of NumPy."""
     leaves = pytree.tree_leaves(dict(example) if isinstance(example, Mapping) else example)
     if any(isinstance(x, np.ndarray) for x in leaves):
-        raise InputError(f"{name} must hold tensors, got an array of NumPy; convert it by torch.from_numpy")
+        raise InputError(f"{name} must hold tensors, got an array of NumPy; convert it with torch.from_numpy")
     if not any(isinstance(x, Tensor) for x in leaves):
         raise InputError(
             f"{name} must be a tensor, a tuple of arguments or a mapping of keywords, got {kind_of(example)}"
@@ -40,7 +41,7 @@ def check_example(example: object, name: str) -> None:
 
 
 def check_examples(also: object) -> None:
-    """Refuse further examples that are a single one."""
+    """Check that further examples are a list, not a single one."""
     if isinstance(also, Tensor | Mapping | str) or not isinstance(also, Sequence):
         raise InputError(f"also must be a list of examples, got {kind_of(also)}; write also=[example]")
     for example in also:
@@ -48,14 +49,20 @@ def check_examples(also: object) -> None:
 
 
 def check_state(state: Any, name: str = "the parameters") -> None:
-    """Refuse what is no mapping from names to tensors."""
+    """Check that an argument is a mapping, as a state dict is."""
     if not isinstance(state, Mapping):
         hint = "; pass its state_dict()" if isinstance(state, nn.Module) else ""
         raise InputError(f"{name} must be a mapping from names to tensors, got {kind_of(state)}{hint}")
 
 
 def check_tensors(state: Mapping[str, Any]) -> None:
-    """Refuse a state dict whose entries are no tensors."""
+    """Check that all entries of a state dict are tensors."""
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{key!r} must be a tensor, got {kind_of(value)}")
+
+
+def check_generator(generator: object) -> None:
+    """Check that a random generator is a `torch.Generator` or None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator must be a torch.Generator, got {generator!r}")

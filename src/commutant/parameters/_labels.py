@@ -1,4 +1,4 @@
-"""What a permutation of groups does to one axis of one tensor."""
+"""Labels of the axes of tensors: how permutations of groups act along one axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor of a product: entries that a group permutes, that stay, or that are a direct sum themselves."""
+    """Factor of a product of axes: permuted by a group, fixed, or itself a direct sum.
+
+    Attributes:
+        size: Number of entries.
+        group: Name of the group that permutes the entries, if any.
+        label: Label of the entries where they are a direct sum themselves.
+    """
 
     size: int
     group: str | None = None
@@ -24,17 +30,21 @@ class Factor:
 
 @dataclass(frozen=True)
 class AxisLabel:
-    """An axis as a direct sum of blocks; each block is a row-major product of factors, the first outermost."""
+    """Label of an axis: a direct sum of blocks, each a row-major product of factors, the first outermost.
+
+    Attributes:
+        blocks: Factors of each block.
+    """
 
     blocks: tuple[tuple[Factor, ...], ...]
 
     @property
     def size(self) -> int:
-        """Entries along the axis."""
+        """Number of entries along the axis."""
         return sum(prod(factor.size for factor in block) for block in self.blocks)
 
     def groups(self) -> Iterator[str]:
-        """The groups that act on the axis, each as often as it occurs."""
+        """Yield the groups that act on the axis, each as often as it occurs."""
         for block in self.blocks:
             for factor in block:
                 if factor.group is not None:
@@ -43,7 +53,7 @@ class AxisLabel:
                     yield from factor.label.groups()
 
     def stretches(self) -> list[AxisLabel]:
-        """The blocks, those of inner sums too, as labels of their own."""
+        """Return the blocks as separate labels, with inner sums expanded."""
         found = []
         for block in self.blocks:
             inner = [f.label.stretches() if f.label else [AxisLabel(((f,),))] for f in block]
@@ -51,7 +61,11 @@ class AxisLabel:
         return found
 
     def without(self, groups: Collection[str]) -> AxisLabel:
-        """The label with some groups held in place."""
+        """Return the label with some groups removed.
+
+        Args:
+            groups: Names of the groups to remove.
+        """
         return AxisLabel(
             tuple(
                 tuple(
@@ -80,14 +94,14 @@ def old_positions(
     parents: Mapping[str, tuple[str, ...]],
     outer: Mapping[str, Int[Tensor, " entries"]],
 ) -> Int[Tensor, " entries"]:
-    """Where the entries at some new positions of an axis were before.
+    """Return the old positions of the entries at some new positions of an axis.
 
     Args:
-        label: of the axis.
-        position: new positions along it.
-        tables: the permutation of each group, of shape `(*sizes of its parents, size)`.
-        parents: the groups on whose new index a group's permutation depends.
-        outer: the index of every group, at each of the positions, in the axes and blocks around this one.
+        label: Label of the axis.
+        position: New positions along the axis.
+        tables: Permutation of each group, of shape `(*sizes of its parents, size)`.
+        parents: Groups on whose new index each group's permutation depends.
+        outer: Index of every group at each of the positions, in the axes and blocks around this one.
     """
     result = torch.empty_like(position)
     offset = 0
@@ -115,7 +129,7 @@ def old_positions(
 
 
 def _inside(block: Sequence[Factor], indices: Sequence[Int[Tensor, " entries"]]) -> dict[str, Tensor]:
-    """The index of each group of a block, those of inner sums too; where a group is not, zero stands for it."""
+    """Return the index of each group of a block, inner sums included; zero at positions that lack the group."""
     found: dict[str, Tensor] = {}
     for factor, index in zip(block, indices, strict=True):
         if factor.group is not None:
@@ -129,9 +143,15 @@ def _inside(block: Sequence[Factor], indices: Sequence[Int[Tensor, " entries"]])
 def positions_by_group(
     label: AxisLabel, groups: Sequence[str], without: Sequence[str] = ()
 ) -> Int[Tensor, "*sizes rest"]:
-    """The positions of an axis by their index in some of its groups; what else they differ in comes last.
+    """Return the positions of an axis by their index in some of its groups.
 
-    Positions that lack one of the groups, or carry one of `without`, are left out.
+    Positions with the same indices are listed along the last axis of the result. Positions that lack one of the groups,
+    or carry one of `without`, are left out.
+
+    Args:
+        label: Label of the axis.
+        groups: Names of the groups, one for each leading axis of the result.
+        without: Names of groups whose positions are left out.
     """
     return _positions(label, tuple(groups), tuple(without))
 
@@ -154,7 +174,7 @@ def _positions(label: AxisLabel, groups: tuple[str, ...], without: tuple[str, ..
 
 
 def _coordinate(label: AxisLabel, position: Int[Tensor, " entries"], group: str) -> Int[Tensor, " entries"]:
-    """The index of each position in a group, or -1."""
+    """Return the index of each position in a group, or -1 where the position lacks it."""
     result = torch.full_like(position, -1)
     offset = 0
     for block in label.blocks:
@@ -178,9 +198,16 @@ def multiply_along(
     index: Int[Tensor, "*outer n copies"],
     matrix: Float[Tensor, "*outer n n"] | Float[Tensor, "*outer n"],
 ) -> Tensor:
-    """A tensor with `new[i] = sum_j P[i, j] old[j]`, entry i being what is at positions `index[..., i, :]` of an axis.
+    """Return a tensor multiplied by a matrix along an axis: `new[i] = sum_j P[i, j] old[j]`.
 
-    Of a diagonal matrix the diagonal is enough. Linear in the matrix and in the tensor, so that gradients reach both.
+    Entry i is at the positions `index[..., i, :]` of the axis. The result is linear in the matrix and in the tensor, so
+    that gradients reach both.
+
+    Args:
+        value: Tensor to multiply.
+        axis: Axis along which the matrix acts.
+        index: Positions of each entry along the axis, as from `positions_by_group`.
+        matrix: Matrix P, or the diagonal of one, for each outer index.
     """
     front = value.movedim(axis, 0)
     rows = front[index]
@@ -190,7 +217,7 @@ def multiply_along(
 
 
 def stretch_of(label: AxisLabel, position: Int[Tensor, " entries"]) -> Int[Tensor, " entries"]:
-    """Which of the label's stretches each position lies in, as a number."""
+    """Return the number of the stretch that each position lies in, as `AxisLabel.stretches` counts them."""
     result = torch.zeros_like(position)
     offset = first = 0
     for block in label.blocks:
@@ -209,7 +236,7 @@ def stretch_of(label: AxisLabel, position: Int[Tensor, " entries"]) -> Int[Tenso
 
 
 def indices_of(label: AxisLabel, position: Int[Tensor, " entries"]) -> dict[str, Int[Tensor, " entries"]]:
-    """The index of every group of an axis of a single block, at the given positions."""
+    """Return the index of every group at the given positions; nothing for an axis of several blocks."""
     found: dict[str, Tensor] = {}
     if len(label.blocks) != 1:
         return found

@@ -1,10 +1,9 @@
-"""Matrices along a group's axes, on parts of weights: where permutations are not all that may act."""
+"""Linear maps along the axes of a group, applied to parts of weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,53 +11,58 @@ from torch import Tensor
 from .._errors import InputError
 from ._given import check_state
 from ._labels import multiply_along, positions_by_group, stretch_of
-
-if TYPE_CHECKING:
-    from ._spec import PermutationSpec
+from ._tied_axes import TiedAxes
 
 Part = tuple[str, int, int]
 """`(entry, axis, stretch)`: query, key and value in one weight are three stretches of one axis."""
 
 
-def part_index(spec: PermutationSpec, part: Part, group: str) -> Int[Tensor, "outer channels copies"]:
-    """The positions of each channel along the axis of a part, for each index of the groups around it."""
+def part_index(spec: TiedAxes, part: Part, group: str) -> Int[Tensor, "outer channels copies"]:
+    """Return the positions of each channel along the axis of a part, for each index of the parent groups."""
     label = spec.axes[part[0]][part[1]]
     index = positions_by_group(label, (*spec.parents[group], group))
     index = index.reshape(-1, *index.shape[-2:])
     return index[:, :, stretch_of(label, index[0, 0]) == part[2]]
 
 
-def part_rows(spec: PermutationSpec, value: Tensor, part: Part, group: str) -> Float[Tensor, "outer channels rest"]:
-    """What of a tensor belongs to each channel, in float64."""
+def part_rows(spec: TiedAxes, value: Tensor, part: Part, group: str) -> Float[Tensor, "outer channels rest"]:
+    """Return the entries of a tensor that belong to each channel, in float64.
+
+    Args:
+        spec: Spec of the network.
+        value: Tensor of the state dict that the part is in.
+        part: Part of the tensor, `(entry, axis, stretch)`.
+        group: Name of the group whose channels are the rows.
+    """
     return value.detach().cpu().double().movedim(part[1], 0)[part_index(spec, part, group)].flatten(2)
 
 
-def parts_of_axis(spec: PermutationSpec, key: str, axis: int, group: str) -> list[Part]:
-    """The stretches of an axis that carry a group."""
+def parts_of_axis(spec: TiedAxes, key: str, axis: int, group: str) -> list[Part]:
+    """Return the parts of an axis that carry a group."""
     label = spec.axes[key][axis]
     index = positions_by_group(label, (*spec.parents[group], group))
     return [(key, axis, stretch) for stretch in stretch_of(label, index.flatten()).unique().tolist()]
 
 
 def act_linearly(
-    spec: PermutationSpec,
+    spec: TiedAxes,
     state: Mapping[str, Tensor],
     group: str,
     maps: Mapping[Part, Float[Tensor, "outer channels channels"] | Float[Tensor, "outer channels"]],
 ) -> dict[str, Tensor]:
-    """Parameters with a matrix applied along some parts that carry a group: `new[i] = sum_j P[i, j] old[j]`.
+    """Return parameters with a matrix applied along parts that carry a group: `new[i] = sum_j P[i, j] old[j]`.
 
-    Computed in float64, in the types of the parameters; entries that are tied stay tied.
+    The product is computed in float64 and returned in the dtype of the parameter. Tied entries stay tied.
 
     Args:
-        spec: of the network.
-        state: stays as it is.
-        group: whose channels are mixed.
-        maps: for each part, a matrix, or the diagonal of one, for each index of the groups that this one depends on
-            (one if it depends on none).
+        spec: Spec of the network.
+        state: Parameters of the network; not modified.
+        group: Name of the group whose channels are mixed.
+        maps: Matrix, or diagonal of a matrix, for each part and each index of the parents of the group, of shape
+            `(outer, channels, channels)` or `(outer, channels)`. `outer` is 1 for a group without parents.
 
     Raises:
-        InputError: a group that the spec lacks, a part that does not carry it, or a map of another shape.
+        InputError: The spec lacks the group, a part does not carry it, or a map has the wrong shape.
     """
     check_state(state)
     if group not in spec.sizes:

@@ -1,4 +1,4 @@
-"""What becomes of an axis further on in a graph: whether it is only ever cut by constants, and where."""
+"""Lookahead in a graph: whether an axis is only ever cut at constant positions, and where."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _COPIES = ("aten.clone", "aten.contiguous", "aten.to", "aten.detach", "aten._to_
 
 
 def cuts(node: fx.Node, dim: int) -> list[int] | None:
-    """Where an axis is cut, if all that becomes of it is to be moved about and in the end cut by constants."""
+    """Return where an axis is cut, if it is only moved and then cut at constant positions; None otherwise."""
     stretches: set[tuple[int, int]] = set()
     if not node.users or not _collect(node, dim, stretches):
         return None
@@ -24,6 +24,7 @@ def cuts(node: fx.Node, dim: int) -> list[int] | None:
 
 
 def _collect(node: fx.Node, dim: int, stretches: set[tuple[int, int]]) -> bool:
+    """Collect the stretches that are cut from an axis; return False if something else is done with it."""
     shape = node.meta["val"].shape
     for user in node.users:
         name = name_of(user.target) if user.op == "call_function" else ""
@@ -50,13 +51,13 @@ def _collect(node: fx.Node, dim: int, stretches: set[tuple[int, int]]) -> bool:
 
 
 def stretch_of(start: Any, size: int, whole: int) -> tuple[int, int]:
-    """Start and length of a slice."""
+    """Return the start and the length of a slice."""
     start = start or 0
     return min(max(start + whole if start < 0 else start, 0), whole), size
 
 
 def _constant_stretch(node: fx.Node, dim: int) -> tuple[int, int] | None:
-    """The stretch that an index by a constant list takes of an axis, as `x[..., [-2], :]` does."""
+    """Return the stretch of an axis that indexing by a constant list takes, such as `x[..., [-2], :]`."""
     indices = node.args[1]
     chosen = [i for i, n in enumerate(indices) if n is not None]  # type: ignore[arg-type]
     if chosen != [dim]:
@@ -65,14 +66,14 @@ def _constant_stretch(node: fx.Node, dim: int) -> tuple[int, int] | None:
 
 
 def constant_of(node: Any) -> Tensor | None:
-    """The values of a node that is a constant of its graph."""
+    """Return the values of a node that is a constant of its graph, or None."""
     while isinstance(node, fx.Node) and name_of(node.target) in _COPIES:
         node = node.args[0]
     return node.meta.get("constant") if isinstance(node, fx.Node) else None
 
 
 def run_of(values: Tensor | None, size: int) -> tuple[int, int] | None:
-    """Start and end of a list of consecutive positions."""
+    """Return the start and the end of a list of consecutive positions, or None."""
     if values is None or values.ndim != 1 or values.numel() == 0 or values.dtype.is_floating_point:
         return None
     found = [int(v) % size for v in values]
@@ -80,7 +81,7 @@ def run_of(values: Tensor | None, size: int) -> tuple[int, int] | None:
 
 
 def order_of(name: str, args: Any, shape: Sequence[int]) -> list[int | None] | None:
-    """Which axis stands where after an operator that only moves axes; None stands for a new axis of size one."""
+    """Return the order of the axes after an operator that only moves axes; None marks a new axis of size one."""
     ndim = len(shape)
     order: list[int | None] = list(range(ndim))
     if name == "aten.permute":

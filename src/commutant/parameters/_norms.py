@@ -1,4 +1,4 @@
-"""Batch norms in a traced graph that stand directly behind a layer of their own."""
+"""Batch norms in a traced graph that directly follow a layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NORMS = ("batch_norm", "_native_batch_norm_legit_no_training", "native_batch_no
 
 
 def batch_norm_pairs(traced: Trace) -> Iterator[tuple[str, str]]:
-    """`(norm, layer)`, by the names of the modules, where a batch norm alone reads what a layer makes."""
+    """Yield `(norm, layer)`, names of modules, for each batch norm that is the only reader of a layer's output."""
     graph = traced.module.graph
     names: dict[object, str] = {}
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
@@ -33,6 +33,6 @@ def batch_norm_pairs(traced: Trace) -> Iterator[tuple[str, str]]:
 
 
 def _called(node: fx.Node, operators: tuple[str, ...]) -> dict[str, object]:
-    """The arguments of a call of one of some operators; empty for any other node."""
+    """Return the arguments of a call of one of the operators; empty for any other node."""
     found = node.op == "call_function" and name_of(node.target).removeprefix("aten.") in operators
     return arguments_of(node) if found else {}

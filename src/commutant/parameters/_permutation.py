@@ -1,4 +1,4 @@
-"""An element of a network's permutation group, and its action on parameters."""
+"""Elements of the permutation group of a network, and their action on parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TypeVar, overload
 
 import torch
 from jaxtyping import Int
@@ -15,33 +15,31 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ._given import check_state, check_tensors, kind_of
+from ._given import check_generator, check_state, check_tensors, kind_of
 from ._labels import AxisLabel, indices_of, old_positions
 from ._storage import storage_of
-
-if TYPE_CHECKING:
-    from ._spec import PermutationSpec
+from ._tied_axes import TiedAxes
 
 State = Mapping[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
 
 
 class Permutation:
-    """A permutation of every group of a `PermutationSpec`: `table[i]` is the old place of the new entry i.
+    """Permutation of every group of a `PermutationSpec`: `table[i]` is the old position of new entry i.
 
-    The table of a group whose permutation depends on the index in outer groups (channels within heads) has the sizes of
-    those groups as leading axes.
+    Where the permutation of a group depends on the index in outer groups (channels within heads), its table has the
+    sizes of those groups as leading axes.
 
     Args:
-        spec: whose groups are permuted.
-        tables: an integer tensor of shape `(*sizes of the parents, size)` for each group; groups left out stay.
+        spec: Spec whose groups are permuted.
+        tables: Integer tensor of shape `(*sizes of the parents, size)` for each group. Groups left out stay in place.
 
     Raises:
-        InputError: a table of an unknown group, of a wrong shape, or one that is no permutation.
+        InputError: A table belongs to no group, has the wrong shape, or is not a permutation.
     """
 
-    def __init__(self, spec: PermutationSpec, tables: Mapping[str, Int[Tensor, "..."]] | None = None) -> None:
-        if not hasattr(spec, "identity_tables"):
+    def __init__(self, spec: TiedAxes, tables: Mapping[str, Int[Tensor, "..."]] | None = None) -> None:
+        if not isinstance(spec, TiedAxes):
             raise InputError(f"spec must be a PermutationSpec, got {kind_of(spec)}")
         check_state(tables or {}, "tables")
         check_tensors(tables or {})
@@ -58,7 +56,7 @@ class Permutation:
                     f"{table.dtype} of shape {tuple(table.shape)}"
                 )
             if not torch.equal(table.long().sort(-1).values.cpu(), wanted):
-                raise InputError(f"the table of group {name!r} is no permutation of 0 to {wanted.shape[-1] - 1}")
+                raise InputError(f"the table of group {name!r} is not a permutation of 0 to {wanted.shape[-1] - 1}")
             self.tables[name] = table.long().cpu()
 
     @overload
@@ -66,10 +64,13 @@ class Permutation:
     @overload
     def apply(self, parameters: State) -> dict[str, Tensor]: ...
     def apply(self, parameters: M | State) -> M | dict[str, Tensor]:
-        """A permuted copy of a module, or of a state dict in its own format.
+        """Return a permuted copy of a module or of a state dict.
+
+        Args:
+            parameters: Module or state dict with the names and shapes of the spec; not modified.
 
         Raises:
-            InputError: keys or shapes that are not those of the spec.
+            InputError: Keys or shapes differ from the spec.
         """
         if isinstance(parameters, nn.Module):
             moved = copy.deepcopy(parameters)
@@ -88,15 +89,25 @@ class Permutation:
         return result
 
     def apply_to(self, key: str, value: Tensor) -> Tensor:
-        """One tensor of the state dict, permuted."""
+        """Return a permuted copy of one tensor of the state dict.
+
+        Args:
+            key: Name of the entry of the state dict.
+            value: Tensor of the shape of that entry.
+        """
         return self.apply_to_labels(self.spec.axes[key], value)
 
     def apply_to_labels(self, labels: tuple[AxisLabel, ...], value: Tensor) -> Tensor:
-        """A tensor whose axes have the given labels, permuted."""
+        """Return a permuted copy of a tensor whose axes have the given labels.
+
+        Args:
+            labels: Label of each axis.
+            value: Tensor with these axes.
+        """
         return self._moved(labels, value, {})
 
     def _moved(self, labels: tuple[AxisLabel, ...], value: Tensor, order: dict[AxisLabel, Tensor | None]) -> Tensor:
-        """A permuted copy; `order` holds the order of the axes met so far, None for one that stays as it is."""
+        """Return a permuted copy; `order` caches the order along each label, None where the axis stays in place."""
         if crossing(labels, self.spec.parents):
             return self._apply_jointly(labels, value)
         given = value
@@ -112,7 +123,7 @@ class Permutation:
         return value.clone() if value is given and any(any(label.groups()) for label in labels) else value
 
     def _apply_jointly(self, labels: tuple[AxisLabel, ...], value: Tensor) -> Tensor:
-        """Where a permutation along one axis depends on the index along another."""
+        """Return a permuted copy where the permutation along one axis depends on the index along another."""
         axes = [i for i, label in enumerate(labels) if any(label.groups())]
         front = list(range(len(axes)))
         moved = value.movedim(axes, front)
@@ -128,30 +139,41 @@ class Permutation:
         return moved.movedim(front, axes).contiguous()
 
     @classmethod
-    def random(cls, spec: PermutationSpec, generator: torch.Generator | None = None) -> Permutation:
-        """Every table drawn uniformly."""
-        if isinstance(spec, type) or not hasattr(spec, "sizes"):
+    def random(cls, spec: TiedAxes, generator: torch.Generator | None = None) -> Permutation:
+        """Draw every table uniformly.
+
+        Args:
+            spec: Spec whose groups are permuted.
+            generator: Random generator; the default generator of torch if None.
+        """
+        if not isinstance(spec, TiedAxes):
             raise InputError(
-                f"spec must be a PermutationSpec, got {type(spec).__name__}; "
+                f"spec must be a PermutationSpec, got {kind_of(spec)}; "
                 "PermutationSpec.from_module(model, example) makes one"
             )
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise InputError(f"generator must be a torch.Generator, got {generator!r}")
+        check_generator(generator)
         tables = {g: torch.rand(spec.shape(g), generator=generator).argsort(-1) for g in spec.sizes}
         return cls(spec, tables)
 
     def compose(self, then: Permutation) -> Permutation:
-        """First this one, then another: `a.compose(b).apply(x) == b.apply(a.apply(x))`."""
+        """Return this permutation followed by another: `a.compose(b).apply(x) == b.apply(a.apply(x))`.
+
+        Args:
+            then: Permutation to apply second.
+
+        Raises:
+            InputError: The permutations belong to different specs.
+        """
         self._same_spec(then)
         tables = {}
         for name, table in then.tables.items():
-            # the new place under `then`, in coordinates of this one's result
+            # parents may move too: look up the row of the parents' old positions
             outer = {p: _spread(then, p, name) for p in self.spec.parents[name]}
             tables[name] = self.tables[name][(*outer.values(), table)]
         return Permutation(self.spec, tables)
 
     def inverse(self) -> Permutation:
-        """The permutation that undoes this one."""
+        """Return the inverse permutation."""
         tables = {name: table.argsort(-1) for name, table in self.tables.items()}
         result: dict[str, Tensor] = {}
         for name in self.spec.outermost_first():
@@ -162,7 +184,7 @@ class Permutation:
 
     def _same_spec(self, other: Permutation) -> None:
         if not isinstance(other, Permutation):
-            raise InputError(f"a permutation is composed with a Permutation, got {kind_of(other)}")
+            raise InputError(f"a permutation can only be composed with a Permutation, got {kind_of(other)}")
         if self.spec.sizes != other.spec.sizes or self.spec.parents != other.spec.parents:
             raise InputError("the two permutations belong to different specs")
 
@@ -181,12 +203,24 @@ class Permutation:
         return f"Permutation({len(self.tables)} groups, {moved} of them moved)"
 
     def save(self, path: str | Path) -> None:
-        """Write the tables as a safetensors file, a tensor for each group."""
+        """Write the tables to a safetensors file, one tensor for each group.
+
+        Args:
+            path: File to write.
+        """
         save_file({name: table.contiguous() for name, table in self.tables.items()}, str(path))
 
     @classmethod
-    def load(cls, spec: PermutationSpec, path: str | Path) -> Permutation:
-        """Read what `save` wrote."""
+    def load(cls, spec: TiedAxes, path: str | Path) -> Permutation:
+        """Read a permutation that `save` wrote.
+
+        Args:
+            spec: Spec whose groups are permuted.
+            path: Safetensors file.
+
+        Raises:
+            InputError: The file can't be read, or its tables do not fit the spec.
+        """
         try:
             return cls(spec, load_file(str(path)))
         except (SafetensorError, OSError) as error:
@@ -194,7 +228,7 @@ class Permutation:
 
 
 def crossing(labels: tuple[AxisLabel, ...], parents: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether a group on one axis depends on a group that stands on another axis."""
+    """Return whether a group on one axis depends on a group on another axis."""
     for label in labels:
         own = set(label.groups())
         if any(p not in own and any(p in set(x.groups()) for x in labels) for g in own for p in parents[g]):
@@ -203,7 +237,7 @@ def crossing(labels: tuple[AxisLabel, ...], parents: Mapping[str, tuple[str, ...
 
 
 def _spread(permutation: Permutation, parent: str, child: str) -> Tensor:
-    """The old index of a parent at every new place of a child's table."""
+    """Return the old index of a parent at every position of a child's table."""
     spec = permutation.spec
     names = (*spec.parents[child], child)
     shape = [spec.sizes[n] for n in names]

@@ -1,4 +1,4 @@
-"""What of a model's output counts: all of it, but for caches, or what the user names."""
+"""Selection of the part of a model's output that counts: all but caches, or what the user selects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def selecting(model: nn.Module, outputs: Callable[[Any], Any] | None) -> Iterator[list[str]]:
-    """Keep a part of a model's output while the context lasts; the list says what was left out by itself."""
+    """Restrict a model's output while the context lasts; yield a list of notes on parts left out by default."""
     left_out: list[str] = []
 
     def hook(module: nn.Module, args: Any, found: Any) -> Any:
@@ -25,12 +25,12 @@ def selecting(model: nn.Module, outputs: Callable[[Any], Any] | None) -> Iterato
 
 
 def _without_caches(found: Any, left_out: list[str]) -> Any:
-    """An output without the key-value caches of transformers, which hold what the same weights read again."""
+    """Return an output without the key-value caches of transformers, which only the same weights read again."""
     named = found.items() if isinstance(found, Mapping) else enumerate(found) if isinstance(found, tuple | list) else ()
     caches = {name for name, value in named if _is_cache(value)}
     if not caches:
         return found
-    left_out.append(f"of its output, {', '.join(map(repr, sorted(caches, key=str)))} is a cache and was left out")
+    left_out.append(f"the output {', '.join(map(repr, sorted(caches, key=str)))} is a cache and was left out")
     if isinstance(found, Mapping):
         return {name: value for name, value in found.items() if name not in caches}
     return tuple(value for place, value in enumerate(found) if place not in caches)

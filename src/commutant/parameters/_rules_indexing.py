@@ -15,7 +15,7 @@ from ._walk import Labels, Op, Stacked, fixed, rule
 
 @rule("embedding")
 def embedding(op: Op) -> Any:
-    """Rows looked up by position."""
+    """Label rows that are looked up by position."""
     rows, *rest = op.axes("weight")
     value = plain(op, "indices")
     _look_up(op, rows, value)
@@ -24,7 +24,7 @@ def embedding(op: Op) -> Any:
 
 @rule("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
 def embedding_bag(op: Op) -> Any:
-    """Rows looked up by position, and summed, averaged or compared within bags."""
+    """Label rows that are looked up by position and reduced within bags."""
     rows, features = op.axes("weight")
     _look_up(op, rows, plain(op, "indices"))
     for axis in (*plain(op, "indices").axes, *op.axes("offsets"), *op.axes("per_sample_weights")):
@@ -34,7 +34,7 @@ def embedding_bag(op: Op) -> Any:
 
 
 def _look_up(op: Op, axis: Axis, index: Labels) -> None:
-    """Integers choose along an axis: it moves with what they are positions of, or not at all."""
+    """Tie an axis to the axis that the integers are positions along; freeze it if there is none."""
     op.mix(axis)
     if index.points_to is None:
         op.freeze(axis)
@@ -44,7 +44,7 @@ def _look_up(op: Op, axis: Axis, index: Labels) -> None:
 
 @rule("index_select")
 def index_select(op: Op) -> Any:
-    """Entries of one axis by position."""
+    """Label entries of one axis that are selected by position."""
     axes, index = op.axes("self"), plain(op, "index")
     dim = op["dim"] % len(axes)
     _look_up(op, axes[dim], index)
@@ -54,7 +54,7 @@ def index_select(op: Op) -> Any:
 
 @rule("index", "_unsafe_index")
 def index(op: Op) -> Any:
-    """Entries by tensors of positions, one for each indexed axis."""
+    """Label entries that are selected by tensors of positions, one for each indexed axis."""
     given = op.value("self")
     where = [i for i, n in enumerate(op["indices"]) if n is not None]
     if len(where) == 1 and op["self"] is not None:
@@ -94,7 +94,7 @@ def _integer(node: fx.Node) -> bool:
 
 @rule("gather", "scatter", "scatter_add", "scatter_reduce", "index_add", "index_copy")
 def scatter(op: Op) -> Any:
-    """Entries read from, or written to, positions along one axis."""
+    """Label entries that are read from, or written to, positions along one axis."""
     axes = op.axes("self")
     position, source = plain(op, "index"), op.axes("src") or op.axes("source")
     dim = op["dim"] % len(axes)
@@ -110,7 +110,7 @@ def scatter(op: Op) -> Any:
         whole = fixed(whole.size, op.name) if isinstance(whole, Invariant) else whole
     entries = position.axes[dim] if position.axes else Invariant(1)
     if source and (source[dim].size != entries.size or op.name in ("aten.scatter", "aten.index_copy")):
-        op.freeze(source[dim])  # of two writes to one place the last stays
+        op.freeze(source[dim])  # of two writes to one position the last one stays
         op.freeze(entries)
     elif source:
         op.tie(source[dim], entries)
@@ -135,7 +135,7 @@ def scatter(op: Op) -> Any:
 
 @rule("slice_scatter", "select_scatter")
 def write_slice(op: Op) -> Any:
-    """A stretch of an axis, or one index of it, overwritten."""
+    """Label a tensor of which a stretch or one index of an axis is overwritten."""
     axes, source = op.axes("self"), op.axes("src")
     dim = (op["dim"] or 0) % len(axes)
     if op.name == "aten.select_scatter":
@@ -158,14 +158,14 @@ def write_slice(op: Op) -> Any:
 
 @rule("one_hot")
 def one_hot(op: Op) -> Any:
-    """A new axis that the integers are positions of."""
+    """Add an axis that the integers are positions along."""
     value = plain(op)
     return [*value.axes, value.points_to or fixed(op.shape[-1], op.name)]
 
 
 @rule("pixel_shuffle", "pixel_unshuffle")
 def pixel_shuffle(op: Op) -> Any:
-    """Blocks of channels become pixels, or pixels blocks of channels."""
+    """Split blocks of channels into pixels, or merge pixels into blocks of channels."""
     axes = op.axes("self")
     up = op.name == "aten.pixel_shuffle"
     factor = op["upscale_factor"] if up else op["downscale_factor"]
@@ -179,7 +179,7 @@ def pixel_shuffle(op: Op) -> Any:
 
 @rule("im2col", "col2im")
 def windows(op: Op) -> Any:
-    """Windows of an image as columns, each with its channels outermost; or an image as the sum of its windows."""
+    """Label the columns of the windows of an image, channels outermost, or the image as the sum of its windows."""
     axes = op.axes("self")
     inner = [fixed(n, op.name) for n in op["kernel_size"]]
     if op.name == "aten.im2col":
@@ -194,7 +194,7 @@ def windows(op: Op) -> Any:
 
 @rule("unfold")
 def sliding(op: Op) -> Any:
-    """Windows along one axis, the places within them along a new last one."""
+    """Label windows along one axis, with the positions within them along a new last axis."""
     axes = op.axes("self")
     dim = op["dimension"] % len(axes)
     axes[dim] = op.pin(axes[dim], op.shape[dim])
@@ -203,7 +203,7 @@ def sliding(op: Op) -> Any:
 
 @rule("channel_shuffle", "native_channel_shuffle")
 def channel_shuffle(op: Op) -> Any:
-    """Groups of channels interleaved."""
+    """Interleave groups of channels."""
     axes = op.axes("self")
     groups, inner = Axis(op["groups"]), Axis(axes[-3].size // op["groups"])
     op.tie(axes[-3], product([groups, inner]))
@@ -212,7 +212,7 @@ def channel_shuffle(op: Op) -> Any:
 
 @rule("view_as_complex", "view_as_real")
 def complex_pairs(op: Op) -> Any:
-    """The last axis holds real and imaginary parts."""
+    """Remove or add a last axis of real and imaginary parts, which can't move."""
     axes = op.axes("self")
     if op.name == "aten.view_as_complex":
         op.freeze(axes[-1])
@@ -227,7 +227,7 @@ def complex_pairs(op: Op) -> Any:
       "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa",
       "_upsample_nearest_exact2d", "grid_sampler")  # fmt: skip
 def pool(op: Op) -> Any:
-    """Windows over the spatial axes; every channel by itself."""
+    """Pin the spatial axes; each channel is pooled separately."""
     axes = op.axes("self") or op.axes("input")
     if op.name == "aten.grid_sampler":
         for axis in op.axes("grid"):

@@ -1,4 +1,4 @@
-"""Rules of elementwise operators, reductions, normalisations and constants."""
+"""Rules of elementwise operators, reductions, normalizations and constants."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ SEVERAL = """
 
 @rule(*UNARY.split(), *SEVERAL.split())
 def elementwise(op: Op) -> Any:
-    """Axes that broadcast onto each other move alike."""
+    """Tie axes that broadcast onto each other."""
     if (op.name == "aten.where" and op["self"] is None) or (op.name.endswith("dropout") and op["train"]):
-        raise NotImplementedError  # positions of what is true; or noise, which no permutation leaves as it was
+        raise NotImplementedError  # positions of true entries, or noise that no permutation preserves
     axes = op.spread(op.operands(), op.shape)
     return (axes,) * len(op.shapes) if len(op.shapes) > 1 else axes
 
 
 @rule("to", "_to_copy", "type_as", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh", "_to_dtype")
 def same(op: Op) -> Any:
-    """A copy, perhaps in another type."""
+    """Keep the labels of a copy, perhaps in another dtype."""
     return op.value("self")
 
 
 @rule("copy")
 def copy(op: Op) -> Any:
-    """The second tensor, in the place of the first."""
+    """Label a tensor that is overwritten by another."""
     return op.spread([op.axes("src")], op.shape)
 
 
 @rule("prelu", "_prelu_kernel")
 def prelu(op: Op) -> Any:
-    """A slope for each channel."""
+    """Tie the slopes to the channels."""
     axes, slope = op.axes("self"), op.axes("weight")
     if op.name == "aten._prelu_kernel":
         return op.spread([axes, slope], op.shape)
@@ -60,12 +60,12 @@ def prelu(op: Op) -> Any:
 @rule("zeros", "ones", "full", "empty", "zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones",
       "new_full", "new_empty", "scalar_tensor", "fill", "zero", "empty_permuted")  # fmt: skip
 def filled(op: Op) -> Any:
-    """All entries are equal: every permutation leaves them alone."""
+    """Label a constant tensor, which every permutation preserves."""
     return [Invariant(size) for size in op.shape]
 
 
 def dims_of(given: Any, ndim: int) -> list[int]:
-    """A dimension or several or none, which means all, as non-negative numbers."""
+    """Return one or several dimensions as non-negative numbers; None means all."""
     given = [given] if isinstance(given, int) else given
     return [d % ndim for d in given] if given else list(range(ndim))
 
@@ -73,7 +73,7 @@ def dims_of(given: Any, ndim: int) -> list[int]:
 @rule("sum", "mean", "amax", "amin", "prod", "var", "std", "var_mean", "std_mean", "logsumexp", "linalg_vector_norm",
       "linalg_norm", "norm", "any", "all", "nansum", "nanmean", "count_nonzero", "aminmax")  # fmt: skip
 def reduction(op: Op) -> Any:
-    """A symmetric function of the entries along the reduced axes."""
+    """Drop the reduced axes; the result is a symmetric function of the entries along them."""
     axes = op.axes("self")
     gone = dims_of(op["dim"], len(axes)) if axes else []
     kept = [Invariant(1) if i in gone else axis for i, axis in enumerate(axes) if i not in gone or op["keepdim"]]
@@ -82,7 +82,7 @@ def reduction(op: Op) -> Any:
 
 @rule("max", "min", "argmax", "argmin", "sort", "argsort", "topk", "mode", "median", "kthvalue")
 def ordering(op: Op) -> Any:
-    """The largest entries, and where they stand: positions along the axis that they come from."""
+    """Label the largest entries, and their positions along the axis that they come from."""
     if op.name in ("aten.max", "aten.min") and op["other"] is not None:
         return elementwise(op)
     axes = op.axes("self")
@@ -99,7 +99,7 @@ def ordering(op: Op) -> Any:
         rest[dim] = fixed(op.shape[dim], op.name)
     if isinstance(source, Invariant) or not distinct_along(op["self"], dim):
         if not isinstance(source, Invariant):
-            op.freeze(source, f"{op.name} of entries that may be equal")  # of which the first is taken
+            op.freeze(source, f"{op.name} of entries that may be equal")  # ties go to the first
         where = Labels(tuple(rest))
     else:
         where = Labels(tuple(rest), points_to=source)
@@ -110,7 +110,7 @@ def ordering(op: Op) -> Any:
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "special_softmax", "softmin")
 def softmax(op: Op) -> Any:
-    """Equivariant along its axis."""
+    """Keep the labels; softmax is permutation-equivariant along its axis."""
     axes = op.axes("self")
     op.mix(axes[op["dim"] % len(axes)])
     return axes
@@ -118,7 +118,7 @@ def softmax(op: Op) -> Any:
 
 @rule("cumsum", "cumprod", "logcumsumexp", "flip", "roll", "tril", "triu", "cummax", "cummin", "rot90", "diff")
 def positional(op: Op) -> Any:
-    """The result depends on the order along some axes."""
+    """Pin the axes whose order matters."""
     if op["prepend"] is not None or op["append"] is not None:
         raise NotImplementedError
     axes = op.axes("self")
@@ -136,7 +136,7 @@ def positional(op: Op) -> Any:
       "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn", "fft_fftshift", "fft_ifftshift", "_fft_r2c",
       "_fft_c2r", "_fft_c2c")  # fmt: skip
 def fourier(op: Op) -> Any:
-    """Transforms along some axes, in their order; every other position by itself."""
+    """Pin the axes of the transform; all other positions are transformed separately."""
     axes = op.axes("self")
     lengths = op["s"] if op["dim"] is None and op["s"] is not None else None
     dims = dims_of(op["dim"], len(axes)) if lengths is None else range(len(axes) - len(lengths), len(axes))
@@ -145,7 +145,7 @@ def fourier(op: Op) -> Any:
 
 @rule("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
 def layer_norm(op: Op) -> Any:
-    """The statistics are symmetric; scale and shift move with what they act on."""
+    """Tie scale and shift to the normalized axes; the statistics are symmetric."""
     axes = op.axes("input")
     last = len(op["normalized_shape"])
     for name in ("weight", "bias"):
@@ -160,7 +160,7 @@ def layer_norm(op: Op) -> Any:
 @rule("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "native_batch_norm",
       "_native_batch_norm_legit", "cudnn_batch_norm")  # fmt: skip
 def batch_norm(op: Op) -> Any:
-    """Each channel is normalised by itself: its statistics, scale and shift move with it."""
+    """Tie statistics, scale and shift to the channels, each of which is normalized separately."""
     axes = op.axes("input")
     own = [op.axes(name) for name in ("weight", "bias", "running_mean", "running_var")]
     axes[1] = op.spread([[axes[1]], *own], [axes[1].size])[0]
@@ -177,7 +177,7 @@ def batch_norm(op: Op) -> Any:
 
 @rule("group_norm", "native_group_norm")
 def group_norm(op: Op) -> Any:
-    """Channels move within groups, and groups as wholes."""
+    """Let channels move within groups, and groups as wholes."""
     axes = op.axes("input")
     count = op["num_groups"] or op["group"]
     groups, inner = Axis(count), Axis(axes[1].size // count)
@@ -191,7 +191,7 @@ def group_norm(op: Op) -> Any:
 
 @rule("_weight_norm", "_weight_norm_interface")
 def weight_norm(op: Op) -> Any:
-    """A direction and a length for each index along one axis."""
+    """Label weights made of a direction and a length for each index along one axis."""
     axes = op.spread([op.axes("v"), op.axes("g")], op.shapes[0] or ())
     op.mix(*[axis for i, axis in enumerate(axes) if i != op["dim"] % len(axes)])
     others = [Invariant(1) if n == 1 else axis for n, axis in zip(op.shapes[-1] or (), axes, strict=False)]
@@ -200,7 +200,7 @@ def weight_norm(op: Op) -> Any:
 
 @rule("glu")
 def glu(op: Op) -> Any:
-    """One half gates the other."""
+    """Tie the two halves of an axis, one of which gates the other."""
     axes = op.axes("self")
     dim = op["dim"] % len(axes)
     half = axes[dim].size // 2

@@ -11,21 +11,21 @@ from ._walk import Labels, Op, Stacked, collapse, fixed, rule
 
 
 def cut(op: Op, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-    """Consecutive stretches of an axis, all of which are taken."""
+    """Cut an axis into consecutive stretches, all of which are used."""
     parts = parts_of(axis, sizes, op.name)
     op.events.cuts.append((axis, tuple(parts), tuple(parts)))
     return parts
 
 
 def taken(op: Op, axis: Axis, start: int, size: int) -> Axis:
-    """One stretch of an axis."""
+    """Cut one stretch out of an axis."""
     parts = parts_of(axis, [start, size, axis.size - start - size], op.name)
     op.events.cuts.append((axis, tuple(part for part in parts if part.size), (parts[1],)))
     return parts[1]
 
 
 def plain(op: Op, name: str = "self") -> Labels:
-    """The value of a tensor argument, with what its integers point to."""
+    """Return the labels of a tensor argument, with the axis that its integers point to."""
     value = op.value(name)
     if isinstance(value, Stacked):
         value = collapse(value, op.name)
@@ -35,7 +35,7 @@ def plain(op: Op, name: str = "self") -> Labels:
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as", "ravel", "_reshape_alias",
       "_reshape_copy", "view_copy")  # fmt: skip
 def view(op: Op) -> Any:
-    """Runs of axes that hold equally many entries are merged and split."""
+    """Merge and split runs of axes with equal numbers of entries."""
     if op["dtype"] is not None and op["size"] is None and op["shape"] is None:
         raise NotImplementedError
     value = plain(op)
@@ -47,7 +47,7 @@ def view(op: Op) -> Any:
 
 
 def _stack(op: Op, value: Labels, dim: int, borders: Sequence[int]) -> Stacked | None:
-    """A new axis that is only ever cut, as the three of a fused query, key and value: let its parts differ."""
+    """Label a new axis that is only ever cut, such as query, key and value, with separate labels for its parts."""
     old = [axis.size for axis in value.axes]
     for run, shape in runs(old, op.shape):
         if dim in shape and len(shape) > 1 and not all(isinstance(value.axes[i], Invariant) for i in run):
@@ -72,7 +72,7 @@ def _stack(op: Op, value: Labels, dim: int, borders: Sequence[int]) -> Stacked |
 @rule("permute", "transpose", "unsqueeze", "squeeze", "movedim", "moveaxis", "t", "numpy_T", "mT", "adjoint",
       "swapaxes", "swapdims")  # fmt: skip
 def move_axes(op: Op) -> Any:
-    """The axes in another order; axes of size one come and go."""
+    """Reorder the axes; axes of size one may be added or removed."""
     value = op.value("self")
     args = [
         op[n] for n in ("dims", "dim", "dim0", "dim1", "axis0", "axis1", "source", "destination") if op[n] is not None
@@ -92,7 +92,7 @@ def move_axes(op: Op) -> Any:
 
 @rule("expand", "expand_as", "broadcast_to", "expand_copy")
 def expand(op: Op) -> Any:
-    """All entries along a new axis are equal."""
+    """Label new axes, along which all entries are equal."""
     value = plain(op)
     lead = len(op.shape) - len(value.axes)
     own = [Invariant(n) if a.size != n else a for n, a in zip(op.shape[lead:], value.axes, strict=True)]
@@ -101,7 +101,7 @@ def expand(op: Op) -> Any:
 
 @rule("repeat", "tile")
 def repeat(op: Op) -> Any:
-    """Copies of an axis side by side."""
+    """Label concatenated copies of an axis."""
     axes = op.axes("self")
     times = list(op["repeats"] or op["dims"])
     times = [1] * (len(op.shape) - len(times)) + times
@@ -118,7 +118,7 @@ def repeat(op: Op) -> Any:
 
 @rule("repeat_interleave")
 def repeat_interleave(op: Op) -> Any:
-    """Copies of each entry side by side."""
+    """Label an axis on which each entry is repeated in place."""
     axes = op.axes("self")
     if not isinstance(op["repeats"], int) or op["dim"] is None:
         raise NotImplementedError
@@ -130,7 +130,7 @@ def repeat_interleave(op: Op) -> Any:
 
 @rule("cat", "concat", "concatenate")
 def cat(op: Op) -> Any:
-    """The axes of the parts side by side."""
+    """Label a concatenation of tensors."""
     tensors = [axes for axes in op.tensors("tensors") if not (len(axes) == 1 and axes[0].size == 0)]
     dim = (op["dim"] or 0) % len(op.shape)
     others = [[axis for i, axis in enumerate(axes) if i != dim] for axes in tensors]
@@ -141,13 +141,13 @@ def cat(op: Op) -> Any:
 
 
 def side_by_side(parts: Sequence[Axis]) -> Axis:
-    """A stretch of equal entries may be permuted, but not against the other stretches."""
+    """Return the axis of concatenated parts; equal entries move within their part only."""
     return direct_sum(Axis(part.size) if isinstance(part, Invariant) else part for part in parts)
 
 
 @rule("stack")
 def stack(op: Op) -> Any:
-    """A new axis, whose order is that of the list."""
+    """Add an axis whose order is the order of the list."""
     dim = (op["dim"] or 0) % len(op.shape)
     result = op.spread(op.tensors("tensors"), [n for i, n in enumerate(op.shape) if i != dim])
     result.insert(dim, fixed(op.shape[dim], op.name))
@@ -156,7 +156,7 @@ def stack(op: Op) -> Any:
 
 @rule("select", "unbind")
 def select(op: Op) -> Any:
-    """One index along an axis, or each in turn."""
+    """Label one index along an axis, or each in turn."""
     value = op.value("self")
     if isinstance(value, Stacked) and (op["dim"] or 0) % len(value.parts[0]) == value.position:
         count = sum(value.sizes)
@@ -175,7 +175,7 @@ def select(op: Op) -> Any:
 
 @rule("slice", "narrow")
 def slice_(op: Op) -> Any:
-    """A stretch of an axis."""
+    """Label a stretch of an axis."""
     value = op.value("self")
     if isinstance(value, Stacked):
         size, count = op.shape[value.position], sum(value.sizes)
@@ -200,7 +200,7 @@ def slice_(op: Op) -> Any:
 
 
 def _every(op: Op, axis: Axis, step: int, size: int) -> Axis:
-    """Every second entry of an axis, or third and so on: runs of as many entries move as wholes."""
+    """Label every `step`-th entry of an axis, whose runs of `step` entries move as wholes."""
     if isinstance(axis, Invariant):
         return Invariant(size)
     if axis.size != step * size:
@@ -212,7 +212,7 @@ def _every(op: Op, axis: Axis, step: int, size: int) -> Axis:
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk", "hsplit")
 def split(op: Op) -> Any:
-    """The stretches of an axis."""
+    """Label the stretches of an axis."""
     value = plain(op)
     dim = (op["dim"] or 0) % len(value.axes)
     sizes = [s[dim] for s in op.shapes if s is not None]
@@ -227,7 +227,7 @@ def split(op: Op) -> Any:
 @rule("constant_pad_nd", "pad", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d",
       "reflection_pad3d", "replication_pad3d")  # fmt: skip
 def pad(op: Op) -> Any:
-    """Constants beside an axis are a part of their own; reflections read positions."""
+    """Add separate parts for constant padding; pin the axis for other padding, which reads positions."""
     axes = op.axes("self")
     widths = list(op["pad"] or op["padding"] or ())
     constant = op.name == "aten.constant_pad_nd" or (op.name == "aten.pad" and op["mode"] in (None, "constant"))

@@ -13,7 +13,7 @@ from ._walk import Labels, Op, Stacked, fixed, rule
 
 @rule("linear")
 def linear(op: Op) -> Any:
-    """Sums over the last axis of the input and the last of the weight."""
+    """Contract the last axis of the input with the last axis of the weight."""
     x, weight = op.axes("input"), op.axes("weight")
     op.contract(x[-1], weight[-1])
     if len(weight) == 1:
@@ -24,7 +24,7 @@ def linear(op: Op) -> Any:
 
 @rule("matmul", "mm", "bmm", "mv", "dot", "vdot", "addmm", "baddbmm", "addmv", "inner")
 def matmul(op: Op) -> Any:
-    """Sums over the last axis of the first and the second to last of the second factor."""
+    """Contract the last axis of the first factor with the second to last axis of the second."""
     first, second = next(pair for pair in (("mat1", "mat2"), ("batch1", "batch2"), ("mat", "vec"), ("self", "vec"),
                                            ("self", "mat2"), ("self", "tensor"), ("self", "other"))
                          if op[pair[0]] is not None and op[pair[1]] is not None)  # fmt: skip
@@ -41,19 +41,19 @@ def matmul(op: Op) -> Any:
 
 @rule("bilinear")
 def bilinear(op: Op) -> Any:
-    """Sums over the channels of two inputs at once."""
+    """Contract the channels of two inputs with one weight."""
     x, y, weight = op.axes("input1"), op.axes("input2"), op.axes("weight")
     lead = op.spread([x[:-1], y[:-1]], op.shape[:-1])
     (out,) = op.spread([[weight[0]], op.axes("bias")], [weight[0].size])
     for axis, own in ((x[-1], weight[1]), (y[-1], weight[2])):
         op.contract(axis, own)
-        op.events.beside.append((own, (weight[1], weight[2], out, *lead)))
+        op.events.summed_next_to.append((own, (weight[1], weight[2], out, *lead)))
     return [*lead, out]
 
 
 @rule("cdist", "_cdist_forward", "_euclidean_dist")
 def distances(op: Op) -> Any:
-    """Of every row of the first to every row of the second: symmetric in their channels."""
+    """Label the distances between all pairs of rows, which are symmetric in the channels."""
     x, y = op.axes("x1"), op.axes("x2")
     op.contract(x[-1], y[-1])
     return [*op.spread([x[:-2], y[:-2]], op.shape[:-2]), x[-2], y[-2]]
@@ -61,7 +61,7 @@ def distances(op: Op) -> Any:
 
 @rule("cosine_similarity", "pairwise_distance")
 def similarity(op: Op) -> Any:
-    """Of two rows: symmetric in their channels."""
+    """Label the similarities of two rows, which are symmetric in the channels."""
     x, y = op.axes("x1"), op.axes("x2")
     shape = torch.broadcast_shapes(*([axis.size for axis in axes] for axes in (x, y)))
     axes = op.spread([x, y], shape)
@@ -72,7 +72,7 @@ def similarity(op: Op) -> Any:
 
 @rule("_grouped_mm", "transformers.grouped_mm_fallback")
 def grouped_matmul(op: Op) -> Any:
-    """Each stretch of rows by a matrix of its own: the matrices stay in their order."""
+    """Label products of stretches of rows with one matrix each; the order of the matrices is fixed."""
     x, weight = op.axes("self") or op.axes("input"), op.axes("mat2") or op.axes("weight")
     if len(x) != 2 or len(weight) != 3 or op["bias"] is not None:
         raise NotImplementedError
@@ -84,12 +84,12 @@ def grouped_matmul(op: Op) -> Any:
 
 @rule("outer", "ger")
 def outer(op: Op) -> Any:
-    """All products."""
+    """Label the products of all pairs of entries."""
     return [*op.axes("self"), *(op.axes("vec2"))]
 
 
 def spelled_out(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
-    """The terms and the result of an einsum with a letter for every axis, whatever the equation leaves out."""
+    """Return the terms and the result of an einsum with a letter for every axis, implicit ones included."""
     left, arrow, result = equation.replace(" ", "").replace("...", ".").partition("->")
     if not arrow:
         result = "." + "".join(sorted(c for c in set(left) - set(".,") if left.count(c) == 1))
@@ -101,20 +101,20 @@ def spelled_out(equation: str, ndims: Sequence[int]) -> tuple[list[str], str]:
 
 @rule("tensordot")
 def tensordot(op: Op) -> Any:
-    """Sums over pairs of axes of two tensors."""
+    """Contract pairs of axes of two tensors."""
     x, y = op.axes("self"), op.axes("other")
     pairs = [(a % len(x), b % len(y)) for a, b in zip(op["dims_self"], op["dims_other"], strict=True)]
     left = [axis for i, axis in enumerate(x) if i not in [a for a, _ in pairs]]
     right = [axis for i, axis in enumerate(y) if i not in [b for _, b in pairs]]
     for a, b in pairs:
         op.contract(x[a], y[b])
-        op.events.beside.append((x[a], (*x, *right)))
+        op.events.summed_next_to.append((x[a], (*x, *right)))
     return [*left, *right]
 
 
 @rule("einsum")
 def einsum(op: Op) -> Any:
-    """Letters that occur twice move alike; those that the result lacks are summed over."""
+    """Tie axes with the same letter; contract letters that the result lacks."""
     tensors = op.tensors("tensors")
     terms, result = spelled_out(op["equation"], [len(axes) for axes in tensors])
     found: dict[str, Axis] = {}
@@ -133,13 +133,13 @@ def einsum(op: Op) -> Any:
         for axis in own[letter]:
             if axis.size == found[letter].size:
                 op.contract(found[letter], axis)
-        op.events.beside.append((found[letter], tuple(found.values())))
+        op.events.summed_next_to.append((found[letter], tuple(found.values())))
     return [found[letter] for letter in result]
 
 
 @rule("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution")
 def convolution(op: Op) -> Any:
-    """Sums over channels and a window; a grouped one within groups of channels."""
+    """Contract the channels, within groups if the convolution is grouped, and pin the windows."""
     x, weight, bias = op.axes("input"), op.axes("weight"), op.axes("bias")
     transposed = "transpose" in op.name or bool(op["transposed"])
     inner, outer = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
@@ -175,7 +175,7 @@ def convolution(op: Op) -> Any:
 
 
 def _moves(op: Op, k: int) -> bool:
-    """Whether a window of one entry still moves along its axis."""
+    """Return whether a window of size one has a stride or padding."""
 
     def at(value: Any) -> Any:
         return value[k if len(value) > 1 else 0] if isinstance(value, list | tuple) and value else value
@@ -187,7 +187,7 @@ def _moves(op: Op, k: int) -> bool:
       "_scaled_dot_product_attention_math",
       "_scaled_dot_product_efficient_attention", "_scaled_dot_product_flash_attention")  # fmt: skip
 def attention(op: Op) -> Any:
-    """Scores sum over the channels of query and key; values are summed over the keys."""
+    """Contract the channels of queries with keys, and the positions of keys with values."""
     q, k, v = op.axes("query"), op.axes("key"), op.axes("value")
     op.contract(q[-1], k[-1])
     op.mix(k[-2])
@@ -213,7 +213,7 @@ def attention(op: Op) -> Any:
 
 @rule("commutant.recurrence")
 def diagonal_recurrence(op: Op) -> Any:
-    """Every channel by itself, over time in order."""
+    """Tie the channels of inputs, weights and states; time is pinned."""
     pre, weights, state = op.axes("pre"), op.axes("weights"), op.axes("h0")
     channel = op.spread([pre[-1:], weights[-1:], state[-1:]], op.shape[-1:])
     time, batch, slots = op.pin(pre[0]), op.spread([pre[1:2], state[:1]], op.shape[1:2]), op.shape[2:-1]
@@ -229,7 +229,7 @@ CELLS = {"lstm_cell": 4, "gru_cell": 3, "rnn_tanh_cell": 1, "rnn_relu_cell": 1}
 
 @rule(*CELLS)
 def cell(op: Op) -> Any:
-    """One step of a recurrent layer: every gate has a copy of the hidden axis."""
+    """Label one step of a recurrent layer, in which every gate has a copy of the hidden axis."""
     x = op.axes("input")
     states = op.tensors("hx") if isinstance(op["hx"], list | tuple) else [op.axes("hx")]
     hidden = Axis(op.shape[-1])
@@ -247,7 +247,7 @@ def cell(op: Op) -> Any:
 
 @rule(*GATES)
 def recurrent(op: Op) -> Any:
-    """Every gate of a layer has a copy of the hidden axis, and the state is read and written along it."""
+    """Label a recurrent layer, in which every gate and the state have a copy of the hidden axis."""
     if op["batch_sizes"] is not None or op["data"] is not None:
         raise NotImplementedError
     gates = GATES[op.name.removeprefix("aten.")]
@@ -260,7 +260,7 @@ def recurrent(op: Op) -> Any:
     if len(x) == 3:
         (x[batch],) = op.spread([[x[batch]], *[[held[1]] for held in states]], [x[batch].size])
     for held in states:
-        op.freeze(held[0])  # layers and directions in their order
+        op.freeze(held[0])  # layers and directions have a fixed order
     weights = iter(op.tensors("params"))
     feed, finals = x[-1], []
     for _ in range(op["num_layers"]):

@@ -1,4 +1,4 @@
-"""Which names of a network are one tensor."""
+"""Identity of tensors: which names of a network are the same tensor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def storage_of(value: Tensor) -> tuple[object, ...]:
-    """What tells whether two names are the same tensor: the object, or the place in memory and how it is read."""
+    """Return a key that is equal for two names of the same tensor: the object, or its memory and layout."""
     if value.numel() == 0 or value.is_meta:
         return (id(value),)
     return (value.device, value.data_ptr(), value.shape, value.stride(), value.dtype)

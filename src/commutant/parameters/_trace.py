@@ -1,4 +1,4 @@
-"""A module as a graph of ATen operators: by `torch.export`, else by `make_fx` along the path of the example."""
+"""Tracing of a module to a graph of ATen operators: by `torch.export`, else by `make_fx` along one path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ._unchanged import evaluating
 
 @dataclass(frozen=True)
 class Source:
-    """Where a placeholder of the graph comes from: a parameter, a persistent buffer, a constant or the user's input."""
+    """Origin of a placeholder of the graph: a parameter, a persistent buffer, a constant or an input."""
 
     kind: str
     name: str
@@ -34,15 +34,15 @@ class Source:
 
 @dataclass(frozen=True)
 class Trace:
-    """A graph with where its placeholders come from, and what the way of tracing left out.
+    """Traced graph with the origins of its placeholders and the limits of its tracer.
 
     Attributes:
-        module: the graph.
-        sources: of its placeholders.
-        how: the tracer.
-        lost: what the tracer could not follow.
-        branches: whether Python read numbers, so that other inputs may take other paths.
-        written: for each output of the graph, the source that it is written into; None for what the module returns.
+        module: Graph of ATen operators.
+        sources: Origin of each placeholder.
+        how: Name of the tracer.
+        lost: What the tracer could not follow, if anything.
+        branches: Whether Python read numbers, so that other inputs may take other paths.
+        written: For each output of the graph, the source that it is written into; None for an output of the module.
     """
 
     module: fx.GraphModule
@@ -53,27 +53,32 @@ class Trace:
     written: tuple[str | None, ...] = ()
 
     def returned(self, outputs: Sequence[Any]) -> list[Any]:
-        """The outputs of the graph that the module returns."""
+        """Return the outputs of the graph that are outputs of the module."""
         return [x for x, name in zip_longest(outputs, self.written) if name is None]
 
     def used(self) -> set[str]:
-        """The parameters and buffers that the graph reads or writes."""
+        """Return the names of the parameters and buffers that the graph reads or writes."""
         placeholders = (node for node in self.module.graph.nodes if node.op == "placeholder")
         return {s.name for node, s in zip(placeholders, self.sources, strict=True)
                 if s.kind in ("parameter", "buffer") and (node.users or s.name in self.written)}  # fmt: skip
 
 
 def as_arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments from an example: a tensor, a sequence of arguments or a mapping of keywords."""
+    """Return the positional and keyword arguments that an example stands for.
+
+    Args:
+        example: A tensor, a sequence of positional arguments, or a mapping of keyword arguments.
+    """
     if isinstance(example, Mapping):
         return (), dict(example)
     return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
 
 
 def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, prepared: bool = False) -> Trace:
-    """Trace a module in evaluation mode on example inputs; it stays as it is.
+    """Trace a module in evaluation mode on example inputs, without changing it.
 
-    Modes are set as flags, because `eval()` may merge weights. What runs only after `eval()` is traced on a copy.
+    Modes are set as flags, because `eval()` may merge weights. A module that only runs after `eval()` is traced on a
+    copy.
     """
     with _quietly(), evaluating(model):
         try:
@@ -86,7 +91,8 @@ def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, p
             failure = InputError(
                 f"{type(model).__name__} could not be traced on the example inputs: torch.export says "
                 f"{_first_line(first)!r}, make_fx says {_first_line(error)!r}; check that model(*example_inputs) "
-                "runs, name the tensors of its output by outputs=, or give the symmetries by PermutationSpec.from_axes"
+                "runs, select the tensors of its output with outputs=, or give the symmetries with "
+                "PermutationSpec.from_axes"
             )
             failure.__cause__ = error
     if prepared or not any(_prepares(module) for module in model.modules()):
@@ -97,7 +103,7 @@ def trace(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], *, p
 
 
 def _prepares(module: nn.Module) -> bool:
-    """Whether a module does something of its own in `eval()`, such as merging weights."""
+    """Return whether a module overrides `train` or `eval`, for example to merge weights."""
     return type(module).train is not nn.Module.train or type(module).eval is not nn.Module.eval
 
 
@@ -141,8 +147,8 @@ def _along_the_example(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str
         found = pytree.tree_leaves(functional_call(model, state, own_args, own_kwargs, tie_weights=False))
         for x in found:
             if not isinstance(x, torch.Tensor | int | float | complex | str | None):
-                raise RuntimeError(f"the output holds a {type(x).__name__}, and what is in it can't be seen")
-        # what Python reads may shape what it does, so it must stay as it is, like an output
+                raise RuntimeError(f"the output holds a {type(x).__name__}, whose contents can't be traced")
+        # values that Python reads may decide its path, so they must be preserved like outputs
         return [x for x in (*found, *reading.read) if isinstance(x, torch.Tensor)]
 
     copies: dict[int, torch.Tensor] = {}  # the module may write into its buffers and inputs
@@ -181,7 +187,7 @@ def _symbolic(value: Any) -> bool:
 
 
 class _ReadingValues(TorchFunctionMode):
-    """Lets Python read the numbers that it branches on, as the example gives them."""
+    """Mode in which Python can read the numbers that it branches on, with the values of the example."""
 
     _READ = frozenset({torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__bool__, torch.Tensor.__float__,
              torch.Tensor.__int__, torch.Tensor.__index__})  # fmt: skip
@@ -192,7 +198,7 @@ class _ReadingValues(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (torch.Tensor.numpy, torch.Tensor.__array__):
-            raise RuntimeError("the module hands tensors to NumPy, where they can't be followed")
+            raise RuntimeError("the module hands tensors to NumPy, where they can't be traced")
         if func in self._READ:
             self.read.append(args[0])
             with disable_proxy_modes_tracing():
@@ -207,7 +213,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the warnings and log lines of a failed export: what matters of them is in the error."""
+    """Silence the warnings and log lines of a failed export; the error repeats the important ones."""
     logger = logging.getLogger("torch")
     level = logger.level
     children = [logging.getLogger(n) for n in ("torch._subclasses.fake_tensor", "torch.export", "torch.fx")]

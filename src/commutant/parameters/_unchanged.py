@@ -1,4 +1,4 @@
-"""Calls of a module with other parameters that leave it as it was."""
+"""Calls of a module, with its own or other parameters, that do not change it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from .._errors import InputError
 def unchanged(module: nn.Module) -> Iterator[None]:
     """Restore a module on exit, also after an exception.
 
-    Parameters, buffers and their values, submodules, modes, hooks and other attributes are restored. Values of
-    parameters are not copied: what writes into them in place does. A lazy module keeps the weights that it gets.
+    Parameters, buffers and their values, submodules, modes, hooks and other attributes are restored. The values of
+    parameters are not copied, so writes into them in place remain. A lazy module keeps the weights that it creates.
+
+    Args:
+        module: Module to restore.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -36,7 +39,7 @@ def unchanged(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for part, kind, attributes, containers in saved:
-            part.__class__ = kind  # parametrized modules change theirs
+            part.__class__ = kind  # parametrization changes the class
             vars(part).clear()
             vars(part).update(attributes)
             for held, before in containers:
@@ -52,6 +55,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a module in evaluation mode, and restore it on exit as `unchanged` does.
 
     Modes are set as flags, because `eval()` may merge adapters into weights.
+
+    Args:
+        module: Module to evaluate.
 
     Example:
         >>> dropout = nn.Dropout()
@@ -79,15 +85,16 @@ def called_with(
 
     Args:
         module: Module to call; it keeps its own tensors.
-        tensors: A tensor for each name in `module.named_parameters()` or `named_buffers()`. It stands for every place
-            in which the module holds the tensor of that name: in a module used twice, or tied.
-        args, kwargs: Arguments of the call.
+        tensors: Replacements by name, as in `module.named_parameters()` or `named_buffers()`. A tensor that the module
+            holds under several names (a module used twice, tied weights) is replaced under all of them.
+        args: Positional arguments of the call.
+        kwargs: Keyword arguments of the call.
 
     Returns:
         The output of the module.
 
     Raises:
-        InputError: For a compiled TorchScript module.
+        InputError: The module holds a compiled TorchScript module.
 
     Example:
         >>> layer = nn.Linear(2, 2)
@@ -99,7 +106,7 @@ def called_with(
     """
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise InputError(f"{type(module).__name__} holds a TorchScript module, whose parameters can't be replaced")
-    # torch swaps tensors name by name: a module with two names is swapped twice and restored to the first swap.
+    # torch swaps name by name: a module with two names would be swapped twice, and restored to the first swap
     first: dict[int, str] = {}
     places: dict[str, Tensor] = {}
     for path, part in module.named_modules():
@@ -118,5 +125,5 @@ def _lazy(part: nn.Module) -> bool:
 
 
 def _containers(part: nn.Module) -> list[tuple[Any, Any]]:
-    """Dictionaries, lists and sets that a module holds, parameters and hooks among them, with copies of them."""
+    """Return the dictionaries, lists and sets that a module holds, parameters and hooks included, with copies."""
     return [(held, copy.copy(held)) for held in vars(part).values() if isinstance(held, dict | list | set)]

@@ -1,4 +1,4 @@
-"""A derived symmetry put to the test: the graph, in float64, on permuted parameters."""
+"""Evaluation of a traced graph in float64, and comparison of outputs, to verify derived symmetries."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _FLOATS = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfl
 
 
 class InDouble(fx.Interpreter):
-    """Runs a graph in float64, whatever types are written in it, by operators that have derivatives.
+    """Interpreter that runs a graph in float64, whatever dtypes it states, with differentiable operators.
 
-    Batch norm in evaluation is plain arithmetic, so that running statistics have them too.
+    Batch norm in evaluation mode becomes plain arithmetic, so that running statistics have derivatives too.
     """
 
     def run_node(self, n: fx.Node) -> Any:
@@ -41,10 +41,10 @@ class InDouble(fx.Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if "_assert_tensor_metadata" in str(target):
             return None
-        if "commutant.recurrence" in str(target):  # the kernel knows no float64: its plain twin does
+        if "commutant.recurrence" in str(target):  # the kernel has no float64: use its PyTorch twin
             return reference(args[3])(*args[:3]), torch.zeros(1, 2)
         name = name_of(target).removeprefix("aten.")
-        if name == "view" and not isinstance(args[1], torch.dtype):  # kernels that have derivatives lay out otherwise
+        if name == "view" and not isinstance(args[1], torch.dtype):  # differentiable kernels have other memory layouts
             return args[0].reshape(args[1])
         if name in ("_grouped_mm", "transformers.grouped_mm_fallback"):
             return _grouped_matmul(args[0], args[1], kwargs["offs"] if "offs" in kwargs else args[2])
@@ -61,6 +61,7 @@ class InDouble(fx.Interpreter):
 def _batch_norm(
     x: Tensor, gain: Tensor | None, shift: Tensor | None, mean: Tensor, variance: Tensor, *, eps: float
 ) -> Tensor:
+    """Return batch norm in evaluation mode, as plain arithmetic."""
     shape = [1, -1, *[1] * (x.dim() - 2)]
     scale = (variance + eps).rsqrt()
     scale = scale if gain is None else gain * scale
@@ -69,14 +70,14 @@ def _batch_norm(
 
 
 def _overwritten(whole: Tensor, part: Tensor, dim: int = 0, start: int | None = None, end: int | None = None) -> Tensor:
-    """A stretch of an axis overwritten: the operator has no derivative for complex numbers."""
+    """Return a copy with a stretch of an axis overwritten; torch's operator has no derivative for complex numbers."""
     first, _ = stretch_of(start, part.shape[dim], whole.shape[dim])
     after = first + part.shape[dim]
     return torch.cat([whole.narrow(dim, 0, first), part, whole.narrow(dim, after, whole.shape[dim] - after)], dim)
 
 
 def _grouped_matmul(x: Tensor, weights: Tensor, ends: Tensor) -> Tensor:
-    """Stretches of rows by a matrix each; the kernel knows no float64."""
+    """Multiply each stretch of rows by its own matrix; the kernel has no float64."""
     borders = [0, *ends.tolist()]
     parts = [x[low:high] @ w for low, high, w in zip(borders, borders[1:], weights, strict=False)]
     return torch.cat([*parts, x.new_zeros(len(x) - borders[-1], weights.shape[-1])])
@@ -89,14 +90,14 @@ def _double(value: Any) -> Any:
 
 
 def outputs(trace: Trace, state: Mapping[str, Tensor], factor: float = 1.0) -> list[Tensor]:
-    """The tensors that the traced graph returns for these parameters, in float64.
+    """Return the outputs of the traced graph for other parameters, in float64.
 
-    With gradients where they are switched on and some of the given parameters ask for them.
+    The outputs have gradients where gradients are enabled and one of the given parameters requires them.
 
     Args:
-        trace: whose example is the input.
-        state: parameters and buffers; others are those of the trace.
-        factor: on the real numbers among the inputs.
+        trace: Traced graph; its example is the input.
+        state: Parameters and buffers; entries left out are taken from the trace.
+        factor: Factor on the real numbers among the inputs.
     """
     given = []
     for source in trace.sources:
@@ -111,7 +112,7 @@ def outputs(trace: Trace, state: Mapping[str, Tensor], factor: float = 1.0) -> l
 def captured(
     trace: Trace, state: Mapping[str, Tensor], inputs: Sequence[Any], names: Collection[str]
 ) -> dict[str, Tensor]:
-    """The values of some nodes of the graph, for parameters and inputs in their own precision."""
+    """Return the values of some nodes of the graph, in the precision of the given parameters and inputs."""
     given: list[Any] = []
     left = iter(inputs)
     for source in trace.sources:
@@ -140,10 +141,15 @@ def captured(
 
 
 def generic(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Parameters near the given ones, but without their zeros, ones and repetitions, which would hide a wrong group."""
+    """Return parameters near the given ones without zeros, ones and repetitions, which would hide a wrong group.
+
+    Args:
+        state: State dict; not modified.
+        generator: Random generator of the changes.
+    """
     result: dict[str, Tensor] = {}
     shared: dict[tuple[Any, ...], Tensor] = {}
-    fast = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))  # thrice as fast as torch.rand
+    fast = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))  # faster than torch.rand
     for key, value in state.items():
         place = (value.data_ptr(), value.shape, value.stride())
         if not value.is_floating_point() or value.numel() == 0:
@@ -154,25 +160,33 @@ def generic(state: Mapping[str, Tensor], generator: torch.Generator) -> dict[str
             own = value.double().cpu()
             drawn = torch.from_numpy(fast.random(own.shape))
             moved = torch.addcmul(own.mul(0.7), own, drawn, value=0.6)
-            if not (own > 0).all():  # variances and the like stay positive
-                # so large that no signal dies out on its way through many layers
+            if not (own > 0).all():  # variances stay positive
+                # large enough that no signal dies out in a deep network
                 scale = own[0].numel() ** -0.5 if own.ndim > 1 else 0.15
                 scale *= 12**0.5
-                moved.add_(drawn.mul_(2.0**20).frac_(), alpha=scale).sub_(scale / 2)  # later bits: another draw
+                moved.add_(drawn.mul_(2.0**20).frac_(), alpha=scale).sub_(scale / 2)  # the lower bits are another draw
             result[key] = shared[place] = moved
     return result
 
 
 def difference(first: list[Tensor], second: list[Tensor], elsewhere: list[Tensor] | None = None) -> float:
-    """The largest difference of two lists of tensors, relative to the largest entry of each tensor.
+    """Return the largest difference between two lists of tensors, relative to the largest entry of each tensor.
 
-    Entries that are the same `elsewhere`, for other parameters, are constants (a mask's -1e9): they are compared, but
-    they say nothing of the size of the others.
+    Entries that are equal in `first` and `elsewhere` are constants, such as a mask's -1e9. They are compared, but do
+    not count towards the largest entry.
+
+    Args:
+        first: Tensors that set the scale.
+        second: Tensors of the same shapes.
+        elsewhere: Tensors like `first`, computed with other parameters.
+
+    Raises:
+        InputError: The shapes differ.
     """
     worst = 0.0
     if [x.shape for x in first] != [y.shape for y in second]:
         shapes = ([tuple(x.shape) for x in own] for own in (first, second))
-        raise InputError("tensors of the same shapes are compared, got {} and {}".format(*shapes))
+        raise InputError("only tensors of the same shapes can be compared, got {} and {}".format(*shapes))
     for x, y, other in zip(first, second, elsewhere or second, strict=True):
         if x.numel() == 0:
             continue

@@ -1,4 +1,4 @@
-"""One pass over a traced graph: every axis of every tensor gets a label, every operation ties or freezes labels."""
+"""One pass over a traced graph: each axis of each tensor gets a label, and each operation ties or freezes labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from ._axes import Axis, Invariant, freeze, unify, use
 
 @dataclass(frozen=True)
 class Labels:
-    """The labels of the axes of a tensor; what its integers are positions along, if known; its values, if constant."""
+    """Labels of the axes of a tensor.
+
+    Attributes:
+        axes: Label of each axis.
+        points_to: Axis that the integers in the tensor are positions along, if known.
+        constant: Values of the tensor, if it is constant.
+    """
 
     axes: tuple[Axis, ...]
     points_to: Axis | None = None
@@ -24,38 +30,49 @@ class Labels:
 
 @dataclass(frozen=True)
 class Stacked:
-    """A tensor whose axis `position` is only ever cut into the same parts: each part has labels of its own."""
+    """Labels of a tensor whose axis `position` is only ever cut into the same parts, separate for each part."""
 
     position: int
     parts: tuple[tuple[Axis, ...], ...]
 
     @property
     def sizes(self) -> list[int]:
-        """Of the parts, along the axis that is cut."""
+        """Size of each part along the axis that is cut."""
         return [axes[self.position].size for axes in self.parts]
 
     def part(self, start: int, size: int) -> tuple[Axis, ...] | None:
-        """The labels of one part, if the stretch is one."""
+        """Return the labels of the part at a stretch, or None if the stretch is not a part."""
         sizes = self.sizes
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         where = [i for i, own in enumerate(starts) if own == start and sizes[i] == size]
         return self.parts[where[0]] if where else None
 
 
-WEIGHTS = "commutant_weights"  # marks nodes of a graph that parameters alone determine
-PARAMETER = "commutant_parameter"  # the value of a placeholder that is a parameter
-OUTER = "commutant_outer"  # the node whose value a placeholder of a nested graph takes
+WEIGHTS = "commutant_weights"  # marks nodes that depend on parameters alone
+PARAMETER = "commutant_parameter"  # value of a placeholder that is a parameter
+OUTER = "commutant_outer"  # node that passes its value to a placeholder of a nested graph
 Value = Labels | Stacked | None | tuple["Value", ...]
 
 
 @dataclass
 class Events:
-    """What the walk saw, beside the labels: needed to tell which inner permutations may depend on an outer index."""
+    """Record of the operations of the walk, from which the dependence of groups on each other is derived.
+
+    Attributes:
+        tensors: Axes of every tensor.
+        mixed: Axes along which an operation moves values, taken together, with the axes of its inputs.
+        contracted: Axes that were summed over, each with the axes of a result.
+        summed_next_to: Axes that were summed over, each with the axes that are present in the products.
+        unknown: Operators without a rule, with the first node of each.
+        read: Axes of the activations that are summed over, by node.
+        summed: Axes of weights that are summed over.
+        cuts: Axes that were cut, with their parts and the parts that are used.
+    """
 
     tensors: list[tuple[Axis, ...]] = field(default_factory=list)
     mixed: list[tuple[tuple[Axis, ...], tuple[Axis, ...]]] = field(default_factory=list)
     contracted: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
-    beside: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
+    summed_next_to: list[tuple[Axis, tuple[Axis, ...]]] = field(default_factory=list)
     unknown: dict[str, str] = field(default_factory=dict)
     read: dict[str, tuple[Axis, ...]] = field(default_factory=dict)
     summed: list[Axis] = field(default_factory=list)
@@ -63,7 +80,7 @@ class Events:
 
 
 class Op:
-    """One call of an ATen operator, as its rule sees it: arguments by name, labels, and what a rule may do."""
+    """Call of an ATen operator as its rule sees it: arguments by name, their labels, and the actions of a rule."""
 
     def __init__(self, node: fx.Node, arguments: dict[str, Any], lookup: Callable[[Any], Any], events: Events) -> None:
         self.node = node
@@ -77,12 +94,12 @@ class Op:
         return self.arguments.get(argument)
 
     def value(self, argument: str | fx.Node) -> Value:
-        """The label of a tensor argument as it is."""
+        """Return the labels of a tensor argument, stacked ones included."""
         found = self.arguments.get(argument) if isinstance(argument, str) else argument
         return self._lookup(found) if isinstance(found, fx.Node) else None
 
     def axes(self, argument: str | fx.Node) -> list[Axis]:
-        """The labels of the axes of a tensor argument whose values are used as numbers; empty for anything else."""
+        """Return the axes of a tensor argument whose values are used as numbers; empty for other arguments."""
         value = self.value(argument)
         if isinstance(value, Stacked):
             value = collapse(value, self.name)
@@ -93,33 +110,33 @@ class Op:
         return list(value.axes)
 
     def tensors(self, argument: str) -> list[list[Axis]]:
-        """The labels of a list of tensors."""
+        """Return the axes of each tensor in a list argument."""
         return [self.axes(node) for node in self.arguments.get(argument) or () if isinstance(node, fx.Node)]
 
     def operands(self) -> list[list[Axis]]:
-        """The labels of every tensor among the arguments."""
+        """Return the axes of every tensor among the arguments."""
         found = [a for a in _flat(self.arguments.values()) if isinstance(a, fx.Node)]
         return [self.axes(node) for node in found if isinstance(self._lookup(node), Labels | Stacked)]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the first tensor that the call returns."""
+        """Shape of the first tensor that the call returns."""
         value = self.node.meta["val"]
         return tuple(int(n) for n in (value[0] if isinstance(value, tuple | list) else value).shape)
 
     @property
     def shapes(self) -> list[tuple[int, ...] | None]:
-        """Of every value that the call returns."""
+        """Shape of every tensor that the call returns, None for other values."""
         value = self.node.meta["val"]
         values = value if isinstance(value, tuple | list) else [value]
         return [tuple(int(n) for n in v.shape) if isinstance(v, torch.Tensor) else None for v in values]
 
     def tie(self, x: Axis, y: Axis) -> None:
-        """Both move alike."""
+        """Make two axes move alike."""
         unify(x, y, self.name)
 
     def contract(self, x: Axis, y: Axis) -> None:
-        """A sum over both at once: what the next layer reads."""
+        """Tie two axes that are summed over together."""
         for argument in self.node.all_input_nodes:
             value = self._lookup(argument)
             if argument.meta.get(WEIGHTS) and isinstance(value, Labels):
@@ -130,22 +147,22 @@ class Op:
         self._pending += [x, y]
 
     def freeze(self, axis: Axis, why: str | None = None) -> None:
-        """The operation reads positions along the axis: only the identity is left."""
+        """Restrict an axis to the identity, because the operation reads positions along it."""
         freeze(axis, why or self.name)
         self.mix(axis)
 
     def pin(self, axis: Axis, size: int | None = None) -> Axis:
-        """Freeze an axis; the axis of the result, which has `size` entries where that differs."""
+        """Freeze an axis, and return the axis of the result, of `size` entries if that differs."""
         self.freeze(axis)
         size = axis.size if size is None else size
         return fixed(size, self.name) if isinstance(axis, Invariant) or size != axis.size else axis
 
     def mix(self, *axes: Axis) -> None:
-        """The operation carries values from one position of these axes to another, taken together."""
+        """Record that the operation moves values between positions of these axes, taken together."""
         self.events.mixed.append((axes, tuple(a for own in self._own() for a in own)))
 
     def spread(self, operands: Sequence[Sequence[Axis]], shape: Sequence[int]) -> list[Axis]:
-        """Tie the operands of an elementwise operation where they broadcast to `shape`; the axes of the result."""
+        """Tie the operands of an elementwise operation that broadcast to `shape`, and return the axes of the result."""
         result: list[Axis] = []
         for k, size in enumerate(reversed(shape), start=1):
             label: Axis = Invariant(size)
@@ -163,7 +180,7 @@ class Op:
         return [v.axes for v in found if isinstance(v, Labels) and v.axes]
 
     def close(self, result: Value) -> None:
-        """Note the result of the call."""
+        """Record the result of the call."""
         for axes in _all_axes(result):
             self.events.tensors.append(axes)
             for axis in self._pending:
@@ -175,7 +192,7 @@ RULES: dict[str, Rule] = {}
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register the rule of the operators of these names, ATen's where they name no namespace."""
+    """Register a rule for operators by name; names without a namespace are ATen's."""
 
     def register(function: Rule) -> Rule:
         RULES.update({name if "." in name else f"aten.{name}": function for name in names})
@@ -185,7 +202,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def name_of(target: Any) -> str:
-    """The operator's name without its overload: `aten.add`."""
+    """Return the name of an operator without its overload, such as `aten.add`."""
     if isinstance(target, torch._ops.OpOverload):
         name = str(target.overloadpacket)
         return name.removesuffix("_") if target._schema.is_mutable else name
@@ -193,7 +210,7 @@ def name_of(target: Any) -> str:
 
 
 def walk(graph: fx.Graph, inputs: Sequence[Value], events: Events) -> Value:
-    """Label every node of a graph whose placeholders have the given labels; the labels of its output."""
+    """Label every node of a graph, given the labels of its placeholders; return the labels of its output."""
     env: dict[fx.Node, Value] = {}
     given = iter(inputs)
 
@@ -237,12 +254,12 @@ def _call(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Value:
     return result
 
 
-# Operators that only pass on a stretch of an axis: what they leave out has not been read.
+# These operators only return a stretch of an axis: entries that they leave out have not been read.
 _MOVES = {"aten.slice", "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split", "aten.narrow"}
 
 
 def _ruled(op: Op, apply: Rule | None) -> Value:
-    """What the rule says; where it can't say, or what it says does not fit the shapes, that nothing moves."""
+    """Apply the rule; freeze all axes if it fails or returns wrong shapes."""
     if apply is None:
         return as_value(_unknown(op))
     try:
@@ -257,14 +274,14 @@ def _ruled(op: Op, apply: Rule | None) -> Value:
 
 
 def as_value(result: Any) -> Value:
-    """The labels of what a rule returned: a list of axes for a tensor, a tuple of them for several."""
+    """Return the labels that a rule stands for: a list of axes for one tensor, a tuple for several."""
     if isinstance(result, tuple):
         return tuple(as_value(r) for r in result)
     return Labels(tuple(result)) if isinstance(result, list) else result
 
 
 def _unknown(op: Op) -> Any:
-    """No rule: freeze every axis of every input; what comes out doesn't move."""
+    """Freeze every axis of the inputs and outputs of an operator without a rule."""
     for axes in op.operands():
         for axis in axes:
             op.freeze(axis)
@@ -277,12 +294,12 @@ def _unknown(op: Op) -> Any:
 
 
 def fixed(size: int, why: str) -> Axis:
-    """An axis that can't move."""
+    """Return an axis that can't move."""
     return Axis(size, why) if size != 1 else Invariant(1)
 
 
 def collapse(value: Stacked, why: str) -> Labels:
-    """A stacked tensor as a plain one: its parts move alike and the axis that is cut does not move."""
+    """Return the labels of a stacked tensor as a whole: its parts move alike, and the axis that is cut is fixed."""
     first, *others = value.parts
     for other in others:
         for i, (x, y) in enumerate(zip(first, other, strict=True)):
@@ -297,7 +314,7 @@ CALLED_ONCE = ("wrap_with_set_grad_enabled", "wrap_with_autocast")
 
 
 def _nested(node: fx.Node, lookup: Callable[[Any], Any], events: Events) -> Value:
-    """A higher-order operator that calls a subgraph once, such as a switch of autograd or autocast."""
+    """Walk the subgraph of a higher-order operator that calls it once, such as a switch of autograd or autocast."""
     own = node.graph.owning_module
     for i, argument in enumerate(node.args):
         called = getattr(own, str(argument.target), None) if isinstance(argument, fx.Node) else None
@@ -319,7 +336,7 @@ def _constant(node: fx.Node) -> Value:
 
 
 def constant(value: torch.Tensor, written: bool = False) -> Labels:
-    """Labels of a tensor that is written into the graph; one that the graph changes may hold anything next time."""
+    """Return the labels of a constant of the graph, which has no fixed values if the graph writes into it."""
     known = value if value.numel() <= 64 and type(value) is torch.Tensor and not value.is_meta else None
     axes = tuple(
         Invariant(n) if not written and n > 1 and _same_along(value, i) else fixed(n, "a constant of the graph")
@@ -329,13 +346,14 @@ def constant(value: torch.Tensor, written: bool = False) -> Labels:
 
 
 def _same_along(value: torch.Tensor, axis: int) -> bool:
-    """Whether all entries along an axis are equal."""
+    """Return whether all entries along an axis are equal."""
     if type(value) is not torch.Tensor or value.is_meta or value.numel() == 0:
         return False
     return bool((value == value.narrow(axis, 0, 1)).all())
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
+    """Return the arguments of a call by name, defaults included."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return {str(i): a for i, a in enumerate(node.args)} | dict(node.kwargs)
     schema = node.target._schema.arguments

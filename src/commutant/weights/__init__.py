@@ -22,3 +22,5 @@ from ._resizing import resize as resize
 from ._shrunk import Shrunk as Shrunk
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats
 from ._straight_through import ste_matching as ste_matching
+
+from . import _law_cases  # isort: skip  # noqa: F401  (states the laws)

@@ -1,4 +1,4 @@
-"""Activation matching: units are paired by what they answer to the same data, in one pass and without iteration."""
+"""Activation matching: units are paired by their activations on the same data, in one pass over it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import one_of
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec
 from ._constants import Constants, constants_of, kinds_of_rows
@@ -26,24 +27,25 @@ def activation_matching(
     *,
     score: Literal["second_moment", "correlation"] = "second_moment",
 ) -> Permutation:
-    """The permutation of `source` under which its activations are most like those of `target`.
+    """Return the permutation of `source` that makes its activations most similar to those of `target`.
 
-    For each group, `argmax_P <P, sum_x z_a(x) z_b(x)^T>` over everything that layers read with its units: after the
-    nonlinearity, every point of a residual stream, every position of an image or a sequence (Git Re-Basin, 2023; with
-    correlations, REPAIR, 2023). Channels within heads are paired for every pair of heads, then the heads.
+    For each group it is `argmax_P <P, sum_x z_a(x) z_b(x)^T>`. The sum runs over all activations of the group that
+    layers read: after the nonlinearity, at every point of a residual stream, at every position of an image or a
+    sequence (Git Re-Basin, 2023; with correlations, REPAIR, 2023). Channels within heads are paired for every pair of
+    heads, then the heads.
 
     Args:
-        spec: derived by `PermutationSpec.from_module`.
-        target: module or state dict; stays as it is.
-        source: module or state dict; stays as it is.
-        batches: inputs of the shapes of the spec's example: tensors, tuples of arguments, or mappings of keywords.
-        score: `"second_moment"` without centring, or `"correlation"`, in which units that never vary count as zero.
+        spec: Spec from `PermutationSpec.from_module`.
+        target: Module or state dict; not modified.
+        source: Module or state dict; not modified.
+        batches: Inputs of the shapes of the spec's example: tensors, tuples of arguments, or mappings of keywords.
+        score: `"second_moment"` (not centered), or `"correlation"`, in which units that never vary count as zero.
 
     Raises:
-        InputError: a spec by hand, inputs of other shapes, no data, or activations that are not finite.
+        InputError: The spec was written by hand, inputs have other shapes, there is no data, or activations are not
+            finite.
     """
-    if score not in ("second_moment", "correlation"):
-        raise InputError(f'score must be "second_moment" or "correlation", got {score!r}')
+    one_of("score", score, ("second_moment", "correlation"))
     check_spec(spec)
     batches = batches_of(batches)
     states = state_of(target, "target"), state_of(source, "source")
@@ -79,7 +81,7 @@ def activation_matching(
 def _with_constants(
     spec: PermutationSpec, nest: Nest, scores: Mapping[str, Tensor], constants: Constants
 ) -> dict[str, Tensor]:
-    """Scores in which pairs whose constants agree are worth more than all activations together."""
+    """Return scores in which agreeing constants outweigh all activations together."""
     worth = sum(2 * len(s) * float(s.max() - s.min()) for s in scores.values()) or 1.0
     result = {group: s.clone() for group, s in scores.items()}
     for key, (a, b) in constants.codes.items():
@@ -92,7 +94,7 @@ def _with_constants(
 
 
 class _Moments:
-    """Sums over data of products, values and squares, in float64."""
+    """Running sums of products, values and squares over the data, in float64."""
 
     def __init__(self, size: int) -> None:
         self.products = torch.zeros(size, size, dtype=torch.float64)
@@ -112,14 +114,14 @@ class _Moments:
         means = self.sums / self.count
         sizes = (self.squares / self.count).sqrt()
         spread = (self.squares / self.count - means.square()).clamp(min=0).sqrt()
-        spread = torch.where(spread > 1e-6 * sizes, spread, 0.0)  # below is rounding: the unit never varies
+        spread = torch.where(spread > 1e-6 * sizes, spread, 0.0)  # smaller spreads are rounding: the unit never varies
         covariance = self.products / self.count - means[0][:, None] * means[1]
         scale = spread[0][:, None] * spread[1]
         return torch.where(scale > 0, covariance / torch.where(scale > 0, scale, 1.0), 0.0)
 
 
 def _families(spec: PermutationSpec, groups: set[str]) -> Iterable[tuple[str, ...]]:
-    """The innermost of some groups, each with the groups around it."""
+    """Yield the innermost of some groups, each after the groups around it."""
     for group in groups:
         around = spec.parents[group]
         if set(around) <= groups and not any(group in spec.parents[other] for other in groups):

@@ -1,4 +1,4 @@
-"""How far the large singular directions of two networks point the same way."""
+"""Alignment of the singular vectors of two networks."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from ._given import State, number, state_of
 
 @dataclass(frozen=True)
 class Alignment:
-    """The alignment R of two networks, of all layers together and of each."""
+    """Alignment R of two networks.
+
+    Attributes:
+        total: Alignment of all layers together.
+        layers: Alignment of each layer, by the name of its weight.
+    """
 
     total: float
     layers: dict[str, float]
 
 
 def singular_alignment(a: nn.Module | State, b: nn.Module | State, threshold: float = 0.0) -> Alignment:
-    """R of Ito et al. (2025): whether singular vectors of two networks, large ones above all, point the same way.
+    """Return the alignment R of the singular vectors of two networks (Ito et al., 2025).
 
     `R = sum_l sum_ij (u^a_i . u^b_j) (v^a_i . v^b_j) / sum_l min(k_a, k_b)` over the k singular triples of each layer
-    with `s_i >= threshold * s_max`. The sum is the inner product of the truncated polar factors `U V^T`, and computed
-    as such: signs and rotations within equal singular values do not matter. One for equal networks, about zero for
-    unrelated ones, at most one. Weights with two axes or more count, each as a matrix of its first axis by the rest.
+    with `s_i >= threshold * s_max`. The sum is computed as the inner product of the truncated polar factors `U V^T`, so
+    signs and rotations within equal singular values do not matter. R is 1 for equal networks, about 0 for unrelated
+    ones, and never above 1. Weights with at least two axes count, each as a matrix of its first axis by the rest.
 
     Args:
-        a: module or state dict.
-        b: of the same architecture, usually aligned with `a`.
-        threshold: relative to the largest singular value of each layer, from 0 (all) to 1.
+        a: Module or state dict.
+        b: Module or state dict of the same architecture, usually aligned with `a`.
+        threshold: Smallest singular value that counts, relative to the largest of its layer, from 0 (all) to 1.
 
     Raises:
-        InputError: a threshold outside [0, 1], or weights that differ in shape.
+        InputError: The threshold is outside [0, 1], or weights differ in shape.
     """
     threshold = number(threshold, "threshold")
     if not 0 <= threshold <= 1:
@@ -63,7 +68,7 @@ def singular_alignment(a: nn.Module | State, b: nn.Module | State, threshold: fl
 
 
 def _polar(weight: Float[Tensor, "rows columns"], threshold: float) -> tuple[Float[Tensor, "rows columns"], int]:
-    """`U V^T` over the singular values that are kept, and how many they are."""
+    """Return `U V^T` over the singular values that are kept, and their number."""
     u, s, vh = torch.linalg.svd(weight, full_matrices=False)
     noise = s[0] * max(weight.shape) * torch.finfo(s.dtype).eps
     kept = (s > noise) & (s >= threshold * s[0])

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import is_whole
 from .._errors import InputError
 from ._given import check_callable, check_module, number, state_of
 from ._merging import interpolate, same_entries
@@ -18,12 +19,14 @@ from ._merging import interpolate, same_entries
 
 @dataclass(frozen=True)
 class Barrier:
-    """`B(t) = L(A + t (B - A)) - ((1 - t) L(A) + t L(B))` on a grid of t from 0 (A) to 1 (B).
+    """Loss barrier between networks A and B on a grid of t from 0 (A) to 1 (B).
+
+    `B(t) = L(A + t (B - A)) - ((1 - t) L(A) + t L(B))` for a loss L.
 
     Attributes:
-        weights: t.
-        losses: L along the line.
-        curve: B(t); below zero where the merge is better than its parents.
+        weights: Grid of t.
+        losses: Loss L at each t.
+        curve: Barrier B(t), negative where the merged network is better than the mean of its parents' losses.
     """
 
     weights: tuple[float, ...]
@@ -32,41 +35,41 @@ class Barrier:
 
     @property
     def sup(self) -> float:
-        """The largest value on the grid."""
+        """Largest value of the barrier on the grid."""
         return max(self.curve)
 
     @property
     def midpoint(self) -> float:
-        """The value half way."""
+        """Value of the barrier at t = 1/2."""
         return self.curve[len(self.curve) // 2]
 
 
 def loss_barrier(
     a: nn.Module, b: nn.Module, evaluate: Callable[[nn.Module], float | Tensor], *, points: int = 25
 ) -> Barrier:
-    """Evaluate the networks on the line from `a` to `b`.
+    """Return the loss barrier on the line from `a` to `b`.
 
     Args:
-        a: a module; stays as it is.
-        b: of the same architecture, usually aligned with `a` first.
-        evaluate: from a module to its loss, a number or a tensor of one element; it may reset batch-norm statistics
-            first (`reset_batchnorm_stats`).
-        points: on the grid, odd, so that the midpoint is one of them.
+        a: Module; not modified.
+        b: Module of the same architecture, usually aligned with `a` first.
+        evaluate: Function from a module to its loss, a number or a tensor of one element. It may reset batch-norm
+            statistics first (`reset_batchnorm_stats`).
+        points: Number of grid points, odd, so that the midpoint is one of them.
 
     Raises:
-        InputError: an even number of points or fewer than three, or a loss that is no finite number.
+        InputError: The number of points is even or below three, or a loss is not a finite number.
     """
     check_module(a, "a")
     check_module(b, "b")
     check_callable(evaluate, "evaluate", "a function from a module to its loss")
-    if isinstance(points, bool) or not isinstance(points, int) or points < 3 or points % 2 == 0:
-        raise InputError(f"points must be odd and three or more, got {points}")
+    if not is_whole(points) or points < 3 or points % 2 == 0:
+        raise InputError(f"points must be odd and at least 3, got {points}")
     network = copy.deepcopy(a)
     grid = [i / (points - 1) for i in range(points)]
     losses = []
     for t in grid:
         network.load_state_dict(interpolate([a, b], [1 - t, t]))
-        losses.append(number(evaluate(network), "what evaluate returns"))
+        losses.append(number(evaluate(network), "the loss that evaluate returns"))
         if not math.isfinite(losses[-1]):
             raise InputError(f"evaluate gave {losses[-1]} at t = {t:g}")
     curve = [loss - (1 - t) * losses[0] - t * losses[-1] for t, loss in zip(grid, losses, strict=True)]
@@ -74,21 +77,24 @@ def loss_barrier(
 
 
 def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float[Tensor, ""]]) -> float:
-    """What second-order Taylor expansions at both ends say of the barrier half way.
+    """Return the barrier at the midpoint as second-order Taylor expansions at both ends estimate it.
 
-    `(1/4) d.(g_a - g_b) + (1/16) d.(H_a + H_b) d` with `d = B - A`, gradients g and Hessians H, by two Hessian-vector
-    products (after Ito et al., 2025, Table 1; there it does not predict the barrier).
+    The estimate is `(1/4) d.(g_a - g_b) + (1/16) d.(H_a + H_b) d` with `d = B - A`, gradients g and Hessians H. It
+    takes two Hessian-vector products. In Ito et al. (2025, Table 1) it does not predict the barrier.
 
     Args:
-        a: a module.
-        b: of the same architecture.
-        loss: differentiable, of a module.
+        a: Module; not modified.
+        b: Module of the same architecture; not modified.
+        loss: Differentiable function from a module to its loss.
+
+    Raises:
+        InputError: The loss is not a finite scalar with a gradient, or the architectures differ.
     """
     check_module(a, "a")
     check_module(b, "b")
     check_callable(loss, "loss", "a function from a module to its loss")
     same_entries(state_of(a), state_of(b), 1)
-    a, b = copy.deepcopy(a), copy.deepcopy(b)  # a loss in training mode moves running statistics
+    a, b = copy.deepcopy(a), copy.deepcopy(b)  # a loss in training mode updates running statistics
     ends, slopes, curvatures = [dict(m.named_parameters()) for m in (a, b)], [], []
     direction = {k: (ends[1][k] - ends[0][k]).detach() for k in ends[0]}
     for network, parameters in zip((a, b), ends, strict=True):
@@ -112,7 +118,12 @@ def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float
 
 
 def distance(a: nn.Module, b: nn.Module) -> float:
-    """The Euclidean distance of two networks' parameters, buffers left out."""
+    """Return the Euclidean distance between the parameters of two networks, without buffers.
+
+    Args:
+        a: Module.
+        b: Module of the same architecture.
+    """
     check_module(a, "a")
     check_module(b, "b")
     first, second = state_of(a), state_of(b)

@@ -1,4 +1,4 @@
-"""Buffers that are constants of a network: masks, frequencies, tables. A permutation must not mix them."""
+"""Buffers that are constants of a network, such as masks and frequencies, and that permutations must preserve."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from ._given import State
 from ._slices import exposed
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_CLOSE = 1e-5  # relative, up to which two constants are one
+_CLOSE = 1e-5  # largest relative difference of two constants that count as equal
 
 
 @dataclass(frozen=True)
 class Constants:
-    """The buffers of two networks that some group moves, running statistics left out.
+    """Buffers of two networks that some group moves, without running statistics.
 
     Attributes:
-        codes: for each of them a number for every entry of the first and of the second network: equal numbers for equal
-            values.
-        differ: those of real numbers that are not the same in both networks: they count as weights do, too.
+        codes: For each buffer, integers for the entries of the first and of the second network, equal for equal values.
+        differ: Names of the real-valued buffers that differ between the networks; they also count as weights.
     """
 
     codes: dict[str, tuple[Int[Tensor, "..."], Int[Tensor, "..."]]]
     differ: frozenset[str]
 
     def entries(self, keys: Iterable[str]) -> list[tuple[str, Tensor, Tensor]]:
-        """Some of the constants, by name, as numbers of the first and of the second network."""
+        """Return the name and the codes of both networks for some of the constants."""
         return [(key, *self.codes[key]) for key in keys]
 
     def same(self, spec: PermutationSpec, group: str) -> Bool[Tensor, "*outer n n"] | None:
-        """Whether all constants agree at each pair of indices of a group, other groups in place; None without any."""
+        """Return whether all constants agree at each pair of indices of a group; None if it carries no constants.
+
+        Other groups stay in place.
+        """
         around = (*spec.parents[group], group)
         found = None
         for key, (a, b) in self.codes.items():
@@ -66,6 +68,7 @@ def constants_of(spec: PermutationSpec, target: State, source: State) -> Constan
 
 
 def _codes(a: Tensor, b: Tensor) -> tuple[Int[Tensor, "..."], Int[Tensor, "..."]]:
+    """Return integers for the entries of two tensors, equal for equal values."""
     if a.is_complex() or b.is_complex():
         real, imaginary = (_codes(*(part(t.to(torch.complex128)) for t in (a, b))) for part in (torch.real, torch.imag))
         return tuple(x + y * (1 + max(int(t.max()) for t in real)) for x, y in zip(real, imaginary, strict=True))  # type: ignore[return-value]
@@ -85,7 +88,7 @@ def _codes(a: Tensor, b: Tensor) -> tuple[Int[Tensor, "..."], Int[Tensor, "..."]
 def kinds_of_rows(
     x: Int[Tensor, "*outer rest"], y: Int[Tensor, "*outer rest"]
 ) -> tuple[Int[Tensor, "*outer"], Int[Tensor, "*outer"]]:
-    """Return a number for every row of two tensors: equal numbers for equal rows."""
+    """Return an integer for every row of two tensors, equal for equal rows."""
     kinds = torch.cat([x.flatten(0, -2), y.flatten(0, -2)]).unique(dim=0, return_inverse=True)[1]
     first, second = kinds.split(kinds.shape[0] // 2)
     return first.view(x.shape[:-1]), second.view(y.shape[:-1])
@@ -94,7 +97,7 @@ def kinds_of_rows(
 def one_hot_rows(
     x: Int[Tensor, "*outer rest"], y: Int[Tensor, "*outer rest"]
 ) -> tuple[Float[Tensor, "*outer kinds"], Float[Tensor, "*outer kinds"]]:
-    """Return vectors for the rows of two tensors whose inner product says whether two rows are the same."""
+    """Return vectors for the rows of two tensors whose inner product is 1 for equal rows and 0 otherwise."""
     first, second = kinds_of_rows(x, y)
     common = first[torch.isin(first, second)].unique()
     return (first.unsqueeze(-1) == common).double(), (second.unsqueeze(-1) == common).double()

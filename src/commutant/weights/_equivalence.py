@@ -1,4 +1,4 @@
-"""Whether two networks are the same up to the order of their channels."""
+"""Equivalence of two networks up to the order of their channels."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from ._matching import State, state_of, weight_matching
 
 @dataclass(frozen=True)
 class Equivalence:
-    """The permutation that makes two networks most alike, and what still differs.
+    """Permutation that makes two networks most similar, and the differences that remain.
 
     Attributes:
-        permutation: of the second network.
-        residuals: for each entry of the state dict, the distance that is left, relative to the larger norm of the two;
-            counters that the network does not compute with are left out.
-        activations: for each activation that a layer reads, the same on data: |tau f_b - f_a| / |f_a|.
-        tolerance: up to which a residual counts as rounding.
+        permutation: Permutation of the second network.
+        residuals: Remaining distance for each entry of the state dict, relative to the larger of the two norms.
+            Counters that the network does not compute with are left out.
+        activations: Remaining distance for each activation that a layer reads, |tau f_b - f_a| relative to the larger
+            of the two norms.
+        tolerance: Largest residual that counts as rounding.
     """
 
     permutation: Permutation
@@ -35,7 +36,7 @@ class Equivalence:
 
     @property
     def worst(self) -> float:
-        """The largest residual of all."""
+        """Largest of all residuals."""
         found = (*self.residuals.values(), *self.activations.values())
         return max((inf if isnan(x) else x for x in found), default=0.0)
 
@@ -52,23 +53,26 @@ def functionally_equivalent(
     restarts: int = 3,
     batches: Iterable[Any] = (),
 ) -> Equivalence:
-    """Whether a permutation of channels turns one network into another, layer by layer: a natural isomorphism between
-    them, with permutations for its components (Chen, Zhou and Yan, ICLR 2024, Definition 3.1).
+    """Check whether a permutation of channels turns one network into another, layer by layer.
 
-    The permutation is the one that weight matching finds. A yes is certain, to the tolerance; a no is not for networks
-    of several groups, where matching may miss the best permutation, nor for networks that differ by the scale of their
-    channels or by copies of them: merge those first.
+    This is a natural isomorphism between the networks whose components are permutations (Chen, Zhou and Yan, ICLR 2024,
+    Definition 3.1). The permutation is found by weight matching. A positive answer is certain up to the tolerance. A
+    negative one is not: with several groups, matching may miss the best permutation. Networks that differ by the scale
+    of their channels, or by copies of channels, are not found equivalent either: merge their channels first.
 
     Args:
-        spec: of the network that both are parameters of.
-        a: module or state dict.
-        b: module or state dict.
-        tolerance: of residuals, relative.
-        restarts: of the matching.
-        batches: inputs of the example's shapes, on which activations are compared too.
+        spec: Spec of both networks.
+        a: Module or state dict.
+        b: Module or state dict.
+        tolerance: Largest relative residual that counts as rounding.
+        restarts: Number of further runs of weight matching from random permutations.
+        batches: Inputs of the example's shapes on which activations are compared too.
 
     Returns:
-        True in a condition if the two are equivalent.
+        An `Equivalence`, which is true in a condition if the networks are equivalent.
+
+    Raises:
+        InputError: The tolerance is negative, or the parameters do not fit the spec.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
@@ -78,7 +82,7 @@ def functionally_equivalent(
     """
     check_spec(spec)
     if not number(tolerance, "tolerance") >= 0:
-        raise InputError(f"tolerance must be 0 or more, got {tolerance}")
+        raise InputError(f"tolerance must be at least 0, got {tolerance}")
     states = state_of(a), state_of(b)
     permutation = weight_matching(spec, *states, restarts=restarts, generator=torch.Generator().manual_seed(0))
     residuals = {
@@ -96,7 +100,7 @@ def functionally_equivalent(
 
 
 def _is_counter(spec: PermutationSpec, key: str, value: Tensor) -> bool:
-    """Whether an entry holds integers that no example reads, as batch norm's number of batches."""
+    """Return whether an entry holds integers that no example reads, such as the number of batches in batch norm."""
     if value.is_floating_point() or value.is_complex():
         return False
     if not spec.graphs:
@@ -105,12 +109,13 @@ def _is_counter(spec: PermutationSpec, key: str, value: Tensor) -> bool:
 
 
 def _relative(first: Tensor, second: Tensor) -> float:
+    """Return the distance of two tensors relative to the larger of their norms."""
     if first.shape != second.shape:
         raise InputError(f"shapes {tuple(first.shape)} and {tuple(second.shape)} can't be compared")
     x, y = (t.detach().cpu().to(torch.complex128 if t.is_complex() else torch.float64) for t in (first, second))
-    differ = bool((x != y).any())  # NaN does from itself
+    differ = bool((x != y).any())  # NaN differs from itself
     if not differ:
         return 0.0
-    size = torch.maximum(x.abs().max(), y.abs().max())  # squares of large numbers overflow, of small ones vanish
+    size = torch.maximum(x.abs().max(), y.abs().max())  # squares could overflow or underflow
     x, y = x / size, y / size
     return float((x - y).norm() / torch.maximum(x.norm(), y.norm()))

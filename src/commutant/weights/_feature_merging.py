@@ -1,4 +1,4 @@
-"""Networks made smaller without data: channels that are alike are merged, and the smaller module is a real one."""
+"""Feature merging: networks made smaller, without data, by merging similar channels."""
 
 from __future__ import annotations
 
@@ -11,77 +11,59 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .._checks import one_of, whole
 from .._errors import InputError
-from ..laws import Draw, Invariance, obeys
-from ..parameters import PermutationSpec, WeightPermutation
+from ..parameters import PermutationSpec
 from ._given import batches_of, check_module, check_spec, number, state_of
 from ._merge_path import Cells, Criterion, Merge, Reference, Rule, equal_shares, merge_path
 from ._mergeable import Mergeable, check_example
-from ._normalised import Level
+from ._normalized import Level
 from ._resizing import resize
 from ._shrunk import Shrunk, folding_bounds
 from ._slices import exposed
 
 
-def _law(draw: Draw):  # type: ignore[no-untyped-def]
-    wide, width = draw.size + 2, draw.width + 1
-    model = draw.module(
-        lambda: nn.Sequential(
-            nn.Linear(3, wide), nn.BatchNorm1d(wide), nn.ReLU(), nn.Linear(wide, width), nn.ReLU(), nn.Linear(width, 2)
-        )
-    )
-    x = draw.normal(4, 3)
-    spec = PermutationSpec.from_module(model, x, verify=False)
-    state = {k: v.detach() for k, v in model.state_dict().items()}
-
-    def shrunk(**state: Tensor) -> Tensor:
-        merger = FeatureMerger(resize(model, state), x, spec=spec, rule="ifm" if draw.size % 2 else "fold")
-        return merger.shrink(beta=0.5).module.eval()(x)  # type: ignore[no-any-return]
-
-    return Invariance(WeightPermutation(spec)), shrunk, lambda _: state
-
-
-@obeys("what is merged does not depend on the order of the channels", _law)
 class FeatureMerger:
-    """Iterative feature merging of any module: find channels that do the same, and put each set of them into one.
+    """Iterative feature merging of any module: similar channels are found and merged into one.
 
-    Groups come from the module's `PermutationSpec`. A group takes part if its equal channels can be merged without
-    changing the function and if the module runs with fewer channels; both are tried out in float64 before anything
-    else. Streams that pass a layer norm stay as they are, and so does whatever a module's own code gives a fixed size,
-    as it often does with heads; `refused` says why.
+    Groups come from the module's `PermutationSpec`. A group takes part if merging equal channels does not change the
+    function and if the module runs with fewer channels. Both are tested in float64 first. Streams that pass a layer
+    norm are refused, and so are widths that the module's code fixes, as it often does for heads; `refused` gives the
+    reason.
 
-    Channels in front of a batch norm of their own are measured and merged at the scale that the norm gives them, and
-    standard deviations are merged in place of variances, so that merging equal channels is exact there too; those that
-    are not quite alike keep the spread that the norm expects. Layers wider than 64 learn of their neighbours' merges in
-    steps of a 64th.
+    Channels directly in front of a batch norm are compared and merged at the scale that the norm gives them. Standard
+    deviations are merged instead of variances, so that merging equal channels is exact there too. Channels that are not
+    equal keep the standard deviation that the norm expects. In layers wider than 64 channels, distances are updated
+    for merges in neighboring layers in batches of 1/64 of the width.
 
     A Hugging Face model keeps its configuration: load the smaller one with `resize`, not with `from_pretrained`.
 
     Args:
-        model: stays as it is.
-        example_inputs: as for `PermutationSpec.from_module`.
-        rule: `"fold"` averages what makes the channels and adds what reads them: exact for equal channels under any
-            activation. `"ifm"` is the paper's rule (Eqs. 9 to 11), the other way round: exact for positively
-            homogeneous activations only, and refused for groups where it is not.
-        criterion: what "alike" means, squared: `"saliency"`, a bound on what merging two channels changes in the next
-            layer, |v_m| |v_n| / (|v_m| + |v_n|) |w_m - w_n|, the default of `"fold"`; `"inout"`, the distance of all
-            weights that make or read them, the paper's and the default of `"ifm"`; `"activations"`, as `"saliency"`
-            with the root mean square difference of the channels on data in the place of |w_m - w_n|.
-        reference: thresholds are shares of the largest distance in the group: the `"initial"` one, or the `"current"`
+        model: Module to shrink; not modified.
+        example_inputs: Example as for `PermutationSpec.from_module`.
+        rule: `"fold"` averages the incoming weights of channels and adds their outgoing weights: exact for equal
+            channels under any activation. `"ifm"` is the paper's rule (Eqs. 9 to 11), which adds incoming weights and
+            averages outgoing ones: exact only for positively homogeneous activations, and refused for other groups.
+        criterion: Squared distance of two channels. `"saliency"`, the default of `"fold"`, bounds the change in the
+            next layer: |v_m| |v_n| / (|v_m| + |v_n|) |w_m - w_n| for incoming weights w and outgoing weights v.
+            `"inout"`, the paper's criterion and the default of `"ifm"`, is the distance of all incoming and outgoing
+            weights. `"activations"` is `"saliency"` with the root mean square difference of the channels on data
+            instead of |w_m - w_n|.
+        reference: Largest distance in a group, of which thresholds are shares: the `"initial"` one, or the `"current"`
             one (the paper's), which grows as the paper's rule adds weights up.
-        modulo_scale: channels that differ by a positive factor count as equal where the activation between lets the
-            factor through, as ReLU does: all are brought to the same norm before they are compared or merged.
-        batches: of data, of the example's shapes, for `"activations"`.
-        outputs: what of the model's output must stay as it is, as for `PermutationSpec.from_module`.
-        spec: derived from this model before.
+        modulo_scale: Whether channels that differ by a positive factor count as equal where the activation between lets
+            the factor pass, as ReLU does. All channels are then normalized before they are compared or merged.
+        batches: Batches of data of the example's shapes, for `"activations"`.
+        outputs: Function that selects the part of the model's output to preserve, as for `PermutationSpec.from_module`.
+        spec: Spec that was derived from this model, if there is one.
 
     Attributes:
-        groups: the channels that can be merged, and how many there are.
-        refused: why the other groups can't be.
-        sites: for each group, the axes of the parameters that carry its channels.
+        groups: Number of channels of each group that can be merged.
+        refused: Reason why each of the other groups can't be merged.
+        sites: Axes of the parameters that carry the channels of each group.
 
     Raises:
-        InputError: an unknown rule, criterion or reference; data missing; weights that are not finite (named).
+        InputError: The rule, criterion or reference is unknown, data is missing, or weights are not finite.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
@@ -109,13 +91,12 @@ class FeatureMerger:
     ) -> None:
         check_module(model, "model")
         criterion = criterion or ("inout" if rule == "ifm" else "saliency")
-        for name, given, known in (("rule", rule, ("fold", "ifm")), ("reference", reference, ("initial", "current")),
-                                   ("criterion", criterion, ("inout", "saliency", "activations"))):  # fmt: skip
-            if given not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}, got {given!r}")
+        one_of("rule", rule, ("fold", "ifm"))
+        one_of("reference", reference, ("initial", "current"))
+        one_of("criterion", criterion, ("inout", "saliency", "activations"))
         if rule == "ifm" and criterion != "inout":
             raise InputError(
-                f'the rule "ifm" goes with the criterion "inout", got {criterion!r}: the others bound folding'
+                f'the rule "ifm" goes with the criterion "inout", got {criterion!r}, which is meant for "fold"'
             )
         if (batches is None) == (criterion == "activations"):
             raise InputError('the criterion "activations" needs batches, and the others take none')
@@ -132,7 +113,7 @@ class FeatureMerger:
         self.spec = spec or PermutationSpec.from_module(model, example_inputs, outputs=outputs)
         self.spec.check(state)
         if self.spec.graph is None:
-            raise InputError("features can be merged with a spec that PermutationSpec.from_module derived")
+            raise InputError("merging needs a spec that PermutationSpec.from_module derived, got one written by hand")
         self._channels = Mergeable(model, example_inputs, self.spec, rule, outputs)
         self._norms, self.sites, self.refused = self._channels.norms, self._channels.sites, self._channels.refused
         self.groups = {g: len(sites[0].index) for g, sites in self.sites.items()}
@@ -142,7 +123,7 @@ class FeatureMerger:
         self._moments = None if batches is None else self._seen(state, batches)
 
     def _seen(self, state: Mapping[str, Tensor], batches: Iterable[Any]) -> dict[str, Float[Tensor, "n n"]]:
-        """The second moments of the activations that layers read, for each group."""
+        """Return the second moments of the activations that layers read, for each group."""
         found = {g: torch.zeros(n, n, dtype=torch.float64) for g, n in self.groups.items()}
         count = dict.fromkeys(found, 0)
         for batch in batches_of(batches):
@@ -171,7 +152,7 @@ class FeatureMerger:
         )
 
     def _state(self) -> dict[str, Tensor]:
-        """The parameters in float64, each tensor once."""
+        """Return the parameters in float64, each tensor once."""
         return {
             key: value.detach().cpu().double() if value.is_floating_point() else value.detach().cpu()
             for key, value in state_of(self.model).items()
@@ -185,23 +166,25 @@ class FeatureMerger:
         parameters: float | None = None,
         widths: int | Mapping[str, int] | None = None,
     ) -> dict[str, list[list[int]]]:
-        """Which channels go together, by one of three measures of how far to go.
+        """Return the clusters of channels to merge for a threshold, a parameter budget or given widths.
 
         Args:
-            beta: merge until no two channels of any group are closer than this share of the reference, squared;
+            beta: Threshold: merge while two channels of a group are closer than this share of the reference, squared;
                 0 merges equal channels only.
-            parameters: merge until at most this share of the parameters is left.
-            widths: channels to leave in every group, or by group; groups left out stay as they are.
+            parameters: Largest share of the parameters to keep.
+            widths: Number of channels to keep in every group, or by group. Groups left out keep all.
+
+        Raises:
+            InputError: Not exactly one of the arguments is given, or it is out of range.
         """
         if sum(given is not None for given in (beta, parameters, widths)) != 1:
-            raise InputError("give one of beta, parameters and widths")
+            raise InputError("give exactly one of beta, parameters and widths")
         if widths is not None:
             wanted = dict(widths) if isinstance(widths, Mapping) else dict.fromkeys(self.groups, widths)
             for group, width in wanted.items():
                 if group not in self.groups:
                     raise InputError(f"{group!r} can't be merged: {self.refused.get(group, 'there is no such group')}")
-                if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-                    raise InputError(f"at least one channel of {group!r} must be left, a whole number, got {width!r}")
+                whole(f"the width of {group!r}", width)
             left = {g: n - min(n, wanted.get(g, n)) for g, n in self.groups.items()}
             steps = []
             for step in self.path:
@@ -232,19 +215,28 @@ class FeatureMerger:
         return self._clusters(self.path[:low])
 
     def complexity(self, betas: Sequence[float]) -> dict[str, list[int]]:
-        """Feature complexity: how many channels of each group are left at each threshold."""
+        """Return the feature complexity: the number of channels left in each group at each threshold.
+
+        Args:
+            betas: Thresholds, at least 0 and below 1.
+        """
         if not isinstance(betas, Sequence) or isinstance(betas, str):
             raise InputError(f"betas must be a list of numbers, got {type(betas).__name__}")
         return {g: [len(self.clusters(beta=beta)[g]) for beta in betas] for g in self.groups}
 
     def _clusters(self, steps: Sequence[Merge]) -> dict[str, list[list[int]]]:
+        """Return the clusters after some steps of the path."""
         found = {g: {c: [c] for c in range(n)} for g, n in self.groups.items()}
         for step in steps:
             found[step.group][step.kept] += found[step.group].pop(step.gone)
         return {g: [sorted(members) for members in own.values()] for g, own in found.items()}
 
     def count(self, clusters: Mapping[str, list[list[int]]]) -> int:
-        """Parameters of the network with these clusters merged; tied ones count once."""
+        """Return the number of parameters left with the clusters merged; tied ones count once.
+
+        Args:
+            clusters: Partition of the channels of each group.
+        """
         total = 0
         gone = {g: _gone(found) for g, found in clusters.items()}
         for key, value in self.model.named_parameters():
@@ -263,10 +255,16 @@ class FeatureMerger:
         parameters: float | None = None,
         widths: int | Mapping[str, int] | None = None,
     ) -> Shrunk:
-        """The smaller network; arguments as for `clusters`.
+        """Return the smaller network for a threshold, a parameter budget or given widths.
+
+        Args:
+            beta: Threshold, as for `clusters`.
+            parameters: Largest share of the parameters to keep.
+            widths: Number of channels to keep in every group, or by group.
 
         Raises:
-            InputError: none or several of the arguments, one out of range, or widths that the module's code refuses.
+            InputError: Not exactly one of the arguments is given, it is out of range, or the module does not run with
+                these widths.
         """
         clusters = self.clusters(beta=beta, parameters=parameters, widths=widths)
         shares = self._shares(clusters)
@@ -284,33 +282,41 @@ class FeatureMerger:
         rough = any(p.element_size() < 4 for p in self.model.parameters())
         if not error < (0.3 if rough else 1e-2):
             raise InputError(
-                f"{type(self.model).__name__} computes something else than the merged weights (by {error:.1e}): "
-                "its code depends on its width"
+                f"{type(self.model).__name__} does not compute the function of the merged weights (it differs by "
+                f"{error:.1e}): its code depends on its width"
             )
         counts = self.count(clusters), self.count(self._clusters([]))
         bounds = folding_bounds(self._state(), self.sites, clusters, shares) if self.rule == "fold" else {}
         return Shrunk(small, clusters, counts, bounds)
 
     def dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        """The parameters without some channels of each group, and nothing in their place: pruning."""
+        """Return the parameters without some channels of each group, as pruning does.
+
+        Args:
+            state: Parameters of full size.
+            gone: Channels to drop from each group.
+        """
         return self._channels.dropped(state, gone)
 
     def merged(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Tensor]:
-        """The parameters with the channels of each cluster merged, whichever clusters these are.
+        """Return the parameters with the channels of each cluster merged, for any clusters.
 
         Args:
-            clusters: for each group, a partition of its channels; all count alike in the mean of their cluster.
+            clusters: Partition of the channels of each group. All channels of a cluster weigh the same in its mean.
+
+        Raises:
+            InputError: The clusters of a group are not a partition of its channels.
         """
         for group, found in clusters.items():
             if group not in self.groups or sorted(c for own in found for c in own) != list(range(self.groups[group])):
-                raise InputError(f"the clusters of {group!r} are no partition of the channels of a group")
+                raise InputError(f"the clusters of {group!r} are not a partition of the channels of a group")
         state = self._merged(clusters, {g: equal_shares(found) for g, found in clusters.items()})
         return self.dropped(state, {g: _gone(found) for g, found in clusters.items()})
 
     def _merged(
         self, clusters: Mapping[str, list[list[int]]], shares: Mapping[str, Float[Tensor, " channels"]]
     ) -> dict[str, Tensor]:
-        """At full size: each cluster in the place of its first channel, and nothing reads the others."""
+        """Return full-size parameters with each cluster at its first channel; no weight reads the other channels."""
         several = {g: {c for own in found if len(own) > 1 for c in own} for g, found in clusters.items()}
         state = self._state()
         if not any(several.values()):
@@ -324,7 +330,7 @@ class FeatureMerger:
         return state | {key: state[first] for key, first in self.spec.ties.items()}
 
     def _shares(self, clusters: Mapping[str, list[list[int]]]) -> dict[str, Float[Tensor, " n"]]:
-        """The weight of each channel in the mean of its cluster: the path replayed."""
+        """Return the weight of each channel in the mean of its cluster, by replaying the path."""
         found = {g: torch.ones(n, dtype=torch.float64) for g, n in self.groups.items()}
         members = {g: {c: [c] for c in range(n)} for g, n in self.groups.items()}
         home = {g: {c: i for i, own in enumerate(found) for c in own} for g, found in clusters.items()}
@@ -342,17 +348,17 @@ class FeatureMerger:
 def feature_complexity(
     model: nn.Module, example_inputs: Any, betas: Sequence[float], **options: Any
 ) -> dict[str, list[int]]:
-    """How many channels of each group are left when those closer than each threshold are merged.
+    """Return the number of channels of each group that are left after merging at each threshold.
 
-    An estimate of the number of functions that a layer computes. It says that channels have close weights, not that
-    they are equal as functions (Definition 3.3 of the paper), and it depends strongly on the threshold: read the whole
-    curve, and do not compare thresholds between networks of different width or depth.
+    This estimates the number of functions that a layer computes. It compares the weights of channels, not their
+    functions (Definition 3.3 of the paper), and depends strongly on the threshold. Read the whole curve, and do not
+    compare thresholds between networks of different width or depth.
 
     Args:
-        model: stays as it is.
-        example_inputs: as for `PermutationSpec.from_module`.
-        betas: at least 0 and below 1.
-        options: of `FeatureMerger`.
+        model: Module to measure; not modified.
+        example_inputs: Example as for `PermutationSpec.from_module`.
+        betas: Thresholds, at least 0 and below 1.
+        options: Keyword arguments of `FeatureMerger`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))

@@ -19,7 +19,7 @@ def state_of(parameters: nn.Module | State, name: str = "network") -> State:
     """Return the state dict of a module, or the mapping itself.
 
     Raises:
-        InputError: neither of the two, a mapping with entries that are no tensors, or no entry at all.
+        InputError: The argument is neither of the two, or has an entry that is not a tensor.
     """
     if isinstance(parameters, nn.Module):
         return {k: v for k, v in parameters.state_dict().items() if isinstance(v, Tensor)}
@@ -33,10 +33,10 @@ def state_of(parameters: nn.Module | State, name: str = "network") -> State:
 
 
 def check_spec(spec: Any) -> None:
-    """Refuse anything but a spec as the first argument.
+    """Check that the first argument is a spec.
 
     Raises:
-        InputError: says how to derive one.
+        InputError: It is not; the message says how to derive one.
     """
     if not isinstance(spec, PermutationSpec):
         raise InputError(
@@ -46,10 +46,10 @@ def check_spec(spec: Any) -> None:
 
 
 def check_module(model: Any, name: str) -> None:
-    """Refuse anything but a module.
+    """Check that an argument is a module.
 
     Raises:
-        InputError: names the argument.
+        InputError: It is not; the message names the argument.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"{name} must be a torch.nn.Module, got {_shown(model)}")
@@ -59,7 +59,7 @@ def list_of_networks(networks: Any, name: str = "networks") -> list[nn.Module | 
     """Return networks as a list.
 
     Raises:
-        InputError: a single network where several are expected.
+        InputError: A single network is given where several are expected.
     """
     if isinstance(networks, nn.Module | Mapping | Tensor | str) or not isinstance(networks, Iterable):
         raise InputError(f"{name} must be a list of modules or state dicts, got {_shown(networks)}: pass [a, b]")
@@ -67,10 +67,10 @@ def list_of_networks(networks: Any, name: str = "networks") -> list[nn.Module | 
 
 
 def shares_of(weights: Any, count: int) -> list[float]:
-    """Return the weights of several networks in their mean; equal by default.
+    """Return the weights of several networks in their mean; equal weights by default.
 
     Raises:
-        InputError: another number of weights than networks, something else than numbers, or a sum other than one.
+        InputError: The number of weights is wrong, one is not a number, or they do not sum to one.
     """
     if weights is None:
         return [1 / count] * count
@@ -84,10 +84,10 @@ def shares_of(weights: Any, count: int) -> list[float]:
 
 
 def number(value: Any, what: str) -> float:
-    """Return a number that a user gave: a Python or NumPy scalar, or a tensor of one real element, on any device.
+    """Return a number from a Python or NumPy scalar, or from a tensor with one real element, on any device.
 
     Raises:
-        InputError: anything else; names `what` gave it.
+        InputError: The value is anything else; the message says `what` it is.
     """
     if isinstance(value, Tensor):
         if value.numel() != 1 or value.is_complex() or value.is_meta:
@@ -105,7 +105,7 @@ def batches_of(batches: Any) -> Iterable[Any]:
     """Return batches of data.
 
     Raises:
-        InputError: a single tensor or mapping, which is one batch, or nothing that can be iterated over.
+        InputError: The argument is a single tensor or mapping, which is one batch, or is not iterable.
     """
     if isinstance(batches, Tensor | Mapping | str | nn.Module) or not isinstance(batches, Iterable):
         raise InputError(f"batches must be an iterable of batches, got {_shown(batches)}: pass a list such as [x]")
@@ -113,20 +113,20 @@ def batches_of(batches: Any) -> Iterable[Any]:
 
 
 def check_callable(function: Any, name: str, what: str) -> None:
-    """Refuse anything but a function.
+    """Check that an argument is a function.
 
     Raises:
-        InputError: names the argument and what it must be.
+        InputError: It is not; the message names the argument and says `what` it must be.
     """
     if not callable(function) or isinstance(function, type):
         raise InputError(f"{name} must be {what}, got {_shown(function)}")
 
 
 def check_generator(generator: Any) -> None:
-    """Refuse anything but a random generator or None.
+    """Check that a random generator is a `torch.Generator` or None.
 
     Raises:
-        InputError: says what was given.
+        InputError: It is neither.
     """
     if generator is not None and not isinstance(generator, torch.Generator):
         raise InputError(f"generator must be a torch.Generator, got {_shown(generator)}")

@@ -1,4 +1,4 @@
-"""Several networks in one frame, so that going from a to b and on to c is the same as going from a to c."""
+"""Matching of several networks in one frame, so that going from a to b to c equals going from a to c."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._checks import whole
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
@@ -30,37 +30,36 @@ def match_many(
     loss: Loss | None = None,
     generator: torch.Generator | None = None,
 ) -> list[Permutation]:
-    """Permutations of several networks that bring all of them close to each other.
+    """Return permutations of several networks that bring all of them close to each other.
 
-    All land in one frame: matching in pairs does not give that.
+    All networks are permuted into one common frame, which matching in pairs does not give.
 
     Args:
-        spec: of the network that all are parameters of.
-        networks: two or more.
+        spec: Spec of all networks.
+        networks: Two or more modules or state dicts.
         method: `"mean"` aligns each network in turn with the mean of the others until none gains (MergeMany of Git
-            Re-Basin, 2023): coordinate ascent on the sum of all pairs' inner products. `"universe"` goes on from there
+            Re-Basin, 2023): coordinate ascent on the sum of the inner products of all pairs. `"universe"` continues
             with Frank-Wolfe steps of all networks and groups at once (C2M3, Crisostomi et al., 2024), and never ends
-            lower. `"ste"` keeps the first network in place and lowers the loss of the mean of all on data, with
-            weights drawn afresh for each batch (STE-MM, Ito et al., 2025).
-        max_sweeps: over the networks.
-        batches: of training data, for `"ste"`; one step for each.
-        loss: from a module and a batch to a scalar, for `"ste"`; the first network must be a module then.
-        generator: of the order in which networks are visited, and of the weights of the mean; seeded with zero by
-            default.
+            lower. `"ste"` keeps the first network in place and lowers the loss of the mean of all networks on data.
+            The weights of that mean are drawn anew for each batch (STE-MM, Ito et al., 2025).
+        max_sweeps: Largest number of sweeps over the networks.
+        batches: Batches of training data, for `"ste"`; one step for each.
+        loss: Function from a module and a batch to a scalar, for `"ste"`. The first network must then be a module.
+        generator: Random generator of the order in which networks are visited, and of the weights of the mean; None
+            means a fixed seed.
 
     Returns:
-        One permutation for each network, in its order.
+        One permutation for each network, in the same order.
 
     Raises:
-        InputError: fewer than two networks, or data and loss missing or given where they have no use.
+        InputError: There are fewer than two networks, or data and loss are missing or have no use.
     """
     check_spec(spec)
     check_generator(generator)
     whole("max_sweeps", max_sweeps, 1)
     networks = list_of_networks(networks)
     generator = generator or torch.Generator().manual_seed(0)
-    if method not in ("mean", "universe", "ste"):
-        raise InputError(f'method must be "mean", "universe" or "ste", got {method!r}')
+    one_of("method", method, ("mean", "universe", "ste"))
     if len(networks) < 2:
         raise InputError(f"two networks or more are needed, got {len(networks)}")
     if any((given is None) == (method == "ste") for given in (batches, loss)):
@@ -89,14 +88,15 @@ def _towards_mean(
     max_sweeps: int,
     generator: torch.Generator | None,
 ) -> list[Permutation]:
+    """Align each network in turn with the mean of the others until none gains."""
     found = list(found)
     moved = [p.apply(state) for p, state in zip(found, states, strict=True)]
     for _ in range(max_sweeps):
         progress = False
         for i in torch.randperm(len(states), generator=generator).tolist():
-            centre = interpolate([m for j, m in enumerate(moved) if j != i])
-            problem = Problem(spec, centre, states[i])
-            better = weight_matching(spec, centre, states[i], init=found[i])
+            center = interpolate([m for j, m in enumerate(moved) if j != i])
+            problem = Problem(spec, center, states[i])
+            better = weight_matching(spec, center, states[i], init=found[i])
             if problem.gain(better.tables, found[i].tables):
                 found[i], moved[i], progress = better, better.apply(states[i]), True
         if not progress:
@@ -105,7 +105,7 @@ def _towards_mean(
 
 
 def _agreement(spec: PermutationSpec, states: Sequence[State], found: Sequence[Permutation]) -> float:
-    """The sum over all pairs of the inner product of their weights, permuted."""
+    """Return the sum over all pairs of the inner products of their permuted weights."""
     total = 0.0
     for key in Problem(spec, states[0], states[0]).target:
         moved = [p.apply_to(key, s[spec.name_in(s, key)]).detach().double() for p, s in zip(found, states, strict=True)]
@@ -114,9 +114,9 @@ def _agreement(spec: PermutationSpec, states: Sequence[State], found: Sequence[P
 
 
 def _frank_wolfe(spec: PermutationSpec, states: Sequence[State], start: Sequence[Permutation]) -> list[Permutation]:
-    """All networks and groups at once, from half way between a start and the centre of all permutations.
+    """Match all networks and groups at once, starting between `start` and the center of all permutations.
 
-    Groups that depend on others, and those that others depend on, stay as they are.
+    Groups that depend on others, and groups that others depend on, stay as they are.
     """
     linked = {p for parents in spec.parents.values() for p in parents}
     free = [g for g in spec.sizes if not spec.parents[g] and g not in linked]

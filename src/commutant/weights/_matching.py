@@ -1,4 +1,4 @@
-"""Weight matching: the permutation of one network that brings its weights closest to another's.
+"""Weight matching: the permutation of one network that brings its weights closest to those of another.
 
 `argmin_pi ||A - pi(B)||^2 = argmax_pi sum_k <A_k, pi(B)_k>` by coordinate descent: with all groups but one fixed, the
 best permutation of that one solves a linear assignment (Ainsworth, Hayase and Srinivasa, "Git Re-Basin", 2023).
@@ -11,25 +11,13 @@ from torch import nn
 
 from .._checks import whole
 from .._errors import InputError
-from ..laws import Draw, Invariance, obeys
-from ..parameters import Permutation, PermutationSpec, WeightPermutation
+from ..parameters import Permutation, PermutationSpec
 from ._given import State as State
 from ._given import check_generator, check_spec
 from ._given import state_of as state_of
 from ._problem import Problem
 
 
-def _alignment_case(draw: Draw):  # type: ignore[no-untyped-def]
-    target, source = (
-        draw.module(lambda: nn.Sequential(nn.Linear(3, draw.size + 1), nn.Tanh(), nn.Linear(draw.size + 1, draw.width)))
-        for _ in range(2)
-    )
-    spec = PermutationSpec.from_module(target, draw.normal(2, 3), verify=False)
-    state = {k: v.detach() for k, v in source.state_dict().items()}
-    return Invariance(WeightPermutation(spec)), lambda **s: weight_matching(spec, target, s).apply(s), lambda _: state
-
-
-@obeys("what is aligned does not depend on how the source was permuted", _alignment_case)
 def weight_matching(
     spec: PermutationSpec,
     target: nn.Module | State,
@@ -40,30 +28,31 @@ def weight_matching(
     max_sweeps: int = 100,
     generator: torch.Generator | None = None,
 ) -> Permutation:
-    """The permutation of `source` with the largest inner product with `target` that coordinate descent finds.
+    """Return the permutation of `source` with the largest inner product with `target`, by coordinate descent.
 
-    Exact where the network has one group. Groups whose permutation may differ by the index of another (channels within
-    heads) are solved with it: for every pair of heads the best permutation of their channels, then the best pairing of
-    heads. A group that stands on both sides of one weight (recurrent weights) is a quadratic assignment: it takes
-    Frank-Wolfe steps. Ties go to the identity. The search ends when no group gains, or when a sweep brings the networks
-    closer by less than 0.03 % of their squared distance.
+    The result is optimal if the network has one group. Groups whose permutation may depend on another group (channels
+    within heads) are solved together with it: the best permutation of the channels for every pair of heads, then the
+    best pairing of heads. A group on both sides of one weight (recurrent weights) is a quadratic assignment, solved by
+    Frank-Wolfe steps. Ties go to the identity. The search ends when no group gains, or when a sweep reduces the squared
+    distance of the networks by less than 0.03 %.
 
-    Running statistics do not count, but are permuted by the result. Other buffers, such as masks and frequencies, are
-    constants of a network: units are paired only where their constants agree, as far as that is possible, so that the
-    mean of two networks has the constants of both. Where they differ, buffers of real numbers also count as weights do.
+    Running statistics do not count, but the result permutes them. Other buffers, such as masks and frequencies, are
+    constants of a network. Units are paired only if their constants agree, as far as possible, so that the mean of two
+    networks has the constants of both. Real-valued buffers that differ between the networks also count as weights.
 
     Args:
-        spec: of the network that both are parameters of.
-        target: module or state dict; stays as it is.
-        source: module or state dict; stays as it is.
-        init: `"anchored"` resolves groups one after the other, those first whose weights lead to axes that are known
-            already (the input and output of the network are); `"identity"`; or a permutation to go on from.
-        restarts: further runs from random permutations; the best result is returned.
+        spec: Spec of both networks.
+        target: Module or state dict; not modified.
+        source: Module or state dict; not modified.
+        init: Start of the search. `"anchored"` matches groups one after the other, first those whose weights connect
+            them to axes that are already matched (inputs and outputs are from the start). `"identity"` starts from the
+            identity, and a permutation from that permutation.
+        restarts: Number of further runs from random permutations; the best result is returned.
         max_sweeps: Largest number of sweeps over the groups.
-        generator: of the random starts.
+        generator: Random generator of the restarts; the default generator of torch if None.
 
     Raises:
-        InputError: parameters that are not those of the spec, or that hold NaN or infinities; names the entry.
+        InputError: The parameters do not fit the spec, or hold NaN or infinities; the message names the entry.
     """
     check_spec(spec)
     check_generator(generator)
@@ -71,7 +60,7 @@ def weight_matching(
     whole("max_sweeps", max_sweeps, 1)
     problem = Problem(spec, state_of(target, "target"), state_of(source, "source"))
     if isinstance(init, Permutation):
-        Permutation(spec).compose(init)  # refuses one of another spec
+        Permutation(spec).compose(init)  # raises if it belongs to another spec
         problem.tables = {k: v.clone() for k, v in init.tables.items()}
     elif init == "anchored":
         problem.anchor()

@@ -1,8 +1,8 @@
-"""Iterative feature merging: the two closest channels of a layer become one, again and again.
+"""Iterative feature merging: the two closest channels are merged, again and again.
 
 Chen, Zhou and Yan, "Going Beyond Neural Network Feature Similarity", ICLR 2024. The whole sequence of merges is
-computed once; a threshold or a budget is a place in it. The matrices of inner products that distances come from are
-updated by each merge, those of the layers on the other side of a weight too.
+computed once; a threshold or a budget is a position in it. Distances come from matrices of inner products, which each
+merge updates, also for the layers on the other side of a weight.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from torch import Tensor
 Rule = Literal["fold", "ifm"]
 Criterion = Literal["inout", "saliency", "activations"]
 Reference = Literal["initial", "current"]
-_NOISE = 1e-13  # of the squared norms: a squared distance below is rounding, the channels are equal
+_NOISE = 1e-13  # smallest squared distance relative to the squared norms; below it channels are equal
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """One axis of one tensor along which the channels of a group stand: `index[c]` are the positions of channel c.
+    """Axis of a tensor that carries the channels of a group.
 
-    Where a layer sums over the axis its weights read the channels; elsewhere they make them.
+    Attributes:
+        key: Name of the tensor in the state dict.
+        axis: Number of the axis.
+        index: Positions of each channel along the axis.
+        reads: Whether a layer sums over the axis, so that the weights are outgoing weights of the channels. Otherwise
+            they are incoming weights.
     """
 
     key: str
@@ -36,7 +41,7 @@ class Site:
     reads: bool
 
     def rows(self, value: Tensor) -> Float[Tensor, "channels rest"]:
-        """The entries that belong to each channel."""
+        """Return the entries that belong to each channel."""
         return value.movedim(self.axis, 0)[self.index].flatten(1)
 
     def gram(self, value: Tensor) -> NDArray[np.float64]:
@@ -45,7 +50,7 @@ class Site:
 
 
 class Cells:
-    """Clusters as an index: which cluster each channel is in, and its weight in the mean."""
+    """Index of the cluster of each channel, and its weight in the mean of the cluster."""
 
     def __init__(self, clusters: Sequence[Sequence[int]], shares: Float[Tensor, " n"]) -> None:
         self.first = torch.tensor([own[0] for own in clusters])
@@ -56,14 +61,14 @@ class Cells:
         self.shares = shares.double()
 
     def merge(self, sites: Sequence[Site], state: dict[str, Tensor], rule: Rule) -> None:
-        """Each cluster in the place of its first channel, at every site; nothing reads the other channels any more."""
+        """Put each cluster at its first channel, at every site, and zero the outgoing weights of its other channels."""
         for site in sites:
             state[site.key] = self.gather(site, state[site.key], rule)
             if site.reads:
                 state[site.key].index_fill_(site.axis, site.index[self.gone].flatten(), 0.0)
 
     def gather(self, site: Site, value: Tensor, rule: Rule) -> Tensor:
-        """The tensor with the sum or mean of each cluster at the place of its first channel."""
+        """Return the tensor with the sum or mean of each cluster at the position of its first channel."""
         averaged = site.reads != (rule == "fold")
         rows = value.movedim(site.axis, 0)[site.index]
         if averaged:
@@ -75,7 +80,7 @@ class Cells:
 
 
 def equal_shares(clusters: Sequence[Sequence[int]]) -> Float[Tensor, " channels"]:
-    """Of each channel in the mean of its cluster, by number."""
+    """Return equal weights of the channels in the mean of each cluster."""
     shares = torch.ones(sum(map(len, clusters)), dtype=torch.float64)
     for own in clusters:
         shares[list(own)] = 1 / len(own)
@@ -83,9 +88,10 @@ def equal_shares(clusters: Sequence[Sequence[int]]) -> Float[Tensor, " channels"
 
 
 class Merge(NamedTuple):
-    """One step: channel `gone` of a group goes into channel `kept`, whose weight in the mean of the two is `share`.
+    """Step of the path: channel `gone` of a group is merged into channel `kept`.
 
-    `level` is the squared distance as a share of the reference.
+    `share` is the weight of `kept` in the mean of the two, and `level` their squared distance as a share of the
+    reference.
     """
 
     group: str
@@ -96,7 +102,7 @@ class Merge(NamedTuple):
 
 
 class _Group:
-    """The channels of one group: inner products of what makes them and of what reads them, and the closest pair."""
+    """Channels of one group: inner products of their incoming and outgoing weights, and the closest pairs."""
 
     def __init__(self, sites: Sequence[Site], criterion: Criterion, moments: Tensor | None) -> None:
         self.sites, self.criterion = sites, criterion
@@ -108,7 +114,7 @@ class _Group:
         self.pending: list[tuple[bool, NDArray[np.float64], NDArray[np.float64]]] = []
 
     def build(self, tensors: Mapping[str, Tensor]) -> None:
-        """All inner products, from the tensors."""
+        """Compute all inner products from the tensors."""
         self.made, self.offsets, self.read = (np.zeros((self.size, self.size)) for _ in range(3))
         for site in self.sites:
             value = tensors[site.key]
@@ -122,8 +128,8 @@ class _Group:
         self.pending.clear()
         self._refresh()
 
-    def neighbour(self, reads: bool, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
-        """Some columns of a weight became others. Distances follow after each 64th of the channels has been merged."""
+    def neighbor(self, reads: bool, before: NDArray[np.float64], after: NDArray[np.float64]) -> None:
+        """Record that a merge changed columns of a weight; distances are updated after 1/64 of the channels changed."""
         self.pending.append((reads, before, after))
         if len(self.pending) < self.patience:
             return
@@ -136,7 +142,7 @@ class _Group:
         self._refresh()
 
     def _refresh(self) -> None:
-        """The distances of all pairs, from the inner products."""
+        """Compute the distances of all pairs from the inner products."""
         self.scores = self._scores(slice(None))
         self.scores[~self.alive] = np.inf
         self.scores[:, ~self.alive] = np.inf
@@ -145,13 +151,14 @@ class _Group:
         self.least = self.scores[np.arange(self.size), self.nearest]
 
     def spread(self) -> float:
-        """The largest distance of two channels that are left."""
+        """Return the largest distance of two remaining channels."""
         return float(np.max(self.scores, initial=0.0, where=np.isfinite(self.scores)))
 
     def _scores(self, rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the squared distances of some channels to all channels."""
         if self.criterion == "inout":
             found = _squares(self.made, rows) + _squares(self.read, rows)
-            # biases and norms do not count, but channels that differ in them only are not equal
+            # biases and norms add nothing to the distance, but channels that differ only in them are not equal
             found[(found == 0) & (_squares(self.offsets, rows) > 0)] = np.finfo(float).tiny
             return found  # type: ignore[no-any-return]
         norms = np.sqrt(np.maximum(np.diagonal(self.read), 0))
@@ -160,7 +167,7 @@ class _Group:
         return weight**2 * (_squares(self.made, rows) + _squares(self.offsets, rows))  # type: ignore[no-any-return]
 
     def share(self, i: int, j: int) -> float:
-        """The weight of channel i in the mean of i and j: by the norms of what reads them, or by number."""
+        """Return the weight of channel i in the mean of i and j: by the norms of outgoing weights, or by counts."""
         a, b = self.counts[i], self.counts[j]
         if self.criterion != "inout":
             norms = np.sqrt(np.maximum(self.read[[i, j], [i, j]], 0))
@@ -169,7 +176,7 @@ class _Group:
         return float(a / (a + b))
 
     def merge(self, i: int, j: int, made: tuple[float, float], read: tuple[float, float]) -> None:
-        """Put channel j into channel i; all distances stay as they are but those to i."""
+        """Merge channel j into channel i; only distances to i change."""
         for gram, (a, b) in ((self.made, made), (self.offsets, made), (self.read, read)):
             gram[i] = a * gram[i] + b * gram[j]
             gram[:, i] = a * gram[:, i] + b * gram[:, j]
@@ -201,10 +208,10 @@ def merge_path(
     reference: Reference,
     moments: Mapping[str, Tensor] | None = None,
 ) -> list[Merge]:
-    """Merge channels until one is left in every group, always the pair that is closest by the measure of its group.
+    """Merge the closest pair of channels, by the measure of its group, until one channel is left in every group.
 
-    With `rule="fold"` the weights that make two channels are averaged, and those that read them are added. With `"ifm"`
-    it is the other way round (Eqs. 9 to 11 of the paper). Ties go to the first pair.
+    With `rule="fold"` incoming weights are averaged and outgoing weights are added. With `"ifm"` it is the other way
+    round (Eqs. 9 to 11 of the paper). Ties go to the first pair.
     """
     tensors = {site.key: tensors[site.key].detach().double().clone() for sites in groups.values() for site in sites}
     found = {name: _Group(sites, criterion, (moments or {}).get(name)) for name, sites in groups.items()}
@@ -247,9 +254,9 @@ def _merge_slices(
     stale: set[str],
     touched: set[str],
 ) -> None:
-    """Merge along one axis of one tensor; groups on its other axes are told.
+    """Merge along one axis of one tensor, and notify the groups on its other axes.
 
-    Notes the groups that are `touched`, and those whose inner products are `stale` and must be built anew.
+    Adds groups whose distances may change to `touched`, and groups whose inner products must be rebuilt to `stale`.
     """
     cells = site.index[[i, j]].flatten()
     sides = [(n, g, s) for n, g in groups.items() for s in g.sites if s.key == site.key and s is not site]
@@ -260,12 +267,12 @@ def _merge_slices(
     value.index_copy_(site.axis, site.index[i], weights[0] * kept + weights[1] * gone)
     value.index_fill_(site.axis, site.index[j], 0.0)
     for (name, group, other), old in zip(sides, before, strict=True):
-        group.neighbour(other.reads, old, other.rows(value.index_select(site.axis, cells)).numpy().copy())
+        group.neighbor(other.reads, old, other.rows(value.index_select(site.axis, cells)).numpy().copy())
         touched.add(name)
 
 
 def _squares(gram: NDArray[np.float64], rows: slice | NDArray[np.intp]) -> NDArray[np.float64]:
-    """Squared distances from inner products; what is within rounding of zero is zero."""
+    """Return squared distances from inner products, with rounding errors set to zero."""
     norms = np.diagonal(gram)
     total = norms[rows][:, None] + norms
     found = total - 2 * gram[rows]

@@ -1,4 +1,4 @@
-"""Which channels of a network can be merged: tried out on equal channels, on the graph and on the module itself."""
+"""Groups of channels that can be merged, tested with equal channels on the traced graph and on the module itself."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .._errors import InputError
 from ..parameters import PermutationSpec, as_arguments, difference, generic, positions_by_group
 from ._given import state_of
 from ._merge_path import Cells, Rule, Site, equal_shares
-from ._normalised import Normalised
+from ._normalized import Normalized
 from ._resizing import resize
 
-TOLERANCE = 1e-5  # relative, of the smaller module in float64: modules that compute in float32 inside are that exact
+TOLERANCE = 1e-5  # relative, in float64; modules that compute in float32 internally reach it
 
 
 class Mergeable:
-    """The groups of a network whose equal channels can be merged, and why the others can't be.
+    """Groups of a network whose equal channels can be merged, and the reasons why others can't be.
 
-    Some channels are made equal and then merged: the graph must compute the same in float64 whatever is left in the
-    place of those that went into others, and so must the module without them. A module that fixes how widths relate, as
-    by `chunk(2, 1)` or `shape[1] // 2`, may fit some widths by chance: several are tried.
+    The test makes some channels equal and merges them. The graph must compute the same in float64 whatever values are
+    left at the merged channels, and so must the module without them. A module that fixes how widths relate, as by
+    `chunk(2, 1)` or `shape[1] // 2`, may fit some widths by chance, so several widths are tested.
     """
 
     def __init__(
@@ -37,12 +37,13 @@ class Mergeable:
         outputs: Callable[[Any], Any] | None,
     ) -> None:
         self.model, self.example, self.spec, self.rule, self.outputs = model, example, spec, rule, outputs
-        self.norms = Normalised(model, spec)
+        self.norms = Normalized(model, spec)
         self.refused: dict[str, str] = {}
         self.sites = self._candidates(state_of(model))
         self._try(list(self.sites))
 
     def _candidates(self, state: Mapping[str, Tensor]) -> dict[str, list[Site]]:
+        """Return the sites of the groups that the spec allows to merge, and record why it refuses others."""
         found = {}
         for group in self.spec.sizes:
             uses = [(key, axis) for key, axis in self.spec.uses(group) if self.spec.name_in(state, key) in state]
@@ -52,7 +53,7 @@ class Mergeable:
             if self.spec.parents[group]:
                 why = f"its channels differ by the index in {', '.join(self.spec.parents[group])}"
             elif any(len(kinds) > 1 for kinds in reads.values()):
-                why = "one tensor both makes its channels and reads them"
+                why = "one tensor holds both incoming and outgoing weights of its channels"
             elif {next(iter(kinds)) for kinds in reads.values()} != {True, False}:
                 why = "no weight is summed over its channels" if reads else "no weight carries it"
             else:
@@ -65,7 +66,7 @@ class Mergeable:
         return found
 
     def _try(self, groups: list[str]) -> None:
-        """Keep the groups that pass: all at once if they do, else each by itself."""
+        """Keep the groups that pass the test: all at once if they do, else each separately."""
         if not groups or self._refutation(groups) is None:
             return
         for group in groups:
@@ -75,14 +76,14 @@ class Mergeable:
         places = self._places(self.spec.sizes)
         for doubtful in ([g for g in self.sites if places[g]], list(self.sites)):
             if self.sites and self._refutation(list(self.sites)) is not None:
-                self.refused |= dict.fromkeys(doubtful, "it can be merged by itself only")
+                self.refused |= dict.fromkeys(doubtful, "it can only be merged alone")
                 self.sites = {g: sites for g, sites in self.sites.items() if g not in doubtful}
 
     def _refutation(self, groups: Sequence[str]) -> str | None:
-        """What goes wrong when equal channels of each group are merged, with generic parameters.
+        """Return why merging equal channels of the groups fails, at generic parameters; None if it does not.
 
-        Two channels become one in the first group, three in the next, and so on in turn; then most channels. Where
-        several groups share an axis, most channels of only some of them, and then of the others.
+        First, two channels are merged in the first group, three in the next, and so on in turn; then most channels.
+        Where several groups share an axis, most channels of some of them are merged, then of the others.
         """
         sizes = {group: len(self.sites[group][0].index) for group in groups}
         if (why := self._refutation_at({g: min(n, 2 + i % 2) for i, (g, n) in enumerate(sizes.items())})) is not None:
@@ -96,7 +97,7 @@ class Mergeable:
         return None
 
     def _places(self, groups: Collection[str]) -> dict[str, int]:
-        """A number for each group, another one for each of those that share an axis of a weight."""
+        """Number the groups so that groups that share an axis of a weight have different numbers."""
         places: dict[str, int] = {}
         for labels in self.spec.axes.values():
             for label in labels:
@@ -108,7 +109,7 @@ class Mergeable:
         return places | {g: 0 for g in groups if g not in places}
 
     def _refutation_at(self, merged_channels: Mapping[str, int]) -> str | None:
-        """What goes wrong when so many channels of each group become one."""
+        """Return why merging the given numbers of channels of each group fails; None if it does not."""
         generator = torch.Generator().manual_seed(0)
         twins = self.norms.split(generic(state_of(self.model), generator))
         chosen: dict[str, list[int]] = {}
@@ -130,7 +131,7 @@ class Mergeable:
             cells = Cells(clusters, equal_shares(clusters))
             cells.merge(self.sites[group], merged, self.rule)
             for site in self.sites[group]:
-                if not site.reads:  # what is left there must not matter
+                if not site.reads:  # values left there must not matter
                     left = site.index[others].flatten()
                     merged[site.key].index_copy_(site.axis, left, garbage[group, site.key, site.axis])
         for key, origin in self.spec.ties.items():
@@ -139,20 +140,23 @@ class Mergeable:
         if self.spec.changes(before, after) > 1e-9:
             if self.rule == "ifm":
                 return (
-                    "the paper's rule is not exact: an activation is not homogeneous, or a norm or a sum runs over them"
+                    "the paper's rule is not exact: an activation is not homogeneous, or a norm or a sum runs over the "
+                    "channels"
                 )
-            return "merging equal channels changes the function: a norm or a sum runs over them"
+            return "merging equal channels changes the function: a norm or a sum runs over the channels"
         small = self.dropped(after, {g: own[1:] for g, own in chosen.items()})
         try:
             try:
                 error, tolerance = self._module_gap(before, small, torch.float64), TOLERANCE
-            except Exception:  # kernels that know no float64
+            except Exception:  # some kernels have no float64
                 error, tolerance = self._module_gap(before, small, torch.float32), 1e-2
         except Exception as failure:
-            return f"the module does not run with fewer: {type(failure).__name__}: {str(failure).splitlines()[0][:120]}"
-        return None if error < tolerance else f"the module computes something else with fewer (by {error:.1e})"
+            line = str(failure).splitlines()[0][:120]
+            return f"the module does not run with fewer channels: {type(failure).__name__}: {line}"
+        return None if error < tolerance else f"the module computes another function without them (by {error:.1e})"
 
     def _module_gap(self, before: Mapping[str, Tensor], small: Mapping[str, Tensor], dtype: torch.dtype) -> float:
+        """Return how far the outputs of the module with fewer channels are from those with all."""
         large = copy.deepcopy(self.model).to(dtype)
         large.load_state_dict(before, strict=False)
         return _gap(
@@ -161,12 +165,12 @@ class Mergeable:
         )
 
     def agrees(self, small: nn.Module, state: Mapping[str, Tensor]) -> float:
-        """How far a smaller module is from the graph with full-size parameters in which channels gone are not read."""
+        """Return how far the outputs of a smaller module are from those of the graph at full-size merged parameters."""
         found, wanted = run(small, self.example, self.outputs), self.spec.computed(state)
         return _gap(wanted, found) if len(found) == len(wanted) else 0.0  # the graph may have more outputs
 
     def dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        """The state without the channels that went into others."""
+        """Return the parameters without some channels of each group."""
         result = dict(state)
         away: dict[tuple[str, int], list[Tensor]] = {}
         for group, channels in gone.items():
@@ -180,7 +184,7 @@ class Mergeable:
 
 
 def run(module: nn.Module, example: Any, outputs: Callable[[Any], Any] | None) -> list[Tensor]:
-    """Return the outputs on the example, in evaluation mode; the module stays as it was."""
+    """Return the outputs on the example, in evaluation mode, without changing the module."""
     dtypes = {p.dtype for p in module.parameters() if p.is_floating_point()}
     args, kwargs = as_arguments(example)
     if len(dtypes) == 1:
@@ -194,10 +198,10 @@ def run(module: nn.Module, example: Any, outputs: Callable[[Any], Any] | None) -
 
 
 def check_example(model: nn.Module, example: Any, outputs: Callable[[Any], Any] | None) -> None:
-    """Refuse an example on which nothing can be compared.
+    """Check that outputs can be compared on an example.
 
     Raises:
-        InputError: the model does not run on it, or returns no finite number.
+        InputError: The model does not run on it, or returns no finite number.
     """
     try:
         found = run(model, example, outputs)
@@ -211,6 +215,7 @@ def check_example(model: nn.Module, example: Any, outputs: Callable[[Any], Any] 
 
 
 def _gap(first: list[Tensor], second: list[Tensor]) -> float:
+    """Return the largest relative difference of two lists of outputs, infinite where shapes differ."""
     if any(x.shape != y.shape for x, y in zip(first, second, strict=True)):
         return float("inf")
     return difference([x.to(y.dtype) for x, y in zip(first, second, strict=True)], second)

@@ -1,4 +1,4 @@
-"""State dicts as vectors: interpolation."""
+"""Interpolation of networks: weighted means of state dicts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ._given import State, list_of_networks, shares_of, state_of
 def interpolate(
     networks: Sequence[nn.Module | State], weights: Sequence[float | int] | None = None
 ) -> dict[str, Tensor]:
-    """The weighted mean of several networks' parameters and buffers, in the format and types of the first.
+    """Return the weighted mean of the parameters and buffers of several networks, in the dtypes of the first.
 
     With one weight of one and the others zero, the result is that network to the last bit. Entries that are the same in
-    all networks stay as they are. Integers without an axis (counters) come from the first network.
+    all networks are copied. Integers without an axis (counters) come from the first network.
 
     Args:
-        networks: modules or state dicts with the same entries.
-        weights: that sum to one; equal by default. Negative ones extrapolate.
+        networks: Modules or state dicts with the same entries.
+        weights: Weights of the networks, which sum to one; equal by default. Negative weights extrapolate.
 
     Raises:
-        InputError: entries, shapes or types that differ, named; integers or flags that differ; a mean that is not
-            finite; weights of another number or sum.
+        InputError: Entries, shapes or dtypes differ, integers or booleans differ, the mean is not finite, or the number
+            or sum of the weights is wrong.
 
     Example:
         >>> a, b = {"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([1.0, 4.0])}
@@ -45,7 +45,7 @@ def interpolate(
 
 
 def _mean_of(key: str, parts: Sequence[tuple[float, Tensor]], first: Tensor) -> Tensor:
-    """The weighted mean of one entry of several networks."""
+    """Return the weighted mean of one entry of several networks."""
     if all(torch.equal(first, value) for _, value in parts):
         return first.clone()
     if not (first.is_floating_point() or first.is_complex()):
@@ -70,6 +70,11 @@ def _mean_of(key: str, parts: Sequence[tuple[float, Tensor]], first: Tensor) -> 
 
 
 def same_entries(first: State, other: State, number: int) -> None:
+    """Check that a network has the entries, shapes and dtypes of the first.
+
+    Raises:
+        InputError: An entry differs; the message names it.
+    """
     if missing := sorted(set(first) ^ set(other)):
         where = "the first" if missing[0] in first else f"network {number}"
         raise InputError(f"{missing[0]!r} is in {where} only ({len(missing)} entries differ)")

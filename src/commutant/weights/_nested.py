@@ -1,4 +1,4 @@
-"""Assignments of groups that stand inside each other: heads with their channels, and deeper."""
+"""Assignments of nested groups, such as heads with their channels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ._pairing import assign, gram, picked
 
 Piece = tuple[tuple[str, ...], Float[Tensor, "..."], Float[Tensor, "..."]]
 Scores = Mapping[str, Float[Tensor, "batch flat flat"]]
-_ENTRIES = 2**18  # of the pairs of slices that are compared at a time
-_LIKELY = 4  # partners of each index whose inner permutations are improved further
+_ENTRIES = 2**18  # number of entries of the pairs of slices that are compared at a time
+_LIKELY = 4  # number of partners of each index whose inner permutations are improved further
 
 
 @dataclass(frozen=True)
 class Nest:
-    """A group with all groups that stand inside it.
+    """Group with all groups nested in it.
 
     Attributes:
-        sizes: entries of each group, outer groups first; the first is the outermost.
-        parents: all groups that each one stands inside, the outermost first.
+        sizes: Number of entries of each group, outer groups first; the first is the outermost.
+        parents: Groups that each group is nested in, the outermost first.
     """
 
     sizes: dict[str, int]
@@ -33,24 +33,24 @@ class Nest:
 
     @property
     def root(self) -> str:
-        """The outermost group."""
+        """Outermost group."""
         return next(iter(self.sizes))
 
     def inside(self, group: str) -> list[str]:
-        """The groups directly inside another."""
+        """Return the groups directly inside another."""
         return [g for g in self.sizes if self.parents[g][-1:] == (group,)]
 
     def below(self, group: str) -> list[str]:
-        """A group and all groups inside it, outer groups first."""
+        """Return a group and all groups inside it, outer groups first."""
         return [g for g in self.sizes if g == group or group in self.parents[g]]
 
     def flat(self, group: str) -> int:
-        """Entries of a group together with those of all groups around it."""
+        """Return the number of entries of a group times those of all groups around it."""
         return prod(self.sizes[g] for g in (*self.parents[group], group))
 
 
 def nest_of(spec: PermutationSpec, group: str) -> Nest:
-    """Return the nest of a group that stands inside no other."""
+    """Return the nest of an outermost group."""
     nest = Nest({group: spec.sizes[group]}, {group: ()})
     for child in spec.outermost_first():
         around = spec.parents[child]
@@ -60,15 +60,15 @@ def nest_of(spec: PermutationSpec, group: str) -> Nest:
 
 
 def pair_up(nest: Nest, pieces: Sequence[Piece], current: Int[Tensor, " n"]) -> dict[str, Int[Tensor, "..."]]:
-    """Return the best pairing of the outermost index, each pair with its own best permutations of what is inside.
+    """Return the best pairing of the outermost index, each pair with its own best inner permutations.
 
-    Exact where no piece carries two groups of which neither stands inside the other. Elsewhere those groups are solved
-    in turn for each pair of the indices around them.
+    The result is optimal where no piece carries two groups of which neither is nested in the other. Elsewhere those
+    groups are solved in turn for each pair of the indices around them.
 
     Args:
-        nest: the groups.
-        pieces: parts of weights of both networks: the groups on their leading axes, outer groups first, and the parts.
-        current: the pairing that ties go to.
+        nest: Groups to pair.
+        pieces: Parts of weights of both networks: the groups on their leading axes, outer groups first, and the parts.
+        current: Pairing that ties go to.
     """
     scores = {g: torch.zeros(2 * (nest.flat(g),), dtype=torch.float64) for g in nest.sizes}
     coupled = []
@@ -87,12 +87,12 @@ def pair_up(nest: Nest, pieces: Sequence[Piece], current: Int[Tensor, " n"]) -> 
 def pair_by_scores(
     nest: Nest, scores: Mapping[str, Float[Tensor, "flat flat"]], current: Int[Tensor, " n"]
 ) -> dict[str, Int[Tensor, "..."]]:
-    """Return `pair_up` where it is known what each pair of indices of a group adds by itself.
+    """Return the result of `pair_up` for pieces that are given as scores of pairs of indices.
 
     Args:
-        nest: the groups.
-        scores: for each group, by its index together with the indices around it, of both networks.
-        current: the pairing that ties go to.
+        nest: Groups to pair.
+        scores: Score of each pair of indices of a group, flattened with the indices around it, of both networks.
+        current: Pairing that ties go to.
     """
     found = _batch_by_scores(nest, nest.root, {g: s[None] for g, s in scores.items()}, current)
     return {g: table[0] for g, table in found.items()}
@@ -101,7 +101,7 @@ def pair_by_scores(
 def _batch_by_scores(
     nest: Nest, root: str, scores: Scores, current: Int[Tensor, " n"]
 ) -> dict[str, Int[Tensor, "batch ..."]]:
-    """`pair_by_scores` of a group, and all inside it, for a batch of pairs of the indices around them."""
+    """Apply `pair_by_scores` to a group and all inside it, for a batch of pairs of the indices around them."""
     total, found = dict(scores), dict[str, Tensor]()
     family = nest.below(root)
     for group in reversed(family):
@@ -134,19 +134,19 @@ def _pair_level(
     """Solve the groups of one level, and all inside them, for a batch of pairs of the indices around them.
 
     Args:
-        nest: the groups.
-        level: groups that stand inside the same others.
-        scores: as for `pair_by_scores`, by the indices from this level on.
-        pieces: those that carry several groups of which none stands inside the other, with a leading batch axis.
-        start: tables of the groups, as far as they are known.
-        sweeps: over the groups of the level.
+        nest: Groups to pair.
+        level: Groups that are nested in the same others.
+        scores: Scores as for `pair_by_scores`, by the indices from this level on.
+        pieces: Pieces that carry several groups of which none is nested in another, with a leading batch axis.
+        start: Tables of the groups that are known.
+        sweeps: Number of sweeps over the groups of the level.
 
     Returns:
         The score of each pair, and its tables.
     """
     families = {group: nest.below(group) for group in level}
     carried = [{group for group in level if not set(own).isdisjoint(families[group])} for own, _, _ in pieces]
-    # first those that stand alone in some weight: they can be told without the others
+    # groups that are alone in some weight come first: they can be solved without the others
     order = sorted(level, key=lambda group: not any(bool(scores[g].any()) for g in families[group]))
     size = pieces[0][1].shape[0]
     tables = dict(start)
@@ -177,7 +177,7 @@ def _pair_level(
 def _pair_inner(
     nest: Nest, group: str, scores: Scores, pieces: Sequence[Piece], current: Int[Tensor, " n"]
 ) -> dict[str, Int[Tensor, "batch ..."]]:
-    """Solve one group, and all inside it, for a batch of pairs; other groups of the pieces stay as they are."""
+    """Solve one group and all inside it, for a batch of pairs; other groups of the pieces stay in place."""
     n, size = nest.sizes[group], len(scores[group])
     own_scores, nested = scores[group], list[Piece]()
     family = nest.below(group)
@@ -222,7 +222,7 @@ def _pair_chosen(
     start: Mapping[str, Int[Tensor, "pairs ..."]],
     sweeps: int,
 ) -> tuple[Float[Tensor, " pairs"], dict[str, Int[Tensor, "pairs ..."]]]:
-    """`_pair_level` inside some of the pairs of indices of a group, a few at a time, so that they stay in the cache."""
+    """Apply `_pair_level` inside some pairs of indices of a group, a few at a time, so that they stay in the cache."""
     n = nest.sizes[group]
     step = max(1, _ENTRIES // max(1, sum(x[0, 0].numel() for _, x, _ in pieces)))
     flat = [(own, x.flatten(0, 1), y.flatten(0, 1)) for own, x, y in pieces]

@@ -1,4 +1,4 @@
-"""Scores of pairs of units, and the assignments that they lead to."""
+"""Scores of pairs of units, and their assignments."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 from ..algebra import linear_assignment
 
 TOLERANCE = 1e-9  # relative gain below which a change is noise
-_APART = 2.0**24  # ratio of scores from which the larger ones are settled first
-_SAFE = 2.0**40  # products of entries up to this, and of its inverse, neither overflow nor vanish in float32
+_APART = 2.0**24  # ratio of scores from which the larger ones are assigned first
+_SAFE = 2.0**40  # products of entries from 1 / _SAFE to _SAFE neither overflow nor underflow in float32
 
 
 def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer m rest"]) -> Float[Tensor, "*outer n m"]:
-    """Return all inner products of rows, by stretches of the last axis, summed in float64.
+    """Return all inner products of rows, in chunks of the last axis that are summed in float64.
 
-    Rows whose entries are very large or very small are scaled first, so that products neither overflow nor vanish.
+    Rows with very large or very small entries are scaled first, so that products neither overflow nor underflow.
     """
     found = torch.zeros(*x.shape[:-1], y.shape[-2], dtype=torch.float64)
     if not x.shape[-1]:
@@ -26,7 +26,7 @@ def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer m rest"]) -
     step = max(1, 2**22 // max(1, x.shape[-2]))
     for start in range(0, x.shape[-1], step):
         a, b = (t[..., start : start + step].to(wide) for t in (x, y))
-        if a.shape[-1] == 1:  # a bias, a gain: no more than a pass over the result
+        if a.shape[-1] == 1:  # biases and gains: faster than a matrix product
             found.addcmul_(a.double(), b.double().mT)
         else:
             found += a @ b.mT
@@ -38,7 +38,7 @@ def gram(x: Float[Tensor, "*outer n rest"], y: Float[Tensor, "*outer m rest"]) -
 
 
 def _scaled(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Float[Tensor, "*outer n 1"] | None]:
-    """Return rows with entries of at most one and the factors taken out; as they are where all are of usual size."""
+    """Return rows scaled to entries of at most one, and their factors; None for factors if no row needs scaling."""
     if x.numel() == 0:
         return x, None
     largest = x.abs().amax(-1, keepdim=True).double()
@@ -50,16 +50,16 @@ def _scaled(x: Tensor, wide: torch.dtype) -> tuple[Tensor, Float[Tensor, "*outer
 
 
 def assign(scores: Float[Tensor, "*outer n n"], current: Int[Tensor, "*outer n"]) -> Int[Tensor, "*outer n"]:
-    """Return the best assignment of each matrix; the current one where no other is better."""
+    """Return the best assignment for each matrix; the current one where no other is better."""
     best = _solved(scores)
     gain = (picked(scores, best) - picked(scores, current)).sum(-1)
-    moved = best != current  # rows that stay may be large: they say nothing of how exact the others are
+    moved = best != current  # rows that stay must not set the noise level
     noise = TOLERANCE * ((picked(scores, best).abs() + picked(scores, current).abs()) * moved).sum(-1)
     return torch.where((gain > noise).unsqueeze(-1), best, current)
 
 
 def _solved(scores: Float[Tensor, "*outer n n"]) -> Int[Tensor, "*outer n"]:
-    """Return the best assignments; rows far larger than others are settled first: by rounding they would hide these."""
+    """Return the best assignments; rows far larger than others come first, as their rounding would hide these."""
     best = linear_assignment(scores, maximize=True)
     largest = scores.abs().amax(-1) if scores.shape[-1] else scores.sum(-1)
     apart = (largest.amin(-1) < largest.amax(-1) / _APART) if scores.shape[-1] else largest.sum(-1) > 0
@@ -83,6 +83,6 @@ def picked(scores: Float[Tensor, "*outer n n"], table: Int[Tensor, "*outer n"]) 
 
 
 def dot(x: Tensor, y: Tensor) -> float:
-    """Return the inner product, in float64; by stretches that stay in the cache."""
+    """Return the inner product in float64, in chunks that stay in the cache."""
     parts = zip(x.flatten().split(2**18), y.flatten().split(2**18), strict=True)
     return sum(float(torch.dot(a.double(), b.double())) for a, b in parts)

@@ -1,4 +1,4 @@
-"""The search for a permutation: the tensors of both networks, and the scores of each group given the others."""
+"""Coordinate descent over the groups of a spec: the search of weight matching."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ._nested import Piece, nest_of, pair_up
 from ._pairing import TOLERANCE, assign, dot, gram, picked
 from ._slices import exposed, pieces, stretches
 
-SETTLED = 3e-4  # of the squared distance of the networks: a sweep that gains less is the last
-_FRANK_WOLFE = 512  # entries up to which a quadratic assignment starts at the centre too
+SETTLED = 3e-4  # smallest gain of a sweep, relative to the squared distance of the networks, after which it ends
+_FRANK_WOLFE = 512  # largest size of a quadratic assignment that also starts at the center
 
 
 class Problem:
-    """The tensors of both networks, the current permutation, and the scores of each group given the others.
+    """Matching problem: the tensors of both networks, the current permutation, and the scores of each group.
 
-    Constants, such as masks, come first: of two permutations the better one is that under which more entries of the
-    constants agree, and of two under which equally many do, the one with the larger inner product of weights.
+    Constants, such as masks, come first: the better of two permutations is the one under which more entries of the
+    constants agree. If they agree equally, it is the one with the larger inner product of weights.
     """
 
     def __init__(self, spec: PermutationSpec, target: State, source: State) -> None:
@@ -49,7 +49,7 @@ class Problem:
         self.children = {g: [c for c in spec.sizes if g in spec.parents[c]] for g in spec.sizes}
 
     def value(self, tables: Mapping[str, Tensor], keys: Sequence[str] | None = None) -> float:
-        """The inner product of the target and the permuted source, over some entries or all, in float64."""
+        """Return the inner product of the target and the permuted source, over some entries or all, in float64."""
         permutation = Permutation(self.spec, tables)
         found = 0.0
         for key in self.target if keys is None else keys:
@@ -57,16 +57,16 @@ class Problem:
         return found
 
     def agreement(self, tables: Mapping[str, Tensor]) -> int:
-        """How many entries of the constants are the same in the target and in the permuted source."""
+        """Return the number of entries of constants that agree between the target and the permuted source."""
         permutation = Permutation(self.spec, tables)
         return sum(int((a == permutation.apply_to(k, b)).sum()) for k, (a, b) in self.constants.codes.items())
 
     def gain(
         self, tables: Mapping[str, Tensor], than: Mapping[str, Tensor], keys: Sequence[str] | None = None
     ) -> float:
-        """Return what the inner product of one permutation has above that of another.
+        """Return how far the inner product of one permutation exceeds that of another.
 
-        Zero where it is smaller or the difference is noise, infinite where more of the constants agree.
+        Zero if it does not or the difference is noise, infinite if more of the constants agree.
         """
         if (more := self.agreement(tables) - self.agreement(than)) != 0:
             return inf if more > 0 else 0.0
@@ -75,10 +75,10 @@ class Problem:
         return found if found > TOLERANCE * abs(before) else 0.0
 
     def descend(self, max_sweeps: int) -> dict[str, Tensor]:
-        """Solve group after group until none gains, or a sweep brings the networks hardly closer.
+        """Solve group after group until none gains, or a sweep hardly brings the networks closer.
 
-        A group is visited again only after a neighbour has moved; groups with others inside them, which take longest,
-        when the others have settled.
+        A group is visited again only after a neighbor has moved. Groups with others nested in them take longest, so
+        they wait until the others have settled.
         """
         stale = set(self.spec.sizes) - self.solved
         self.solved = set()
@@ -103,19 +103,19 @@ class Problem:
                     break
                 stale &= nests
         else:
-            for group in order:  # no sweep was left for them
+            for group in order:  # they waited until no sweep was left
                 if group in stale & nests:
                     self._improve(group)
         return {k: v.clone() for k, v in self.tables.items()}
 
     def _squared_distance(self) -> float:
-        """Between the target and the permuted source."""
+        """Return the squared distance of the target and the permuted source."""
         sizes = (float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2
                  for weights in (self.target, self.source) for x in weights.values())  # fmt: skip
         return sum(sizes) - 2 * self.value(self.tables)
 
     def anchor(self) -> None:
-        """A start: the group whose weights lead mostly to known axes first, matched on those weights alone."""
+        """Build a start: groups with most weight on matched axes come first, matched on those weights alone."""
         energy = {key: float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2 for key, x in self.target.items()}
         groups = {key: {g for label in self.spec.axes[key] for g in label.groups()} for key in self.target}
         known: set[str] = set()
@@ -133,14 +133,14 @@ class Problem:
             self._improve(group, shares[group][1] or self.uses[group])
             known |= {group, *self.children[group]}
             exact = not self.children[group] and not self._twice(group, self.uses[group])
-            if exact and len(shares[group][1]) == len(self.uses[group]):  # nothing that it depends on is open
+            if exact and len(shares[group][1]) == len(self.uses[group]):  # all that it depends on is matched
                 self.solved.add(group)
             top.remove(group)
             open_to = {g for key in self.uses[group] for g in groups[key]}
 
     def _improve(self, group: str, keys: Sequence[str] | None = None) -> float:
-        """Solve one group given the others; by how much the permutation became better, 0 where it stays."""
-        if self.children[group] and self.spec.parents[group]:  # solved with what is around it
+        """Solve one group given the others; return the gain, 0 if the permutation stays."""
+        if self.children[group] and self.spec.parents[group]:  # solved together with its parents
             return 0.0
         family = [group, *self.children[group]]
         touched = list(dict.fromkeys(key for g in family for key in self.uses[g])) if keys is None else list(keys)
@@ -155,12 +155,13 @@ class Problem:
         return gain
 
     def _twice(self, group: str, keys: Sequence[str]) -> bool:
+        """Return whether a group is on two axes of one entry."""
         return any(sum(group in label.groups() for label in self.spec.axes[key]) > 1 for key in keys)
 
     def _scores(self, group: str, keys: Sequence[str]) -> Float[Tensor, "*outer n n"]:
-        """`C[..., i, j]`: what it adds to the inner product to put the source's entry j in place i.
+        """Return `C[..., i, j]`, the contribution to the inner product of moving entry j of the source to position i.
 
-        Pairs of entries at which constants agree are worth more than all weights together.
+        Agreement of constants outweighs all weights together.
         """
         around = (*self.spec.parents[group], group)
         shape = self.spec.shape(group)
@@ -187,15 +188,17 @@ class Problem:
     def _along(
         self, group: str, tensors: Sequence[tuple[str, Tensor, Tensor]]
     ) -> Iterator[tuple[str, Tensor, Tensor, int]]:
-        """Entries of both networks with each axis that carries a group."""
+        """Yield entries of both networks with each axis that carries a group."""
         for key, own, other in tensors:
             for axis, label in enumerate(self.spec.axes[key]):
                 if group in label.groups():
                     yield key, own, other, axis
 
     def _quadratic(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
-        """The better of one step from the current permutation and, for groups of moderate size, Frank-Wolfe from the
-        centre of all permutations."""
+        """Return the better of one step from the current permutation and a Frank-Wolfe search from the center.
+
+        The search is skipped for large groups.
+        """
         found = {group: assign(self._scores(group, keys), self.tables[group])}
         size = self.spec.sizes[group]
         if not self.spec.parents[group] and size <= _FRANK_WOLFE:
@@ -206,7 +209,7 @@ class Problem:
         return found
 
     def _softly(self, group: str, keys: Sequence[str]) -> Callable[[Tensor], Tensor]:
-        """The inner product as a function of a matrix in the place of the group's permutation."""
+        """Return the inner product as a function of a matrix instead of the permutation of the group."""
         permutation = Permutation(self.spec, self.tables)
         parts = []
         for key in keys:
@@ -226,7 +229,7 @@ class Problem:
         return value
 
     def _paired(self, group: str, keys: Sequence[str]) -> dict[str, Tensor]:
-        """The best pairing of outer indices, each pair with its own best permutations of what stands inside."""
+        """Return the best pairing of outer indices, each pair with its own best inner permutations."""
         nest = nest_of(self.spec, group)
         inner = {group, *self.children[group]}
         permutation = Permutation(self.spec, self.tables)
@@ -247,13 +250,13 @@ class Problem:
 
 
 class _Weights(Mapping[str, Tensor]):
-    """The entries that count: floating-point and moved by some group, tied ones once; read when asked for."""
+    """Weights of one network by name, read and checked on access."""
 
     def __init__(self, spec: PermutationSpec, state: State, name: str, keys: Sequence[str]) -> None:
         self.state, self.name = state, name
         self.names = {k: spec.name_in(state, k) for k in keys}
         self.finite: set[str] = set()
-        self.scale = 1.0  # of all entries: products of very large or small ones leave the range of float64
+        self.scale = 1.0  # common factor, as products of very large or small entries leave the range of float64
         largest = max((float(x.abs().max()) for x in self.values() if x.numel()), default=0.0)
         if largest > 0 and not 1e-100 < largest < 1e100:
             self.scale = 2.0 ** min(1000, -frexp(largest)[1])
@@ -263,7 +266,7 @@ class _Weights(Mapping[str, Tensor]):
         if value.is_meta or not (value.is_floating_point() and value.element_size() > 1):
             raise InputError(
                 f"{key!r} of the {self.name} is {value.dtype} on {self.state[self.names[key]].device}; weights "
-                "must be real numbers of 16 bits or more, with values"
+                "must be real numbers of 16 bits or more, not on the meta device"
             )
         if key not in self.finite:
             if not bool(value.isfinite().all()):

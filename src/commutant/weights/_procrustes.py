@@ -1,4 +1,4 @@
-"""Streams that may be rotated: gains folded away, then an orthogonal matrix beside the permutations."""
+"""Matching with rotations: gains are folded away, then residual streams are rotated and other groups permuted."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def fold_gains(spec: PermutationSpec, model: M) -> M:
-    """A copy of a module whose gains in front of linear layers, such as those of RMS norms, are one.
+    """Return a copy of a module whose gains in front of linear layers, such as those of RMS norms, are one.
 
-    A gain that only multiplies channels on their way to other weights can be multiplied into those; `spec.kinds` names
-    such gains. (Those of the form 1 + w, as in Gemma, are none.) Afterwards an RMS norm treats all channels alike, so
-    that its stream may be rotated: derive the spec of the result anew.
+    A gain that only multiplies channels on their way to other weights can be multiplied into those weights.
+    `spec.kinds` lists such gains; gains of the form 1 + w, as in Gemma, are not among them. Afterwards an RMS norm
+    treats all channels alike, so that its stream may be rotated. Derive the spec of the result again.
 
     Args:
-        spec: derived from a module of this architecture, and verified.
-        model: stays as it is.
+        spec: Verified spec of a module of this architecture.
+        model: Module to copy; not modified.
 
     Raises:
-        InputError: a gain of zero (named), whose channel can't be told from the layers behind it.
+        InputError: A gain is zero, so that it can't be folded; the message names it.
     """
     check_spec(spec)
     check_module(model, "model")
@@ -46,11 +46,11 @@ def fold_gains(spec: PermutationSpec, model: M) -> M:
                 if bool((value == 0).any()):
                     raise InputError(f"{gain[0]!r} has a gain of zero, which can't be folded into the layers behind it")
                 if bool((value < 0).any()) and frozenset(scale) not in kind.signs:
-                    continue  # only positive factors pass
+                    continue  # the symmetry has positive factors only
                 maps = {p: value.reciprocal() if p == gain else value for p in scale}
                 state = act_linearly(spec, state, group, maps)
                 own = state[gain[0]]
-                state[gain[0]] = torch.where((own - 1).abs() < 1e-6, torch.ones_like(own), own)  # without rounding
+                state[gain[0]] = torch.where((own - 1).abs() < 1e-6, torch.ones_like(own), own)  # no rounding errors
     folded = copy.deepcopy(model)
     folded.load_state_dict(state, strict=False)
     return folded
@@ -58,12 +58,12 @@ def fold_gains(spec: PermutationSpec, model: M) -> M:
 
 @dataclass(frozen=True)
 class LinearMatching:
-    """A permutation of some groups, and orthogonal matrices along others.
+    """Permutation of some groups, with orthogonal matrices along others.
 
     Attributes:
-        spec: of the network.
-        permutation: applied first.
-        rotations: for each stream that may be rotated, `(1, n, n)`.
+        spec: Spec of the network.
+        permutation: Permutation, applied first.
+        rotations: Orthogonal matrix of each stream that may be rotated, `(1, n, n)`.
     """
 
     spec: PermutationSpec
@@ -71,7 +71,11 @@ class LinearMatching:
     rotations: dict[str, Float[Tensor, "outer n n"]] = field(repr=False)
 
     def apply(self, model: M) -> M:
-        """A copy of a module that computes the same, permuted and rotated."""
+        """Return a permuted and rotated copy of a module, which computes the same.
+
+        Args:
+            model: Module with the names and shapes of the spec; not modified.
+        """
         moved = self.permutation.apply(model)
         moved.load_state_dict(self._turned(dict(state_of(moved))), strict=False)
         return moved
@@ -85,20 +89,23 @@ class LinearMatching:
 def procrustes_matching(
     spec: PermutationSpec, target: nn.Module, source: nn.Module, *, max_sweeps: int = 50
 ) -> LinearMatching:
-    """Weight matching in which streams that only RMS norms read are rotated too, not only permuted.
+    """Match weights with rotations of the streams that only RMS norms read, and permutations of other groups.
 
-    Heads and channels inside them are permuted. With all else fixed the best orthogonal matrix is the polar factor of
-    the inner products of the channels of both networks; it takes turns with the permutations of the other groups until
-    neither gains (Theus et al., 2025, who do it by hand for transformers).
+    Heads and the channels inside them are permuted. With all else fixed, the best orthogonal matrix is the polar factor
+    of the inner products of the channels of both networks. Rotations and permutations alternate until neither gains
+    (Theus et al., 2025, who derive the symmetries of transformers by hand).
 
     Args:
-        spec: of modules whose gains are one (`fold_gains`), so that some kinds are `"orthogonal"`.
-        target: stays as it is.
-        source: stays as it is.
-        max_sweeps: at most.
+        spec: Spec of modules whose gains are one (`fold_gains`), so that some kinds are `"orthogonal"`.
+        target: Module; not modified.
+        source: Module; not modified.
+        max_sweeps: Largest number of alternations.
+
+    Returns:
+        The matching that moves `source` towards `target`.
 
     Raises:
-        InputError: nothing can be rotated; parameters that are not those of the spec.
+        InputError: Nothing can be rotated, or the parameters do not fit the spec.
     """
     check_spec(spec)
     whole("max_sweeps", max_sweeps, 1)
@@ -107,7 +114,7 @@ def procrustes_matching(
     streams = [group for group, kind in spec.kinds.items() if kind.rotations and not spec.parents[group]]
     if not streams:
         raise InputError(
-            "no group of this spec may be rotated: RMS norms must be all that reads it, with equal gains (fold_gains)"
+            "no group of this spec may be rotated: only RMS norms with equal gains may read it (see fold_gains)"
         )
     a, b = dict(state_of(target)), dict(state_of(source))
     for name, state in (("target", a), ("source", b)):
@@ -129,7 +136,7 @@ def procrustes_matching(
                          for p in spec.kinds[group].rotations)  # fmt: skip
             u, _, v = torch.linalg.svd(scores)
             rotations[group] = u @ v
-        turned = LinearMatching(spec, permutation, rotations)._turned(b)  # no stream stands inside another group
+        turned = LinearMatching(spec, permutation, rotations)._turned(b)  # no stream is nested in another group
         start = Permutation(others, {g: permutation.tables[g] for g in others.sizes})
         permutation = Permutation(spec, weight_matching(others, a, turned, init=start).tables)
         found = LinearMatching(spec, permutation, dict(rotations))
@@ -141,5 +148,5 @@ def procrustes_matching(
 
 
 def _left_out(spec: PermutationSpec, group: str) -> set[str]:
-    """Entries along whose axis a rotation does not act although they carry the group: gains."""
+    """Return the entries that carry a group but on which its rotations do not act: gains."""
     return {key for key, _ in spec.uses(group) if key not in spec.ties} - {p[0] for p in spec.kinds[group].rotations}

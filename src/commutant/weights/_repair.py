@@ -1,4 +1,4 @@
-"""REPAIR: the mean and spread of a merged network's units brought back to those of its parents."""
+"""REPAIR: the mean and standard deviation of each unit of a merged network, restored to those of its parents."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ._merging import same_entries
 from ._statistics import call
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NOISE = 1e-6  # of the size of a unit's output: a standard deviation below is rounding
-_MISSED = 0.05  # of the standard deviation that a unit should have
+_NOISE = 1e-6  # smallest standard deviation relative to the root mean square; smaller ones are rounding
+_MISSED = 0.05  # largest relative error of a standard deviation before a warning
 
 
 def repair(
@@ -33,32 +33,33 @@ def repair(
     *,
     add_biases: bool = True,
 ) -> nn.Module:
-    """Give every linear and convolutional unit of a merged network the mean and spread of its parents.
+    """Rescale the linear and convolutional units of a merged network to the statistics of its parents.
 
-    The mean of two units that are not quite alike varies less than either; deep networks lose their signal that way.
-    For each layer, in the order in which the network runs them, the merged unit's output is scaled and shifted so that
-    its mean and standard deviation over the data are the weighted means of those of the parents; the scale is folded
-    into the layer (REPAIR, Jordan et al., 2023). The projections of `nn.MultiheadAttention` are such layers too.
-    Networks with batch norm are better served by `reset_batchnorm_stats`. Recurrent layers, transposed convolutions and
+    The mean of two units that are not equal varies less than either, so deep merged networks lose their signal. For
+    each layer, in the order in which the network runs them, the output of each unit is scaled and shifted. Its mean and
+    standard deviation over the data become the weighted means of those of the parents; scale and shift are folded into
+    the layer (REPAIR, Jordan et al., 2023). The projections of `nn.MultiheadAttention` count as layers too.
+
+    For networks with batch norm use `reset_batchnorm_stats` instead. Recurrent layers, transposed convolutions and
     layers of other libraries are left as they are.
 
     Args:
-        merged: of the architecture of the parents; stays as it is.
-        parents: aligned with each other.
-        batches: of training data, run through all networks once for every layer.
-        weights: of the parents in the merge; equal by default.
-        add_biases: give a bias to layers that have none. The result then has more entries than its parents and does not
-            load into their architecture. Without, such layers are scaled only.
+        merged: Merged network, of the architecture of the parents; not modified.
+        parents: Networks that were merged, aligned with each other.
+        batches: Batches of training data, run through all networks once for every layer.
+        weights: Weights of the parents in the merge; equal by default.
+        add_biases: Whether layers without a bias get one. The result then has more entries than its parents and does
+            not load into their architecture. If false, such layers are only scaled.
 
     Returns:
         A repaired copy. Units that do not vary keep their scale.
 
     Raises:
-        InputError: no parent or no batch; a layer that shares its weight, is parametrized, is not reached by the data,
-            or puts out NaN or infinities.
+        InputError: There is no parent or no batch, or a layer shares its weight, is parametrized, is not reached by the
+            data, or returns NaN or infinities.
 
     Warns:
-        UserWarning: a layer that reads its own output cannot be repaired exactly; names it.
+        UserWarning: A layer that reads its own output can't be repaired exactly; the message names it.
     """
     check_module(merged, "merged")
     parents = list_of_networks(parents, "parents")  # type: ignore[assignment]
@@ -81,8 +82,8 @@ def repair(
     reached = _moments(network, layers, batches)
     if missed := [layer for layer in order if reached[layer].misses(goals[layer])]:
         warnings.warn(
-            f"the units of {missed[0].name!r} ({len(missed)} of {len(order)} layers) miss the spread of their parents "
-            f"by more than {_MISSED:.0%}, as those of layers do that read their own output",
+            f"the standard deviations of the units of {missed[0].name!r} ({len(missed)} of {len(order)} layers) differ "
+            f"from those of their parents by more than {_MISSED:.0%}, as happens in layers that read their own output",
             stacklevel=2,
         )
     return network
@@ -90,13 +91,13 @@ def repair(
 
 @dataclass(frozen=True)
 class _Layer:
-    """A linear or convolutional layer, or the projection of attention to queries (0), keys (1) or values (2)."""
+    """Linear or convolutional layer, or the projection of attention to queries (0), keys (1) or values (2)."""
 
     name: str
     part: int | None = None
 
     def scale(self, network: nn.Module, factor: Tensor, shift: Tensor, add_biases: bool) -> None:
-        """Multiply the outputs of a network's layer by a factor and add a shift to them, unit by unit."""
+        """Multiply the outputs of this layer of a network by a factor and add a shift, unit by unit."""
         module: Any = network.get_submodule(self.name)
         weight: Any = getattr(module, "weight", None)
         bias, rows, units = "bias", slice(None), len(factor)
@@ -112,7 +113,7 @@ class _Layer:
 
 
 def _projections(module: nn.MultiheadAttention) -> Sequence[Tensor]:
-    """The weights that make queries, keys and values."""
+    """Return the projection weights of queries, keys and values."""
     if module.in_proj_weight is not None:
         return module.in_proj_weight.chunk(3)
     return module.q_proj_weight, module.k_proj_weight, module.v_proj_weight
@@ -128,25 +129,26 @@ class _Moments:
 
     @property
     def varies(self) -> Bool[Tensor, " units"]:
-        """Whether each unit's output differs from a constant by more than rounding."""
+        """True for the units whose output varies by more than rounding."""
         return self.spread > _NOISE * self.size
 
     def misses(self, goal: _Moments) -> bool:
-        """Whether a unit that varies is far from the spread that it should have."""
+        """Return whether the standard deviation of a unit that varies is far from its goal."""
         gap = (self.spread - goal.spread).abs() > _MISSED * goal.spread + _NOISE * goal.size
         return bool((gap & self.varies & goal.varies).any())
 
 
 def _mean(moments: Sequence[_Moments], shares: Sequence[float]) -> _Moments:
+    """Return the weighted mean of the moments of several networks."""
     parts = zip(*((m.mean, m.spread, m.size) for m in moments), strict=True)
     return _Moments(*(sum(s * own for s, own in zip(shares, part, strict=True)) for part in parts))  # type: ignore[arg-type]
 
 
 def _layers_of(network: nn.Module) -> list[_Layer]:
-    """All layers of a network.
+    """Return all layers of a network that can be repaired.
 
     Raises:
-        InputError: layers whose weight can't be scaled by itself.
+        InputError: The weight of a layer is parametrized or shared, so that it can't be scaled.
     """
     layers, owner = [], dict[int, str]()
     for name, module in network.named_modules():
@@ -169,14 +171,14 @@ def _layers_of(network: nn.Module) -> list[_Layer]:
 
 
 def _rescale(network: nn.Module, layer: _Layer, found: _Moments, goal: _Moments, add_biases: bool) -> None:
-    """Fold what a layer's units lack into the layer."""
+    """Scale and shift the units of a layer from the moments found to the goal."""
     factor = torch.where(found.varies, goal.spread / torch.where(found.varies, found.spread, 1.0), 1.0)
     with torch.no_grad():
         layer.scale(network, factor, goal.mean - factor * found.mean, add_biases)
 
 
 def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any]) -> dict[_Layer, _Moments]:
-    """The moments of some layers, in the order in which the model runs them."""
+    """Return the moments of some layers, in the order in which the model runs them."""
     model = copy.deepcopy(model).eval()  # eval() may merge adapters into weights
     sums: dict[_Layer, tuple[Tensor, Tensor, int]] = {}
     wanted = set(layers)
@@ -184,7 +186,7 @@ def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any])
     def record(layer: _Layer, out: Tensor, axis: int) -> None:
         values = out.detach().double().movedim(axis, 0).flatten(1)
         if not bool(values.isfinite().all()):
-            raise InputError(f"{layer.name!r} puts out NaN or infinities on the data")
+            raise InputError(f"{layer.name!r} returns NaN or infinities on the data")
         total, squares, count = sums.get(layer, (torch.zeros(()), torch.zeros(()), 0))
         sums[layer] = (total.to(values) + values.sum(1), squares.to(values) + values.square().sum(1),
                        count + values.shape[1])  # fmt: skip

@@ -1,4 +1,4 @@
-"""Modules with other widths: parameters of other shapes put in place, and the sizes that a module keeps of itself."""
+"""Modules with other widths: replaced parameters, and updated attributes that state sizes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def resize(model: M, state: Mapping[str, Tensor]) -> M:
-    """A copy of a module with the parameters and buffers of `state`, whose shapes may differ from its own.
+    """Return a copy of a module with the parameters and buffers of `state`, whose shapes may differ from its own.
 
-    Loads what `FeatureMerger` or `commutant shrink` wrote into the architecture that it came from.
+    Use it to load a network that `FeatureMerger` or `commutant shrink` wrote into its original architecture.
 
     Args:
-        model: stays as it is.
-        state: the entries of the module's state dict; those tied to an entry that is there may be missing.
+        model: Module to copy; not modified.
+        state: Entries of the module's state dict. Entries that are tied to another one may be missing.
 
     Raises:
-        InputError: entries that the module lacks, lacking ones, or tensors of another kind.
+        InputError: The entries are not those of the module, or a tensor has another number of axes or is complex.
     """
     check_module(model, "model")
     state = state_of(state, "state")
@@ -35,10 +35,10 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
     )
     if odd:
         raise InputError(
-            f"{odd[0]!r} is in the {'parameters' if odd[0] in state else 'module'} only ({len(odd)} differ)"
+            f"{odd[0]!r} is in the {'parameters' if odd[0] in state else 'module'} only ({len(odd)} entries differ)"
         )
     small = copy.deepcopy(model)
-    placed: dict[int, Tensor] = {}  # by the old tensor: what is tied stays tied
+    placed: dict[int, Tensor] = {}  # by the old tensor, so that ties are kept
     for key, old in own.items():
         if key in state:
             if state[key].dim() != old.dim() or (state[key].is_complex() and not old.is_complex()):
@@ -58,7 +58,7 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
 
 
 def _declare(module: Any) -> None:
-    """Make the sizes that a module of a known class states of itself those of its parameters."""
+    """Set the attributes of a module of a known class that state sizes to the sizes of its parameters."""
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
         sizes = {name: value.shape for name, value in module.named_parameters()}

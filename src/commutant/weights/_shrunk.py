@@ -1,4 +1,4 @@
-"""What shrinking a network gives, and how far it can be from what was there."""
+"""Result of shrinking a network, and bounds on the change of its function."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ._merge_path import Site
 
 @dataclass(frozen=True)
 class Shrunk:
-    """A smaller network and how it was made.
+    """Smaller network, and the merges that made it.
 
     Attributes:
-        module: of the class of the given one, with fewer channels.
-        clusters: for each group, the channels of the given network that each channel stands for.
-        parameters: of the smaller network and of the given one.
-        bounds: for groups between two linear layers, by folding: how much the output of the second may change when this
-            group alone is merged, as a multiple of the norm of the first one's input with a one appended for the bias,
-            if an activation with a slope of at most one is all that stands between them.
+        module: Smaller network, of the class of the given one.
+        clusters: Channels of the given network that each channel stands for, by group.
+        parameters: Number of parameters of the smaller network and of the given one.
+        bounds: For groups between two linear layers that were merged with `rule="fold"`: largest change of the output
+            of the second layer when this group alone is merged. It is a multiple of the norm of the input of the first
+            layer, with a one appended for the bias. It holds if all that is between the layers is an activation with
+            slopes of at most one.
     """
 
     module: nn.Module = field(repr=False)
@@ -32,16 +33,16 @@ class Shrunk:
 
     @property
     def widths(self) -> dict[str, tuple[int, int]]:
-        """Channels that are left and that there were, by group."""
+        """Number of channels after and before, by group."""
         return {g: (len(found), sum(map(len, found))) for g, found in self.clusters.items()}
 
     @property
     def kept(self) -> float:
-        """The share of the parameters that is left."""
+        """Share of the parameters that is left."""
         return self.parameters[0] / self.parameters[1] if self.parameters[1] else 1.0
 
     def summary(self) -> str:
-        """A table of widths, then the share of the parameters."""
+        """Return a table of widths, then the share of the parameters that is left."""
         wide = max((len(g) for g in self.clusters), default=5)
         lines = [f"{'group':<{wide}}  {'before':>6}  {'after':>6}"]
         lines += [f"{g:<{wide}}  {before:>6}  {after:>6}" for g, (after, before) in self.widths.items()]
@@ -55,7 +56,10 @@ def folding_bounds(
     clusters: Mapping[str, Sequence[Sequence[int]]],
     shares: Mapping[str, Float[Tensor, " channels"]],
 ) -> dict[str, float]:
-    """`sum_k |v_k| |w_k - mean of its cluster|`, by the triangle inequality, for groups between two linear layers."""
+    """Return `sum_k |v_k| |w_k - mean of its cluster|` for groups between two linear layers.
+
+    By the triangle inequality it bounds the change of the output of the second layer.
+    """
     found = {}
     for group, sites in groups.items():
         makers = [s for s in sites if not s.reads]

@@ -1,4 +1,4 @@
-"""Tensors cut along the axes that carry groups."""
+"""Slices of tensors along the axes that carry groups."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..parameters import AxisLabel, positions_by_group
 def exposed(
     value: Tensor, labels: Sequence[AxisLabel], groups: Sequence[str], at: int | None = None
 ) -> Shaped[Tensor, "*sizes rest"]:
-    """A tensor with the indices of some groups as its leading axes, and all else flattened behind them.
+    """Return a tensor with the indices of some groups as leading axes, and all other axes flattened into the last.
 
-    A group that stands on several axes is read off axis `at` if it is there, else off the first that carries it.
+    A group on several axes is taken from axis `at` if that carries it, else from the first axis that does.
     """
     carriers = {g: [i for i, label in enumerate(labels) if g in label.groups()] for g in groups}
     place = {g: at if at in found else found[0] for g, found in carriers.items()}
@@ -33,7 +33,7 @@ def exposed(
 
 
 def stretches(value: Tensor, labels: Sequence[AxisLabel], group: str) -> list[Shaped[Tensor, "*sizes rest"]]:
-    """The parts of a tensor along which a group stands on the same axes, with its index on each as a leading axis."""
+    """Return the parts of a tensor that carry a group on the same axes, with its index on each as a leading axis."""
     cuts = []
     for label in labels:
         sets = {(group,) if group in block.groups() else () for block in label.stretches()}
@@ -54,8 +54,9 @@ def stretches(value: Tensor, labels: Sequence[AxisLabel], group: str) -> list[Sh
 def pieces(
     value: Tensor, labels: Sequence[AxisLabel], family: Sequence[str]
 ) -> list[tuple[list[str], Shaped[Tensor, "*sizes rest"]]]:
-    """A tensor cut into parts along each of which the same groups of a family stand, as query, key and value of one
-    weight: for each part its groups, in the family's order, and the part with their indices as leading axes.
+    """Cut a tensor into parts that carry the same groups of a family, such as query, key and value of one weight.
+
+    Each part comes with its groups, in the order of the family, and has their indices as leading axes.
     """
     cuts = []
     for label in labels:

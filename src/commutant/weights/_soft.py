@@ -1,4 +1,4 @@
-"""Parameters under matrices in the place of permutations: linear in each matrix, so that gradients reach it."""
+"""Action of matrices instead of permutations on parameters, linear in each matrix, so that gradients reach it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Matrices = Mapping[str, Float[Tensor, "*outer n n"]]
 
 
 def matrices_of(permutation: Permutation) -> dict[str, Float[Tensor, "*outer n n"]]:
-    """The permutation of each group as a matrix: row i has its one in the column that entry i comes from."""
+    """Return the permutation of each group as a matrix, with a one in row i at the column that entry i comes from."""
     return {g: torch.nn.functional.one_hot(t, t.shape[-1]).double() for g, t in permutation.tables.items()}
 
 
 def apply_softly(spec: PermutationSpec, matrices: Matrices, labels: Sequence[AxisLabel], value: Tensor) -> Tensor:
-    """A tensor whose axes have the given labels, with `new[i] = sum_j P[i, j] old[j]` along every group of them.
+    """Return a tensor with `new[i] = sum_j P[i, j] old[j]` along every group that its axes carry.
 
     Raises:
-        InputError: a group that depends on one which stands on another axis.
+        InputError: A group depends on a group on another axis.
     """
     for axis, label in enumerate(labels):
         here = set(label.groups())
@@ -32,7 +32,7 @@ def apply_softly(spec: PermutationSpec, matrices: Matrices, labels: Sequence[Axi
                 continue
             outer = spec.parents[group]
             if not set(outer) <= here:
-                raise InputError(f"group {group!r} depends on {outer[0]!r}, which stands on another axis of one weight")
+                raise InputError(f"group {group!r} depends on {outer[0]!r}, which is on another axis of one weight")
             index = positions_by_group(label, (*outer, group))
             value = multiply_along(value, axis, index, matrices[group].to(value))
     return value

@@ -1,4 +1,4 @@
-"""Running statistics of batch norm, estimated afresh."""
+"""Running statistics of batch norm, estimated again from data."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from ._given import batches_of, check_module
 
 
 def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module:
-    """Estimate running statistics afresh, as the plain mean over one pass; dropout stays off. Changes the model.
+    """Estimate the running statistics of batch norms again, in place, as the plain mean over one pass of data.
 
-    Interpolated statistics are not those of the interpolated network: for a network with batch norm this is most of
-    what a merge needs.
+    Interpolated statistics are not the statistics of the interpolated network. Use this on merged networks with batch
+    norm. Dropout stays off during the pass.
 
     Args:
-        model: with batch norm; without any it is returned as it is.
-        batches: of training data: tensors, tuples of arguments (the first is the input) or mappings of keywords.
+        model: Module to modify. Without batch norm nothing happens.
+        batches: Batches of training data: tensors, tuples of arguments (the first is the input) or mappings of
+            keywords.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: There is no batch.
     """
     check_module(model, "model")
     batches = batches_of(batches)
@@ -48,7 +55,7 @@ def reset_batchnorm_stats(model: nn.Module, batches: Iterable[Any]) -> nn.Module
 
 
 def call(model: nn.Module, batch: Any) -> Any:
-    """Run a model on a batch: a tensor, the input among a tuple's entries, or keywords."""
+    """Run a model on a batch: a tensor, a tuple whose first entry is the input, or a mapping of keywords."""
     if isinstance(batch, Mapping):
         return model(**batch)
     return model(batch[0] if isinstance(batch, tuple | list) else batch)

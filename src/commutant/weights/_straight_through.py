@@ -1,4 +1,4 @@
-"""Matching by the loss of the merged network, through straight-through estimators."""
+"""Matching by the loss of the merged network, with straight-through estimators."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .._checks import one_of, positive
 from .._errors import InputError
 from ..algebra import linear_assignment, sinkhorn
 from ..parameters import Permutation, PermutationSpec
@@ -19,7 +20,7 @@ from ._matching import weight_matching
 from ._merging import same_entries
 from ._soft import apply_softly
 
-_BARRED = 50  # temperatures that separate pairs of units with other constants from the rest
+_BARRED = 50  # penalty, in units of the temperature, of pairs of units with different constants
 Loss = Callable[[nn.Module, Any], Tensor]
 
 
@@ -35,26 +36,27 @@ def ste_matching(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Permutation:
-    """The permutation of `source` under which the mean of it and `target` has the lowest loss that was seen.
+    """Return the permutation of `source` for which the mean of both networks had the lowest loss during training.
 
-    `"lap"` (Git Re-Basin, 2023): a shadow network, at first the target, is trained; at each step the source is matched
-    to it by weights, and the loss of the mean of target and matched source moves the shadow as if it had been in the
-    mean itself. `"sinkhorn"` (Pena et al., CVPR 2023): free scores for each group, made doubly stochastic, are trained
-    the same way, and their best assignment is used; they start at random, far from what matching weights finds.
+    With `"lap"` (Git Re-Basin, 2023) a shadow network is trained, which starts at the target. At each step the source
+    is matched to the shadow by weights. The gradient of the loss at the mean of target and matched source moves the
+    shadow as if it had been in the mean itself. With `"sinkhorn"` (Pena et al., CVPR 2023) scores for each group, made
+    doubly stochastic, are trained the same way, and their best assignment is used. They start at random, far from the
+    result of weight matching.
 
     Args:
-        spec: of the network that both are parameters of.
-        target: stays as it is.
-        source: module or state dict; stays as it is.
-        batches: of training data; one step for each.
-        loss: from a module and a batch to a scalar.
-        projection: how permutations follow from what is trained.
-        learning_rate: of Adam; 0.001 for `"lap"` and 0.1 for `"sinkhorn"` by default.
-        temperature: of `"sinkhorn"`.
-        generator: of the random scores; seeded with zero by default.
+        spec: Spec of both networks.
+        target: Module; not modified.
+        source: Module or state dict; not modified.
+        batches: Batches of training data; one step for each.
+        loss: Function from a module and a batch to a scalar.
+        projection: Parametrization of the permutations: `"lap"` or `"sinkhorn"`.
+        learning_rate: Learning rate of Adam; 0.001 for `"lap"` and 0.1 for `"sinkhorn"` by default.
+        temperature: Temperature of `"sinkhorn"`.
+        generator: Random generator of the scores; None means a fixed seed.
 
     Raises:
-        InputError: no batch, or a loss that is no finite scalar.
+        InputError: There is no batch, or the loss is not a finite scalar.
     """
     (found,) = straight_through(
         spec, target, [source], batches, loss,
@@ -76,19 +78,18 @@ def straight_through(
     mixed: bool = False,
     generator: torch.Generator | None = None,
 ) -> list[Permutation]:
-    """`ste_matching` of several sources at once; with `mixed` the weights of the mean are drawn for each batch."""
-    if projection not in ("lap", "sinkhorn"):
-        raise InputError(f'projection must be "lap" or "sinkhorn", got {projection!r}')
+    """Apply `ste_matching` to several sources at once; with `mixed` weights of the mean are drawn for each batch."""
+    one_of("projection", projection, ("lap", "sinkhorn"))
     check_spec(spec)
     check_generator(generator)
     check_callable(loss, "loss", "a function of a module and a batch")
     batches = batches_of(batches)
     if not isinstance(target, nn.Module):
-        raise InputError(f"the target is run on the batches: give a module, got {type(target).__name__}")
+        raise InputError(f"target is run on the batches: give a module, got {type(target).__name__}")
     rate = number((1e-3 if projection == "lap" else 0.1) if learning_rate is None else learning_rate, "learning_rate")
     temperature = number(temperature, "temperature")
-    if not rate > 0 or not temperature > 0:
-        raise InputError(f"learning rate and temperature must be positive, got {rate} and {temperature}")
+    positive("learning_rate", rate)
+    positive("temperature", temperature)
     given = [state_of(target), *(state_of(source) for source in sources)]
     for state in given:
         spec.check(state)
@@ -121,7 +122,7 @@ def straight_through(
 
 
 class _Shadow:
-    """A trained point in weight space, projected to the nearest permuted source."""
+    """Trained point in weight space, projected to the nearest permuted source."""
 
     def __init__(self, spec: PermutationSpec, base: State, source: State) -> None:
         self.spec, self.source = spec, source
@@ -139,7 +140,7 @@ class _Shadow:
 
 
 class _Scores:
-    """Trained scores, made doubly stochastic by Sinkhorn's iteration; forward their best assignment."""
+    """Trained scores, made doubly stochastic by Sinkhorn's iteration; the forward pass uses their best assignment."""
 
     def __init__(
         self, spec: PermutationSpec, base: State, source: State, temperature: float, generator: torch.Generator | None
@@ -170,7 +171,7 @@ class _Scores:
 
 
 class _Measured(nn.Module):
-    """The loss of a network as a function of its parameters; batch norm uses the batch, dropout is off."""
+    """Loss of a network as a function of its parameters; batch norm uses the batch, dropout is off."""
 
     def __init__(self, network: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -189,7 +190,7 @@ class _Measured(nn.Module):
 
 
 def _mean(states: Sequence[State], weights: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted mean, with gradients; what is no real number comes from the first, copied."""
+    """Return the weighted mean, with gradients; entries that are not real are copied from the first network."""
     found = {}
     for key, first in states[0].items():
         parts = [w * s[key] for w, s in zip(weights, states, strict=True)] if first.is_floating_point() else [first]

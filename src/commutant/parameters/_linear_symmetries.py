@@ -1,49 +1,47 @@
-"""What may act on a group beside permutations: signs, positive scales, rotations, any invertible matrix.
+"""Linear symmetries of groups, as well as permutations: signs, positive scales, rotations, any invertible matrix.
 
-A one-parameter group of changes of the weights leaves a function alone only if the function's gradient is orthogonal to
-its direction, at every point (Noether). For channel c of a group and the parts s of weights that carry it, scaling by
-`exp(t a_s)` asks that `sum_s a_s <grad_s[c], theta_s[c]> = 0`: the exponents are the null space of a small matrix,
-which one backward pass fills for every channel of every group. What is found is then applied for real, and verified.
+If a one-parameter group of changes of the weights leaves a function unchanged, the gradient of the function is
+orthogonal to the direction of change at every point (Noether). For channel c of a group and the parts s of weights
+that carry it, scaling by `exp(t a_s)` requires `sum_s a_s <grad_s[c], theta_s[c]> = 0`. The exponents are the null
+space of a small matrix, which one backward pass fills for every channel of every group. Each candidate is then applied
+to the weights, and the outputs are compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
-from math import lcm
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ._linear_maps import Part, act_linearly, part_rows, parts_of_axis
+from ._null_space import whole_null_space
+from ._tied_axes import TiedAxes
 from ._trace import Trace
 from ._verify import difference, generic, outputs
 
-if TYPE_CHECKING:
-    from ._spec import PermutationSpec
-
 TOLERANCE = 1e-8  # relative, in float64
-_INFLUENCE = 1e-5  # of a group on the output, relative: below it nothing can be told
+_INFLUENCE = 1e-5  # smallest relative influence of a group on the output from which exponents can be told
 
 
 @dataclass(frozen=True)
 class LinearSymmetry:
-    """The linear maps along a group's axes that leave the function alone.
+    """Linear maps along the axes of a group that do not change what the network computes.
+
+    A part of a weight is `(entry, axis, stretch)`: query, key and value in one weight are three stretches of one axis.
 
     Attributes:
         name: `"permutation"`; `"signed permutation"` (odd activations); `"scaled permutation"`, by positive numbers
-            (ReLU, or a weight that only multiplies); `"monomial"`, both; `"orthogonal"` (a stream that only RMS norms
-            read, their gains all equal); or `"general linear"` (nothing nonlinear in between).
-        scales: independent scalings: for each part of a weight, the power of the channel's factor. A part is `(entry,
-            axis, stretch)`: query, key and value in one weight are three stretches of one axis.
-        signs: the parts that change sign together, one set for each independent change that was found.
-        gains: parts with one number a channel that only multiplies the channel on its way to other weights.
-        rotations: the parts that an orthogonal matrix acts on.
-        frames: for general linear groups, the parts that a matrix acts on (1) and those that its inverse transpose acts
-            on (-1).
+            (ReLU, or a weight that only multiplies); `"monomial"`, both signs and scales; `"orthogonal"` (a stream that
+            only RMS norms with equal gains read); or `"general linear"` (nothing nonlinear in between).
+        scales: Independent scalings: for each part of a weight, the power of the channel's factor.
+        signs: Parts that change sign together, one set for each independent change.
+        gains: Parts with one number per channel that only multiplies the channel on its way to other weights.
+        rotations: Parts on which an orthogonal matrix acts.
+        frames: For general linear groups, 1 for each part on which a matrix acts and -1 for each part on which its
+            inverse transpose acts.
     """
 
     name: str = "permutation"
@@ -54,9 +52,19 @@ class LinearSymmetry:
     frames: tuple[dict[Part, int], ...] = ()
 
 
+def linear_symmetries(spec: TiedAxes, state: Mapping[str, Tensor]) -> dict[str, LinearSymmetry]:
+    """Return the linear symmetries of every group of a spec that was derived from a module.
+
+    Args:
+        spec: Spec with the traces of the module.
+        state: Parameters and buffers of the module.
+    """
+    return _Search(spec, state).found()
+
+
 @dataclass(frozen=True)
 class _Proposal:
-    """A family of maps of one group, to be drawn from; how far apart scales are is up to who draws."""
+    """Family of maps of one group; `draw(spread)` draws one, with scales within a factor of `exp(2 * spread)`."""
 
     group: str
     attribute: str
@@ -65,7 +73,7 @@ class _Proposal:
 
 
 class _Point:
-    """Parameters and a factor on the inputs, and what the traced modules compute there."""
+    """Parameters, a factor on the inputs, and the outputs of the traced modules there."""
 
     def __init__(self, traces: Sequence[Trace], state: Mapping[str, Tensor], factor: float, spread: float) -> None:
         self.state = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
@@ -77,15 +85,10 @@ class _Point:
         return [x for traced in self.traces for x in outputs(traced, state, self.factor)]
 
 
-class Kinds:
-    """The kinds of all groups of a spec.
+class _Search:
+    """Search for the linear symmetries of all groups of a spec."""
 
-    Args:
-        spec: derived from a module, with values.
-        state: the module's parameters.
-    """
-
-    def __init__(self, spec: PermutationSpec, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, spec: TiedAxes, state: Mapping[str, Tensor]) -> None:
         self.spec, self.traces = spec, spec.graphs
         self.given = {k: v.detach().cpu() for k, v in state.items()}
         self.generator = torch.Generator().manual_seed(0)
@@ -96,10 +99,17 @@ class Kinds:
                 for part in parts_of_axis(spec, key, axis, g)]
             for g in spec.sizes
         }  # fmt: skip
+        self.equal: set[str] = set()  # vectors of the state dict whose entries are all equal
+        self.points: list[_Point] = []
+        self.kinds = {group: LinearSymmetry() for group in spec.sizes}
+
+    def found(self) -> dict[str, LinearSymmetry]:
+        """Propose maps for each group from gradients, and keep the ones that change no output."""
+        spec = self.spec
         states = [generic(self.given, self.generator) for _ in range(2)]
         slopes = [self._gradients(s) for s in states]
         found = {group: self._scales(group, states, slopes) for group in spec.sizes}
-        # streams turn only where gains are equal for all channels: such vectors stay as they are
+        # streams rotate only where gains are equal for all channels: such vectors stay as they are
         self.equal = {k for k, v in self.given.items() if v.dim() == 1 and v.numel() > 1 and v.is_floating_point()
                       and bool((v == v[0]).all() & (v[0] != 0))}  # fmt: skip
         states = [s | {k: self.given[k].double() for k in self.equal} for s in states]
@@ -107,12 +117,13 @@ class Kinds:
         self.points = [_Point(self.traces, states[0], 1.0, 0.4), _Point(self.traces, states[1], 30.0, 5.0),
                        _Point(self.traces, self.given, 0.1, 5.0)]  # fmt: skip
         proposals = [p for group in spec.sizes for p in self._proposals(group, *found[group], states[0], slope)]
-        self.kinds = {group: LinearSymmetry() for group in spec.sizes}
         for proposal in proposals:
             if self._holds(proposal):
                 self._accept(proposal)
+        return self.kinds
 
     def _counts(self, key: str, axis: int, group: str, used: set[str]) -> bool:
+        """Return whether an axis takes part in the balance of its group."""
         here = set(self.spec.axes[key][axis].groups())
         tied = {k for k, first in self.spec.ties.items() if first == key}
         return (
@@ -120,11 +131,11 @@ class Kinds:
             and bool(({key} | tied) & used)
             and self.given[key].is_floating_point()
             and set(self.spec.parents[group]) <= here
-            and not key.endswith("running_var")  # eps stands beside it: it scales almost, but not quite
+            and not key.endswith("running_var")  # added to eps: it scales almost, but not exactly
         )
 
     def _gradients(self, point: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of a random projection of the outputs, by the parameters; divided by its size."""
+        """Return the normalized gradient of a random projection of the outputs."""
         keys = {key for sites in self.sites.values() for key, _, _ in sites}
         leaves = {k: point[k].double().clone().requires_grad_() for k in keys}
         state = {k: leaves.get(self.spec.ties.get(k, k), v) for k, v in point.items()}
@@ -143,7 +154,10 @@ class Kinds:
     def _scales(
         self, group: str, states: Sequence[Mapping[str, Tensor]], slopes: Sequence[Mapping[str, Tensor]]
     ) -> tuple[list[Part], list[dict[Part, int]]]:
-        """The parts that matter, and the exponents that the gradients allow; nothing where too little matters."""
+        """Return the parts with influence on the outputs, and the exponents that the gradients allow.
+
+        Both are empty where the group has too little influence, or where the example leaves a weight unused.
+        """
         sites = self.sites[group]
         if not sites:
             return [], []
@@ -154,11 +168,11 @@ class Kinds:
         ])  # fmt: skip
         weight = balance.abs().amax(0)
         live = [i for i in range(len(sites)) if float(weight[i]) > 1e-10 * float(weight.max())]
-        # a bias in front of a softmax has no part in anything; a weight without one was not exercised by the example
+        # a bias in front of a softmax has no influence; a matrix without influence was not exercised by the example
         idle = any(self.given[s[0]].dim() > 1 for i, s in enumerate(sites) if i not in live)
         if idle or not float(weight.max()) > _INFLUENCE:
             return [], []
-        powers = _null_space(balance[:, live])
+        powers = whole_null_space(balance[:, live])
         return [sites[i] for i in live], [{sites[live[i]]: p for i, p in enumerate(own) if p} for own in powers]
 
     def _proposals(
@@ -169,6 +183,7 @@ class Kinds:
         state: Mapping[str, Tensor],
         slope: Mapping[str, Tensor],
     ) -> list[_Proposal]:
+        """Return the families of maps that the gradients at one point allow for a group."""
         *parents, size = self.spec.shape(group)
         outer = int(torch.Size(parents).numel())
 
@@ -185,7 +200,7 @@ class Kinds:
         def flipped(parts: frozenset[Part]) -> Callable[[float], Mapping[Part, Tensor]]:
             def draw(_: float) -> dict[Part, Tensor]:
                 signs = torch.ones(outer * size, dtype=torch.float64)
-                signs[torch.randint(outer * size, (), generator=self.generator)] = -1  # all follow from one alone
+                signs[torch.randint(outer * size, (), generator=self.generator)] = -1  # one implies all others
                 return dict.fromkeys(parts, signs.view(outer, size))
 
             return draw
@@ -213,11 +228,11 @@ class Kinds:
         return found
 
     def _turning(self, live: list[Part], forms: _Forms) -> frozenset[Part]:
-        """The parts that an orthogonal matrix may act on: all but some that are equal for all channels, gains."""
+        """Return the parts on which an orthogonal matrix may act: all but gains that are equal for all channels."""
         equal = [p for p in live if p[0] in self.equal]
         terms = {p: forms.turn(p) for p in live}
         chosen = [p for p in live if p not in equal]
-        if equal and chosen:  # which of them turn with the rest
+        if equal and chosen:  # find out which of them rotate with the rest
             columns = torch.stack([terms[p].flatten() for p in equal], 1)
             rest = torch.stack([terms[p] for p in chosen]).sum(0).flatten()
             share = torch.linalg.lstsq(columns, -rest[:, None], driver="gelsd").solution[:, 0]
@@ -225,7 +240,10 @@ class Kinds:
         return frozenset(chosen) if chosen and _vanishes([terms[p] for p in chosen]) else frozenset()
 
     def _flips(self, live: list[Part], scales: list[dict[Part, int]]) -> list[frozenset[Part]]:
-        """Sets of parts that may change sign: odd powers of a scale; all; what makes the channels; one of the gates."""
+        """Return sets of parts that may change sign together.
+
+        These are the odd powers of a scale, all parts, the parts whose outputs are the channels, and single gates.
+        """
         axes = [p[:2] for p in live]
         several = {axis for axis in axes if axes.count(axis) > 1}
         found = [frozenset(p for p, power in scale.items() if power % 2) for scale in scales]
@@ -234,7 +252,7 @@ class Kinds:
         return [parts for parts in dict.fromkeys(found) if parts]
 
     def _holds(self, proposal: _Proposal) -> bool:
-        """Whether it leaves the function alone, with nothing else applied that could make up for it."""
+        """Return whether a map drawn from the proposal, applied alone, changes no output."""
         for point in self.points:
             elsewhere = self.points[point is self.points[0]].before
             state = act_linearly(self.spec, point.state, proposal.group, proposal.draw(point.spread))
@@ -246,6 +264,7 @@ class Kinds:
         return True
 
     def _accept(self, proposal: _Proposal) -> None:
+        """Add a verified map to the symmetries of its group, and name the group anew."""
         own, value = self.kinds[proposal.group], proposal.value
         if proposal.attribute != "rotations":
             value = (*getattr(own, proposal.attribute), value)
@@ -263,11 +282,11 @@ class Kinds:
 
 
 class _Forms:
-    """What the gradient says of matrices that act on parts: `sum_ij u_i (g_i . x_j) v_j` for random directions u, v."""
+    """First-order changes when matrices act on parts: `sum_ij u_i (g_i . x_j) v_j` for random directions u, v."""
 
     def __init__(
         self,
-        spec: PermutationSpec,
+        spec: TiedAxes,
         group: str,
         parts: Sequence[Part],
         state: Mapping[str, Tensor],
@@ -282,17 +301,17 @@ class _Forms:
             self.sides[part] = x @ u, x @ v, g @ u, g @ v
 
     def linear(self, part: Part, power: int) -> Tensor:
-        """To first order, of a matrix, or of its inverse transpose."""
+        """Return the first-order change when a matrix (or its inverse transpose) acts on `part`."""
         xu, xv, gu, gv = self.sides[part]
         return (gu * xv).sum(1) if power > 0 else -(xu * gv).sum(1)
 
     def turn(self, part: Part) -> Tensor:
-        """To first order, of a rotation."""
+        """Return the first-order change when a rotation acts on `part`."""
         return self.linear(part, 1) + self.linear(part, -1)
 
 
 def _gains(given: Mapping[str, Tensor], scales: Sequence[Mapping[Part, int]]) -> frozenset[Part]:
-    """Parts with one number a channel that a scale multiplies while it divides all else."""
+    """Return parts with one number per channel that a scale multiplies while it divides all other parts."""
     return frozenset(
         part
         for scale in scales
@@ -309,38 +328,7 @@ def _placeholders(traced: Trace) -> list[torch.fx.Node]:
 
 
 def _vanishes(terms: Sequence[Tensor]) -> bool:
-    """Whether a sum is zero up to the rounding of its terms, and not because all of them are."""
+    """Return whether terms that are not all zero add up to zero, up to rounding."""
     size = max(float(t.abs().max()) for t in terms)
     total: Tensor = sum(terms)  # type: ignore[assignment]
     return size > 0 and float(total.abs().max()) < TOLERANCE * size
-
-
-def _null_space(matrix: Float[Tensor, "equations unknowns"]) -> list[list[int]]:
-    """A basis of small whole numbers of the solutions of `matrix @ x = 0`; directions that have none are left out."""
-    count = matrix.shape[1]
-    if not count:
-        return []
-    scale = matrix.abs().amax(0)
-    _, values, v = torch.linalg.svd(matrix / scale, full_matrices=True)
-    rank = int((values > 1e-9 * values[0]).sum()) if len(values) else 0
-    basis = v[rank:] / scale
-    row = 0
-    for column in range(count):  # to reduced echelon form, with the largest entry as the pivot
-        if row == len(basis):
-            break
-        pivot = row + int(basis[row:, column].abs().argmax())
-        if float(basis[pivot, column].abs()) < 1e-6 * float(basis.abs().max()):
-            continue
-        basis[[row, pivot]] = basis[[pivot, row]]
-        basis[row] /= basis[row, column].clone()
-        for other in range(len(basis)):
-            if other != row:
-                basis[other] -= basis[other, column].clone() * basis[row]
-        row += 1
-    found = []
-    for vector in basis.tolist():
-        fractions = [Fraction(x).limit_denominator(4) for x in vector]
-        if all(abs(float(f) - x) < 1e-5 for f, x in zip(fractions, vector, strict=True)) and any(fractions):
-            common = lcm(*(f.denominator for f in fractions))
-            found.append([int(f * common) for f in fractions])
-    return found

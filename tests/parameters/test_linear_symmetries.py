@@ -1,11 +1,11 @@
-"""What acts beside permutations: expected kinds, soundness, and networks that must not have them."""
+"""Linear symmetries: expected kinds, soundness, and networks that must not have them."""
 
 import pytest
 import torch
 from networks import CASES, Net
 from torch import nn
 
-from commutant.parameters import Permutation, PermutationSpec, _kinds, act_linearly, part_rows
+from commutant.parameters import Permutation, PermutationSpec, _linear_symmetries, act_linearly, part_rows
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 
@@ -74,7 +74,7 @@ def test_gains_that_differ_keep_a_stream_from_rotating():
 @pytest.mark.filterwarnings("ignore:the module branches on numbers")
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_found_leaves_every_network_alone(name):
-    """Not at the points where it was found, but at the model's own parameters and on another input."""
+    """Check symmetries at the model's own parameters and on another input, not where they were found."""
     torch.manual_seed(2)
     model, inputs = CASES[name].build()
     model = model.double().eval()
@@ -173,7 +173,7 @@ def test_what_hardly_matters_is_not_judged():
 
 
 class Experts(nn.Module):
-    """Some experts are visited on an example, others are not."""
+    """Experts of which an example visits some."""
 
     def __init__(self):
         super().__init__()
@@ -265,7 +265,7 @@ def test_running_variances_scale_almost_but_not_quite():
 
 
 def relative_positions(m, i):
-    """Scores between contents, from contents to positions and back; the projections are shared."""
+    """Build scores between contents, from contents to positions and back, with shared projections."""
     q, k, v = (h.view(2, 5, 2, 2).transpose(1, 2) for h in (m.q(i), m.k(i), m.v(i)))
     key, query = (h.view(5, 2, 2).transpose(0, 1) for h in (m.k(m.places), m.q(m.places)))
     scores = q @ k.mT + q @ key.mT + (k @ query.mT).mT
@@ -292,9 +292,9 @@ def test_signs_of_shared_projections_hold():
 
 
 def test_two_wrong_changes_do_not_stand_in_for_each_other(monkeypatch):
-    """Each undoes the other, so that only one alone shows that it is wrong."""
+    """Propose two wrong changes that undo each other: each alone must be refuted."""
     part = ("0.weight", 0, 0)
     flip = torch.tensor([[-1.0, 1, 1, 1, 1, 1]]).double()
-    wrong = _kinds._Proposal("0", "signs", frozenset({part}), lambda _: {part: flip})
-    monkeypatch.setattr(_kinds.Kinds, "_proposals", lambda *_: [wrong, wrong])
+    wrong = _linear_symmetries._Proposal("0", "signs", frozenset({part}), lambda _: {part: flip})
+    monkeypatch.setattr(_linear_symmetries._Search, "_proposals", lambda *_: [wrong, wrong])
     assert kinds(nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)))["0"].name == "permutation"

@@ -1,4 +1,4 @@
-"""The scale of channels before they are merged: batch norm's own, and norm one where a factor passes through."""
+"""Scales of channels before merging: the scale of their batch norm, or unit norm where a factor passes through."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ._merge_path import Cells, Rule, Site
 _VECTORS = ("weight", "bias", "running_mean", "running_var")
 
 
-class Normalised:
-    """The batch norms of a network, and those of them that alone read what one layer makes.
+class Normalized:
+    """Batch norms of a network, and the pairs of a norm and a layer whose only reader it is.
 
     A channel z in front of a batch norm may be rescaled: gamma (z - mu) / sigma = gamma (c z - c mu) / (c sigma).
     At the scale c = gamma / sigma the norm only shifts, so that distances between the weights of two channels are
-    distances of what they hand on.
+    distances between their outputs.
     """
 
     def __init__(self, model: nn.Module, spec: PermutationSpec) -> None:
@@ -33,15 +33,15 @@ class Normalised:
         self.spec = spec
 
     def split(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With standard deviations under the names of variances."""
+        """Return the state with standard deviations under the names of variances."""
         return {k: (v + self.eps[k]).sqrt() if k in self.eps else v for k, v in state.items()}
 
     def join(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What `split` undoes."""
+        """Return the state with variances again, the inverse of `split`."""
         return {k: (v.square() - self.eps[k]).clamp(min=0) if k in self.eps else v for k, v in state.items()}
 
     def rescaled(self, state: Mapping[str, Tensor], only: Mapping[str, Collection[int]]) -> dict[str, Tensor]:
-        """With some channels of each group at the scale that the norms give them."""
+        """Return the state with some channels of each group at the scale that the norms give them."""
         result = dict(state)
         for norm, layer in self.pairs:
             gamma, deviation = (result[f"{norm}.{n}"] for n in ("weight", "running_var"))
@@ -61,7 +61,7 @@ class Normalised:
         return result
 
     def fused(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """With each norm that has a layer of its own multiplied into it: what channels are compared by."""
+        """Return the state with norms folded into their layers, by which channels are compared."""
         result = dict(state)
         for norm, layer in self.pairs:
             gamma, beta, mean, deviation = (result[f"{norm}.{n}"] for n in _VECTORS)
@@ -88,11 +88,11 @@ class Normalised:
         cells: Mapping[str, Cells],
         rule: Rule,
     ) -> dict[str, Tensor]:
-        """Merged parameters with merged channels at the scale of the given ones, and with the spread that they have.
+        """Return merged parameters with the scale of the given channels and a corrected standard deviation.
 
-        A mean of weights that are not quite alike makes a channel that varies less than they did: by as much, if inputs
-        are alike in all directions, as its norm falls short of the mean of their norms. Without that the norm behind it
-        would make it too small.
+        The mean of unequal weights gives a channel that varies less than they did. For isotropic inputs the factor is
+        the norm of the mean over the mean of the norms. Without the correction the norm behind it would shrink the
+        channel.
         """
         result = dict(state)
         for norm, layer in self.pairs:
@@ -120,8 +120,9 @@ class Normalised:
 
 
 class Level:
-    """Channels at norm one: for groups that have one, a scaling that multiplies what makes the channels and divides all
-    that reads them.
+    """Rescaling of channels to unit norm, for groups with a scaling symmetry.
+
+    The symmetry multiplies the incoming weights of a channel and divides its outgoing weights.
     """
 
     def __init__(self, spec: PermutationSpec, sites: Mapping[str, Sequence[Site]]) -> None:
@@ -130,7 +131,7 @@ class Level:
     def __call__(
         self, state: Mapping[str, Tensor], only: Mapping[str, Collection[int]] | None = None
     ) -> dict[str, Tensor]:
-        """With what makes each channel at norm one, of all channels or of some, where a scaling allows it."""
+        """Rescale incoming weights, of all channels or some, to unit norm where a scaling symmetry allows it."""
         state = dict(state)
         for group, scale in self.scales.items():
             made = [part_rows(self.spec, state[part[0]], part, group)[0] for part, power in scale.items() if power > 0]
@@ -146,7 +147,7 @@ class Level:
 
 
 def _scales(spec: PermutationSpec, sites: Mapping[str, Sequence[Site]]) -> dict[str, dict[Part, int]]:
-    """For groups that have one: a scaling that multiplies what makes the channels and divides all that reads them."""
+    """Return a scaling for each group that multiplies incoming weights and divides all outgoing ones, if it has one."""
     found = {}
     for group, own in sites.items():
         reads = {(site.key, site.axis): site.reads for site in own}
