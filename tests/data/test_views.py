@@ -205,9 +205,9 @@ def test_a_report_on_a_network_that_averages_pixels():
 
 def test_what_can_not_be_drawn_is_refused(unchecked):
     objects = object_clouds(2, 100, generator())
-    with pytest.raises(InputError, match="at least as many points"):
+    with pytest.raises(InputError, match="need at least 1024 points"):
         shapes3d(objects, 2, generator())
-    with pytest.raises(InputError, match="views must be at least 1"):
+    with pytest.raises(InputError, match="views must be a whole number of at least 1"):
         shapes3d(objects, 0, generator(), size=8)
     with pytest.raises(InputError, match="poses must be"):
         shapes3d(objects, 2, generator(), size=8, poses="odd")
