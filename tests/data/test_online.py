@@ -12,6 +12,10 @@ import pytest
 import torch
 
 from commutant import InputError
+from commutant.data import _hub as hub
+from commutant.data import _images as images
+from commutant.data import _openml as openml
+from commutant.data import _text as text
 from commutant.data import (
     catalog,
     character_text,
@@ -24,10 +28,6 @@ from commutant.data import (
     tables_unavailable,
     text_unavailable,
 )
-from commutant.data import _hub as hub
-from commutant.data import _images as images
-from commutant.data import _openml as openml
-from commutant.data import _text as text
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("sklearn")

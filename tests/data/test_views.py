@@ -219,5 +219,5 @@ def test_what_can_not_be_drawn_is_refused(unchecked):
     with pytest.raises(InputError, match="must be finite"):
         draw_views(points / 0, normals, albedo, poses, hues, light, size=8)
     assert draw_views(points.double(), normals, albedo, poses.double(), hues, light, size=8).shape == (2, 1, 3, 8, 8)
-    with pytest.raises(InputError, match="two views or more"):
+    with pytest.raises(InputError, match="at least two views"):
         shapes3d(objects, 1, generator(), size=8).pairs(5, generator())

@@ -1,5 +1,6 @@
 """Criticality, kernels of wide networks, self-normalization, and diagnosis of networks."""
 
+from . import _law_cases as _law_cases
 from .criticality._criticality import Criticality as Criticality
 from .criticality._criticality import criticality as criticality
 from .criticality._depth import four_point_exact as four_point_exact
