@@ -1,4 +1,4 @@
-"""Molecules and families of graphs: read as they are, and refused when they are not what they must be."""
+"""Molecules and families of graphs: read unchanged, and refused when their check fails."""
 
 import gzip
 import zipfile
@@ -47,7 +47,7 @@ def test_molecules_of_files(tmp_path):
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(InputError, match="name must be one of g2, .* got 'qm9'"):
+    with pytest.raises(InputError, match=r"name must be one of g2, .* got 'qm9'"):
         load_molecules("qm9")
     with pytest.raises(InputError, match="gdb1k is read from a data folder"):
         load_molecules("gdb1k", str(tmp_path))
@@ -66,7 +66,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     file.write_bytes(whole[:200] + bytes(100) + whole[300:])
     with pytest.raises(InputError, match="gdb1k"):
         load_molecules("gdb1k", str(tmp_path))
-    with pytest.raises(InputError, match="name must be one of g2, .* got 'qm9'"):
+    with pytest.raises(InputError, match=r"name must be one of g2, .* got 'qm9'"):
         molecules_unavailable("qm9", None)
 
 
@@ -104,7 +104,7 @@ def test_strongly_regular_graphs_of_a_file(tmp_path):
 
 
 def test_pairs_and_connected_graphs_of_files(tmp_path):
-    """Files made as the real ones are: 600 pairs of two triangles and a ring of six, and as many connected graphs."""
+    """Read files in the original formats: 600 pairs of two triangles and a ring of six, and 11117 connected graphs."""
     folder = tmp_path / "expressivity"
     folder.mkdir()
     triangles = nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3))
@@ -139,7 +139,7 @@ def test_pairs_and_connected_graphs_of_files(tmp_path):
 
 
 def test_hard_graphs_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(InputError, match="name must be one of graph8c, .* got 'csl'"):
+    with pytest.raises(InputError, match=r"name must be one of graph8c, .* got 'csl'"):
         hard_graphs("csl", str(tmp_path))
     with pytest.raises(InputError, match="exp is read from a data folder"):
         hard_graphs("exp", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Moving glyphs: they are flows of the library's own action, and bad input is named."""
+"""Moving glyphs: they follow the flows of the library's own action, and bad input is named."""
 
 import gzip
 from dataclasses import replace

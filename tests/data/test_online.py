@@ -1,4 +1,4 @@
-"""Public data sets from a stand-in for each loader: nothing here needs a connection."""
+"""Public data sets loaded from local stand-ins for each online source."""
 
 import gzip
 import importlib.util
@@ -35,7 +35,7 @@ pytest.importorskip("sklearn")
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path, monkeypatch):
-    """Caches of all loaders in a folder of this test, and no way out."""
+    """Keep the caches of all loaders in the folder of this test, and refuse connections."""
     for variable in ("COMMUTANT_DATA", "HF_HOME", "HF_DATASETS_CACHE"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -71,7 +71,7 @@ def image_hub(folder, name, column, shape):
 
 
 def small_copy(monkeypatch, name, parts, repository, images_of):
-    """Replace what is known of a public set by what is true of its small copy."""
+    """Replace the description of a public set by that of its small copy."""
     counts = {split: len(y) for split, (_, y) in parts.items()}
     known = replace(images.PUBLIC[name], repository=repository, counts=counts, digests={}, means={})
     if images.PUBLIC[name].digests:

@@ -1,4 +1,4 @@
-"""The synthetic tasks and the texts against slow definitions."""
+"""Synthetic tasks and texts compared with slow definitions."""
 
 import gzip
 import hashlib

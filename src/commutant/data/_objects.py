@@ -49,7 +49,7 @@ class Objects(NamedTuple):
 
 
 def object_clouds(objects: int, points: int, generator: torch.Generator) -> Objects:
-    """Draw objects of ten classes in equal shares, each the surface of three or four bodies in an asymmetric arrangement.
+    """Draw objects of ten classes in equal shares, each an asymmetric arrangement of three or four simple bodies.
 
     Half-sizes vary by 30 %, centers by 0.05, and the whole object by 25 % along each axis. The object is then centered
     on its bounding box and scaled to the unit ball. Points are spread over the parts in proportion to their area.

@@ -101,7 +101,9 @@ def digit_points() -> DigitPoints:
     digits = require("sklearn.datasets", "evidence").load_digits()
     images = torch.from_numpy(digits.images).float() / 16
     if images.shape != (1797, 8, 8) or int(images.gt(0).sum()) != _LIT_PIXELS:
-        raise InputError(f"expected scikit-learn's 1797 digits with {_LIT_PIXELS} nonzero pixels, got {tuple(images.shape)}")
+        raise InputError(
+            f"expected scikit-learn's 1797 digits with {_LIT_PIXELS} nonzero pixels, got {tuple(images.shape)}"
+        )
     which, row, column = images.nonzero(as_tuple=True)
     points = torch.stack([column / 3.5 - 1, row / 3.5 - 1, images[which, row, column]], 1)
     return DigitPoints(points, torch.bincount(which, minlength=1797), torch.from_numpy(digits.target).long())

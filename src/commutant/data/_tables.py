@@ -174,4 +174,3 @@ def _generated(name: str, rows: int = 2000) -> tuple[Tensor, Tensor]:
     if name == "twonorm":
         return x + shift * (2.0 * y[:, None] - 1), y
     return torch.where(y[:, None] == 0, 2 * x, x + shift), y
-

@@ -15,7 +15,7 @@ from ..geometry import Change, quaternion_code
 from ._objects import Objects
 
 _SLOPE = math.sqrt(0.5)
-_RIGHT, _UP, _TOWARD = (-1.0, 0.0, 0.0), (0.0, -_SLOPE, _SLOPE), (0.0, _SLOPE, _SLOPE)  # axes of a camera 45 degrees above the floor
+_RIGHT, _UP, _TOWARD = (-1.0, 0.0, 0.0), (0.0, -_SLOPE, _SLOPE), (0.0, _SLOPE, _SLOPE)  # camera 45 degrees up
 _DISTANCE, _ZOOM = 2.5, 1.05
 _THICKNESS = 0.06  # points this close behind the foremost one of a pixel belong to the same surface
 _PALETTE = ((0.75, 0.75, 0.75), (0.95, 0.35, 0.30), (0.30, 0.50, 0.95), (0.95, 0.90, 0.30))
@@ -24,7 +24,7 @@ _PIECE = 64  # images drawn at a time
 
 
 class Pairs(NamedTuple):
-    """Two views of each object, with the poses and hues of both."""
+    """Pairs of views of objects, with the poses and hues of both."""
 
     first: UInt8[Tensor, "pairs 3 size size"]
     second: UInt8[Tensor, "pairs 3 size size"]
@@ -57,7 +57,9 @@ class Views(NamedTuple):
         """
         objects, views = self.images.shape[:2]
         if not objects or views < 2 or number < 0:
-            raise InputError(f"pairs need objects with at least two views, got {number} pairs of {objects} objects with {views} views")
+            raise InputError(
+                f"pairs need objects with at least two views, got {number} pairs of {objects} with {views}"
+            )
         device = self.images.device
         row = torch.randint(0, objects, (number,), generator=generator)
         one = torch.randint(0, views, (number,), generator=generator)
@@ -255,7 +257,8 @@ def _splat(
     corner = torch.stack([size - seen[:, 1], seen[:, 0]], -1).sub(0.5).floor().long()
     near = corner[None] + torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=x.device)[:, None]
     inside = ((near >= 0) & (near < size)).all(-1)
-    place = torch.where(inside, picture * pixels + near[..., 0] * size + near[..., 1], k * pixels)  # points outside go into an extra pixel
+    # points outside the image go into an extra pixel
+    place = torch.where(inside, picture * pixels + near[..., 0] * size + near[..., 1], k * pixels)
     far = x[:, 2].expand(place.shape)
     depth = x.new_full((k * pixels + 1,), -math.inf).scatter_reduce(0, place.flatten(), far.flatten(), "amax")
     at, which = (inside & (far >= depth[place] - _THICKNESS)).nonzero(as_tuple=True)

@@ -40,7 +40,8 @@ class Criticality:
             NaN.
         exponent: Power $p_\\perp$ of the decay of angles with depth, $l^{-p_\\perp}$, in the class `"zero"`, else 0 or
             NaN.
-        residuals: Residuals of $K^* = C_b + C_W g(K^*)$, $\\chi_\\parallel = 1$ and $\\chi_\\perp = 1$, zero to rounding.
+        residuals: Residuals of $K^* = C_b + C_W g(K^*)$, $\\chi_\\parallel = 1$ and $\\chi_\\perp = 1$; zero to
+            rounding.
         sentence: Summary in one sentence.
     """
 
@@ -174,7 +175,7 @@ def _at_zero(act: Activation) -> Criticality | None:
 
 
 def _measured_exponent(act: Activation, slope: float) -> float:
-    """Return the exponent of the decay of angles, measured from the rates of angle, norm and kernel at a tiny kernel."""
+    """Return the exponent of the decay of angles, from the rates of angle, norm and kernel at a tiny kernel."""
     k = torch.tensor(_TINY, dtype=torch.float64)
     chi = act.chi(k)
     angle, norm = float(chi.perpendicular) / slope - 1, float(chi.parallel) / slope - 1
@@ -193,7 +194,7 @@ def _half_stable(act: Activation) -> Criticality | None:
 
     gaps = _gaps(act)
     for i in range(len(gaps) - 1):
-        if not gaps[i] * gaps[i + 1] < 0 or min(abs(gaps[i]), abs(gaps[i + 1])) < 1e-9:  # ignore sign changes by rounding
+        if not gaps[i] * gaps[i + 1] < 0 or min(abs(gaps[i]), abs(gaps[i + 1])) < 1e-9:  # rounding
             continue
         k = brentq(gap, float(_GRID[i]), float(_GRID[i + 1]), xtol=1e-13, rtol=1e-14)
         weight = 1 / float(act.chi(k).perpendicular)

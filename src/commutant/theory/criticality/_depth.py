@@ -21,9 +21,9 @@ def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = 
     """Return $\\nu$ of $V / n K^2 = \\nu\\, L / n$ at criticality, with a skip of weight gamma around every layer.
 
     $\\nu = (1 - \\gamma^2)\\,[(1 - \\gamma^2)\\, c_4 + 4 \\gamma^2 + 2 \\gamma (1 + \\gamma)\\, c_3^2]$ with
-    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point. Where the kernel decays to zero, $\\nu$ is a
-    third of that: $(2/3)(1 - \\gamma^4)$ for tanh. The term with $c_3$ is a three-point vertex, which a skip creates for
-    every activation that is not odd; the published formula omits it.
+    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point. Where the kernel
+    decays to zero, $\\nu$ is a third of that: $(2/3)(1 - \\gamma^4)$ for tanh. The term with $c_3$ is a three-point
+    vertex, which a skip creates for every activation that is not odd; the published formula omits it.
 
     Args:
         activation: Name, module, function or `Activation`.
@@ -68,7 +68,7 @@ def optimal_ratio(activation: Source, outputs: int, gamma: float = 0.0) -> float
 
 
 def skip_for(activation: Source, depth: int, width: int, outputs: int) -> float:
-    """Return the weight of the skip that makes a depth optimal for a width: the root of $r^*(\\gamma) = L / n$ nearest 1.
+    """Return the skip weight that makes a depth optimal for a width: the root of $r^*(\\gamma) = L / n$ nearest 1.
 
     Args:
         activation: Name, module, function or `Activation`.

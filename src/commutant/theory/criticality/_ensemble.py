@@ -70,7 +70,7 @@ def measure_ensemble(
     """Draw plain networks at random and measure the kernels and vertices that `finite_width` predicts.
 
     Networks are batched in blocks that fit into memory. Weights are float32, averages float64. Standard errors are
-    over blocks. They are too small where depth exceeds a fifth of the width, since distributions have heavy tails there.
+    over blocks. They are too small where depth exceeds a fifth of the width, as distributions have heavy tails there.
 
     Args:
         activation: Name, module, function or `Activation`.

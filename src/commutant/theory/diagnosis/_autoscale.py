@@ -103,8 +103,8 @@ def autoscale_(
                 else "it may have skips that no block of a Sequential or ModuleList contains as a whole"
             )
             raise InputError(
-                f"with a gain of one in each layer, squared gradients change by {math.exp(after):.1e} through the network, "
-                f"compared with {math.exp(drift):.1e} before: {reason}"
+                f"with a gain of one in each layer, squared gradients change by {math.exp(after):.1e} through the "
+                f"network, compared with {math.exp(drift):.1e} before: {reason}"
             )
     except BaseException:
         for parameter, value in kept:
@@ -144,7 +144,7 @@ def _scaling(
                 call.weight.data = call.weight.data * factor  # earlier parts of the graph keep the old values
                 output = module.forward(*given, **named)
                 done.append(ScaledLayer(name, factor, gain, role))
-            if call.weight is not None or call.normalises:
+            if call.weight is not None or call.normalizes:
                 before.append(output)
             return output
 
@@ -165,8 +165,8 @@ def _refuse_tiny_batches(record: Record) -> None:
         over_batch = isinstance(call.module, nn.modules.batchnorm._BatchNorm) and call.module.training
         if over_batch and (values := call.output.numel() // call.output.shape[1]) < _FEW:
             raise InputError(
-                f"{call.name} normalizes over {values} values of a channel, too few to measure a gain: pass a batch of at "
-                "least 8 inputs, or call model.eval()"
+                f"{call.name} normalizes over {values} values of a channel, too few to measure a gain: pass a batch of "
+                "at least 8 inputs, or call model.eval()"
             )
 
 
@@ -232,7 +232,7 @@ def _ends(record: Record, block: Call, generator: torch.Generator) -> list[Call]
 def _scalable(call: Call) -> bool:
     """Return whether a layer has a nonzero weight of its own; ends of branches may start at zero."""
     weight = call.module._parameters.get("weight")
-    others = isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention) or call.normalises
+    others = isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention) or call.normalizes
     return weight is not None and weight.ndim >= 2 and not others and bool(weight.any())
 
 

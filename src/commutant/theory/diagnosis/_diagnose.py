@@ -31,7 +31,7 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether no finding is severe: gradient descent can train the network, though remarks may remain."""
+        """True if no finding is severe: gradient descent can train the network, though remarks may remain."""
         return not any(finding.severe for finding in self.findings)
 
     @property
@@ -137,7 +137,7 @@ def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Mod
         elif call.weight is not None:
             into = gain_into(call, before, probes, generator)
             gain = math.nan if into is None else into[0]
-        if not call.block and (call.normalises or call.weight is not None):
+        if not call.block and (call.normalizes or call.weight is not None):
             before.append(call.output)
         out.append(
             ModuleStatistics(

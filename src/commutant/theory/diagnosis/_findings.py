@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError
 from ..criticality._depth import nonlinearity
-from ._initialise import activations_before, has_skips
+from ._initialize import activations_before, has_skips
 from ._moment_report import recipe_breaks
 from ._record import NORMS, Call, Record
 
@@ -36,11 +36,11 @@ class ModuleStatistics:
         correlation: Mean cosine between the outputs of different inputs; NaN for one input.
         gradient: Squared gradient $E |\\partial (v \\cdot f) / \\partial z|^2$ of one input, over random unit vectors v
             of the network's output; NaN if the output doesn't depend on the module.
-        gain: Mean square growth $\\chi_\\perp$ of gradients from its output to the nearest layer or normalization before;
-            for a block, to its input. NaN if there is none.
+        gain: Mean square growth $\\chi_\\perp$ of gradients on the way back to the nearest layer or normalization, for
+            a block to its input; NaN if there is none.
         skip: Weight of the identity in a block whose output has the shape of its input, else 0.
-        share: Contribution $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters to the tangent kernel;
-            NaN without parameters.
+        share: Contribution $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters to the tangent
+            kernel; NaN without parameters.
         idle: Share of units that are zero or saturated for every input; 0 for modules that are no activation.
     """
 
@@ -60,7 +60,7 @@ class ModuleStatistics:
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of a network.
+    """Problem of a network, with a remedy.
 
     Attributes:
         what: Short name, such as `"gradients vanish"`.
@@ -243,7 +243,7 @@ def _self_normalizing(model: nn.Module) -> list[Finding]:
         Finding(
             "SELU without its recipe",
             "; ".join(wrong),
-            "use lecun_normal_ weights, zero biases, AlphaDropout, no normalization and standardized inputs, as SNN(...) does",
+            "use lecun_normal_ weights, zero biases, AlphaDropout, standardized inputs, no normalization, as SNN(...)",
             severe=False,
         )
     ]

@@ -14,7 +14,7 @@ from ..._checks import one_of
 from ..._errors import InputError
 from ..normalization._moment_map import moment_map
 from ..normalization._selu import SELU, AlphaDropout, Normalized, lecun_normal_
-from ._initialise import is_pointwise
+from ._initialize import is_pointwise
 from ._record import Call, recorded
 
 

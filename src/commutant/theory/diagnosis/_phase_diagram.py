@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, require
 from ..criticality._criticality import Source, as_activation, criticality
-from ._initialise import layers_and_activations
+from ._initialize import layers_and_activations
 
 _TEAL, _CRIMSON, _GREY = "#0b7a75", "#c8374a", "#6b6b6b"
 

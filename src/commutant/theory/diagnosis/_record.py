@@ -20,7 +20,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 @dataclass
 class Call:
-    """One call of a module.
+    """Call of a module in a forward pass.
 
     Attributes:
         name: Name of the module, with a number from the second call on (`"lstm#2"`).
@@ -39,8 +39,8 @@ class Call:
     passed: Tensor | None = None
 
     @property
-    def normalises(self) -> bool:
-        """Whether the module normalizes its inputs to unit variance."""
+    def normalizes(self) -> bool:
+        """True if the module normalizes its inputs to unit variance."""
         return isinstance(self.module, NORMS)
 
     @property

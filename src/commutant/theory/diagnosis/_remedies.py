@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ..._errors import InputError
 from ._autoscale import autoscale_
 from ._findings import Finding
-from ._initialise import critical_
+from ._initialize import critical_
 from ._record import NORMS
 
 _LARGE = 20_000_000  # parameters, above which no copies are made
@@ -67,7 +67,9 @@ def _filled(found: list[Finding], left: dict[str, set[str]], otherwise: str) -> 
     out = []
     for f in found:
         cure = next((name for name in best if f.what not in left[name]), None)
-        remedy = f.remedy or (otherwise if cure is None else f"{cure} (on a copy of the network it removes this)")
+        remedy = f.remedy or (
+            otherwise if cure is None else f"{cure}; on a copy of the network, this removes the problem"
+        )
         if not f.remedy and cure is not None and left[cure]:
             remedy += f" and {', '.join(sorted(left[cure]))} remain{'s' if len(left[cure]) == 1 else ''}"
         out.append(dataclasses.replace(f, remedy=remedy))

@@ -25,7 +25,7 @@ def empirical_ntk(
     every_output: bool = False,
     bytes_at_once: int = _BYTES,
 ) -> Float[Tensor, "rows columns ..."]:
-    """Compute $\\Theta(x, x') = \\sum_\\theta \\partial_\\theta f(x)\\, \\partial_\\theta f(x')$ over a network's parameters.
+    """Compute $\\Theta(x, x') = \\sum_\\theta \\partial_\\theta f(x)\\, \\partial_\\theta f(x')$ over the parameters.
 
     Gradients are plain, as for SGD with one learning rate. Jacobians are contracted block by block and never held as a
     whole. They are not formed at all if all parameters belong to `nn.Linear` layers: such a layer adds
@@ -158,8 +158,8 @@ def _need_rows_apart(model: nn.Module, x: Tensor) -> int:
             close = torch.finfo(every.dtype).eps ** 0.5 * float(every.abs().max())
             if float((every[row].flatten() - alone).abs().max() if alone.numel() else 0) > close:
                 raise InputError(
-                    f"the outputs of {type(model).__name__} for a row depend on the other rows or are random, but a tangent "
-                    "kernel is a function of two inputs"
+                    f"the outputs of {type(model).__name__} for a row depend on the other rows or are random, but a "
+                    "tangent kernel is a function of two inputs"
                 )
     return every[:1].numel() if len(x) else 0
 
@@ -185,7 +185,7 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _rest(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
-    """Return a function that gives frozen parameters and copies of buffers, as a transformed function may write to them."""
+    """Return a function that gives frozen parameters and copies of buffers, which a transform may overwrite."""
     frozen = {name: p.detach() for name, p in model.named_parameters() if name not in parameters}
     buffers = dict(model.named_buffers())
     return lambda: {**frozen, **{name: buffer.clone() for name, buffer in buffers.items()}}
@@ -237,7 +237,7 @@ def _row_jacobian(model: nn.Module, parameters: dict[str, Tensor], x: Tensor) ->
 
 
 def _by_layers(model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, columns: Tensor | None) -> Tensor | None:
-    """Return the kernel without Jacobians if all parameters belong to linear layers that read one vector for each input."""
+    """Return the kernel without Jacobians if all parameters are in linear layers that read one vector per input."""
     layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
     owned = {f"{name}.{own}" if name else own for name, m in layers.items() for own, _ in m.named_parameters()}
     shared = len(owned) != len({id(p) for m in layers.values() for p in m.parameters()})

@@ -205,7 +205,7 @@ class NTKClassifier(_KernelEstimator):
 
 
 class NTKRegressor(_KernelEstimator):
-    """Regressor by the tangent kernel of an infinitely wide network with a ridge; arguments are those of `NTKClassifier`.
+    """Regressor by the tangent kernel of an infinitely wide network with a ridge; arguments as for `NTKClassifier`.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -231,7 +231,7 @@ class NTKRegressor(_KernelEstimator):
         except (TypeError, ValueError) as error:
             raise InputError(f"targets must be numbers, got {found.dtype}") from error
         if targets.ndim not in (1, 2) or not len(targets) or not bool(torch.isfinite(targets).all()):
-            raise InputError(f"targets must be finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
+            raise InputError(f"y must hold finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
         self._flat = targets.ndim == 1
         targets = targets[:, None] if self._flat else targets
         self._shift = targets.mean(0)

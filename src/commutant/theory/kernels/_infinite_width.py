@@ -14,7 +14,7 @@ from ..._checks import one_of
 from ..._errors import InputError
 from ...algebra import Activation
 from ...parameters import unchanged
-from ..diagnosis._initialise import Tracer, activation_of, is_pointwise
+from ..diagnosis._initialize import Tracer, activation_of, is_pointwise
 from ._kernel_maps import Dense, LayerNormalisation, Pointwise
 from ._soundness import (
     DROPOUT,
@@ -153,7 +153,7 @@ def _module(
         raise InputError(f"{node.target} ({kind}) has a forward of its own, which tracing does not follow")
     trains = isinstance(layer, nn.PReLU | nn.LayerNorm) and any(p.requires_grad for p in layer.parameters())
     if trains and parametrisation == "ntk":
-        raise InputError(f"{node.target} ({kind}) has trainable parameters, for which no tangent kernel is known: freeze them")
+        raise InputError(f"{node.target} ({kind}) trains, and no tangent kernel is known for it: freeze its parameters")
     if type(layer) is nn.Linear:
         return _dense(str(node.target), layer, variances, parametrisation)
     if type(layer) is nn.LayerNorm:

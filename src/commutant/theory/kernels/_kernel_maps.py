@@ -85,7 +85,7 @@ class KernelMap(Protocol):
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input by a positive number only scales its kernels."""
+        """True if scaling an input by a positive number only scales its kernels."""
 
     def __call__(self, state: KernelState) -> KernelState:
         """Return the state after the layer."""
@@ -127,7 +127,7 @@ class Dense:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales its kernels, as without biases."""
+        """True if scaling an input scales its kernels, as without biases."""
         return self.bias_variance == 0 and not self.bias_rate
 
     def __post_init__(self) -> None:
@@ -179,7 +179,7 @@ class Pointwise:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales its kernels, as for piecewise linear activations with the kink at zero."""
+        """True if scaling an input scales its kernels, as for piecewise linear activations with the kink at zero."""
         return self.activation.homogeneous
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -204,7 +204,7 @@ class Pointwise:
         sides = (state.left, state.right)
         if 0.0 in self.activation.kinks and any(q.requires_grad and bool((q == 0).any()) for q in sides):
             raise InputError(
-                f"the kernel of {name} has no gradient at an input of variance zero: omit or detach inputs that are zero"
+                f"the kernel of {name} has no gradient at an input of variance zero: omit or detach such inputs"
             )
 
 
@@ -248,7 +248,7 @@ class Residual:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales its kernels."""
+        """True if scaling an input scales its kernels."""
         return self.branch.homogeneous
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -316,12 +316,12 @@ class Chain:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales its kernels."""
+        """True if scaling an input scales its kernels."""
         return all(layer.homogeneous for layer in self.maps)
 
     def __call__(self, state: KernelState) -> KernelState:
         if not isinstance(state, KernelState):
-            raise InputError(f"a Chain maps a KernelState, such as KernelState.of_inputs(x, x), got {type(state).__name__}")
+            raise InputError(f"a Chain maps a KernelState, as KernelState.of_inputs(x, x), got {type(state).__name__}")
         for layer in self.maps:
             state = layer(state)
         return state

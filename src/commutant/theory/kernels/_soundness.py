@@ -86,8 +86,8 @@ def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Mod
         shared = taken[0].roots & taken[1].roots
         if shared:
             raise InputError(
-                f"{node.name} adds two values that both read {min(shared).name} without a linear layer between, so they "
-                "are not independent"
+                f"{node.name} adds two values that both read {min(shared).name} without a linear layer between, so "
+                "they are not independent"
             )
         if not (taken[0].gaussian or taken[1].gaussian):
             raise InputError(f"{node.name} adds two values, neither of which is a sum of outputs of linear layers")
@@ -151,8 +151,8 @@ def need_centered(name: str, what: str, values: Tensor) -> None:
     constant = count > 1 and mean > 0 and bool((values == values[0]).all())
     if constant or mean * count**0.5 > _SIGMAS * rms:
         raise InputError(
-            f"the {what} of layer {name} have mean {float(values.mean()):.3g}, but infinite width assumes random values "
-            f"with mean zero: initialize them so, or pass {'bias' if what == 'biases' else 'weight'}_variance="
+            f"the {what} of layer {name} have mean {float(values.mean()):.3g}, but infinite width assumes random "
+            f"values with mean zero: initialize them so, or pass {'bias' if what == 'biases' else 'weight'}_variance="
         )
 
 
@@ -187,7 +187,7 @@ def need_independent(layers: dict[str, nn.Linear], *, drawn: bool) -> None:
                 keys.append((tuple(values.shape), float(values.sum()), float(values.abs().sum())))
             for key in keys:
                 if seen.setdefault(key, name) != name:
-                    raise InputError(f"layers {seen[key]} and {name} have the same weights, so they are not independent")
+                    raise InputError(f"layers {seen[key]} and {name} have the same weights: they are not independent")
 
 
 def need_traced(graph: fx.Graph, module: nn.Module, features: int | None) -> None:

@@ -62,7 +62,7 @@ class Traced:
 
     @property
     def fresh(self) -> bool:
-        """Whether the output is a sum of outputs of linear layers and therefore independent of the input."""
+        """True if the output is a sum of outputs of linear layers and therefore independent of the input."""
 
         def of(i: int) -> bool:
             operation, taken = self.steps[i]
@@ -74,7 +74,7 @@ class Traced:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales its kernels, as with ReLU and without biases."""
+        """True if scaling an input scales its kernels, as with ReLU and without biases."""
         return all(operation.homogeneous for operation, taken in self.steps if isinstance(operation, _KINDS))
 
 

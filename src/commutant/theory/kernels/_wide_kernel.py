@@ -176,7 +176,7 @@ class _Table:
 
 
 def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | None:
-    """Return the table of a network for these inputs, or None if the kernel depends on norms or the table is inexact."""
+    """Return the table of a network for these inputs, or None if the kernel depends on norms or it is inexact."""
     sizes = torch.cat([left.square, right.square])
     # to the precision of the inputs: rows normalized in float32 have one norm to 1e-7
     equal = bool((sizes - sizes[0]).abs().max() <= 8 * max(left.eps, right.eps) * sizes[0])
@@ -203,7 +203,7 @@ def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | 
         return (torch.from_numpy(chebyshev.chebvander(at.numpy(), _ORDER - 1)) * series.T[panel]).sum(-1)
 
     cells = torch.arange(_CELLS, dtype=torch.float64)
-    inside = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0 - 1e-9], dtype=torch.float64)  # the last point stays inside the panel of the cell
+    inside = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0 - 1e-9], dtype=torch.float64)  # the last in the cell's panel
     cubics = (
         resampled((cells[:, None] + inside).flatten()).view(_CELLS, 4) @ torch.linalg.inv(torch.linalg.vander(inside)).T
     )

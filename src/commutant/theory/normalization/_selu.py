@@ -40,9 +40,7 @@ def selu_parameters(
         if not is_real(value):
             raise InputError(f"{name} must be a number, got {value!r}")
     if not (variance > 0 and tau > 0 and math.isfinite(mean)):
-        raise InputError(
-            f"mean must be finite, variance and tau positive, got {mean}, {variance} and {tau}"
-        )
+        raise InputError(f"mean must be finite, variance and tau positive, got {mean}, {variance} and {tau}")
     m, v = (torch.tensor(x, dtype=torch.float64) for x in (mean * omega, variance * tau))
     line, bend, line2, bend2 = (float(part) for part in selu_parts(m, v))
     second = variance + mean**2
@@ -68,7 +66,8 @@ def selu_parameters(
 
 def _need_floats(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise InputError(f"x must be a tensor of real floating-point numbers, got {getattr(x, 'dtype', type(x).__name__)}")
+        got = getattr(x, "dtype", type(x).__name__)
+        raise InputError(f"x must be a tensor of real floating-point numbers, got {got}")
 
 
 class SELU(nn.Module):
@@ -193,7 +192,7 @@ def lecun_normal_(tensor: Tensor, *, generator: torch.Generator | None = None) -
         InputError: for a tensor with fewer than two axes or without elements.
     """
     if not isinstance(tensor, Tensor):
-        raise InputError(f"tensor must be a tensor such as layer.weight, got {type(tensor).__name__}")
+        raise InputError(f"tensor must be a weight such as layer.weight, got {type(tensor).__name__}")
     if tensor.ndim < 2:
         raise InputError(f"fan-in needs a weight of at least two axes, got shape {tuple(tensor.shape)}")
     if not tensor.numel():

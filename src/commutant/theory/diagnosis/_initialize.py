@@ -244,7 +244,7 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
         while isinstance(read, fx.Node) and (number := _factor(read)) is not None:
             read, inner = read.all_input_nodes[0], inner * number
         act = _scaled(act, 1.0, inner, known)
-        return [act, *_upstream(read, module, seen, known)]  # an activation of an activation counts as both, and is refused
+        return [act, *_upstream(read, module, seen, known)]  # of another: counts as both
     if node.op == "placeholder":
         return []
     factor = _factor(node)
@@ -256,8 +256,8 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
             return []
         if not isinstance(part, _MOVING):
             raise InputError(
-                f"{node.target} ({type(part).__name__}) is no known activation or layer: pass the activation before the "
-                "layers with activation=, or use autoscale_(model, x)"
+                f"{node.target} ({type(part).__name__}) is no known activation or layer: pass the activation before "
+                "the layers with activation=, or use autoscale_(model, x)"
             )
     if _name(node) in _NORM_FUNCTIONS:
         return []
