@@ -1,12 +1,14 @@
-"""Images with classes: parts, files of the usual formats, damage that is named."""
+"""Images with class labels: parts, files of the usual formats, damage that is named."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from commutant import InputError
+from commutant.data import _images as images
 from commutant.data import image_classes, images_unavailable
 
 pytest.importorskip("sklearn")
@@ -21,7 +23,7 @@ def test_digits_are_the_same_at_every_call():
     assert sorted(first.train[1].unique().tolist()) == list(range(10))
 
 
-def test_files_of_the_usual_formats(tmp_path):
+def test_files_of_the_usual_formats(tmp_path, monkeypatch):
     folder = tmp_path / "fashion-mnist"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -31,6 +33,10 @@ def test_files_of_the_usual_formats(tmp_path):
         stored[prefix] = x, y
         (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + x.tobytes(), 1))
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + y.tobytes(), 1))
+    with pytest.raises(InputError, match="does not hold the published train images of Fashion-MNIST"):
+        image_classes("fashion-mnist", str(tmp_path))
+    digests = {part: images.contents_digest(*stored[prefix]) for part, prefix in (("train", "train"), ("test", "t10k"))}
+    monkeypatch.setitem(images.PUBLIC, "fashion-mnist", replace(images.PUBLIC["fashion-mnist"], digests=digests))
     data = image_classes("fashion-mnist", str(tmp_path))
     assert data.train[0].shape == (60_000, 1, 28, 28)
     assert torch.equal(data.test[0].flatten(1), torch.from_numpy(stored["t10k"][0]).float() / 255)
@@ -56,5 +62,5 @@ def test_what_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("COMMUTANT_DATA", raising=False)
     with pytest.raises(InputError, match="must be one of digits, mnist"):
         image_classes("imagenet")
-    with pytest.raises(InputError, match="needs a data folder"):
-        image_classes("mnist", None)
+    with pytest.raises(InputError, match="COMMUTANT_DATA"):
+        image_classes("cifar10-6k", None)

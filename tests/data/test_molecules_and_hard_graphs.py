@@ -1,4 +1,4 @@
-"""Molecules and families of graphs: read as they are, and refused when they are not what they must be."""
+"""Molecules and families of graphs: read unchanged, and refused when their check fails."""
 
 import gzip
 import zipfile
@@ -20,7 +20,7 @@ def test_the_molecules_of_ase_are_all_there():
     assert methane.elements.tolist() == [6, 1, 1, 1, 1]
     arms = methane.positions[1:] - methane.positions[0]
     assert torch.allclose(arms.norm(dim=1), torch.full((4,), 1.09, dtype=torch.float64), atol=0.02)
-    assert sum(len(m.elements) == 1 for m in molecules.values()) > 5  # atoms by themselves
+    assert sum(len(m.elements) == 1 for m in molecules.values()) > 5  # single atoms
 
 
 def test_molecules_of_files(tmp_path):
@@ -47,7 +47,7 @@ def test_molecules_of_files(tmp_path):
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(InputError, match="unknown molecules 'qm9'"):
+    with pytest.raises(InputError, match=r"name must be one of g2, .* got 'qm9'"):
         load_molecules("qm9")
     with pytest.raises(InputError, match="gdb1k is read from a data folder"):
         load_molecules("gdb1k", str(tmp_path))
@@ -60,13 +60,13 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(InputError, match="holds 2 molecules, expected 1000"):
         load_molecules("gdb1k", str(tmp_path))
     np.savez(file, z=np.ones(3000), pos=np.ones((2999, 3)), ptr=np.arange(1001) * 3)
-    with pytest.raises(InputError, match="molecule gdb 1000 has 3 elements and not as many"):
+    with pytest.raises(InputError, match="molecule gdb 1000 has 3 atoms and not as many"):
         load_molecules("gdb1k", str(tmp_path))
     whole = file.read_bytes()
     file.write_bytes(whole[:200] + bytes(100) + whole[300:])
     with pytest.raises(InputError, match="gdb1k"):
         load_molecules("gdb1k", str(tmp_path))
-    with pytest.raises(InputError, match="unknown molecules 'qm9'"):
+    with pytest.raises(InputError, match=r"name must be one of g2, .* got 'qm9'"):
         molecules_unavailable("qm9", None)
 
 
@@ -104,21 +104,21 @@ def test_strongly_regular_graphs_of_a_file(tmp_path):
 
 
 def test_pairs_and_connected_graphs_of_files(tmp_path):
-    """Files made as the real ones are: 600 pairs of two triangles and a ring of six, and as many connected graphs."""
+    """Read files in the original formats: 600 pairs of two triangles and a ring of six, and 11117 connected graphs."""
     folder = tmp_path / "expressivity"
     folder.mkdir()
     triangles = nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3))
     both = [np.array(g.to_directed().edges).T for g in (triangles, nx.cycle_graph(6))]
     edges = np.concatenate(both * 600, 1).astype(np.int16)
     ends, nodes = np.arange(1201) * 12, np.arange(1201) * 6
-    colours = np.tile(np.arange(6) % 2, 1200)[:, None].astype(np.int8)
-    np.savez(folder / "exp.npz", x=colours, edge_index=edges, node_ptr=nodes, edge_ptr=ends)
+    colors = np.tile(np.arange(6) % 2, 1200)[:, None].astype(np.int8)
+    np.savez(folder / "exp.npz", x=colors, edge_index=edges, node_ptr=nodes, edge_ptr=ends)
     found = hard_graphs("exp", str(tmp_path))
     assert torch.equal(found[2][0], torch.from_numpy(nx.to_numpy_array(triangles)))
     assert torch.equal(found[3][0], torch.from_numpy(nx.to_numpy_array(nx.cycle_graph(6))))
     assert found[0][1].flatten().tolist() == [0, 1, 0, 1, 0, 1]
     edges[:, 5] = edges[:, 4]
-    np.savez(folder / "exp.npz", x=colours, edge_index=edges, node_ptr=nodes, edge_ptr=ends)
+    np.savez(folder / "exp.npz", x=colors, edge_index=edges, node_ptr=nodes, edge_ptr=ends)
     with pytest.raises(InputError, match="does not hold the 1200 graphs of exp"):
         hard_graphs("exp", str(tmp_path))
     tree = nx.path_graph(8)
@@ -139,7 +139,7 @@ def test_pairs_and_connected_graphs_of_files(tmp_path):
 
 
 def test_hard_graphs_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(InputError, match="unknown graphs 'csl'"):
+    with pytest.raises(InputError, match=r"name must be one of graph8c, .* got 'csl'"):
         hard_graphs("csl", str(tmp_path))
     with pytest.raises(InputError, match="exp is read from a data folder"):
         hard_graphs("exp", str(tmp_path))

@@ -1,4 +1,4 @@
-"""Reber strings: the grammar, and the shortcuts that must not be there."""
+"""Reber strings: the grammar, and shortcuts that must not work."""
 
 from collections import Counter
 
@@ -33,7 +33,7 @@ def test_the_automaton(text):
 
 
 def feature_accuracy(train, test, feature):
-    """The best classifier of one feature: the majority label of its value in training."""
+    """Return the test accuracy of one feature, by the majority label of each of its values in training."""
     votes = {}
     for text, label in zip(train.texts(), train.labels.tolist(), strict=True):
         votes.setdefault(feature(text), Counter())[label] += 1
@@ -42,7 +42,7 @@ def feature_accuracy(train, test, feature):
 
 
 def test_no_shortcut_tells_the_label(strings):
-    """Law 10: in the data of the thesis the last four letters alone give 0.94, length alone 0.78."""
+    """Check law 10; in the data of the thesis, the last four letters alone give 0.94, length alone 0.78."""
     legal = {a + b for t, y in zip(strings[0].texts(), strings[0].labels, strict=True) if y for a, b in zip(t, t[1:])}  # noqa: B905, RUF007
     shortcuts = {
         "length": len,

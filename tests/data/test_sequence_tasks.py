@@ -1,12 +1,13 @@
-"""The synthetic tasks and the texts against slow definitions."""
+"""Synthetic tasks and texts compared with slow definitions."""
 
 import gzip
+import hashlib
 
 import pytest
 import torch
 
 from commutant import InputError
-from commutant.data import associative_recall, character_text, k_hop, keep_nth
+from commutant.data import associative_recall, character_text, k_hop, keep_nth, text_unavailable
 
 
 def g(seed=0):
@@ -51,18 +52,21 @@ def test_the_default_text_is_there_and_repeats_itself():
     assert "def" in "".join(text.alphabet[c] for c in text.train[:100_000].tolist())
 
 
-def test_texts_from_files_are_checked(tmp_path):
+def test_texts_from_files_are_checked(tmp_path, monkeypatch):
     (tmp_path / "text").mkdir()
     path = tmp_path / "text" / "tinyshakespeare.txt.gz"
-    with pytest.raises(InputError, match="needs a data folder"):
-        character_text("tinyshakespeare", str(tmp_path))
+    assert "with text/tinyshakespeare.txt.gz" in text_unavailable("tinyshakespeare", str(tmp_path))
     path.write_bytes(gzip.compress(b"To be"))
     with pytest.raises(InputError, match="holds 5 characters"):
         character_text("tinyshakespeare", str(tmp_path))
     path.write_bytes(gzip.compress(b"To be")[:9])
     with pytest.raises(InputError, match="is damaged"):
         character_text("tinyshakespeare", str(tmp_path))
-    path.write_bytes(gzip.compress(b"abcd" * 278_848 + b"ab"))
+    text = b"abcd" * 278_848 + b"ab"
+    path.write_bytes(gzip.compress(text))
+    with pytest.raises(InputError, match="holds another text"):
+        character_text("tinyshakespeare", str(tmp_path))
+    monkeypatch.setattr("commutant.data._text._DIGEST", hashlib.sha256(text).hexdigest())
     assert len(character_text("tinyshakespeare", str(tmp_path)).alphabet) == 5
 
 

@@ -1,4 +1,4 @@
-"""Generated geometry: particles obey their physics, normals stand upright on their surfaces, tours are the shortest."""
+"""Generated geometry: particles obey their physics, and normals are perpendicular to their surfaces."""
 
 import itertools
 
@@ -56,7 +56,7 @@ def test_energy_is_kept_by_systems_whose_particles_stay_apart():
 
 @pytest.mark.parametrize("body", BODIES)
 def test_normals_stand_upright_on_their_surface(body):
-    """Near points of a surface lie in the plane that the normal gives, to second order; and normals point outwards."""
+    """Check that nearby points lie in the plane of the normal, to second order, and that normals point outward."""
     sizes = torch.tensor([[[0.9, 0.5, 0.7]]])
     surface = stretched(BODIES[body]((1, 40_000), generator()), sizes)
     x, n = surface.points[0].double(), surface.normals[0].double()

@@ -1,4 +1,4 @@
-"""Tables with classes, bundled, generated and from a folder."""
+"""Tables with class labels: bundled, generated and from a data folder."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rendered views: they depend on the latents, on each through what it should, and on nothing else."""
+"""Rendered views: each latent changes what it should, and nothing else does."""
 
 import math
 
@@ -19,7 +19,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def scene():
-    """One object of each class, and latents for it."""
+    """Return one object of each class with latents."""
     objects = object_clouds(10, 4000, generator())
     albedo = torch.full_like(objects.points, 0.5)
     poses = _turned(torch.rand(10, 3, 3, generator=generator(1)) * 3 - 1.5)
@@ -82,7 +82,7 @@ def test_the_light_is_brighter_on_what_faces_it(scene):
 
 
 def test_what_is_behind_is_hidden():
-    """A large square in front of a small one, seen from where the camera is: nothing of the small one shows."""
+    """Check that a large square in front of the camera hides a small one behind it."""
     toward = torch.tensor([0.0, math.sqrt(0.5), math.sqrt(0.5)])
     right, up = torch.tensor([-1.0, 0.0, 0.0]), torch.tensor([0.0, -math.sqrt(0.5), math.sqrt(0.5)])
     steps = torch.linspace(-0.5, 0.5, 80)
@@ -102,7 +102,7 @@ def test_what_is_behind_is_hidden():
 
 @pytest.mark.parametrize(("points", "most"), [(4096, 0.04), (16_384, 0.0)])
 def test_holes_are_as_few_as_promised(points, most):
-    """Pixels of the background within the picture of a black ball, which is near the camera."""
+    """Check the share of background pixels inside the image of a black ball near the camera."""
     x = torch.nn.functional.normalize(torch.randn(4, points, 3, generator=generator()), dim=-1)
     identity, hues, light = torch.eye(3).expand(4, 1, 3, 3), torch.rand(4, 1, 2), torch.zeros(4, 1, 2)
     black = draw_views(0.8 * x, x, torch.zeros_like(x), identity, hues, light)[:, 0].sum(1) == 0
@@ -125,7 +125,7 @@ def test_pairs_are_two_views_of_one_object():
 
 
 def test_unseen_poses_are_never_shown_otherwise():
-    """A rotation has one triple of angles whose middle one is at most a quarter turn: there the two sets part."""
+    """Check by the unique Euler angles with a middle angle of at most a quarter turn, which separate the two sets."""
     for poses, apart in (("usual", False), ("unseen", True)):
         views = shapes3d(object_clouds(10, 64, generator()), 200, generator(), size=8, poses=poses)
         angles = abs(ScipyRotation.from_matrix(views.poses.flatten(0, 1).numpy()).as_euler("xyz"))
@@ -134,7 +134,7 @@ def test_unseen_poses_are_never_shown_otherwise():
 
 
 def test_angles_beyond_a_quarter_turn_about_all_axes_are_nothing_new():
-    """All three angles between pi / 2 and pi give the very rotations of the usual range: no test of what is new."""
+    """Check that three angles between pi / 2 and pi give rotations of the usual range, which test nothing new."""
     size, sign = torch.rand(2, 300, 3, dtype=torch.float64, generator=generator())
     beyond = (math.pi / 2 + size * math.pi / 2) * torch.where(sign < 0.5, -1, 1)
     angles = abs(ScipyRotation.from_matrix(_turned(beyond).numpy()).as_euler("xyz"))
@@ -142,7 +142,7 @@ def test_angles_beyond_a_quarter_turn_about_all_axes_are_nothing_new():
 
 
 def test_a_ball_has_no_pose_that_a_probe_could_read():
-    """Of a ball of one colour nothing shows the turn, so a probe is no better than a constant."""
+    """Check that a probe is no better than a constant on a ball of one color, which shows no rotation."""
     x = torch.nn.functional.normalize(torch.randn(60, 8000, 3, generator=generator()), dim=-1)
     ball = Objects(x, x, torch.zeros(60, 8000, dtype=torch.long), torch.zeros(60, dtype=torch.long))
     lopsided = Objects(*(t[1:2].expand(60, *t.shape[1:]) for t in object_clouds(10, 8000, generator())))
@@ -178,7 +178,7 @@ def test_single_changes_change_one_thing():
 
 
 def test_the_code_of_a_change_of_pose_is_the_turn_that_was_made():
-    """Drawn again with the pose of before times the rotation of the code, all else equal, the picture is the after."""
+    """Check that the pose before, times the rotation of the code, draws the image after."""
     objects, g = object_clouds(3, 1100, generator()), generator(4)
     change = single_changes(objects, 5, generator(4), size=16)["pose"]
     first, _ = (_drawn_latents(3, 5, g, "usual") for _ in range(2))
@@ -191,7 +191,7 @@ def test_the_code_of_a_change_of_pose_is_the_turn_that_was_made():
 
 
 def test_a_report_on_a_network_that_averages_pixels():
-    """Colours of the mean pixel: a quarter turn does nothing, and a hue moves them along a circle that is known."""
+    """Check the color of the mean pixel: a quarter turn leaves it, and a hue moves it along a known circle."""
     changes = single_changes(object_clouds(60, 300, generator()), 8, generator(), size=16)
     report = equivariance_report(lambda x: x.mean((2, 3)), changes)
     assert report.movements["quarter turn"].verdict() == "invariant"
@@ -205,9 +205,9 @@ def test_a_report_on_a_network_that_averages_pixels():
 
 def test_what_can_not_be_drawn_is_refused(unchecked):
     objects = object_clouds(2, 100, generator())
-    with pytest.raises(InputError, match="at least as many points"):
+    with pytest.raises(InputError, match="need at least 1024 points"):
         shapes3d(objects, 2, generator())
-    with pytest.raises(InputError, match="views must be at least 1"):
+    with pytest.raises(InputError, match="views must be a whole number of at least 1"):
         shapes3d(objects, 0, generator(), size=8)
     with pytest.raises(InputError, match="poses must be"):
         shapes3d(objects, 2, generator(), size=8, poses="odd")
@@ -219,5 +219,5 @@ def test_what_can_not_be_drawn_is_refused(unchecked):
     with pytest.raises(InputError, match="must be finite"):
         draw_views(points / 0, normals, albedo, poses, hues, light, size=8)
     assert draw_views(points.double(), normals, albedo, poses.double(), hues, light, size=8).shape == (2, 1, 3, 8, 8)
-    with pytest.raises(InputError, match="two views or more"):
+    with pytest.raises(InputError, match="at least two views"):
         shapes3d(objects, 1, generator(), size=8).pairs(5, generator())

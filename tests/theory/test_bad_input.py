@@ -1,4 +1,4 @@
-"""What the room answers to what it cannot use: one sentence that names it."""
+"""Invalid arguments of the room's functions, each refused with one sentence that names it."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ CASES = {
     "no term": (lambda: Activation("tanh").hermite(1.0, 0), "terms must be"),
     "a NumPy array": (lambda: wide_kernel(_wide(), np.zeros((3, 2))), "ndarray"),
     "a vector of inputs": (lambda: wide_kernel(_wide(), torch.ones(5)), r"got \(5,\)"),
-    "words to regress on": (lambda: NTKRegressor().fit(X, ["a", "b", "c", "d"]), "numbers as targets"),
+    "words to regress on": (lambda: NTKRegressor().fit(X, ["a", "b", "c", "d"]), "targets must be numbers"),
     "targets that are NaN": (lambda: NTKRegressor().fit(X, [0.0, 1.0, float("nan"), 2.0]), "finite"),
     "a module as a map of kernels": (lambda: NTKRegressor(network=_net()).fit(X, [1.0, 2, 3, 4]), "infinite_width"),
     "one class": (lambda: NTKClassifier().fit(X, [1, 1, 1, 1]), "two classes"),
@@ -72,10 +72,13 @@ CASES = {
     "a width of zero": (lambda: four_point_exact("relu", [0, 2]), "at least 1"),
     "a kernel of zero": (
         lambda: residual_four_point("relu", 4, 0.0, gamma=0.5, weight_variance=1.0),
-        "must be positive",
+        "positive number",
     ),
     "no outputs": (lambda: skip_for("relu", 10, 10, outputs=0), "outputs"),
-    "a grid of one point": (lambda: is_self_normalizing("selu", points=1), "2 points"),
+    "a grid of one point": (
+        lambda: is_self_normalizing("selu", points=1),
+        "points must be a whole number of at least 2",
+    ),
     "a negative eps": (lambda: LayerNormalisation(-1.0), "eps"),
     "an empty weight": (lambda: lecun_normal_(torch.zeros(3, 0)), "fan-in"),
     "dropout for ReLU": (lambda: AlphaDropout(0.5, nn.ReLU()), "ReLU"),
@@ -94,8 +97,8 @@ CASES = {
     ),
     "shares without weights": (lambda: layer_shares("tanh", 3, weight_variance=0.0), "positive"),
     "a growth of NaN": (lambda: gamma_for_growth(4, float("nan")), "growth above 1"),
-    "outputs of NaN": (lambda: optimal_ratio("relu", float("nan")), "at least one output"),
-    "a constant": (lambda: edge_of_chaos(lambda z: 0 * z), "slope of zero"),
+    "outputs of NaN": (lambda: optimal_ratio("relu", float("nan")), "outputs must be"),
+    "a constant": (lambda: edge_of_chaos(lambda z: 0 * z), "slope zero"),
 }
 
 

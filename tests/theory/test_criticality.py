@@ -1,4 +1,4 @@
-"""Critical points of activations against the reference values, and plain answers where none exist."""
+"""Critical points of activations compared with reference values, and activations that have none."""
 
 import math
 

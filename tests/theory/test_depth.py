@@ -1,4 +1,4 @@
-"""Depth against width: flows, exact laws at all orders, skips, and random networks."""
+"""Depth and width: kernel flows, exact laws at all orders, skips, and comparison with random networks."""
 
 import math
 
@@ -32,7 +32,7 @@ def test_the_flow_is_the_kernel_recursion_and_susceptibilities_are_its_slopes():
 
 
 def test_nearby_inputs_part_as_the_three_kernels_say():
-    """K1 is the difference in norm, K2 the squared distance: chi_par K1, and chi_perp K2 + h K1^2."""
+    """Check chi_par K1 and chi_perp K2 + h K1^2 with K1 the difference in norm and K2 the squared distance."""
     act, c_w, separation = Activation("gelu"), 1.9, 0.02
     x = torch.tensor([1.1, 0.2], dtype=torch.float64)
     step = separation * torch.tensor([0.3, 0.7], dtype=torch.float64)
@@ -85,7 +85,7 @@ def test_the_constants_of_the_book():
 
 
 def test_the_constant_of_activations_with_two_slopes_at_zero():
-    """SELU decays like 1 / depth^2 and looks like a leaky ReLU near zero: a third of its constant."""
+    """Check that the constant of SELU is a third of that of the leaky ReLU that it resembles near zero."""
     assert nonlinearity("elu") == pytest.approx(2 / 3)
     found = finite_width("selu", [100] * 150, weight_variance=criticality("selu").weight_variance)
     slope = float(found.four_point[-1].squeeze() / found.kernel[-1].squeeze() ** 2) / 150
@@ -118,7 +118,7 @@ def test_the_recursion_reaches_the_slope_of_the_closed_form(name):
 
 
 def test_residual_relu_against_random_networks():
-    """Width 128, gamma^2 = 1/2: the corrected first order is near, the published one is refuted."""
+    """Check the corrected first order, and refute the published one, at width 128 and gamma^2 = 1/2."""
     torch.manual_seed(0)
     n, count, gamma = 128, 4000, 0.5**0.5
     z, sums = torch.randn(count, n), []
@@ -140,7 +140,7 @@ def test_residual_relu_against_random_networks():
 
 
 def test_all_orders_of_relu_against_random_networks():
-    """Layer 8 at width 16: the first order falls short of what networks do."""
+    """Check all orders at layer 8 and width 16, where the first order is too small."""
     torch.manual_seed(0)
     n, count, depth = 16, 20_000, 8
     z = torch.randn(count, n) * 2**0.5
@@ -164,7 +164,7 @@ def test_the_skip_for_a_depth():
         nonlinearity("sigmoid")
     with pytest.raises(InputError, match="between 0 and 1"):
         nonlinearity("relu", 1.5)
-    with pytest.raises(InputError, match="scale-invariant activations alone, got tanh"):
+    with pytest.raises(InputError, match="only for scale-invariant activations, got tanh"):
         four_point_exact("tanh", [8])
 
 

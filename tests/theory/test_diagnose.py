@@ -1,4 +1,4 @@
-"""The doctor: what it says of networks whose illness is known, and that its cures work."""
+"""Diagnosis of networks with known problems, and remedies that work."""
 
 import copy
 import math
@@ -149,7 +149,7 @@ def test_nothing_is_left_behind():
 
 def test_inputs_that_are_not_standardised():
     found = diagnose(plain(nn.ReLU, depth=2), torch.rand(16, 100) * 255)
-    assert names(found)[0] == "inputs not standardised"
+    assert names(found)[0] == "inputs not standardized"
 
 
 def test_a_layer_that_gives_nan_is_named():
@@ -222,7 +222,7 @@ def test_zero_and_frozen_layers_are_left_alone():
 
 
 class Hidden(nn.Module):
-    """Skips that no block holds."""
+    """Network with skips that no block contains."""
 
     def __init__(self):
         super().__init__()
@@ -294,7 +294,7 @@ class Own(nn.Module):
 
 
 class WithToken(nn.Module):
-    """As vision transformers are: a parameter beside blocks, and blocks with a parameter of their own."""
+    """Network like a vision transformer, with a parameter next to blocks and blocks with parameters of their own."""
 
     def __init__(self):
         super().__init__()
@@ -393,7 +393,7 @@ def test_moment_report_of_a_self_normalising_network():
     assert report.warnings == ()
 
 
-@pytest.mark.parametrize(("variance", "says"), [(2.0, "He initialisation"), (0.5625, "gain 3/4")])
+@pytest.mark.parametrize(("variance", "says"), [(2.0, "He initialization"), (0.5625, "gain 3/4")])
 def test_moment_report_knows_the_wrong_initialisations(variance, says):
     net = nn.Sequential(*[m for _ in range(8) for m in (nn.Linear(256, 256), nn.SELU())])
     for layer in net[::2]:
@@ -462,7 +462,7 @@ def test_swap_changes_activation_dropout_and_weights_together():
     [
         (nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "relu->gelu", "relu->selu"),
         (nn.Sequential(nn.Linear(2, 2), nn.Tanh()), "relu->selu", "no nn.ReLU"),
-        (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU()), "relu->selu", "normalises already"),
+        (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.ReLU()), "relu->selu", "normalizes already"),
     ],
 )
 def test_swaps_that_make_no_sense(net, what, says):

@@ -1,4 +1,4 @@
-"""Networks called healthy train, networks called ill do not, and a recommended remedy works."""
+"""Diagnosis compared with training: healthy networks train, others do not, and recommended remedies work."""
 
 import copy
 
@@ -139,7 +139,7 @@ def batch(net):
 
 
 def loss_after(net, x, y, steps=150):
-    """The share of the variance of y that is left after steps of Adam, or once half is gone, under the better rate."""
+    """Return the share of variance left after steps of Adam, or once half is gone, at the better rate."""
     left = []
     for rate in (3e-3, 3e-4):
         trained = copy.deepcopy(net).train()
@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_copied():
 
 
 class Cut(nn.Module):
-    """Two layers behind a detach, and one that only the second output reads."""
+    """Network with two layers before a detach, and one that only the second output reads."""
 
     def __init__(self):
         super().__init__()

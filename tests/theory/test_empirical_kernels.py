@@ -1,4 +1,4 @@
-"""Measured tangent kernels: they leave the model as it was, and hold where torch's batching does not."""
+"""Empirical tangent kernels: the model is left unchanged, and operations without batching rules work."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def _seed():
 
 
 class TwoNames(nn.Module):
-    """One layer under two names."""
+    """Network that holds one layer under two names."""
 
     def __init__(self):
         super().__init__()
@@ -26,7 +26,7 @@ class TwoNames(nn.Module):
 
 
 class Tied(TwoNames):
-    """Two layers with one weight."""
+    """Network of two layers that share a weight."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Tied(TwoNames):
 
 
 class Keeping(TwoNames):
-    """Keeps what it computes, counts calls, and moves a buffer."""
+    """Network that keeps its values, counts its calls and changes a buffer."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ KINDS = {
 
 
 def jacobian(model, x):
-    """By autograd alone, row by row and output by output."""
+    """Return the Jacobian by autograd, row by row and output by output."""
     own = [p for p in model.parameters() if p.requires_grad]
     rows = [[torch.autograd.grad(out, own, retain_graph=True) for out in model(row[None]).flatten()] for row in x]
     return torch.stack([torch.stack([torch.cat([g.flatten() for g in grads]) for grads in row]) for row in rows])
@@ -188,7 +188,7 @@ X = torch.linspace(-1, 1, 12).view(4, 3)
 REFUSED = {
     "rows that are coupled": (lambda: empirical_ntk(Centering(), X), "other rows"),
     "rows that are coupled, in a product": (lambda: ntk_vector_product(Centering(), X, torch.ones(4, 2)), "other rows"),
-    "noise": (lambda: empirical_ntk(Noisy(), X), "chance"),
+    "noise": (lambda: empirical_ntk(Noisy(), X), "are random"),
     "one number for all rows": (lambda: empirical_ntk(Summing(), X), "one number for 4 rows|one tensor"),
     "a gradient that is infinite": (lambda: empirical_ntk(Rooted(), X), "not finite"),
     "a function": (lambda: empirical_ntk(torch.tanh, X), "nn.Module"),

@@ -1,4 +1,4 @@
-"""The estimators under scikit-learn's own checks, their probabilities, and what they refuse."""
+"""Estimators under scikit-learn's own checks, their probabilities, and refused arguments."""
 
 import warnings
 
@@ -53,7 +53,7 @@ def test_an_estimator_that_is_not_fitted_says_so_in_both_languages():
 
 
 class Frame:
-    """Behaves as a data frame does."""
+    """Stand-in for a data frame."""
 
     def __init__(self, values, columns):
         self.values, self.columns = values, columns
@@ -95,16 +95,16 @@ REFUSED = {
     "no rows": (lambda: NTKRegressor().fit(X[:0], Y[:0]), r"0 sample\(s\)|at least|shape \(0,\)"),
     "no features": (lambda: NTKRegressor().fit(X[:, :0], Y), r"0 feature\(s\)"),
     "a vector": (lambda: NTKRegressor().fit(X[:, 0], Y), "Reshape your data"),
-    "too few targets": (lambda: NTKRegressor().fit(X, Y[:5]), "as many targets"),
+    "too few targets": (lambda: NTKRegressor().fit(X, Y[:5]), "equal lengths"),
     "half a layer": (lambda: NTKRegressor(depth=1.5).fit(X, Y), "depth"),
     "depth as text": (lambda: NTKRegressor(depth="3").fit(X, Y), "depth"),
     "a ridge that is NaN": (lambda: NTKRegressor(ridge=float("nan")).fit(X, Y), "ridge"),
-    "another kernel": (lambda: NTKRegressor(get="ntk").fit(X, Y), "'tangent' or 'kernel'"),
+    "another kernel": (lambda: NTKRegressor(get="ntk").fit(X, Y), "tangent, kernel"),
     "a module": (lambda: NTKRegressor(nn.Linear(3, 1)).fit(X, Y), "infinite_width"),
     "an activation": (lambda: NTKRegressor(Activation("relu")).fit(X, Y), "map of kernels"),
     "a class of layers": (lambda: NTKRegressor(Dense).fit(X, Y), "map of kernels"),
     "a name that is none": (lambda: NTKRegressor("no such").fit(X, Y), "unknown activation"),
-    "a score of one number": (lambda: NTKRegressor().fit(X, Y).score(X, 1.0), "as many targets"),
+    "a score of one number": (lambda: NTKRegressor().fit(X, Y).score(X, 1.0), "shape of the predictions"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Vertices of finite width: the reference table, exact laws, and random networks."""
+"""Vertices at finite width: reference table, exact laws, and comparison with random networks."""
 
 import pytest
 import torch
@@ -103,7 +103,7 @@ def test_the_kernel_of_tanh_has_a_shift_of_a_sixth():
 
 
 def test_random_networks_of_selu():
-    """An activation without closed forms, its slope with a jump: four thousand networks of width 64 at layer 3."""
+    """Compare with 4000 networks of width 64 at layer 3, for an activation without closed forms whose slope jumps."""
     torch.manual_seed(0)
     n, count, c_w = 64, 6000, 0.9
     act = torch.nn.functional.selu
@@ -120,7 +120,7 @@ def test_random_networks_of_selu():
     squares, own = z.double().square(), tangent.diagonal(dim1=1, dim2=2).double()
 
     def covariance(a, b):
-        """Of different neurons, times the width, with its standard error over networks."""
+        """Return the covariance of different neurons times the width, with its standard error over networks."""
         a, b = a - a.mean(), b - b.mean()
         each = (a.sum(1) * b.sum(1) - (a * b).sum(1)) / (n * (n - 1)) * n
         return float(each.mean()), float(each.std()) / count**0.5
@@ -139,11 +139,11 @@ def test_random_networks_of_selu():
 
 
 def test_what_is_refused(unchecked):
-    with pytest.raises(InputError, match="kinks: vertices of at most two"):
+    with pytest.raises(InputError, match="kinks: at most two"):
         finite_width("relu", [8], torch.eye(3), weight_variance=2.0)
     with pytest.raises(InputError, match="more than 4 independent"):
         finite_width("tanh", [8], torch.eye(5), weight_variance=1.0)
-    with pytest.raises(InputError, match="widths must be at least 1"):
+    with pytest.raises(InputError, match="widths must be a whole number of at least 1"):
         finite_width("tanh", [8, 0], weight_variance=1.0)
     with pytest.raises(InputError, match="square matrix"):
         finite_width("tanh", [8], torch.ones(2, 3), weight_variance=1.0)

@@ -1,4 +1,4 @@
-"""Values of criticality, of the flow of kernels and of first corrections in 1/width, one by one."""
+"""Values of critical points, of the flow of kernels and of first-order corrections in 1/width."""
 
 import itertools
 import math

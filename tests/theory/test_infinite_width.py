@@ -1,4 +1,4 @@
-"""Infinite width against wide networks that were drawn, architecture by architecture, and what is refused."""
+"""Infinite-width kernels compared with random wide networks of many architectures, and refused modules."""
 
 import copy
 
@@ -26,7 +26,7 @@ N, D, OUT = 256, 6, 32
 
 
 class Optional(nn.Module):
-    """A network of one input that can be called with more."""
+    """Network with one input and optional further arguments."""
 
     def __init__(self):
         super().__init__()
@@ -51,7 +51,7 @@ class Net(nn.Module):
 
 
 def residual(act):
-    """h + inside(act(h)), with another function after the sum."""
+    """Build h + inside(act(h)) with another function after the sum."""
 
     def forward(net, x):
         h = net.into(x)
@@ -140,7 +140,7 @@ def overwritten(n, x):
 
 
 def after(value):
-    """Two layers with one activation between them, changed by a function."""
+    """Build two layers with an activation between them, and change them by a function."""
     net = nn.Sequential(nn.Linear(D, N), nn.ReLU(), nn.Linear(N, N), nn.Linear(N, OUT))
     value(net)
     return net
@@ -186,9 +186,9 @@ REFUSED = {
         lambda: Net(lambda n, x: (lambda h: n.out(h + n.norm(h)))(n.into(x)), norm=nn.LayerNorm(N)), "both read into"
     ),
     "two activations": (
-        lambda: Net(lambda n, x: n.out(n.relu(n.into(x)) + n.relu(n.other(x)))), "neither is a sum of outputs"
+        lambda: Net(lambda n, x: n.out(n.relu(n.into(x)) + n.relu(n.other(x)))), "neither of which is a sum of outputs"
     ),
-    "dropout": (lambda: Net(lambda n, x: n.out(F.dropout(n.relu(n.into(x))))), "at random"),
+    "dropout": (lambda: Net(lambda n, x: n.out(F.dropout(n.relu(n.into(x))))), "is random"),
     "division by zero": (lambda: Net(lambda n, x: n.out(n.relu(n.into(x) / 0))), "can't be followed"),
     "two inputs": (Two, "more than one input"),
     "complex weights": (lambda: nn.Linear(3, 3, dtype=torch.complex64), "complex"),

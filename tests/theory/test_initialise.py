@@ -1,4 +1,4 @@
-"""Critical initialisation in place: what is found by tracing, what is drawn, and that signals stay."""
+"""Critical initialization in place: traced activations, drawn variances, and signals that keep their size."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_signals_and_gradients_survive_fifty_layers(act):
 
 
 class Functional(nn.Module):
-    """A convolutional residual network with functional activations and a head."""
+    """Convolutional residual network with functional activations and a head."""
 
     def __init__(self):
         super().__init__()
@@ -105,7 +105,7 @@ def test_what_is_refused():
         critical_(nn.Sequential(nn.Linear(2, 2), nn.Sigmoid(), nn.Linear(2, 2)))
     with pytest.raises(InputError, match="no linear or convolutional layer"):
         critical_(nn.ReLU())
-    with pytest.raises(InputError, match="lies in"):
+    with pytest.raises(InputError, match="must lie in"):
         critical_(nn.Linear(2, 2), gamma=1.0)
 
 
@@ -121,8 +121,8 @@ class Between(nn.Module):
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda z: torch.clamp(z, 0), "clamp is no activation"),
-        (nn.functional.logsigmoid, "no activation that is known"),
+        (lambda z: torch.clamp(z, 0), "clamp is no known activation"),
+        (nn.functional.logsigmoid, "no known activation"),
         (lambda z: torch.tanh(torch.relu(z)), "several activations: tanh, relu"),
     ],
 )
@@ -248,7 +248,7 @@ def test_gpt2_is_refused_with_its_layers_named():
     kept = [p.clone() for p in model.parameters()]
     with pytest.raises(InputError, match="are one weight"):
         critical_(model, activation="gelu")
-    with pytest.raises(InputError, match=r"Conv1D\) has weights that no critical point is known for"):
+    with pytest.raises(InputError, match=r"Conv1D\) has weights for which no critical point is known"):
         critical_(transformers.GPT2ForSequenceClassification(config), activation="gelu")
     assert all(torch.equal(p, k) for p, k in zip(model.parameters(), kept, strict=True))
 
@@ -273,7 +273,7 @@ def test_frozen_layers_keep_their_weights():
 
 
 class Scaled(nn.Module):
-    """A layer after a function of another layer."""
+    """Network with a function between two layers."""
 
     def __init__(self, function):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Kernels of wide networks: reference values, the monoid of layers, and random networks that agree."""
+"""Kernels of wide networks: reference values, the monoid of layers, and agreement with random networks."""
 
 import math
 
@@ -92,7 +92,7 @@ def test_symmetries_of_kernels(act):
 
 
 def test_a_hundred_thousand_random_networks_agree_on_average():
-    """ReLU: the mean empirical kernels are the infinite ones at every width, here 4."""
+    """Check that the mean empirical kernels of ReLU networks are the infinite ones, here at width 4."""
     torch.manual_seed(0)
     count, n, c_b, c_w = 60_000, 4, 0.3, 1.7
     x = torch.tensor([0.5, -1.0, 2.0])
@@ -144,5 +144,5 @@ def test_zero_inputs_one_input_and_bad_ones(unchecked):
         KernelState.of_inputs(torch.full((1, 2), math.nan), torch.zeros(2, 2))
     with pytest.raises(InputError, match="weight_variance must be finite and not negative, got -1"):
         Dense(0.0, -1.0)
-    with pytest.raises(InputError, match="at least one layer, got 0"):
+    with pytest.raises(InputError, match="depth must be a whole number of at least 1, got 0"):
         plain_network(RELU, 0, Dense(0.0, 1.0))

@@ -1,4 +1,4 @@
-"""Laws and values of dual activations and of kernels of wide networks, one by one."""
+"""Laws and values of dual activations and of kernels of wide networks."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The border of order and chaos, and layers in the plane."""
+"""Border of order and chaos, and layers in the phase diagram."""
 
 import numpy as np
 import pytest

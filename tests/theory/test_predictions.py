@@ -1,4 +1,4 @@
-"""Predictions of wide networks: covariances, and kernels that do not belong together."""
+"""Predictions of wide networks: covariances, and kernels that do not match."""
 
 import math
 
@@ -15,7 +15,7 @@ def points(*shape, seed=0):
 
 
 def exact_variances(k, cross, prior, weights=None):
-    """In twice the precision of the kernels, by rational arithmetic over NumPy's longdouble."""
+    """Return variances at twice the precision of the kernels, by rational arithmetic over NumPy's longdouble."""
     k, cross, prior = (t.numpy().astype(np.longdouble) for t in (k, cross, prior))
     if weights is None:
         a = np.concatenate([k, cross.T], 1)
@@ -74,10 +74,10 @@ REFUSED = {
     "a prior that is not symmetric": (lambda: gp_predict(EYE, Y, EYE, SKEW), "symmetric"),
     "kernels that are not symmetric": (lambda: ntk_predict(EYE, Y, EYE, (SKEW, EYE, EYE)), "symmetric"),
     "a negative kernel, for a time": (lambda: ntk_predict(-EYE, Y, C, time=1.0), "negative eigenvalue"),
-    "a number for a kernel": (lambda: gp_predict(torch.tensor(1.0), Y, C), "go together"),
-    "no training input": (lambda: gp_predict(EYE[:0, :0], Y[:0], C[:, :0]), "go together"),
-    "targets without outputs' axis": (lambda: gp_predict(EYE, Y[:, 0], C), "go together"),
-    "a vector of cross kernels": (lambda: gp_predict(EYE, Y, C[0]), "go together"),
+    "a number for a kernel": (lambda: gp_predict(torch.tensor(1.0), Y, C), "expected a kernel"),
+    "no training input": (lambda: gp_predict(EYE[:0, :0], Y[:0], C[:, :0]), "expected a kernel"),
+    "targets without outputs' axis": (lambda: gp_predict(EYE, Y[:, 0], C), "expected a kernel"),
+    "a vector of cross kernels": (lambda: gp_predict(EYE, Y, C[0]), "expected a kernel"),
     "complex targets": (lambda: gp_predict(EYE, Y + 1j, C), "real numbers"),
     "an array": (lambda: gp_predict(EYE.numpy(), Y, C), "ndarray"),
     "a list of targets": (lambda: ntk_predict(EYE, [1.0, 2.0, 3.0], C), "list"),
@@ -87,9 +87,9 @@ REFUSED = {
     "half a step": (lambda: ntk_predict(EYE, Y, C, steps=2.5), "whole number"),
     "a rate that is NaN": (lambda: ntk_predict(0 * EYE, Y, C, steps=2, rate=math.nan), "rate"),
     "a negative rate": (lambda: ntk_predict(0 * EYE, Y, C, steps=2, rate=-1.0), "rate"),
-    "time as text": (lambda: ntk_predict(EYE, Y, C, time="1"), "time is a number"),
+    "time as text": (lambda: ntk_predict(EYE, Y, C, time="1"), "time must be a number"),
     "two kernels": (lambda: ntk_predict(EYE, Y, C, (EYE, C)), "three kernels"),
-    "one start": (lambda: ntk_predict(EYE, Y, C, start=Y), "start holds"),
+    "one start": (lambda: ntk_predict(EYE, Y, C, start=Y), "start must be a pair"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Self-normalisation: the moment map, its theorems on a grid, dropout that keeps moments, deep networks."""
+"""Self-normalization: moment map, its theorems on a grid, dropout that keeps moments, deep networks."""
 
 import math
 
@@ -136,7 +136,7 @@ def test_any_activation_can_be_normalised_and_is_told_whether_it_attracts():
 
 @pytest.mark.parametrize("name", ["selu", "tanh", "relu", "gelu", "silu", "sin", "elu", "hardtanh", "abs"])
 def test_no_activation_normalises_and_is_critical(name):
-    """Poincaré: Var s <= E s'^2, with equality for linear s alone; normalising makes gradients grow."""
+    """Check Var s <= E s'^2 (Poincaré), with equality for linear s only: normalizing makes gradients grow."""
     act = Activation(Normalized(name))
     assert float(act.chi(1.0).perpendicular) > 1 + 1e-4
 
@@ -169,7 +169,7 @@ def test_reference_values_and_corners_of_alpha_dropout():
     torch.manual_seed(0)
     dropped = AlphaDropout(0.5, featurewise=True)(x)
     assert all(len(dropped[i, j].unique()) in (1, 5) for i in range(4) for j in range(3))
-    with pytest.raises(InputError, match="p is a probability"):
+    with pytest.raises(InputError, match="p must be a probability"):
         AlphaDropout(1.2)
 
 
@@ -238,21 +238,21 @@ def test_shapes_forms_and_refusals_of_the_network(unchecked):
     again = SNN(20, 4, hidden=64, depth=3, generator=torch.Generator().manual_seed(3))
     other = SNN(20, 4, hidden=64, depth=3, generator=torch.Generator().manual_seed(3))
     assert torch.equal(again[0].weight, other[0].weight)
-    with pytest.raises(InputError, match="sizes are at least 1"):
+    with pytest.raises(InputError, match="must be a whole number of at least 1"):
         SNN(0, 4)
-    with pytest.raises(InputError, match="'rectangular' or 'conic', got 'round'"):
+    with pytest.raises(InputError, match="rectangular, conic, got 'round'"):
         SNN(3, 4, form="round")
-    with pytest.raises(InputError, match="gamma goes with"):
+    with pytest.raises(InputError, match="gamma needs hidden layers"):
         SNN(3, 4, form="conic", gamma=0.5)
     with pytest.raises(InputError, match="at least two axes"):
         lecun_normal_(torch.zeros(3))
-    with pytest.raises(InputError, match="positive variance, got mean 0"):
+    with pytest.raises(InputError, match="variance and tau positive, got 0"):
         selu_parameters(0, 0)
     with pytest.raises(InputError, match="variance must not be negative"):
         moment_map(0.0, -1.0)
     with pytest.raises(InputError, match="variance falls to zero"):
         fixed_point(start=(0.0, 0.0))
-    with pytest.raises(InputError, match="at least zero, got the start"):
+    with pytest.raises(InputError, match="start must not be negative"):
         fixed_point(start=(0.0, -1.0))
     with pytest.raises(InputError, match="diverge"):
         fixed_point(tau=4.0, activation="relu")

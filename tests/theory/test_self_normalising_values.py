@@ -1,4 +1,4 @@
-"""Values and negative facts of self-normalising networks, one by one."""
+"""Values of self-normalizing networks, and properties that they do not have."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Tangent kernels: measured by definition, by layers and by the forward recursion; of infinite width; of many."""
+"""Tangent kernels by definition, by layers and by the forward recursion, at infinite width, and of ensembles."""
 
 import math
 import resource
@@ -45,7 +45,7 @@ def points(*shape):
 
 
 def by_recursion(net, x):
-    """H' = W D H D W^T + 1 (h.h' + 1), layer by layer, of one pair of inputs after another."""
+    """Return the kernel by H' = W D H D W^T + 1 (h.h' + 1), layer by layer and pair by pair."""
     layers = [m for m in net if isinstance(m, nn.Linear)]
     acts = [m for m in net if not isinstance(m, nn.Linear)]
     out = torch.zeros(len(x), len(x), layers[-1].out_features, layers[-1].out_features, dtype=x.dtype)
@@ -248,7 +248,7 @@ class Several(Twice):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        (Twice, "neither is a sum of outputs"),
+        (Twice, "neither of which is a sum of outputs"),
         (Again, "called twice"),
         (Doubled, "not independent"),
         (Several, "several values"),
@@ -259,9 +259,9 @@ def test_what_would_be_silently_wrong_is_refused(kind, says):
         infinite_width(kind())
 
 
-@pytest.mark.parametrize("kind", ["batch normalisation", "dropout"])
+@pytest.mark.parametrize("kind", ["batch normalization", "dropout"])
 def test_a_kernel_of_the_batch_or_of_chance_is_refused(kind):
-    layer = nn.BatchNorm1d(3) if kind == "batch normalisation" else nn.Dropout(0.1)
+    layer = nn.BatchNorm1d(3) if kind == "batch normalization" else nn.Dropout(0.1)
     net = nn.Sequential(nn.Linear(3, 3), layer)
     with pytest.raises(InputError, match="eval"):
         empirical_ntk(net, torch.randn(2, 3))
@@ -445,7 +445,7 @@ def test_scores_take_columns_of_targets():
     y = (x[:, 0] > 0).long().numpy()
     assert NTKClassifier().fit(x, y).score(x, y[:, None]) == 1.0
     assert NTKRegressor().fit(x, x[:, 0]).score(x, x[:, :1]) > 0.9
-    with pytest.raises(InputError, match="as many targets"):
+    with pytest.raises(InputError, match="shape of the predictions"):
         NTKRegressor().fit(x, x[:, 0]).score(x, x[:1, 0])
 
 
@@ -458,7 +458,7 @@ def test_predictions_refuse_what_does_not_fit(unchecked):
             ntk_predict(k, y, c, (k, c, wrong))
     with pytest.raises(InputError, match="start"):
         ntk_predict(k, y, c, start=(points(3), points(2)))
-    with pytest.raises(InputError, match="either time or steps"):
+    with pytest.raises(InputError, match="only one of time and steps"):
         ntk_predict(k, y, c, time=1.0, steps=3)
     assert torch.allclose(ntk_predict(0 * k, y, c, steps=3, rate=0.1).mean, 0.3 * c @ y)
 
@@ -467,7 +467,7 @@ def test_estimators_refuse_what_makes_no_sense():
     x = points(4, 2)
     with pytest.raises(InputError, match="two classes"):
         NTKClassifier().fit(x, [1, 1, 1, 1])
-    with pytest.raises(InputError, match="as many targets"):
+    with pytest.raises(InputError, match="equal lengths"):
         NTKRegressor().fit(x, [1.0, 2.0])
     with pytest.raises(InputError, match="not fitted"):
         NTKClassifier().predict(x)

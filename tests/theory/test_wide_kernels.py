@@ -1,4 +1,4 @@
-"""Kernels of wide networks between many inputs: gradients, means of inputs, and what is refused."""
+"""Kernels of wide networks between many inputs: gradients, means of inputs, and refused arguments."""
 
 import numpy as np
 import pytest
@@ -127,7 +127,7 @@ REFUSED = {
     "images": (lambda: wide_kernel(WIDE, X[None]), r"got \(1, 4, 3\)"),
     "no feature": (lambda: wide_kernel(WIDE, X[:, :0]), "at least 1"),
     "columns of another width": (lambda: wide_kernel(WIDE, X, X[:, :2]), "one width"),
-    "another kernel": (lambda: wide_kernel(WIDE, X, get="ntk"), "'tangent' or 'kernel'"),
+    "another kernel": (lambda: wide_kernel(WIDE, X, get="ntk"), "tangent, kernel"),
     "a state of lists": (lambda: KernelState.of_inputs([[1.0]], X), "got list"),
     "no activation": (lambda: plain_network(3, 2, Dense(0.0, 1.0)), "name, an nn.Module or a function"),
     "no layer": (lambda: plain_network("relu", 2, nn.Linear(3, 3)), "Dense"),

@@ -1,4 +1,4 @@
-"""Wrong types, ranks, dtypes and sizes given to the room's functions of widths, depths and kernels."""
+"""Wrong types, ranks, dtypes and sizes of widths, depths and kernels, each refused with one sentence."""
 
 import math
 
@@ -32,7 +32,7 @@ from commutant.theory import (
 SKEW, IMPOSSIBLE = torch.tensor([[1.0, 0.9], [0.1, 1.0]]), torch.tensor([[1.0, 2.0], [2.0, 1.0]])
 X, NET, W = torch.linspace(-1, 1, 12).view(4, 3), nn.Linear(3, 2), {"weight_variance": 2.0}
 CASES = {
-    "widths of 2.5": (lambda: finite_width("relu", [2.5], **W), "whole numbers"),
+    "widths of 2.5": (lambda: finite_width("relu", [2.5], **W), "whole number"),
     "a width as a number": (lambda: finite_width("relu", 64, **W), "sequence"),
     "a width of zero": (lambda: finite_width("relu", [0], **W), "at least 1"),
     "a gram as text": (lambda: finite_width("relu", [8], "1", **W), "gram"),
@@ -44,10 +44,10 @@ CASES = {
     "no networks": (lambda: measure_ensemble("relu", [8], 0, **W), "at least 2"),
     "half a network": (lambda: measure_ensemble("relu", [8], 2.5, **W), "whole number"),
     "no widths": (lambda: measure_ensemble("relu", [], 4, **W), "at least one"),
-    "widths of 1.5": (lambda: measure_ensemble("relu", [4, 2.5], 4, **W), "whole numbers"),
+    "widths of 1.5": (lambda: measure_ensemble("relu", [4, 2.5], 4, **W), "whole number"),
     "a rate that is NaN": (lambda: measure_ensemble("relu", [4], 4, weight_rate=math.nan, **W), "weight_rate"),
     "half a layer": (lambda: kernel_flow("relu", 1.5, **W), "depth"),
-    "a kernel as text": (lambda: kernel_flow("relu", 3, "1", **W), "kernel is a number"),
+    "a kernel as text": (lambda: kernel_flow("relu", 3, "1", **W), "kernel must be a number"),
     "a complex kernel": (lambda: kernel_flow("relu", 3, torch.ones(2) + 0j, **W), "real"),
     "a correlation that is NaN": (lambda: kernel_flow("relu", 3, correlation=math.nan, **W), "between -1 and 1"),
     "a scale of text": (lambda: depth_scale("1"), "susceptibility"),
@@ -60,13 +60,13 @@ CASES = {
     "a spectrum of another width": (lambda: jacobian_spectrum(NET, X[:, :2]), "fails on these inputs"),
     "a spectrum of several outputs": (lambda: jacobian_spectrum(nn.GRU(3, 2), X), "one tensor"),
     "a fixed point of text": (lambda: selu_parameters("0"), "mean must be a number"),
-    "a probability of text": (lambda: AlphaDropout("0.1"), "p is a probability, got '0.1'"),
-    "a model for a weight": (lambda: lecun_normal_(NET), "got Linear; pass layer.weight"),
-    "half a layer of growth": (lambda: gamma_for_growth(2.5), "depth is a whole number"),
-    "a depth of text": (lambda: gamma_for_growth("8"), "depth is a whole number"),
+    "a probability of text": (lambda: AlphaDropout("0.1"), "p must be a probability, got '0.1'"),
+    "a model for a weight": (lambda: lecun_normal_(NET), "layer.weight, got Linear"),
+    "half a layer of growth": (lambda: gamma_for_growth(2.5), "depth must be a whole number"),
+    "a depth of text": (lambda: gamma_for_growth("8"), "depth must be a whole number"),
     "a name for a mean": (lambda: moment_map("selu", 1.0), "mean must be a number or a tensor"),
     "a point by name": (lambda: fixed_point("selu"), "omega must be a number"),
-    "outputs of text": (lambda: optimal_ratio("relu", "10"), "at least one output"),
+    "outputs of text": (lambda: optimal_ratio("relu", "10"), "outputs must be"),
     "a skip of text": (lambda: skip_for("relu", "9", 9, 9), "depth, width and outputs"),
     "widths that are one": (lambda: four_point_exact("relu", 8), "widths must be a list"),
     "a class to initialize": (lambda: critical_(nn.Linear), "the class Linear; call it"),

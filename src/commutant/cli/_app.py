@@ -291,6 +291,21 @@ def shrink(
 
 
 @app.command()
+def data(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="data sets to load and check")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="local folder of data sets")] = None,
+) -> None:
+    """List data sets, where each comes from and what is here; with names, load them and fill the cache."""
+    from ._data import fetch_data, show_data
+
+    folder = None if data_dir is None else str(data_dir)
+    if names:
+        fetch_data(names, folder)
+    else:
+        show_data(folder)
+
+
+@app.command()
 def doctor() -> None:
     """Say what this installation can do: versions, devices, extras, data."""
     from ._show import show_doctor

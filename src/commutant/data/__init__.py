@@ -1,9 +1,10 @@
 """Generators, data that installed packages bundle, and loaders of public data sets."""
 
+from ._catalog import DataSet as DataSet
+from ._catalog import catalog as catalog
 from ._expressivity import hard_graphs as hard_graphs
 from ._expressivity import hard_graphs_unavailable as hard_graphs_unavailable
 from ._graphs import GraphData as GraphData
-from ._graphs import data_folder as data_folder
 from ._graphs import graphs_unavailable as graphs_unavailable
 from ._graphs import load_graphs as load_graphs
 from ._images import ImageClasses as ImageClasses
@@ -16,7 +17,6 @@ from ._moving import Glyphs as Glyphs
 from ._moving import digit_glyphs as digit_glyphs
 from ._moving import flowing_glyphs as flowing_glyphs
 from ._moving import mnist_glyphs as mnist_glyphs
-from ._moving import mnist_unavailable as mnist_unavailable
 from ._objects import OBJECT_CLASSES as OBJECT_CLASSES
 from ._objects import Objects as Objects
 from ._objects import object_clouds as object_clouds
@@ -33,6 +33,7 @@ from ._sets import DigitPoints as DigitPoints
 from ._sets import SetBatch as SetBatch
 from ._sets import digit_points as digit_points
 from ._sets import second_minimum as second_minimum
+from ._sources import data_folder as data_folder
 from ._surfaces import Surfaces as Surfaces
 from ._surfaces import solid_surfaces as solid_surfaces
 from ._tables import Table as Table

@@ -1,4 +1,4 @@
-"""Families of graphs that are hard to tell apart, from files of a data folder, each checked for what it must be."""
+"""Families of graphs that are hard to tell apart, read from a data folder and checked for their defining properties."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError, MissingExtraError, require
-from ._graphs import data_folder
+from ._sources import Source
 
 _FILES = {
     "graph8c": "expressivity/graph8c.g6.gz",
@@ -26,49 +27,57 @@ _FILES = {
 }
 _KINDS = {"sr16": (16, 6, 2, 2), "sr25": (25, 12, 5, 6), "sr26": (26, 10, 3, 4), "sr28": (28, 12, 6, 4),
           "sr29": (29, 14, 6, 7)}  # fmt: skip
-"""Nodes, degree, common neighbours of nodes that are joined, and of those that are not."""
+"""Nodes, degree, common neighbors of adjacent nodes, common neighbors of other pairs."""
+FAMILIES = tuple(_FILES)
 _COUNTS = {"graph8c": 11_117, "exp": 1200, "sr16": 2, "sr25": 15, "sr26": 10, "sr28": 4, "sr29": 41}
 
 
 def hard_graphs_unavailable(name: str, data_dir: str | None) -> str | None:
-    """Why `hard_graphs` would fail, or None."""
-    if name not in _FILES:
-        raise InputError(f"unknown graphs {name!r}; expected one of {', '.join(_FILES)}")
+    """Return the reason why `hard_graphs` would fail, or None.
+
+    Args:
+        name: Name of a family, as for `hard_graphs`.
+        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+    """
+    one_of("name", name, _FILES)
     try:
         require("networkx", "graphs")
     except MissingExtraError as error:
         return str(error)
-    folder = data_folder(data_dir)
-    if folder is not None and (folder / _FILES[name]).is_file():
-        return None
-    return f"{name} is read from a data folder (--data-dir, {_FILES[name]}), and there is none"
+    return family_source(name).unavailable(data_dir)
+
+
+def family_source(name: str) -> Source:
+    """Return the source of a family of graphs."""
+    return Source(name, (_FILES[name],))
 
 
 def hard_graphs(name: str, data_dir: str | None = None) -> list[tuple[Float[Tensor, "n n"], Float[Tensor, "n f"]]]:
-    """Adjacency and features of each graph of a family.
+    """Return the adjacency matrix and the node features of each graph of a family.
 
     Args:
-        name: graph8c, all connected graphs on 8 nodes; exp, 600 pairs, one after the other, that colour refinement
-            can't tell apart, with one binary feature; sr16 to sr29, all strongly regular graphs of one kind. All but
-            exp have a feature of ones.
-        data_dir: holds the files.
+        name: `"graph8c"`, all connected graphs on 8 nodes; `"exp"`, 600 pairs of graphs that color refinement can't
+            tell apart, the graphs of a pair next to each other, with one binary feature; `"sr16"`, `"sr25"`, `"sr26"`,
+            `"sr28"` or `"sr29"`, all strongly regular graphs with the same parameters. All families but `"exp"` have
+            one feature that is 1 everywhere.
+        data_dir: Data folder with the files; None stands for `COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown name, a missing file, and one that does not hold what it must: so many different
-            graphs, connected ones, pairs with the same degrees, graphs that are strongly regular of the kind.
+        InputError: for an unknown name, a missing file, or a file that fails its check: the number of distinct graphs,
+            and that they are connected (graph8c), have equal degrees in pairs (exp) or are strongly regular (sr).
     """
     missing = hard_graphs_unavailable(name, data_dir)
-    folder = data_folder(data_dir)
+    folder = family_source(name).folder(data_dir)
     if missing or folder is None:
-        raise InputError(missing or "no data folder")
+        raise InputError(str(missing))
     path = folder / _FILES[name]
     try:
         graphs = _exp(path) if name == "exp" else _graph6(path)
     except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, ValueError, IndexError, OSError, EOFError) as error:
         raise InputError(f"{path} is damaged: {error}") from None
-    if len(graphs) != _COUNTS[name] or not _as_it_must(name, [a for a, _ in graphs]):
+    if len(graphs) != _COUNTS[name] or not _is_family(name, [a for a, _ in graphs]):
         raise InputError(
-            f"{path} does not hold the {_COUNTS[name]} graphs of {name}: it has {len(graphs)}, or wrong ones"
+            f"{path} does not hold the {_COUNTS[name]} graphs of {name}: it has {len(graphs)} graphs, or wrong ones"
         )
     return graphs
 
@@ -97,7 +106,7 @@ def _exp(path: Path) -> list[tuple[Tensor, Tensor]]:
     return out
 
 
-def _as_it_must(name: str, graphs: list[Tensor]) -> bool:
+def _is_family(name: str, graphs: list[Tensor]) -> bool:
     if not all(torch.equal(a, a.mT) and not bool(a.diagonal().any()) for a in graphs):
         return False
     if name == "exp":

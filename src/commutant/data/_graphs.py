@@ -1,33 +1,43 @@
-"""Graph classification data of the TU collection, with the folds of the GIN paper where they are at hand."""
+"""Graph classification data of the TU collection, with the folds of the GIN paper where a data folder has them."""
 
 from __future__ import annotations
 
 import io
-import os
-import socket
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError, require
+from ._sources import Source, cache_home
 
-_GRAPHS = {"MUTAG": 188, "PTC": 344, "PROTEINS": 1113, "NCI1": 4110, "IMDBBINARY": 1000, "IMDBMULTI": 1500}
-_PYG_HOST = "www.chrsmrrs.com"
+_CLASSES = {
+    "MUTAG": (63, 125),
+    "PTC": (152, 192),
+    "PROTEINS": (450, 663),
+    "NCI1": (2053, 2057),
+    "IMDBBINARY": (500, 500),
+    "IMDBMULTI": (500, 500, 500),
+}
+"""Number of graphs of each class, smallest first."""
+_NAMES_AT_PYG = {"PTC": "PTC_MR", "IMDBBINARY": "IMDB-BINARY", "IMDBMULTI": "IMDB-MULTI"}
+GRAPHS = tuple(_CLASSES)
 
 
 @dataclass(frozen=True)
 class GraphData:
-    """Labelled graphs and test folds.
+    """Labeled graphs with test folds.
 
     Args:
         graphs: PyG `Data` objects with one-hot node features `x`, `edge_index` and a label `y`.
-        folds: for each fold, the indices of its test graphs.
-        classes: number of classes.
-        source: where it came from, in words.
+        folds: Indices of the test graphs of each fold.
+        classes: Number of classes.
+        source: Origin of the data, in words.
     """
 
     graphs: list[Any]
@@ -36,45 +46,45 @@ class GraphData:
     source: str
 
 
-def data_folder(data_dir: str | None) -> Path | None:
-    """The local folder of data sets: the argument, or `COMMUTANT_DATA`, or none."""
-    given = data_dir or os.environ.get("COMMUTANT_DATA")
-    if not given:
-        return None
-    if not Path(given).is_dir():
-        raise InputError(f"data folder {given} does not exist")
-    return Path(given)
+def graph_source(name: str) -> Source:
+    """Return the source of a TU data set."""
+    public = _NAMES_AT_PYG.get(name, name)
+    cached = partial(Path.is_file, _cache() / public / "processed" / "data.pt")
+    return Source(name, (f"tu-gin/{name}.zip",), f"TU collection {public}", "torch_geometric", "graphs", cached)
 
 
 def graphs_unavailable(name: str, data_dir: str | None) -> str | None:
-    """Why `load_graphs` would fail, or None."""
-    folder = data_folder(data_dir)
-    if folder is not None and (folder / "tu-gin" / f"{name}.zip").is_file():
-        return None
-    try:
-        socket.create_connection((_PYG_HOST, 443), timeout=2).close()
-        return None
-    except OSError:
-        return f"{name} is neither in a data folder (--data-dir, tu-gin/{name}.zip) nor can it be downloaded from here"
+    """Return the reason why `load_graphs` would fail or would have to download, or None.
+
+    The answer uses no network: a data set that is only online counts as unavailable until `load_graphs` or
+    `commutant data NAME` has filled the cache.
+
+    Args:
+        name: Name of a data set, as for `load_graphs`.
+        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+    """
+    one_of("name", name, _CLASSES)
+    return graph_source(name).unavailable(data_dir)
 
 
 def load_graphs(name: str, data_dir: str | None = None) -> GraphData:
-    """Load a TU data set from a local folder, or through PyG.
+    """Load a TU data set from a data folder, or else through PyG, which caches what it downloads.
 
     Args:
-        name: MUTAG, PTC, PROTEINS, NCI1, IMDBBINARY or IMDBMULTI.
-        data_dir: holds `tu-gin/NAME.zip`, in the format and with the ten folds of the GIN paper.
+        name: `"MUTAG"`, `"PTC"`, `"PROTEINS"`, `"NCI1"`, `"IMDBBINARY"` or `"IMDBMULTI"`.
+        data_dir: Data folder with `tu-gin/NAME.zip`, in the format and with the ten folds of the GIN paper; None
+            stands for `COMMUTANT_DATA`. Data from PyG gets ten stratified folds, the same at every call.
 
     Raises:
-        InputError: for an unknown name, and for a file with the wrong number of graphs.
+        InputError: for an unknown name, a damaged copy, or a data set that is neither here nor can be downloaded.
     """
-    if name not in _GRAPHS:
-        raise InputError(f"unknown data set {name!r}; expected one of {', '.join(_GRAPHS)}")
-    folder = data_folder(data_dir)
-    path = None if folder is None else folder / "tu-gin" / f"{name}.zip"
-    data = _from_zip(name, path) if path is not None and path.is_file() else _from_pyg(name)
-    if len(data.graphs) != _GRAPHS[name]:
-        raise InputError(f"{data.source} holds {len(data.graphs)} graphs of {name}, expected {_GRAPHS[name]}")
+    one_of("name", name, _CLASSES)
+    source = graph_source(name)
+    folder = source.folder(data_dir)
+    data = _from_pyg(name, source) if folder is None else _from_zip(name, folder / source.files[0])
+    found = tuple(sorted(torch.bincount(torch.cat([graph.y for graph in data.graphs])).tolist()))
+    if found != _CLASSES[name]:
+        raise InputError(f"{data.source} has classes of {found} graphs, expected {_CLASSES[name]} for {name}")
     return data
 
 
@@ -98,8 +108,8 @@ def _from_zip(name: str, path: Path) -> GraphData:
     tags = {tag: i for i, tag in enumerate(sorted({t for _, node_tags, _ in raw for t in node_tags}))}
     labels = {label: i for i, label in enumerate(sorted({label for label, *_ in raw}))}
     graphs = []
-    for label, node_tags, neighbours in raw:
-        pairs = {(source, target) for target, near in enumerate(neighbours) for source in near}
+    for label, node_tags, neighbors in raw:
+        pairs = {(source, target) for target, near in enumerate(neighbors) for source in near}
         edges = sorted(pairs | {(target, source) for source, target in pairs})  # some lists name an edge once only
         x = torch.nn.functional.one_hot(torch.tensor([tags[t] for t in node_tags]), len(tags)).float()
         edge_index = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).t().contiguous()
@@ -107,12 +117,11 @@ def _from_zip(name: str, path: Path) -> GraphData:
     return GraphData(graphs, folds, len(labels), f"{path.name} with the GIN folds")
 
 
-def _from_pyg(name: str) -> GraphData:
-    datasets = require("torch_geometric.datasets", "graphs")
+def _from_pyg(name: str, source: Source) -> GraphData:
     selection = require("sklearn.model_selection", "evidence")
-    public = {"PTC": "PTC_MR", "IMDBBINARY": "IMDB-BINARY", "IMDBMULTI": "IMDB-MULTI"}.get(name, name)
-    root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "commutant"
-    graphs = list(datasets.TUDataset(str(root), public))
+    public = _NAMES_AT_PYG.get(name, name)
+    with source.downloading():
+        graphs = list(require("torch_geometric.datasets", "graphs").TUDataset(str(_cache()), public))
     for graph in graphs:
         if graph.x is None:
             graph.x = torch.ones(graph.num_nodes, 1)
@@ -120,3 +129,7 @@ def _from_pyg(name: str) -> GraphData:
     split = selection.StratifiedKFold(10, shuffle=True, random_state=0).split(y, y)
     folds = [torch.from_numpy(test) for _, test in split]
     return GraphData(graphs, folds, int(y.max()) + 1, f"{public} from the TU collection, stratified folds")
+
+
+def _cache() -> Path:
+    return cache_home() / "commutant"

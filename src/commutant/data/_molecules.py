@@ -1,4 +1,4 @@
-"""Molecules with the positions of their atoms: what ASE carries, and files of a data folder."""
+"""Molecules with the positions of their atoms, bundled with ASE or read from a data folder."""
 
 from __future__ import annotations
 
@@ -13,49 +13,58 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError, MissingExtraError, require
-from ._graphs import data_folder
+from ._sources import Source
 
 _FILES = {"gdb1k": "molecules/gdb1k_3d.npz", "BZR": "tu-text/BZR.zip", "DHFR": "tu-text/DHFR.zip"}
+IN_FILES = tuple(_FILES)
 _COUNTS = {"g2": 162, "gdb1k": 1000, "BZR": 405, "DHFR": 756}
 
 
 class Molecule(NamedTuple):
-    """Atoms and where they are."""
+    """Atoms of a molecule with their positions."""
 
     name: str
     elements: Int[Tensor, " atoms"]
-    """Atomic numbers, or for BZR and DHFR the labels of that collection."""
+    """Atomic numbers; for BZR and DHFR the node labels of that collection."""
     positions: Float[Tensor, "atoms 3"]
-    """In angstrom, float64."""
+    """Positions in angstrom, float64."""
 
 
 def molecules_unavailable(name: str, data_dir: str | None) -> str | None:
-    """Why `load_molecules` would fail, or None."""
-    if name not in _COUNTS:
-        raise InputError(f"unknown molecules {name!r}; expected one of {', '.join(_COUNTS)}")
+    """Return the reason why `load_molecules` would fail, or None.
+
+    Args:
+        name: Name of a set of molecules, as for `load_molecules`.
+        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+    """
+    one_of("name", name, _COUNTS)
     if name == "g2":
         try:
             require("ase.collections", "molecules")
         except MissingExtraError as error:
             return str(error)
         return None
-    folder = data_folder(data_dir)
-    if folder is not None and (folder / _FILES[name]).is_file():
-        return None
-    return f"{name} is read from a data folder (--data-dir, {_FILES[name]}), and there is none"
+    return molecule_source(name).unavailable(data_dir)
+
+
+def molecule_source(name: str) -> Source:
+    """Return the source of a set of molecules in files."""
+    return Source(name, (_FILES[name],))
 
 
 def load_molecules(name: str, data_dir: str | None = None) -> list[Molecule]:
-    """Molecules in space, as they are given: nothing is centred, turned or left out.
+    """Load a set of molecules with their original positions: not centered, not rotated, none left out.
 
     Args:
-        name: g2, the 162 small molecules and atoms of the G2/97 test set in the Atomic Simulation Environment (many of
-            them symmetric); gdb1k, 1000 of the GDB collection with hydrogens; BZR and DHFR, 405 and 756 ligands.
-        data_dir: holds the files of all but g2.
+        name: `"g2"`, the 162 small molecules and atoms of the G2/97 test set in the Atomic Simulation Environment, many
+            of them symmetric; `"gdb1k"`, 1000 molecules of the GDB collection with hydrogens; `"BZR"` or `"DHFR"`, 405
+            and 756 ligands.
+        data_dir: Data folder with the files of all sets but g2; None stands for `COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown name, a missing file, and one with other numbers of molecules.
+        InputError: for an unknown name, a missing file, or a file with another number of molecules.
         MissingExtraError: for g2 without ase.
 
     Example:
@@ -67,9 +76,9 @@ def load_molecules(name: str, data_dir: str | None = None) -> list[Molecule]:
         g2 = require("ase.collections", "molecules").g2
         found = [Molecule(n, *_tensors(g2[n].numbers, g2[n].positions)) for n in g2.names]
     else:
-        folder = data_folder(data_dir)
+        folder = molecule_source(name).folder(data_dir)
         if missing or folder is None:
-            raise InputError(missing or "no data folder")
+            raise InputError(str(missing))
         path = folder / _FILES[name]
         try:
             found = _gdb(path) if name == "gdb1k" else _tu(path, name)
@@ -80,7 +89,7 @@ def load_molecules(name: str, data_dir: str | None = None) -> list[Molecule]:
     for molecule in found:
         atoms = len(molecule.elements)
         if not atoms or tuple(molecule.positions.shape) != (atoms, 3) or not bool(molecule.positions.isfinite().all()):
-            raise InputError(f"molecule {molecule.name} has {atoms} elements and not as many finite positions")
+            raise InputError(f"molecule {molecule.name} has {atoms} atoms and not as many finite positions")
     return found
 
 

@@ -1,24 +1,21 @@
-"""Sequences of images in which things move at constant velocity."""
+"""Sequences of images that move at constant velocity over a torus."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError, require
-from ._graphs import data_folder
-from ._images import read_idx
-
-_MNIST = {"train": ("train", 60_000), "test": ("t10k", 10_000)}
+from ._images import image_part
 
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Small grey images to move about: `images (count, height, width)` in 0..1, and where they came from."""
+    """Small gray images `(count, height, width)` in 0..1 that move across larger frames, with their origin."""
 
     images: Float[Tensor, "count height width"]
     source: str
@@ -28,39 +25,30 @@ class Glyphs:
 
 
 def digit_glyphs(part: str) -> Glyphs:
-    """scikit-learn's handwritten digits, 8 x 8: the first 1400 for `"train"`, the other 397 for `"test"`."""
+    """Return scikit-learn's handwritten digits, 8 x 8 pixels.
+
+    Args:
+        part: `"train"` for the first 1400 digits, `"test"` for the other 397.
+    """
+    one_of("part", part, ("train", "test"))
     images = torch.from_numpy(require("sklearn.datasets", "evidence").load_digits().images).float() / 16
-    if images.shape != (1797, 8, 8) or part not in _MNIST:
-        raise InputError(
-            f"expected 1797 digits of 8 x 8 and part 'train' or 'test', got {tuple(images.shape)}, {part!r}"
-        )
+    if images.shape != (1797, 8, 8):
+        raise InputError(f"expected scikit-learn's 1797 digits of 8 x 8, got {tuple(images.shape)}")
     return Glyphs(images[:1400] if part == "train" else images[1400:], "scikit-learn digits")
 
 
-def mnist_unavailable(data_dir: str | None) -> str | None:
-    """Why `mnist_glyphs` would fail, or None."""
-    folder = data_folder(data_dir)
-    if folder is not None and all(
-        (folder / "mnist" / f"{p}-images-idx3-ubyte.gz").is_file() for p, _ in _MNIST.values()
-    ):
-        return None
-    return "MNIST needs a data folder (--data-dir) with mnist/train-images-idx3-ubyte.gz and t10k-images-idx3-ubyte.gz"
-
-
 def mnist_glyphs(part: str, data_dir: str | None = None) -> Glyphs:
-    """MNIST's digits, 28 x 28, from the original files in `DATA_DIR/mnist`.
+    """Return the digits of MNIST, 28 x 28 pixels, from the places that `image_classes` reads.
+
+    Args:
+        part: `"train"` or `"test"`.
+        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
 
     Raises:
-        InputError: when a file is missing or damaged.
+        InputError: for an unknown part, a damaged copy, or if MNIST is neither here nor can be downloaded.
     """
-    if part not in _MNIST:
-        raise InputError(f"part must be 'train' or 'test', got {part!r}")
-    reason = mnist_unavailable(data_dir)
-    if reason is not None:
-        raise InputError(reason)
-    prefix, count = _MNIST[part]
-    path = Path(str(data_folder(data_dir))) / "mnist" / f"{prefix}-images-idx3-ubyte.gz"
-    return Glyphs(torch.from_numpy(read_idx(path, 16, (count, 28, 28))).float() / 255, "MNIST")
+    images, _ = image_part("mnist", part, data_dir)
+    return Glyphs(torch.from_numpy(images[:, 0]).float() / 255, "MNIST")
 
 
 def flowing_glyphs(
@@ -74,17 +62,19 @@ def flowing_glyphs(
     velocity: Int[Tensor, "2"] | None = None,
     each: int = 2,
 ) -> Float[Tensor, "sequences frames 1 size size"]:
-    """Images drifting over a torus: each at its own start and whole velocity, their sum clamped to 0..1.
+    """Draw sequences of images that drift over a torus, each from its own start and at its own velocity.
+
+    Overlapping images are added and clamped to 0..1. Velocities are whole numbers of pixels a frame.
 
     Args:
-        generator: source of randomness.
-        sequences: how many.
-        glyphs: the images, no larger than the torus.
-        size: of the square torus.
-        frames: length.
-        speed: velocities are uniform on -speed..speed along each axis; or
-        velocity: all move at this one.
-        each: images a sequence.
+        generator: Source of randomness.
+        sequences: Number of sequences.
+        glyphs: Images to move, no larger than the torus.
+        size: Side of the square torus, in pixels.
+        frames: Number of frames of each sequence.
+        speed: Largest velocity along each axis; velocities are uniform on -speed..speed.
+        velocity: Velocity of all images, in place of `speed`.
+        each: Number of images in a sequence.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -95,7 +85,7 @@ def flowing_glyphs(
     if max(height, width) > size or not len(glyphs):
         raise InputError(f"a torus of size={size} must hold the images, got {len(glyphs)} of {height} x {width}")
     if (speed is None) == (velocity is None) or (speed or 0) < 0:
-        raise InputError(f"one of speed (not negative) and velocity must be given, got {speed} and {velocity}")
+        raise InputError(f"exactly one of speed (not negative) and velocity must be given, got {speed} and {velocity}")
     if velocity is not None and (velocity.is_floating_point() or tuple(velocity.shape) != (2,)):
         raise InputError(f"velocity must be two whole numbers, got {velocity.dtype} of shape {tuple(velocity.shape)}")
     which = torch.randint(0, len(glyphs), (sequences, each), generator=generator)

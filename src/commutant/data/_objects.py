@@ -1,4 +1,4 @@
-"""Ten classes of objects made of a few simple bodies, each a little different: point clouds with normals and parts."""
+"""Point clouds of ten classes of objects, each built from a few simple bodies of varying size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._errors import InputError
 from ._surfaces import BODIES, Surfaces, stretched
 
 _B, _S, _Y, _K = "box", "sphere", "cylinder", "cone"
-# of each part: the body, its centre, its half-sizes. No class is its own image under a rotation.
+# for each part: body, center and half-sizes; no class is symmetric under a rotation
 _CLASSES: dict[str, tuple[tuple[str, tuple[float, float, float], tuple[float, float, float]], ...]] = {
     "armchair": ((_B, (0, 0, 0), (0.45, 0.45, 0.08)), (_B, (0, -0.4, 0.4), (0.45, 0.06, 0.4)),
                  (_B, (0.38, 0, 0.15), (0.06, 0.4, 0.06))),
@@ -36,11 +36,11 @@ _CLASSES: dict[str, tuple[tuple[str, tuple[float, float, float], tuple[float, fl
                (_Y, (0.3, 0.25, -0.2), (0.12, 0.12, 0.25))),
 }  # fmt: skip
 OBJECT_CLASSES = tuple(_CLASSES)
-"""The names of the classes, in the order of their labels."""
+"""Names of the classes, in the order of their labels."""
 
 
 class Objects(NamedTuple):
-    """Point clouds of objects within the unit ball, upright."""
+    """Point clouds of upright objects within the unit ball, with normals, part indices and class labels."""
 
     points: Float[Tensor, "objects n 3"]
     normals: Float[Tensor, "objects n 3"]
@@ -49,25 +49,25 @@ class Objects(NamedTuple):
 
 
 def object_clouds(objects: int, points: int, generator: torch.Generator) -> Objects:
-    """Objects of ten classes, as many of each as can be: surfaces of three or four bodies in a lopsided arrangement.
+    """Draw objects of ten classes in equal shares, each an asymmetric arrangement of three or four simple bodies.
 
-    Half-sizes vary by 30 %, centres by 0.05, and the whole by 25 % along each axis; then it is centred on its bounding
-    box and scaled to the unit ball. Points are spread over the parts by area.
+    Half-sizes vary by 30 %, centers by 0.05, and the whole object by 25 % along each axis. The object is then centered
+    on its bounding box and scaled to the unit ball. Points are spread over the parts in proportion to their area.
 
     Args:
-        objects: how many.
-        points: on each, at least 40.
-        generator: of everything.
+        objects: Number of objects.
+        points: Number of points on each object, at least 40.
+        generator: Source of randomness.
 
     Raises:
-        InputError: too few points to show every part.
+        InputError: if there are too few points to show every part.
 
     Example:
         >>> object_clouds(20, 50, torch.Generator().manual_seed(0)).labels.unique().numel()
         10
     """
     if points < 40:
-        raise InputError(f"objects need at least 40 points to show every part, got {points}")
+        raise InputError(f"points must be at least 40 to show every part of an object, got {points}")
     labels = torch.arange(objects) % len(_CLASSES)
     x, normals = (torch.zeros(objects, points, 3) for _ in range(2))
     which = torch.zeros(objects, points, dtype=torch.long)
@@ -85,9 +85,9 @@ def _of_class(parts: tuple, number: int, points: int, generator: torch.Generator
     counts = (points * area / area.sum()).int().clamp(min=points // 10).tolist()
     counts[max(range(len(counts)), key=lambda i: counts[i])] += points - sum(counts)
     surfaces, which = [], []
-    for index, ((body, centre, half), count) in enumerate(zip(parts, counts, strict=True)):
+    for index, ((body, center, half), count) in enumerate(zip(parts, counts, strict=True)):
         sizes = torch.tensor(half) * uniform(0.7, 1.3, number, 1, 3) * stretch
-        place = (torch.tensor(centre) + 0.05 * torch.randn(number, 1, 3, generator=generator)) * stretch
+        place = (torch.tensor(center) + 0.05 * torch.randn(number, 1, 3, generator=generator)) * stretch
         surface = stretched(BODIES[body]((number, count), generator), sizes)
         surfaces.append(Surfaces(surface.points + place, surface.normals))
         which.append(torch.full((number, count), index))

@@ -1,4 +1,4 @@
-"""Charged particles that attract and repel each other: the n-body problem of equivariant networks."""
+"""Charged particles that attract and repel each other, the n-body benchmark of equivariant networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Trajectories(NamedTuple):
-    """Where particles are, how they move and where they will be."""
+    """Positions, velocities and charges of particles, with their later positions as targets."""
 
     position: Float[Tensor, "systems n 3"]
     velocity: Float[Tensor, "systems n 3"]
@@ -27,19 +27,19 @@ def charged_particles(
     horizon: int = 1000,
     step: float = 1e-3,
 ) -> Trajectories:
-    """Systems of charges of either sign under Coulomb forces, observed after a warm-up and again after a horizon.
+    """Simulate systems of positive and negative charges under Coulomb forces, from an observed state to a later target.
 
-    Positions begin as standard normal, velocities with length 1/2 in any direction. The force on i is
-    `sum_j q_i q_j (x_i - x_j) / |x_i - x_j|^3`, each component of a pair cut at 100. The setting of Satorras, Hoogeboom
-    and Welling, "E(n) Equivariant Graph Neural Networks", 2021, without walls.
+    Initial positions are standard normal; initial velocities have length 1/2 and uniform direction. The force on i is
+    `sum_j q_i q_j (x_i - x_j) / |x_i - x_j|^3`, with each component of a pair's force clamped to +-100. The setting is
+    that of Satorras, Hoogeboom and Welling, "E(n) Equivariant Graph Neural Networks", 2021, without walls.
 
     Args:
-        systems: how many.
-        generator: of the beginnings.
-        particles: in each system.
-        warm_up: steps before the observation.
-        horizon: steps from there to the target.
-        step: in time.
+        systems: Number of systems.
+        generator: Source of randomness of the initial states.
+        particles: Number of particles in each system.
+        warm_up: Number of steps before the observation.
+        horizon: Number of steps from the observation to the target.
+        step: Length of a step in time.
 
     Example:
         >>> charged_particles(2, torch.Generator().manual_seed(0), warm_up=10, horizon=10).target.shape
@@ -58,7 +58,7 @@ def charged_particles(
             x = x + step * v
             apart = x[:, :, None] - x[:, None, :]
             distance = torch.where(self_pair, 1.0, apart.norm(dim=-1, keepdim=True))
-            # at the new places (symplectic), so that energy does not grow
+            # forces at the new positions make the integrator symplectic: energy does not drift
             v = v + step * (pairs * apart / distance**3).clamp(-100, 100).sum(2)
 
     forward(warm_up)

@@ -1,4 +1,4 @@
-"""Strings of the Reber grammar and their nearest misses, of equal length and with equal endings."""
+"""Strings of the Reber grammar with near misses of equal length and equal ending."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ for _moves in _NEXT.values():
 
 @dataclass(frozen=True)
 class ReberStrings:
-    """A batch of strings.
+    """Padded batch of strings with labels.
 
     Attributes:
-        tokens: `(count, longest)`, letters as 1..7 in the order of `BEPSTVX`, 0 behind the end.
-        lengths: `(count,)`.
-        labels: `(count,)`, 1 where the grammar accepts.
+        tokens: Letters as 1..7 in the order of `BEPSTVX`, padded with 0, `(count, longest)`.
+        lengths: Lengths of the strings, `(count,)`.
+        labels: 1 where the grammar accepts the string, else 0, `(count,)`.
     """
 
     tokens: Int[Tensor, "count longest"]
@@ -47,13 +47,16 @@ class ReberStrings:
         return len(self.labels)
 
     def texts(self) -> list[str]:
-        """The strings as letters."""
+        """Return the strings as letters."""
         rows = zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
         return ["".join(LETTERS[t - 1] for t in row[:n]) for row, n in rows]
 
 
 def reber_accepts(text: str) -> bool:
-    """Whether the Reber grammar generates a string.
+    """Return whether the Reber grammar generates a string.
+
+    Args:
+        text: String of letters.
 
     Example:
         >>> reber_accepts("BTXSE"), reber_accepts("BTXXE")
@@ -68,25 +71,25 @@ def reber_accepts(text: str) -> bool:
 def reber_strings(
     generator: torch.Generator, pairs: int, *, min_length: int = 13, max_length: int = 30, held_out: int = 0
 ) -> tuple[ReberStrings, ReberStrings]:
-    """Valid strings, each with an invalid one of the same length, all different; the last `held_out` pairs apart.
+    """Draw distinct pairs of a valid and an invalid string of the same length, in a training and a held-out batch.
 
-    An invalid string follows the grammar up to a letter, goes on from another state that the same letter can lead to,
-    and ends in the same four letters as its partner. Its length, its beginning, its ending and the pairs that occur in
-    it, each by itself, say nothing about its label. Somewhere in it three letters stand in a row that the grammar does
-    not allow: a network must notice them and remember that to the end. (In the strings that are often used, the last
-    four letters alone give 94 %.)
+    An invalid string follows the grammar up to some letter, continues from another state that the same letter can lead
+    to, and ends in the same four letters as its partner. Neither its length, its beginning, its ending nor the set of
+    its letter pairs predicts its label. It contains three letters in a row that the grammar does not allow, and a
+    network must remember them to the end. (In commonly used data, the last four letters alone give 94 % accuracy.)
 
     Args:
-        generator: source of randomness.
-        pairs: how many, held out ones included.
-        min_length, max_length: of the strings.
-        held_out: pairs of the second batch.
+        generator: Source of randomness.
+        pairs: Number of pairs, including those held out.
+        min_length: Length of the shortest string.
+        max_length: Length of the longest string.
+        held_out: Number of pairs in the second batch.
 
     Returns:
-        The two batches.
+        The training batch and the held-out batch.
 
     Raises:
-        InputError: when the grammar has not so many different strings of these lengths.
+        InputError: if the grammar does not have enough distinct strings of these lengths.
 
     Example:
         >>> train, test = reber_strings(torch.Generator().manual_seed(0), 60, held_out=10)
@@ -121,7 +124,7 @@ def reber_strings(
 
 
 def _walk(source: random.Random, state: int, longest: int) -> str | None:
-    """A random walk to the end; None when it gets too long."""
+    """Return the letters of a random walk to the end state, or None if it gets too long."""
     letters = ""
     while state != _END:
         letter, state = source.choice(_NEXT[state])

@@ -1,4 +1,4 @@
-"""Tasks that tell sequence models apart: keep a token, recall by key, follow induction hops."""
+"""Token tasks that separate sequence models: keep a token, recall by key, follow induction hops."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from torch import Tensor
 from .._errors import InputError
 
 IGNORED = -100
-"""Target of positions that do not count, as `torch.nn.functional.cross_entropy` leaves them out."""
+"""Target of positions that do not count, the default `ignore_index` of `torch.nn.functional.cross_entropy`."""
 
 
 @dataclass(frozen=True)
 class TokenTask:
-    """Tokens and what to say at each position: `tokens` and `targets`, both `(count, length)`."""
+    """Tokens with the target of each position, both `(count, length)`."""
 
     tokens: Int[Tensor, "count length"]
     targets: Int[Tensor, "count length"]
 
     def to(self, device: torch.device) -> TokenTask:
-        """The task on another device."""
+        """Return the task on another device."""
         return TokenTask(self.tokens.to(device), self.targets.to(device))
 
 
 def keep_nth(
     generator: torch.Generator, count: int, *, length: int = 100, vocabulary: int = 128, n: int = 5
 ) -> TokenTask:
-    """Say at the last position what the n-th token was (Danieli et al. 2025, appendix C.2).
+    """Draw sequences whose last position must recall the n-th token (Danieli et al. 2025, appendix C.2).
+
+    Args:
+        generator: Source of randomness.
+        count: Number of sequences.
+        length: Length of each sequence.
+        vocabulary: Number of different tokens.
+        n: Position of the token to recall, from 1.
 
     Example:
         >>> task = keep_nth(torch.Generator().manual_seed(0), 2, length=8)
@@ -47,9 +54,17 @@ def keep_nth(
 def associative_recall(
     generator: torch.Generator, count: int, *, pairs: int = 8, length: int = 64, vocabulary: int = 128
 ) -> TokenTask:
-    """Multi-query associative recall: pairs of key and value, then keys among noise; at each key say its value.
+    """Draw sequences of multi-query associative recall: key-value pairs, then keys among noise.
 
-    Keys are the first third of the vocabulary, values the second, noise the rest. Every key is asked for once.
+    The target at each later key is its value; every key is asked for once. Keys are the first third of the vocabulary,
+    values the second third, noise the rest.
+
+    Args:
+        generator: Source of randomness.
+        count: Number of sequences.
+        pairs: Number of key-value pairs.
+        length: Length of each sequence, at least three times `pairs`.
+        vocabulary: Number of different tokens.
 
     Example:
         >>> task = associative_recall(torch.Generator().manual_seed(0), 2, pairs=2, length=8, vocabulary=12)
@@ -76,9 +91,17 @@ def associative_recall(
 def k_hop(
     generator: torch.Generator, count: int, *, hops: int = 1, length: int = 100, vocabulary: int = 10
 ) -> TokenTask:
-    """At each position go to the last earlier place of the same token, take the one behind it; so many times.
+    """Draw random sequences whose targets follow `hops` induction hops from each position.
 
-    One hop is an induction head. Positions whose chain ends before it is done do not count.
+    A hop goes to the last earlier occurrence of the same token and then to the token after it, as an induction head
+    does. Positions whose chain ends early do not count.
+
+    Args:
+        generator: Source of randomness.
+        count: Number of sequences.
+        hops: Number of hops.
+        length: Length of each sequence.
+        vocabulary: Number of different tokens.
 
     Example:
         >>> task = k_hop(torch.Generator().manual_seed(0), 1, length=12, vocabulary=3)
@@ -91,7 +114,7 @@ def k_hop(
     place = torch.arange(length)
     same = tokens[:, :, None] == tokens[:, None, :]
     earlier = (place[None, :] < place[:, None]) & same
-    before = torch.where(earlier, place, -1).amax(2)  # the last earlier place of the token at each position
+    before = torch.where(earlier, place, -1).amax(2)  # last earlier position of the same token
     where = place.expand(count, -1)
     for _ in range(hops):
         found = before.gather(1, where.clamp(min=0))

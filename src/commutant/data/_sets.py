@@ -1,4 +1,4 @@
-"""Generated and bundled sets: second minima, and handwritten digits as sets of points."""
+"""Sets with targets: multisets of integers with their second minimum, and handwritten digits as sets of points."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _LIT_PIXELS = 58_736
 
 @dataclass(frozen=True)
 class SetBatch:
-    """A ragged batch of sets with one target each.
+    """Ragged batch of sets with one target for each set.
 
-    Shapes:
-        x `(elements, ...)`, index `(elements,)` sorted, target `(sets,)`.
+    Attributes:
+        x: Elements of all sets, `(elements, ...)`.
+        index: Index of the set of each element, sorted, `(elements,)`.
+        target: Targets, `(sets,)`.
     """
 
     x: Tensor
@@ -26,24 +28,25 @@ class SetBatch:
     target: Tensor
 
     def to(self, device: torch.device) -> SetBatch:
-        """The batch on another device."""
+        """Return the batch on another device."""
         return SetBatch(self.x.to(device), self.index.to(device), self.target.to(device))
 
 
 def second_minimum(
     generator: torch.Generator, sets: int, *, smallest: int = 2, largest: int = 16, bits: int = 8, spread_low: int = 0
 ) -> SetBatch:
-    """Multisets of integers whose target is the second smallest element (Ong and Velickovic 2022, section 3.1).
+    """Draw multisets of integers whose target is the second smallest element (Ong and Velickovic 2022, section 3.1).
 
-    Sizes are uniform on smallest..largest. With `spread_low` > 0 each set is drawn from its own range a..2^bits - 1,
-    a uniform on 0..spread_low; without it the answer for large sets is nearly always 0.
+    Sizes are uniform on smallest..largest. Each set is drawn from its own range a..2^bits - 1, where a is uniform on
+    0..spread_low. With `spread_low=0` the target of a large set is nearly always 0.
 
     Args:
-        generator: source of randomness.
-        sets: how many.
-        smallest, largest: range of sizes, at least 2.
-        bits: integers lie in 0..2^bits - 1.
-        spread_low: largest lower end of a set's range.
+        generator: Source of randomness.
+        sets: Number of sets.
+        smallest: Smallest size, at least 2.
+        largest: Largest size.
+        bits: Number of bits of the integers, which lie in 0..2^bits - 1.
+        spread_low: Largest lower end of a set's range.
 
     Example:
         >>> batch = second_minimum(torch.Generator().manual_seed(0), 3, largest=4)
@@ -64,10 +67,12 @@ def second_minimum(
 
 @dataclass(frozen=True)
 class DigitPoints:
-    """Handwritten digits as sets of lit pixels.
+    """Handwritten digits as sets of nonzero pixels.
 
-    Shapes:
-        points `(elements, 3)`: column and row in -1..1, ink in 0..1; sizes and labels `(images,)`.
+    Attributes:
+        points: Column and row in -1..1 and intensity in 0..1 of each pixel, `(elements, 3)`.
+        sizes: Number of pixels of each image, `(images,)`.
+        labels: Digits, `(images,)`.
     """
 
     points: Float[Tensor, "elements 3"]
@@ -75,7 +80,11 @@ class DigitPoints:
     labels: Int[Tensor, " images"]
 
     def batch(self, images: Int[Tensor, " chosen"]) -> SetBatch:
-        """The chosen images as a ragged batch."""
+        """Return the chosen images as a ragged batch.
+
+        Args:
+            images: Indices of images, `(chosen,)`.
+        """
         starts = self.sizes.cumsum(0) - self.sizes
         sizes = self.sizes[images]
         index = torch.repeat_interleave(sizes)
@@ -84,15 +93,17 @@ class DigitPoints:
 
 
 def digit_points() -> DigitPoints:
-    """scikit-learn's 1797 handwritten digits (8 x 8) as point sets, one point for each lit pixel.
+    """Return scikit-learn's 1797 handwritten digits (8 x 8) as point sets, one point for each nonzero pixel.
 
     Raises:
-        InputError: when the bundled data is not what it should be.
+        InputError: if the bundled data differs from the expected 1797 images.
     """
     digits = require("sklearn.datasets", "evidence").load_digits()
     images = torch.from_numpy(digits.images).float() / 16
     if images.shape != (1797, 8, 8) or int(images.gt(0).sum()) != _LIT_PIXELS:
-        raise InputError(f"scikit-learn's digits are not the expected 1797 images with {_LIT_PIXELS} lit pixels")
+        raise InputError(
+            f"expected scikit-learn's 1797 digits with {_LIT_PIXELS} nonzero pixels, got {tuple(images.shape)}"
+        )
     which, row, column = images.nonzero(as_tuple=True)
     points = torch.stack([column / 3.5 - 1, row / 3.5 - 1, images[which, row, column]], 1)
     return DigitPoints(points, torch.bincount(which, minlength=1797), torch.from_numpy(digits.target).long())

@@ -1,4 +1,4 @@
-"""Points with normals on the surfaces of solids: unions of simple bodies, made as they are needed."""
+"""Random points with normals on the surfaces of solids, which are unions of simple bodies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Surfaces(NamedTuple):
-    """Points on surfaces and the directions that stand upright on them."""
+    """Points on surfaces with their unit normals."""
 
     points: Float[Tensor, "clouds n 3"]
     normals: Float[Tensor, "clouds n 3"]
@@ -36,7 +36,7 @@ def _round(n: tuple[int, int], g: torch.Generator) -> tuple[Tensor, Tensor, Tens
 
 
 def _cylinder(n: tuple[int, int], g: torch.Generator) -> Surfaces:
-    """Along z; six points of ten on its side."""
+    """Draw points on a cylinder along z, 60 % of them on its side."""
     c, s, height, chance = _round(n, g)
     cap, radius = chance > 0.6, torch.rand(n, generator=g).sqrt()
     top = torch.where(chance > 0.8, 1.0, -1.0)
@@ -47,7 +47,7 @@ def _cylinder(n: tuple[int, int], g: torch.Generator) -> Surfaces:
 
 
 def _cone(n: tuple[int, int], g: torch.Generator) -> Surfaces:
-    """Along z, with radius one at -1 and the apex at 1; three points of ten on its base."""
+    """Draw points on a cone along z with radius 1 at z = -1 and apex at z = 1, 30 % of them on its base."""
     c, s, share, chance = _round(n, g)
     base, radius = chance > 0.7, share.sqrt()
     x = torch.stack([radius * c, radius * s, torch.where(base, -1.0, 1 - 2 * radius)], -1)
@@ -59,7 +59,7 @@ def _cone(n: tuple[int, int], g: torch.Generator) -> Surfaces:
 
 
 def _torus(n: tuple[int, int], g: torch.Generator) -> Surfaces:
-    """Around z, with radii 0.7 and 0.3."""
+    """Draw points on a torus around z with radii 0.7 and 0.3."""
     c, s, turn, _ = _round(n, g)
     across, up = (turn * 2 * math.pi).cos(), (turn * 2 * math.pi).sin()
     ring = 0.7 + 0.3 * across
@@ -67,24 +67,25 @@ def _torus(n: tuple[int, int], g: torch.Generator) -> Surfaces:
 
 
 BODIES = {"box": _box, "sphere": _sphere, "cylinder": _cylinder, "cone": _cone, "torus": _torus}
-"""From (clouds, points) and a generator to points and normals on a body of half-size one."""
+"""Functions from (clouds, points) and a generator to points and normals on a body of half-size one."""
 
 
 def stretched(surface: Surfaces, sizes: Float[Tensor, "clouds n 3"]) -> Surfaces:
-    """A surface scaled along the axes, with the normals that then stand upright on it."""
+    """Return a surface scaled along the axes, with the normals of the scaled surface."""
     normals = surface.normals / sizes
     return Surfaces(surface.points * sizes, normals / normals.norm(dim=-1, keepdim=True))
 
 
 def solid_surfaces(clouds: int, points: int, generator: torch.Generator) -> Surfaces:
-    """Surfaces of boxes, ellipsoids, cylinders, cones and tori with axes between 0.35 and 1, half of them two in one.
+    """Draw surfaces of upright boxes, ellipsoids, cylinders, cones and tori with half-axes between 0.35 and 1.
 
-    All stand upright. Centred, and scaled by the standard deviation of the distances from the centre.
+    Half of the surfaces are unions of two bodies. Each cloud is centered and divided by the standard deviation of the
+    distances from its center.
 
     Args:
-        clouds: how many.
-        points: on each.
-        generator: of everything.
+        clouds: Number of point clouds.
+        points: Number of points of each cloud.
+        generator: Source of randomness.
     """
     second = torch.rand(clouds, 1, generator=generator) < 0.5
     other = second & (torch.rand(clouds, points, generator=generator) < 0.5)

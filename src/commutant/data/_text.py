@@ -1,8 +1,9 @@
-"""Text as characters: what every machine has, or a file."""
+"""Text as numbered characters: source code that every Python has, or Tiny Shakespeare."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,28 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .._checks import one_of
 from .._errors import InputError
-from ._graphs import data_folder
+from ._hub import hub_source, hub_splits
 
 _LONGEST = 2_000_000
+_NAMES = ("python", "tinyshakespeare")
+_REPOSITORY, _FILE = "karpathy/tiny_shakespeare", "text/tinyshakespeare.txt.gz"
+_CHARACTERS = 1_115_394
+_DIGEST = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+
+SHAKESPEARE = hub_source("tinyshakespeare", _REPOSITORY, _FILE)
 
 
 @dataclass(frozen=True)
 class CharacterText:
-    """A text as character numbers, cut into a training and a validation part (the last tenth).
+    """Text as character numbers, split into a training part and a validation part (the last tenth).
 
     Attributes:
-        train, valid: `(characters,)`.
-        alphabet: the characters in order of their numbers; the last stands for all rare ones.
-        source: where the text came from.
+        train: Characters of the training part, `(characters,)`.
+        valid: Characters of the validation part, `(characters,)`.
+        alphabet: Characters in the order of their numbers; the last one stands for all rare characters.
+        source: Origin of the text, in words.
     """
 
     train: Int[Tensor, "train"]
@@ -35,10 +44,16 @@ class CharacterText:
     def batch(
         self, generator: torch.Generator, count: int, length: int, part: str = "train"
     ) -> Int[Tensor, "count length"]:
-        """Random excerpts."""
+        """Draw random excerpts.
+
+        Args:
+            generator: Source of randomness.
+            count: Number of excerpts.
+            length: Length of each, in characters.
+            part: `"train"` or `"valid"`.
+        """
+        one_of("part", part, ("train", "valid"))
         text = self.train if part == "train" else self.valid
-        if part not in ("train", "valid"):
-            raise InputError(f"part must be 'train' or 'valid', got {part!r}")
         if not 0 < length <= len(text):
             raise InputError(f"excerpts must be 1 to {len(text)} characters long, got {length}")
         start = torch.randint(0, len(text) - length + 1, (count, 1), generator=generator)
@@ -46,52 +61,63 @@ class CharacterText:
 
 
 def character_text(source: str = "python", data_dir: str | None = None) -> CharacterText:
-    """A text for character language models.
+    """Load a text for character language models.
+
+    Tiny Shakespeare comes from the data folder where one is given and holds it, then from the cache of Hugging Face
+    `datasets`, then from a download. Every copy is checked by its length and its SHA-256.
 
     Args:
-        source: "python", the source of the standard library of the running Python (its first two million characters,
-            files in the order of their names); or "tinyshakespeare", `DATA_DIR/text/tinyshakespeare.txt.gz`.
-        data_dir: the data folder of the second.
+        source: `"python"`, the first two million characters of the standard library of the running Python, files in
+            the order of their names; or `"tinyshakespeare"`, in a folder `text/tinyshakespeare.txt.gz`.
+        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown source, or a file that is missing or damaged.
+        InputError: for an unknown source, a damaged copy, or a text that is neither here nor can be downloaded.
 
     Example:
         >>> text = character_text()
         >>> text.batch(torch.Generator().manual_seed(0), 4, 32).shape
         torch.Size([4, 32])
     """
+    one_of("source", source, _NAMES)
     if source == "python":
         return _encode(
             _standard_library(), f"source of Python's standard library, {_LONGEST // 1_000_000} M characters"
         )
-    reason = text_unavailable(source, data_dir)
-    if reason is not None:
-        raise InputError(reason)
-    path = _file(data_dir)
-    assert path is not None
-    try:
-        text = gzip.decompress(path.read_bytes()).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-    if len(text) != 1_115_394:
-        raise InputError(f"{path} holds {len(text)} characters, not the 1115394 of Tiny Shakespeare")
+    folder = SHAKESPEARE.folder(data_dir)
+    place = SHAKESPEARE.origin if folder is None else str(folder / _FILE)
+    if folder is None:
+        with SHAKESPEARE.downloading():
+            splits = hub_splits(_REPOSITORY)
+            text = "".join(line for part in ("train", "validation", "test") for line in splits[part]["text"])
+    else:
+        text = _read(folder / _FILE)
+    if len(text) != _CHARACTERS:
+        raise InputError(f"{place} holds {len(text)} characters, not the {_CHARACTERS} of Tiny Shakespeare")
+    if hashlib.sha256(text.encode()).hexdigest() != _DIGEST:
+        raise InputError(f"{place} holds another text than Tiny Shakespeare; fetch a fresh copy")
     return _encode(text, "Tiny Shakespeare")
 
 
 def text_unavailable(source: str, data_dir: str | None) -> str | None:
-    """Why `character_text` would fail, or None."""
-    if source not in ("python", "tinyshakespeare"):
-        return f"source must be 'python' or 'tinyshakespeare', got {source!r}"
-    path = _file(data_dir)
-    if source == "python" or (path is not None and path.is_file()):
-        return None
-    return "tinyshakespeare needs a data folder (--data-dir) with text/tinyshakespeare.txt.gz"
+    """Return the reason why `character_text` would fail or would have to download, or None.
+
+    The answer uses no network: a text that is only online counts as unavailable until the cache holds it.
+
+    Args:
+        source: Name of a text, as for `character_text`.
+        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+    """
+    if source not in _NAMES:
+        return f"source must be one of {', '.join(_NAMES)}, got {source!r}"
+    return None if source == "python" else SHAKESPEARE.unavailable(data_dir)
 
 
-def _file(data_dir: str | None) -> Path | None:
-    folder = data_folder(data_dir)
-    return None if folder is None else folder / "text" / "tinyshakespeare.txt.gz"
+def _read(path: Path) -> str:
+    try:
+        return gzip.decompress(path.read_bytes()).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
 
 
 def _standard_library() -> str:

@@ -1,4 +1,4 @@
-"""Pictures of turned objects under coloured light, with everything that made them known: no download, no renderer."""
+"""Images of rotated objects under colored light with known latents, drawn without a download or a renderer."""
 
 from __future__ import annotations
 
@@ -9,50 +9,57 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..geometry import Change, quaternion_code
 from ._objects import Objects
 
 _SLOPE = math.sqrt(0.5)
-_RIGHT, _UP, _TOWARD = (-1.0, 0.0, 0.0), (0.0, -_SLOPE, _SLOPE), (0.0, _SLOPE, _SLOPE)  # of a camera 45 degrees up
+_RIGHT, _UP, _TOWARD = (-1.0, 0.0, 0.0), (0.0, -_SLOPE, _SLOPE), (0.0, _SLOPE, _SLOPE)  # camera 45 degrees up
 _DISTANCE, _ZOOM = 2.5, 1.05
-_THICKNESS = 0.06  # points this far behind the foremost one of a pixel belong to the same surface
+_THICKNESS = 0.06  # points this close behind the foremost one of a pixel belong to the same surface
 _PALETTE = ((0.75, 0.75, 0.75), (0.95, 0.35, 0.30), (0.30, 0.50, 0.95), (0.95, 0.90, 0.30))
-_STEPS = 2**16  # colours are summed as integers, in any order the same
-_PIECE = 64  # pictures at a time
+_STEPS = 2**16  # colors are summed as integers, so that the order does not matter
+_PIECE = 64  # images drawn at a time
 
 
 class Pairs(NamedTuple):
-    """Two views each of some objects, and what was done between them."""
+    """Pairs of views of objects, with the poses and hues of both."""
 
     first: UInt8[Tensor, "pairs 3 size size"]
     second: UInt8[Tensor, "pairs 3 size size"]
     poses: tuple[Float[Tensor, "pairs 3 3"], Float[Tensor, "pairs 3 3"]]
     hues: tuple[Float[Tensor, "pairs 2"], Float[Tensor, "pairs 2"]]
-    """Of the floor and of the light."""
+    """Hues of the floor and of the light."""
     labels: Int[Tensor, " pairs"]
 
 
 class Views(NamedTuple):
-    """Pictures of objects and their latents: what is seen, and all that it was made from."""
+    """Images of objects with the latents that they were drawn from."""
 
     images: UInt8[Tensor, "objects views 3 size size"]
     poses: Float[Tensor, "objects views 3 3"]
     hues: Float[Tensor, "objects views 2"]
-    """Of the floor and of the light, each around a circle of length one."""
+    """Hues of the floor and of the light, each on a circle of length one."""
     light: Float[Tensor, "objects views 2"]
-    """Angle of the light from above and around, in radians."""
+    """Polar angle and azimuth of the light, in radians."""
     labels: Int[Tensor, " objects"]
 
     def pairs(self, number: int, generator: torch.Generator) -> Pairs:
-        """Two different views of an object, as often as asked, the object drawn each time.
+        """Draw pairs of two different views of a random object.
+
+        Args:
+            number: Number of pairs.
+            generator: Source of randomness, on the CPU.
 
         Raises:
-            InputError: objects with fewer than two views, or a negative number.
+            InputError: if objects have fewer than two views, or the number is negative.
         """
         objects, views = self.images.shape[:2]
         if not objects or views < 2 or number < 0:
-            raise InputError(f"pairs need objects of two views or more, got {number} pairs of {objects} with {views}")
+            raise InputError(
+                f"pairs need objects with at least two views, got {number} pairs of {objects} with {views}"
+            )
         device = self.images.device
         row = torch.randint(0, objects, (number,), generator=generator)
         one = torch.randint(0, views, (number,), generator=generator)
@@ -72,25 +79,25 @@ def shapes3d(
     poses: Literal["usual", "unseen"] = "usual",
     device: torch.device | str = "cpu",
 ) -> Views:
-    """Views of objects in random poses, over a floor of random hue, under a light of random hue and direction.
+    """Draw views of objects in random poses, over a floor of random hue, under a light of random hue and direction.
 
-    A small 3DIEBench that needs no download and no renderer: points are splatted into a depth buffer. The parts of an
-    object have the same colours in every class, so that colour does not give the object away. Pictures are a function
-    of the seed; on one device they are the same bit for bit.
+    This is a small version of 3DIEBench that needs no download and no renderer: points are splatted into a depth
+    buffer. Parts have the same colors in every class, so that color does not reveal the class. Images are a function
+    of the generator's seed; on one device they are the same bit for bit.
 
     Args:
-        objects: clouds with normals, in the unit ball, such as those of `object_clouds`.
-        views: of each object.
-        generator: of the latents, on the CPU.
-        size: of the pictures, in pixels. Of the pixels of an object about a twentieth stay empty with `4 size^2`
-            points on each, a fiftieth with `16 size^2`, most of them at its edges.
-        poses: usual, by angles between plus and minus a quarter turn about the fixed axes x, y and z, in this order;
-            or unseen, those that the usual ones never are. (Angles between a quarter and half a turn about all three
-            axes are the usual poses again.)
-        device: where to draw.
+        objects: Point clouds with normals in the unit ball, such as those of `object_clouds`.
+        views: Number of views of each object.
+        generator: Source of randomness of the latents, on the CPU.
+        size: Side of the images, in pixels. About 1/20 of an object's pixels stay empty with `4 size^2` points on each
+            object, 1/50 with `16 size^2`, most of them at its edges.
+        poses: `"usual"` for rotations by angles within a quarter turn about the fixed axes x, y and z, in this order;
+            `"unseen"` for rotations outside that set. (Angles between a quarter and half a turn about all three axes
+            give usual poses again.)
+        device: Device to draw on.
 
     Raises:
-        InputError: fewer points than pixels, no views.
+        InputError: if there are fewer points than pixels, or no views.
 
     Example:
         >>> from commutant.data import object_clouds
@@ -99,7 +106,7 @@ def shapes3d(
         >>> views.images.shape, views.poses.shape
         (torch.Size([2, 3, 3, 32, 32]), torch.Size([2, 3, 3, 3]))
 
-    Garrido, Najman and LeCun, ICML 2023 (3DIEBench), whose latents and ranges these are.
+    Latents and their ranges are those of 3DIEBench (Garrido, Najman and LeCun, ICML 2023).
     """
     latents = _drawn_latents(len(objects.points), views, generator, poses)
     albedo = _albedo(objects, generator)
@@ -110,17 +117,17 @@ def shapes3d(
 def single_changes(
     objects: Objects, views: int, generator: torch.Generator, *, size: int = 32, device: torch.device | str = "cpu"
 ) -> dict[str, Change]:
-    """Pairs of views between which one thing alone has changed: pose, hue of the floor, hue of the light, quarter turn.
+    """Draw pairs of views that differ in one latent only: pose, hue of the floor, hue of the light, or quarter turn.
 
-    For `commutant.geometry.equivariance_report`. Codes are the quaternion of the turn of the object, cosine and sine of
-    the way around each circle, and one place for each number of quarter turns of the picture.
+    The result fits `commutant.geometry.equivariance_report`. Codes are the quaternion of the object's rotation, cosine
+    and sine of the change of each hue, and a one-hot number of quarter turns of the image.
 
     Args:
-        objects: as for `shapes3d`.
-        views: of each object.
-        generator: of the latents, on the CPU.
-        size: of the pictures, in pixels.
-        device: where to draw.
+        objects: Point clouds, as for `shapes3d`.
+        views: Number of views of each object.
+        generator: Source of randomness of the latents, on the CPU.
+        size: Side of the images, in pixels.
+        device: Device to draw on.
 
     Example:
         >>> from commutant.data import object_clouds
@@ -156,13 +163,11 @@ class _Latents(NamedTuple):
 
 
 def _drawn_latents(objects: int, views: int, generator: torch.Generator, poses: str) -> _Latents:
-    if views < 1:
-        raise InputError(f"views must be at least 1, got {views}")
-    if poses not in ("usual", "unseen"):
-        raise InputError(f"poses must be usual or unseen, got {poses!r}")
+    whole("views", views)
+    one_of("poses", poses, ("usual", "unseen"))
     draw = lambda *more: torch.rand(objects, views, *more, generator=generator)  # noqa: E731
     turn = math.pi * (draw(3) - 0.5)
-    if poses == "unseen":  # half a turn more about x, about z, or about both
+    if poses == "unseen":  # another half turn about x, about z, or about both
         which = torch.randint(1, 4, (objects, views), generator=generator)
         turn = turn + math.pi * torch.stack([which % 2, torch.zeros_like(which), which // 2], -1)
     return _Latents(_turned(turn), draw(2), draw(2) * torch.tensor([math.pi / 4, 2 * math.pi]))
@@ -170,8 +175,8 @@ def _drawn_latents(objects: int, views: int, generator: torch.Generator, poses: 
 
 def _albedo(objects: Objects, generator: torch.Generator) -> Float[Tensor, "objects n 3"]:
     noise = 0.05 * torch.randn(len(objects.points), len(_PALETTE), 3, generator=generator)
-    colours = (torch.tensor(_PALETTE) + noise).clamp(0, 1)
-    return colours.gather(1, objects.parts.cpu().remainder(len(_PALETTE))[..., None].expand(-1, -1, 3))
+    colors = (torch.tensor(_PALETTE) + noise).clamp(0, 1)
+    return colors.gather(1, objects.parts.cpu().remainder(len(_PALETTE))[..., None].expand(-1, -1, 3))
 
 
 @torch.no_grad()
@@ -185,19 +190,19 @@ def draw_views(
     *,
     size: int = 32,
 ) -> UInt8[Tensor, "objects views 3 size size"]:
-    """Pictures of clouds for given latents: what `shapes3d` draws.
+    """Draw images of point clouds for given latents, as `shapes3d` does for random ones.
 
     Args:
-        points: of each object, in the unit ball.
-        normals: of length one.
-        albedo: colour of each point, red, green and blue in [0, 1].
-        poses: rotations.
-        hues: of the floor and of the light.
-        light: its angle from above and around.
-        size: of the pictures, in pixels.
+        points: Points of each object in the unit ball, `(objects, n, 3)`.
+        normals: Unit normals, `(objects, n, 3)`.
+        albedo: Red, green and blue of each point in [0, 1], `(objects, n, 3)`.
+        poses: Rotation matrices, `(objects, views, 3, 3)`.
+        hues: Hues of the floor and of the light on a circle of length one, `(objects, views, 2)`.
+        light: Polar angle and azimuth of the light in radians, `(objects, views, 2)`.
+        size: Side of the images, in pixels.
 
     Raises:
-        InputError: fewer points than pixels, shapes that do not fit, or values that are not finite.
+        InputError: if there are fewer points than pixels, shapes do not match, or values are not finite.
     """
     given = (points, normals, albedo, poses, hues, light)
     device, (number, views) = points.device, poses.shape[:2]
@@ -212,7 +217,7 @@ def draw_views(
     points, normals, albedo, poses, hues, light = (t.float() for t in given)
     if size < 1 or points.shape[1] < size * size:
         raise InputError(
-            f"pictures of {size} x {size} pixels need at least as many points on each object, got {points.shape[1]}"
+            f"images of {size} x {size} pixels need at least {size * size} points on each object, got {points.shape[1]}"
         )
     images = torch.empty(number * views, 3, size, size, dtype=torch.uint8, device=device)
     camera = torch.tensor([_RIGHT, _UP, _TOWARD], device=device)
@@ -227,36 +232,37 @@ def draw_views(
         seen_from = camera @ turns[part]
         x, upright = points[which] @ seen_from.mT, normals[which] @ seen_from.mT
         bright = (normals[which] @ (turns[part].mT @ direction[part, :, None])).clamp(min=0)
-        colour = albedo[which] * (0.35 + bright * (0.35 + 0.65 * shine[part, None]))
+        color = albedo[which] * (0.35 + bright * (0.35 + 0.65 * shine[part, None]))
         back = _background(floor[part], shine[part], direction[part] @ camera[:2].mT, size)
-        images[part] = _splat(x, upright, colour, back).unflatten(1, (size, size)).movedim(-1, 1)
+        images[part] = _splat(x, upright, color, back).unflatten(1, (size, size)).movedim(-1, 1)
     return images.unflatten(0, (number, views))
 
 
 def _splat(
     x: Float[Tensor, "k n 3"],
     upright: Float[Tensor, "k n 3"],
-    colour: Float[Tensor, "k n 3"],
+    color: Float[Tensor, "k n 3"],
     back: Float[Tensor, "k pixels 3"],
 ) -> UInt8[Tensor, "k pixels 3"]:
-    """The mean colour of the points at the front of each pixel, each point being as wide as a pixel.
+    """Return the mean color of the foremost points of each pixel; each point is as wide as a pixel.
 
-    Points and normals x and `upright` are given to the right, up, and toward the camera.
+    Coordinates of the points `x` and their normals `upright` are right, up, and toward the camera.
     """
     k, pixels = back.shape[:2]
     size = math.isqrt(pixels)
     camera = x.new_tensor([0.0, 0.0, _DISTANCE])
-    picture, point = (((camera - x) * upright).sum(-1) > 0).nonzero(as_tuple=True)  # solids hide what faces away
-    x, colour = x[picture, point], colour[picture, point]
+    picture, point = (((camera - x) * upright).sum(-1) > 0).nonzero(as_tuple=True)  # solids hide points that face away
+    x, color = x[picture, point], color[picture, point]
     seen = (x[:, :2] * (_ZOOM * _DISTANCE / (_DISTANCE - x[:, 2:])) + 1) / 2 * size
     corner = torch.stack([size - seen[:, 1], seen[:, 0]], -1).sub(0.5).floor().long()
     near = corner[None] + torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=x.device)[:, None]
     inside = ((near >= 0) & (near < size)).all(-1)
-    place = torch.where(inside, picture * pixels + near[..., 0] * size + near[..., 1], k * pixels)  # outside: one more
+    # points outside the image go into an extra pixel
+    place = torch.where(inside, picture * pixels + near[..., 0] * size + near[..., 1], k * pixels)
     far = x[:, 2].expand(place.shape)
     depth = x.new_full((k * pixels + 1,), -math.inf).scatter_reduce(0, place.flatten(), far.flatten(), "amax")
     at, which = (inside & (far >= depth[place] - _THICKNESS)).nonzero(as_tuple=True)
-    units = (colour.clamp(0, 1) * (255 * _STEPS)).round().long()
+    units = (color.clamp(0, 1) * (255 * _STEPS)).round().long()
     units = torch.cat([units, torch.ones_like(units[:, :1])], -1)
     total = torch.zeros(k * pixels, 4, dtype=torch.long, device=x.device)
     total.index_add_(0, place[at, which], units[which])
@@ -267,7 +273,7 @@ def _splat(
 
 
 def _background(floor: Tensor, shine: Tensor, toward: Tensor, size: int) -> Float[Tensor, "k pixels 3"]:
-    """The floor, and on it the spot of the light, which lies where the light comes from."""
+    """Return the floor with a bright spot on the side that the light comes from."""
     steps = (torch.arange(size, device=floor.device) + 0.5) / size * 2 - 1
     grid = torch.stack(torch.meshgrid(-steps, steps, indexing="ij"), -1).flip(-1).flatten(0, 1)  # right, up
     spot = torch.exp(-(grid - toward[:, None]).square().sum(-1, keepdim=True) / 0.35)
@@ -275,7 +281,7 @@ def _background(floor: Tensor, shine: Tensor, toward: Tensor, size: int) -> Floa
 
 
 def _turned(angles: Float[Tensor, "*lead 3"]) -> Float[Tensor, "*lead 3 3"]:
-    """`R_z R_y R_x`: angles about the fixed axes x, y and z, one after the other."""
+    """Return `R_z R_y R_x`, the rotation by angles about the fixed axes x, y and z, in this order."""
     turns = []
     for axis, angle in enumerate(angles.unbind(-1)):
         generator = torch.zeros(3, 3, dtype=angles.dtype)
@@ -285,6 +291,6 @@ def _turned(angles: Float[Tensor, "*lead 3"]) -> Float[Tensor, "*lead 3 3"]:
 
 
 def _rgb(hue: Float[Tensor, "*lead"], saturation: float, value: float) -> Float[Tensor, "*lead 3"]:
-    """Red, green and blue of a hue on the circle of length one."""
+    """Return red, green and blue of a hue on the circle of length one."""
     k = (torch.tensor([5.0, 3.0, 1.0], device=hue.device) + 6 * hue[..., None]) % 6
     return value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1)

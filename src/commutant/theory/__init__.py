@@ -1,5 +1,6 @@
 """Criticality, kernels of wide networks, self-normalization, and diagnosis of networks."""
 
+from . import _law_cases as _law_cases
 from .criticality._criticality import Criticality as Criticality
 from .criticality._criticality import criticality as criticality
 from .criticality._depth import four_point_exact as four_point_exact
@@ -23,9 +24,9 @@ from .diagnosis._diagnose import Diagnosis as Diagnosis
 from .diagnosis._diagnose import diagnose as diagnose
 from .diagnosis._findings import Finding as Finding
 from .diagnosis._findings import ModuleStatistics as ModuleStatistics
-from .diagnosis._initialise import InitializedLayer as InitializedLayer
-from .diagnosis._initialise import activations_before as activations_before
-from .diagnosis._initialise import critical_ as critical_
+from .diagnosis._initialize import InitializedLayer as InitializedLayer
+from .diagnosis._initialize import activations_before as activations_before
+from .diagnosis._initialize import critical_ as critical_
 from .diagnosis._learning_rates import layer_shares as layer_shares
 from .diagnosis._learning_rates import param_groups as param_groups
 from .diagnosis._moment_report import MomentReport as MomentReport

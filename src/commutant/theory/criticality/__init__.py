@@ -1,1 +1,1 @@
-"""Kernels and susceptibilities of random networks: their flow with depth, and where it is critical."""
+"""Flow of kernels and susceptibilities of random networks with depth, and its critical points."""

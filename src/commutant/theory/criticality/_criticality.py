@@ -1,4 +1,4 @@
-"""At which variances of weights and biases signals of any depth neither explode nor vanish."""
+"""Critical variances of weights and biases, at which signals neither explode nor vanish with depth."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ UniversalityClass = Literal["scale-invariant", "zero", "half-stable", "none"]
 Source = str | nn.Module | type[nn.Module] | Activation | Callable[[Tensor], Tensor]
 
 _CLASSES: dict[str, type[nn.Module]] = {name.lower(): getattr(nn, name) for name in nn.modules.activation.__all__}
-_SMALL = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # kernels at which it is looked for which way the kernel goes, the smallest first
+_SMALL = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # kernels at which the direction of the flow is tested, smallest first
 _TINY = 1e-10  # a kernel at which exponents are measured
 _GRID = torch.logspace(-3, 4, 141, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Criticality:
-    """Where an activation is critical, or that it is nowhere, with the residuals that certify it.
+    """Critical point of an activation with the residuals that certify it; false where the activation has none.
 
     Attributes:
-        activation: its name.
-        kind: the universality class. `"scale-invariant"`: critical at every kernel (linear, ReLU). `"zero"`: the kernel
+        activation: Name of the activation.
+        kind: Universality class. `"scale-invariant"`: critical at every kernel (linear, ReLU). `"zero"`: the kernel
             decays to zero, like 1 / depth for smooth activations (tanh, erf). `"half-stable"`: an isolated kernel that
             attracts from one side (GELU, SiLU, Mish). `"none"`: no critical point (sigmoid, softplus).
-        kernel: the fixed point $K^*$; 1 by convention where every kernel is one; NaN where there is none.
-        bias_variance: $C_b$.
-        weight_variance: $C_W$, the variance of a weight times its fan-in.
-        decay: $-a_1$ of $K' = K + a_1 K^2 + ...$, in the class `"zero"` of activations smooth at zero, else NaN.
-        exponent: $p_\\perp$ of the decay of angles with depth, $l^{-p_\\perp}$, in the class `"zero"`, else 0 or NaN.
-        residuals: of $K^* = C_b + C_W g(K^*)$, $\\chi_\\parallel = 1$ and $\\chi_\\perp = 1$; zero to rounding.
-        sentence: what a person should know.
+        kernel: Fixed point $K^*$; 1 by convention where every kernel is a fixed point; NaN where there is none.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        decay: Coefficient $-a_1$ of $K' = K + a_1 K^2 + ...$ in the class `"zero"` of activations smooth at zero, else
+            NaN.
+        exponent: Power $p_\\perp$ of the decay of angles with depth, $l^{-p_\\perp}$, in the class `"zero"`, else 0 or
+            NaN.
+        residuals: Residuals of $K^* = C_b + C_W g(K^*)$, $\\chi_\\parallel = 1$ and $\\chi_\\perp = 1$; zero to
+            rounding.
+        sentence: Summary in one sentence.
     """
 
     activation: str
@@ -57,7 +60,7 @@ class Criticality:
 
 
 def as_activation(source: Source) -> Activation:
-    """Return an `Activation` from whatever names one: a class stands for its instance, names have no case."""
+    """Return an `Activation` from a name in any case, a function, a module, or a module class without arguments."""
     if isinstance(source, Activation):
         return source
     if isinstance(source, np.ufunc):
@@ -77,7 +80,7 @@ def as_activation(source: Source) -> Activation:
 
 
 def check_variances(**values: float) -> None:
-    """Each must be a finite number, at least zero."""
+    """Check that each value is a finite number of at least zero."""
     for name, value in values.items():
         if not 0 <= value < math.inf:
             raise InputError(f"{name} must be finite and not negative, got {value}")
@@ -86,19 +89,19 @@ def check_variances(**values: float) -> None:
 def criticality(activation: Source) -> Criticality:
     """Find $(C_b, C_W, K^*)$ at which both susceptibilities are one, for any activation.
 
-    Eliminating the variances leaves one equation, $E z s s' / K = E s'^2$; its root gives $C_W = 1 / E s'^2$ and
-    $C_b = K - C_W g(K)$, and is rejected where $C_b$ would be negative. Activations with $s(0) = 0$ are first asked
-    whether they are critical at $K = 0$: with $C_W$ the inverse square of the slope (of the mean square of both, at a
-    kink), the kernel must decay.
+    Eliminating the variances leaves one equation, $E z s s' / K = E s'^2$. Its root gives $C_W = 1 / E s'^2$ and
+    $C_b = K - C_W g(K)$; a root with negative $C_b$ is rejected. Activations with $s(0) = 0$ are first tested for
+    criticality at $K = 0$: the kernel must decay when $C_W$ is the inverse square of the slope, or of the root mean
+    square of both slopes at a kink.
 
     Args:
-        activation: a name, a module, a function or an `Activation`.
+        activation: Name, module, function or `Activation`.
 
     Returns:
-        a `Criticality`, which is false where none exists: never the nearest thing to one.
+        A `Criticality`, which is false if there is no critical point; an approximate one is never returned.
 
     Raises:
-        InputError: for an activation that jumps.
+        InputError: for an activation with a jump.
 
     Example:
         >>> found = criticality("gelu")
@@ -118,7 +121,7 @@ def criticality(activation: Source) -> Criticality:
 
 
 def critical_point(act: Activation) -> Criticality:
-    """The critical point, or the sentence that there is none as an error."""
+    """Return the critical point of an activation; raise an `InputError` if there is none."""
     found = criticality(act)
     if not found:
         raise InputError(found.sentence)
@@ -138,7 +141,7 @@ def _scale_invariant(act: Activation) -> Criticality:
 
 
 def _at_zero(act: Activation) -> Criticality | None:
-    """The class whose kernel decays to zero, if the activation is in it."""
+    """Return the critical point at kernel zero if the kernel of the activation decays to zero, else None."""
     zero = torch.zeros((), dtype=torch.float64)
     if abs(float(act(zero))) > 1e-12:
         return None
@@ -146,7 +149,7 @@ def _at_zero(act: Activation) -> Criticality | None:
     if slope < 1e-12:
         return None
     drifts = (float(act.g(k)) / (slope * k) - 1 for k in _SMALL)
-    drift = next((d for d in drifts if abs(d) > 1e-12), 0.0)  # of hardtanh nothing is seen below 0.01
+    drift = next((d for d in drifts if abs(d) > 1e-12), 0.0)  # hardtanh is linear to rounding below 0.01
     if drift >= 0:
         return None
     first, second, third = act.at_zero(3)[1:]
@@ -157,7 +160,7 @@ def _at_zero(act: Activation) -> Criticality | None:
         law = f"its kernel falls like {1 / decay:.3g} / depth"
     else:
         exponent = _measured_exponent(act, slope)
-        law = "its kernel falls, but not like 1 / depth: it is no quadratic at zero"
+        law = "its kernel falls, but not like 1 / depth, as it is not smooth at zero"
     small = torch.tensor(1e-12, dtype=torch.float64)
     chi = act.chi(small)
     residuals = (
@@ -172,7 +175,7 @@ def _at_zero(act: Activation) -> Criticality | None:
 
 
 def _measured_exponent(act: Activation, slope: float) -> float:
-    """The ratio of the logarithmic rates at which angles and kernels shrink, times two kernels a depth squared."""
+    """Return the exponent of the decay of angles, from the rates of angle, norm and kernel at a tiny kernel."""
     k = torch.tensor(_TINY, dtype=torch.float64)
     chi = act.chi(k)
     angle, norm = float(chi.perpendicular) / slope - 1, float(chi.parallel) / slope - 1
@@ -191,7 +194,7 @@ def _half_stable(act: Activation) -> Criticality | None:
 
     gaps = _gaps(act)
     for i in range(len(gaps) - 1):
-        if not gaps[i] * gaps[i + 1] < 0 or min(abs(gaps[i]), abs(gaps[i + 1])) < 1e-9:  # not of rounding
+        if not gaps[i] * gaps[i + 1] < 0 or min(abs(gaps[i]), abs(gaps[i + 1])) < 1e-9:  # rounding
             continue
         k = brentq(gap, float(_GRID[i]), float(_GRID[i + 1]), xtol=1e-13, rtol=1e-14)
         weight = 1 / float(act.chi(k).perpendicular)
@@ -216,8 +219,8 @@ def _half_stable(act: Activation) -> Criticality | None:
 
 
 def _gaps(act: Activation) -> list[float]:
-    """By how much one susceptibility exceeds the other on the grid, as far as the activation can be integrated."""
-    for count in (len(_GRID), 101, 61):  # up to kernels of 1e4, 100 and 1: exp is infinite beyond
+    """Return chi_parallel / chi_perp - 1 on the part of the grid where the activation can be integrated."""
+    for count in (len(_GRID), 101, 61):  # kernels up to 1e4, 100 and 1: exp overflows beyond
         try:
             chi = act.chi(_GRID[:count])
         except InputError:
@@ -231,5 +234,5 @@ def _none(act: Activation) -> Criticality:
     return Criticality(
         act.name, "none", nan, nan, nan, nan, nan, (nan, nan, nan),
         f"{act.name} has no critical point: no variances of weights and biases (at least zero) keep both the size of a "
-        "signal and the angle between two; use a residual path, a normalisation or another activation.",
+        "signal and the angle between two; use a residual path, a normalization or another activation.",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Thousands of random networks at once: what theory predicts of an ensemble, measured, with standard errors."""
+"""Measured kernels and vertices of an ensemble of random networks, with standard errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..._checks import is_whole
+from ..._checks import whole
 from ..._errors import InputError
 from ...algebra import Activation
 from ._criticality import Source, as_activation, check_variances
 from ._finite_width import need_widths
 
-_AT_ONCE = 1 << 22  # weights of a layer in one batched product
+_AT_ONCE = 1 << 22  # weights of a layer that are multiplied in one batch
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Averages over an ensemble and their standard errors, layer by layer."""
+    """Averages over an ensemble and their standard errors, one for each layer."""
 
     value: Float[Tensor, "layers"]
     error: Float[Tensor, "layers"]
@@ -29,17 +29,19 @@ class Estimate:
 
 @dataclass(frozen=True)
 class EnsembleMoments:
-    """What was measured, under the names of `FiniteWidth`; every vertex over pairs of different neurons, times width.
+    """Measurements under the names of `FiniteWidth`; vertices are over pairs of different neurons, times the width.
+
+    The entries of the tangent kernel are None unless it was asked for.
 
     Attributes:
-        networks: how many.
-        kernel: $E z_i^2$.
-        four_point: V, $n\\, Cov(z_i^2, z_j^2)$.
-        tangent: $E H_{ii}$, or None where the tangent kernel was not asked for, as all below.
-        tangent_signal: D, $n\\, Cov(z_i^2, H_{jj})$.
-        tangent_cross: F, $n\\, E z_i z_j H_{ij}$.
-        tangent_mixed: B, $n\\, E H_{ij}^2$.
-        tangent_variance: A, $n\\, Cov(H_{ii}, H_{jj})$.
+        networks: Number of networks.
+        kernel: Kernel $E z_i^2$.
+        four_point: Vertex V, $n\\, Cov(z_i^2, z_j^2)$.
+        tangent: Mean tangent kernel $E H_{ii}$.
+        tangent_signal: Vertex D, $n\\, Cov(z_i^2, H_{jj})$.
+        tangent_cross: Vertex F, $n\\, E z_i z_j H_{ij}$.
+        tangent_mixed: Vertex B, $n\\, E H_{ij}^2$.
+        tangent_variance: Vertex A, $n\\, Cov(H_{ii}, H_{jj})$.
     """
 
     networks: int
@@ -65,23 +67,25 @@ def measure_ensemble(
     tangent: bool = False,
     generator: torch.Generator | None = None,
 ) -> EnsembleMoments:
-    """Draw plain networks at random and measure their kernels and vertices, the twin of `finite_width`.
+    """Draw plain networks at random and measure the kernels and vertices that `finite_width` predicts.
 
-    Networks are batched; there is no loop over them but over blocks that fit into memory. Weights are float32,
-    averages float64. Standard errors are over blocks; beyond a depth of a fifth of the width distributions have heavy
-    tails, and errors are too small.
+    Networks are batched in blocks that fit into memory. Weights are float32, averages float64. Standard errors are
+    over blocks. They are too small where depth exceeds a fifth of the width, as distributions have heavy tails there.
 
     Args:
-        activation: a name, a module, a function or an `Activation`.
-        widths: of all layers of neurons, the last one of outputs; at least 2 each.
-        networks: how many.
-        gram: $|x|^2 / n_0$ of the input.
-        bias_variance, weight_variance, bias_rate, weight_rate: as in `finite_width`.
-        tangent: measure the tangent kernel, too.
-        generator: of the weights.
+        activation: Name, module, function or `Activation`.
+        widths: Widths of all layers, including the outputs; at least 2 each.
+        networks: Number of networks, at least 2.
+        gram: Mean square $|x|^2 / n_0$ of the input.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        bias_rate: Learning rate $\\lambda_b$ of biases, relative to the global one.
+        weight_rate: Learning rate $\\lambda_W$ of weights times their fan-in, relative to the global one.
+        tangent: Whether to measure the tangent kernel, too.
+        generator: Source of randomness of the weights.
 
     Raises:
-        InputError: for widths below 2, less than 2 networks, or negative variances.
+        InputError: for widths below 2, fewer than 2 networks, or negative variances.
 
     Example:
         >>> found = measure_ensemble("linear", [64, 64], 4000, weight_variance=1.0)
@@ -92,12 +96,11 @@ def measure_ensemble(
     check_variances(bias_variance=bias_variance, weight_variance=weight_variance, gram=gram)
     check_variances(bias_rate=bias_rate, weight_rate=weight_rate)
     need_widths(widths, 2)
-    if not widths or not is_whole(networks) or networks < 2:
-        raise InputError(
-            f"widths are at least one, networks a whole number, at least 2, got {list(widths)}, {networks}"
-        )
+    whole("networks", networks, 2)
+    if not widths:
+        raise InputError("widths must hold at least one width, got none")
     if tangent and act.jumps:
-        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that there is no tangent kernel")
+        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so it has no tangent kernel")
     block = max(1, min(networks // 8 or 1, _AT_ONCE // max(widths) ** 2))
     sizes = [block] * (networks // block) + ([networks % block] if networks % block else [])
     rows = torch.stack(
@@ -136,7 +139,7 @@ def _block(
     act: Activation, widths: Sequence[int], networks: int, gram: float, parameters: tuple[float, ...], tangent: bool,
     generator: torch.Generator | None,
 ) -> Tensor:  # fmt: skip
-    """Averages of every layer, `(layers, averages)`."""
+    """Return the averages of every layer over one block of networks, `(layers, averages)`."""
     b, w, bias_rate, weight_rate = parameters
     z = torch.randn(networks, widths[0], generator=generator) * (b + w * gram) ** 0.5
     kernel = (bias_rate + weight_rate * gram) * torch.eye(widths[0]).expand(networks, -1, -1) if tangent else None
@@ -156,7 +159,7 @@ def _block(
 
 
 def _averages(z: Tensor, kernel: Tensor | None) -> Tensor:
-    """Over networks and pairs of different neurons."""
+    """Return averages over networks and pairs of different neurons."""
     q = z.double().square()
     pairs = q.shape[1] * (q.shape[1] - 1)
 

@@ -1,4 +1,4 @@
-"""What a finite width adds, to first order in 1/width: four-point vertices, fluctuations of the tangent kernel."""
+"""First-order corrections in 1/width: four-point vertices and fluctuations of the tangent kernel."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..._checks import is_real, is_whole
+from ..._checks import is_real, positive, whole
 from ..._errors import InputError
 from ...algebra import Activation, gaussian_nodes
 from ._criticality import Source, as_activation, check_variances
 
-_NEXT_TO_ZERO = 1e-100  # a kernel of zero, for activations with a kink there
+_NEXT_TO_ZERO = 1e-100  # stands for a kernel of zero where the activation has a kink at zero
 
 
 @dataclass(frozen=True)
 class FiniteWidth:
-    """Kernels and first corrections of a plain network, layer by layer, for its m inputs.
+    """Kernels and first-order corrections of each layer of a plain network for m inputs.
 
-    With $n$ the width below the layer, different neurons $i \\neq j$, and inputs 1 to 4:
+    Let $n$ be the width of the layer below and $i \\neq j$ two neurons. The vertices of inputs 1 to 4 are defined by
     $Cov(z_i^2, z_j^2) = V / n$, $Cov(z_i^2, H_{jj}) = D / n$, $E z_i z_j H_{ij} = F / n$,
     $Cov(H_{ii}, H_{jj}) = A / n$ and $E H_{ij}^2 = B / n$.
 
     Attributes:
-        kernel: K at infinite width, `(layers, m, m)`.
-        tangent: $\\Theta$ at infinite width, `(layers, m, m)`.
-        four_point: $V_{(12)(34)}$, `(layers, m, m, m, m)`; so are the next four.
-        tangent_signal: $D_{1234}$.
-        tangent_cross: $F_{1234}$, in the order signal, tangent, signal, tangent.
-        tangent_mixed: $B_{1234}$.
-        tangent_variance: $A_{(12)(34)}$.
-        kernel_shift: $G_1$, the mean kernel being $K + G_1 / n$, `(layers, m, m)`.
-        tangent_shift: $H_1$, the mean tangent kernel being $\\Theta + H_1 / n$, `(layers, m, m)`.
-        differential: $(P, Q)$ of the differential of the tangent kernel, `(layers, 2)`; for one input only, else None.
-        widths: of the hidden layers.
+        kernel: Kernel K at infinite width, `(layers, m, m)`.
+        tangent: Tangent kernel $\\Theta$ at infinite width, `(layers, m, m)`.
+        four_point: Vertex $V_{(12)(34)}$, `(layers, m, m, m, m)`.
+        tangent_signal: Vertex $D_{1234}$, `(layers, m, m, m, m)`.
+        tangent_cross: Vertex $F_{1234}$ in the order signal, tangent, signal, tangent, `(layers, m, m, m, m)`.
+        tangent_mixed: Vertex $B_{1234}$, `(layers, m, m, m, m)`.
+        tangent_variance: Vertex $A_{(12)(34)}$, `(layers, m, m, m, m)`.
+        kernel_shift: Shift $G_1$; the mean kernel is $K + G_1 / n$, `(layers, m, m)`.
+        tangent_shift: Shift $H_1$; the mean tangent kernel is $\\Theta + H_1 / n$, `(layers, m, m)`.
+        differential: $(P, Q)$ of the differential of the tangent kernel for one input, `(layers, 2)`, else None.
+        widths: Widths of the hidden layers.
     """
 
     kernel: Float[Tensor, "layers m m"]
@@ -54,7 +54,7 @@ class FiniteWidth:
 
 @dataclass(frozen=True)
 class _Vertices:
-    """The state between two layers, by the letters of the book."""
+    """Kernels and vertices of one layer, by the letters of Roberts, Yaida and Hanin."""
 
     K: Tensor
     T: Tensor
@@ -79,27 +79,28 @@ def finite_width(
     bias_rate: float = 1.0,
     weight_rate: float = 1.0,
 ) -> FiniteWidth:
-    """First corrections in 1/width to the statistics of random plain networks (Roberts, Yaida and Hanin, ch. 4 and 8).
+    """Compute first-order corrections in 1/width to the statistics of random plain networks.
 
-    All vertices of one to four inputs by one engine: derivatives of expectations are taken by Hermite polynomials of
-    the variables (Stein), so kinked activations need no second derivative, and repeated or collinear inputs no inverse.
+    Follows Roberts, Yaida and Hanin, ch. 4 and 8, for one to four inputs. Derivatives of expectations are taken by
+    Hermite polynomials of the variables (Stein's lemma), so activations with kinks need no second derivative, and
+    repeated or collinear inputs no matrix inverse.
 
     Args:
-        activation: a name, a module, a function or an `Activation`.
-        widths: of the hidden layers, L - 1 of them for a network of L layers of weights.
-        gram: $x_a \\cdot x_b / n_0$ of the inputs, `(m, m)`, or a number for one input. One of zero is the limit of
-            small ones; beside others it takes the slope that autograd gives at a kink.
-        bias_variance: $C_b$.
-        weight_variance: $C_W$, the variance of a weight times its fan-in.
-        bias_rate: $\\lambda_b$, the learning rate of biases beside the global one.
-        weight_rate: $\\lambda_W$, that of weights being $\\lambda_W$ / fan-in.
+        activation: Name, module, function or `Activation`.
+        widths: Widths of the hidden layers, L - 1 of them for a network of L layers of weights.
+        gram: Scalar products $x_a \\cdot x_b / n_0$ of the inputs, `(m, m)`, or a number for one input. A single zero
+            input is the limit of small ones; together with others it takes the slope of autograd at a kink.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        bias_rate: Learning rate $\\lambda_b$ of biases, relative to the global one.
+        weight_rate: Learning rate $\\lambda_W$ of weights times their fan-in, relative to the global one.
 
     Returns:
-        all layers, the first (exactly Gaussian) one included.
+        Corrections of all layers, including the first one, which is exactly Gaussian.
 
     Raises:
         InputError: for weights without variance, a width below 1, more than four independent inputs, three or more
-            with an activation that has kinks, or an activation that jumps.
+            independent inputs with an activation that has kinks, or an activation with a jump.
 
     Example:
         >>> found = finite_width("relu", [64] * 9, weight_variance=2.0)
@@ -108,25 +109,11 @@ def finite_width(
     """
     act = as_activation(activation)
     if act.jumps:
-        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that its tangent kernel is infinite")
+        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so its tangent kernel is infinite")
     need_widths(widths, 1)
-    if weight_variance == 0:
-        raise InputError("weight_variance must be positive: without weights nothing reaches the next layer")
-    check_variances(
-        bias_variance=bias_variance, weight_variance=weight_variance, bias_rate=bias_rate, weight_rate=weight_rate
-    )
-    if not is_real(gram) and (not isinstance(gram, Tensor) or gram.is_complex()):
-        raise InputError(f"gram is a number or a real tensor (m, m), got {type(gram).__name__}")
-    metric = torch.as_tensor(gram, dtype=torch.float64)
-    if not bool(torch.isfinite(metric).all()):
-        raise InputError("gram must be finite, got NaN or infinity")
-    metric = metric.reshape(1, 1) if metric.ndim == 0 else metric
-    if metric.ndim != 2 or metric.shape[0] != metric.shape[1] or not len(metric):
-        raise InputError(f"gram must be a square matrix of at least one input, got shape {tuple(metric.shape)}")
-    if float((metric - metric.T).abs().max()) > 1e-6 * float(metric.abs().max()):
-        raise InputError("gram must be symmetric")
-    if float(torch.linalg.eigvalsh(metric).min()) < -1e-6 * float(metric.abs().max()):
-        raise InputError("gram has a negative eigenvalue: no inputs have such scalar products")
+    positive("weight_variance", weight_variance)
+    check_variances(bias_variance=bias_variance, bias_rate=bias_rate, weight_rate=weight_rate)
+    metric = _scalar_products(gram)
     m = len(metric)
     rates = _Rates(bias_variance, weight_variance, bias_rate, weight_rate)
     two, four = torch.zeros(m, m, dtype=torch.float64), torch.zeros(m, m, m, m, dtype=torch.float64)
@@ -153,11 +140,28 @@ def finite_width(
 
 
 def need_widths(widths: Sequence[int], least: int) -> None:
-    """Check that widths are a sequence of whole numbers, each at least so large."""
+    """Check that widths are a sequence of whole numbers of at least `least`."""
     if isinstance(widths, str) or not isinstance(widths, Sequence):
-        raise InputError(f"widths are a sequence of whole numbers, got {type(widths).__name__}")
-    if any(not is_whole(n) or n < least for n in widths):
-        raise InputError(f"widths must be at least {least} and whole numbers, got {list(widths)}")
+        raise InputError(f"widths must be a sequence of whole numbers, got {type(widths).__name__}")
+    for width in widths:
+        whole("widths", width, least)
+
+
+def _scalar_products(gram: Tensor | float) -> Tensor:
+    """Return the scalar products of inputs as a square matrix, if any inputs have them."""
+    if not is_real(gram) and (not isinstance(gram, Tensor) or gram.is_complex()):
+        raise InputError(f"gram must be a number or a real tensor (m, m), got {type(gram).__name__}")
+    metric = torch.as_tensor(gram, dtype=torch.float64)
+    if not bool(torch.isfinite(metric).all()):
+        raise InputError("gram must be finite, got NaN or infinity")
+    metric = metric.reshape(1, 1) if metric.ndim == 0 else metric
+    if metric.ndim != 2 or metric.shape[0] != metric.shape[1] or not len(metric):
+        raise InputError(f"gram must be a square matrix of at least one input, got shape {tuple(metric.shape)}")
+    if float((metric - metric.T).abs().max()) > 1e-6 * float(metric.abs().max()):
+        raise InputError("gram must be symmetric, got a matrix that is not")
+    if float(torch.linalg.eigvalsh(metric).min()) < -1e-6 * float(metric.abs().max()):
+        raise InputError("gram has a negative eigenvalue: no inputs have such scalar products")
+    return metric
 
 
 @dataclass(frozen=True)
@@ -169,9 +173,9 @@ class _Rates:
 
 
 def _next(act: Activation, x: _Vertices, rho: float, rates: _Rates) -> _Vertices:
-    """One layer. Pairs of inputs are flattened: a vertex is a matrix `(m m, m m)`."""
+    """Return the vertices of the next layer; pairs of inputs are flattened, so a vertex is a matrix `(m m, m m)`."""
     cw, lw, m = rates.w, rates.lw, len(x.K)
-    if 0.0 in act.kinks:  # at a zero input its slope is what it is on either side, half and half
+    if 0.0 in act.kinks:  # at a zero input, use the mean of the one-sided slopes
         x = replace(x, K=x.K + torch.diag((x.K.diagonal() == 0) * torch.full_like(x.K.diagonal(), _NEXT_TO_ZERO)))
     average = _Average(x.K, act)
     s, t = average.s, average.t
@@ -195,7 +199,7 @@ def _next(act: Activation, x: _Vertices, rho: float, rates: _Rates) -> _Vertices
         bend_omega @ V @ bend_omega.mT + cw**2 * torch.outer(mean_tt, mean_tt) * A + cw * (joint + joint.mT)
     )
     shift = bend_ss @ x.G1.flatten() + average.fourth(ss, x.V) / 8
-    # Sum over b, c of (D_bc12 / 2 + F_b1c2) times the second derivatives of E s' s', which are twice `bend_tt`.
+    # sum over b, c of (D_bc12 / 2 + F_b1c2) times the second derivatives of E s' s', which are twice `bend_tt`
     loop = (D / 2 + x.F.permute(0, 2, 1, 3).reshape(m * m, m * m)).mT
     tangent_shift = cw * mean_tt * x.H1.flatten() + bend_omega @ x.G1.flatten() + average.fourth(omega, x.V) / 8
     tangent_shift = tangent_shift + 2 * cw * (loop * bend_tt).sum(-1)
@@ -216,7 +220,7 @@ def _next(act: Activation, x: _Vertices, rho: float, rates: _Rates) -> _Vertices
 
 
 def _differential(average: _Average, x: _Vertices, rho: float, rates: _Rates) -> tuple[Tensor, Tensor]:
-    """P and Q of one input. Second derivatives of s are integrated by parts away."""
+    """Return P and Q of one input; second derivatives of s are removed by partial integration."""
     cw, lw, k, theta = rates.w, rates.lw, x.K.squeeze(), x.T.squeeze()
     s, t, z = average.s, average.t, average.z
 
@@ -235,15 +239,15 @@ def _differential(average: _Average, x: _Vertices, rho: float, rates: _Rates) ->
 
 
 class _Average:
-    """Expectations over the preactivations of a layer, and their derivatives by the kernel.
+    """Expectations over the preactivations of a layer, and their derivatives with respect to the kernel.
 
-    With $z = R y$, derivatives by z are Hermite polynomials of y, taken back through the pseudo-inverse of R.
+    With $z = R y$, derivatives with respect to z are Hermite polynomials of y times the pseudo-inverse of R.
     """
 
     def __init__(self, kernel: Tensor, act: Activation) -> None:
         y, self.weights, root = gaussian_nodes(kernel, act.kinks)
         if y.shape[1] > 2 and act.kinks:
-            raise InputError(f"{act.name} has kinks: vertices of at most two independent inputs, got {y.shape[1]}")
+            raise InputError(f"{act.name} has kinks: at most two independent inputs are supported, got {y.shape[1]}")
         self.z = y @ root.mT
         self.s, self.t = act(self.z), act.slope(self.z)
         self.y, self.back = y, torch.linalg.pinv(root)
@@ -261,15 +265,15 @@ class _Average:
         return self.product(f - self(f), g - self(g))
 
     def slope(self, f: Tensor) -> Tensor:
-        """$E \\partial_c f$."""
+        """Return $E \\partial_c f$."""
         return self.product(f, self.first)
 
     def bend(self, f: Tensor) -> Tensor:
-        """$E \\partial_c \\partial_d f / 2$, which is the derivative of $E f$ by $K_{cd}$."""
+        """Return $E \\partial_c \\partial_d f / 2$, the derivative of $E f$ with respect to $K_{cd}$."""
         return self.product(f, self.second) / 2
 
     def fourth(self, f: Tensor, vertex: Tensor) -> Tensor:
-        """$V_{bcde}\\, E \\partial_b \\partial_c \\partial_d \\partial_e f$, with the vertex made symmetric first."""
+        """Return $V_{bcde}\\, E \\partial_b \\partial_c \\partial_d \\partial_e f$ with the vertex symmetrized."""
         v = torch.einsum("abcd,ia,jb,kc,ld->ijkl", vertex, *[self.back] * 4)
         v = (v + v.permute(0, 2, 1, 3) + v.permute(0, 3, 1, 2)) / 3
         quartic = torch.einsum("oi,oj,ok,ol,ijkl->o", *[self.y] * 4, v)

@@ -1,4 +1,4 @@
-"""How the kernel of an input, and the angle between two, move with depth."""
+"""Flow of the kernel of an input, and of the angle between two inputs, with depth."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..._checks import is_real, is_whole
+from ..._checks import is_real, positive, whole
 from ..._errors import InputError
 from ...algebra.arithmetic import clip
 from ._criticality import Source, as_activation, check_variances
 
-_LARGEST = 1e90  # kernel that is integrated over
+_LARGEST = 1e90  # largest kernel for which expectations are integrated
 
 
 @dataclass(frozen=True)
 class KernelFlow:
-    """The kernels of a plain or residual network, layer by layer.
+    """Kernels and susceptibilities of each layer of a plain or residual network.
 
     Attributes:
-        kernel: $K$ of every layer, `(layers, ...)`; infinite where it left the range of float64.
-        log_kernel: its logarithm, right beyond that range for scale-invariant activations without biases.
-        parallel: $\\chi_\\parallel$ from a layer to the next, `(layers - 1, ...)`.
-        perpendicular: $\\chi_\\perp$, likewise; their product is the mean square of a gradient's growth.
-        correlation: of two inputs of equal norm, `(layers, ...)`, or None when none was given.
+        kernel: Kernel $K$ of every layer, `(layers, ...)`; infinite beyond the range of float64.
+        log_kernel: Logarithm of the kernel, `(layers, ...)`; exact beyond the range of float64 for scale-invariant
+            activations without biases.
+        parallel: Susceptibility $\\chi_\\parallel$ from each layer to the next, `(layers - 1, ...)`.
+        perpendicular: Susceptibility $\\chi_\\perp$ from each layer to the next, `(layers - 1, ...)`; the product over
+            layers is the mean square growth of a gradient.
+        correlation: Correlation of two inputs of equal norm, `(layers, ...)`, or None if none was given.
     """
 
     kernel: Float[Tensor, "layers ..."]
@@ -46,19 +48,19 @@ def kernel_flow(
     gamma: float = 0.0,
     correlation: float | Tensor | None = None,
 ) -> KernelFlow:
-    """Follow $K' = C_b + C_W g(K) + \\gamma^2 K$ from the first layer's kernel, and its susceptibilities.
+    """Iterate $K' = C_b + C_W g(K) + \\gamma^2 K$ and its susceptibilities from the kernel of the first layer.
 
     Args:
-        activation: a name, a module, a function or an `Activation`.
-        depth: layers of weights, the first included.
-        kernel: $K^{(1)} = C_b + C_W |x|^2 / n_0$ of one or more inputs.
-        bias_variance: $C_b$.
-        weight_variance: $C_W$, the variance of a weight times its fan-in.
-        gamma: weight of an identity skip around every layer but the first.
-        correlation: $\\rho$ of two inputs of equal kernel at the first layer, to be followed as well.
+        activation: Name, module, function or `Activation`.
+        depth: Number of layers of weights, including the first.
+        kernel: Kernel $K^{(1)} = C_b + C_W |x|^2 / n_0$ of one or more inputs.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        gamma: Weight of an identity skip around every layer but the first.
+        correlation: Correlation $\\rho$ of two inputs of equal kernel at the first layer, or None.
 
     Raises:
-        InputError: for a depth below 1, a negative kernel, a correlation beyond 1, or a kernel that overflows where it
+        InputError: for a depth below 1, a negative kernel, a correlation beyond 1, or a kernel that overflows and
             can't be followed in logarithms.
 
     Example:
@@ -67,18 +69,17 @@ def kernel_flow(
         (inf, 1.386294)
     """
     act = as_activation(activation)
-    if not is_whole(depth) or depth < 1:
-        raise InputError(f"depth counts layers of weights and is at least 1, got {depth!r}")
+    whole("depth", depth)
     check_variances(bias_variance=bias_variance, weight_variance=weight_variance, gamma=gamma)
     for name, value in (("kernel", kernel), ("correlation", 0.0 if correlation is None else correlation)):
         if not is_real(value) and (not isinstance(value, Tensor) or value.is_complex()):
-            raise InputError(f"{name} is a number or a real tensor, got {type(value).__name__}")
+            raise InputError(f"{name} must be a number or a real tensor, got {type(value).__name__}")
     k = torch.as_tensor(kernel, dtype=torch.float64)
     if not bool(((k >= 0) & torch.isfinite(k)).all()):
         raise InputError(f"kernel must be finite and not negative, got {k.flatten()[:4].tolist()}")
     rho = None if correlation is None else torch.as_tensor(correlation, dtype=torch.float64)
     if rho is not None and not bool((rho.abs() <= 1).all()):
-        raise InputError(f"a correlation lies between -1 and 1, got {float(rho.abs().max())}")
+        raise InputError(f"correlation must lie between -1 and 1, got {float(rho.abs().max())}")
     logs = act.slopes is not None and bias_variance == 0
     log_k, steps = k.log(), []
     kernels, log_kernels, correlations = [k], [log_k], [rho]
@@ -86,13 +87,13 @@ def kernel_flow(
         if logs:
             square = torch.full_like(k, sum(slope**2 for slope in act.slopes or ()) / 2)
             chi = (weight_variance * square, weight_variance * square)
-            # Everything is a function of angles: the kernel itself may leave the range of float64.
+            # the flow depends on angles alone, and the kernel may leave the range of float64
             log_k = log_k + torch.log(gamma**2 + chi[0])
             new, unit = log_k.exp(), torch.ones_like(k)
         else:
             if bool((k > _LARGEST).any()):
                 raise InputError(
-                    f"the kernel of {act.name} exceeds {_LARGEST:g} at layer {layer} of {depth}: far off criticality "
+                    f"the kernel of {act.name} exceeds {_LARGEST:g} at layer {layer} of {depth}, far from criticality "
                     f"(weight variance {weight_variance:g}); ask for fewer layers"
                 )
             found = act.chi(k)
@@ -120,13 +121,15 @@ def kernel_flow(
 
 
 def depth_scale(susceptibility: float) -> float:
-    """Layers over which a perturbation changes by a factor e: $\\xi = 1 / |\\log \\chi|$, infinite at criticality.
+    """Return the number of layers over which a perturbation changes by a factor e, $\\xi = 1 / |\\log \\chi|$.
+
+    Args:
+        susceptibility: Factor $\\chi$ of one layer; at 1, criticality, the result is infinite.
 
     Example:
         >>> round(depth_scale(0.9), 3)
         9.491
     """
-    if not is_real(susceptibility) or not 0 < susceptibility < math.inf:
-        raise InputError(f"a susceptibility is positive and finite, got {susceptibility}")
+    positive("susceptibility", susceptibility)
     rate = abs(math.log(susceptibility))
     return 1 / rate if rate else math.inf

@@ -1,4 +1,4 @@
-"""Singular values of the input-output Jacobian at initialisation: measured, and what wide networks have."""
+"""Singular values of the input-output Jacobian at initialization, measured and as predicted for wide networks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ._flow import kernel_flow
 
 
 def jacobian_spectrum(model: nn.Module, x: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch values"]:
-    """Singular values of $\\partial f(x) / \\partial x$ for every input, largest first.
+    """Return the singular values of $\\partial f(x) / \\partial x$ for every input, largest first.
 
-    Near one for all of them is dynamical isometry: errors pass through undistorted, and deep networks train fast.
+    If all of them are near one (dynamical isometry), errors propagate without distortion and deep networks train fast.
 
     Args:
-        model: with one tensor in and out.
-        x: inputs, of real numbers.
+        model: Module or function with one input tensor and one output tensor.
+        x: Inputs `(batch, ...)` of real numbers.
 
     Example:
         >>> layer = nn.Linear(3, 3, bias=False)
@@ -33,10 +33,10 @@ def jacobian_spectrum(model: nn.Module, x: Float[Tensor, "batch ..."]) -> Float[
                 [1., 1., 1.]])
     """
     if not callable(model):
-        raise InputError(f"a Jacobian is that of a module or a function, got {type(model).__name__}")
+        raise InputError(f"model must be a module or a function, got {type(model).__name__}")
     if not isinstance(x, Tensor) or not x.ndim:
         got = f"a {x.ndim}-dimensional tensor" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"inputs are tensors (batch, ...), got {got}")
+        raise InputError(f"inputs must be tensors (batch, ...), got {got}")
     if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
         raise InputError(f"a Jacobian needs finite inputs of real numbers, got {x.dtype}")
     rows = []
@@ -73,18 +73,20 @@ def spectrum_moments(
     weight_variance: float,
     orthogonal: bool = False,
 ) -> tuple[float, float]:
-    """Mean and variance of the squared singular values of $\\prod_l D_l W_l$ in wide networks (Pennington et al. 2017).
+    """Return mean and variance of the squared singular values of $\\prod_l D_l W_l$ in wide networks.
 
-    $m = \\prod \\chi_\\perp$ and $m^2 \\sum_l (\\mu_2 / \\mu_1^2 - 1 - s_1)$ with $\\mu_k = E s'(z)^{2k}$, $s_1 = -1$
-    for Gaussian weights and 0 for scaled orthogonal ones. Where the sum stays of order one there is dynamical isometry:
-    orthogonal weights and an activation that is nearly linear at its kernel, never ReLU.
+    They are $m = \\prod \\chi_\\perp$ and $m^2 \\sum_l (\\mu_2 / \\mu_1^2 - 1 - s_1)$ with $\\mu_k = E s'(z)^{2k}$,
+    $s_1 = -1$ for Gaussian weights and 0 for scaled orthogonal ones (Pennington et al. 2017). Dynamical isometry means
+    that the sum stays of order one. It takes orthogonal weights and an activation that is nearly linear at its kernel;
+    ReLU never has it.
 
     Args:
-        activation: with a slope.
-        depth: layers, each of weights followed by the activation.
-        kernel: of the first layer's preactivations.
-        bias_variance, weight_variance: as in `kernel_flow`.
-        orthogonal: weights.
+        activation: Name, module, function or `Activation` without a jump.
+        depth: Number of layers, each of weights followed by the activation.
+        kernel: Kernel of the preactivations of the first layer.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        orthogonal: Whether weights are orthogonal rather than Gaussian.
 
     Example:
         >>> spectrum_moments("relu", 5, weight_variance=2.0)
@@ -94,7 +96,7 @@ def spectrum_moments(
     """
     act = as_activation(activation)
     if act.jumps:
-        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so that there is no Jacobian")
+        raise InputError(f"{act.name} jumps at {act.jumps[0]:g}, so it has no Jacobian")
     flow = kernel_flow(act, depth, kernel, bias_variance=bias_variance, weight_variance=weight_variance)
     mean, spread = 1.0, 0.0
     for k in flow.kernel:

@@ -1,4 +1,4 @@
-"""Bring any network to the edge of chaos by measuring it: unit gain of every layer, branches that do not add up."""
+"""Measured rescaling of any network to criticality: unit gain of every layer, limited growth over residual branches."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._checks import whole
 from ..._errors import InputError
 from ._findings import trend
 from ._record import Call, Record, gain_into, probe_like, real_tensor, recorded, sent_back, square_gain
 
-_SKIP = 0.1  # weight of the identity from which on a block counts as residual
+_SKIP = 0.1  # smallest weight of the identity in a residual block
 _ROUNDS = 30
-_WORSE = 10  # times, of squared gradients: what noise and width may add
-_MANY = 16  # inputs, from which on a measurement is taken at its word
-_FEW = 8  # values of a channel that batch normalization needs: two become -1 and 1, whatever they are
-_CLOSE = 1.2  # times the share of the growth that a block may have
+_WORSE = 10  # factor that noise and finite width may add to the change of squared gradients
+_MANY = 16  # number of inputs from which on measurements are reliable
+_FEW = 8  # values of a channel that batch normalization needs: two values always become -1 and 1
+_CLOSE = 1.2  # tolerated factor over a block's share of the growth
 
 
 @dataclass(frozen=True)
 class ScaledLayer:
-    """What was done to one module.
+    """Change that `autoscale_` made to one module.
 
     Attributes:
-        module: its name.
-        factor: of its weights.
-        before: its gain as it was found, $\\chi_\\perp$; of the end of a branch, the gain of the whole block.
+        module: Name of the module.
+        factor: Factor applied to its weights.
+        before: Gain $\\chi_\\perp$ before the change; for the end of a branch, the gain of the whole block.
         role: `"layer"`, `"output"` or `"branch"`.
     """
 
@@ -43,29 +44,30 @@ class ScaledLayer:
 def autoscale_(
     model: nn.Module, x: Any, *, growth: float = math.e, probes: int = 8, generator: torch.Generator | None = None
 ) -> list[ScaledLayer]:
-    """Rescale the weights of a network, in place, so that gradients keep their size through it.
+    """Rescale the weights of a network in place so that gradients keep their size.
 
-    In one pass, layer by layer, every linear and convolutional layer gets a gain of one, measured by probes through
-    whatever lies before it; the last one gets outputs of mean square one, layers that read inputs likewise; biases of
-    layers become zero. Then the ends of residual branches are made weaker until all blocks together let squared
-    gradients grow by no more than `growth`. Embeddings and normalisations keep their parameters, except at the end
-    of a branch. Use it before training where `critical_` doesn't reach: normalisation, skips, attention, activations
-    without a critical point. Plain networks of GELU or SiLU are better served by `critical_`: their critical point
-    needs biases, and without them the size of signals drifts.
+    One forward pass gives every linear and convolutional layer a gain of one, measured by probes. The last layer and
+    layers that read inputs get outputs of mean square one; biases become zero. Then the ends of residual branches are
+    scaled down until squared gradients grow by at most `growth` over all blocks. Embeddings and normalization layers
+    keep their parameters, except at the end of a branch.
+
+    Use it before training where `critical_` does not apply: normalization, skips, attention, activations without a
+    critical point. Prefer `critical_` for plain networks of GELU or SiLU: their critical point needs biases, and
+    without them the size of signals drifts.
 
     Args:
-        model: the network, with random weights.
-        x: a batch as for `diagnose`, standardised.
-        growth: of squared gradients over all residual blocks, above 1.
-        probes: random vectors for each gain.
-        generator: of these.
+        model: Network with random weights.
+        x: Batch of standardized inputs, as for `diagnose`.
+        growth: Largest growth of squared gradients over all residual blocks, above 1.
+        probes: Number of random vectors for each gain.
+        generator: Source of randomness of the probes.
 
     Returns:
-        what was done, in the order of the pass, branches last.
+        Changes in the order of the forward pass, branches last.
 
     Raises:
-        InputError: as `diagnose`; for a growth of 1 or less; for a layer without gain; for a network that it would make
-            worse, with skips that it can't see. The network is as it was, then.
+        InputError: as `diagnose`, and for a growth of 1 or less, a layer without gain, or a network that rescaling
+            would make worse, such as one with skips that it can't detect. The network is then left unchanged.
 
     Example:
         >>> net = nn.Sequential(*[m for _ in range(40) for m in (nn.Linear(64, 64), nn.Sigmoid())], nn.Linear(64, 1))
@@ -75,8 +77,9 @@ def autoscale_(
         >>> all(abs(layer.gain - 1) < 0.3 for layer in diagnose(net, x).layers[1:-1])
         True
     """
-    if not 1 < growth < math.inf or probes < 1:
-        raise InputError(f"growth is finite and above 1 and probes at least 1, got {growth} and {probes}")
+    whole("probes", probes)
+    if not 1 < growth < math.inf:
+        raise InputError(f"growth must be finite and above 1, got {growth}")
     generator = generator or torch.Generator().manual_seed(0)
     fixed = _shared_or_frozen(model) if isinstance(model, nn.Module) else set()
     with recorded(model, x) as record:
@@ -95,13 +98,13 @@ def autoscale_(
             after = _drift(record)
         if after > max(drift, math.log(growth)) + math.log(_WORSE):
             reason = (
-                f"{inputs} inputs may be too few to measure gains, give a larger batch"
+                f"{inputs} inputs may be too few to measure gains, so pass a larger batch"
                 if inputs < _MANY
-                else "skips that no block of a Sequential or ModuleList holds as a whole"
+                else "it may have skips that no block of a Sequential or ModuleList contains as a whole"
             )
             raise InputError(
-                f"with a gain of one a layer squared gradients change by {math.exp(after):.1e} through the network, "
-                f"{math.exp(drift):.1e} as it was: {reason}"
+                f"with a gain of one in each layer, squared gradients change by {math.exp(after):.1e} through the "
+                f"network, compared with {math.exp(drift):.1e} before: {reason}"
             )
     except BaseException:
         for parameter, value in kept:
@@ -114,7 +117,7 @@ def autoscale_(
 def _scaling(
     model: nn.Module, names: set[str], last: str, probes: int, generator: torch.Generator, done: list[ScaledLayer]
 ) -> Iterator[None]:
-    """While it is open, every layer scales its weights in its first call and goes on with what it gives then."""
+    """Make every layer scale its weights in its first call and continue with the rescaled output."""
     before: list[Tensor] = []
     handles = []
 
@@ -136,12 +139,12 @@ def _scaling(
                 factor = gain**-0.5 if gain > 0 and math.isfinite(gain) else math.nan
                 if not math.isfinite(factor):
                     raise InputError(
-                        f"layer {name} has a gain of {gain:g}: its weights can't be scaled to a gain of one"
+                        f"layer {name} has a gain of {gain:g}, so its weights can't be scaled to a gain of one"
                     )
-                call.weight.data = call.weight.data * factor  # what is behind in the graph keeps the old values
+                call.weight.data = call.weight.data * factor  # earlier parts of the graph keep the old values
                 output = module.forward(*given, **named)
                 done.append(ScaledLayer(name, factor, gain, role))
-            if call.weight is not None or call.normalises:
+            if call.weight is not None or call.normalizes:
                 before.append(output)
             return output
 
@@ -162,8 +165,8 @@ def _refuse_tiny_batches(record: Record) -> None:
         over_batch = isinstance(call.module, nn.modules.batchnorm._BatchNorm) and call.module.training
         if over_batch and (values := call.output.numel() // call.output.shape[1]) < _FEW:
             raise InputError(
-                f"{call.name} normalizes over {values} values of a channel, too few to measure a gain by: give a batch "
-                "of at least 8 inputs, or call model.eval()"
+                f"{call.name} normalizes over {values} values of a channel, too few to measure a gain: pass a batch of "
+                "at least 8 inputs, or call model.eval()"
             )
 
 
@@ -172,7 +175,7 @@ def _weaken_branches(
 ) -> list[ScaledLayer]:
     """Scale the ends of residual branches until the gain of each block is its share of the growth.
 
-    Ends that share a parameter or have a frozen one are left alone.
+    Ends with shared or frozen parameters are left unchanged.
     """
     factors: dict[str, float] = {}
     first: dict[str, float] = {}
@@ -183,7 +186,7 @@ def _weaken_branches(
             blocks = [(c, *found) for c, found in gains if found is not None and found[1] > _SKIP]
             scales: list[tuple[nn.Module, float]] = []
             for block, gain, skip in blocks:
-                # What comes through the identity is no more than that, whatever the probes' noise says.
+                # the identity passes at most this much, despite the noise of the probes
                 straight, target = min(skip, 1.0) ** 2, growth ** (1 / len(blocks))
                 if gain - 1 <= _CLOSE * (target - 1):
                     continue
@@ -211,7 +214,7 @@ def _gain_of_block(call: Call, probes: int, generator: torch.Generator) -> tuple
 
 
 def _ends(record: Record, block: Call, generator: torch.Generator) -> list[Call]:
-    """The calls inside a block whose output reaches that of the block by an identity: what the branches end in."""
+    """Return the calls at the ends of a block's branches, whose output reaches the block's output by an identity."""
     inside = {id(m) for m in block.module.modules()}
     ends: list[Call] = []
     for call in reversed([c for c in record.calls if id(c.module) in inside and not c.block]):
@@ -220,21 +223,21 @@ def _ends(record: Record, block: Call, generator: torch.Generator) -> list[Call]
         straight = square_gain(block.output, call.output, 2, generator)
         if straight is None or straight[1] < _SKIP:
             continue
-        # A convolution before the normalisation that ends the branch reaches it, too, and can't change it.
+        # a convolution before the normalization that ends the branch reaches it, too, but can't change its size
         if not any((to := square_gain(e.output, call.output, 2, generator)) and to[1] > _SKIP for e in ends):
             ends.append(call)
     return ends
 
 
 def _scalable(call: Call) -> bool:
-    """Whether it is a layer whose own weight is a parameter that is not zero: ends of branches may start at zero."""
+    """Return whether a layer has a nonzero weight of its own; ends of branches may start at zero."""
     weight = call.module._parameters.get("weight")
-    others = isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention) or call.normalises
+    others = isinstance(call.module, nn.Embedding | nn.RNNBase | nn.MultiheadAttention) or call.normalizes
     return weight is not None and weight.ndim >= 2 and not others and bool(weight.any())
 
 
 def _shared_or_frozen(model: nn.Module) -> set[str]:
-    """Modules that share a weight with another one, which scaling would change, or that are not to be trained."""
+    """Return the modules that share a weight with another module or have a frozen one."""
     owners: dict[int, list[str]] = {}
     for name, module in model.named_modules():
         for parameter in module.parameters(recurse=False):
@@ -249,7 +252,7 @@ def _shared_or_frozen(model: nn.Module) -> set[str]:
 
 
 def _drift(record: Record) -> float:
-    """How much squared gradients change from the first layer to the last, in logarithms, by the trend over all."""
+    """Return the logarithmic change of squared gradients from the first layer to the last, by a linear trend."""
     layers, generator = [c.output for c in record.layers], torch.Generator().manual_seed(0)
     total = [0.0] * len(layers)
     for _ in range(max(4, 64 // max(1, len(record.output))) if record.output.ndim else 64):

@@ -1,4 +1,4 @@
-"""Which layers a gradient reaches, and how well gradient descent tells two inputs apart."""
+"""Layers that no gradient reaches, and the similarity of parameter gradients of different inputs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from ._findings import correlation
 from ._record import Call, Record, recorded
 
-_INPUTS = 6  # whose gradients are compared
-_NUMBERS = 10_000_000  # of each input's gradient that are compared, evenly spaced in large tensors
+_INPUTS = 6  # number of inputs whose gradients are compared
+_NUMBERS = 10_000_000  # entries of each input's gradient that are compared, evenly spaced in large tensors
 
 
 def tangent_correlation(record: Record, generator: torch.Generator) -> float:
     """Return the mean cosine between the parameter gradients of different inputs, NaN for one input.
 
-    It is the correlation of the tangent kernel: gradient descent learns what differs between inputs `1 / (1 - cosine)`
-    times more slowly than what they share.
+    This is the correlation of the tangent kernel: gradient descent learns differences between inputs `1 / (1 - cosine)`
+    times more slowly than what the inputs share.
     """
     output = record.output
     if output.ndim == 0 or len(output) < 2:
@@ -35,13 +35,13 @@ def tangent_correlation(record: Record, generator: torch.Generator) -> float:
 
 
 def _spaced(gradient: Tensor, step: int) -> Tensor:
-    """Every so many entries of a large tensor, with the size of all."""
+    """Return evenly spaced entries of a large tensor, scaled to the norm of the whole."""
     flat = gradient.double().flatten()
     return flat if len(flat) < 100 * step else flat[::step] * step**0.5
 
 
 def without_gradient(record: Record, generator: torch.Generator) -> list[Call]:
-    """Return the calls of layers none of whose own trainable parameters gets a gradient from any output."""
+    """Return the layers whose trainable parameters get no gradient from any output."""
     reached = {id(p) for p, g in _gradients(record, generator) if g is not None and bool(g.any())}
     trainable = {id(p) for p in record.trainable}
     out = []
@@ -53,10 +53,10 @@ def without_gradient(record: Record, generator: torch.Generator) -> list[Call]:
 
 
 def cut_off(model: nn.Module, x: Any, generator: torch.Generator) -> list[Call]:
-    """Return the layers that no gradient reaches, now or after parameters that are zero have been trained.
+    """Return the layers that no gradient reaches, even after parameters that start at zero have been trained.
 
-    Zero tensors with a gradient (the weight of a residual branch, a zero head) are filled with small numbers, again and
-    again, as the first steps of training do. The model is left as it was.
+    Zero tensors with a gradient (the weight of a residual branch, a zero head) are repeatedly filled with small
+    numbers, as the first steps of training do. The model is left unchanged.
     """
     filled: dict[int, Tensor] = {}
     try:

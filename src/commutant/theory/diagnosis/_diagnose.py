@@ -1,4 +1,4 @@
-"""What is wrong with a network before it is trained, and what to do: measured on the network itself, by probes."""
+"""Diagnosis of an untrained network from measurements on the network itself, with tested remedies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._checks import whole
 from ..._errors import InputError
 from ._awake import cut_off, tangent_correlation, without_gradient
 from ._findings import Finding, ModuleStatistics, correlation, findings, no_gradient, not_finite
@@ -18,11 +19,11 @@ from ._remedies import with_tested_remedies
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found.
+    """Result of `diagnose`: statistics of all modules, and findings.
 
     Attributes:
-        stages: all modules in the order of the pass.
-        findings: the worst first; empty for a network that is in order.
+        stages: Statistics of all modules in the order of the forward pass.
+        findings: Findings, the worst first; empty for a healthy network.
     """
 
     stages: tuple[ModuleStatistics, ...]
@@ -30,16 +31,16 @@ class Diagnosis:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was found that keeps gradient descent from training it; remarks may remain."""
+        """True if no finding is severe: gradient descent can train the network, though remarks may remain."""
         return not any(finding.severe for finding in self.findings)
 
     @property
     def layers(self) -> tuple[ModuleStatistics, ...]:
-        """The stages that have weights of their own."""
+        """Statistics of the modules that have weights of their own."""
         return tuple(stage for stage in self.stages if stage.share == stage.share and not stage.block)
 
     def __str__(self) -> str:
-        """A table of the layers and blocks, and the findings below."""
+        """Return a table of the layers and blocks with the findings below."""
         shown = [s for s in self.stages if s.share == s.share or s.block]
         wide = max([len(s.name) for s in shown] + [5])
         columns = f"{'mean':>9} {'kernel':>9} {'cosine':>7} {'gradient':>9} {'gain':>8} {'share':>9}"
@@ -62,21 +63,21 @@ class Diagnosis:
 
 
 def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Generator | None = None) -> Diagnosis:
-    """Measure how signals, angles and gradients move through a network as it stands, and say what is wrong.
+    """Measure how signals, angles and gradients move through an untrained network, and report what is wrong.
 
-    One forward pass, `probes` backward passes through all of it and as many between neighbouring layers; linear
-    layers, convolutions, normalisation, skips, attention, any module. Use it on a new architecture before the first
-    training run. Dropout is off during the pass; nothing in the model is changed.
+    The cost is one forward pass, `probes` backward passes through the whole network, and as many between neighboring
+    layers. Any module works: linear layers, convolutions, normalization, skips, attention. Use it on a new
+    architecture before the first training run. Dropout is off during the pass; the model is left unchanged.
 
     Args:
-        model: the network.
-        x: a batch as the model takes it, or a tuple of arguments, or a mapping of keywords. At least two inputs let it
-            see whether they stay apart.
-        probes: random vectors for each expectation.
-        generator: of these.
+        model: Network to examine.
+        x: Batch of inputs: a tensor, a tuple of arguments or a mapping of keywords. At least two inputs are needed to
+            see whether they remain distinguishable.
+        probes: Number of random vectors for each expectation.
+        generator: Source of randomness of the probes.
 
     Raises:
-        InputError: for a pass that fails, an input that is empty or not finite, or a model without weights.
+        InputError: for a forward pass that fails, inputs that are empty or not finite, or a model without weights.
 
     Example:
         >>> layers = [m for _ in range(40) for m in (nn.Linear(64, 64), nn.Tanh())]
@@ -84,8 +85,7 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
         >>> [finding.what for finding in found.findings]
         ['inputs look alike', 'gradients vanish']
     """
-    if probes < 1:
-        raise InputError(f"probes is at least 1, got {probes}")
+    whole("probes", probes)
     generator = generator or torch.Generator().manual_seed(0)
     stages, found = _look(model, x, probes, generator)
     found = with_tested_remedies(found, model, x, lambda cured: _look(cured, x, probes, generator)[1])
@@ -95,10 +95,10 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
 def _look(
     model: nn.Module, x: Any, probes: int, generator: torch.Generator
 ) -> tuple[list[ModuleStatistics], list[Finding]]:
-    """Measure, without trying remedies."""
+    """Measure the network without trying remedies."""
     with recorded(model, x) as record:
         if not record.layers:
-            raise InputError(f"{type(model).__name__} has no layer with weights to look at")
+            raise InputError(f"{type(model).__name__} has no layer with weights to examine")
         broken = next((c for c in record.calls if not bool(torch.isfinite(c.output).all())), None)
         stages = _stages(record, probes, generator)
         if broken is not None or not bool(torch.isfinite(record.output).all()):
@@ -137,7 +137,7 @@ def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Mod
         elif call.weight is not None:
             into = gain_into(call, before, probes, generator)
             gain = math.nan if into is None else into[0]
-        if not call.block and (call.normalises or call.weight is not None):
+        if not call.block and (call.normalizes or call.weight is not None):
             before.append(call.output)
         out.append(
             ModuleStatistics(
@@ -159,7 +159,7 @@ def _stages(record: Record, probes: int, generator: torch.Generator) -> list[Mod
 
 
 def _idle(module: nn.Module, z: Tensor) -> float:
-    """The share of units that are at a flat end for every input."""
+    """Return the share of units that are saturated or zero for every input."""
     if isinstance(module, nn.ReLU | nn.ReLU6):
         flat = z == 0
     elif isinstance(module, nn.Tanh):

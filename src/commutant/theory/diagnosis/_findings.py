@@ -1,4 +1,4 @@
-"""What the measurements of a network mean: the illnesses that are known, and their cures."""
+"""Findings from the measurements of a network: known problems with their remedies."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from torch import Tensor, nn
 
 from ..._errors import InputError
 from ..criticality._depth import nonlinearity
-from ._initialise import activations_before, has_skips
+from ._initialize import activations_before, has_skips
 from ._moment_report import recipe_breaks
 from ._record import NORMS, Call, Record
 
-_DRIFT = 1e3  # over all layers, of a mean square that should stay
-_VANISH, _EXPLODE = 1e6, 1e4  # likewise of squared gradients on the way back: below, gradient descent trains
-_STEEP = 1.1  # a layer: below that even very deep networks train
-_FEW = 5  # layers, below which there is no trend
-_ALIKE = 1e-4  # what is left of the angle between the gradients of two inputs, 1 - cosine
+_DRIFT = 1e3  # tolerated change of mean squares over all layers
+_VANISH, _EXPLODE = 1e6, 1e4  # tolerated change of squared gradients; within it, gradient descent trains
+_STEEP = 1.1  # tolerated change of squared gradients in each layer; below it, even very deep networks train
+_FEW = 5  # fewest layers that show a trend
+_ALIKE = 1e-4  # smallest 1 - cosine between the gradients of two inputs that counts as different
 _MOST_IDLE = 0.9
 
 
 @dataclass(frozen=True)
 class ModuleStatistics:
-    """One module in one pass.
+    """Statistics of one module in one forward and backward pass.
 
     Attributes:
-        name, kind: of the module and of its class.
-        block: whether it is a block of a stack rather than a single layer.
-        mean, variance: of its outputs, over inputs and units.
-        kernel: their mean square.
-        correlation: mean cosine between the outputs of different inputs, NaN for one input.
-        gradient: $E |\\partial (v \\cdot f) / \\partial z|^2$ of one input, over random unit vectors v of the network's
-            output; NaN where the output doesn't depend on it.
-        gain: $\\chi_\\perp$ from the nearest layer or normalisation before, the mean square by which gradients grow on
-            the way back; of a block, from its input. NaN where there is none.
-        skip: of a block whose output has the shape of its input, the weight of the identity in it; else 0.
-        share: $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters, what it adds to the tangent
-            kernel; NaN without any.
-        idle: the share of units that are zero, or saturated, for every input; 0 for modules that are no activation.
+        name: Name of the module.
+        kind: Name of its class.
+        block: Whether it is a block of a stack rather than a single layer.
+        mean: Mean of its outputs over inputs and units.
+        variance: Variance of its outputs over inputs and units.
+        kernel: Mean square of its outputs.
+        correlation: Mean cosine between the outputs of different inputs; NaN for one input.
+        gradient: Squared gradient $E |\\partial (v \\cdot f) / \\partial z|^2$ of one input, over random unit vectors v
+            of the network's output; NaN if the output doesn't depend on the module.
+        gain: Mean square growth $\\chi_\\perp$ of gradients on the way back to the nearest layer or normalization, for
+            a block to its input; NaN if there is none.
+        skip: Weight of the identity in a block whose output has the shape of its input, else 0.
+        share: Contribution $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters to the tangent
+            kernel; NaN without parameters.
+        idle: Share of units that are zero or saturated for every input; 0 for modules that are no activation.
     """
 
     name: str
@@ -58,13 +60,13 @@ class ModuleStatistics:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """Problem of a network, with a remedy.
 
     Attributes:
-        what: a short name, such as `"gradients vanish"`.
-        sentence: with the figures.
-        remedy: what to do.
-        severe: Whether gradient descent will not train the network well as it stands; a remark otherwise.
+        what: Short name, such as `"gradients vanish"`.
+        sentence: Description with numbers.
+        remedy: Recommended change.
+        severe: Whether the problem prevents gradient descent from training the network well; otherwise it is a remark.
     """
 
     what: str
@@ -74,18 +76,19 @@ class Finding:
 
 
 def not_finite(call: Call | None) -> Finding:
+    """Return the finding that a module, or the network after its last module, gives NaN or infinity."""
     where = (
-        "the model itself, behind its last module," if call is None else f"{call.name} ({type(call.module).__name__})"
+        "the model itself, after its last module," if call is None else f"{call.name} ({type(call.module).__name__})"
     )
     return Finding(
         "not finite",
         f"{where} gives NaN or infinity on this input",
-        "look at what it computes there; everything behind it is lost",
+        "check the computation there; everything after it is lost",
     )
 
 
 def findings(model: nn.Module, record: Record, stages: list[ModuleStatistics], tangent: float) -> list[Finding]:
-    """Return what is wrong; `tangent` is the mean cosine between the gradients of different inputs."""
+    """Return all findings; `tangent` is the mean cosine between the gradients of different inputs."""
     weighted = {c.name for c in record.layers}
     layers = [s for s in stages if s.name in weighted]
     return [
@@ -95,7 +98,7 @@ def findings(model: nn.Module, record: Record, stages: list[ModuleStatistics], t
         *_signals(layers),
         *_idle_units(stages),
         *_width(model, record),
-        *_self_normalising(model),
+        *_self_normalizing(model),
     ]
 
 
@@ -106,7 +109,7 @@ def no_gradient(names: list[str], among: int) -> Finding:
         "no gradient",
         f"the parameters of {shown} ({len(names)} of {among} layers) get a gradient of exactly zero, and no training "
         "of other parameters changes that",
-        "look at what follows them: a detach, argmax or rounding, units that are off for every input, two zero factors",
+        "check what follows them: a detach, argmax or rounding, units that are off for every input, two zero factors",
     )
 
 
@@ -115,14 +118,14 @@ def _inputs(record: Record) -> list[Finding]:
         return []
     x = record.inputs[0].detach().double()
     if bool(((x == 0) | (x == 1)).all()):
-        return []  # a mask, or categories
+        return []  # a mask or one-hot categories
     mean, spread = float(x.mean()), float(x.std(correction=0))
     if x.numel() > 1 and (abs(mean) > spread or not 0.1 < spread < 10):
         return [
             Finding(
-                "inputs not standardised",
+                "inputs not standardized",
                 f"the inputs have mean {mean:.3g} and standard deviation {spread:.3g}",
-                "standardise them feature by feature to mean 0 and variance 1: every initialisation assumes it",
+                "standardize each feature to mean 0 and variance 1, as every initialization assumes",
                 severe=False,
             )
         ]
@@ -130,7 +133,7 @@ def _inputs(record: Record) -> list[Finding]:
 
 
 def _angles(record: Record, layers: list[ModuleStatistics], tangent: float) -> list[Finding]:
-    """Whether gradient descent can tell inputs apart that differ at the start."""
+    """Return a finding if gradient descent can't distinguish inputs that differ at the start."""
     known = [s.correlation for s in layers if s.correlation == s.correlation]
     start = [correlation(t.detach().double()) for t in record.inputs[:1]] or known[:1]
     if not 1 - tangent <= _ALIKE or (start and 1 - start[0] < 1e-2):
@@ -153,11 +156,11 @@ def _near_one(cosine: float) -> str:
 
 def _gradients(layers: list[ModuleStatistics], stages: list[ModuleStatistics]) -> list[Finding]:
     blocks = [s for s in stages if s.block and s.gain == s.gain]
-    logs = [math.log(s.gradient) for s in layers if s.gradient > 0]  # a layer behind zero weights has no gradient yet
+    logs = [math.log(s.gradient) for s in layers if s.gradient > 0]  # a layer before zero weights has no gradient yet
     if len(logs) < _FEW:
         return []
     rate, change = _change(logs)
-    vanish = change > 0  # smaller in front: they shrink on the way back
+    vanish = change > 0  # gradients of early layers are smaller
     if abs(change) < math.log(_VANISH if vanish else _EXPLODE) or abs(rate) < math.log(_STEEP):
         return []
     steady = [s.gain for s in blocks if s.skip > 0.1 and s.gain > 0]
@@ -167,7 +170,7 @@ def _gradients(layers: list[ModuleStatistics], stages: list[ModuleStatistics]) -
             "gradients vanish" if vanish else "gradients explode",
             f"on the way back through {len(logs)} layers squared gradients "
             f"{'shrink' if vanish else 'grow'} by {_power(math.exp(abs(change)))}, "
-            f"{math.exp(-rate):.2f} a layer{through}",
+            f"{math.exp(-rate):.2f} per layer{through}",
             "",
         )
     ]
@@ -184,7 +187,7 @@ def _signals(layers: list[ModuleStatistics]) -> list[Finding]:
         Finding(
             "signals vanish" if change < 0 else "signals explode",
             f"mean squares {'shrink' if change < 0 else 'grow'} by {_power(math.exp(abs(change)))} through "
-            f"{len(logs)} layers, {math.exp(rate):.2f} a layer",
+            f"{len(logs)} layers, {math.exp(rate):.2f} per layer",
             "",
         )
     ]
@@ -197,15 +200,15 @@ def _idle_units(stages: list[ModuleStatistics]) -> list[Finding]:
     return [
         Finding(
             "idle units",
-            f"{worst.idle:.0%} of the units of {worst.name} ({worst.kind}) are at a flat end for every input",
-            "smaller weights or biases before it, or an activation with a slope on both sides",
+            f"{worst.idle:.0%} of the units of {worst.name} ({worst.kind}) are zero or saturated for every input",
+            "use smaller weights or biases before it, or an activation with a slope on both sides",
             severe=False,
         )
     ]
 
 
 def _width(model: nn.Module, record: Record) -> list[Finding]:
-    """Depth over width, for plain networks, where the theory knows its meaning."""
+    """Return a finding if a plain network is too deep for its width."""
     plain = all(isinstance(c.module, nn.Linear) for c in record.layers) and not has_skips(model)
     plain = plain and not any(c.block for c in record.calls)
     if not plain or any(isinstance(m, NORMS) for m in model.modules()):
@@ -223,16 +226,16 @@ def _width(model: nn.Module, record: Record) -> list[Finding]:
     return [
         Finding(
             "too deep for its width",
-            f"{len(widths)} layers of {min(widths)} to {max(widths)} units: from one initialisation to the next the "
-            f"squared output varies by {math.sqrt(ratio):.1f} times its mean",
-            f"{math.ceil(max(widths) * ratio)} units or more, fewer layers, or a skip of the weight of skip_for",
+            f"in {len(widths)} layers of {min(widths)} to {max(widths)} units, the squared output varies by "
+            f"{math.sqrt(ratio):.1f} times its mean from one initialization to the next",
+            f"use {math.ceil(max(widths) * ratio)} units or more, fewer layers, or a skip with the weight of skip_for",
             severe=False,
         )
     ]
 
 
-def _self_normalising(model: nn.Module) -> list[Finding]:
-    """The recipe of self-normalising networks holds as a whole or not at all."""
+def _self_normalizing(model: nn.Module) -> list[Finding]:
+    """Return a finding if a network with SELU breaks a part of the recipe of self-normalizing networks."""
     wrong = recipe_breaks(model, [])
     if not wrong:
         return []
@@ -240,17 +243,17 @@ def _self_normalising(model: nn.Module) -> list[Finding]:
         Finding(
             "SELU without its recipe",
             "; ".join(wrong),
-            "lecun_normal_ weights, zero biases, AlphaDropout, no normalisation, standardised inputs: SNN(...) has all",
+            "use lecun_normal_ weights, zero biases, AlphaDropout, standardized inputs, no normalization, as SNN(...)",
             severe=False,
         )
     ]
 
 
 def _change(logs: list[float]) -> tuple[float, float]:
-    """Slope, and the change in all: by the trend or from end to end, whichever is smaller.
+    """Return slope and total change, the latter by the trend or from end to end, whichever is smaller.
 
-    Modules are in the order of the pass, which is no path where there are skips: what lies beside the path from the
-    first layer to the last must not decide. The output layer, often behind pooling, is no end.
+    Modules are in the order of the forward pass, which is no path in networks with skips. Modules off the path from
+    the first layer to the last must not decide alone. The output layer, often after pooling, does not count as an end.
     """
     rate, change = trend(logs)
     ends = logs[-2 if len(logs) > 2 else -1] - logs[0]
@@ -258,10 +261,10 @@ def _change(logs: list[float]) -> tuple[float, float]:
 
 
 def trend(values: list[float]) -> tuple[float, float]:
-    """Slope of the line through values at 0, 1, 2 ..., and how much it rises in all."""
+    """Return the slope of the regression line through values at 0, 1, 2 ..., and its total rise."""
     n = len(values)
-    centre = (n - 1) / 2
-    slope = sum((i - centre) * v for i, v in enumerate(values)) / sum((i - centre) ** 2 for i in range(n))
+    center = (n - 1) / 2
+    slope = sum((i - center) * v for i, v in enumerate(values)) / sum((i - center) ** 2 for i in range(n))
     return slope, slope * (n - 1)
 
 
@@ -274,7 +277,7 @@ def _power(x: float) -> str:
 
 
 def correlation(z: Tensor) -> float:
-    """Mean cosine between different rows; NaN where there is none: one row, one number a row, a row of zeros."""
+    """Return the mean cosine between different rows; NaN for one row, rows of one number, or a row of zeros."""
     if z.ndim < 2 or len(z) < 2 or z[0].numel() < 2 or not bool(torch.isfinite(z).all()):
         return math.nan
     rows = z.flatten(1)

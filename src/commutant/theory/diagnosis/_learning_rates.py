@@ -1,4 +1,4 @@
-"""Learning rates layer by layer: how much each adds to the tangent kernel, and the rates that make all add the same."""
+"""Learning rates of layers that make all layers contribute equally to the tangent kernel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..._checks import one_of, positive, whole
 from ..._errors import InputError
 from ..criticality._criticality import Source, as_activation
 from ..criticality._flow import kernel_flow
@@ -24,15 +25,18 @@ def layer_shares(
     weight_variance: float,
     of: str = "weights",
 ) -> Float[Tensor, "layers"]:
-    """What every layer would add to the tangent kernel of a plain network under $\\lambda = 1$, first layer first.
+    """Return the contribution of every layer to the tangent kernel of a plain network under $\\lambda = 1$.
 
-    $E s^2_{K^{(l-1)}} \\prod_{l' = l}^{L - 1} \\chi_\\perp^{(l')}$ for weights, the product alone for biases. Dividing
-    a layer's learning rate by its share makes all layers learn alike (the equivalence principle of Roberts, Yaida and
-    Hanin, ch. 9), for any activation and depth.
+    It is $E s^2_{K^{(l-1)}} \\prod_{l' = l}^{L - 1} \\chi_\\perp^{(l')}$ for weights, and the product alone for biases,
+    first layer first. Dividing a layer's learning rate by its share makes all layers learn equally fast, for any
+    activation and depth (the equivalence principle of Roberts, Yaida and Hanin, ch. 9).
 
     Args:
-        activation, kernel, bias_variance, weight_variance: as in `kernel_flow`.
-        depth: layers of weights.
+        activation: Name, module, function or `Activation`.
+        depth: Number of layers of weights.
+        kernel: Kernel of the first layer, at least `bias_variance`.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
         of: `"weights"` or `"biases"`.
 
     Example:
@@ -40,13 +44,10 @@ def layer_shares(
         >>> [round(float(s / shares.sum()), 4) for s in (shares[0], shares[24], shares[-1])]
         [0.0006, 0.0195, 0.04]
     """
-    if of not in ("weights", "biases"):
-        raise InputError(f"of is 'weights' or 'biases', got {of!r}")
-    if not weight_variance > 0 or not kernel >= bias_variance:
-        raise InputError(
-            "weight_variance is positive and kernel, of the first layer, at least bias_variance, got "
-            f"{weight_variance}, {kernel} and {bias_variance}"
-        )
+    one_of("of", of, ("weights", "biases"))
+    positive("weight_variance", weight_variance)
+    if not kernel >= bias_variance:
+        raise InputError(f"kernel must be at least bias_variance, got {kernel} and {bias_variance}")
     act = as_activation(activation)
     flow = kernel_flow(
         act, depth, kernel, bias_variance=bias_variance, weight_variance=weight_variance
@@ -61,23 +62,26 @@ def layer_shares(
 def param_groups(
     model: nn.Module, x: Any, rate: float, *, probes: int = 4, generator: torch.Generator | None = None
 ) -> list[dict[str, Any]]:
-    """Groups of parameters for `torch.optim.SGD` under which all layers add alike to the tangent kernel.
+    """Return parameter groups for `torch.optim.SGD` that make all layers contribute equally to the tangent kernel.
 
-    The equivalence principle (Roberts, Yaida and Hanin, ch. 9) measured on the network at hand: a tensor's rate is
-    `rate` times the mean share of tensors of its kind (weights, or biases and gains) over its own share
-    $E |\\partial (v \\cdot f) / \\partial \\theta|^2$. The tangent kernel's trace stays that of one rate. Made for SGD;
-    Adam divides by the size of gradients already.
+    The shares of the equivalence principle (Roberts, Yaida and Hanin, ch. 9) are measured on the given network. The
+    rate of a tensor is `rate` times the mean share of tensors of its kind (weights, or biases and gains) over its own
+    share $E |\\partial (v \\cdot f) / \\partial \\theta|^2$. The trace of the tangent kernel stays that of one common
+    rate. Use it with SGD; Adam already divides by the size of gradients.
 
     Args:
-        model, x, probes, generator: as for `diagnose`.
-        rate: the learning rate that you would give to all of it.
+        model: Network to train.
+        x: Batch of inputs, as for `diagnose`.
+        rate: Learning rate that you would use for the whole network.
+        probes: Number of random vectors for each expectation.
+        generator: Source of randomness of the probes.
 
     Returns:
-        dictionaries with `params` and `lr`, one a tensor.
+        One dictionary with `params` and `lr` for each tensor.
 
     Raises:
-        InputError: as `diagnose`; for shares that range over more than a million within a kind: a network so
-            far off criticality needs another initialisation, not other rates.
+        InputError: as `diagnose`, and if shares of one kind differ by more than a factor of a million: such a network
+            is far from criticality and needs another initialization rather than other rates.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 1))
@@ -85,9 +89,9 @@ def param_groups(
         >>> optimiser = torch.optim.SGD(groups, lr=0.1)
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is an nn.Module, got {type(model).__name__}")
-    if not 0 < rate < float("inf") or probes < 1:
-        raise InputError(f"rate is positive and finite, probes at least 1, got {rate} and {probes}")
+        raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
+    positive("rate", rate)
+    whole("probes", probes)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
         raise InputError(f"{type(model).__name__} has no parameter to train")
@@ -95,7 +99,7 @@ def param_groups(
         found = parameter_shares(record, [p for _, p in named], probes, generator or torch.Generator().manual_seed(0))
     broken = [name for (name, _), share in zip(named, found, strict=True) if not math.isfinite(share)]
     if broken:
-        raise InputError(f"gradients of {broken[0]} are not finite: see what diagnose says")
+        raise InputError(f"gradients of {broken[0]} are not finite: run diagnose(model, x) to see why")
     rates = [rate] * len(named)
     for matrix in (True, False):
         kind = [i for i, (_, p) in enumerate(named) if (p.ndim >= 2) == matrix and found[i] > 0]
@@ -104,8 +108,8 @@ def param_groups(
         low, high = min(kind, key=found.__getitem__), max(kind, key=found.__getitem__)
         if found[high] > 1e6 * found[low]:
             raise InputError(
-                f"{named[high][0]} adds {found[high] / found[low]:.0e} times as much as {named[low][0]}: bring the "
-                "network to criticality first, with critical_ or autoscale_"
+                f"{named[high][0]} adds {found[high] / found[low]:.0e} times as much to the tangent kernel as "
+                f"{named[low][0]}: bring the network to criticality first, with critical_ or autoscale_"
             )
         mean = sum(found[i] for i in kind) / len(kind)
         for i in kind:

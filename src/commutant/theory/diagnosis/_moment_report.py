@@ -1,4 +1,4 @@
-"""Self-normalisation of a network at hand: its moments beside those predicted, and its conversion."""
+"""Self-normalization of a given network: measured and predicted moments, and conversion from ReLU."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._checks import one_of
 from ..._errors import InputError
 from ..normalization._moment_map import moment_map
 from ..normalization._selu import SELU, AlphaDropout, Normalized, lecun_normal_
-from ._initialise import is_pointwise
+from ._initialize import is_pointwise
 from ._record import Call, recorded
 
 
 @dataclass(frozen=True)
 class Moments:
-    """One layer with the activation that follows it.
+    """Moments of one layer and the activation that follows it.
 
     Attributes:
-        layer, activation: their names.
-        mean, variance: of the activations, measured.
-        predicted_mean, predicted_variance: what the map of moments makes of those measured one layer before.
-        omega, omega_spread: mean and standard deviation over units of the sum of a unit's weights.
-        tau, tau_spread: likewise of the sum of their squares; 1 for `lecun_normal_`.
-        tolerance: standard deviation of the measured variance over initialisations at this width, to first order.
+        layer: Name of the layer.
+        activation: Name of the activation.
+        mean: Measured mean of the activations.
+        variance: Measured variance of the activations.
+        predicted_mean: Mean predicted from the moments measured one layer before.
+        predicted_variance: Variance predicted from the moments measured one layer before.
+        omega: Mean over units of the sum of a unit's weights.
+        omega_spread: Standard deviation over units of the sum of a unit's weights.
+        tau: Mean over units of the sum of a unit's squared weights; 1 for `lecun_normal_`.
+        tau_spread: Standard deviation over units of the sum of a unit's squared weights.
+        tolerance: Standard deviation of the measured variance over initializations at this width, to first order.
     """
 
     layer: str
@@ -45,11 +51,11 @@ class Moments:
 
 @dataclass(frozen=True)
 class MomentReport:
-    """All layers, and what breaks the recipe.
+    """Moments of all layers, with warnings where the recipe of self-normalizing networks is broken.
 
     Attributes:
-        layers: in the order of the pass.
-        warnings: sentences; empty if the recipe holds.
+        layers: Moments of the layers in the order of the forward pass.
+        warnings: One sentence for each broken part of the recipe; empty if the recipe holds.
     """
 
     layers: tuple[Moments, ...]
@@ -68,18 +74,18 @@ class MomentReport:
 
 
 def moment_report(model: nn.Module, x: Any) -> MomentReport:
-    """Mean and variance of every hidden layer's activations beside what the map of moments predicts.
+    """Compare mean and variance of every hidden layer's activations with the predictions of the map of moments.
 
-    Layers are linear ones whose output goes straight to an activation, both called as modules. Dropout is off. The
-    prediction starts anew from what was measured one layer before, so that a row that deviates names the layer that
-    breaks.
+    The report covers linear layers whose output goes straight to an activation, both called as modules. Dropout is
+    off. Each prediction starts from the moments measured one layer before, so a deviating row identifies the layer
+    that breaks the recipe.
 
     Args:
-        model: a network of linear layers and activations.
-        x: a batch as for `diagnose`.
+        model: Network of linear layers and activations.
+        x: Batch of inputs, as for `diagnose`.
 
     Raises:
-        InputError: as `diagnose`; for a model in which no linear layer is followed by an activation.
+        InputError: as `diagnose`, and for a model in which no linear layer is followed by an activation.
 
     Example:
         >>> from commutant.theory import SNN
@@ -107,17 +113,17 @@ def _moments(layer: Call, act: Call) -> Moments:
     sums, squares = w.sum(1), w.square().sum(1)
     z, a = layer.input.detach().double(), act.output.detach().double()
     mean, variance = float(z.mean()), float(z.var(correction=0))
-    # Means of single inputs differ from their overall mean: what a unit sees is their second moment.
+    # means of single inputs differ from the overall mean, and their second moment is what a unit sees
     omega, tau = float(sums.mean()), float(squares.mean())
     given: Any = act.module if isinstance(act.module, SELU | Normalized) else None
     given = "selu" if isinstance(act.module, nn.SELU) else given or act.module
     second = variance + (mean**2 * float((sums - omega).square().mean()) / tau if tau else 0.0)
     bias = torch.zeros(1) if layer.module.bias is None else layer.module.bias.detach().double()
     at = mean * omega + float(bias.mean()), second * tau + float(bias.var(correction=0))
-    expected = moment_map(*at, 1.0, 1.0, activation=given)  # of the net input itself
+    expected = moment_map(*at, 1.0, 1.0, activation=given)  # these are the moments of the net input itself
     width = w.shape[0]
-    centred = a - a.mean()
-    fourth = float(centred.square().var(correction=0))
+    centered = a - a.mean()
+    fourth = float(centered.square().var(correction=0))
     return Moments(
         layer.name, act.name, float(a.mean()), float(a.var(correction=0)), float(expected[0]), float(expected[1]),
         omega, float(sums.std(correction=0)), tau, float(squares.std(correction=0)), math.sqrt(fourth / width),
@@ -125,68 +131,67 @@ def _moments(layer: Call, act: Call) -> Moments:
 
 
 def recipe_breaks(model: nn.Module, inputs: list[Tensor]) -> list[str]:
-    """What keeps a network with SELU from normalising itself; nothing for networks without."""
+    """Return what keeps a network with SELU from normalizing itself; nothing for networks without SELU."""
     modules = list(model.modules())
     if not any(isinstance(m, SELU | nn.SELU | Normalized) for m in modules):
         return []
     out = []
     norms = [m for m in modules if "Norm" in type(m).__name__ and not isinstance(m, Normalized)]
     if norms:
-        out.append(f"{type(norms[0]).__name__} normalises what the activation would")
+        out.append(f"{type(norms[0]).__name__} normalizes what the activation would")
     if any(type(m) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d) and getattr(m, "p", 0) for m in modules):
         out.append("Dropout shifts mean and variance; AlphaDropout does not")
     weights = [m.weight.detach().double() for m in modules if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     taus = [float(w.flatten(1).square().sum(1).mean()) for w in weights]
     off = [tau for tau in taus if not 0.9 < tau < 1.1]
     if off:
-        name = " (He initialisation)" if abs(off[0] - 2) < 0.2 else " (gain 3/4)" if abs(off[0] - 0.5625) < 0.06 else ""
-        out.append(f"weights times fan-in have variance {off[0]:.2f}{name} instead of 1: lecun_normal_")
+        name = " (He initialization)" if abs(off[0] - 2) < 0.2 else " (gain 3/4)" if abs(off[0] - 0.5625) < 0.06 else ""
+        out.append(f"weights times fan-in have variance {off[0]:.2f}{name} instead of 1; use lecun_normal_")
     biases = [m.bias for m in modules if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d) and m.bias is not None]
     largest = max((float(b.detach().square().mean()) for b in biases), default=0.0)
-    if largest > 0.05:  # beside a variance of one
+    if largest > 0.05:  # compared with a variance of one
         out.append(f"biases have a mean square of {largest:.2g} instead of zero")
     for x in inputs[:1]:
         z = x.detach().double()
         mean, variance = float(z.mean()), float(z.var(correction=0))
         if z.numel() > 1 and (abs(mean) > 0.3 or not 0.6 < variance < 1.6):
-            out.append(f"inputs have mean {mean:.2f} and variance {variance:.2f}; standardise them to 0 and 1")
+            out.append(f"inputs have mean {mean:.2f} and variance {variance:.2f}; standardize them to 0 and 1")
     return out
 
 
 def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generator | None = None) -> nn.Module:
-    """Turn a plain network of ReLUs into a self-normalising one, in place: activation, dropout and weights together.
+    """Turn a plain ReLU network into a self-normalizing one in place: activations, dropout and weights together.
 
-    Every `nn.ReLU` becomes `SELU`, dropout becomes `AlphaDropout` of a tenth of its rate at most 0.1, linear and
-    convolutional layers get `lecun_normal_` weights and zero biases; frozen ones keep theirs. Any one of these alone
-    does not help.
+    Every `nn.ReLU` becomes `SELU`, and dropout becomes `AlphaDropout` with a tenth of its rate, at most 0.1. Linear and
+    convolutional layers get `lecun_normal_` weights and zero biases; frozen ones keep theirs. None of these changes
+    helps without the others.
 
     Args:
-        model: with its activations as modules.
-        what: `"relu->selu"`, the one there is.
-        generator: of the weights.
+        model: Network with its activations as modules.
+        what: `"relu->selu"`, the only conversion.
+        generator: Source of randomness of the weights.
 
     Returns:
-        the model.
+        The model.
 
     Raises:
-        InputError: for another swap, a model without `nn.ReLU` modules, or one with normalisation layers.
+        InputError: for another conversion, a model without `nn.ReLU` modules, or one with normalization layers.
 
     Example:
         >>> net = swap(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)))
         >>> [type(m).__name__ for m in net]
         ['Linear', 'SELU', 'AlphaDropout', 'Linear']
     """
-    if what != "relu->selu":
-        raise InputError(f"the swap there is is 'relu->selu', got {what!r}")
+    one_of("what", what, ("relu->selu",))
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is an nn.Module, got {type(model).__name__}")
+        raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
     norms = [name for name, m in model.named_modules() if "Norm" in type(m).__name__]
     if norms:
-        raise InputError(f"{norms[0]} normalises already: take normalisation layers out of a self-normalising network")
+        raise InputError(f"{norms[0]} normalizes already: remove normalization layers from a self-normalizing network")
     found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.ReLU)]
     if not found or isinstance(model, nn.ReLU):
         raise InputError(f"{type(model).__name__} has no nn.ReLU inside; F.relu in a forward method can't be swapped")
-    made: dict[int, nn.Module] = {}  # a module that is used at several places stays one
+    made: dict[int, nn.Module] = {}  # a module used in several places stays shared
     for name, module in list(model.named_modules(remove_duplicate=False)):
         new = made.get(id(module))
         if new is not None:

@@ -1,4 +1,4 @@
-"""The plane of variances with its two phases, and where a network at hand lies in it."""
+"""Phase diagram of order and chaos in the plane of variances, with the layers of a network."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 from ..._errors import InputError, require
 from ..criticality._criticality import Source, as_activation, criticality
-from ._initialise import layers_and_activations
+from ._initialize import layers_and_activations
 
 _TEAL, _CRIMSON, _GREY = "#0b7a75", "#c8374a", "#6b6b6b"
 
 
 def edge_of_chaos(activation: Source, points: int = 200) -> Float[Tensor, "points 2"]:
-    """Pairs $(C_b, C_W)$ on the border of order and chaos: $\\chi_\\perp = 1$ at a kernel that attracts.
+    """Return pairs $(C_b, C_W)$ on the border of order and chaos, where $\\chi_\\perp = 1$ at an attracting kernel.
 
-    Left of it, at smaller weights, two inputs come to look alike with depth; right of it alike inputs drift apart
-    (Poole et al. 2016, figure 1). A straight line $C_W$ = const. for piecewise linear activations.
+    Left of it, at smaller weights, the outputs of two inputs converge with depth; right of it, those of nearby inputs
+    diverge (Poole et al. 2016, figure 1). For piecewise linear activations it is a straight line $C_W$ = const.
 
     Args:
-        activation: a name, a module, a function or an `Activation`.
-        points: kernels tried, from 1e-6 to 100; those that repel, or need $C_b < 0$, are left out.
+        activation: Name, module, function or `Activation`.
+        points: Number of kernels tried, from 1e-6 to 100; those that repel or need $C_b < 0$ are left out.
 
     Raises:
-        InputError: for an activation that jumps, or a constant.
+        InputError: for an activation with a jump or a constant one.
 
     Example:
         >>> edge_of_chaos("tanh")[0].round(decimals=4)
@@ -37,7 +37,7 @@ def edge_of_chaos(activation: Source, points: int = 200) -> Float[Tensor, "point
     chi = act.chi(kernels)
     weights = 1 / chi.perpendicular
     if not bool(torch.isfinite(weights).all()):
-        raise InputError(f"{act.name} has a slope of zero, so that alike inputs always meet: there is no border")
+        raise InputError(f"{act.name} has slope zero, so there is no border of order and chaos")
     if act.homogeneous:
         return torch.stack([kernels, weights], 1)
     biases = kernels - weights * act.g(kernels)
@@ -46,14 +46,14 @@ def edge_of_chaos(activation: Source, points: int = 200) -> Float[Tensor, "point
 
 
 def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any:
-    """A matplotlib figure of the plane $(C_W, C_b)$ of the activation of a module, with its layers as dots.
+    """Draw the plane $(C_W, C_b)$ of a module's activation as a matplotlib figure, with the layers as dots.
 
-    Filled dots are layers after an activation, darker the deeper; hollow ones read inputs, where the border does not
-    apply; the star is the critical point where there is one.
+    Filled dots are layers after an activation, darker for deeper ones. Hollow dots are layers that read inputs, to
+    which the border does not apply. The star is the critical point, if there is one.
 
     Args:
-        module: of linear and convolutional layers with one activation.
-        activation: it, where it can't be found by tracing.
+        module: Network of linear and convolutional layers with one activation.
+        activation: Its activation, if tracing can't find it.
 
     Raises:
         InputError: for a module with several activations or none, or without such layers.
@@ -63,7 +63,7 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
     found = list({id(act): act for act in before.values() if act is not None}.values())
     if len(found) != 1:
         names = ", ".join(act.name for act in found) or "none"
-        raise InputError(f"a phase diagram is of one activation, {type(module).__name__} has {names}")
+        raise InputError(f"a phase diagram needs one activation, but {type(module).__name__} has {names}")
     act, edge, point = found[0], edge_of_chaos(found[0]), criticality(found[0])
     inputs = [_variances(module, layer) for layer, reads in before.items() if reads is None]
     hidden = [_variances(module, layer) for layer, reads in before.items() if reads is not None]
@@ -86,8 +86,8 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
     axes.scatter(*zip(*hidden, strict=True), s=34, zorder=3, **shades)
     for place in critical:
         axes.plot(*place, "*", color=_GREY, markersize=13, zorder=2, clip_on=False)
-    axes.text(0.02, 0.96, "ordered: inputs come to look alike", transform=axes.transAxes, color=_TEAL, va="top")
-    beyond = "signals explode" if act.homogeneous else "chaotic: alike inputs part" if in_view else ""
+    axes.text(0.02, 0.96, "ordered: outputs of two inputs converge", transform=axes.transAxes, color=_TEAL, va="top")
+    beyond = "signals explode" if act.homogeneous else "chaotic: nearby inputs diverge" if in_view else ""
     axes.text(0.98, 0.96, beyond, transform=axes.transAxes, color=_CRIMSON, va="top", ha="right")
     axes.set(xlim=(0, right), ylim=(-0.03 * top, top), title=f"layers of {type(module).__name__}, {act.name}")
     axes.set(xlabel="variance of weights times fan-in", ylabel="variance of biases")
@@ -96,7 +96,7 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
 
 
 def _variances(module: nn.Module, layer: str) -> tuple[float, float]:
-    """$(C_W, C_b)$ of a layer as its weights are now, by their mean squares."""
+    """Return $(C_W, C_b)$ of a layer from the mean squares of its current weights."""
     weight, bias = (getattr(module.get_submodule(layer), kind) for kind in ("weight", "bias"))
     spread = 0.0 if bias is None else float(bias.detach().double().square().mean())
     return float(weight.detach().double().square().mean()) * weight[0].numel(), spread

@@ -1,4 +1,4 @@
-"""What the modules of a network put out in one pass, kept attached to the graph so that probes can be sent back."""
+"""Record of the outputs of a network's modules in one forward pass, attached to the graph for backward probes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 @dataclass
 class Call:
-    """One call of a module.
+    """Call of a module in a forward pass.
 
     Attributes:
-        name: of the module, with the number of the call after the first one (`"lstm#2"`).
-        module: itself.
-        input: its first tensor of real numbers, or None (an embedding).
-        output: likewise; attached to the graph.
-        block: whether it is a part of a `Sequential` or `ModuleList` with modules inside, rather than a single layer.
-        passed: the copy of the output that goes on through the network, or None.
+        name: Name of the module, with a number from the second call on (`"lstm#2"`).
+        module: Module that was called.
+        input: First real tensor among its inputs, or None (an embedding).
+        output: First real tensor among its outputs, attached to the graph.
+        block: Whether it is a part of a `Sequential` or `ModuleList` with modules inside, rather than a single layer.
+        passed: Copy of the output that goes on through the network, or None.
     """
 
     name: str
@@ -39,26 +39,26 @@ class Call:
     passed: Tensor | None = None
 
     @property
-    def normalises(self) -> bool:
-        """Whether it brings what it reads to unit variance."""
+    def normalizes(self) -> bool:
+        """True if the module normalizes its inputs to unit variance."""
         return isinstance(self.module, NORMS)
 
     @property
     def weight(self) -> Tensor | None:
-        """Its first own parameter of at least two axes."""
+        """First own parameter of the module with at least two axes, or None."""
         return next((p for p in self.module.parameters(recurse=_whole(self.module)) if p.ndim >= 2), None)
 
 
 @dataclass
 class Record:
-    """A pass: calls in the order in which they ended, and what the network gave.
+    """Record of one forward pass.
 
     Attributes:
-        calls: In the order in which they ended.
-        inputs: Tensors of real numbers among the arguments.
-        output: What is probed: the first tensor of real numbers.
-        outputs: All tensors of real numbers that the network gave and that depend on something.
-        trainable: Parameters that require a gradient; all of them where none does.
+        calls: Calls of modules in the order in which they ended.
+        inputs: Real tensors among the arguments.
+        output: First real tensor among the outputs, which probes start from.
+        outputs: All real tensors among the outputs that depend on parameters or inputs.
+        trainable: Parameters that require a gradient; all parameters if none does.
     """
 
     calls: list[Call]
@@ -69,31 +69,31 @@ class Record:
 
     @property
     def layers(self) -> list[Call]:
-        """The calls of single modules that have weights."""
+        """Calls of single modules that have weights."""
         return [call for call in self.calls if not call.block and call.weight is not None]
 
 
 @contextmanager
 def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
-    """Run the model once on a tensor, a tuple of arguments or a mapping of keywords, and keep what its modules gave.
+    """Run the model once on a tensor, a tuple of arguments or a mapping of keywords, and record its modules' outputs.
 
-    Dropout is off; batch normalisation runs in the mode that it is in. Buffers (running statistics), gradients, modes
-    and the global random state are left as they were.
+    Dropout is off; batch normalization keeps its mode. Buffers (running statistics), gradients, modes and the global
+    random state are left unchanged.
 
     Raises:
-        InputError: if the pass fails or gives no tensor of real numbers that depends on parameters or inputs.
+        InputError: if the pass fails or gives no real tensor that depends on parameters or inputs.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is an nn.Module, got {type(model).__name__}")
+        raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in model.parameters()):
         raise InputError(f"{type(model).__name__} has layers without weights yet: run it on one batch first")
     args, kwargs = _arguments(x)
     calls: list[Call] = []
-    entered: dict[int, Tensor] = {}  # what blocks are given, before they can change it
+    entered: dict[int, Tensor] = {}  # inputs of blocks, before a block can change them
     seen: dict[str, int] = {}
     blocks = _blocks(model)
     buffers = {name: (value, value.clone()) for name, value in model.named_buffers()}
-    # Only normalisation over the batch is looked at in training: everything else that training changes is chance.
+    # only normalization over the batch is measured in training mode; everything else in it is random
     quiet = [m for m in model.modules() if m.training and not isinstance(m, _BATCH_NORMS)]
     switched = [(p, p.requires_grad) for p in model.parameters()]
     handles = []
@@ -106,7 +106,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
             seen[name] = seen.get(name, 0) + 1
             label = name if seen[name] == 1 else f"{name}#{seen[name]}"
             entry = entered.pop(id(module), None) if block else real_tensor((*given, *named.values()))
-            # What comes after may work in place: it gets a copy.
+            # later modules may work in place, so they get a copy
             passed = value.clone() if output is value else None
             calls.append(Call(label, module, entry, value, block, passed))
             return passed
@@ -137,7 +137,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
                 raise InputError(f"{type(model).__name__} fails on this input ({_first_line(error)})") from error
             if output is None or not output.requires_grad:
                 raise InputError(f"{type(model).__name__} gives no real numbers that depend on parameters or inputs")
-            for handle in handles:  # a module that is called again in the backward pass is no further layer
+            for handle in handles:  # a module called again in the backward pass is no further layer
                 handle.remove()
             real = [p for p, _ in switched if p.requires_grad]
             trainable = [p for p, flag in switched if flag and p.requires_grad] or real
@@ -159,7 +159,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
 
 @contextmanager
 def without_checkpointing() -> Iterator[None]:
-    """Keep activations that the model would recompute: a second call of a module in the backward pass is no layer."""
+    """Disable gradient checkpointing, as a second call of a module in the backward pass is no layer."""
 
     class Plain:
         @staticmethod
@@ -190,9 +190,9 @@ def _keep_input(entered: dict[int, Tensor]):  # type: ignore[no-untyped-def]
 
 
 def real_tensor(value: Any, *, attached: bool = False) -> Tensor | None:
-    """The first tensor of real numbers in an output: of a model of Hugging Face, its logits or last hidden state.
+    """Return the first real tensor of an output, for Hugging Face models the logits or the last hidden state.
 
-    With `attached`, the first that depends on something, if there is one.
+    With `attached`, tensors that depend on parameters or inputs come first.
     """
     if isinstance(value, Tensor):
         return value if value.is_floating_point() else None
@@ -206,7 +206,7 @@ def real_tensor(value: Any, *, attached: bool = False) -> Tensor | None:
 
 
 def _attached(value: Any) -> list[Tensor]:
-    """All tensors of real numbers in an output that depend on something."""
+    """Return all real tensors of an output that depend on parameters or inputs."""
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() and value.requires_grad else []
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple | list) else ()
@@ -214,7 +214,7 @@ def _attached(value: Any) -> list[Tensor]:
 
 
 def sent_back(output: Tensor, to: list[Tensor], probe: Tensor) -> list[Tensor | None]:
-    """$J^T v$ for every tensor that the output may depend on; None where it does not."""
+    """Return $J^T v$ for every tensor, or None where the output does not depend on it."""
     attached = [t for t in to if t.requires_grad]
     if not output.requires_grad or not attached:
         return [None] * len(to)
@@ -223,7 +223,7 @@ def sent_back(output: Tensor, to: list[Tensor], probe: Tensor) -> list[Tensor | 
 
 
 def probe_like(output: Tensor, generator: torch.Generator) -> Tensor:
-    """A random vector of unit mean square norm for each input's output."""
+    """Return a random vector of unit mean square norm for the output of each input."""
     size = output[0].numel() if output.ndim else 1
     return torch.randn(output.shape, generator=generator) * size**-0.5
 
@@ -231,7 +231,7 @@ def probe_like(output: Tensor, generator: torch.Generator) -> Tensor:
 def parameter_shares(
     record: Record, parameters: list[nn.Parameter], probes: int, generator: torch.Generator
 ) -> list[float]:
-    """$E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of one input for each parameter, over random unit v."""
+    """Return $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of one input for each parameter, over random unit v."""
     shares, batch = [0.0] * len(parameters), max(1, len(record.output)) if record.output.ndim else 1
     for _ in range(probes):
         back = sent_back(record.output, list(parameters), probe_like(record.output, generator))
@@ -241,10 +241,10 @@ def parameter_shares(
 
 
 def gain_into(call: Call, before: list[Tensor], probes: int, generator: torch.Generator) -> tuple[float, Tensor] | None:
-    """$\\chi_\\perp$ of a layer and what it is taken from: the nearest layer or normalisation that it reads.
+    """Return $\\chi_\\perp$ of a layer with the tensor it refers to: the output of the nearest layer or normalization.
 
-    That is the last of `before` on which it depends (of queries, keys and values none is before the other); or its own
-    input, where something else than elementwise functions lies between: pooling, attention, concatenation.
+    That is the last of `before` on which the layer depends (queries, keys and values do not depend on each other). If
+    pooling, attention or concatenation lie between, it is the layer's own input.
     """
     for earlier in reversed(before):
         found = square_gain(call.output, earlier, probes, generator)
@@ -258,10 +258,10 @@ def gain_into(call: Call, before: list[Tensor], probes: int, generator: torch.Ge
 
 
 def square_gain(output: Tensor, to: Tensor, probes: int, generator: torch.Generator) -> tuple[float, float] | None:
-    """$E |J^T v|^2 / |v|^2$ of the partial Jacobian between two tensors, and its mean diagonal (0 if shapes differ).
+    """Return $E |J^T v|^2 / |v|^2$ of the Jacobian between two tensors, and its mean diagonal (0 if shapes differ).
 
-    The first is the mean square by which gradients grow, $\\chi_\\perp$; the second the weight of a skip. None when the
-    one doesn't depend on the other.
+    The first is the mean square growth $\\chi_\\perp$ of gradients, the second the weight of a skip. Return None if the
+    output does not depend on the other tensor.
     """
     gains, diagonal = [], []
     for _ in range(probes):
@@ -282,10 +282,10 @@ def _arguments(x: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args = (x,)
     tensors = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     if not tensors:
-        raise InputError(f"x is a tensor, a tuple of arguments or a mapping of keywords, got {type(x).__name__}")
+        raise InputError(f"x must be a tensor, a tuple of arguments or a mapping of keywords, got {type(x).__name__}")
     for t in tensors:
         if t.ndim and not len(t):
-            raise InputError(f"x is a batch of at least one input, got shape {tuple(t.shape)}")
+            raise InputError(f"x must be a batch of at least one input, got shape {tuple(t.shape)}")
         if t.is_floating_point() and not bool(torch.isfinite(t).all()):
             raise InputError("x must be finite, got NaN or infinity")
     return tuple(_watched(a) for a in args), {key: _watched(value) for key, value in kwargs.items()}
@@ -296,7 +296,7 @@ def _watched(value: Any) -> Any:
 
 
 def _copied(value: Any) -> Any:
-    """For models whose first step works in place."""
+    """Return a copy of a tensor, as the first operation of a model may work in place."""
     return value.clone() if _real(value) else value
 
 
@@ -309,19 +309,19 @@ def _real(value: Any) -> bool:
 
 
 def _blocks(model: nn.Module) -> set[int]:
-    """Parts of containers that have modules inside, but no such parts of their own."""
+    """Return the parts of containers that have modules inside, but no such parts of their own."""
     containers = [m for m in model.modules() if isinstance(m, nn.Sequential | nn.ModuleList)]
     parts = {id(child): child for c in containers for child in c.children() if next(child.children(), None)}
     return {key for key, part in parts.items() if not any(id(m) in parts for m in part.modules() if m is not part)}
 
 
 def _whole(module: nn.Module) -> bool:
-    """Modules whose insides are not called as modules, or must not be looked at one by one."""
+    """Return whether the submodules of a module are not called as modules, or must not be measured separately."""
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) or hasattr(module, "parametrizations")
 
 
 def _owns(module: nn.Module) -> bool:
-    """Whether it is one layer: nothing inside, or nothing with weights (an activation) beside its own."""
+    """Return whether a module is one layer: without submodules, or with weights only of its own."""
     inside = [p for child in module.children() for p in child.parameters()]
     return not next(module.children(), None) or (not inside and next(module.parameters(), None) is not None)
 

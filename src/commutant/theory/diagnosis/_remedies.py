@@ -1,4 +1,4 @@
-"""Remedies that are tried on a copy of the network before they are recommended."""
+"""Remedies for findings, tried on a copy of the network before they are recommended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from ..._errors import InputError
 from ._autoscale import autoscale_
 from ._findings import Finding
-from ._initialise import critical_
+from ._initialize import critical_
 from ._record import NORMS
 
 _LARGE = 20_000_000  # parameters, above which no copies are made
@@ -29,22 +29,22 @@ Cures: TypeAlias = dict[str, tuple[Callable[[nn.Module, int], Any], int]]
 def with_tested_remedies(
     found: list[Finding], model: nn.Module, x: Any, look: Callable[[nn.Module], list[Finding]]
 ) -> list[Finding]:
-    """Fill in empty remedies: the first initialization after which the finding is gone from a copy of the network."""
+    """Fill in empty remedies with the first initialization that removes the finding from a copy of the network."""
     if all(f.remedy for f in found):
         return found
     others = (
         "skips around its layers" if any(isinstance(m, NORMS) for m in model.modules()) else "normalization or skips"
     )
     if sum(p.numel() for p in model.parameters()) > _LARGE:
-        return _filled(found, {}, f"{_BY_HAND}, not tried on so large a model; {others} often help")
+        return _filled(found, {}, f"{_BY_HAND} (not tried, as the model is large); {others} often help")
     left: dict[str, set[str]] = {}
     for name, (cure, draws) in _cures(model, x).items():
         left[name] = set()
         for seed in range(draws):
             try:
                 cured = _copy(model)
-            except Exception:  # whatever the model holds
-                return _filled(found, {}, f"{_BY_HAND}, not tried, as the model cannot be copied; {others} often help")
+            except Exception:  # a user's module may fail in any way
+                return _filled(found, {}, f"{_BY_HAND} (not tried, as the model cannot be copied); {others} often help")
             try:
                 cure(cured, seed)
                 left[name] |= {f.what for f in look(cured) if f.severe}
@@ -53,21 +53,23 @@ def with_tested_remedies(
                 break
         if name in left and not left[name]:
             break
-    return _filled(found, left, f"neither critical_ nor autoscale_ removes this, tried on copies; {others} often help")
+    return _filled(found, left, f"neither critical_ nor autoscale_ removes this (tried on copies); {others} often help")
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    """A deep copy, of weights computed in the last pass, too, which copy.deepcopy refuses."""
+    """Return a deep copy, including weights computed in the last pass, which copy.deepcopy refuses."""
     kept = [v for m in model.modules() for v in vars(m).values() if isinstance(v, Tensor) and not v.is_leaf]
     return copy.deepcopy(model, {id(v): v.detach().clone() for v in kept})
 
 
 def _filled(found: list[Finding], left: dict[str, set[str]], otherwise: str) -> list[Finding]:
-    best = sorted(left, key=lambda name: len(left[name]))  # stable: the first of equals
+    best = sorted(left, key=lambda name: len(left[name]))  # a stable sort keeps the first of equals
     out = []
     for f in found:
         cure = next((name for name in best if f.what not in left[name]), None)
-        remedy = f.remedy or (otherwise if cure is None else f"{cure}; tried on a copy, where this is gone")
+        remedy = f.remedy or (
+            otherwise if cure is None else f"{cure}; on a copy of the network, this removes the problem"
+        )
         if not f.remedy and cure is not None and left[cure]:
             remedy += f" and {', '.join(sorted(left[cure]))} remain{'s' if len(left[cure]) == 1 else ''}"
         out.append(dataclasses.replace(f, remedy=remedy))
@@ -75,7 +77,7 @@ def _filled(found: list[Finding], left: dict[str, set[str]], otherwise: str) -> 
 
 
 def _cures(model: nn.Module, x: Any) -> Cures:
-    """What can be tried, with the number of draws after which it does not work by chance."""
+    """Return the remedies to try, each with the number of draws after which success is no coincidence."""
 
     def critical(cured: nn.Module, seed: int) -> None:
         critical_(cured, generator=torch.Generator(next(cured.parameters()).device).manual_seed(seed))
@@ -95,7 +97,7 @@ def _cures(model: nn.Module, x: Any) -> Cures:
 
 
 def _weight_norms(model: nn.Module) -> list[tuple[nn.Module, Callable[[nn.Module], Any]]]:
-    """Layers under weight normalization, each with what takes it off."""
+    """Return the layers under weight normalization, each with the function that removes it."""
     out: list[tuple[nn.Module, Callable[[nn.Module], Any]]] = []
     for part in model.modules():
         chain = getattr(part, "parametrizations", {})
@@ -107,7 +109,7 @@ def _weight_norms(model: nn.Module) -> list[tuple[nn.Module, Callable[[nn.Module
 
 
 def _plain(layer: nn.Module) -> None:
-    """Undo a parametrization of the weight alone: torch's own removal breaks the layer that this is a copy of."""
+    """Undo a parametrization of the weight; torch's own removal would break the layer that this one was copied from."""
     weight = cast(Tensor, layer.weight)
     del layer._modules["parametrizations"]
     layer.__class__ = type(layer).__bases__[0]

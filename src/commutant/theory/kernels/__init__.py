@@ -1,1 +1,1 @@
-"""Kernels of infinitely wide networks and of networks at hand, and prediction with them."""
+"""Kernels of infinitely wide networks and of finite ones, with the predictions that follow from them."""

@@ -1,4 +1,4 @@
-"""The neural tangent kernel of a network as it stands, in blocks that fit into memory."""
+"""Empirical neural tangent kernel of a network, computed in blocks that fit into memory."""
 
 from __future__ import annotations
 
@@ -10,26 +10,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import jacrev, jvp, vjp, vmap
 
+from ..._checks import whole
 from ..._errors import InputError
-from ...laws import Draw, Equivariance, SetPermutation, obeys
 from ...parameters import called_with, unchanged
 
-_BYTES = 1 << 28  # of Jacobians held at a time
+_BYTES = 1 << 28  # size of the Jacobians that are held at a time
 
 
-def _reordered(draw: Draw):  # type: ignore[no-untyped-def]
-    """The kernel of some inputs with others that stay."""
-    width = 1 + draw.width
-    net = draw.module(lambda: nn.Sequential(nn.Linear(width, 5), nn.Tanh(), nn.Linear(5, 2)))
-    others = draw.normal(3, width)
-    return (
-        Equivariance(SetPermutation(0)),
-        lambda x: empirical_ntk(net, x, others),
-        lambda g: torch.randn(draw.size + 1, width, generator=g).to(draw.dtype),
-    )
-
-
-@obeys("order of the inputs", _reordered)
 def empirical_ntk(
     model: nn.Module,
     rows: Float[Tensor, "rows ..."],
@@ -38,29 +25,27 @@ def empirical_ntk(
     every_output: bool = False,
     bytes_at_once: int = _BYTES,
 ) -> Float[Tensor, "rows columns ..."]:
-    """$\\Theta(x, x') = \\sum_\\theta \\partial_\\theta f(x)\\, \\partial_\\theta f(x')$ over a network's parameters.
+    """Compute $\\Theta(x, x') = \\sum_\\theta \\partial_\\theta f(x)\\, \\partial_\\theta f(x')$ over the parameters.
 
-    Plain gradients, as of SGD with one rate. Jacobians are contracted block by block and never held as a whole; where a
-    network consists of `nn.Linear` layers and functions without parameters they are not even formed: such a layer adds
-    $(h \\cdot h' + 1)(\\delta \\cdot \\delta')$.
+    Gradients are plain, as for SGD with one learning rate. Jacobians are contracted block by block and never held as a
+    whole. They are not formed at all if all parameters belong to `nn.Linear` layers: such a layer adds
+    $(h \\cdot h' + 1)(\\delta \\cdot \\delta')$. The model is left unchanged, also after an exception.
 
     Args:
-        model: with one tensor in, one out; batch first. Its parameters that don't require gradients don't count.
-        rows: inputs `(rows, ...)`.
-        columns: inputs `(columns, ...)`, or None for the rows again.
-        every_output: all pairs of outputs `(rows, columns, outputs, outputs)` instead of the mean over outputs of equal
-            pairs, which is what a wide network's kernel is.
-        bytes_at_once: of Jacobians.
+        model: Module with one input and one output tensor, batch first; frozen parameters do not count.
+        rows: Inputs `(rows, ...)`.
+        columns: Inputs `(columns, ...)`, or None for the rows again.
+        every_output: Whether to return all pairs of outputs, `(rows, columns, outputs, outputs)`, rather than the mean
+            over pairs of equal outputs, which is the kernel of a wide network.
+        bytes_at_once: Size of the Jacobians held at a time, in bytes.
 
     Returns:
-        of the dtype of the parameters.
-
-    The model is left as it was, also after an exception.
+        Kernel `(rows, columns)` in the dtype of the parameters.
 
     Raises:
-        InputError: For a model without parameters; in training mode with batch normalization or dropout, or with
-            outputs that depend on the other rows (its kernel is not a function of two inputs); for inputs or gradients
-            that are not finite.
+        InputError: for a model without parameters; for batch normalization or dropout in training mode, or outputs
+            that depend on the other rows, where the kernel is no function of two inputs; for inputs or gradients that
+            are not finite.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -71,8 +56,7 @@ def empirical_ntk(
     for x in (rows, columns):
         if x is not None:
             _need_inputs(x)
-    if isinstance(bytes_at_once, bool) or not isinstance(bytes_at_once, int) or bytes_at_once < 1:
-        raise InputError(f"bytes_at_once is a positive number of bytes, got {bytes_at_once!r}")
+    whole("bytes_at_once", bytes_at_once)
     rows, columns = rows.detach().clone(), None if columns is None else columns.detach().clone()
     if columns is not None and columns.shape[1:] != rows.shape[1:]:
         raise InputError(
@@ -81,7 +65,7 @@ def empirical_ntk(
     with unchanged(model):
         kernel = _kernel(model, parameters, rows, columns, every_output, bytes_at_once)
     if not bool(torch.isfinite(kernel).all()):
-        raise InputError(f"a gradient of {type(model).__name__} on these inputs, or their kernel, is not finite")
+        raise InputError(f"a gradient of {type(model).__name__} or the kernel of these inputs is not finite")
     return kernel
 
 
@@ -91,7 +75,7 @@ def _kernel(
 ) -> Tensor:  # fmt: skip
     jacobian = _jacobian(model, parameters)
     outputs = 1
-    for x in (rows, columns):  # before anything else, since it says what is wrong with the model
+    for x in (rows, columns):  # first, since its errors say what is wrong with the model
         if x is not None and len(x):
             outputs = _need_rows_apart(model, x)
     if not every_output and len(rows) and (columns is None or len(columns)):
@@ -121,15 +105,16 @@ def _kernel(
 def ntk_vector_product(
     model: nn.Module, x: Float[Tensor, "rows ..."], v: Float[Tensor, "rows ..."]
 ) -> Float[Tensor, "rows ..."]:
-    """$\\Theta(x, x)\\, v$ with all pairs of outputs, by one backward and one forward pass: no kernel is formed.
+    """Compute $\\Theta(x, x)\\, v$ over all pairs of outputs by one backward and one forward pass, without the kernel.
 
     Args:
-        model, x: as for `empirical_ntk`.
-        v: of the shape of the model's output.
+        model: Module with one input and one output tensor, batch first; frozen parameters do not count.
+        x: Inputs `(rows, ...)`.
+        v: Real tensor of the shape of the model's output.
 
     Example:
         >>> net = nn.Linear(3, 2)
-        >>> ntk_vector_product(net, torch.zeros(1, 3), torch.ones(1, 2))  # the biases alone
+        >>> ntk_vector_product(net, torch.zeros(1, 3), torch.ones(1, 2))  # contribution of the biases
         tensor([[1., 1.]])
     """
     parameters = _trainable(model)
@@ -145,7 +130,7 @@ def ntk_vector_product(
         value, back = vjp(outputs, parameters)[:2]
         if not isinstance(v, Tensor) or v.shape != value.shape or v.is_complex():
             got = f"{tuple(v.shape)}, {v.dtype}" if isinstance(v, Tensor) else type(v).__name__
-            raise InputError(f"v is real, of the shape of the output {tuple(value.shape)}, got {got}")
+            raise InputError(f"v must be real with the shape of the output {tuple(value.shape)}, got {got}")
         (gradient,) = back(v.to(value))
         product = jvp(outputs, (parameters,), (gradient,))[1]
     if not bool(torch.isfinite(product).all()):
@@ -156,13 +141,13 @@ def ntk_vector_product(
 def _need_inputs(x: object) -> None:
     if not isinstance(x, Tensor) or not x.ndim:
         got = f"a {x.ndim}-dimensional tensor" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"inputs are tensors (rows, ...), got {got}")
+        raise InputError(f"inputs must be tensors (rows, ...), got {got}")
     if not bool(torch.isfinite(x).all()):
         raise InputError("inputs must be finite, got NaN or infinity")
 
 
 def _need_rows_apart(model: nn.Module, x: Tensor) -> int:
-    """Check that the first and the last output do not depend on the other rows; return the number of outputs of one."""
+    """Return the number of outputs of a row; check that the first and last row do not depend on the others."""
     with torch.no_grad():
         every = _tensor(model, x.clone())
         every = every[None] if not every.ndim and len(x) == 1 else every
@@ -173,7 +158,7 @@ def _need_rows_apart(model: nn.Module, x: Tensor) -> int:
             close = torch.finfo(every.dtype).eps ** 0.5 * float(every.abs().max())
             if float((every[row].flatten() - alone).abs().max() if alone.numel() else 0) > close:
                 raise InputError(
-                    f"the outputs of {type(model).__name__} for a row depend on the other rows, or on chance: a "
+                    f"the outputs of {type(model).__name__} for a row depend on the other rows or are random, but a "
                     "tangent kernel is a function of two inputs"
                 )
     return every[:1].numel() if len(x) else 0
@@ -181,14 +166,14 @@ def _need_rows_apart(model: nn.Module, x: Tensor) -> int:
 
 def _trainable(model: nn.Module) -> dict[str, Tensor]:
     if not isinstance(model, nn.Module):
-        raise InputError(f"a tangent kernel is that of an nn.Module, got {type(model).__name__}")
+        raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
         kind = type(module).__name__
         chance: Any = getattr(module, "p" if "Dropout" in kind else "dropout", 0.0)
         if module.training and ("BatchNorm" in kind or (isinstance(chance, float) and chance > 0)):
             raise InputError(
-                f"{name or kind} ({kind}) makes outputs depend on the rest of the batch, or on chance: "
-                "a tangent kernel is a function of two inputs, call eval() first"
+                f"{name or kind} ({kind}) makes outputs random or dependent on the rest of the batch, but a tangent "
+                "kernel is a function of two inputs: call eval() first"
             )
     lazy = [name for name, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]
     if lazy:
@@ -200,21 +185,21 @@ def _trainable(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _rest(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
-    """Return frozen parameters and buffers, copied at each call, since a transformed function may write only there."""
+    """Return a function that gives frozen parameters and copies of buffers, which a transform may overwrite."""
     frozen = {name: p.detach() for name, p in model.named_parameters() if name not in parameters}
     buffers = dict(model.named_buffers())
     return lambda: {**frozen, **{name: buffer.clone() for name, buffer in buffers.items()}}
 
 
 def _jacobian(model: nn.Module, parameters: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
-    """Rows to `(rows, outputs, parameters)`."""
+    """Return a function from rows to their Jacobians, `(rows, outputs, parameters)`."""
     rest = _rest(model, parameters)
 
     def one(p: dict[str, Tensor], x: Tensor) -> Tensor:
         return called_with(model, {**p, **rest()}, (x[None],)).flatten()  # type: ignore[no-any-return]
 
     def of(x: Tensor) -> Tensor:
-        # Batching rules of torch within one another are wrong for some operations (prelu), and missing for others.
+        # nested batching rules of torch are wrong for some operations (prelu) and missing for others
         for chunk in (None, 1):
             try:
                 parts = vmap(jacrev(one, chunk_size=chunk), (None, 0))(parameters, x)
@@ -237,7 +222,7 @@ def _gradients(model: nn.Module, parameters: dict[str, Tensor], of: Tensor) -> T
 
 
 def _agrees(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, jacobian: Tensor) -> bool:
-    """Whether a Jacobian has the gradient of a random sum of outputs."""
+    """Return whether a Jacobian agrees with the gradient of a random sum of outputs."""
     with torch.enable_grad():
         out = _tensor(model, x.clone()).reshape(len(x), -1)
         probe = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(out)
@@ -252,7 +237,7 @@ def _row_jacobian(model: nn.Module, parameters: dict[str, Tensor], x: Tensor) ->
 
 
 def _by_layers(model: nn.Module, parameters: dict[str, Tensor], rows: Tensor, columns: Tensor | None) -> Tensor | None:
-    """The kernel without Jacobians, if all parameters are those of linear layers that see one vector an input."""
+    """Return the kernel without Jacobians if all parameters are in linear layers that read one vector per input."""
     layers = {name: m for name, m in model.named_modules() if type(m) is nn.Linear}
     owned = {f"{name}.{own}" if name else own for name, m in layers.items() for own, _ in m.named_parameters()}
     shared = len(owned) != len({id(p) for m in layers.values() for p in m.parameters()})
@@ -285,7 +270,7 @@ def _complete(
     model: nn.Module, layers: dict[str, nn.Linear], parameters: dict[str, Tensor],
     signals: tuple[dict[str, tuple[Tensor, Tensor]], int], x: Tensor,
 ) -> bool:  # fmt: skip
-    """Whether the calls of the layers are all that their weights do: gradients of a random sum, both ways."""
+    """Return whether the recorded calls explain the whole gradient of the layers, tested on a random sum of outputs."""
     generator = torch.Generator().manual_seed(0)
     out = _tensor(model, x.clone()).reshape(len(x), -1)
     probe = torch.randn(out.shape, generator=generator).to(out)
@@ -308,7 +293,7 @@ def _complete(
 
 
 def _tensor(model: nn.Module, x: Tensor) -> Tensor:
-    """The output of a model that gives one tensor of real numbers, a row an input."""
+    """Return the output of a model, which must be one real tensor with one row for each input."""
     try:
         out = model(x)
     except Exception as error:
@@ -323,7 +308,7 @@ def _tensor(model: nn.Module, x: Tensor) -> Tensor:
 def _layer_signals(
     model: nn.Module, layers: dict[str, nn.Linear], x: Tensor
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], int] | None:
-    """For every layer its inputs `(rows, in)` and the gradients of each output by its own, `(rows, outputs, out)`."""
+    """Return for every layer its inputs `(rows, in)` and the gradients by its outputs `(rows, outputs, out)`."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     fits = True
 
@@ -339,7 +324,7 @@ def _layer_signals(
     handles = [m.register_forward_hook(hook(name)) for name, m in layers.items()]
     try:
         with torch.enable_grad():
-            # Below a frozen layer nothing else asks for gradients.
+            # below a frozen layer, only the input requires gradients
             out = model(x.detach().clone().requires_grad_(x.is_floating_point()).clone())
     finally:
         for handle in handles:

@@ -1,4 +1,4 @@
-"""Kernel regression with the kernel of a wide network, in the manner of scikit-learn."""
+"""Kernel regression with the kernel of a wide network, as estimators of scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..._checks import is_real, is_whole
+from ..._checks import is_real, one_of, whole
 from ..._errors import InputError
 from ...algebra import Activation
 from ..criticality._criticality import critical_point
@@ -21,7 +21,7 @@ from ._wide_kernel import wide_kernel
 
 
 class _KernelEstimator:
-    """What the classifier and the regressor share: kernel, standardised inputs, parameters as scikit-learn has them."""
+    """Base of the classifier and the regressor: kernel, standardized inputs, and parameters for scikit-learn."""
 
     _kind = ""
 
@@ -44,11 +44,19 @@ class _KernelEstimator:
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The arguments, as scikit-learn's tools ask for them."""
+        """Return the arguments by name, as scikit-learn's tools expect.
+
+        Args:
+            deep: Ignored, as no argument is an estimator.
+        """
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def set_params(self, **values: Any) -> _KernelEstimator:
-        """Change arguments by name."""
+        """Change arguments by name.
+
+        Args:
+            **values: New values.
+        """
         for name, value in values.items():
             if name not in self.get_params():
                 raise InputError(f"{type(self).__name__} has no parameter {name!r}")
@@ -71,13 +79,11 @@ class _KernelEstimator:
     def _fit(self, x: Any, targets: Tensor) -> None:
         inputs = matrix(x, type(self).__name__)
         if len(inputs) != len(targets):
-            raise InputError(f"fit takes as many targets as inputs, got {len(inputs)} and {len(targets)}")
-        if not is_whole(self.depth) or self.depth < 1:
-            raise InputError(f"depth is a whole number of layers, at least 1, got {self.depth!r}")
+            raise InputError(f"X and y must have equal lengths, got {len(inputs)} inputs and {len(targets)} targets")
+        whole("depth", self.depth)
         if not is_real(self.ridge) or not 0 <= self.ridge < math.inf:
-            raise InputError(f"ridge is a number, finite and not negative, got {self.ridge!r}")
-        if self.get not in ("tangent", "kernel"):
-            raise InputError(f"get is 'tangent' or 'kernel', got {self.get!r}")
+            raise InputError(f"ridge must be a finite number that is not negative, got {self.ridge!r}")
+        one_of("get", self.get, ("tangent", "kernel"))
         if not isinstance(self.network, str):
             need_map(self.network)
         self.mean_ = inputs.mean(0) if self.standardise else torch.zeros(inputs.shape[1], dtype=torch.float64)
@@ -96,7 +102,7 @@ class _KernelEstimator:
         kernel = wide_kernel(self.map_, self._inputs, get=self.get)
         ridge = self.ridge * float(kernel.diagonal().mean())
         eye = torch.eye(len(kernel), dtype=torch.float64)
-        self.weights_ = ntk_predict(kernel, targets, eye, ridge=ridge).mean  # of the training inputs
+        self.weights_ = ntk_predict(kernel, targets, eye, ridge=ridge).mean  # one for each training input
 
     def _prepared(self, inputs: Tensor) -> Tensor:
         return (inputs - self.mean_) / self.scale_
@@ -120,18 +126,18 @@ class _KernelEstimator:
 
 
 class NTKClassifier(_KernelEstimator):
-    """Classification by the tangent kernel of an infinitely wide network: one-vs-rest least squares with a ridge.
+    """Classifier by the tangent kernel of an infinitely wide network: one-vs-rest least squares with a ridge.
 
-    A strong baseline on small tables and small images, without a hyperparameter that needs a search. It works inside
+    It is a strong baseline on small tables and small images, and needs no search for hyperparameters. It works inside
     `cross_val_score`, `GridSearchCV` and pipelines.
 
     Args:
-        network: the activation of a plain network at criticality, or any map of kernels (`infinite_width(module)`).
-        depth: layers of weights of the plain network.
-        ridge: added to the diagonal, relative to its mean.
+        network: Activation of a plain network at criticality, or any map of kernels (`infinite_width(module)`).
+        depth: Number of layers of weights of the plain network.
+        ridge: Number added to the diagonal of the kernel, relative to its mean.
         get: `"tangent"`, or `"kernel"` for the Gaussian process of the untrained network.
-        standardise: features to mean 0 and variance 1 of the training part. Activations without a closed form (tanh)
-            are fast only for inputs of one norm: put a `Normalizer` before, and turn this off.
+        standardise: Whether to standardize features by the training data. Activations without a closed form (tanh) are
+            fast only for inputs of one norm: apply a `Normalizer` first and turn this off.
 
     Example:
         >>> x = torch.randn(64, 3)
@@ -143,10 +149,14 @@ class NTKClassifier(_KernelEstimator):
     _kind = "classifier"
 
     def fit(self, X: Any, y: Any) -> NTKClassifier:
-        """Learn from inputs `(rows, features)` and labels `(rows,)`, arrays or tensors.
+        """Fit the classifier.
+
+        Args:
+            X: Inputs `(rows, features)`, array or tensor.
+            y: Labels `(rows,)`, array or tensor.
 
         Raises:
-            InputError: For shapes that don't fit, values that are not finite, continuous targets, or a single class.
+            InputError: for shapes that don't match, values that are not finite, continuous targets, or a single class.
         """
         self.classes_, codes = labels(y, type(self).__name__)
         hot = torch.nn.functional.one_hot(torch.from_numpy(codes).long(), len(self.classes_)).double()
@@ -154,32 +164,48 @@ class NTKClassifier(_KernelEstimator):
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """`(rows, classes)`; for two classes the second minus the first, `(rows,)`."""
+        """Return scores `(rows, classes)`; for two classes the second minus the first, `(rows,)`.
+
+        Args:
+            X: Inputs `(rows, features)`.
+        """
         scores = self._scores(X).numpy()
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return estimates of the probabilities of the classes, `(rows, classes)`.
 
-        Least squares on indicators estimates probabilities; those below zero are set to zero. They are not calibrated:
+        Least squares on indicators estimates probabilities; negative ones are set to zero. They are not calibrated:
         wrap the classifier in `sklearn.calibration.CalibratedClassifierCV` where that matters.
+
+        Args:
+            X: Inputs `(rows, features)`.
         """
         shares = (self._scores(X) + 1 / len(self.classes_)).clamp(min=0).numpy()
         return shares / shares.sum(1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return labels `(rows,)`."""
+        """Return predicted labels `(rows,)`.
+
+        Args:
+            X: Inputs `(rows, features)`.
+        """
         best = self._scores(X).argmax(1).numpy()
         return self.classes_[best]
 
     def score(self, X: Any, y: Any) -> float:
-        """Accuracy."""
+        """Return the accuracy.
+
+        Args:
+            X: Inputs `(rows, features)`.
+            y: Labels `(rows,)`.
+        """
         found = self.predict(X)
         return float((found == _like(y, found)).mean())
 
 
 class NTKRegressor(_KernelEstimator):
-    """Regression by the tangent kernel of an infinitely wide network, with a ridge; arguments as `NTKClassifier`.
+    """Regressor by the tangent kernel of an infinitely wide network with a ridge; arguments as for `NTKClassifier`.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -190,18 +216,22 @@ class NTKRegressor(_KernelEstimator):
     _kind = "regressor"
 
     def fit(self, X: Any, y: Any) -> NTKRegressor:
-        """Learn from inputs `(rows, features)` and targets `(rows,)` or `(rows, outputs)`, arrays or tensors.
+        """Fit the regressor.
+
+        Args:
+            X: Inputs `(rows, features)`, array or tensor.
+            y: Targets `(rows,)` or `(rows, outputs)`, array or tensor.
 
         Raises:
-            InputError: for shapes that don't fit, or values that are not finite.
+            InputError: for shapes that don't match, or values that are not finite.
         """
         found = target(y, type(self).__name__)
         try:
             targets = torch.from_numpy(found.astype(np.float64))
         except (TypeError, ValueError) as error:
-            raise InputError(f"regression takes numbers as targets, got {found.dtype}") from error
+            raise InputError(f"targets must be numbers, got {found.dtype}") from error
         if targets.ndim not in (1, 2) or not len(targets) or not bool(torch.isfinite(targets).all()):
-            raise InputError(f"targets are finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
+            raise InputError(f"y must hold finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
         self._flat = targets.ndim == 1
         targets = targets[:, None] if self._flat else targets
         self._shift = targets.mean(0)
@@ -209,13 +239,22 @@ class NTKRegressor(_KernelEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Of the shape of the targets."""
+        """Return predictions in the shape of the targets.
+
+        Args:
+            X: Inputs `(rows, features)`.
+        """
         scores = self._scores(X)
         found = (scores + self._shift).numpy()
         return found[:, 0] if self._flat else found
 
     def score(self, X: Any, y: Any) -> float:
-        """$R^2$."""
+        """Return the coefficient of determination $R^2$.
+
+        Args:
+            X: Inputs `(rows, features)`.
+            y: Targets in the shape of those of `fit`.
+        """
         found = self.predict(X)
         y = _like(y, found).astype(float)
         missed, spread = ((found - y) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
@@ -223,10 +262,10 @@ class NTKRegressor(_KernelEstimator):
 
 
 def _like(y: Any, found: np.ndarray) -> np.ndarray:
-    """Targets in the shape of predictions: a column counts as a row of them."""
+    """Return targets in the shape of predictions; a column is flattened."""
     y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
     if not y.ndim or y.size != found.size or len(y) != len(found):
-        raise InputError(f"as many targets as predictions, {found.shape}, got {y.shape}")
+        raise InputError(f"targets must have the shape of the predictions, {found.shape}, got {y.shape}")
     return y.reshape(found.shape)
 
 

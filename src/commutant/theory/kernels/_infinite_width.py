@@ -1,4 +1,4 @@
-"""The kernel map of a module: what its architecture is when every layer is infinitely wide."""
+"""Kernel map of a module whose layers are all infinitely wide, found by tracing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from ..._checks import one_of
 from ..._errors import InputError
 from ...algebra import Activation
 from ...parameters import unchanged
-from ..diagnosis._initialise import Tracer, activation_of, is_pointwise
+from ..diagnosis._initialize import Tracer, activation_of, is_pointwise
 from ._kernel_maps import Dense, LayerNormalisation, Pointwise
 from ._soundness import (
     DROPOUT,
@@ -51,23 +52,24 @@ def infinite_width(
 ) -> Traced:
     """Return the map of kernels of a module at infinite width, found by tracing; call it with a `KernelState`.
 
-    It follows linear layers, elementwise activations (modules or functions), layer normalization, sums and differences
-    of independent values, multiplication by a number, and dropout in evaluation mode. An activation must read outputs
-    of linear layers, their sums or their normalized values: only those are Gaussian at infinite width. Weights are
-    taken as independent, with mean zero and the variance that each layer's have now. Frozen weights do not count in the
-    tangent kernel. Use it with `wide_kernel`, or to see what a finite width changes.
+    Tracing follows linear layers, elementwise activations (modules or functions), layer normalization, sums and
+    differences of independent values, multiplication by a number, and dropout in evaluation mode. An activation must
+    read outputs of linear layers, their sums or their normalized values, as only those are Gaussian at infinite width.
+    Weights are assumed independent, with mean zero and the current variance of each layer. Frozen weights do not count
+    in the tangent kernel. Use the map with `wide_kernel`, or compare it with a network of finite width.
 
     Args:
         module: Network that takes one tensor `(batch, features)`; further arguments keep their defaults.
-        bias_variance, weight_variance: $C_b$ and $C_W$ of all layers, instead of those found. Layers without biases
-            stay without.
-        parametrisation: `"standard"`: the tangent kernel of plain gradients, as `empirical_ntk` measures it; `"ntk"`:
-            that of weights scaled by $1/\\sqrt{\\text{fan-in}}$ in the pass.
+        bias_variance: Variance $C_b$ of the biases of all layers, by default that of each layer now. Layers without
+            biases stay without.
+        weight_variance: Variance $C_W$ of weights times fan-in of all layers, by default that of each layer now.
+        parametrisation: `"standard"` for the tangent kernel of plain gradients, as `empirical_ntk` measures it;
+            `"ntk"` for that of weights scaled by $1/\\sqrt{\\text{fan-in}}$ in the forward pass.
 
     Raises:
-        InputError: For a module that can't be traced, that holds something without such a map (batch normalization,
-            convolution, attention), an activation whose input is not Gaussian, layers that share weights, weights or
-            biases whose mean is not zero, weights whose size differs between rows or columns, or hooks.
+        InputError: for a module that can't be traced or holds an operation without a map (batch normalization,
+            convolution, attention); for an activation whose input is not Gaussian, layers that share weights, weights
+            or biases with a mean other than zero, weights whose size differs between rows or columns, or hooks.
 
     Example:
         >>> from commutant.theory import KernelState
@@ -79,10 +81,9 @@ def infinite_width(
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"infinite_width takes an nn.Module, got {type(module).__name__}")
-    if parametrisation not in ("standard", "ntk"):
-        raise InputError(f"parametrisation is 'standard' or 'ntk', got {parametrisation!r}")
+    one_of("parametrisation", parametrisation, ("standard", "ntk"))
     if next(module.children(), None) is None:
-        module = nn.Sequential(module)  # tracing goes into a layer that stands alone
+        module = nn.Sequential(module)  # tracing does not enter a single layer
     need_one_input(module)
     try:
         with unchanged(module):
@@ -99,7 +100,7 @@ def infinite_width(
     for node in graph.nodes:
         if node.op == "output":
             if not isinstance(node.args[0], fx.Node):
-                raise InputError(f"{type(module).__name__} gives several values; a kernel is of one")
+                raise InputError(f"{type(module).__name__} returns several values, but a kernel belongs to one")
             steps = steps[: values[node.args[0]].step + 1]
             break
         if node.op == "placeholder":
@@ -109,7 +110,7 @@ def infinite_width(
         layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, nn.Linear):
             if str(node.target) in layers:
-                raise InputError(f"{node.target} is called twice: its weights are not independent of themselves")
+                raise InputError(f"{node.target} is called twice, so its weights are not independent")
             layers[str(node.target)] = layer
         operation = _operation(node, module, known, variances, parametrisation)
         taken = [values[other] for other in node.all_input_nodes]
@@ -145,24 +146,24 @@ def _operation(
 def _module(
     node: fx.Node, module: nn.Module, variances: tuple[float | None, float | None], parametrisation: str
 ) -> Any:
-    """The map of a submodule, or None for an activation."""
+    """Return the map of a submodule, or None for an activation."""
     layer = module.get_submodule(str(node.target))
     kind = type(layer).__name__
     if "forward" in vars(layer):
         raise InputError(f"{node.target} ({kind}) has a forward of its own, which tracing does not follow")
     trains = isinstance(layer, nn.PReLU | nn.LayerNorm) and any(p.requires_grad for p in layer.parameters())
     if trains and parametrisation == "ntk":
-        raise InputError(f"{node.target} ({kind}) trains, which no tangent kernel is known for: freeze its parameters")
+        raise InputError(f"{node.target} ({kind}) trains, and no tangent kernel is known for it: freeze its parameters")
     if type(layer) is nn.Linear:
         return _dense(str(node.target), layer, variances, parametrisation)
     if type(layer) is nn.LayerNorm:
         affine = layer.elementwise_affine
         if affine and not (bool((layer.weight == 1).all()) and bool((layer.bias is None) or (layer.bias == 0).all())):
-            raise InputError(f"{node.target} (LayerNorm) has gains that are not one, or shifts")
+            raise InputError(f"{node.target} (LayerNorm) has gains other than one, or shifts")
         return LayerNormalisation(layer.eps)
     random = isinstance(layer, nn.RReLU) or (isinstance(layer, DROPOUT) and layer.p > 0)
     if random and layer.training:
-        raise InputError(f"{node.target} ({kind}) acts at random: call eval() first")
+        raise InputError(f"{node.target} ({kind}) is random: call eval() first")
     if isinstance(layer, nn.Flatten) and layer.start_dim != 1:
         raise InputError(f"{node.target} (Flatten) joins the rows of the batch: use start_dim=1")
     if isinstance(layer, (*SAME, *DROPOUT)):
@@ -174,7 +175,7 @@ def _module(
 
 
 def _function(node: fx.Node) -> Any:
-    """The map of a function or method, or None for what may be an activation."""
+    """Return the map of a function or method, or None if it may be an activation."""
     if node.target in (torch.flatten, "flatten"):
         start = node.args[1] if len(node.args) > 1 else node.kwargs.get("start_dim", 0)
         if start != 1:
@@ -183,7 +184,7 @@ def _function(node: fx.Node) -> Any:
     if node.target in (F.dropout, F.alpha_dropout, torch.dropout, torch.alpha_dropout):
         given = dict(zip(("input", "p", "training"), node.args, strict=False)) | node.kwargs
         if given.get("training", node.target is F.dropout) and given.get("p", 0.5):
-            raise InputError(f"{node.name} acts at random: call eval() first, and give it training=self.training")
+            raise InputError(f"{node.name} is random: call eval() first, and pass training=self.training")
         return same
     if node.kwargs:
         return None

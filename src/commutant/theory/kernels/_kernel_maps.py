@@ -1,31 +1,31 @@
-"""The layers of a wide network as maps of kernels: they compose, and a network is one of their products."""
+"""Layers of wide networks as maps of kernels, which compose to the map of a network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, cast, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..._checks import is_real, is_whole
+from ..._checks import finite, is_real, whole
 from ..._errors import InputError
 from ...algebra import Activation, geometric_mean
-from ...laws import Draw, Equivariance, Invariance, Orthogonal, SetPermutation, obeys
 
 
 @dataclass(frozen=True)
 class KernelState:
-    """What is known of one layer, between a set of row inputs and a set of column inputs, float64.
+    """Kernels of one layer between a set of row inputs and a set of column inputs, in float64.
 
     Attributes:
-        kernel: second moments of a neuron, `(rows, columns)`.
-        left, right: its second moments at each row and at each column input.
-        left_mean, right_mean: its mean over neurons, zero for preactivations.
-        tangent: the frozen neural tangent kernel `(rows, columns)`, or None when it isn't asked for.
+        kernel: Second moments of a neuron, `(rows, columns)`.
+        left: Mean square of a neuron at each row input, `(rows,)`.
+        right: Mean square of a neuron at each column input, `(columns,)`.
+        left_mean: Mean over neurons at each row input, `(rows,)`; zero for preactivations.
+        right_mean: Mean over neurons at each column input, `(columns,)`; zero for preactivations.
+        tangent: Frozen neural tangent kernel, `(rows, columns)`, or None if it isn't needed.
         gaussian: Whether the values are centered Gaussians over the weights, which an activation needs. Outputs of
             `Dense` are; inputs of the network and outputs of an activation are not.
         features: Width of the inputs of a network, or None when unknown.
@@ -45,6 +45,11 @@ class KernelState:
         cls, rows: Float[Tensor, "rows features"], columns: Float[Tensor, "columns features"], *, tangent: bool = True
     ) -> KernelState:
         """Return the state before the first layer: $x \\cdot x' / n_0$, row means, and a tangent kernel of zero.
+
+        Args:
+            rows: Row inputs, `(rows, features)`.
+            columns: Column inputs, `(columns, features)`.
+            tangent: Whether to follow the tangent kernel.
 
         Raises:
             InputError: For inputs that are not real matrices, of different width, of no feature, or not finite.
@@ -69,21 +74,21 @@ def need_inputs(x: object) -> None:
     """Check that inputs are a finite real matrix `(rows, features)`."""
     if not isinstance(x, Tensor) or x.ndim != 2 or x.is_complex():
         got = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"inputs are real tensors (rows, features), got {got}")
+        raise InputError(f"inputs must be real tensors (rows, features), got {got}")
     if not bool(torch.isfinite(x).all()):
         raise InputError("inputs must be finite, got NaN or infinity")
 
 
 @runtime_checkable
 class KernelMap(Protocol):
-    """A layer, or several of them."""
+    """Map of kernels: a layer, or a network of layers."""
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input by a positive number scales its kernels, and nothing else happens."""
+        """True if scaling an input by a positive number only scales its kernels."""
 
     def __call__(self, state: KernelState) -> KernelState:
-        """The state after the layer."""
+        """Return the state after the layer."""
 
 
 def need_map(network: object) -> None:
@@ -91,11 +96,11 @@ def need_map(network: object) -> None:
     if isinstance(network, type | Activation) or not isinstance(network, KernelMap):
         got = network.__name__ if isinstance(network, type) else type(network).__name__
         hint = "infinite_width(module)" if isinstance(network, nn.Module) else "plain_network(...) or Dense(...)"
-        raise InputError(f"a network is a map of kernels, such as {hint}, got {got}")
+        raise InputError(f"network must be a map of kernels, such as {hint}, got {got}")
 
 
 def need_width(network: object, width: int | None) -> None:
-    """Check that inputs have the width that a network was made for, where both are known."""
+    """Check that inputs have the width that a network expects, if both are known."""
     made_for = getattr(network, "features", None)
     if None not in (made_for, width) and made_for != width:
         raise InputError(f"the network takes inputs of {made_for} features, got {width}")
@@ -103,16 +108,16 @@ def need_width(network: object, width: int | None) -> None:
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer of random weights: $K' = C_b + C_W K$, $\\Theta' = \\lambda_b + \\lambda_W K + C_W \\Theta$.
+    """Linear layer of random weights: $K' = C_b + C_W K$, $\\Theta' = \\lambda_b + \\lambda_W K + C_W \\Theta$.
 
-    The same for a convolution at one position. The learning-rate tensor is $\\lambda_b$ for biases and
-    $\\lambda_W / n$ for weights of fan-in n; `lambda = C` is gradient descent in NTK parametrisation.
+    A convolution at one position has the same map. Learning rates are $\\lambda_b$ for biases and $\\lambda_W / n$ for
+    weights of fan-in n; $\\lambda = C$ is gradient descent in NTK parametrization.
 
     Args:
-        bias_variance: $C_b$.
-        weight_variance: $C_W$, the variance of a weight times its fan-in.
-        bias_rate: $\\lambda_b$, by default $C_b$.
-        weight_rate: $\\lambda_W$, by default $C_W$.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        bias_rate: Learning rate $\\lambda_b$ of biases, by default $C_b$.
+        weight_rate: Learning rate $\\lambda_W$ of weights times their fan-in, by default $C_W$.
     """
 
     bias_variance: float
@@ -122,7 +127,7 @@ class Dense:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales everything: without biases."""
+        """True if scaling an input scales its kernels, as without biases."""
         return self.bias_variance == 0 and not self.bias_rate
 
     def __post_init__(self) -> None:
@@ -154,10 +159,13 @@ class Dense:
 
 @dataclass(frozen=True)
 class Pointwise:
-    """Activation of centered Gaussian values: $K' = E s(u) s(v)$, $\\Theta' = E s'(u) s'(v)\\, \\Theta$, elementwise.
+    """Elementwise activation of centered Gaussian values: $K' = E s(u) s(v)$, $\\Theta' = E s'(u) s'(v)\\, \\Theta$.
+
+    Args:
+        activation: Activation s.
 
     Raises:
-        InputError: When called on a state that is not Gaussian, such as inputs or outputs of an activation.
+        InputError: if called on a state that is not Gaussian, such as inputs or outputs of an activation.
     """
 
     activation: Activation
@@ -166,12 +174,12 @@ class Pointwise:
     def __post_init__(self) -> None:
         if not isinstance(self.activation, Activation):
             raise InputError(
-                f"activation is an Activation, as Activation('relu'), got {type(self.activation).__name__}"
+                f"activation must be an Activation, such as Activation('relu'), got {type(self.activation).__name__}"
             )
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales everything: piecewise linear with the kink at zero."""
+        """True if scaling an input scales its kernels, as for piecewise linear activations with the kink at zero."""
         return self.activation.homogeneous
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -190,19 +198,18 @@ class Pointwise:
         name = self.activation.name
         if not state.gaussian:
             raise InputError(
-                f"{name} acts on inputs of the network or on outputs of an activation, which are not Gaussian over the "
+                f"{name} reads inputs of the network or outputs of an activation, which are not Gaussian over the "
                 "weights: put a Dense before it"
             )
         sides = (state.left, state.right)
         if 0.0 in self.activation.kinks and any(q.requires_grad and bool((q == 0).any()) for q in sides):
             raise InputError(
-                f"the kernel of {name} has no gradient at an input of variance zero: leave out or detach inputs that "
-                "are zero"
+                f"the kernel of {name} has no gradient at an input of variance zero: omit or detach such inputs"
             )
 
 
 def _of_both(expectation: Callable[[Tensor], Tensor], state: KernelState) -> tuple[Tensor, Tensor]:
-    """An expectation at every kernel of both sides, of which inputs of one norm have only one."""
+    """Return an expectation at every kernel of both sides, computed once if all inputs have one norm."""
     if state.left.requires_grad or state.right.requires_grad:
         return expectation(state.left), expectation(state.right)
     kernels = torch.cat([state.left, state.right])
@@ -215,15 +222,19 @@ def _of_both(expectation: Callable[[Tensor], Tensor], state: KernelState) -> tup
 
 @dataclass(frozen=True)
 class Residual:
-    """$\\gamma z + f(z)$ with a branch f that ends in a `Dense`: $K' = \\gamma^2 K + K_f$, $\\Theta$ likewise."""
+    """Residual block $\\gamma z + f(z)$: $K' = \\gamma^2 K + K_f$, and the same for $\\Theta$.
+
+    Args:
+        branch: Map of the branch f, which ends in a `Dense`.
+        gamma: Weight $\\gamma$ of the skip.
+    """
 
     branch: KernelMap
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
         need_map(self.branch)
-        if not is_real(self.gamma) or not math.isfinite(self.gamma):
-            raise InputError(f"gamma must be a finite number, got {self.gamma!r}")
+        finite("gamma", self.gamma)
         for layer in reversed(_flat(self.branch)):
             fresh = None if isinstance(layer, Residual | LayerNormalisation) else getattr(layer, "fresh", True)
             if fresh:
@@ -231,13 +242,13 @@ class Residual:
             if fresh is False:
                 break
         raise InputError(
-            "the branch of a Residual must end in a Dense, which makes it independent of the skip, got "
+            "the branch of a Residual must end in a Dense, so that it is independent of the skip, got "
             + (", ".join(type(layer).__name__ for layer in _flat(self.branch)) or "an empty Chain")
         )
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales everything."""
+        """True if scaling an input scales its kernels."""
         return self.branch.homogeneous
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -258,7 +269,11 @@ class Residual:
 
 @dataclass(frozen=True)
 class LayerNormalisation:
-    """Layer normalisation of a wide layer: every input is centred and brought to unit variance over neurons."""
+    """Layer normalization of a wide layer to mean zero and unit variance over neurons.
+
+    Args:
+        eps: Number added to the variance.
+    """
 
     eps: float = 1e-5
     homogeneous: ClassVar[bool] = False
@@ -270,7 +285,7 @@ class LayerNormalisation:
     def __call__(self, state: KernelState) -> KernelState:
         left = state.left - state.left_mean.square()
         right = state.right - state.right_mean.square()
-        # The same to the last bit as the variance of an input, so that its angle with itself stays zero.
+        # bitwise equal to the variance of an input, so that the angle of an input with itself stays zero
         size = geometric_mean(left[:, None] + self.eps, right[None] + self.eps)
         return replace(
             state,
@@ -285,23 +300,23 @@ class LayerNormalisation:
 
 @dataclass(frozen=True)
 class Chain:
-    """Maps one after the other; chains concatenate, the empty chain does nothing: a monoid.
+    """Composition of maps of kernels; chains form a monoid with the empty chain as identity.
 
     Args:
-        maps: the first one first.
+        maps: Maps in the order in which they are applied.
     """
 
     maps: tuple[KernelMap, ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.maps, tuple):
-            raise InputError(f"the maps of a Chain are a tuple, got {type(self.maps).__name__}")
+            raise InputError(f"the maps of a Chain must be a tuple, got {type(self.maps).__name__}")
         for layer in self.maps:
             need_map(layer)
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales everything."""
+        """True if scaling an input scales its kernels."""
         return all(layer.homogeneous for layer in self.maps)
 
     def __call__(self, state: KernelState) -> KernelState:
@@ -312,68 +327,32 @@ class Chain:
         return state
 
     def __matmul__(self, earlier: Chain) -> Chain:
-        """The composition: `(later @ earlier)(state) = later(earlier(state))`."""
+        """Return the composition: `(later @ earlier)(state) = later(earlier(state))`."""
         if not isinstance(earlier, Chain):
-            raise InputError(f"a Chain is composed with another Chain, got {type(earlier).__name__}")
+            raise InputError(f"a Chain can be composed only with another Chain, got {type(earlier).__name__}")
         return Chain((*earlier.maps, *self.maps))
 
     def __pow__(self, depth: int) -> Chain:
-        """The chain, `depth` times over."""
-        if not is_whole(depth) or depth < 0:
-            raise InputError(f"the power of a Chain is a whole number, at least 0, got {depth!r}")
+        """Return the chain repeated `depth` times."""
+        whole("the power of a Chain", depth, 0)
         return Chain(self.maps * depth)
 
 
 def _flat(layer: KernelMap) -> list[KernelMap]:
-    """The maps of chains within chains, the first one first."""
+    """Return the maps of nested chains in the order in which they are applied."""
     return [inner for part in layer.maps for inner in _flat(part)] if isinstance(layer, Chain) else [layer]
 
 
-def turned(kernel: Callable[[Chain, Tensor, Tensor], Tensor]):  # type: ignore[no-untyped-def]
-    """The law that a kernel of inputs with themselves stays as all of them are turned."""
-
-    def stated(draw: Draw):  # type: ignore[no-untyped-def]
-        net, width = _drawn_network(draw), 1 + draw.width
-        return (
-            Invariance(Orthogonal(width)),
-            lambda x: kernel(net, x, x),
-            lambda g: torch.randn(draw.size, width, generator=g).to(draw.dtype),
-        )
-
-    return stated
-
-
-def reordered(kernel: Callable[[Chain, Tensor, Tensor], Tensor]):  # type: ignore[no-untyped-def]
-    """The law that a kernel of some inputs with others that stay follows their order."""
-
-    def stated(draw: Draw):  # type: ignore[no-untyped-def]
-        net, others = _drawn_network(draw), draw.normal(3, draw.width)
-        return (
-            Equivariance(SetPermutation(0)),
-            lambda x: kernel(net, x, others),
-            lambda g: torch.randn(draw.size + 1, draw.width, generator=g).to(draw.dtype),
-        )
-
-    return stated
-
-
-def _drawn_network(draw: Draw) -> Chain:
-    return plain_network(Activation("relu", kinks=(0.0,)), 1 + draw.size % 4, Dense(0.1, 1.5))
-
-
-def _tangent(net: KernelMap, rows: Tensor, columns: Tensor) -> Tensor:
-    return cast(Tensor, net(KernelState.of_inputs(rows, columns)).tangent)
-
-
-@obeys("turning the inputs", turned(_tangent))
-@obeys("order of the inputs", reordered(_tangent))
 def plain_network(activation: Activation | str, depth: int, dense: Dense) -> Chain:
-    """Return the map of `depth` equal `Dense` layers with an activation between them."""
+    """Return the map of `depth` equal `Dense` layers with an activation between them.
+
+    Args:
+        activation: Activation or its name.
+        depth: Number of layers of weights.
+        dense: Map of each layer.
+    """
     activation = activation if isinstance(activation, Activation) else Activation(activation)
     if not isinstance(dense, Dense):
-        raise InputError(f"dense is a Dense, such as Dense(0.0, 2.0), got {type(dense).__name__}")
-    if not is_whole(depth):
-        raise InputError(f"depth is a whole number of layers, got {depth!r}")
-    if depth < 1:
-        raise InputError(f"a network has at least one layer, got {depth}")
+        raise InputError(f"dense must be a Dense, such as Dense(0.0, 2.0), got {type(dense).__name__}")
+    whole("depth", depth)
     return Chain((Pointwise(activation), dense)) ** (depth - 1) @ Chain((dense,))

@@ -1,4 +1,4 @@
-"""What wide networks predict after training: Gaussian processes and gradient descent on a kernel."""
+"""Predictions of wide networks after training, by Gaussian processes and by gradient descent on a kernel."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..._checks import is_real, is_whole
+from ..._checks import is_real, is_whole, positive
 from ..._errors import InputError
 
-_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)  # times the mean diagonal
-_ENTRY = 1.2e-7  # precision of a kernel's entries, relative to its largest: they may come from float32
+_JITTERS = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)  # relative to the mean diagonal
+_ENTRY = 1.2e-7  # precision of a kernel's entries relative to the largest, as they may come from float32
 _ASYMMETRY = 1e-3
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Means at the test inputs, and what they rest on.
+    """Predicted means at the test inputs with their covariance.
 
     Attributes:
-        mean: `(test, outputs)`.
-        covariance: `(test, test)` of one output, over initializations, or None when it wasn't asked for. Symmetric;
-            variances are never negative, and zero where rounding is all that is left.
-        jitter: that was added to the diagonal of the training kernel, relative to its mean; above zero for inputs that
-            repeat.
+        mean: Predicted outputs, `(test, outputs)`.
+        covariance: Covariance of one output over initializations, `(test, test)`, or None if it wasn't asked for. It is
+            symmetric; variances are never negative, and zero where only rounding remains.
+        jitter: Number added to the diagonal of the training kernel, relative to its mean; positive for repeated inputs.
     """
 
     mean: Float[Tensor, "test outputs"]
@@ -42,17 +41,17 @@ def gp_predict(
     *,
     noise: float = 0.0,
 ) -> Prediction:
-    """Posterior of the Gaussian process of a wide network: $K_{tD} (K_{DD} + \\sigma^2)^{-1} y$.
+    """Return the posterior of the Gaussian process of a wide network, $K_{tD} (K_{DD} + \\sigma^2)^{-1} y$.
 
     Args:
-        kernel: $K_{DD}$ between training inputs.
-        targets: y.
-        cross: $K_{tD}$ between test and training inputs.
-        prior: $K_{tt}$, for the covariance.
-        noise: variance $\\sigma^2$ of the targets.
+        kernel: Kernel $K_{DD}$ between training inputs, `(train, train)`.
+        targets: Targets y, `(train, outputs)`.
+        cross: Kernel $K_{tD}$ between test and training inputs, `(test, train)`.
+        prior: Kernel $K_{tt}$ between test inputs, `(test, test)`, needed for the covariance only.
+        noise: Variance $\\sigma^2$ of the noise of the targets.
 
     Raises:
-        InputError: For shapes that don't fit, values that are not finite, or kernels that are not symmetric, not
+        InputError: for shapes that don't match, values that are not finite, or kernels that are not symmetric, not
             positive definite, or do not come from one kernel function.
 
     Example:
@@ -62,7 +61,7 @@ def gp_predict(
     """
     kernel, targets, cross = _checked(kernel, targets, cross)
     if not is_real(noise) or not 0 <= noise < math.inf:
-        raise InputError(f"noise is a variance, got {noise}")
+        raise InputError(f"noise must be a finite variance that is not negative, got {noise!r}")
     factor, jitter = _factor(kernel, noise)
     weights = torch.cholesky_solve(cross.T, factor).T
     covariance = None
@@ -85,24 +84,25 @@ def ntk_predict(
     start: tuple[Tensor, Tensor] | None = None,
     ridge: float = 0.0,
 ) -> Prediction:
-    """What gradient descent on $\\frac12 \\sum |f(x) - y|^2$ makes of a wide network.
+    """Predict the outputs of a wide network after gradient descent on $\\frac12 \\sum |f(x) - y|^2$.
 
-    $f_t = f_t(0) + \\Theta_{tD} \\Theta_{DD}^{-1} (1 - e^{-\\Theta_{DD} T}) (y - f_D(0))$ by gradient flow over a time,
-    $(1 - \\eta \\Theta_{DD})^T$ in its place by steps of descent.
+    Gradient flow over a time T gives
+    $f_t = f_t(0) + \\Theta_{tD} \\Theta_{DD}^{-1} (1 - e^{-\\Theta_{DD} T}) (y - f_D(0))$; T steps of gradient descent
+    replace the exponential by $(1 - \\eta \\Theta_{DD})^T$.
 
     Args:
-        tangent: $\\Theta_{DD}$.
-        targets: y.
-        cross: $\\Theta_{tD}$.
-        kernels: $(K_{DD}, K_{tD}, K_{tt})$ of the outputs at initialisation, for the covariance over networks.
-        time: of gradient flow; infinity trains to the end.
-        steps: of gradient descent at the learning rate instead.
-        rate: $\\eta$, below two over the largest eigenvalue.
-        start: $(f_D(0), f_t(0))$ of one network; zero, the ensemble's mean, by default.
-        ridge: added to the diagonal of the tangent kernel: early stopping in closed form.
+        tangent: Tangent kernel $\\Theta_{DD}$ between training inputs, `(train, train)`.
+        targets: Targets y, `(train, outputs)`.
+        cross: Tangent kernel $\\Theta_{tD}$ between test and training inputs, `(test, train)`.
+        kernels: Kernels $(K_{DD}, K_{tD}, K_{tt})$ of the outputs at initialization, needed for the covariance only.
+        time: Time of gradient flow; infinity trains to convergence.
+        steps: Number of steps of gradient descent, in place of `time`.
+        rate: Learning rate $\\eta$ of the steps, below two over the largest eigenvalue.
+        start: Outputs $(f_D(0), f_t(0))$ of one network before training, by default zero, the mean over networks.
+        ridge: Number added to the diagonal of the tangent kernel, which acts like early stopping.
 
     Raises:
-        InputError: as `gp_predict`; for a negative time, or a rate at which descent diverges.
+        InputError: as `gp_predict`, and for a negative time or a rate at which descent diverges.
 
     Example:
         >>> k = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
@@ -114,13 +114,13 @@ def ntk_predict(
     numbers: dict[str, object] = {"time": time, "rate": rate, "ridge": ridge, "steps": 0 if steps is None else steps}
     for name, value in numbers.items():
         if not (is_whole if name == "steps" else is_real)(value):
-            raise InputError(f"{name} is a {'whole ' if name == 'steps' else ''}number, got {value!r}")
-    if steps is not None and not 0 < rate < math.inf:
-        raise InputError(f"rate is positive and finite, got {rate}")
+            raise InputError(f"{name} must be a {'whole ' if name == 'steps' else ''}number, got {value!r}")
+    if steps is not None:
+        positive("rate", rate)
     if steps is not None and not math.isinf(time):
-        raise InputError(f"either time or steps of descent, got {time} and {steps}")
+        raise InputError(f"only one of time and steps can be given, got {time} and {steps}")
     if not time >= 0 or (steps is not None and steps < 0) or not 0 <= ridge < math.inf:
-        raise InputError(f"time, steps and ridge are not negative, got {time}, {steps} and {ridge}")
+        raise InputError(f"time, steps and ridge must not be negative, got {time}, {steps} and {ridge}")
     jitter = 0.0
     if math.isinf(time) and steps is None:
         factor, jitter = _factor(tangent, ridge)
@@ -134,7 +134,7 @@ def ntk_predict(
     mean = weights @ targets
     if start is not None:
         if not isinstance(start, tuple | list) or len(start) != 2:
-            raise InputError("start holds outputs of one network, (at training inputs, at test inputs)")
+            raise InputError("start must be a pair of outputs of one network, (at training inputs, at test inputs)")
         outputs = targets.shape[1]
         first = _fitting(start[0], "start", (len(tangent), outputs))
         offset = _fitting(start[1], "start", (len(cross), outputs))
@@ -153,7 +153,7 @@ def ntk_predict(
 
 
 def _learnt(values: Tensor, time: float, steps: int | None, rate: float) -> Tensor:
-    """$(1 - e^{-\\lambda t}) / \\lambda$, or what steps make of it; t at zero."""
+    """Return $(1 - e^{-\\lambda t}) / \\lambda$, with its limit t at zero, or its counterpart for steps of descent."""
     safe = torch.where(values > 0, values, 1.0)
     if steps is None:
         return torch.where(values > 0, -torch.expm1(-values * time) / safe, time)
@@ -169,24 +169,24 @@ def _learnt(values: Tensor, time: float, steps: int | None, rate: float) -> Tens
 
 
 def _factor(kernel: Tensor, ridge: float) -> tuple[Tensor, float]:
-    """Cholesky factor with the smallest of a few relative jitters that does."""
+    """Return the Cholesky factor with the smallest relative jitter that suffices, and the jitter."""
     diagonal = kernel.diagonal()
     scale = float(diagonal.mean())
     for jitter in _JITTERS:
         shifted = kernel.clone()
         shifted.diagonal().add_(ridge + jitter * scale)
         factor, failed = torch.linalg.cholesky_ex(shifted)
-        # Where rounding makes up the smallest pivot, so it would the prediction.
+        # if rounding dominates the smallest pivot, it would dominate the prediction
         if not int(failed) and float(factor.diagonal().square().min()) > 1e-14 * scale * len(kernel):
             return factor, jitter
     raise InputError("the training kernel is not positive definite, even with 1e-6 of its mean diagonal added to it")
 
 
 def _covariance(found: Tensor, weights: Tensor, scale: float) -> Tensor:
-    """Return a covariance without what rounding has made of it.
+    """Return a covariance corrected for rounding: symmetric, with variances of at least zero.
 
-    A variance is a quadratic form of a joint kernel and `[weights, -1]`, so that its error is that of an entry times
-    the square of their sum of absolute values.
+    A variance is a quadratic form of a joint kernel with `[weights, -1]`. Its error is therefore the error of an entry
+    times the square of the sum of absolute weights.
     """
     found = (found + found.T) / 2
     variance = found.diagonal()
@@ -194,8 +194,8 @@ def _covariance(found: Tensor, weights: Tensor, scale: float) -> Tensor:
     if bool((variance < -error).any()):
         row = int((variance + error).argmin())
         raise InputError(
-            f"test input {row} would have the variance {float(variance[row]):.3g}: the kernels of training and test "
-            "inputs must come from one kernel function"
+            f"test input {row} has the variance {float(variance[row]):.3g}: the kernels of training and test inputs "
+            "must come from one kernel function"
         )
     deviation = variance.clamp(min=0).sqrt()
     bound = deviation[:, None] * deviation
@@ -210,7 +210,7 @@ def _scale(*kernels: Tensor) -> float:
 
 def _symmetric(kernel: Tensor, name: str) -> Tensor:
     if float((kernel - kernel.T).abs().max() if kernel.numel() else 0) > _ASYMMETRY * _scale(kernel):
-        raise InputError(f"{name} must be symmetric between the same inputs, got a kernel that is not")
+        raise InputError(f"{name} must be symmetric, got a kernel that is not")
     return kernel
 
 
@@ -233,7 +233,7 @@ def _checked(kernel: Tensor, targets: Tensor, cross: Tensor) -> tuple[Tensor, Te
     n = len(kernel) if kernel.ndim else 0
     if kernel.shape != (n, n) or not n or targets.ndim != 2 or len(targets) != n or cross.shape[1:] != (n,):
         raise InputError(
-            f"a kernel (train, train), targets (train, outputs) and a kernel (test, train) go together, got "
+            f"expected a kernel (train, train), targets (train, outputs) and a kernel (test, train), got "
             f"{tuple(kernel.shape)}, {tuple(targets.shape)} and {tuple(cross.shape)}"
         )
     for t in (kernel, targets, cross):

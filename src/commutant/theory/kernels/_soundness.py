@@ -1,4 +1,4 @@
-"""Checks that a traced pass has the limit that its kernel maps assume."""
+"""Checks that a traced forward pass has the infinite-width limit that kernel maps assume."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ._traced import difference_of, sum_of
 
 SAME = (nn.Identity, nn.Flatten)
 DROPOUT = (nn.Dropout, AlphaDropout, nn.AlphaDropout)
-_SIGMAS = 5  # by which the mean of random weights may miss zero
-_CHANCE = 20.0  # of spreads that equal weights show, the negative logarithm
+_SIGMAS = 5  # standard errors by which the mean of random weights may differ from zero
+_CHANCE = 20.0  # negative logarithm of the probability of a false alarm for weights of one variance
 _UNEVEN = 0.05  # squared spread of variances between rows or columns, below which kernels hardly change
 
 
 @dataclass
 class Value:
-    """What is known of one value of the pass.
+    """Facts about one value of the forward pass.
 
     Attributes:
-        step: its number.
+        step: Number of the value.
         gaussian: Whether it is a centered Gaussian over the weights.
-        features: its width, or None when unknown.
-        storage: the node whose memory it shares.
-        roots: the linear layers and the input that it is computed from without another linear layer between.
-        stale: Whether something has written over it since.
+        features: Width of the value, or None if unknown.
+        storage: Node whose memory it shares.
+        roots: Linear layers and input that it is computed from, without another linear layer between.
+        stale: Whether a later operation has overwritten it.
     """
 
     step: int
@@ -47,7 +47,7 @@ class Value:
 def result(
     node: fx.Node, operation: Any, taken: list[Value], step: int, layer: nn.Module | None, views: Callable[..., Any]
 ) -> Value:
-    """Return what is known of the value of an operation."""
+    """Return the facts about the value of an operation."""
     gaussian, features = all(value.gaussian for value in taken), taken[0].features
     roots = frozenset[fx.Node]().union(*(value.roots for value in taken))
     if isinstance(operation, Dense):
@@ -60,7 +60,7 @@ def result(
 
 
 def in_place(node: fx.Node, layer: nn.Module | None) -> bool:
-    """Whether an operation writes into what it is given."""
+    """Return whether an operation writes into its argument."""
     if layer is not None:
         return bool(getattr(layer, "inplace", False))
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -69,35 +69,35 @@ def in_place(node: fx.Node, layer: nn.Module | None) -> bool:
 
 
 def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Module) -> None:
-    """Check that an operation may take these values."""
+    """Check that the limit of an operation is known for these values."""
     sources = node.all_input_nodes
     if len(taken) != (2 if operation in (sum_of, difference_of) else 1):
-        raise InputError(f"{node.name} takes {len(taken)} values, of which no map of kernels is known")
+        raise InputError(f"{node.name} takes {len(taken)} values, for which no map of kernels is known")
     for source, value in zip(sources, taken, strict=True):
         if value.stale:
             raise InputError(f"{node.name} reads {source.name}, which an operation in place has overwritten")
     if isinstance(operation, Pointwise) and not taken[0].gaussian:
         what = "the input of the network" if sources[0].op == "placeholder" else sources[0].name
         raise InputError(
-            f"{node.name} ({operation.activation.name}) acts on {what}, which is no sum of outputs of linear layers, "
-            "and so not Gaussian at infinite width: put a linear layer before it"
+            f"{node.name} ({operation.activation.name}) acts on {what}, which is no sum of outputs of linear layers "
+            "and therefore not Gaussian at infinite width: put a linear layer before it"
         )
     if operation in (sum_of, difference_of):
         shared = taken[0].roots & taken[1].roots
         if shared:
             raise InputError(
-                f"{node.name} adds two values that both read {min(shared).name} with no linear layer between: they are "
-                "not independent"
+                f"{node.name} adds two values that both read {min(shared).name} without a linear layer between, so "
+                "they are not independent"
             )
         if not (taken[0].gaussian or taken[1].gaussian):
-            raise InputError(f"{node.name} adds two values of which neither is a sum of outputs of linear layers")
+            raise InputError(f"{node.name} adds two values, neither of which is a sum of outputs of linear layers")
         widths = {value.features for value in taken if value.features is not None}
         if len(widths) > 1:
             raise InputError(f"{node.name} adds values of {' and '.join(map(str, sorted(widths)))} features")
 
 
 def input_features(graph: fx.Graph, module: nn.Module) -> int | None:
-    """Return the width of the input by the first linear layer that reads it, or None."""
+    """Return the width that the first linear layer on the input expects, or None."""
     for node in graph.nodes:
         layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, nn.Linear):
@@ -112,7 +112,7 @@ def input_features(graph: fx.Graph, module: nn.Module) -> int | None:
 
 
 class OneInput(nn.Module):
-    """A module as a function of its first argument, under the names of its own parts."""
+    """View of a module as a function of its first argument, with the same submodule names."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class OneInput(nn.Module):
         self.__dict__["_whole"] = module
 
     def forward(self, x: Any) -> Any:
-        """Return what the module makes of its first argument, with its defaults for all others."""
+        """Return the module's output for its first argument, with defaults for all others."""
         whole: nn.Module = self.__dict__["_whole"]
         return whole.forward(x)
 
@@ -130,11 +130,11 @@ def need_one_input(module: nn.Module) -> None:
     taken = inspect.signature(module.forward).parameters.values()
     fixed = [p for p in taken if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(fixed) > 1:
-        raise InputError(f"{type(module).__name__} takes more than one input; a kernel has one")
+        raise InputError(f"{type(module).__name__} takes more than one input, but a kernel has one")
 
 
 def need_no_hooks(module: nn.Module) -> None:
-    """Check that nothing changes the values of a module where tracing does not see it."""
+    """Check that a module has no hooks, which tracing does not see, and no uninitialized weights."""
     for name, part in module.named_modules():
         if any(isinstance(p, nn.parameter.UninitializedParameter) for p in part._parameters.values()):
             raise InputError(f"{name or type(part).__name__} has no weights yet: run the module on one batch first")
@@ -145,19 +145,19 @@ def need_no_hooks(module: nn.Module) -> None:
 
 
 def need_centered(name: str, what: str, values: Tensor) -> None:
-    """Check that values can be draws of mean zero."""
+    """Check that values are plausible random draws with mean zero."""
     values = values.detach().double().flatten()
     count, mean, rms = values.numel(), float(values.mean().abs()), float(values.square().mean().sqrt())
     constant = count > 1 and mean > 0 and bool((values == values[0]).all())
     if constant or mean * count**0.5 > _SIGMAS * rms:
         raise InputError(
-            f"the {what} of layer {name} have mean {float(values.mean()):.3g}, and infinite width takes them as random "
-            f"with mean zero: initialize them so, or give {'bias' if what == 'biases' else 'weight'}_variance="
+            f"the {what} of layer {name} have mean {float(values.mean()):.3g}, but infinite width assumes random "
+            f"values with mean zero: initialize them so, or pass {'bias' if what == 'biases' else 'weight'}_variance="
         )
 
 
 def need_even(name: str, weight: Tensor) -> None:
-    """Check that the weights of a layer can be draws of one variance: no row or column is much larger than others."""
+    """Check that the weights of a layer are plausible draws of one variance: no row or column is much larger."""
     squares = weight.detach().double().square()
     if not bool(squares.any()):
         return
@@ -169,13 +169,13 @@ def need_even(name: str, weight: Tensor) -> None:
         bound = chance * (free + 2 * (_CHANCE * free) ** 0.5 + 2 * _CHANCE)
         if free and float(apart.sum()) > max(bound, _UNEVEN * free):
             raise InputError(
-                f"the {what} of the weights of layer {name} differ in size, and infinite width takes weights as draws "
-                "of one variance: initialize them so, or give weight_variance="
+                f"the {what} of the weights of layer {name} differ in size, but infinite width assumes draws of one "
+                "variance: initialize them so, or pass weight_variance="
             )
 
 
 def need_independent(layers: dict[str, nn.Linear], *, drawn: bool) -> None:
-    """Check that layers share no weights; nor equal ones, unless they stand for others that are drawn."""
+    """Check that layers share no weights and, unless weights are redrawn, have no equal ones."""
     seen: dict[object, str] = {}
     for name, layer in layers.items():
         for tensor in (layer.weight, layer.bias):
@@ -191,7 +191,7 @@ def need_independent(layers: dict[str, nn.Linear], *, drawn: bool) -> None:
 
 
 def need_traced(graph: fx.Graph, module: nn.Module, features: int | None) -> None:
-    """Check that the traced operations do what the module does, on a random batch."""
+    """Check that the traced operations give the output of the module on a random batch."""
     like = next((p for p in module.parameters() if p.is_floating_point()), None)
     if features is None or like is None:
         return
@@ -206,5 +206,5 @@ def need_traced(graph: fx.Graph, module: nn.Module, features: int | None) -> Non
     if want.shape != got.shape or not torch.allclose(want, got, rtol=1e-3, atol=1e-5, equal_nan=True):
         raise InputError(
             f"{type(module).__name__} does something that tracing does not follow, such as writing (+=) into a value "
-            "that is used again: write it without"
+            "that is used again: rewrite it without in-place operations"
         )

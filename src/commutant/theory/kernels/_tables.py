@@ -1,4 +1,4 @@
-"""Tables and targets as scikit-learn's estimators take them, checked."""
+"""Checks of inputs and targets in the conventions of scikit-learn's estimators."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def matrix(x: Any, estimator: str) -> Tensor:
     """Return inputs `(rows, features)` in float64.
 
     Raises:
-        InputError: For inputs of another shape, empty, sparse, complex, or not finite.
-        TypeError: For entries that are no numbers.
+        InputError: for inputs of another shape, empty, sparse, complex, or not finite.
+        TypeError: for entries that are no numbers.
     """
     if hasattr(x, "toarray") or (isinstance(x, Tensor) and x.layout != torch.strided):
         raise InputError(f"sparse input X is not supported by {estimator}: pass a dense array")
@@ -54,7 +54,7 @@ def target(y: Any, estimator: str) -> np.ndarray:
     """Return targets as an array.
 
     Raises:
-        InputError: For no targets, sparse or complex ones, or those that are not finite.
+        InputError: for targets that are missing, sparse, complex, or not finite.
     """
     if y is None:
         raise InputError(f"{estimator} requires y to be passed, but the target y is None")
@@ -72,7 +72,7 @@ def labels(y: Any, estimator: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes and the number of the class of each row.
 
     Raises:
-        InputError: For several columns, labels that can't be sorted, continuous targets, or a single class.
+        InputError: for several columns, labels that can't be sorted, continuous targets, or a single class.
     """
     found = target(y, estimator)
     if found.ndim == 2 and found.shape[1] == 1:
@@ -94,7 +94,7 @@ def labels(y: Any, estimator: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def not_fitted(estimator: str) -> InputError:
-    """Return the error of an estimator that is not fitted, which is scikit-learn's too where that is installed."""
+    """Return the error of an estimator that is not fitted, also a scikit-learn error where that is installed."""
     kind = _of_sklearn("NotFittedError")
     error = InputError if kind is None else type("NotFittedError", (InputError, kind), {})
     return error(f"This {estimator} instance is not fitted yet: call fit first")

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from ..._checks import is_real
-from ..._errors import InputError
+from ..._checks import finite
 from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise, need_width
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Multiplication by a number."""
+    """Multiplication by a number.
+
+    Args:
+        factor: Finite number.
+    """
 
     factor: float
     homogeneous: ClassVar[bool] = True
     fresh: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if not is_real(self.factor) or not math.isfinite(self.factor):
-            raise InputError(f"the factor of a Scale must be a finite number, got {self.factor!r}")
+        finite("factor", self.factor)
 
     def __call__(self, state: KernelState) -> KernelState:
         square = self.factor**2
@@ -41,18 +42,18 @@ _KINDS = (Dense, Pointwise, LayerNormalisation, Scale)
 
 @dataclass(frozen=True)
 class Traced:
-    """A network as a graph of kernel maps; itself one, so that it composes.
+    """Network as a graph of kernel maps, which is a kernel map again.
 
     Attributes:
-        steps: what to do for each value in the order of the pass: an operation and the numbers of the values it takes.
-        features: Width of the inputs, or None when unknown.
+        steps: Operation and numbers of its arguments, for each value in the order of the forward pass.
+        features: Width of the inputs, or None if unknown.
     """
 
     steps: tuple[tuple[Any, tuple[int, ...]], ...]
     features: int | None = None
 
     def __call__(self, state: KernelState) -> KernelState:
-        """The state at the output."""
+        """Return the state at the output."""
         need_width(self, state.features)
         values: list[KernelState] = []
         for operation, taken in self.steps:
@@ -61,7 +62,7 @@ class Traced:
 
     @property
     def fresh(self) -> bool:
-        """Whether the output is a sum of outputs of linear layers, and so independent of the input."""
+        """True if the output is a sum of outputs of linear layers and therefore independent of the input."""
 
         def of(i: int) -> bool:
             operation, taken = self.steps[i]
@@ -73,17 +74,17 @@ class Traced:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether scaling an input scales everything, as without biases and with ReLU."""
+        """True if scaling an input scales its kernels, as with ReLU and without biases."""
         return all(operation.homogeneous for operation, taken in self.steps if isinstance(operation, _KINDS))
 
 
 def same(state: KernelState) -> KernelState:
-    """Return the state as it is."""
+    """Return the state unchanged."""
     return state
 
 
 def sum_of(a: KernelState, b: KernelState) -> KernelState:
-    """Return the state of a sum of two values of which one has mean zero and is independent of the other."""
+    """Return the state of a sum of two independent values, one of which has mean zero."""
     tangent = None if a.tangent is None or b.tangent is None else a.tangent + b.tangent
     return KernelState(
         a.kernel + b.kernel, a.left + b.left, a.right + b.right, a.left_mean + b.left_mean,
@@ -92,5 +93,5 @@ def sum_of(a: KernelState, b: KernelState) -> KernelState:
 
 
 def difference_of(a: KernelState, b: KernelState) -> KernelState:
-    """Return the state of a difference of two values as those of `sum_of`."""
+    """Return the state of a difference of two independent values, one of which has mean zero."""
     return sum_of(a, Scale(-1.0)(b))

@@ -1,4 +1,4 @@
-"""Kernels of wide networks between many inputs: block by block, by one table where a kernel depends on angles alone."""
+"""Kernels of wide networks between many inputs, by a table where the kernel depends on angles alone."""
 
 from __future__ import annotations
 
@@ -9,25 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..._checks import one_of
 from ..._errors import InputError
 from ...algebra import geometric_mean
-from ...laws import obeys
-from ._kernel_maps import KernelMap, KernelState, need_inputs, need_map, need_width, reordered, turned
+from ._kernel_maps import KernelMap, KernelState, need_inputs, need_map, need_width
 
 _BLOCK = 384  # rows and columns of a tile
-_CELLS = 1024  # of the table, cubic each
-_ORDER = 24  # of the polynomials that it is made from
-_CHECKS = 33  # places at which it is compared with the network
-_MISS = 1e-10  # what the table may miss, relative to the largest value
+_CELLS = 1024  # cells of the table, with a cubic in each
+_ORDER = 24  # order of the polynomials that the table is built from
+_CHECKS = 33  # points at which the table is compared with the network
+_MISS = 1e-10  # largest error of the table, relative to the largest value
 _SAME = 2e-15  # 1 - cosine that rounding leaves of identical inputs
 
 
-def _lawful(network: KernelMap, rows: Tensor, columns: Tensor) -> Tensor:
-    return wide_kernel(network, rows, None if columns is rows else columns)
-
-
-@obeys("turning the inputs", turned(_lawful))
-@obeys("order of the inputs", reordered(_lawful))
 def wide_kernel(
     network: KernelMap,
     rows: Float[Tensor, "rows features"],
@@ -35,23 +29,22 @@ def wide_kernel(
     *,
     get: Literal["tangent", "kernel"] = "tangent",
 ) -> Float[Tensor, "rows columns"]:
-    """The kernel of a wide network between all rows and columns, in float64, in memory of hardly more than the result.
+    """Return the kernel of a wide network between all rows and columns, in float64.
 
-    Inputs of one norm, or networks that are homogeneous (piecewise linear without biases), make a kernel a function of
-    the angle alone: the whole network is then tabulated once, whatever its depth, and each pair is a lookup. Otherwise
-    every tile goes through the layers.
+    The memory is little more than that of the result. For inputs of one norm, or homogeneous networks (piecewise
+    linear without biases), the kernel is a function of the angle alone: the whole network is tabulated once, and each
+    pair is a lookup. Otherwise every tile goes through the layers. Inputs that require gradients get them, at the cost
+    of the memory of every layer.
 
     Args:
-        network: `infinite_width(module)` or any map of kernels, such as `plain_network(...)`.
-        rows: inputs, standardised.
-        columns: others, or None for the rows again: symmetric, then, and half the work.
-        get: `"tangent"`, the neural tangent kernel, or `"kernel"`, of the Gaussian process of its outputs.
-
-    Inputs that require gradients get them, at the cost of the memory of every layer.
+        network: Map of kernels, such as `infinite_width(module)` or `plain_network(...)`.
+        rows: Standardized inputs, `(rows, features)`.
+        columns: Other inputs, `(columns, features)`, or None for the rows again, which takes half the work.
+        get: `"tangent"` for the neural tangent kernel, `"kernel"` for that of the Gaussian process of the outputs.
 
     Raises:
-        InputError: For a network that is no map of kernels, inputs of different width or that are not finite, and where
-            there is no gradient: at an input of zero before an activation with a kink.
+        InputError: for a network that is no map of kernels; for inputs of different width or not finite; for a gradient
+            at an input of zero before an activation with a kink.
 
     Example:
         >>> from commutant.algebra import Activation
@@ -61,8 +54,7 @@ def wide_kernel(
         tensor([[6.0000, 3.5322],
                 [3.5322, 6.0000]], dtype=torch.float64)
     """
-    if get not in ("tangent", "kernel"):
-        raise InputError(f"get is 'tangent' or 'kernel', got {get!r}")
+    one_of("get", get, ("tangent", "kernel"))
     need_map(network)
     for x in (rows, rows if columns is None else columns):
         need_inputs(x)
@@ -94,7 +86,7 @@ def wide_kernel(
 
 
 def _differentiable(network: KernelMap, rows: Tensor, columns: Tensor | None, get: str) -> Tensor:
-    """Return the kernel of the layers themselves, without a table or writing in place."""
+    """Return the kernel by the layers themselves, without a table and without writing in place."""
 
     def watched(x: Tensor) -> Tensor:
         x = x.clone()
@@ -110,11 +102,11 @@ def _differentiable(network: KernelMap, rows: Tensor, columns: Tensor | None, ge
 def _need_finite(gradient: Tensor | None) -> None:
     if gradient is not None and not bool(torch.isfinite(gradient).all()):
         row = int((~torch.isfinite(gradient)).any(1).nonzero()[0])
-        raise InputError(f"the gradient of a wide kernel is not finite at input {row}: leave it out, or detach it")
+        raise InputError(f"the gradient of a wide kernel is not finite at input {row}: omit or detach it")
 
 
 class _Side:
-    """Inputs as directions and sizes, $|x|^2 / n$."""
+    """Inputs as unit vectors and mean squares $|x|^2 / n$."""
 
     def __init__(self, x: Tensor) -> None:
         self.eps = torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
@@ -142,7 +134,7 @@ def _through(
 ) -> None:
     cosine = left.unit[one] @ right.unit[two].T
     cosine = torch.where(1 - cosine.abs() < _SAME, cosine.sign(), cosine)
-    # The same mean as the closed forms take, so that identical inputs have an angle of exactly zero.
+    # the mean that the closed forms take, so that identical inputs have an angle of exactly zero
     kernel = cosine * geometric_mean(left.square[one, None], right.square[None, two])
     if same:
         kernel.diagonal().copy_(left.square[one])
@@ -151,14 +143,14 @@ def _through(
 
 
 def _sees_means(network: KernelMap, q: Tensor, get: str) -> bool:
-    """Whether a network normalizes its inputs, so that its kernel is no function of norms and angles alone."""
+    """Return whether a network normalizes its inputs, so that its kernel depends on more than norms and angles."""
     mean, kernel = q.sqrt() / 2, q[None] / 2
     without, within = (_read(network(_state(q, q, kernel, get, m)), get) for m in (None, (mean, mean)))
     return not torch.equal(without, within)
 
 
 class _Table:
-    """A function of the cosine by cubics in $\\sqrt{1 - |\\rho|}$, in which kernels with kinks are smooth."""
+    """Function of the cosine, tabulated by cubics in $\\sqrt{1 - |\\rho|}$, in which kernels with kinks are smooth."""
 
     def __init__(self, coefficients: Tensor, *, scaled: bool) -> None:
         self.coefficients, self.scaled, self.at_one = coefficients, scaled, coefficients[0, 0]
@@ -177,16 +169,16 @@ class _Table:
 
     @staticmethod
     def _place(cosine: Tensor) -> Tensor:
-        """From 0 at a cosine of 1 to the number of cells at -1."""
+        """Return positions in the table, from 0 at a cosine of 1 to the number of cells at -1."""
         half = _CELLS / 2
         root = torch.nn.functional.threshold(1 - cosine.abs(), _SAME, 0.0).sqrt_().mul_(half)
         return torch.where(cosine < 0, _CELLS - root, root)
 
 
 def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | None:
-    """The table of a network for these inputs, or None where the kernel is no function of angles or misses the mark."""
+    """Return the table of a network for these inputs, or None if the kernel depends on norms or it is inexact."""
     sizes = torch.cat([left.square, right.square])
-    # To the precision that the inputs came in: rows normalised in float32 have one norm to 1e-7.
+    # to the precision of the inputs: rows normalized in float32 have one norm to 1e-7
     equal = bool((sizes - sizes[0]).abs().max() <= 8 * max(left.eps, right.eps) * sizes[0])
     if not equal and not network.homogeneous:
         return None
@@ -197,7 +189,7 @@ def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | 
     def values(place: Tensor) -> Tensor:
         return _read(network(_state(q, q.expand(len(place)), (q * _cosine(place))[None], get)), get)[0]
 
-    # A few panels of high order first: an activation without closed forms is integrated at 200 cosines, not at 4096.
+    # a few panels of high order first: an activation without closed forms is integrated at 200 cosines, not 4096
     half = [0.0, 1 / 16, 1 / 8, 1 / 4, 1 / 2]
     ends = torch.tensor([*half, *(1 - h for h in reversed(half[1:-1])), 1.0], dtype=torch.float64) * _CELLS
     nodes = torch.from_numpy(chebyshev.chebpts1(_ORDER))
@@ -211,7 +203,7 @@ def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | 
         return (torch.from_numpy(chebyshev.chebvander(at.numpy(), _ORDER - 1)) * series.T[panel]).sum(-1)
 
     cells = torch.arange(_CELLS, dtype=torch.float64)
-    inside = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0 - 1e-9], dtype=torch.float64)  # the last within the cell's panel
+    inside = torch.tensor([0.0, 1 / 3, 2 / 3, 1.0 - 1e-9], dtype=torch.float64)  # the last in the cell's panel
     cubics = (
         resampled((cells[:, None] + inside).flatten()).view(_CELLS, 4) @ torch.linalg.inv(torch.linalg.vander(inside)).T
     )
@@ -224,7 +216,7 @@ def _table(network: KernelMap, left: _Side, right: _Side, get: str) -> _Table | 
 
 
 def _cosine(place: Tensor) -> Tensor:
-    """From places on the table, 0 to the number of cells, to cosines from 1 to -1."""
+    """Return the cosines at positions in the table."""
     negative = place > _CELLS / 2
     root = torch.where(negative, _CELLS - place, place) / (_CELLS / 2)
     return torch.where(negative, root.square() - 1, 1 - root.square())

@@ -1,1 +1,1 @@
-"""Self-normalizing networks: SELU and the map of its mean and variance."""
+"""Self-normalizing networks: SELU and the map of means and variances from layer to layer."""

@@ -1,4 +1,4 @@
-"""Mean and variance from layer to layer: the map, its fixed points, and whether they attract."""
+"""Map of mean and variance from layer to layer, with its fixed points and their stability."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..._checks import is_real
+from ..._checks import is_real, whole
 from ..._errors import InputError
 from ...algebra import Activation
 from ...algebra.arithmetic import clip
@@ -21,15 +21,15 @@ ALPHA = 1.6732632423543772848170429916717
 SCALE = 1.0507009873554804934193349852946
 
 Scalar = float | int | Tensor
-DOMAIN = ((-0.1, 0.1), (0.8, 1.5), (-0.1, 0.1), (0.95, 1.1))  # of theorem 1: mean, variance, omega, tau
+DOMAIN = ((-0.1, 0.1), (0.8, 1.5), (-0.1, 0.1), (0.95, 1.1))  # domain of theorem 1: mean, variance, omega, tau
 
 
 @runtime_checkable
 class HasMoments(Protocol):
-    """An activation that knows its moments in closed form."""
+    """Activation with moments in closed form."""
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of s(z) over $z \\sim N(mean, variance)$."""
+        """Return mean and variance of s(z) over $z \\sim N(mean, variance)$."""
 
 
 def moment_map(
@@ -40,20 +40,20 @@ def moment_map(
     *,
     activation: Source | HasMoments = "selu",
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-    """Mean and variance of a unit from those of its inputs, in a wide layer (Klambauer et al. 2017, eq. 3).
+    """Return mean and variance of a unit of a wide layer from those of its inputs (Klambauer et al. 2017, eq. 3).
 
     The net input is Gaussian, $N(\\mu\\omega, \\nu\\tau)$, with $\\omega = \\sum_i w_i$ and $\\tau = \\sum_i w_i^2$
-    of the unit's weights. Broadcast over the four, differentiable in them, float64.
+    over the unit's weights. The four arguments broadcast; results are float64 and differentiable.
 
     Args:
-        mean: $\\mu$ of the inputs.
-        variance: $\\nu$, at least zero.
-        omega: sum of the weights; zero in expectation at LeCun's initialisation.
-        tau: sum of their squares; one in expectation there.
-        activation: anything that names an `Activation`, or a module with closed-form `moments`, like `SELU`.
+        mean: Mean $\\mu$ of the inputs.
+        variance: Variance $\\nu$ of the inputs, at least zero.
+        omega: Sum of the weights; zero in expectation at LeCun's initialization.
+        tau: Sum of the squared weights; one in expectation at LeCun's initialization.
+        activation: Name, module, function or `Activation`, or a module with closed-form `moments` such as `SELU`.
 
     Raises:
-        InputError: for what is not finite, or a negative variance or tau.
+        InputError: for values that are not finite, or a negative variance or tau.
 
     Example:
         >>> [round(float(m), 12) for m in moment_map(0.0, 1.0)]
@@ -82,14 +82,14 @@ def _moments_of(activation: Source | HasMoments):  # type: ignore[no-untyped-def
 
 
 def selu_moments(mean: Tensor, variance: Tensor, alpha: Scalar, scale: Scalar) -> tuple[Tensor, Tensor]:
-    """Mean and variance of $\\lambda\\,(z$ above zero, $\\alpha (e^z - 1)$ below$)$ over a Gaussian, in closed form."""
+    """Return mean and variance of SELU over a Gaussian in closed form."""
     line, bend, line2, bend2 = selu_parts(mean, variance)
     first = scale * (line + alpha * bend)
     return first, scale**2 * (line2 + alpha**2 * bend2) - first.square()
 
 
 def selu_parts(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """$E z_+$, $E (e^z - 1) 1_{z<0}$, $E z_+^2$ and $E (e^z - 1)^2 1_{z<0}$ over a Gaussian, of the same shape."""
+    """Return $E z_+$, $E (e^z - 1) 1_{z<0}$, $E z_+^2$ and $E (e^z - 1)^2 1_{z<0}$ over a Gaussian."""
     m, v = torch.broadcast_tensors(mean.to(torch.float64), variance.to(torch.float64))
     random = v > 0
     safe = torch.where(random, v, 1.0)
@@ -99,7 +99,7 @@ def selu_parts(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     peak = torch.exp(-at.square()) * (safe / (2 * math.pi)).sqrt()
     once, twice = (_exponential_below(m, safe, k) for k in (1, 2))
     parts = (m * above + peak, once - below, (m.square() + safe) * above + m * peak, twice - 2 * once + below)
-    # by |m|, whose slope at zero is zero: there each side has half of the mass
+    # |m| has slope zero at zero, where each side has half of the mass
     up, down = (m + m.abs()) / 2, torch.expm1((m - m.abs()) / 2)
     limits = (up, down, up.square(), down.square())
     out = [torch.where(random, part, limit) for part, limit in zip(parts, limits, strict=True)]
@@ -107,7 +107,7 @@ def selu_parts(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor, 
 
 
 def _exponential_below(m: Tensor, v: Tensor, k: int) -> Tensor:
-    """$E e^{kz} 1_{z<0}$; by the scaled error function where e^{km} would overflow."""
+    """Return $E e^{kz} 1_{z<0}$, by the scaled error function where e^{km} would overflow."""
     at = (m + k * v) / (2 * v).sqrt()
     scaled = torch.exp(-m.square() / (2 * v)) * torch.special.erfcx(at.clamp(min=0))
     plain = torch.exp((k * m + k**2 * v / 2).clamp(max=0)) * torch.special.erfc(clip(at, high=0.0))
@@ -116,14 +116,15 @@ def _exponential_below(m: Tensor, v: Tensor, k: int) -> Tensor:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Where mean and variance stay, layer after layer.
+    """Fixed point of the map of mean and variance.
 
     Attributes:
-        mean, variance: the point.
-        jacobian: of the map there, rows (mean, variance), columns likewise, `(2, 2)`.
-        spectral_norm: its largest singular value.
-        eigenvalue: the largest absolute eigenvalue; below one, the point attracts.
-        attracting: whether it does.
+        mean: Mean at the fixed point.
+        variance: Variance at the fixed point.
+        jacobian: Jacobian of the map there, with rows and columns (mean, variance), `(2, 2)`.
+        spectral_norm: Largest singular value of the Jacobian.
+        eigenvalue: Largest absolute eigenvalue of the Jacobian; the point attracts if it is below one.
+        attracting: Whether the point attracts.
     """
 
     mean: float
@@ -141,10 +142,16 @@ def fixed_point(
     activation: Source | HasMoments = "selu",
     start: tuple[float, float] = (0.0, 1.0),
 ) -> FixedPoint:
-    """The fixed point of mean and variance nearest to where the iteration starts, by iteration and Newton's method.
+    """Find a fixed point of mean and variance by iteration from a start, followed by Newton's method.
+
+    Args:
+        omega: Sum of a unit's weights.
+        tau: Sum of a unit's squared weights.
+        activation: Name, module, function or `Activation`, or a module with closed-form `moments`.
+        start: Mean and variance at the start.
 
     Raises:
-        InputError: when the iteration leaves every bound, or none is found.
+        InputError: if the iteration diverges or finds no fixed point.
 
     Example:
         >>> point = fixed_point()
@@ -152,7 +159,7 @@ def fixed_point(
         (0.787673, 0.782648)
     """
     if not start[1] >= 0:
-        raise InputError(f"a variance is at least zero, got the start {start}")
+        raise InputError(f"the variance of start must not be negative, got {start}")
     if not hasattr(activation, "moments"):
         activation = as_activation(activation)  # type: ignore[arg-type]
     state = torch.tensor(start, dtype=torch.float64)
@@ -183,7 +190,7 @@ def fixed_point(
 
 
 def fixed_point_at(activation: HasMoments, mean: float, variance: float) -> FixedPoint:
-    """A point that is known to be fixed under zero-mean weights of unit variance, whether it attracts or not."""
+    """Return a known fixed point under zero-mean weights of unit variance, with its stability."""
 
     def step(x: Tensor) -> Tensor:
         return torch.stack(moment_map(x[0], x[1], activation=activation))
@@ -204,14 +211,14 @@ def _jacobian(step: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SelfNormalization:
-    """Whether mean and variance contract everywhere in a box of moments and weights, on a grid of it.
+    """Result of testing on a grid whether mean and variance contract in a box of moments and weights.
 
     Attributes:
-        holds: the box is mapped into itself and the map contracts.
-        contraction: the largest singular value of the Jacobian on the grid, below one for a contraction.
-        worst: the (mean, variance, omega, tau) at which it is.
-        image: ranges of mean and of variance that the box is mapped to.
-        sentence: what it says, in words.
+        holds: Whether the map contracts and maps the box into itself.
+        contraction: Largest singular value of the Jacobian on the grid, below one for a contraction.
+        worst: Grid point (mean, variance, omega, tau) of that singular value.
+        image: Ranges of mean and of variance over the image of the box.
+        sentence: Summary in one sentence.
     """
 
     holds: bool
@@ -227,23 +234,22 @@ def is_self_normalizing(
     *,
     points: int = 9,
 ) -> SelfNormalization:
-    """Check theorem 1 for any activation: is the map of mean and variance a contraction of a box into itself?
+    """Check whether the map of mean and variance contracts a box into itself (theorem 1, for any activation).
 
-    The Jacobian is evaluated on a grid of the box, its corners included; the paper's proof for SELU bounds it between
-    the points by computer, which is not repeated here.
+    The Jacobian is evaluated on a grid that includes the corners of the box. The paper's computer-aided proof for SELU
+    also bounds it between grid points; this function does not.
 
     Args:
-        activation: anything that names an `Activation`, or a module with closed-form `moments`.
-        box: ranges of mean, variance, omega and tau.
-        points: of the grid along each.
+        activation: Name, module, function or `Activation`, or a module with closed-form `moments`.
+        box: Ranges of mean, variance, omega and tau.
+        points: Number of grid points along each axis, at least 2.
 
     Example:
         >>> found = is_self_normalizing("selu", points=5)
         >>> found.holds, round(found.contraction, 4)
         (True, 0.8976)
     """
-    if points < 2:
-        raise InputError(f"the grid has at least its corners, 2 points along an axis, got {points}")
+    whole("points", points, 2)
     axes = [torch.linspace(low, high, points, dtype=torch.float64) for low, high in box]
     mu, nu, omega, tau = (axis.reshape(-1) for axis in torch.meshgrid(*axes, indexing="ij"))
     mu.requires_grad_(), nu.requires_grad_()

@@ -1,4 +1,4 @@
-"""Self-normalising networks: activations with a fixed point of mean and variance, their dropout, their network."""
+"""Self-normalizing networks with their activations and dropout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from ..._checks import is_real, is_whole
+from ..._checks import is_real, is_whole, one_of, whole
 from ..._errors import InputError
 from ...algebra.arithmetic import clip
 from ..criticality._criticality import Source, as_activation
@@ -19,15 +19,18 @@ from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments,
 def selu_parameters(
     mean: float = 0.0, variance: float = 1.0, *, omega: float = 1.0, tau: float = 1.0
 ) -> tuple[float, float]:
-    """$(\\alpha, \\lambda)$ whose SELU keeps a mean and a variance: the two equations are a quadratic in alpha.
+    """Return $(\\alpha, \\lambda)$ of the SELU with a given fixed point of mean and variance.
+
+    The two conditions are a quadratic equation in alpha.
 
     Args:
-        mean, variance: the fixed point.
-        omega: sum of a unit's weights. 1, the authors' convention, lets the mean through; 0 is for zero-mean weights.
-        tau: sum of their squares.
+        mean: Mean at the fixed point.
+        variance: Variance at the fixed point.
+        omega: Sum of a unit's weights: 1, the authors' convention, passes the mean on; 0 is for zero-mean weights.
+        tau: Sum of a unit's squared weights.
 
     Raises:
-        InputError: for a variance that is not positive, or a point that no SELU has.
+        InputError: for a variance that is not positive, or a point that no SELU has as its fixed point.
 
     Example:
         >>> [round(p, 8) for p in selu_parameters(0.0, 2.0)]
@@ -37,13 +40,11 @@ def selu_parameters(
         if not is_real(value):
             raise InputError(f"{name} must be a number, got {value!r}")
     if not (variance > 0 and tau > 0 and math.isfinite(mean)):
-        raise InputError(
-            f"a fixed point has a finite mean and a positive variance, got mean {mean}, variance {variance}"
-        )
+        raise InputError(f"mean must be finite, variance and tau positive, got {mean}, {variance} and {tau}")
     m, v = (torch.tensor(x, dtype=torch.float64) for x in (mean * omega, variance * tau))
     line, bend, line2, bend2 = (float(part) for part in selu_parts(m, v))
     second = variance + mean**2
-    # scale (line + alpha bend) = mean and scale^2 (line2 + alpha^2 bend2) = second.
+    # solve scale (line + alpha bend) = mean and scale^2 (line2 + alpha^2 bend2) = second
     a = mean**2 * bend2 - second * bend**2
     b = -2 * second * line * bend
     c = mean**2 * line2 - second * line**2
@@ -52,7 +53,7 @@ def selu_parameters(
         raise InputError(f"no SELU has the fixed point mean {mean}, variance {variance}")
     alphas = [(-b + sign * math.sqrt(max(root, 0.0))) / (2 * a) for sign in (1, -1)]
     if mean == 0:
-        alphas = [-line / bend]  # the double root, without its square root of rounding
+        alphas = [-line / bend]  # the double root, in closed form to avoid rounding errors
     fitting = []
     for alpha in alphas:
         scale = math.sqrt(second / (line2 + alpha**2 * bend2))
@@ -65,23 +66,24 @@ def selu_parameters(
 
 def _need_floats(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise InputError(f"x is a tensor of real floating-point numbers, got {getattr(x, 'dtype', type(x).__name__)}")
+        got = getattr(x, "dtype", type(x).__name__)
+        raise InputError(f"x must be a tensor of real floating-point numbers, got {got}")
 
 
 class SELU(nn.Module):
     """Scaled exponential linear unit with a chosen fixed point.
 
-    $\\lambda z$ above zero, $\\lambda \\alpha (e^z - 1)$ below.
-
-    At (0, 1) it is `torch.nn.SELU`. Use it with `lecun_normal_` weights, zero biases and standardised inputs; elsewhere
-    than at (0, 1) standardise inputs to that mean and variance. Computed in float32 under lower precision.
+    The function is $\\lambda z$ above zero and $\\lambda \\alpha (e^z - 1)$ below. At (0, 1) it is `torch.nn.SELU`.
+    Use it with `lecun_normal_` weights, zero biases, and inputs standardized to the mean and variance of the fixed
+    point. Half-precision inputs are computed in float32.
 
     Args:
-        mean, variance: the fixed point of wide layers.
-        omega: as in `selu_parameters`; 0 when the mean shall be kept by layers with zero-mean weights.
+        mean: Mean of wide layers at the fixed point.
+        variance: Variance of wide layers at the fixed point.
+        omega: Sum of a unit's weights, as in `selu_parameters`; 0 if layers with zero-mean weights must keep the mean.
 
     Shapes:
-        any.
+        Input and output: any, the same.
 
     Example:
         >>> x = torch.randn(5)
@@ -96,13 +98,22 @@ class SELU(nn.Module):
         self.alpha, self.scale = (ALPHA, SCALE) if standard else selu_parameters(mean, variance, omega=omega)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activation, elementwise, in the dtype of x."""
+        """Apply the activation elementwise, in the dtype of x.
+
+        Args:
+            x: Floating-point tensor of any shape.
+        """
         _need_floats(x)
         y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         return (self.scale * torch.where(y > 0, y, self.alpha * torch.expm1(clip(y, high=0.0)))).to(x.dtype)
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the activation over a Gaussian, in closed form."""
+        """Return mean and variance of the activation over a Gaussian in closed form.
+
+        Args:
+            mean: Mean of the Gaussian.
+            variance: Variance of the Gaussian.
+        """
         return selu_moments(mean, variance, self.alpha, self.scale)
 
     def extra_repr(self) -> str:
@@ -110,15 +121,15 @@ class SELU(nn.Module):
 
 
 class AlphaDropout(nn.Module):
-    """Dropout that keeps a mean and a variance: dropped units take the value of SELU's saturation.
+    """Dropout that keeps mean and variance by setting dropped units to the saturation value of SELU.
 
-    $y = a (x d + \\alpha' (1 - d)) + b$ with $\\alpha' = -\\lambda \\alpha$ and a, b such that mean and variance of
-    *any* input law with the fixed point's moments stay exactly. The identity in evaluation.
+    $y = a (x d + \\alpha' (1 - d)) + b$ with $\\alpha' = -\\lambda \\alpha$. The numbers a and b keep mean and variance
+    exactly for *any* distribution of inputs with the moments of the fixed point. In evaluation mode it is the identity.
 
     Args:
-        p: probability to drop.
-        activation: the `SELU` whose fixed point and saturation are meant, by default that of torch.
-        featurewise: drop whole channels `(batch, channel, ...)`.
+        p: Probability of dropping a unit.
+        activation: `SELU` that sets fixed point and saturation, by default that of torch.
+        featurewise: Whether to drop whole channels of `(batch, channel, ...)`.
 
     Raises:
         InputError: for p outside [0, 1].
@@ -132,27 +143,31 @@ class AlphaDropout(nn.Module):
     def __init__(self, p: float = 0.1, activation: SELU | nn.SELU | None = None, *, featurewise: bool = False) -> None:
         super().__init__()
         if not is_real(p) or not 0 <= p <= 1:
-            raise InputError(f"p is a probability, got {p!r}")
+            raise InputError(f"p must be a probability, got {p!r}")
         act = SELU() if activation is None or isinstance(activation, nn.SELU) else activation
         if not isinstance(act, SELU):
-            raise InputError(f"alpha dropout goes with a SELU, got {type(act).__name__}")
+            raise InputError(f"activation must be a SELU, got {type(act).__name__}")
         self.p, self.featurewise = p, featurewise
         self.mean, self.variance, self.saturation = act.mean, act.variance, -act.scale * act.alpha
 
     @property
     def a(self) -> float:
-        """The factor, zero where everything is dropped."""
+        """Factor a, zero if everything is dropped."""
         keep = 1 - self.p
         spread = keep * (self.p * (self.saturation - self.mean) ** 2 + self.variance)
         return math.sqrt(self.variance / spread) if keep else 0.0
 
     @property
     def b(self) -> float:
-        """The shift, the mean where everything is dropped."""
+        """Shift b, the mean if everything is dropped."""
         return self.mean - self.a * ((1 - self.p) * self.mean + self.p * self.saturation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of the same shape and dtype as x."""
+        """Return the output in the shape and dtype of x.
+
+        Args:
+            x: Floating-point tensor; `(batch, channel, ...)` if featurewise.
+        """
         _need_floats(x)
         if not self.training or self.p == 0:
             return x
@@ -165,15 +180,19 @@ class AlphaDropout(nn.Module):
 
 
 def lecun_normal_(tensor: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Fill a weight in place with $N(0, 1 / \\text{fan-in})$, what self-normalising layers need, and return it.
+    """Fill a weight in place with $N(0, 1 / \\text{fan-in})$, as self-normalizing layers need, and return it.
 
     `nn.init.calculate_gain("selu")` gives 3/4 instead, with which activations shrink layer by layer.
 
+    Args:
+        tensor: Weight of at least two axes.
+        generator: Source of randomness.
+
     Raises:
-        InputError: for a tensor of less than two axes, or without elements.
+        InputError: for a tensor with fewer than two axes or without elements.
     """
     if not isinstance(tensor, Tensor):
-        raise InputError(f"a weight is a tensor, got {type(tensor).__name__}; pass layer.weight of each layer")
+        raise InputError(f"tensor must be a weight such as layer.weight, got {type(tensor).__name__}")
     if tensor.ndim < 2:
         raise InputError(f"fan-in needs a weight of at least two axes, got shape {tuple(tensor.shape)}")
     if not tensor.numel():
@@ -183,22 +202,25 @@ def lecun_normal_(tensor: Tensor, *, generator: torch.Generator | None = None) -
 
 
 class SNN(nn.Sequential):
-    """Plain deep network that normalises itself: linear layers, SELU and alpha dropout (Klambauer et al. 2017).
+    """Self-normalizing network: linear layers with SELU and alpha dropout (Klambauer et al. 2017).
 
-    Standardise its inputs. Gradients grow by $\\chi_\\perp = 1.0716$ a layer whatever one does (no nonlinear activation
-    keeps mean 0 and variance 1 with less: $Var\\, s \\leq E s'^2$, Poincaré); `gamma` tames that in very deep networks.
+    Standardize its inputs. Squared gradients grow by $\\chi_\\perp = 1.0716$ in each layer; every nonlinear activation
+    that keeps mean 0 and variance 1 lets them grow ($Var\\, s \\leq E s'^2$, Poincaré). In very deep networks, `gamma`
+    limits the growth.
 
     Args:
-        in_features, out_features: of inputs and outputs.
-        hidden: width of the first hidden layer.
-        depth: hidden layers.
-        form: `"rectangular"`, all of one width, or `"conic"`, shrinking geometrically to the outputs.
-        dropout: of `AlphaDropout` after every hidden layer.
-        gamma: weight of an identity skip around the hidden layers after the first; `gamma_for_growth` chooses it.
-        generator: of the weights.
+        in_features: Number of input features.
+        out_features: Number of output features.
+        hidden: Width of the first hidden layer.
+        depth: Number of hidden layers.
+        form: `"rectangular"` for hidden layers of one width, `"conic"` for widths that shrink geometrically to the
+            outputs.
+        dropout: Probability of `AlphaDropout` after every hidden layer.
+        gamma: Weight of an identity skip around the hidden layers after the first; `gamma_for_growth` chooses it.
+        generator: Source of randomness of the weights.
 
     Shapes:
-        input: `(..., in_features)`. output: `(..., out_features)`.
+        Input `(..., in_features)`, output `(..., out_features)`.
 
     Example:
         >>> SNN(8, 3, hidden=32, depth=4)(torch.randn(5, 8)).shape
@@ -217,14 +239,14 @@ class SNN(nn.Sequential):
         gamma: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        if min(in_features, out_features, hidden, depth) < 1:
-            raise InputError(f"sizes are at least 1, got {in_features}, {out_features}, {hidden}, depth {depth}")
-        if form not in ("rectangular", "conic"):
-            raise InputError(f"form is 'rectangular' or 'conic', got {form!r}")
+        sizes = {"in_features": in_features, "out_features": out_features, "hidden": hidden, "depth": depth}
+        for name, size in sizes.items():
+            whole(name, size)
+        one_of("form", form, ("rectangular", "conic"))
         if not 0 <= gamma < 1:
-            raise InputError(f"gamma, the weight of the skip, lies in [0, 1), got {gamma}")
+            raise InputError(f"gamma, the weight of the skip, must lie in [0, 1), got {gamma}")
         if gamma and form == "conic":
-            raise InputError("an identity skip needs layers of one width: gamma goes with form='rectangular'")
+            raise InputError("gamma needs hidden layers of one width: use form='rectangular'")
         shrink = out_features / hidden if form == "conic" else 1.0
         widths = [in_features, *(max(1, round(hidden * shrink ** (i / depth))) for i in range(depth))]
         layers: list[nn.Module] = [_linear(widths[0], widths[1], generator)]
@@ -235,10 +257,10 @@ class SNN(nn.Sequential):
 
 
 class _Skip(nn.Sequential):
-    """$\\gamma z + \\sqrt{1 - \\gamma^2}\\, W s(z)$ on preactivations.
+    """Residual block $\\gamma z + \\sqrt{1 - \\gamma^2}\\, W s(z)$ on preactivations.
 
-    The branch ends in random weights, so that its mean is zero whatever z: a skip around activations instead would add
-    up their means, and some inputs would explode.
+    The branch ends in random weights, so its mean is zero for every z. A skip around activations would accumulate their
+    means, and some inputs would explode.
     """
 
     def __init__(self, block: list[nn.Module], gamma: float) -> None:
@@ -257,35 +279,42 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator | None) -> nn.
 
 
 def gamma_for_growth(depth: int, growth: float = math.e, *, activation: Source = "selu") -> float:
-    """The weight of the skip with which squared gradients grow at most so much over all layers.
+    """Return the weight of the skip that limits the growth of squared gradients over all layers.
 
     A layer $\\gamma z + \\sqrt{1 - \\gamma^2}\\, W s(z)$ multiplies them by $1 + (1 - \\gamma^2)(\\chi_\\perp - 1)$.
+
+    Args:
+        depth: Number of layers.
+        growth: Largest growth of squared gradients, above 1.
+        activation: Name, module, function or `Activation`.
 
     Example:
         >>> gamma_for_growth(8), round(gamma_for_growth(200), 4)
         (0.0, 0.9643)
     """
     if not (is_whole(depth) and is_real(growth) and depth >= 1 and growth > 1):
-        raise InputError(f"depth is a whole number, at least 1, and growth above 1, got {depth!r} and {growth!r}")
+        raise InputError(f"depth must be a whole number of at least 1 and growth above 1, got {depth!r} and {growth!r}")
     excess = float(as_activation(activation).chi(1.0).perpendicular) - 1
     free = (growth ** (1 / depth) - 1) / excess if excess > 0 else 1.0
     return math.sqrt(1 - min(1.0, free))
 
 
 class Normalized(nn.Module):
-    """$a\\, s(z) + b$ with mean 0 and variance 1 over a standard normal variable, for any activation s.
+    """Activation $a\\, s(z) + b$ with mean 0 and variance 1 over a standard normal variable, for any s.
 
-    That makes (0, 1) a fixed point of mean and variance; `fixed_point` says whether it attracts (ReLU's does not).
+    The pair (0, 1) is then a fixed point of mean and variance; `fixed_point` says whether it attracts. For ReLU it
+    does not.
 
     Args:
-        activation: a name, a module, a function or an `Activation`.
+        activation: Name, module, function or `Activation` of s.
 
     Attributes:
-        scale, shift: a and b.
-        fixed_point: at (0, 1), with its Jacobian.
+        scale: Factor a.
+        shift: Offset b.
+        fixed_point: Fixed point (0, 1) with its Jacobian.
 
     Raises:
-        InputError: for an activation that is constant.
+        InputError: for a constant activation.
 
     Example:
         >>> Normalized("tanh").fixed_point.attracting, Normalized("relu").fixed_point.attracting
@@ -297,17 +326,26 @@ class Normalized(nn.Module):
         self._act = as_activation(activation)
         mean, variance = (float(x) for x in self._act.moments(0.0, 1.0))
         if variance <= 1e-12 * (1 + mean**2):
-            raise InputError(f"{self._act.name} is constant: no scale gives it a variance of one")
+            raise InputError(f"{self._act.name} is constant, so no scale gives it variance one")
         self.scale = variance**-0.5
         self.shift = -mean * self.scale
         self.fixed_point: FixedPoint = fixed_point_at(self, 0.0, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The activation, elementwise."""
+        """Apply the activation elementwise.
+
+        Args:
+            x: Floating-point tensor of any shape.
+        """
         return self.scale * self._act(x) + self.shift
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance over a Gaussian."""
+        """Return mean and variance of the activation over a Gaussian.
+
+        Args:
+            mean: Mean of the Gaussian.
+            variance: Variance of the Gaussian.
+        """
         first, second = self._act.moments(mean, variance)
         return self.scale * first + self.shift, self.scale**2 * second
 

@@ -1,4 +1,4 @@
-"""Critical initialisation of a module, in place, from the activations that it is found to use."""
+"""Critical initialization of a module in place, for the activations that tracing finds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOVING = (
     nn.modules.pooling._AdaptiveAvgPoolNd, nn.modules.padding._ConstantPadNd, nn.modules.padding._ReflectionPadNd,
     nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd,
 )  # fmt: skip
-"""Modules that move, drop or pool values and leave open which activation they come from."""
+"""Modules that move, drop or pool values, so that the activation before them still applies."""
 _NOT_POINTWISE = (nn.MultiheadAttention, nn.Softmax, nn.LogSoftmax, nn.Softmax2d, nn.Softmin, nn.GLU)
 _POINTWISE = {
     "relu", "relu_", "relu6", "tanh", "sigmoid", "gelu", "silu", "mish", "elu", "elu_", "selu", "selu_", "celu", "sin",
@@ -48,13 +48,14 @@ _POINTS = torch.linspace(-3, 3, 25, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class InitializedLayer:
-    """What was done to one layer.
+    """Change that `critical_` made to one layer.
 
     Attributes:
-        layer: its name in the module.
-        after: the activation before it, or None for a layer that reads inputs or normalised features.
-        bias_variance, weight_variance: $C_b$ and $C_W$.
-        std: of its weights, $\\sqrt{C_W / \\text{fan-in}}$.
+        layer: Name of the layer in the module.
+        after: Activation before the layer, or None for a layer that reads inputs or normalized features.
+        bias_variance: Variance $C_b$ of biases.
+        weight_variance: Variance $C_W$ of a weight times its fan-in.
+        std: Standard deviation of the weights, $\\sqrt{C_W / \\text{fan-in}}$.
     """
 
     layer: str
@@ -71,25 +72,26 @@ def critical_(
     gamma: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> list[InitializedLayer]:
-    """Initialise all linear and convolutional layers of a module at the critical point of its activations, in place.
+    """Initialize all linear and convolutional layers of a module in place at the critical point of its activations.
 
-    A layer after an activation gets that one's $C_W$ / fan-in and $C_b$; a layer that reads inputs (standardise them)
-    or normalised features brings them to the critical kernel. Activations are found by tracing: functional ones count.
+    A layer after an activation gets the variances $C_W$ / fan-in and $C_b$ of that activation. A layer that reads
+    inputs (standardize them) or normalized features maps them to the critical kernel. Activations are found by
+    tracing, functional ones included.
 
     Args:
-        module: A module that `torch.fx` can trace; others with `activation`. Normalizations and embeddings keep their
-            weights, and so do layers whose weight does not require a gradient.
-        activation: what stands before every layer but the first, instead of tracing.
-        gamma: weight of an identity skip around every layer: variances are multiplied by $1 - \\gamma^2$.
-        generator: of the values.
+        module: Module that `torch.fx` can trace; otherwise pass `activation`. Normalization layers, embeddings and
+            frozen layers keep their weights.
+        activation: Activation before every layer but the first, in place of tracing.
+        gamma: Weight of an identity skip around every layer; variances are multiplied by $1 - \\gamma^2$.
+        generator: Source of randomness of the weights.
 
     Returns:
-        what was done, layer by layer, in the order of the pass.
+        Changes of each layer, in the order of the forward pass.
 
     Raises:
-        InputError: for an activation without a critical point, a layer after several different ones, a module without
-            such layers, or one that can't be traced; for weights of other kinds (recurrent, attention, transposed
-            convolution) and weights that are shared; for a layer that reads what is no activation (softmax, gates).
+        InputError: for an activation without a critical point, a layer after several different activations, a module
+            without such layers, or one that can't be traced; for shared weights and weights of other kinds (recurrent,
+            attention, transposed convolution); for a layer that reads softmax or gated values.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 32), nn.GELU(), nn.Linear(32, 1))
@@ -97,7 +99,7 @@ def critical_(
         [('0', None, 3.3886), ('2', 'gelu', 1.9831)]
     """
     if not 0 <= gamma < 1:
-        raise InputError(f"gamma, the weight of a skip, lies in [0, 1), got {gamma}")
+        raise InputError(f"gamma, the weight of the skip, must lie in [0, 1), got {gamma}")
     before = layers_and_activations(module, activation)
     _refuse_other_weights(module, set(before))
     kinds = {id(act): act for act in before.values() if act is not None}
@@ -110,7 +112,7 @@ def critical_(
         if isinstance(layer.weight, nn.parameter.UninitializedParameter):
             raise InputError(f"layer {name} has no weights yet: run the module on one batch first")
         if "weight" not in layer._parameters:
-            raise InputError(f"the weight of layer {name} is computed from others: initialise those")
+            raise InputError(f"the weight of layer {name} is computed from others: initialize those")
         if not layer.weight.requires_grad:
             continue
         if act is not None:
@@ -131,29 +133,29 @@ def critical_(
 
 
 def _refuse_other_weights(module: nn.Module, layers: set[str]) -> None:
-    """Refuse weights that would be left as they are without a word, or changed under another name."""
+    """Refuse weights that would silently stay unchanged, or change under another name."""
     owners: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for names in owners.values():
         if len(names) > 1 and any(name.rpartition(".")[0] in layers for name in names):
             raise InputError(
-                f"{' and '.join(names)} are one weight, which a critical layer would change for the other; untie them, "
+                f"{' and '.join(names)} are one weight, so initializing one layer would change the other: untie them, "
                 "or use autoscale_(model, x)"
             )
     for name, part in module.named_modules():
         weights = [p for p in part.parameters(recurse=False) if p.ndim > 1 and p.requires_grad]
         if isinstance(part, nn.utils.parametrize.ParametrizationList):
-            continue  # the layer that it computes the weight of is named
+            continue  # reported under the layer whose weight it computes
         if weights and name not in layers and not isinstance(part, (*_NORMS, *_EMBEDDINGS)):
             raise InputError(
-                f"{name or 'the module'} ({type(part).__name__}) has weights that no critical point is known for; use "
-                "autoscale_(model, x), or freeze them to keep them as they are"
+                f"{name or 'the module'} ({type(part).__name__}) has weights for which no critical point is known: use "
+                "autoscale_(model, x), or freeze them to keep them unchanged"
             )
 
 
 def layers_and_activations(module: nn.Module, activation: Source | None) -> dict[str, Activation | None]:
-    """The same as `activations_before`, or by what is said to stand before every layer but the first; never empty."""
+    """Return `activations_before`, or the given activation before every layer but the first; never empty."""
     if activation is None:
         before = activations_before(module)
     else:
@@ -165,7 +167,13 @@ def layers_and_activations(module: nn.Module, activation: Source | None) -> dict
 
 
 def activations_before(module: nn.Module) -> dict[str, Activation | None]:
-    """For every linear or convolutional layer, in the order of the pass, the activation whose values it reads, or None.
+    """Return for every linear or convolutional layer the activation whose values it reads, or None.
+
+    Args:
+        module: Module that `torch.fx` can trace.
+
+    Returns:
+        Dictionary from names of layers to activations, in the order of the forward pass.
 
     Raises:
         InputError: for a module that can't be traced, or a layer that reads several different activations.
@@ -176,12 +184,12 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
     """
     if not isinstance(module, nn.Module):
         given = f"the class {module.__name__}; call it" if isinstance(module, type) else type(module).__name__
-        raise InputError(f"model is an nn.Module, got {given}")
+        raise InputError(f"model must be an nn.Module, got {given}")
     try:
         graph = Tracer().trace(module)
     except Exception as error:
         raise InputError(
-            f"{type(module).__name__} can't be traced ({type(error).__name__}); say what it uses with activation="
+            f"{type(module).__name__} can't be traced ({type(error).__name__}): pass its activation with activation="
         ) from error
     out: dict[str, Activation | None] = {}
     known: dict[str, Activation] = {}
@@ -192,7 +200,7 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
                 if not any(_alike(act, other) for other in found):
                     found.append(act)
             name = str(node.target)
-            before = out.get(name)  # by an earlier call of the same layer
+            before = out.get(name)  # found in an earlier call of the same layer
             if before is not None and not any(_alike(before, act) for act in found):
                 found.append(before)
             if len(found) > 1:
@@ -207,7 +215,7 @@ def _alike(act: Activation, other: Activation) -> bool:
 
 
 def has_skips(module: nn.Module) -> bool:
-    """Whether values are added up or joined anywhere; False for a module that can't be traced."""
+    """Return whether a module combines several values anywhere; False for a module that can't be traced."""
     try:
         graph = Tracer().trace(module)
     except Exception:
@@ -220,13 +228,13 @@ def _first(node: fx.Node) -> Any:
 
 
 def is_pointwise(module: nn.Module) -> bool:
-    """Whether a module is an elementwise activation that is known to be one."""
+    """Return whether a module is a known elementwise activation."""
     standard = type(module).__module__ == "torch.nn.modules.activation" and not isinstance(module, _NOT_POINTWISE)
     return standard or isinstance(module, SELU | Normalized)
 
 
 def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str, Activation]) -> list[Activation]:
-    """The activations that a value comes from, through everything that is no layer and no normalisation."""
+    """Return the activations that a value comes from, looking through all operations but layers and normalization."""
     if not isinstance(node, fx.Node) or node in seen:
         return []
     seen.add(node)
@@ -236,7 +244,7 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
         while isinstance(read, fx.Node) and (number := _factor(read)) is not None:
             read, inner = read.all_input_nodes[0], inner * number
         act = _scaled(act, 1.0, inner, known)
-        return [act, *_upstream(read, module, seen, known)]  # one of another would be neither
+        return [act, *_upstream(read, module, seen, known)]  # of another: counts as both
     if node.op == "placeholder":
         return []
     factor = _factor(node)
@@ -248,25 +256,24 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
             return []
         if not isinstance(part, _MOVING):
             raise InputError(
-                f"{node.target} ({type(part).__name__}) is neither an activation nor a layer that is known: say what "
-                "stands before the layers with activation=, or use autoscale_(model, x)"
+                f"{node.target} ({type(part).__name__}) is no known activation or layer: pass the activation before "
+                "the layers with activation=, or use autoscale_(model, x)"
             )
     if _name(node) in _NORM_FUNCTIONS:
         return []
     factors = [n for n in node.all_input_nodes if n.op != "get_attr"]
     if _name(node) in ("mul", "mul_", "imul") and len(factors) > 1:
-        raise InputError(f"{node.name} multiplies two values, so that no single activation stands before what reads it")
+        raise InputError(f"{node.name} multiplies two values, so the layer after it reads no single activation")
     unknown = node.op in ("call_function", "call_method") and _name(node) not in _TRANSPARENT
     if unknown and len(node.all_input_nodes) == 1:
         raise InputError(
-            f"{_name(node)} is no activation that is known by name: say what it uses with activation=, or wrap it in "
-            "Normalized"
+            f"{_name(node)} is no known activation: pass the activation with activation=, or wrap it in Normalized"
         )
     return [act for other in node.all_input_nodes for act in _upstream(other, module, seen, known)]
 
 
 def _factor(node: fx.Node) -> float | None:
-    """The number that a node multiplies a value by, or None."""
+    """Return the number by which a node multiplies a value, or None."""
     numbers = [a for a in node.args if isinstance(a, int | float)]
     if len(numbers) != 1 or len(node.args) != 2 or len(node.all_input_nodes) != 1 or node.kwargs:
         return None
@@ -277,7 +284,7 @@ def _factor(node: fx.Node) -> float | None:
 
 
 def _scaled(act: Activation, outer: float, inner: float, known: dict[str, Activation]) -> Activation:
-    """Return the activation of a scaled value, scaled itself."""
+    """Return the activation `outer * act(inner * z)`."""
     if outer == inner == 1:
         return act
     key = f"{outer!r}{act.name}{inner!r}"
@@ -288,7 +295,7 @@ def _scaled(act: Activation, outer: float, inner: float, known: dict[str, Activa
 
 
 def activation_of(node: fx.Node, module: nn.Module, known: dict[str, Activation]) -> Activation | None:
-    """The activation that a node applies, each kind made once."""
+    """Return the activation that a node applies, or None; equal activations are built once."""
     if node.op == "call_module":
         layer = module.get_submodule(str(node.target))
         if not is_pointwise(layer):
@@ -319,7 +326,7 @@ def _bound(node: fx.Node, name: str, options: dict[str, Any]) -> Any:
 
 
 class Tracer(fx.Tracer):
-    """Takes the activations of this library as a whole, as it does those of torch."""
+    """Tracer that does not enter the activations of this library, nor layers."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (SELU, Normalized, AlphaDropout, *_LAYERS)) or super().is_leaf_module(
