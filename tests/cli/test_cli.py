@@ -161,7 +161,7 @@ def test_reproduce_report_and_record(tmp_path):
     [
         (["reproduce", "lmc"], "did you mean lcm?"),
         (["reproduce", "lcm/second-minimun"], "did you mean second-minimum"),
-        (["reproduce", "lcm/batch-dependence", "--scale", "huge"], "unknown scale 'huge'"),
+        (["reproduce", "lcm/batch-dependence", "--scale", "huge"], "--scale must be one of small, full, got 'huge'"),
         pytest.param(
             ["reproduce", "pararnn/parity", "--accelerator", "gpu"],
             "torch sees no GPU",
@@ -234,7 +234,7 @@ def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "goes on from here" in said
+    assert "resumes from here" in said
     assert "Traceback" not in said
     (lock,) = {Path(p).name for p in runs.glob("**/.lock")} or {".lock"}
     assert lock == ".lock"
@@ -262,7 +262,7 @@ def test_minutes_leave_out_the_dear(tmp_path):
     assert not (tmp_path / "lcm" / "second-minimum").exists()
     done = commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
     assert done.returncode == 2
-    assert "--minutes goes by what the small scale takes" in done.stderr
+    assert "--minutes relies on the times of the small scale" in done.stderr
 
 
 def test_brackets_are_printed_and_every_extra_is_listed(tmp_path):
@@ -314,7 +314,7 @@ def test_claims_that_cannot_run_are_exit_two(tmp_path):
 def test_an_unknown_scale_is_exit_two(tmp_path, arguments):
     done = warm.commutant(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert "unknown scale" in done.stderr
+    assert "scale must be one of small, full" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -139,7 +139,7 @@ def test_runs_under_other_conditions_are_kept_and_not_mixed_in(tmp_path, caplog)
     assert aside.result()["measurement"] == first
     assert run_task(task(tmp_path, seed=1)) is None
     judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path / "runs")
-    assert [run["seed"] for run in judged.runs] == [1]
+    assert judged.seeds == [1]
     assert "seed 0 is left out, it was run with precision bf16-mixed" in caplog.text
 
 
@@ -307,18 +307,20 @@ def test_records_are_made_from_runs(tmp_path):
     for seed in range(2):
         assert run_task(task(tmp_path, seed=seed)) is None
     judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path / "runs")
-    written = record(PAPER, judged, tmp_path / "results")
-    (found,) = read_records(tmp_path / "results")
-    assert found["verdict"] == judged.verdict.outcome
-    assert found["seeds"] == [0, 1]
-    assert found["figures"]["narrow"]["mean"] == pytest.approx(
+    written = record(judged, tmp_path / "results")
+    (found,) = read_records(tmp_path / "results", [PAPER])
+    assert found.recorded
+    assert found.verdict.outcome == judged.verdict.outcome
+    assert found.verdict.effect.undecided == judged.verdict.effect.undecided
+    assert found.seeds == [0, 1]
+    assert found.figures["narrow"]["mean"] == pytest.approx(
         sum(m["narrow"] for m in judged.measurements) / 2, rel=1e-3
     )
     assert written.name == "line.small.json"
     assert judge_runs(PAPER, PAPER.claims[1], "small", tmp_path / "runs") is None
     written.write_text("{")
     with pytest.raises(InputError, match="damaged"):
-        read_records(tmp_path / "results")
+        read_records(tmp_path / "results", [PAPER])
 
 
 def test_unknown_names(tmp_path):

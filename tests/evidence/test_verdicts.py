@@ -13,7 +13,7 @@ from commutant.evidence import Interval, Task, judge, judge_runs, record, run_ta
 def verdict(effects, controls=(), bar=0.5):
     measurements = [{"e": e, **{f"c{i}": c[k] for i, c in enumerate(controls)}} for k, e in enumerate(effects)]
     named = {f"c{i}": (lambda m, i=i: m[f"c{i}"]) for i in range(len(controls))}
-    return judge(claim("x", LINE, effect=lambda m: m["e"], at_least=bar, controls=named), measurements)
+    return judge(claim("x", LINE, effect=lambda m: m["e"], at_least=bar, controls=named), measurements, "full")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def share(shares, trials, bar, controls=()):
     ]
     named = {f"c{i}": (lambda m, i=i: m[f"c{i}"]) for i in range(len(controls))}
     options = {"effect": lambda m: m["e"], "at_least": bar, "basis": "share", "cases": lambda m: m["n"]}
-    return judge(claim("x", LINE, controls=named, **options), measurements)
+    return judge(claim("x", LINE, controls=named, **options), measurements, "full")
 
 
 def test_shares_have_the_exact_binomial_interval_over_all_trials():
@@ -119,32 +119,32 @@ def test_figures_without_a_mean_or_spread_decide_nothing_false(values, bar):
 @pytest.mark.parametrize("cases", [math.nan, math.inf, 0.0, -5.0, 2.5])
 def test_cases_that_count_nothing_decide_nothing(basis, cases):
     options = {"effect": lambda m: m["e"], "at_least": 0.5, "basis": basis, "cases": lambda m: cases}
-    assert judge(claim("x", LINE, **options), [{"e": 1.0}] * 3).outcome == "inconclusive"
-    assert judge(claim("x", LINE, **options), []).outcome == "inconclusive"
+    assert judge(claim("x", LINE, **options), [{"e": 1.0}] * 3, "full").outcome == "inconclusive"
+    assert judge(claim("x", LINE, **options), [], "full").outcome == "inconclusive"
 
 
 def test_an_effect_that_is_undefined_for_a_seed_decides_nothing():
     for effect in (lambda m: math.log(m["e"]), lambda m: 1 / m["e"], lambda m: math.exp(1000 + m["e"])):
-        found = judge(claim("x", LINE, effect=effect), [{"e": 1.0}, {"e": 0.0}, {"e": 2.0}])
+        found = judge(claim("x", LINE, effect=effect), [{"e": 1.0}, {"e": 0.0}, {"e": 2.0}], "full")
         assert found.reason == "the figure of a seed is not finite"
 
 
 @pytest.mark.parametrize("bar", [math.nan, math.inf, -math.inf])
 def test_a_bar_that_is_not_finite_is_refused(bar):
-    with pytest.raises(InputError, match="give a finite number"):
+    with pytest.raises(InputError, match="bar of claim 'x' must be a finite number"):
         claim("x", LINE, at_least=bar)
 
 
 def test_an_unknown_basis_is_refused(unchecked):
-    with pytest.raises(InputError, match="basis 'shares'; expected one of seeds, share, identity"):
+    with pytest.raises(InputError, match="basis of claim 'x' must be one of seeds, share, identity, got 'shares'"):
         claim("x", LINE, basis="shares", cases=lambda m: 1.0)
-    with pytest.raises(InputError, match="unknown basis"):
+    with pytest.raises(InputError, match="basis must be one of seeds, share, identity, got 'shares'"):
         Interval.of([1.0, 1.0, 1.0], "shares", [1.0] * 3)
 
 
 def identity(values, cases=100.0, bar=0.5):
     options = {"effect": lambda m: m["e"], "at_least": bar, "basis": "identity", "cases": lambda m: cases}
-    return judge(claim("x", LINE, **options), [{"e": e} for e in values])
+    return judge(claim("x", LINE, **options), [{"e": e} for e in values], "small")
 
 
 def test_an_identity_is_exact_and_one_case_refutes_it():
@@ -174,7 +174,7 @@ def test_reasons_name_the_control():
 
 
 def test_a_record_holds_the_figures_that_every_seed_has():
-    from commutant.evidence._record import figures
+    from commutant.evidence import figures
 
     assert figures([{"a": 1.0, "b": 2.0, "_plot": 5.0}, {"a": 3.0, "_plot": 5.0}]) == {
         "a": {"mean": 2.0, "sd": 2.0**0.5}
@@ -182,7 +182,7 @@ def test_a_record_holds_the_figures_that_every_seed_has():
 
 
 def test_figures_have_no_mean_where_there_is_none():
-    from commutant.evidence._record import figures
+    from commutant.evidence import figures
 
     for values in ([math.inf, -math.inf], [math.nan, 1.0]):
         assert all(math.isnan(value) for value in figures([{"a": v} for v in values])["a"].values())
@@ -197,7 +197,7 @@ def test_a_figure_that_is_not_finite_is_recorded_as_none(tmp_path):
     run = folder.result()
     folder.write("run.json", {**run, "measurement": {**run["measurement"], "wide": math.nan}})
     judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path)
-    found = json.loads(record(PAPER, judged, tmp_path / "results").read_text())
+    found = json.loads(record(judged, tmp_path / "results").read_text())
     assert found["figures"]["wide"] == {"mean": None, "sd": None}
     assert found["figures"]["narrow"]["sd"] is not None
 
@@ -207,11 +207,11 @@ def test_folders_that_are_no_runs_are_passed_over(tmp_path):
     assert run_task(task) is None
     for name in ("seed-0-old", "seed-", "seed-0.set-aside-1", "seed-x"):
         shutil.copytree(task.folder.path, task.folder.path.with_name(name))
-    assert len(judge_runs(PAPER, PAPER.claims[0], "small", tmp_path).runs) == 1
+    assert len(judge_runs(PAPER, PAPER.claims[0], "small", tmp_path).seeds) == 1
 
 
 def test_an_unknown_scale_is_named(tmp_path):
-    with pytest.raises(InputError, match="unknown scale 'foo'; expected one of small"):
+    with pytest.raises(InputError, match="scale must be one of small, got 'foo'"):
         judge_runs(PAPER, PAPER.claims[0], "foo", tmp_path)
 
 

@@ -42,7 +42,7 @@ def test_a_copied_run_is_no_further_seed(tmp_path, caplog):
     for name in ("seed-2", "seed-03"):
         shutil.copytree(root / "seed-1", root / name)
     judged = judge_runs(PAPER, PAPER.claims[2], "small", tmp_path / "runs")
-    assert [run["seed"] for run in judged.runs] == [0, 1]
+    assert judged.seeds == [0, 1]
     assert "seed 2 is left out, it was run with seed 1" in caplog.text
     third = task(tmp_path, experiment="reader", seed=2)
     assert third.result() is None
