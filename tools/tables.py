@@ -59,22 +59,22 @@ def benchmarks() -> list[dict[str, Any]]:
 
 
 def claims_table(slug: str) -> str:
-    """Return the claims of a paper: verdict, statement, effect with its unit, bar, and the paper's figure."""
+    """Return the claims of a paper: verdict, statement and figures; next to them the effect, the bar and the paper's."""
     from commutant.evidence import comparison, effect, seeds
 
     rows, made = [], set()
     for r in (r for r in records() if r.paper.slug == slug):
         shown = effect(r)
-        details = f"`{r.claim.name}` · {r.claim.effect_label}"
-        claim = "<br>".join(
-            [r.claim.statement, *(f"<small>{line}</small>" for line in (comparison(r), details) if line)]
-        )
-        ours = f'{shown.mean}<br><small class="interval">{shown.interval}<br>{seeds(r)}</small>'
         mark = f'<span class="verdict {r.verdict.outcome.replace(" ", "-")}">{r.verdict.word}</span>'
-        rows.append([mark, claim.replace("|", "\\|"), ours, shown.bar, shown.paper or "–"])
+        small = [line for line in (comparison(r), f"`{r.claim.name}` · {r.claim.effect_label}") if line]
+        claim = "<br>".join([mark, r.claim.statement, *(f"<small>{line}</small>" for line in small)])
+        interval = shown.interval if r.verdict.effect.basis == "identity" else f"95 %: {shown.interval}"
+        paper = [f"paper: {shown.paper}"] if shown.paper else []
+        lines = "<br>".join([interval, f"bar: {shown.bar}", *paper, seeds(r)])
+        rows.append([claim.replace("|", "\\|"), f'**{shown.mean}**<br><small class="interval">{lines}</small>'])
         versions = r.made["versions"]
         made.add(f"{r.scale} scale, {r.made['hardware']}, torch {versions['torch']}, {r.made['date']}")
-    return f"{table(['', 'claim', 'ours', 'bar', 'paper'], rows)}\n\n<small>{'; '.join(sorted(made))}</small>"
+    return f"{table(['claim', 'effect'], rows)}\n\n<small>{'; '.join(sorted(made))}</small>"
 
 
 def all_claims() -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from ..evidence import Claim, Judged, Paper, comparison, counted, seeds, sentence
@@ -35,7 +38,7 @@ def show_verdicts(console: Console, judged: Sequence[tuple[Paper, Claim, Judged 
         for _, _, found in own:
             if found is not None:
                 console.print()
-                console.print(_verdict(found))
+                console.print(_verdict(found, console.width))
         if missing := [claim.name for _, claim, found in own if found is None]:
             console.print(Padding(Text(f"not run: {', '.join(missing)}", style="dim"), (1, 0, 0, 2)))
     counts = counted(found.verdict.outcome for _, _, found in judged if found is not None)
@@ -45,12 +48,21 @@ def show_verdicts(console: Console, judged: Sequence[tuple[Paper, Claim, Judged 
         console.print(Text.assemble((count, COLORS[outcome]), f": {MEANINGS[outcome]}"))
 
 
-def _verdict(judged: Judged) -> Padding:
-    color, word = COLORS[judged.verdict.outcome], judged.verdict.word
-    found = Text(sentence(judged))
-    found.highlight_words([f": {word}"], style=color)
-    lines = [Text(judged.claim.statement, style="bold"), found]
+def _verdict(judged: Judged, width: int) -> Table:
+    color = COLORS[judged.verdict.outcome]
+    found = _wrapped(sentence(judged), width)
+    found.highlight_regex(r": " + r"\s+".join(judged.verdict.word.split()) + r"\b", color)
+    lines = [_wrapped(judged.claim.statement, width, "bold"), found]
     if figures := comparison(judged):
-        lines.append(Text(figures))
-    lines.append(Text(f"{judged.paper.slug}/{judged.claim.name}, {judged.scale} scale, {seeds(judged)}", style="dim"))
-    return Padding(Group(*lines), (0, 0, 0, 2))
+        lines.append(_wrapped(figures, width))
+    run = f"{judged.paper.slug}/{judged.claim.name}: {judged.scale} scale, {seeds(judged)}"
+    table = Table.grid(padding=(0, 1))
+    table.add_row(Text("●", style=color), Group(*lines, _wrapped(run, width, "dim")))
+    return table
+
+
+def _wrapped(text: str, width: int, style: str = "") -> Text:
+    """Break a text into lines, but not between a word and the number that follows it, nor before a percent sign."""
+    joined = re.sub(r" (?=%|[-+]?\d)", "\N{NO-BREAK SPACE}", text)
+    lines = textwrap.wrap(joined, width - 2, break_on_hyphens=False)
+    return Text("\n".join(lines).replace("\N{NO-BREAK SPACE}", " "), style=style)

@@ -67,7 +67,7 @@ class Effect:
 
     Attributes:
         mean: Mean effect with its unit.
-        interval: Interval of the effect, or what stands for it.
+        interval: Ends of the 95 % interval, or the number of cases of an identity, or "none".
         bar: The bar.
         paper: Effect that the paper's figures give; empty where there is none.
     """
@@ -84,12 +84,9 @@ def effect(judged: Judged) -> Effect:
     paper = [] if claim.reported_effect is None else [claim.reported_effect]
     bar, *reported = _signed(claim, numbers([judged.verdict.bar, *paper]))
     mean, low, high = _signed(claim, _with_interval(found, judged.verdict.bar))
-    if found.undecided:
-        between = "no interval"
-    elif found.basis == "identity":
-        between = str(found)
-    else:
-        between = f"95 % {low} to {high}" + (f" over {found.cases} trials" if found.basis == "share" else "")
+    between = str(found)
+    if found.basis != "identity" and not found.undecided:
+        between = f"{low} to {high}" + (f" over {found.cases} trials" if found.basis == "share" else "")
     return Effect(f"{mean} {claim.unit}".rstrip(), between, bar, "".join(reported))
 
 
@@ -99,7 +96,10 @@ def sentence(judged: Judged) -> str:
     Example: `"accuracy of ParaGRU minus minGRU: +0.49 accuracy (95 % +0.47 to +0.50; bar +0.30; paper +0.49): holds"`.
     """
     shown, verdict = effect(judged), judged.verdict
-    brackets = [shown.interval, f"bar {shown.bar}", *([f"paper {shown.paper}"] if shown.paper else [])]
+    interval = "no interval" if verdict.effect.undecided else shown.interval
+    if verdict.effect.basis != "identity" and not verdict.effect.undecided:
+        interval = f"95 % {interval}"
+    brackets = [interval, f"bar {shown.bar}", *([f"paper {shown.paper}"] if shown.paper else [])]
     reason = f", because {verdict.reason}" if verdict.outcome in ("inconclusive", "confounded") else ""
     return f"{judged.claim.effect_label}: {shown.mean} ({'; '.join(brackets)}): {verdict.word}{reason}"
 

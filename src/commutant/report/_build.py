@@ -75,7 +75,8 @@ def build(runs: Path, output: Path, *, results: Path = Path("results"), check_la
         }
         if missing := sum(not found for found in judged.values()):
             verdicts["not-run"] = f"{missing} not run"
-        pages.append({"paper": paper, "judged": judged, "verdicts": verdicts})
+        recorded = sum(bool(found) and found[-1].recorded for found in judged.values())
+        pages.append({"paper": paper, "judged": judged, "verdicts": verdicts, "recorded": recorded})
     shared = {
         "style": (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"),
         "rooms": sorted({page["paper"].room for page in pages}),

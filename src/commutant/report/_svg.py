@@ -75,11 +75,11 @@ def interval_svg(judged: Judged) -> str:
         axes.vlines(verdict.bar, row - 0.24, upper, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
     near_right = verdict.bar > (low + high) / 2
     axes.annotate("bar", (verdict.bar, top), xytext=(-4 if near_right else 4, 0), textcoords="offset points",
-                  color=_INK, fontsize=8, va="bottom", ha="right" if near_right else "left")  # fmt: skip
+                  color=_INK, fontsize=9, va="bottom", ha="right" if near_right else "left")  # fmt: skip
     if claim.reported_effect is not None:
         axes.plot([claim.reported_effect], [len(rows) - 1], "D", color=PALETTE[4], markersize=6, markerfacecolor="none")
         axes.annotate("paper", (claim.reported_effect, len(rows) - 1), xytext=(0, -14), textcoords="offset points",
-                      color=PALETTE[4], fontsize=8, ha="center")  # fmt: skip
+                      color=PALETTE[4], fontsize=9, ha="center")  # fmt: skip
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set(xlim=(low - pad, high + pad), ylim=(-0.55, len(rows) - 0.15))
