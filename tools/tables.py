@@ -59,7 +59,7 @@ def benchmarks() -> list[dict[str, Any]]:
 
 
 def claims_table(slug: str) -> str:
-    """Return the claims of a paper: verdict, statement and figures; next to them the effect, the bar and the paper's."""
+    """Return the claims of a paper with their verdicts; next to each the effect, the bar and the paper's figure."""
     from commutant.evidence import comparison, effect, seeds
 
     rows, made = [], set()

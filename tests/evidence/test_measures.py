@@ -1,4 +1,4 @@
-"""Experiments far smaller than at any scale: they run, and give what their claims and figures read."""
+"""Experiments far smaller than at any scale run, and return the figures that their claims and plots read."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The statistics of many tables: ranks by hand, and the experiment on a folder of three."""
+"""Statistics of many tables: ranks computed by hand, and the experiment on a folder of three tables."""
 
 import numpy as np
 import pytest

@@ -2,12 +2,13 @@ import json
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from evidence_toy import LINE, PAPER, claim
 
 from commutant import InputError, RunError
-from commutant.evidence import Interval, Task, judge, judge_runs, record, run_task
+from commutant.evidence import Interval, Task, judge, judge_runs, read_records, record, run_task
 
 
 def verdict(effects, controls=(), bar=0.5):
@@ -44,7 +45,7 @@ def test_outcomes(effects, controls, outcome):
 
 
 def test_equal_seeds_would_have_shown_what_happens_to_one_in_five():
-    """A success probability of 0.8 a seed, bar 0.95: three, five or ten equal seeds are no evidence."""
+    """With a success probability of 0.8 per seed and bar 0.95, three, five or ten equal seeds are no evidence."""
     for seeds in (3, 5, 10, 13):
         assert "same value" in verdict([1.0] * seeds, bar=0.95).reason
         assert 0.8**seeds > 0.05
@@ -62,7 +63,7 @@ def share(shares, trials, bar, controls=()):
 
 
 def test_shares_have_the_exact_binomial_interval_over_all_trials():
-    """Reference values: Clopper and Pearson's interval, k = 0, n = 10 and k = 8, n = 10, by their published tables."""
+    """Reference values are the published tables of Clopper and Pearson for k = 0 and k = 8 of n = 10."""
     assert share([1.0], 10, 0.5).effect.low == pytest.approx(0.025 ** (1 / 10), rel=1e-9)
     assert share([0.0, 0.0], 5, 0.5).effect.high == pytest.approx(1 - 0.025 ** (1 / 10), rel=1e-9)
     found = share([0.8, 0.8], 5, 0.5).effect
@@ -163,6 +164,33 @@ def test_a_basis_without_its_cases_is_refused():
         claim("x", LINE, cases=lambda m: 1.0)
 
 
+def test_what_a_run_can_refute_depends_on_its_scale():
+    low = [{"e": 0.1}, {"e": 0.12}, {"e": 0.11}]
+    stated = claim("x", LINE, effect=lambda m: m["e"], at_least=0.5)
+    assert judge(stated, low, "small").outcome == "not reproduced"
+    assert judge(stated, low, "small").word == "not reproduced at this scale"
+    assert judge(stated, low, "full").outcome == "refuted"
+    assert judge(replace(stated, refutable_at=("small",)), low, "small").outcome == "refuted"
+
+
+def test_a_record_follows_what_its_claim_says_about_refutation_today(tmp_path, caplog):
+    for seed in range(3):
+        assert run_task(Task("evidence_toy", "line", "small", seed, str(tmp_path))) is None
+    high = replace(PAPER.claims[0], at_least=100.0)
+    path = record(judge_runs(PAPER, high, "small", tmp_path), tmp_path / "results")
+    assert json.loads(path.read_text())["verdict"] == "not reproduced"
+    for scales, outcome in ((("full",), "not reproduced"), (("small",), "refuted")):
+        paper = replace(PAPER, claims=(replace(high, refutable_at=scales),))
+        (found,) = read_records(tmp_path / "results", [paper])
+        assert found.verdict.outcome == outcome
+        assert found.verdict.effect.mean == pytest.approx(found.figures["narrow"]["mean"], rel=1e-3)
+    assert read_records(tmp_path / "results", [replace(PAPER, claims=())]) == []
+    assert "is left out: paper toy has no claim 'line'" in caplog.text
+    path.write_text(path.read_text().replace('"versions"', '"vresions"'))
+    with pytest.raises(InputError, match=r"damaged \(KeyError: 'versions'\); record the claim anew"):
+        read_records(tmp_path / "results", [PAPER])
+
+
 def test_the_interval_is_students():
     interval = Interval.of([1.0, 2.0, 3.0])
     assert interval.mean == 2.0
@@ -216,7 +244,7 @@ def test_an_unknown_scale_is_named(tmp_path):
 
 
 def test_the_commit_of_a_record_is_that_of_the_library(tmp_path, monkeypatch):
-    """Not that of the repository in which somebody runs the command."""
+    """The commit is not that of the repository in which somebody runs the command."""
     from commutant.evidence._record import _commit
 
     def git(*arguments):

@@ -97,7 +97,7 @@ def reproduce(
         str | None,
         typer.Option(
             metavar="N|auto",
-            help="number of seeds (default: that of the claim), or auto: chosen beforehand from a pilot with other seeds",
+            help="number of seeds (default: that of the claim), or auto: chosen from a pilot with other seeds",
         ),
     ] = None,
     jobs: Annotated[
