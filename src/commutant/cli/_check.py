@@ -230,5 +230,5 @@ def _default_input(f: Any) -> str:
     if any(c.__name__ == "Aggregation" for c in type(f).__mro__):
         return f"sets:6x1..12x{width or 8}"
     if width is None:
-        raise InputError("the input of the model is unknown; give its shape by --input, such as 8x100x3")
+        raise InputError("the input of the model is unknown; give --input with its shape, such as 8x100x3")
     return f"6x{width}"
