@@ -60,17 +60,17 @@ def benchmarks() -> list[dict[str, Any]]:
 
 def claims_table(slug: str) -> str:
     """Return the claims of a paper with their verdicts; next to each the effect, the bar and the paper's figure."""
-    from commutant.evidence import comparison, effect, seeds
+    from commutant.evidence import comparison, effect_in_words, seeds_in_words
 
     rows, made = [], set()
     for r in (r for r in records() if r.paper.slug == slug):
-        shown = effect(r)
+        shown = effect_in_words(r)
         mark = f'<span class="verdict {r.verdict.outcome.replace(" ", "-")}">{r.verdict.word}</span>'
         small = [line for line in (comparison(r), f"`{r.claim.name}` · {r.claim.effect_label}") if line]
         claim = "<br>".join([mark, r.claim.statement, *(f"<small>{line}</small>" for line in small)])
         interval = shown.interval if r.verdict.effect.basis == "identity" else f"95 %: {shown.interval}"
         paper = [f"paper: {shown.paper}"] if shown.paper else []
-        lines = "<br>".join([interval, f"bar: {shown.bar}", *paper, seeds(r)])
+        lines = "<br>".join([interval, f"bar: {shown.bar}", *paper, seeds_in_words(r)])
         rows.append([claim.replace("|", "\\|"), f'**{shown.mean}**<br><small class="interval">{lines}</small>'])
         versions = r.made["versions"]
         made.add(f"{r.scale} scale, {r.made['hardware']}, torch {versions['torch']}, {r.made['date']}")

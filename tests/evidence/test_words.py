@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from evidence_toy import LINE, PAPER, claim
 
-from commutant.evidence import Judged, comparison, counted, effect, judge, numbers, seeds, sentence
+from commutant.evidence import Judged, comparison, counted, effect_in_words, judge, numbers, seeds_in_words, sentence
 
 MADE = {"versions": {}, "hardware": "a machine", "threads": 1, "date": "2026-01-01"}
 
@@ -38,7 +38,7 @@ def test_a_sentence_has_the_unit_the_interval_the_bar_and_the_papers_figure():
     assert sentence(found) == (
         "accuracy of A minus B: +0.49 accuracy (95 % +0.47 to +0.51; bar +0.30; paper +0.49): holds"
     )
-    assert effect(found).mean == "+0.49 accuracy"
+    assert effect_in_words(found).mean == "+0.49 accuracy"
 
 
 def test_an_effect_that_is_no_difference_has_no_sign():
@@ -69,8 +69,11 @@ def test_the_papers_figures_stand_next_to_ours():
 
 
 def test_seeds_in_words():
-    assert seeds(judged([0.5])) == "1 seed"
-    assert seeds(judged([0.5] * 3, seeds_from={"pilot_seeds": [1000, 1001]})) == "3 seeds, planned from a pilot of 2"
+    assert seeds_in_words(judged([0.5])) == "1 seed"
+    assert (
+        seeds_in_words(judged([0.5] * 3, seeds_from={"pilot_seeds": [1000, 1001]}))
+        == "3 seeds, planned from a pilot of 2"
+    )
 
 
 def test_verdicts_are_counted_in_order():

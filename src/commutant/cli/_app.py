@@ -66,7 +66,7 @@ def _main(
 
 Targets = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[PAPER[/CLAIM]]...", help="papers or single claims; all papers by default"),
+    typer.Argument(metavar="PAPER[/CLAIM]", help="papers or single claims; all papers by default"),
 ]
 Runs = Annotated[Path, typer.Option(help="folder of all runs")]
 Scale = Annotated[str, typer.Option(help="small (minutes on two cores) or full (the setting of the paper)")]

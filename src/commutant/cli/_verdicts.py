@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ..evidence import Claim, Judged, Paper, comparison, counted, seeds, sentence
+from ..evidence import Claim, Judged, Paper, comparison, counted, seeds_in_words, sentence
 
 COLORS = {
     "holds": "green", "refuted": "red", "not reproduced": "dark_orange", "confounded": "magenta",
@@ -55,7 +55,7 @@ def _verdict(judged: Judged, width: int) -> Table:
     lines = [_wrapped(judged.claim.statement, width, "bold"), found]
     if figures := comparison(judged):
         lines.append(_wrapped(figures, width))
-    run = f"{judged.paper.slug}/{judged.claim.name}: {judged.scale} scale, {seeds(judged)}"
+    run = f"{judged.paper.slug}/{judged.claim.name}: {judged.scale} scale, {seeds_in_words(judged)}"
     table = Table.grid(padding=(0, 1))
     table.add_row(Text("●", style=color), Group(*lines, _wrapped(run, width, "dim")))
     return table

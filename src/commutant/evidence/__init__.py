@@ -32,7 +32,7 @@ from ._verdict import judge as judge
 from ._words import Effect as Effect
 from ._words import comparison as comparison
 from ._words import counted as counted
-from ._words import effect as effect
+from ._words import effect_in_words as effect_in_words
 from ._words import numbers as numbers
-from ._words import seeds as seeds
+from ._words import seeds_in_words as seeds_in_words
 from ._words import sentence as sentence

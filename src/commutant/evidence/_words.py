@@ -78,7 +78,7 @@ class Effect:
     paper: str
 
 
-def effect(judged: Judged) -> Effect:
+def effect_in_words(judged: Judged) -> Effect:
     """Return the numbers of a verdict as readers see them."""
     claim, found = judged.claim, judged.verdict.effect
     paper = [] if claim.reported_effect is None else [claim.reported_effect]
@@ -95,7 +95,7 @@ def sentence(judged: Judged) -> str:
 
     Example: `"accuracy of ParaGRU minus minGRU: +0.49 accuracy (95 % +0.47 to +0.50; bar +0.30; paper +0.49): holds"`.
     """
-    shown, verdict = effect(judged), judged.verdict
+    shown, verdict = effect_in_words(judged), judged.verdict
     interval = "no interval" if verdict.effect.undecided else shown.interval
     if verdict.effect.basis != "identity" and not verdict.effect.undecided:
         interval = f"95 % {interval}"
@@ -120,7 +120,7 @@ def comparison(judged: Judged) -> str:
     return " · ".join(found)
 
 
-def seeds(judged: Judged) -> str:
+def seeds_in_words(judged: Judged) -> str:
     """Return the number of seeds in words, with the pilot behind it where there is one."""
     number = len(judged.seeds)
     text = f"{number} seed{'' if number == 1 else 's'}"

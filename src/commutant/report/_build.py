@@ -19,12 +19,12 @@ from ..evidence import (
     RunFolder,
     comparison,
     counted,
-    effect,
+    effect_in_words,
     judge_runs,
     numbers,
     read_records,
     run_folder,
-    seeds,
+    seeds_in_words,
 )
 from ..laws import Draw, StatedLaw, stated_laws
 from ..papers import papers
@@ -81,9 +81,9 @@ def build(runs: Path, output: Path, *, results: Path = Path("results"), check_la
         "style": (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"),
         "rooms": sorted({page["paper"].room for page in pages}),
         "outcomes": OUTCOMES,
-        "effect": effect,
+        "effect": effect_in_words,
         "comparison": comparison,
-        "seeds": seeds,
+        "seeds": seeds_in_words,
         "interval_svg": interval_svg,
     }
     try:
