@@ -1,11 +1,10 @@
-"""Write the tables of README and docs from `results/` and from the code; `--check` only compares.
+"""Tables of README and docs, written from `results/` and from the code; `--check` only compares.
 
 python -m tools.tables [--check]
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import importlib
 import inspect
@@ -13,9 +12,12 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tools import house
+
+if TYPE_CHECKING:
+    from commutant.evidence import Judged
 
 ROOT = house.ROOT
 AGGREGATIONS = {
@@ -40,10 +42,18 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def records() -> list[dict[str, Any]]:
+def records() -> list[Judged]:
+    """Return all recorded verdicts, by paper and claim."""
     from commutant.evidence import read_records
+    from commutant.papers import papers
 
-    return read_records(ROOT / "results")
+    return read_records(ROOT / "results", papers())
+
+
+def recorded(slug: str, claim: str) -> Judged | None:
+    """Return the verdict recorded for a claim at the small scale."""
+    own = (r for r in records() if (r.paper.slug, r.claim.name, r.scale) == (slug, claim, "small"))
+    return next(own, None)
 
 
 def benchmarks() -> list[dict[str, Any]]:
@@ -51,21 +61,22 @@ def benchmarks() -> list[dict[str, Any]]:
 
 
 def claims_table(slug: str) -> str:
-    """The claims of a paper: verdict, statement and effect, our figure and the paper's."""
-    rows = []
-    for r in (r for r in records() if r["paper"] == slug):
-        effect = r["effect"]
-        interval = f"{number(effect['low'])} … {number(effect['high'])}<br>{len(r['seeds'])} seeds"
-        if r.get("basis") == "identity":
-            interval = f"exact<br>{number(r['cases'])} cases"
-        kind = r["verdict"].split()[0]
-        claim = f"{r['statement']}<br><small>`{r['claim']}` · {effect['label']}</small>"
-        ours = f'{number(effect["mean"])}<br><small class="interval">{interval}</small>'
-        mark = f'<span class="verdict {kind}">{r["verdict"]}</span>'
-        rows.append([mark, claim, ours, number(r["bar"]), number(r["reported_effect"])])
-    made = sorted({f"{r['scale']} scale, {r['hardware']}, torch {r['versions']['torch']}, {r['date']}"
-                   for r in records() if r["paper"] == slug})  # fmt: skip
-    return f"{table(['', 'claim', 'ours', 'bar', 'paper'], rows)}\n\n<small>{'; '.join(made)}</small>"
+    """Return the claims of a paper with their verdicts; next to each the effect, the bar and the paper's figure."""
+    from commutant.evidence import comparison, effect_in_words, seeds_in_words
+
+    rows, made = [], set()
+    for r in (r for r in records() if r.paper.slug == slug):
+        shown = effect_in_words(r)
+        mark = f'<span class="verdict {r.verdict.outcome.replace(" ", "-")}">{r.verdict.word}</span>'
+        small = [line for line in (comparison(r), f"`{r.claim.name}` · {r.claim.effect_label}") if line]
+        claim = "<br>".join([mark, r.claim.statement, *(f"<small>{line}</small>" for line in small)])
+        interval = shown.interval if r.verdict.effect.basis == "identity" else f"95 %: {shown.interval}"
+        paper = [f"paper: {shown.paper}"] if shown.paper else []
+        lines = "<br>".join([interval, f"bar: {shown.bar}", *paper, seeds_in_words(r)])
+        rows.append([claim.replace("|", "\\|"), f'**{shown.mean}**<br><small class="interval">{lines}</small>'])
+        versions = r.made["versions"]
+        made.add(f"{r.scale} scale, {r.made['hardware']}, torch {versions['torch']}, {r.made['date']}")
+    return f"{table(['claim', 'effect'], rows)}\n\n<small>{'; '.join(sorted(made))}</small>"
 
 
 def paper_page(paper: Any) -> str:
@@ -98,9 +109,11 @@ How a verdict is computed is said in [What was found](../claims.md).
 
 
 def verdicts(slug: str) -> str:
-    """Return how many claims of a paper got each verdict, in words."""
-    found = collections.Counter(r["verdict"] for r in records() if r["paper"] == slug)
-    return ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items()))
+    """Return how many claims of a paper got each verdict at the small scale, in words."""
+    from commutant.evidence import counted
+
+    own = (r.verdict.outcome for r in records() if (r.paper.slug, r.scale) == (slug, "small"))
+    return ", ".join(counted(own).values())
 
 
 def overview() -> str:
@@ -122,15 +135,15 @@ def systems_table() -> str:
 
 
 def choose_table() -> str:
-    found = next((r for r in records() if (r["claim"], r["scale"]) == ("second-minimum", "small")), None)
+    found = recorded("lcm", "second-minimum")
     if found is None:
         return ""
-    figures = found["figures"]
+    figures = found.figures
     sizes = ("train", "32", "64", "100", "200")
     rows = [[label, *(f"{figures[f'{arm}@{n}']['mean']:.2f}" for n in sizes)] for arm, label in AGGREGATIONS.items()]
     rows.append(["best constant answer", "–", *(f"{figures[f'constant@{n}']['mean']:.2f}" for n in sizes[1:])])
     head = ["aggregation", "in distribution", *(f"n = {n}" for n in sizes[1:])]
-    return f"{table(head, rows)}\n\n{len(found['seeds'])} seeds, {found['hardware']}, {found['date']}."
+    return f"{table(head, rows)}\n\n{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
 
 
 def benchmark_table(b: dict[str, Any]) -> str:
@@ -164,11 +177,11 @@ def laws_table() -> str:
 
 
 def exactness_table() -> str:
-    """Jumps near a cube and torques of forces, from the record of the claim on continuity."""
-    found = [r for r in records() if (r["paper"], r["claim"], r["scale"]) == ("frame-averaging", "continuity", "small")]
-    if not found:
+    """Return jumps near a cube and torques of forces, from the record of the claim on continuity."""
+    found = recorded("frame-averaging", "continuity")
+    if found is None:
         return "Not measured yet."
-    figures = {key: value["mean"] for key, value in found[0]["figures"].items()}
+    figures = {key: value["mean"] for key, value in found.figures.items()}
     ways = (("axes", "principal axes, as they come"), ("blended", "`pca_frame`"), ("weighted", "`weighted_frame`"))
     header = ["frame", *(f"1e-{p} from a cube" for p in (1, 2, 3, 4, 5)), "the cube itself, turned"]
     rows = [
@@ -199,7 +212,7 @@ def public_names(room: str) -> list[str]:
 
 
 def stated(subject: Any) -> str:
-    """The laws that a class states, for its entry in the reference."""
+    """Return the laws that a class states, for its entry in the reference."""
     import torch
 
     from commutant.laws import Draw, stated_laws
@@ -245,7 +258,7 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """Every generated page with what it should contain."""
+    """Return every generated page with the text that it should contain."""
     from commutant.papers import papers
 
     filled = {

@@ -1,4 +1,4 @@
-"""`commutant check`: which axis moves, and exit code 2 for every failure that is no verdict."""
+"""`commutant check`: which axis moves, and exit code 2 for every failure that is not a verdict."""
 
 import pytest
 import warm

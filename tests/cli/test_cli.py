@@ -1,4 +1,4 @@
-"""The command line, as a user meets it: real processes, exit codes, one sentence for what is wrong."""
+"""The command line as a user meets it: real processes, exit codes, one sentence for each error."""
 
 import os
 import re
@@ -108,9 +108,9 @@ def test_papers_and_doctor():
         ),
         (["mymodels:norms", "--law", "invariance", "--action", "translation", "--input", "4x6x3"], 1, "broken"),
         (["mymodels:norms", "--law", "batch-independence", "--input", "4x6x3"], 0, "holds"),
-        (["mymodels:norms", "--law", "beauty", "--input", "4x6x3"], 2, "unknown law 'beauty'"),
+        (["mymodels:norms", "--law", "beauty", "--input", "4x6x3"], 2, "got 'beauty'"),
         (["mymodels:norms", "--law", "invariance", "--input", "4x6x3"], 2, "needs --action"),
-        (["mymodels:norms", "--law", "invariance", "--action", "spin", "--input", "4x6x3"], 2, "unknown action 'spin'"),
+        (["mymodels:norms", "--law", "invariance", "--action", "spin", "--input", "4x6x3"], 2, "got 'spin'"),
         (["mymodels:norms", "--law", "invariance", "--action", "rotation"], 2, "give --input"),
         (["mymodels:norms", "--law", "batch-independence"], 2, "give --input"),
         (["mymodels:norms", "--law", "batch-independence", "--input", "4 by 3"], 2, "not understood"),
@@ -120,7 +120,11 @@ def test_papers_and_doctor():
         (["mymodels:Pool(1, 2, 3)", "--law", "batch-independence", "--input", "4x3"], 2, "could not be built"),
         (["nomodule:f", "--law", "batch-independence", "--input", "4x3"], 2, "can't import nomodule"),
         (["mymodels", "--law", "batch-independence", "--input", "4x3"], 2, "package.module:name"),
-        (["mymodels:norms", "--law", "batch-independence", "--input", "4x6x3", "--dtype", "int4"], 2, "unknown dtype"),
+        (
+            ["mymodels:norms", "--law", "batch-independence", "--input", "4x6x3", "--dtype", "int4"],
+            2,
+            "--dtype must be one of",
+        ),
     ],
 )
 def test_check(models, arguments, code, said):
@@ -161,7 +165,11 @@ def test_reproduce_report_and_record(tmp_path):
     [
         (["reproduce", "lmc"], "did you mean lcm?"),
         (["reproduce", "lcm/second-minimun"], "did you mean second-minimum"),
-        (["reproduce", "lcm/batch-dependence", "--scale", "huge"], "unknown scale 'huge'"),
+        (
+            ["reproduce", "lcm/batch-dependence", "--seeds", "0"],
+            "--seeds must be a whole number of at least 1, or auto",
+        ),
+        (["reproduce", "lcm/batch-dependence", "--scale", "huge"], "--scale must be one of small, full, got 'huge'"),
         pytest.param(
             ["reproduce", "pararnn/parity", "--accelerator", "gpu"],
             "torch sees no GPU",
@@ -191,16 +199,25 @@ def test_a_refuted_claim_exits_one_when_strict(tmp_path):
 import sys
 from dataclasses import replace
 import commutant.papers.lcm as lcm
-claims = tuple(replace(c, at_least=100.0) if c.name == "batch-dependence" else c for c in lcm.PAPER.claims)
+scales, *arguments = sys.argv[1:]
+changes = {"at_least": 100.0, "refutable_at": tuple(scales.split(","))}
+claims = tuple(replace(c, **changes) if c.name == "batch-dependence" else c for c in lcm.PAPER.claims)
 lcm.PAPER = replace(lcm.PAPER, claims=claims)
 from commutant.cli import main
-sys.argv = ["commutant", "reproduce", "lcm/batch-dependence", "--seeds", "3", "--jobs", "1", *sys.argv[1:]]
+sys.argv = ["commutant", "reproduce", "lcm/batch-dependence", "--seeds", "3", "--jobs", "1", *arguments]
 main()
 """
-    for strict, expected in (([], 0), (["--strict"], 1)):
-        done = subprocess.run([sys.executable, "-c", code, *strict], cwd=tmp_path, capture_output=True, text=True)
+    for arguments, expected, said in (
+        (["small,full"], 0, ": refuted\n"),
+        (["small,full", "--strict"], 1, ": refuted\n"),
+        (["full", "--strict"], 0, ": not reproduced at this scale\n"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )  # fmt: skip
         assert done.returncode == expected, done.stderr
-        assert "refuted" in done.stdout
+        assert said in re.sub(r" +\n", "\n", done.stdout)
 
 
 def test_a_missing_extra_says_which(tmp_path):
@@ -234,7 +251,7 @@ def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "goes on from here" in said
+    assert "resumes from here" in said
     assert "Traceback" not in said
     (lock,) = {Path(p).name for p in runs.glob("**/.lock")} or {".lock"}
     assert lock == ".lock"
@@ -262,11 +279,11 @@ def test_minutes_leave_out_the_dear(tmp_path):
     assert not (tmp_path / "lcm" / "second-minimum").exists()
     done = commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
     assert done.returncode == 2
-    assert "--minutes goes by what the small scale takes" in done.stderr
+    assert "--minutes relies on the times of the small scale" in done.stderr
 
 
 def test_brackets_are_printed_and_every_extra_is_listed(tmp_path):
-    """Brackets of an extra are not markup; an extra that is missing says how to install it."""
+    """Brackets of an extra are not markup, and a missing extra says how to install it."""
     from importlib import metadata
 
     code = """
@@ -314,7 +331,7 @@ def test_claims_that_cannot_run_are_exit_two(tmp_path):
 def test_an_unknown_scale_is_exit_two(tmp_path, arguments):
     done = warm.commutant(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert "unknown scale" in done.stderr
+    assert "scale must be one of small, full" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -344,7 +361,7 @@ def test_a_terminal_and_a_report_without_unicode(tmp_path):
 
 
 def test_closed_streams_and_readers_that_are_gone(tmp_path):
-    """Neither is a verdict; and `--help` shows the sizes of an input as they are typed."""
+    """Neither gives the exit code of a verdict, and `--help` shows the sizes of an input as typed."""
     line = f"{sys.executable} -m commutant.cli"
     done = subprocess.run(
         ["bash", "-c", f"{line} papers >&-; echo $? >&2; {line} papers | true; echo ${{PIPESTATUS[0]}} >&2"],

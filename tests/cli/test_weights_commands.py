@@ -244,9 +244,9 @@ def test_what_is_wrong_is_said_in_a_sentence(folder):
     refused("nets:number is an object of type int", "symmetries", "nets:number", "--input", "4x64", cwd=folder)
     refused("must give a torch.nn.Module, got function", "symmetries", "nets:mlp", "--input", "4x64", cwd=folder)
     refused("holds no config.json", "symmetries", "hf:nowhere", cwd=folder)
-    refused("two checkpoints or more", "merge", "a.safetensors", *NET, *out, cwd=folder)
+    refused("at least two checkpoints", "merge", "a.safetensors", *NET, *out, cwd=folder)
     refused("--weights must be 2 numbers that sum to one", "merge", *ab, *NET, *out, "--weights", "1,1", cwd=folder)
-    refused("--weights must be numbers with commas", "merge", *ab, *NET, *out, "--weights", "a,b", cwd=folder)
+    refused("--weights must be numbers separated by commas", "merge", *ab, *NET, *out, "--weights", "a,b", cwd=folder)
     refused("F16 in half.safetensors", "merge", "a.safetensors", "half.safetensors", *NET, *out, cwd=folder)
     refused("points must be odd", "barrier", *ab, "--model", "nets:mlp()", "--evaluate", "nets:loss", "--points", 4,
             cwd=folder)  # fmt: skip
@@ -266,7 +266,7 @@ def test_an_index_that_names_a_missing_shard(tmp_path):
 
 
 def test_no_input_is_written_over(folder, tmp_path):
-    """Whatever way the output is spelled: as a folder, by a shard's name, through the index."""
+    """An input is protected however the output is spelled: as a folder, by a shard's name, through the index."""
     for name in "ab":
         (tmp_path / f"s{name}").mkdir()
         state = load_file(folder / f"{name}.safetensors")
@@ -336,7 +336,7 @@ def test_outputs_that_can_not_be_written_get_a_sentence(folder):
 
 
 def test_a_folder_without_search_permission(folder, monkeypatch):
-    """What such a folder does, for a user who may be root: every look at a file fails."""
+    """Simulate such a folder, since root can read everything: every access to a file fails."""
     from pathlib import Path
 
     from commutant import InputError

@@ -1,4 +1,4 @@
-"""`commutant` in a process of its own, forked from one that holds torch already: without the seconds of a start."""
+"""`commutant` in a separate process, forked from one that has imported torch, which saves seconds per call."""
 
 import multiprocessing
 import os
@@ -12,7 +12,7 @@ _FORKS.set_forkserver_preload(["pytest", "commutant.cli._check", "commutant.pape
 
 
 def commutant(*arguments, cwd):
-    """As `python -m commutant.cli` started in a folder."""
+    """Run `python -m commutant.cli` in a folder."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("out", "err")]
         for stream in streams:

@@ -1,4 +1,4 @@
-"""The toy paper under a name of its own, importable in worker processes too."""
+"""Make the toy paper importable, in worker processes too."""
 
 import os
 import sys

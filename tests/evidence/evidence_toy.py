@@ -51,6 +51,14 @@ def measure_reader(context):
     return {"there": float(context.data_dir is not None)}
 
 
+def measure_noise(context):
+    """Draw one number around one, one around zero, and a share of 50 trials."""
+    generator = context.generator()
+    draw = torch.randn(2, generator=generator)
+    right = int((torch.rand(50, generator=generator) < 0.9).sum())
+    return {"effect": 1 + 0.5 * float(draw[0]), "control": 0.2 * float(draw[1]), "share": right / 50, "n": 50.0}
+
+
 def measure_failing(context):
     if context.seed == 0:
         raise ZeroDivisionError("one\ntwo")
@@ -72,6 +80,7 @@ LINE = experiment("line", measure_line, steps=80)
 KILLER = experiment("killer", measure_killer, seeds=3)
 READER = experiment("reader", measure_reader)
 FAILING = experiment("failing", measure_failing)
+NOISE = experiment("noise", measure_noise)
 PAPER = Paper(
     slug="toy",
     title="A toy",
@@ -83,5 +92,11 @@ PAPER = Paper(
     idea="",
     usage="",
     subjects=(),
-    claims=(claim("line", LINE), claim("killer", KILLER), claim("reader", READER), claim("failing", FAILING)),
+    claims=(
+        claim("line", LINE),
+        claim("killer", KILLER),
+        claim("reader", READER),
+        claim("failing", FAILING),
+        claim("noise", NOISE, effect=lambda m: m["effect"], at_least=0.5),
+    ),
 )

@@ -1,4 +1,4 @@
-"""Checkpoints are restored whole, of the same training alone, and nothing is unpickled."""
+"""Checkpoints are restored whole, only for the same training, and nothing is unpickled."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from commutant.training import Checkpoints, fit
 
 
 def stopped(folder, steps=4, model=None, **options):
-    """A training that ended with a checkpoint in the folder."""
+    """Run a training that leaves a checkpoint in the folder."""
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 1) if model is None else model
     draw = lambda g, n: torch.randn(n, 2, generator=g)  # noqa: E731
@@ -20,7 +20,7 @@ def stopped(folder, steps=4, model=None, **options):
 
 
 def test_a_checkpoint_is_restored_whole_or_not_at_all(tmp_path, caplog):
-    """Whatever is missing in the state: neither weights without their steps nor steps that were written by hand."""
+    """A damaged state restores nothing: neither weights without their steps nor steps that were edited by hand."""
     whole = stopped(tmp_path / "a").model.state_dict()
     for number, damage in enumerate(
         (

@@ -1,4 +1,4 @@
-"""Runs survive being killed, damaged, raced and starved of disk; what comes out does not depend on it."""
+"""Runs survive kills, damage, races and full disks, with the same result."""
 
 import errno
 import json
@@ -139,7 +139,7 @@ def test_runs_under_other_conditions_are_kept_and_not_mixed_in(tmp_path, caplog)
     assert aside.result()["measurement"] == first
     assert run_task(task(tmp_path, seed=1)) is None
     judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path / "runs")
-    assert [run["seed"] for run in judged.runs] == [1]
+    assert judged.seeds == [1]
     assert "seed 0 is left out, it was run with precision bf16-mixed" in caplog.text
 
 
@@ -249,6 +249,16 @@ def test_workers_run_side_by_side(tmp_path):
     assert [figures(t) for t in tasks] == [figures(t) for t in sequential]
 
 
+def test_progress_of_a_run_starts_with_the_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_PAUSE", "0.02")
+    tasks = [task(tmp_path, seed=seed) for seed in range(2)]
+    seen = []
+    execute(tasks, on_progress=lambda t, share, error: seen.append((t.seed, share, tasks[0].result() is not None)))
+    assert any(seed == 0 and not first_done for seed, _, first_done in seen)
+    assert any(seed == 1 and share < 1 for seed, share, _ in seen)
+    assert all(first_done for seed, _, first_done in seen if seed == 1)
+
+
 def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog):
     tasks = [task(tmp_path, experiment="killer", seed=seed) for seed in range(3)]
     assert execute(tasks, jobs=2) == {}
@@ -259,7 +269,7 @@ def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog):
 @pytest.mark.cluster
 @pytest.mark.parametrize("backend", ["ray", "dask"])
 def test_a_sweep_on_a_local_cluster(tmp_path, backend):
-    """In a process of its own, so that the cluster ends with it."""
+    """Run the sweep in a separate process, so that the cluster ends with it."""
     pytest.importorskip("ray" if backend == "ray" else "distributed")
     script = f"""
 import sys, os, logging
@@ -286,7 +296,7 @@ if __name__ == "__main__":
 
 
 def test_two_devices_share_a_run(tmp_path):
-    """Two gloo processes under DDP end with one result, and resume like one process does."""
+    """Two gloo processes under DDP give one result, and resume like one process."""
     two = task(tmp_path, devices=2, strategy="ddp", accelerator="cpu")
     assert run_task(two) is None
     run = two.folder.result()
@@ -307,18 +317,18 @@ def test_records_are_made_from_runs(tmp_path):
     for seed in range(2):
         assert run_task(task(tmp_path, seed=seed)) is None
     judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path / "runs")
-    written = record(PAPER, judged, tmp_path / "results")
-    (found,) = read_records(tmp_path / "results")
-    assert found["verdict"] == judged.verdict.outcome
-    assert found["seeds"] == [0, 1]
-    assert found["figures"]["narrow"]["mean"] == pytest.approx(
-        sum(m["narrow"] for m in judged.measurements) / 2, rel=1e-3
-    )
+    written = record(judged, tmp_path / "results")
+    (found,) = read_records(tmp_path / "results", [PAPER])
+    assert found.recorded
+    assert found.verdict.outcome == judged.verdict.outcome
+    assert found.verdict.effect.undecided == judged.verdict.effect.undecided
+    assert found.seeds == [0, 1]
+    assert found.figures["narrow"]["mean"] == pytest.approx(sum(m["narrow"] for m in judged.measurements) / 2, rel=1e-3)
     assert written.name == "line.small.json"
     assert judge_runs(PAPER, PAPER.claims[1], "small", tmp_path / "runs") is None
     written.write_text("{")
     with pytest.raises(InputError, match="damaged"):
-        read_records(tmp_path / "results")
+        read_records(tmp_path / "results", [PAPER])
 
 
 def test_unknown_names(tmp_path):

@@ -2,18 +2,19 @@ import json
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from evidence_toy import LINE, PAPER, claim
 
 from commutant import InputError, RunError
-from commutant.evidence import Interval, Task, judge, judge_runs, record, run_task
+from commutant.evidence import Interval, Task, judge, judge_runs, read_records, record, run_task
 
 
 def verdict(effects, controls=(), bar=0.5):
     measurements = [{"e": e, **{f"c{i}": c[k] for i, c in enumerate(controls)}} for k, e in enumerate(effects)]
     named = {f"c{i}": (lambda m, i=i: m[f"c{i}"]) for i in range(len(controls))}
-    return judge(claim("x", LINE, effect=lambda m: m["e"], at_least=bar, controls=named), measurements)
+    return judge(claim("x", LINE, effect=lambda m: m["e"], at_least=bar, controls=named), measurements, "full")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_outcomes(effects, controls, outcome):
 
 
 def test_equal_seeds_would_have_shown_what_happens_to_one_in_five():
-    """A success probability of 0.8 a seed, bar 0.95: three, five or ten equal seeds are no evidence."""
+    """With a success probability of 0.8 per seed and bar 0.95, three, five or ten equal seeds are no evidence."""
     for seeds in (3, 5, 10, 13):
         assert "same value" in verdict([1.0] * seeds, bar=0.95).reason
         assert 0.8**seeds > 0.05
@@ -58,11 +59,11 @@ def share(shares, trials, bar, controls=()):
     ]
     named = {f"c{i}": (lambda m, i=i: m[f"c{i}"]) for i in range(len(controls))}
     options = {"effect": lambda m: m["e"], "at_least": bar, "basis": "share", "cases": lambda m: m["n"]}
-    return judge(claim("x", LINE, controls=named, **options), measurements)
+    return judge(claim("x", LINE, controls=named, **options), measurements, "full")
 
 
 def test_shares_have_the_exact_binomial_interval_over_all_trials():
-    """Reference values: Clopper and Pearson's interval, k = 0, n = 10 and k = 8, n = 10, by their published tables."""
+    """Reference values are the published tables of Clopper and Pearson for k = 0 and k = 8 of n = 10."""
     assert share([1.0], 10, 0.5).effect.low == pytest.approx(0.025 ** (1 / 10), rel=1e-9)
     assert share([0.0, 0.0], 5, 0.5).effect.high == pytest.approx(1 - 0.025 ** (1 / 10), rel=1e-9)
     found = share([0.8, 0.8], 5, 0.5).effect
@@ -119,32 +120,32 @@ def test_figures_without_a_mean_or_spread_decide_nothing_false(values, bar):
 @pytest.mark.parametrize("cases", [math.nan, math.inf, 0.0, -5.0, 2.5])
 def test_cases_that_count_nothing_decide_nothing(basis, cases):
     options = {"effect": lambda m: m["e"], "at_least": 0.5, "basis": basis, "cases": lambda m: cases}
-    assert judge(claim("x", LINE, **options), [{"e": 1.0}] * 3).outcome == "inconclusive"
-    assert judge(claim("x", LINE, **options), []).outcome == "inconclusive"
+    assert judge(claim("x", LINE, **options), [{"e": 1.0}] * 3, "full").outcome == "inconclusive"
+    assert judge(claim("x", LINE, **options), [], "full").outcome == "inconclusive"
 
 
 def test_an_effect_that_is_undefined_for_a_seed_decides_nothing():
     for effect in (lambda m: math.log(m["e"]), lambda m: 1 / m["e"], lambda m: math.exp(1000 + m["e"])):
-        found = judge(claim("x", LINE, effect=effect), [{"e": 1.0}, {"e": 0.0}, {"e": 2.0}])
+        found = judge(claim("x", LINE, effect=effect), [{"e": 1.0}, {"e": 0.0}, {"e": 2.0}], "full")
         assert found.reason == "the figure of a seed is not finite"
 
 
 @pytest.mark.parametrize("bar", [math.nan, math.inf, -math.inf])
 def test_a_bar_that_is_not_finite_is_refused(bar):
-    with pytest.raises(InputError, match="give a finite number"):
+    with pytest.raises(InputError, match="bar of claim 'x' must be a finite number"):
         claim("x", LINE, at_least=bar)
 
 
 def test_an_unknown_basis_is_refused(unchecked):
-    with pytest.raises(InputError, match="basis 'shares'; expected one of seeds, share, identity"):
+    with pytest.raises(InputError, match="basis of claim 'x' must be one of seeds, share, identity, got 'shares'"):
         claim("x", LINE, basis="shares", cases=lambda m: 1.0)
-    with pytest.raises(InputError, match="unknown basis"):
+    with pytest.raises(InputError, match="basis must be one of seeds, share, identity, got 'shares'"):
         Interval.of([1.0, 1.0, 1.0], "shares", [1.0] * 3)
 
 
 def identity(values, cases=100.0, bar=0.5):
     options = {"effect": lambda m: m["e"], "at_least": bar, "basis": "identity", "cases": lambda m: cases}
-    return judge(claim("x", LINE, **options), [{"e": e} for e in values])
+    return judge(claim("x", LINE, **options), [{"e": e} for e in values], "small")
 
 
 def test_an_identity_is_exact_and_one_case_refutes_it():
@@ -163,6 +164,33 @@ def test_a_basis_without_its_cases_is_refused():
         claim("x", LINE, cases=lambda m: 1.0)
 
 
+def test_what_a_run_can_refute_depends_on_its_scale():
+    low = [{"e": 0.1}, {"e": 0.12}, {"e": 0.11}]
+    stated = claim("x", LINE, effect=lambda m: m["e"], at_least=0.5)
+    assert judge(stated, low, "small").outcome == "not reproduced"
+    assert judge(stated, low, "small").word == "not reproduced at this scale"
+    assert judge(stated, low, "full").outcome == "refuted"
+    assert judge(replace(stated, refutable_at=("small",)), low, "small").outcome == "refuted"
+
+
+def test_a_record_follows_what_its_claim_says_about_refutation_today(tmp_path, caplog):
+    for seed in range(3):
+        assert run_task(Task("evidence_toy", "line", "small", seed, str(tmp_path))) is None
+    high = replace(PAPER.claims[0], at_least=100.0)
+    path = record(judge_runs(PAPER, high, "small", tmp_path), tmp_path / "results")
+    assert json.loads(path.read_text())["verdict"] == "not reproduced"
+    for scales, outcome in ((("full",), "not reproduced"), (("small",), "refuted")):
+        paper = replace(PAPER, claims=(replace(high, refutable_at=scales),))
+        (found,) = read_records(tmp_path / "results", [paper])
+        assert found.verdict.outcome == outcome
+        assert found.verdict.effect.mean == pytest.approx(found.figures["narrow"]["mean"], rel=1e-3)
+    assert read_records(tmp_path / "results", [replace(PAPER, claims=())]) == []
+    assert "is left out: paper toy has no claim 'line'" in caplog.text
+    path.write_text(path.read_text().replace('"versions"', '"vresions"'))
+    with pytest.raises(InputError, match=r"damaged \(KeyError: 'versions'\); record the claim anew"):
+        read_records(tmp_path / "results", [PAPER])
+
+
 def test_the_interval_is_students():
     interval = Interval.of([1.0, 2.0, 3.0])
     assert interval.mean == 2.0
@@ -174,7 +202,7 @@ def test_reasons_name_the_control():
 
 
 def test_a_record_holds_the_figures_that_every_seed_has():
-    from commutant.evidence._record import figures
+    from commutant.evidence import figures
 
     assert figures([{"a": 1.0, "b": 2.0, "_plot": 5.0}, {"a": 3.0, "_plot": 5.0}]) == {
         "a": {"mean": 2.0, "sd": 2.0**0.5}
@@ -182,7 +210,7 @@ def test_a_record_holds_the_figures_that_every_seed_has():
 
 
 def test_figures_have_no_mean_where_there_is_none():
-    from commutant.evidence._record import figures
+    from commutant.evidence import figures
 
     for values in ([math.inf, -math.inf], [math.nan, 1.0]):
         assert all(math.isnan(value) for value in figures([{"a": v} for v in values])["a"].values())
@@ -197,7 +225,7 @@ def test_a_figure_that_is_not_finite_is_recorded_as_none(tmp_path):
     run = folder.result()
     folder.write("run.json", {**run, "measurement": {**run["measurement"], "wide": math.nan}})
     judged = judge_runs(PAPER, PAPER.claims[0], "small", tmp_path)
-    found = json.loads(record(PAPER, judged, tmp_path / "results").read_text())
+    found = json.loads(record(judged, tmp_path / "results").read_text())
     assert found["figures"]["wide"] == {"mean": None, "sd": None}
     assert found["figures"]["narrow"]["sd"] is not None
 
@@ -207,16 +235,16 @@ def test_folders_that_are_no_runs_are_passed_over(tmp_path):
     assert run_task(task) is None
     for name in ("seed-0-old", "seed-", "seed-0.set-aside-1", "seed-x"):
         shutil.copytree(task.folder.path, task.folder.path.with_name(name))
-    assert len(judge_runs(PAPER, PAPER.claims[0], "small", tmp_path).runs) == 1
+    assert len(judge_runs(PAPER, PAPER.claims[0], "small", tmp_path).seeds) == 1
 
 
 def test_an_unknown_scale_is_named(tmp_path):
-    with pytest.raises(InputError, match="unknown scale 'foo'; expected one of small"):
+    with pytest.raises(InputError, match="scale must be one of small, got 'foo'"):
         judge_runs(PAPER, PAPER.claims[0], "foo", tmp_path)
 
 
 def test_the_commit_of_a_record_is_that_of_the_library(tmp_path, monkeypatch):
-    """Not that of the repository in which somebody runs the command."""
+    """The commit is not that of the repository in which somebody runs the command."""
     from commutant.evidence._record import _commit
 
     def git(*arguments):

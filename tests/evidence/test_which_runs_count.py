@@ -1,4 +1,4 @@
-"""Which runs on disk count: of the same data, seed and conditions, and whole."""
+"""Runs on disk count if they are whole and share data, seed and conditions."""
 
 import shutil
 from dataclasses import replace
@@ -34,7 +34,7 @@ def test_contents_of_data_count_and_hidden_or_unreadable_files_do_not(tmp_path):
 
 
 def test_a_copied_run_is_no_further_seed(tmp_path, caplog):
-    """A folder that was copied by hand is evidence of nothing new."""
+    """A folder that was copied by hand is not further evidence."""
     runs = [task(tmp_path, experiment="reader", seed=seed) for seed in range(2)]
     for run in runs:
         assert run_task(run) is None
@@ -42,7 +42,7 @@ def test_a_copied_run_is_no_further_seed(tmp_path, caplog):
     for name in ("seed-2", "seed-03"):
         shutil.copytree(root / "seed-1", root / name)
     judged = judge_runs(PAPER, PAPER.claims[2], "small", tmp_path / "runs")
-    assert [run["seed"] for run in judged.runs] == [0, 1]
+    assert judged.seeds == [0, 1]
     assert "seed 2 is left out, it was run with seed 1" in caplog.text
     third = task(tmp_path, experiment="reader", seed=2)
     assert third.result() is None
@@ -77,7 +77,7 @@ def test_names_of_one_condition_are_one_condition(tmp_path):
 
 
 def test_runs_that_can_not_be_listed_are_an_error(tmp_path, monkeypatch):
-    """As in a folder without permission, which root can read: its claims must not look as if they had not been run."""
+    """Claims whose runs can't be read must not look as if they had not been run."""
 
     def locked(path):
         raise PermissionError(13, "Permission denied", str(path))

@@ -1,12 +1,14 @@
-"""The report, in a real browser and without JavaScript."""
+"""The report in a real browser, with and without JavaScript."""
 
+import json
 import re
 import shutil
 
 import jaxtyping
 import pytest
 
-from commutant.evidence import Task, run_task
+from commutant.evidence import Task, judge_runs, record, run_task
+from commutant.papers import paper
 from commutant.report import build
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -20,7 +22,7 @@ def site(tmp_path_factory):
             assert run_task(Task("commutant.papers.lcm", experiment, "small", seed, str(root / "runs"))) is None
     jaxtyping.config.update("jaxtyping_disable", True)  # all laws run for the pages; other tests check annotations
     try:
-        return build(root / "runs", root / "report").parent
+        return build(root / "runs", root / "report", results=root / "results").parent
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 
@@ -44,10 +46,27 @@ def test_pages_are_self_contained_and_say_what_was_found(site):
 
 def test_a_single_seed_has_no_interval_and_still_a_page(tmp_path):
     assert run_task(Task("commutant.papers.lcm", "batch-dependence", "small", 0, str(tmp_path / "runs"))) is None
-    build(tmp_path / "runs", tmp_path / "report", check_laws=False)
+    build(tmp_path / "runs", tmp_path / "report", results=tmp_path, check_laws=False)
     page = (tmp_path / "report" / "lcm.html").read_text(encoding="utf-8")
-    assert "no interval" in page
+    assert "<dd>none</dd>" in page
     assert "A verdict needs at least 3 seeds, there is 1" in page
+
+
+def test_claims_that_were_not_run_are_shown_from_their_records(tmp_path):
+    lcm = paper("lcm")
+    (claim,) = (claim for claim in lcm.claims if claim.name == "batch-dependence")
+    for seed in range(3):
+        assert run_task(Task("commutant.papers.lcm", "batch-dependence", "small", seed, str(tmp_path / "runs"))) is None
+    path = record(judge_runs(lcm, claim, "small", tmp_path / "runs"), tmp_path / "results")
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "date": "2001-02-03", "hardware": "an abacus"}))
+    for runs, recorded in (("nowhere", True), ("runs", False)):
+        build(tmp_path / runs, tmp_path / "report", results=tmp_path / "results", check_laws=False)
+        page = (tmp_path / "report" / "lcm.html").read_text(encoding="utf-8")
+        assert ("Recorded on 2001-02-03 on an abacus, not run here" in page) == recorded
+        assert ('<span class="chip plain">1 recorded</span>' in page) == recorded
+        assert "not run" in page  # the claims without either
+        assert claim.statement in page
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Command line: laws of your own model, weights of your own networks, claims of papers."""
+"""Command line for laws of your own model, weights of your own networks, and claims of papers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the command line: whatever fails is one sentence and exit code 2; 1 is left to verdicts."""
+    """Run the command line; a failure is one sentence and exit code 2, and exit code 1 is a verdict."""
     from .._errors import CommutantError
     from ._app import app
 
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Give closed streams a place to write to, and let those without Unicode show question marks."""
+    """Open closed streams on the null device, and print question marks on streams without Unicode."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

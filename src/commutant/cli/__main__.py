@@ -1,4 +1,4 @@
-"""`python -m commutant.cli`."""
+"""Entry point of `python -m commutant.cli`."""
 
 from . import main
 

@@ -1,4 +1,4 @@
-"""The commands; each imports what it needs when it runs, so that `--help` answers at once."""
+"""Commands; each imports what it needs when it runs, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .._errors import CommutantError
 
 
 class _Commands(TyperGroup):
-    """Commands whose failures are errors of this library, so that none of them exits with 0 or 1.
+    """Group of commands that turns every failure into an error of this library, with exit code 2.
 
-    The command-line parser exits with 1 on `EOFError` and on a closed pipe, and `SystemExit` from a user's module ends
-    the process with a code of its choice.
+    Otherwise the command-line parser exits with 1 on `EOFError` and on a closed pipe, and `SystemExit` from a user's
+    module ends the process with any code.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -27,10 +27,8 @@ class _Commands(TyperGroup):
         except (CommutantError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if isinstance(error, BrokenPipeError) or isinstance(
-                error.__context__, BrokenPipeError
-            ):  # rich exits with 1
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone: what is left goes nowhere
+            if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone, and rich would exit with 1
                 raise typer.Exit(2) from None
             if hasattr(error, "exit_code"):  # the parser's own
                 raise
@@ -42,7 +40,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="commutant",
     cls=_Commands,
-    help="Symmetry of data and of weights in PyTorch, stated as laws and tested as such.",
+    help="Symmetry of data and weights in PyTorch: check laws, merge checkpoints, reproduce papers.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -60,15 +58,18 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
     pass
 
 
-Targets = Annotated[list[str] | None, typer.Argument(metavar="[PAPER[/CLAIM]]...", help="all papers by default")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PAPER[/CLAIM]", help="papers or single claims; all papers by default"),
+]
 Runs = Annotated[Path, typer.Option(help="folder of all runs")]
-Scale = Annotated[str, typer.Option(help="small (minutes on two cores) or full (the paper's own setting)")]
+Scale = Annotated[str, typer.Option(help="small (minutes on two cores) or full (the setting of the paper)")]
 
 
 @app.command()
@@ -79,29 +80,47 @@ def papers() -> None:
     show_papers()
 
 
+def _seeds(text: str | None) -> Any:
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"--seeds must be a whole number of at least 1, or auto, got {text}")
+    return int(text)
+
+
 @app.command()
 def reproduce(
     targets: Targets = None,
     scale: Scale = "small",
     runs: Runs = Path("runs"),
-    seeds: Annotated[int | None, typer.Option(min=1, help="seeds a claim; by default what the claim asks for")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="number of seeds (default: that of the claim), or auto: chosen from a pilot with other seeds",
+        ),
+    ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="runs at a time; by default one a core, or one on GPUs")
+        int | None, typer.Option(min=1, help="number of runs at a time; by default one per core, or one on GPUs")
     ] = None,
     backend: Annotated[str, typer.Option(help="joblib backend: loky (this machine), ray or dask")] = "loky",
     accelerator: Annotated[str, typer.Option(help="cpu, gpu or auto")] = "cpu",
-    devices: Annotated[int, typer.Option(min=1, help="devices a run")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="number of devices per run")] = 1,
     strategy: Annotated[str, typer.Option(help="Fabric strategy for several devices: ddp or fsdp")] = "auto",
     precision: Annotated[str, typer.Option(help="Fabric precision: 32-true, bf16-mixed, 64-true ...")] = "32-true",
     data_dir: Annotated[Path | None, typer.Option(help="local folder of data sets")] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="write TensorBoard logs into each run")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="write TensorBoard logs into the folder of each run")
+    ] = False,
     minutes: Annotated[
         float | None,
-        typer.Option(min=0, help="what fits into so much time, cheapest first; nothing starts after it"),
+        typer.Option(
+            min=0, help="time budget: run the cheapest experiments that fit into it, and start nothing after it"
+        ),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="exit 1 when a claim is refuted")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="exit with 1 if a claim is refuted")] = False,
 ) -> None:
-    """Re-run the claims of papers and judge them; finished runs are kept, interrupted ones go on."""
+    """Re-run the claims of papers and judge them; finished runs are kept, interrupted ones resume."""
     from ._reproduce import reproduce as run
 
     try:
@@ -109,7 +128,7 @@ def reproduce(
             targets or [],
             scale=scale,
             runs=runs,
-            seeds=seeds,
+            seeds=_seeds(seeds),
             jobs=jobs,
             backend=backend,
             minutes=minutes,
@@ -124,7 +143,7 @@ def reproduce(
             },
         )
     except KeyboardInterrupt:
-        print("\ncommutant: stopped; the same command goes on from here", file=sys.stderr)
+        print("\ncommutant: stopped; the same command resumes from here", file=sys.stderr)
         code = 130
     raise typer.Exit(code)
 
@@ -133,12 +152,15 @@ def reproduce(
 def report(
     runs: Runs = Path("runs"),
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the site")] = Path("report"),
-    laws: Annotated[bool, typer.Option(help="check the stated laws for the page of each paper")] = True,
+    results: Annotated[Path, typer.Option(help="folder of records, shown for claims that were not run here")] = Path(
+        "results"
+    ),
+    laws: Annotated[bool, typer.Option(help="check the laws that each system states")] = True,
 ) -> None:
-    """Build a self-contained HTML site from the runs on disk."""
+    """Build a self-contained HTML site from the runs on disk, and from records where there is no run."""
     from ..report import build
 
-    index = build(runs, output, check_laws=laws)
+    index = build(runs, output, results=results, check_laws=laws)
     print(f"report: {index.resolve()}")
 
 
@@ -149,7 +171,7 @@ def record(
     runs: Runs = Path("runs"),
     results: Annotated[Path, typer.Option(help="folder of the records")] = Path("results"),
 ) -> None:
-    """Write the record of finished claims, one small JSON file each."""
+    """Write the verdicts on finished claims as records, one small JSON file each."""
     from .._errors import InputError
     from ..evidence import judge_runs
     from ..evidence import record as write
@@ -162,7 +184,7 @@ def record(
             if judged is None:
                 print(f"{paper.slug}/{claim.name}: no finished run at scale {scale}")
             else:
-                print(write(paper, judged, results))
+                print(write(judged, results))
                 written += 1
     if not written:
         raise InputError(f"nothing was recorded: {runs} holds no finished run of the claims asked for")
@@ -177,17 +199,19 @@ def check(
     action: Annotated[
         str | None, typer.Option(help="permutation, graph-permutation, rotation, translation, time-shift ...")
     ] = None,
-    output_action: Annotated[str | None, typer.Option(help="how the output moves, where not like the input")] = None,
+    output_action: Annotated[str | None, typer.Option(help="action on the output, if it differs from --action")] = None,
     input: Annotated[
         list[str] | None,
-        typer.Option(help="8x100x3, 8x2..100x3, sets:4x10x8, graph:12x8 or ids:50:4x16; once for each argument"),
+        typer.Option(
+            help="shape of an argument, once for each: 8x100x3, 8x2..100x3, sets:4x10x8, graph:12x8 or ids:50:4x16"
+        ),
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
-    trials: Annotated[int, typer.Option(min=1)] = 16,
-    seed: int = 0,
+    trials: Annotated[int, typer.Option(min=1, help="number of random inputs and group elements")] = 16,
+    seed: Annotated[int, typer.Option(help="seed of the random inputs and group elements")] = 0,
     train: Annotated[bool, typer.Option("--train", help="leave the module in training mode")] = False,
 ) -> None:
-    """Check whether your own model obeys a law; exit 0 if it holds, 1 if it is broken, 2 if it can't be checked."""
+    """Check whether your own model obeys a law: exit 0 if it holds, 1 if it is broken, 2 if it can't be checked."""
     from ._check import check_model
 
     raise typer.Exit(
@@ -197,21 +221,25 @@ def check(
 
 Model = Annotated[str, typer.Option(help="package.module:factory(arguments), or hf:FOLDER with a config.json")]
 Example = Annotated[
-    list[str] | None, typer.Option(help="example of an input, such as 2x3x32x32 or ids:50:2x8; once for each argument")
+    list[str] | None, typer.Option(help="shape of an argument, once for each, such as 2x3x32x32 or ids:50:2x8")
 ]
 Also = Annotated[
     list[str] | None,
-    typer.Option(help="a further example, where other inputs take other paths; its arguments with commas between"),
+    typer.Option(
+        help="further example for other paths through the model, such as 2x3x64x64; arguments separated by commas"
+    ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="file, or folder where the checkpoint has shards")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace what is there")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="file to write, or folder for a checkpoint in shards")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing files")]
 
 
 @app.command()
 def symmetries(
-    model: Annotated[str, typer.Argument(help="as --model of align")], input: Example = None, also: Also = None
+    model: Annotated[str, typer.Argument(help="package.module:factory(arguments), or hf:FOLDER with a config.json")],
+    input: Example = None,
+    also: Also = None,
 ) -> None:
-    """Print the permutation symmetries of your own model, and what keeps the other axes in place."""
+    """Print the permutation symmetries of your own model, and the reasons why other axes are fixed."""
     from ._weights import show_symmetries
 
     show_symmetries(model, input or [], also or [])
@@ -219,16 +247,16 @@ def symmetries(
 
 @app.command()
 def align(
-    a: Annotated[Path, typer.Argument(help="safetensors file, index or folder; stays as it is")],
-    b: Annotated[Path, typer.Argument(help="of the same architecture")],
+    a: Annotated[Path, typer.Argument(help="safetensors file, index or folder; not changed")],
+    b: Annotated[Path, typer.Argument(help="checkpoint of the same architecture")],
     model: Model,
     output: Output,
     input: Example = None,
     also: Also = None,
     overwrite: Overwrite = False,
-    restarts: Annotated[int, typer.Option(min=0, help="further tries from random permutations")] = 0,
+    restarts: Annotated[int, typer.Option(min=0, help="number of further searches from random permutations")] = 0,
 ) -> None:
-    """Permute the units of checkpoint B so that its weights lie close to those of A; it computes the same as before."""
+    """Permute the units of checkpoint B to bring its weights close to those of A; the function of B stays the same."""
     from ._weights import align as run
 
     run(a, b, model, input or [], output, overwrite=overwrite, restarts=restarts, also=also or [])
@@ -236,33 +264,37 @@ def align(
 
 @app.command()
 def merge(
-    checkpoints: Annotated[list[Path], typer.Argument(help="two or more")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="two or more checkpoints of the same architecture")],
     model: Model,
     output: Output,
     input: Example = None,
     also: Also = None,
-    weights: Annotated[str | None, typer.Option(help="one number for each, such as 0.5,0.5; equal by default")] = None,
-    aligned: Annotated[bool, typer.Option("--aligned", help="they are aligned already")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="weight of each checkpoint, such as 0.5,0.5; equal by default")
+    ] = None,
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="skip the alignment, for checkpoints that are aligned already")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Align checkpoints with each other and write their mean."""
+    """Align checkpoints with each other and write their weighted mean."""
     from .._errors import InputError
     from ._weights import merge as run
 
     try:
         shares = None if weights is None else [float(w) for w in weights.split(",")]
     except ValueError:
-        raise InputError(f"--weights must be numbers with commas between, got {weights!r}") from None
+        raise InputError(f"--weights must be numbers separated by commas, got {weights!r}") from None
     run(checkpoints, model, input or [], output, shares, overwrite=overwrite, aligned=aligned, also=also or [])
 
 
 @app.command()
 def barrier(
     a: Annotated[Path, typer.Argument(help="safetensors file, index or folder")],
-    b: Annotated[Path, typer.Argument(help="of the same architecture, usually aligned with A")],
+    b: Annotated[Path, typer.Argument(help="checkpoint of the same architecture, usually aligned with A")],
     model: Model,
-    evaluate: Annotated[str, typer.Option(help="package.module:function from a module to its loss")],
-    points: Annotated[int, typer.Option(help="on the line, odd")] = 11,
+    evaluate: Annotated[str, typer.Option(help="package.module:function that returns the loss of a module")],
+    points: Annotated[int, typer.Option(help="number of points on the line, odd")] = 11,
 ) -> None:
     """Print the loss along the straight line between two checkpoints."""
     from ._weights import barrier as run
@@ -272,18 +304,18 @@ def barrier(
 
 @app.command()
 def shrink(
-    checkpoint: Annotated[Path, typer.Argument(help="safetensors file, index or folder; stays as it is")],
+    checkpoint: Annotated[Path, typer.Argument(help="safetensors file, index or folder; not changed")],
     model: Model,
     output: Output,
     input: Example = None,
-    parameters: Annotated[float | None, typer.Option(help="share of the parameters to keep at most")] = None,
+    parameters: Annotated[float | None, typer.Option(help="largest share of the parameters to keep")] = None,
     beta: Annotated[
         float | None, typer.Option(help="merge pairs closer than this share of the largest distance")
     ] = None,
-    criterion: Annotated[str, typer.Option(help="what counts as close: saliency or inout")] = "saliency",
+    criterion: Annotated[str, typer.Option(help="distance between channels: saliency or inout")] = "saliency",
     overwrite: Overwrite = False,
 ) -> None:
-    """Merge the channels of your own model that do nearly the same, without data, and write the smaller checkpoint."""
+    """Merge similar channels of your own model without data, and write the smaller checkpoint."""
     from ._weights import shrink as run
 
     cut = {"parameters": parameters, "beta": beta}
@@ -307,7 +339,7 @@ def data(
 
 @app.command()
 def doctor() -> None:
-    """Say what this installation can do: versions, devices, extras, data."""
+    """Show versions, devices, extras and the data folder of this installation."""
     from ._show import show_doctor
 
     show_doctor()

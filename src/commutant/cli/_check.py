@@ -1,4 +1,4 @@
-"""`commutant check`: a law on a user's own model."""
+"""`commutant check`: check whether a user's own model obeys a law."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._checks import one_of
 from .._errors import CommutantError, InputError
 from ..laws import (
     ACTIONS,
@@ -45,10 +46,10 @@ def check_model(
     seed: int,
     train: bool,
 ) -> int:
-    """Run the check and print the report; the exit code is 0 where the law holds and 1 where it does not.
+    """Run the check, print the report, and return 0 if the law holds and 1 if it is broken.
 
     Raises:
-        InputError: for every failure that is no verdict, in the user's code too.
+        InputError: The check failed, in the user's code or elsewhere, so that there is no verdict.
     """
     try:
         report = _report(model, law, action, output_action, inputs, dtype, trials, seed, train)
@@ -58,7 +59,7 @@ def check_model(
     except KeyboardInterrupt:
         print("\ncommutant: stopped", file=sys.stderr)
         return 130
-    except BaseException as error:  # whatever the user's code raises is no verdict
+    except BaseException as error:  # an exception in the user's code is not a verdict
         raise InputError(f"{model} could not be checked: {said(error)}") from error
     _print(text)
     return 0 if report.passed else 1
@@ -75,8 +76,7 @@ def _report(
     seed: int,
     train: bool,
 ) -> LawReport:
-    if dtype not in _DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    one_of("--dtype", dtype, _DTYPES)
     stated = make_law(law, action, output_action, inputs)
     if not 0 <= seed < 2**63:
         raise InputError(f"--seed must lie in 0..2**63 - 1, got {seed}")
@@ -106,7 +106,7 @@ def _report(
 
 
 def _print(text: str) -> None:
-    """Print in any locale; a reader that has gone away does not change the exit code."""
+    """Print in any locale; a closed pipe does not change the exit code."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
@@ -115,17 +115,17 @@ def _print(text: str) -> None:
 
 
 def said(error: BaseException) -> str:
-    """An exception in one line."""
+    """Return an exception in one line."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def load_model(target: str) -> Callable[..., Any]:
-    """Import `package.module:name`, or call `package.module:factory(literal, key=literal)`."""
+    """Import `package.module:name`, or call `package.module:factory(literal, key=literal)`, and return the result."""
     module_name, _, expression = target.partition(":")
     if not expression or not all(part.isidentifier() for part in module_name.split(".")):
         raise InputError(f"model {target!r} must be given as package.module:name or package.module:factory(arguments)")
-    if sys.path[:1] != [here := str(Path.cwd())]:  # it stays, as a factory may import when it is called
+    if sys.path[:1] != [here := str(Path.cwd())]:  # kept, because a factory may import when it is called
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
@@ -173,8 +173,7 @@ def _callable(target: str, found: Any) -> Callable[..., Any]:
 
 def make_law(law: str, action: str | None, output_action: str | None, inputs: list[str]) -> Law:
     """Return the law named on the command line."""
-    if law not in LAWS:
-        raise InputError(f"unknown law {law!r}; expected one of {', '.join(LAWS)}")
+    one_of("--law", law, LAWS)
     if output_action is not None and law not in ("equivariance", "gradient-equivariance"):
         raise InputError(f"--law {law} takes no --output-action")
     if law in ("batch-independence", "causality"):
@@ -193,8 +192,7 @@ def make_law(law: str, action: str | None, output_action: str | None, inputs: li
 
 
 def _action(name: str, inputs: list[str]) -> Action:
-    if name not in ACTIONS:
-        raise InputError(f"unknown action {name!r}; expected one of {', '.join(ACTIONS)}")
+    one_of("--action", name, ACTIONS)
     kind = ACTIONS[name]
     if name in _WITHOUT_SIZE:
         return kind()
@@ -212,7 +210,7 @@ def _action(name: str, inputs: list[str]) -> Action:
 
 
 def _element_axis(what: str, inputs: list[str]) -> int:
-    """The axis of elements or of time: the second to last of features, the last of ids, which have no features."""
+    """Return the axis of elements or time: the second to last for features, the last for ids without features."""
     if not inputs:
         return 1
     kind, _, sizes = inputs[0].rpartition(":")
@@ -225,12 +223,12 @@ def _element_axis(what: str, inputs: list[str]) -> int:
 
 
 def _default_input(f: Any) -> str:
-    """What a module says about its own input: PyG aggregations take ragged sets, layers a width."""
+    """Return an input that fits the attributes of a module: ragged sets for a PyG aggregation, a width for a layer."""
     width = next(
         (v for n in ("in_channels", "in_features", "input_size") if isinstance(v := getattr(f, n, None), int)), None
     )
     if any(c.__name__ == "Aggregation" for c in type(f).__mro__):
         return f"sets:6x1..12x{width or 8}"
     if width is None:
-        raise InputError("the model does not say what input it takes; give --input, such as 8x100x3")
+        raise InputError("the input of the model is unknown; give --input with its shape, such as 8x100x3")
     return f"6x{width}"

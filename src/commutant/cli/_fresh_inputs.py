@@ -1,4 +1,4 @@
-"""Whether permuted parameters compute the same on inputs that the derivation of their symmetries has not seen."""
+"""Check of permuted parameters on inputs that the derivation of their symmetries has not seen."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def refuse_a_change(
     """Refuse a permutation that changes what a network computes on fresh inputs.
 
     Args:
-        network: of the architecture; its parameters and type are overwritten.
-        state: the parameters before the permutation.
-        permutation: to be tested.
-        examples: inputs, as `PermutationSpec.from_module` takes them.
-        outputs: what of the output counts.
-        name: of the checkpoint, for the message.
+        network: Network of the architecture; its parameters and dtype are overwritten.
+        state: Parameters before the permutation.
+        permutation: Permutation to test.
+        examples: Inputs, as `PermutationSpec.from_module` takes them.
+        outputs: Function that selects the part of the output to compare, or None for all of it.
+        name: Name of the checkpoint, for the message.
 
     Raises:
-        InputError: the outputs differ.
+        InputError: The outputs differ.
     """
     given = dict(state)
     moved = {key: permutation.apply_to(key, value) for key, value in given.items()}
@@ -43,12 +43,12 @@ def refuse_a_change(
             before, again, after = (
                 _computed(network.to(dtype), own, examples, outputs, dtype) for own in (given, given, moved)
             )
-        except (RuntimeError, NotImplementedError):  # an operator that knows no float64
+        except (RuntimeError, NotImplementedError):  # an operator without float64
             continue
         if max(map(difference, before, again)) < tolerance <= (worst := max(map(difference, before, after))):
             raise InputError(
                 f"the permuted {name} computes something else on fresh inputs (relative change {worst:.2g}), so "
-                "nothing was written: the example leaves out paths of the model; give inputs that take them by --also"
+                "nothing was written: the example misses paths of the model; give inputs that take them by --also"
             )
         return
 

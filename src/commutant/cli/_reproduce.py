@@ -5,20 +5,50 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
+from .._checks import one_of
 from .._errors import InputError, require
 from ..data import data_folder
-from ..evidence import Claim, Experiment, Judged, Paper, Task, execute, judge_runs
+from ..evidence import (
+    MOST_SEEDS,
+    PILOT_SEEDS,
+    Claim,
+    Experiment,
+    Paper,
+    Task,
+    judge_runs,
+    make_plan,
+    pilot_runs,
+    read_plan,
+    run_folder,
+)
 from ..papers import module_of, select
+from ._progress import run_with_bars
+from ._verdicts import show_verdicts
 
-OUTCOMES = {"holds": "green", "refuted": "red", "confounded": "magenta", "inconclusive": "yellow"}
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An experiment with the claims that were asked for."""
+
+    paper: Paper
+    experiment: Experiment
+    claims: tuple[Claim, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.paper.slug}/{self.experiment.name}"
+
+    def minutes(self, seeds: int | None) -> float:
+        """Minutes on one core at the small scale."""
+        return self.experiment.minutes * (seeds or self.experiment.seeds["small"])
 
 
 def reproduce(
@@ -26,56 +56,53 @@ def reproduce(
     *,
     scale: str,
     runs: Path,
-    seeds: int | None,
+    seeds: int | Literal["auto"] | None,
     jobs: int | None,
     backend: str,
     minutes: float | None,
     strict: bool,
     options: dict[str, Any],
 ) -> int:
-    """Run the experiments behind the claims and print the verdicts."""
+    """Run the experiments behind the claims, print the verdicts and return the exit code."""
     if options["accelerator"] in ("gpu", "cuda") and not require("torch", "evidence").cuda.is_available():
         raise InputError(f"--accelerator {options['accelerator']} was asked for, but torch sees no GPU; leave it out")
+    if minutes is not None and scale != "small":
+        raise InputError(f"--minutes relies on the times of the small scale, got --scale {scale}")
+    if minutes is not None and seeds == "auto":
+        raise InputError("--minutes needs a number of seeds, got --seeds auto")
     chosen = select(targets)
     data_folder(options["data_dir"])  # a folder that does not exist is an error even where no claim reads it
     console = Console()
-    tasks, skipped = [], {}
+    cores = os.cpu_count() or 1
     if jobs is None:
-        jobs = (os.cpu_count() or 1) if options["accelerator"] == "cpu" and options["devices"] == 1 else 1
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    if minutes is not None and scale != "small":
-        raise InputError(f"--minutes goes by what the small scale takes, got --scale {scale}")
-    cores = min(jobs, os.cpu_count() or 1) if options["accelerator"] == "cpu" else jobs
+        jobs = cores if options["accelerator"] == "cpu" and options["devices"] == 1 else 1
+    threads = max(1, cores // jobs)
     not_after = math.inf if minutes is None else time.time() + 60 * minutes
-    left_out = {} if minutes is None else _too_dear(chosen, minutes * cores, seeds, options["data_dir"])
-    for paper, claims in chosen:
-        for experiment in {c.experiment.name: c.experiment for c in claims}.values():
-            if scale not in experiment.settings:
-                raise InputError(f"unknown scale {scale!r}; expected one of {', '.join(experiment.settings)}")
-            reason = experiment.unavailable(options["data_dir"])
-            if reason is not None:
-                skipped[f"{paper.slug}/{experiment.name}"] = reason
-                continue
-            if experiment in left_out.get(paper.slug, ()):
-                claim = next(c.name for c in claims if c.experiment is experiment)
-                skipped[f"{paper.slug}/{experiment.name}"] = (
-                    f"about {_in_words(_cost(experiment, seeds))} of computing; run: commutant "
-                    f"reproduce {paper.slug}/{claim}"
-                )
-                continue
-            for seed in range(seeds or experiment.seeds[scale]):
-                module = module_of(paper.slug)
-                tasks.append(
-                    Task(
-                        module, experiment.name, scale, seed, str(runs), threads=threads, not_after=not_after, **options
-                    )
-                )
+    wanted, skipped = _runnable(chosen, scale, options["data_dir"])
     if minutes is not None:
-        tasks.sort(key=lambda task: _cost(task.paper.experiment(task.experiment), seeds))
-    jobs = max(1, min(jobs, len(tasks)))
-    failed = _run(console, tasks, jobs, backend)
-    judged = [(p, c.name, judge_runs(p, c, scale, runs)) for p, claims in chosen for c in claims]
-    _show(console, judged)
+        assert seeds != "auto"
+        parallel = min(jobs, cores) if options["accelerator"] == "cpu" else jobs
+        wanted, too_long = _within(minutes * parallel, wanted, seeds)
+        skipped |= too_long
+
+    def task(each: _Wanted, seed: int, folder: Path) -> Task:
+        return Task(
+            module_of(each.paper.slug), each.experiment.name, scale, seed, str(folder), threads=threads,
+            not_after=not_after, **options,
+        )  # fmt: skip
+
+    def run(tasks: list[Task]) -> dict[Task, str]:
+        return run_with_bars(console, tasks, max(1, min(jobs, len(tasks))), backend)
+
+    failed: dict[Task, str] = {}
+    if seeds == "auto":
+        failed = _plan(console, wanted, scale, runs, task, run)
+        broken = {f"{one.paper.slug}/{one.experiment}" for one in failed}
+        wanted = [each for each in wanted if each.name not in broken]
+    tasks = [task(each, seed, runs) for each in wanted for seed in range(_number_of_seeds(each, seeds, scale, runs))]
+    failed |= run(tasks)
+    judged = [(p, c, judge_runs(p, c, scale, runs)) for p, claims in chosen for c in claims]
+    show_verdicts(console, judged)
     for name, reason in skipped.items():
         _say(console, "[yellow]skipped[/]", f"{name}: {reason}")
     late = [t for t in tasks if t not in failed and t.result() is None]
@@ -83,8 +110,8 @@ def reproduce(
         seeds_left = [str(t.seed) for t in late if f"{t.paper.slug}/{t.experiment}" == name]
         reason = f"the {minutes:g} minutes were over before seed {', '.join(seeds_left)} started"
         _say(console, "[yellow]skipped[/]", f"{name}: {reason}")
-    for task, error in failed.items():
-        _say(console, "[red]failed[/]", f"{task.experiment}, seed {task.seed}: {error}")
+    for each, error in failed.items():
+        _say(console, "[red]failed[/]", f"{each.experiment}, seed {each.seed}: {error}")
     if failed:
         return 2
     if not tasks and minutes is None:
@@ -97,85 +124,96 @@ def _say(console: Console, label: str, text: str) -> None:
     console.print(f"{label} {escape(text)}", soft_wrap=True, highlight=False)
 
 
+def _runnable(
+    chosen: list[tuple[Paper, list[Claim]]], scale: str, data_dir: str | None
+) -> tuple[list[_Wanted], dict[str, str]]:
+    """Return the experiments that can run here, and the reasons why the others can't, by name."""
+    wanted, skipped = [], {}
+    for paper, claims in chosen:
+        for experiment in {c.experiment.name: c.experiment for c in claims}.values():
+            one_of("--scale", scale, experiment.settings)
+            each = _Wanted(paper, experiment, tuple(c for c in claims if c.experiment is experiment))
+            reason = experiment.unavailable(data_dir)
+            if reason is None:
+                wanted.append(each)
+            else:
+                skipped[each.name] = reason
+    return wanted, skipped
+
+
+def _within(minutes: float, wanted: list[_Wanted], seeds: int | None) -> tuple[list[_Wanted], dict[str, str]]:
+    """Return the cheapest experiments that fit into some minutes of computing, and the reasons why the others don't."""
+    chosen, skipped = [], {}
+    for each in sorted(wanted, key=lambda each: (each.minutes(seeds), each.name)):
+        cost = each.minutes(seeds)
+        minutes -= cost
+        if minutes >= 0:
+            chosen.append(each)
+        else:
+            skipped[each.name] = (
+                f"about {_in_words(cost)} of computing; run: commutant reproduce "
+                f"{each.paper.slug}/{each.claims[0].name}"
+            )
+    return chosen, skipped
+
+
 def _in_words(minutes: float) -> str:
     return f"{minutes:.0f} minutes" if minutes >= 1.5 else "a minute"
 
 
-def _cost(experiment: Experiment, seeds: int | None) -> float:
-    """Minutes on one core."""
-    return experiment.minutes * (seeds or experiment.seeds["small"])
+def _number_of_seeds(each: _Wanted, seeds: int | str | None, scale: str, runs: Path) -> int:
+    """Return the number of seeds that was given or planned, or else the default of the experiment."""
+    if isinstance(seeds, int):
+        return seeds
+    plan = read_plan(_statistical(each), _folder(each, scale, runs)) if seeds == "auto" else None
+    return each.experiment.seeds[scale] if plan is None else int(plan["seeds"])
 
 
-def _too_dear(
-    chosen: list[tuple[Paper, list[Claim]]], minutes: float, seeds: int | None, data_dir: str | None
-) -> dict[str, list[Experiment]]:
-    """What is left out, by paper, when the cheapest go first and all shall end in time."""
-    there = [
-        (_cost(e, seeds), paper.slug, e.name, e)
-        for paper, claims in chosen
-        for e in {c.experiment.name: c.experiment for c in claims}.values()
-        if e.unavailable(data_dir) is None
-    ]
-    left_out: dict[str, list[Experiment]] = {}
-    for cost, slug, _, experiment in sorted(there, key=lambda t: t[:3]):
-        minutes -= cost
-        if minutes < 0:
-            left_out.setdefault(slug, []).append(experiment)
-    return left_out
+def _statistical(each: _Wanted) -> list[Claim]:
+    """Return the claims whose verdict depends on the number of seeds."""
+    return [claim for claim in each.claims if claim.basis != "identity"]
 
 
-def _run(console: Console, tasks: list[Task], jobs: int, backend: str) -> dict[Task, str]:
-    pending = [task for task in tasks if task.result() is None]
-    if len(pending) < len(tasks):
-        console.print(f"{len(tasks) - len(pending)} of {len(tasks)} runs were done before")
-    if not pending:
-        return {}
-    require("lightning_fabric", "evidence")
-    names = list(dict.fromkeys(task.experiment for task in pending))
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
-        bars = {n: progress.add_task(n, total=sum(t.experiment == n for t in pending)) for n in names}
-        done: dict[Task, float] = {}
-
-        def on_progress(task: Task, share: float, _: str | None) -> None:
-            done[task] = share
-            total = sum(value for other, value in done.items() if other.experiment == task.experiment)
-            progress.update(bars[task.experiment], completed=total)
-
-        return execute(pending, jobs=jobs, backend=backend, on_progress=on_progress)
+def _folder(each: _Wanted, scale: str, runs: Path) -> Path:
+    return run_folder(each.paper, each.experiment, scale, 0, runs).path.parent
 
 
-def _show(console: Console, judged: list[tuple[Paper, str, Judged | None]]) -> None:
-    """A table a paper, narrow enough for a terminal of 80 columns."""
-    for slug in dict.fromkeys(paper.slug for paper, _, _ in judged):
-        table = Table(box=None, pad_edge=False, header_style="bold", title=f"[bold]{slug}[/]", title_justify="left")
-        table.add_column("claim", no_wrap=True)
-        table.add_column("verdict", no_wrap=True)
-        for column in ("effect", "95 % interval", "bar", "paper"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for paper, name, found in judged:
-            if paper.slug != slug:
-                continue
-            if found is None:
-                table.add_row(name, "[dim]not run[/]", "", "", "", "")
-                continue
-            verdict, effect, reported = found.verdict, found.verdict.effect, found.claim.reported_effect
-            table.add_row(
-                name,
-                f"[{OUTCOMES[verdict.outcome]}]{verdict.outcome}[/]",
-                f"{effect.mean:.3g}",
-                str(effect),
-                f"{verdict.bar:g}",
-                "" if reported is None else f"{reported:.3g}",
-            )
-        console.print(table)
-        for paper, name, found in judged:
-            if paper.slug == slug and found is not None and found.verdict.outcome == "inconclusive":
-                _say(console, f"[yellow]{name}[/]", f"is inconclusive: {found.verdict.reason}")
+def _plan(
+    console: Console,
+    wanted: list[_Wanted],
+    scale: str,
+    runs: Path,
+    task: Callable[[_Wanted, int, Path], Task],
+    run: Callable[[list[Task]], dict[Task, str]],
+) -> dict[Task, str]:
+    """Fix the number of seeds of each experiment from a pilot, and return the runs of pilots that failed."""
+    pilots = {
+        each.name: [task(each, seed, pilot_runs(runs)) for seed in PILOT_SEEDS]
+        for each in wanted
+        if _statistical(each) and read_plan(_statistical(each), _folder(each, scale, runs)) is None
+    }
+    if pilots:
+        console.print(f"pilot: {len(PILOT_SEEDS)} runs of each experiment with seeds that the verdict does not use")
+    failed = run([each for tasks in pilots.values() for each in tasks])
+    for each in wanted:
+        own, folder = _statistical(each), _folder(each, scale, runs)
+        if not own or any(one in failed for one in pilots.get(each.name, [])):
+            continue
+        if each.name in pilots:
+            found = {one.seed: one.result() for one in pilots[each.name]}
+            make_plan(own, {seed: run["measurement"] for seed, run in found.items() if run is not None}, folder)
+        plan = read_plan(own, folder)
+        assert plan is not None
+        for claim in own:
+            _say(console, "planned", _plan_in_words(f"{each.paper.slug}/{claim.name}", plan, claim.name))
+    return failed
+
+
+def _plan_in_words(name: str, plan: dict[str, Any], claim: str) -> str:
+    entry = plan["claims"][claim]
+    pilot = (
+        f"pilot of {len(entry['pilot_seeds'])}: mean {entry['mean']:.3g}, sd {entry['sd']:.3g}, bar {entry['bar']:g}"
+    )
+    chance = f"a verdict is expected with {100 * entry['power']:.0f} % probability"
+    most = ", the largest number that is planned" if plan["seeds"] == MOST_SEEDS else ""
+    return f"{name}: {plan['seeds']} seeds{most}; {chance} ({pilot})"

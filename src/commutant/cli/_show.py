@@ -18,7 +18,7 @@ _FOR_DEVELOPERS = ("dev", "docs", "all")
 
 
 def show_papers() -> None:
-    """Every paper with its claims."""
+    """Print every paper with its claims."""
     console = Console()
     for paper in papers():
         title = escape(f"{paper.title} ({paper.venue} {paper.year})")
@@ -28,7 +28,7 @@ def show_papers() -> None:
 
 
 def show_doctor() -> None:
-    """What is installed, which devices there are, where data is looked for."""
+    """Print versions, devices, extras and the data folder."""
     found = environment()
     table = Table(box=None, pad_edge=False, show_header=False)
     for package, version in found["versions"].items():
@@ -47,7 +47,7 @@ def show_doctor() -> None:
 
 
 def _extras() -> dict[str, list[str]]:
-    """Return the extras that a user may want, each with the packages that are missing."""
+    """Return the extras for users, each with its missing packages."""
     wanted: dict[str, list[str]] = {}
     for line in metadata.requires("commutant") or []:
         found = re.match(r"""(?P<package>[\w.-]+).*;.*extra == ['"](?P<extra>[\w-]+)['"]""", line)

@@ -1,4 +1,4 @@
-"""`commutant symmetries | align | merge | barrier | shrink`: the weights of networks that users trained themselves."""
+"""`commutant symmetries | align | merge | barrier | shrink`: weights of networks that users trained themselves."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from .._checks import one_of
 from .._errors import InputError, require
 from ..laws import parse_input
 from ..parameters import Checkpoint, Permutation, PermutationSpec
@@ -23,7 +24,7 @@ from ._fresh_inputs import refuse_a_change
 
 
 def show_symmetries(model: str, inputs: list[str], also: Sequence[str] = ()) -> None:
-    """Print the groups of a model, with what keeps the rest in place."""
+    """Print the permutation symmetries of a model, and the reasons why other axes are fixed."""
     print(_spec(model, inputs, also)[1].summary())
 
 
@@ -38,7 +39,7 @@ def align(
     restarts: int,
     also: Sequence[str] = (),
 ) -> None:
-    """Write the second checkpoint, permuted to lie close to the first."""
+    """Write the second checkpoint with its units permuted to match the first."""
     first, second = Checkpoint(a), Checkpoint(b)
     copies = _companions(model, second, output)
     _free(output, overwrite, second, [first, second], copies)
@@ -63,9 +64,9 @@ def merge(
     aligned: bool,
     also: Sequence[str] = (),
 ) -> None:
-    """Write the weighted mean of several checkpoints, aligned with the first."""
+    """Write the weighted mean of several checkpoints, after aligning them with the first."""
     if len(checkpoints) < 2:
-        raise InputError(f"two checkpoints or more are needed, got {len(checkpoints)}")
+        raise InputError(f"merge needs at least two checkpoints, got {len(checkpoints)}")
     states = [Checkpoint(path) for path in checkpoints]
     shares = weights or [1 / len(states)] * len(states)
     if len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
@@ -85,7 +86,7 @@ def merge(
         found = [Permutation(spec), weight_matching(spec, states[0], states[1])]
     else:
         found = match_many(spec, states, generator=torch.Generator().manual_seed(0))
-        back = found[0].inverse()  # the first stays as it is
+        back = found[0].inverse()  # the first is not permuted
         found = [p.compose(back) for p in found]
     for path, state, permutation in zip(checkpoints, states, found, strict=True):
         if permutation != Permutation(spec):
@@ -105,7 +106,7 @@ def merge(
 
 
 def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
-    """Print the loss along the line between two checkpoints."""
+    """Print the loss along the straight line between two checkpoints."""
     networks = [_loaded(model, path) for path in (a, b)]
     measure: Any = load_model(evaluate)
     if not callable(measure):
@@ -134,16 +135,15 @@ def shrink(
     criterion: str,
     overwrite: bool,
 ) -> None:
-    """Write a smaller checkpoint: channels that are alike become one."""
+    """Write a smaller checkpoint in which similar channels are merged."""
     if (parameters is None) == (beta is None):
         raise InputError("give one of --parameters and --beta")
-    if criterion not in ("saliency", "inout"):
-        raise InputError(f"--criterion must be saliency or inout, got {criterion!r}")
+    one_of("--criterion", criterion, ("saliency", "inout"))
     given = Checkpoint(checkpoint)
     copies = _companions(model, given, output)
     _free(output, overwrite, given, [given], copies)
     network = _loaded(model, checkpoint)
-    if "F64" in given.dtypes.values():  # more than the model holds by itself
+    if "F64" in given.dtypes.values():  # the model alone is float32
         network = network.double()
         network.load_state_dict(dict(given), strict=False)
     example, outputs = _example(model, network, inputs)
@@ -158,24 +158,25 @@ def shrink(
 
 
 def _loaded(model: str, path: Path) -> nn.Module:
-    """The model with a checkpoint's parameters; entries tied to one that is there may be missing."""
+    """Return the model with a checkpoint's parameters; parameters tied to a stored one may be missing from the file."""
     network, state = build_model(model), Checkpoint(path)
     own = network.state_dict(keep_vars=True)
     there = {id(value) for key, value in own.items() if key in state}
     lacking = [key for key, value in own.items() if key not in state and id(value) not in there]
     if odd := sorted([*lacking, *(key for key in state if key not in own)]):
-        raise InputError(f"{path} does not fit {model}: {odd[0]!r} is in one of them only")
+        raise InputError(f"{path} does not fit {model}: only one of them has {odd[0]!r}")
     for key, value in own.items():
         if key in state and tuple(value.shape) != state.shapes[key]:
             raise InputError(
-                f"{path} does not fit {model}: {key!r} has shape {state.shapes[key]}, and {tuple(value.shape)} there"
+                f"{path} does not fit {model}: {key!r} has shape {state.shapes[key]} in the file and "
+                f"{tuple(value.shape)} in the model"
             )
     network.load_state_dict(dict(state), strict=False)
     return network
 
 
 def build_model(model: str) -> nn.Module:
-    """A module from `package.module:factory(arguments)`, or `hf:FOLDER` with a configuration of transformers."""
+    """Return a module from `package.module:factory(arguments)`, or from `hf:FOLDER` with a `config.json`."""
     if model.startswith("hf:"):
         transformers = require("transformers", "hf")
         folder = Path(model.removeprefix("hf:"))
@@ -215,7 +216,7 @@ def _on_one_line(message: Warning | str, *_: object) -> None:
 def _fresh(
     model: str, network: nn.Module, inputs: list[str], also: Sequence[str]
 ) -> tuple[list[Any], Callable[[Any], Any] | None]:
-    """Inputs that no spec was derived on, some of them ten times as large, and what of the output counts."""
+    """Return inputs that no spec was derived from, half of them ten times as large, and the selection of the output."""
     found, outputs = [], None
     for seed, own in product(range(6), [inputs, *(own.split(",") for own in also)]):
         example, outputs = _example(model, network, own, 100 + seed)
@@ -229,7 +230,7 @@ def _fresh(
 
 
 def _example(model: str, network: Any, inputs: list[str], seed: int = 0) -> tuple[Any, Callable[[Any], Any] | None]:
-    """An input for a model, and what of its output counts."""
+    """Return an input for a model, and a function that selects the part of its output that counts, or None for all."""
     generator = torch.Generator().manual_seed(seed)
     example: Any
     select: Callable[[Any], Any] | None = None
@@ -255,7 +256,7 @@ _NAMED = ("config", "token", "vocab", "merges", "spiece", "sentencepiece", "proc
 
 
 def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, Path]:
-    """The configuration and tokenizer files that `from_pretrained` reads beside weights, and their places."""
+    """Return the configuration and tokenizer files that `from_pretrained` needs, each with its new place."""
     (place, *_) = checkpoint.places(output).values()
     if not model.startswith("hf:") or place == output:
         return {}
@@ -274,7 +275,7 @@ def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, 
 def _free(
     output: Path, overwrite: bool, layout: Checkpoint, inputs: Sequence[Checkpoint], copies: Mapping[Path, Path]
 ) -> None:
-    """Refuse to write over an input, or over anything at all that was not offered."""
+    """Refuse to write over an input, or over an existing file without `--overwrite`."""
     try:
         places = {place.resolve() for place in (*layout.places(output).values(), *copies.values())}
         read = {file.resolve() for one in inputs for file in (*one.files, *([one.index] if one.index else []), *copies)}

@@ -1,4 +1,4 @@
-"""The process that torchrun starts for a run on several devices."""
+"""Process that torchrun starts for a run on several devices."""
 
 import sys
 

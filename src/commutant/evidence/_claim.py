@@ -1,14 +1,14 @@
-"""What a paper claims, how to measure it, and what it takes for the claim to hold."""
+"""Claims of papers: what is measured, and what it takes for a claim to hold."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+from .._checks import finite, one_of
 from .._errors import InputError
 from ._context import Context, Measurement
 
@@ -18,20 +18,19 @@ BASES: tuple[str, ...] = get_args(Basis)
 
 @dataclass(frozen=True)
 class Experiment:
-    """Something to run and measure; several claims may read the same figures.
+    """A measurement at several scales; several claims may read its figures.
 
     Args:
-        name: unique in its paper; names the folder of its runs.
-        measure: from a `Context` to the figures of one seed.
-        settings: for each scale, what `measure` reads as `context.settings`.
-        changes: for each scale, what it changed against the paper, in a sentence.
-        data: for each scale, which data fed it, in a few words.
-        seeds: for each scale, how many seeds.
-        minutes: of computing on one core that a seed takes at the small scale, as recorded; `reproduce --minutes` goes
-            by it.
-        unavailable: from the data folder (or None) to the reason why this can't run here, or None.
-        figure: from the measurements of all seeds to a matplotlib figure.
-        figure_caption: one sentence under the figure.
+        name: Unique name in the paper, also the name of the folder of its runs.
+        measure: Function from a `Context` to the figures of one seed.
+        settings: Settings at each scale, given to `measure` as `context.settings`.
+        changes: Differences from the paper at each scale, in one sentence.
+        data: Data used at each scale, in a few words.
+        seeds: Default number of seeds at each scale.
+        minutes: Recorded minutes of one seed on one core at the small scale; `reproduce --minutes` relies on it.
+        unavailable: Function from the data folder (or None) to the reason why the experiment can't run here, or None.
+        figure: Function from the measurements of all seeds to a matplotlib figure.
+        figure_caption: One sentence under the figure.
     """
 
     name: str
@@ -46,38 +45,38 @@ class Experiment:
     figure_caption: str = ""
 
     def digest(self, scale: str) -> str:
-        """Six hex digits that change with the settings, so that runs of other settings are never mixed in."""
+        """Return six hex digits of the settings, which keep runs with other settings in other folders."""
         return hashlib.sha256(json.dumps(self.settings[scale], sort_keys=True).encode()).hexdigest()[:6]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of a paper, as a number that must lie above a bar.
+    """One claim of a paper, stated as a number that must lie above a bar.
 
     Args:
-        name: unique in its paper; `commutant reproduce PAPER/NAME` runs it.
-        statement: the claim in one sentence.
-        source: where the paper makes it.
-        reported: the paper's own figures, under the names that the measurement uses.
-        experiment: what measures it.
-        effect: one number a seed; the claim is that it exceeds the bar.
-        effect_label: what that number is, in words.
-        unit: Unit of the effect, written behind the number, such as `"accuracy"`, `"digits"`, `"times"` or `"nats"`.
-        at_least: the bar.
-        controls: arms that would show the same effect if it were an artefact; each gives one number a seed.
-        reported_effect: the effect computed from the paper's own figures, where it gives them.
-        labels: Words for the figures in `reported`, by their names, so that tables show ours beside the paper's.
-        refutable_at: Scales whose run can refute the statement. A run of another scale that falls short says *not
-            reproduced at this scale*. An identity can be refuted at every scale.
-        basis: What the interval of the effect is.
+        name: Unique name in the paper; `commutant reproduce PAPER/NAME` runs the claim.
+        statement: The claim in one sentence that can be read alone.
+        source: Place in the paper, such as a table or a section.
+        reported: Figures given by the paper, under the names that the measurement uses.
+        experiment: Experiment that measures the claim.
+        effect: Function from a measurement to the number that must exceed the bar.
+        effect_label: Name of that number, in words.
+        unit: Unit of the effect, written after the number, such as `"accuracy"`, `"digits"`, `"times"` or `"nats"`.
+        at_least: The bar, in the unit of the effect.
+        controls: Arms that would show the same effect if it were an artifact; each gives one number per seed.
+        reported_effect: Effect computed from the paper's own figures, where it gives them.
+        labels: Words for the figures in `reported`, by their names, so that tables show ours next to the paper's.
+        refutable_at: Scales at which a run can refute the statement. A run at another scale that falls short is called
+            *not reproduced at this scale*. An identity can be refuted at every scale.
+        basis: Meaning of the interval of the effect.
             `"seeds"`: the mean over seeds, for whatever varies from seed to seed, such as trained networks.
             `"share"`: a share of trials that are independent within a seed too, such as drawn inputs of a fixed
             function; `cases` counts them.
-            `"identity"`: nothing random decides, every one of `cases` cases must lie at or above the bar.
-        cases: From a measurement to the number of trials or cases behind the effect.
+            `"identity"`: nothing random decides, and every one of `cases` cases must lie at or above the bar.
+        cases: Function from a measurement to the number of trials or cases behind the effect.
 
     Raises:
-        InputError: for an unknown basis, a bar that is not finite, or a share or an identity without `cases`.
+        InputError: The basis is unknown, the bar is not finite, or `cases` is missing for a share or an identity.
     """
 
     name: str
@@ -97,15 +96,17 @@ class Claim:
     refutable_at: tuple[str, ...] = ("full",)
 
     def __post_init__(self) -> None:
-        if self.basis not in BASES:
-            raise InputError(f"claim {self.name!r} has the basis {self.basis!r}; expected one of {', '.join(BASES)}")
-        if not math.isfinite(self.at_least):
-            raise InputError(f"claim {self.name!r} has the bar {self.at_least}; give a finite number")
+        one_of(f"basis of claim {self.name!r}", self.basis, BASES)
+        finite(f"bar of claim {self.name!r}", self.at_least)
         if (self.basis == "seeds") != (self.cases is None):
             raise InputError(
                 f"claim {self.name!r} has the basis {self.basis!r} and {'no' if self.cases is None else 'a'} count of "
                 "cases; give `cases` for a share or an identity, and only there"
             )
+
+    def can_be_refuted(self, scale: str) -> bool:
+        """Return whether a run at a scale can refute the statement."""
+        return self.basis == "identity" or scale in self.refutable_at
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,17 @@ class Paper:
     """A paper, the system that implements it, and its claims.
 
     Args:
-        slug: its name on the command line and in addresses.
-        title, authors, year, venue, link: the paper.
-        room: the room of the library that holds the system.
-        idea: what it says, in three sentences.
-        usage: a short example that runs.
-        subjects: the public classes and functions whose stated laws the report prints.
-        claims: in the order of the report.
+        slug: Name on the command line and in addresses.
+        title: Title.
+        authors: Authors, in one string.
+        year: Year of publication.
+        venue: Conference or journal.
+        link: Address of the paper.
+        room: Room of the library that holds the system.
+        idea: Summary in three sentences.
+        usage: Short example that runs.
+        subjects: Public classes and functions whose stated laws the report prints.
+        claims: Claims, in the order of the report.
     """
 
     slug: str
@@ -136,11 +141,11 @@ class Paper:
 
     @property
     def experiments(self) -> list[Experiment]:
-        """The experiments behind the claims, each once, in order."""
+        """Experiments behind the claims, each once, in order."""
         return list({claim.experiment.name: claim.experiment for claim in self.claims}.values())
 
     def experiment(self, name: str) -> Experiment:
-        """An experiment by name."""
+        """Return an experiment by name."""
         for experiment in self.experiments:
             if experiment.name == name:
                 return experiment

@@ -1,4 +1,4 @@
-"""What a measurement gets to work with: its seed, its settings, and help to survive being killed."""
+"""Surroundings of a measurement: its seed, its settings, and help to survive being killed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from ..training import Checkpoints, fit
-from ._conditions import DATA_MARK, data_digest
+from ._contents import DATA_MARK, data_digest
 from ._folder import RunFolder
 
 Measurement: TypeAlias = dict[str, float]
-"""The figures of one seed at one scale; those whose names start with `_` are for the plot and stay out of records."""
+"""Figures of one seed at one scale; names that start with `_` are for the plot and stay out of records."""
 
 
 class Context:
@@ -49,27 +49,27 @@ class Context:
 
     @property
     def data_dir(self) -> str | None:
-        """The local folder of data sets; what reads it depends on its contents, and the run says so."""
+        """Local folder of data sets; reading this property notes the contents of the folder in the run."""
         if self.fabric.global_rank == 0 and not (self.folder.path / DATA_MARK).exists():
             self.folder.write(DATA_MARK, {"data": data_digest(self._data_dir)})
         return self._data_dir
 
     @property
     def seconds(self) -> float:
-        """Seconds spent on this run, those of killed processes counted in."""
+        """Seconds spent on this run, including those of killed processes."""
         return self._seconds_before + time.monotonic() - self._started
 
     @property
     def device(self) -> torch.device:
-        """Where models and batches belong."""
+        """Device of models and batches."""
         return self.fabric.device
 
     def generator(self, salt: int = 0) -> torch.Generator:
-        """A source of randomness that depends on the seed and the salt alone."""
+        """Return a generator that depends only on the seed and the salt."""
         return torch.Generator().manual_seed(self.seed * 7_919 + salt)
 
     def arm(self, name: str, measure: Callable[[], Measurement]) -> Measurement:
-        """Measure one arm, once: a run that was killed reads finished arms from disk."""
+        """Measure one arm, or read its figures from disk if a killed process has finished it."""
         stored = self.folder.read(f"arms/{name}.json")
         if stored is None:
             stored = measure()

@@ -1,12 +1,10 @@
-"""Running tasks: in this process, in others, on a Ray or Dask cluster, or on several devices."""
+"""Execution of tasks: in this process, in others, on a Ray or Dask cluster, or on several devices."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -15,86 +13,24 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from .._errors import CommutantError, InputError, RunError, require
-from ._claim import Experiment, Paper
-from ._conditions import DATA_MARK, conditions, data_digest, differences
+from ._contents import DATA_MARK
 from ._context import Context
-from ._folder import RunFolder, environment, versions
+from ._folder import RunFolder, environment
+from ._task import Task
 
 logger = logging.getLogger("commutant")
 
-_ATTEMPTS = 3  # a worker that dies costs its unfinished tasks another attempt, no more than this often
-
-
-@dataclass(frozen=True)
-class Task:
-    """One run: an experiment at one scale with one seed, and how to run it.
-
-    Args:
-        module: the importable module whose `PAPER` holds the experiment.
-        experiment, scale, seed: what to run.
-        runs: the folder of all runs.
-        accelerator, devices, strategy, precision: passed to Lightning Fabric.
-        data_dir: a local folder of data sets.
-        tensorboard: write TensorBoard logs too.
-        threads: torch threads of the process, 0 for torch's choice.
-        not_after: a moment (seconds of `time.time`) after which the run is not started any more.
-    """
-
-    module: str
-    experiment: str
-    scale: str
-    seed: int
-    runs: str
-    accelerator: str = "cpu"
-    devices: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    data_dir: str | None = None
-    tensorboard: bool = False
-    threads: int = 1
-    not_after: float = math.inf
-
-    @property
-    def paper(self) -> Paper:
-        """The paper that the task belongs to."""
-        paper = getattr(importlib.import_module(self.module), "PAPER", None)
-        if not isinstance(paper, Paper):
-            raise InputError(f"module {self.module} defines no PAPER")
-        return paper
-
-    @property
-    def folder(self) -> RunFolder:
-        """Where the run lives."""
-        return run_folder(self.paper, self.paper.experiment(self.experiment), self.scale, self.seed, Path(self.runs))
-
-    def result(self) -> dict[str, Any] | None:
-        """Return the `run.json` of the finished run, or None where there is none under the conditions of this task."""
-        found = self.folder.result()
-        return found if found is not None and not self.other_conditions(found) else None
-
-    def other_conditions(self, run: dict[str, Any]) -> list[str]:
-        """Say in what a run in this task's folder differs from what the task asks for."""
-        head = {**conditions(self), "versions": versions()}
-        if run.get("data") is not None:
-            head["data"] = data_digest(self.data_dir)
-        return differences(run, head)
-
-
-def run_folder(paper: Paper, experiment: Experiment, scale: str, seed: int, runs: Path) -> RunFolder:
-    """The folder of one run."""
-    where = f"{scale}-{experiment.digest(scale)}"
-    return RunFolder(runs / paper.slug / experiment.name / where / f"seed-{seed}")
+_ATTEMPTS = 3  # of a task whose worker dies
 
 
 def run_task(task: Task) -> str | None:
-    """Run one task to its end in this process; what went wrong comes back as a sentence."""
+    """Run one task to its end in this process and return what went wrong in a sentence, or None."""
     try:
         if task.threads and "LOCAL_RANK" not in os.environ:
             torch.set_num_threads(task.threads)
@@ -120,10 +56,7 @@ def run_task(task: Task) -> str | None:
 
 def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
     experiment = task.paper.experiment(task.experiment)
-    head = {
-        "format": 1,
-        **conditions(task),
-    }
+    head = {"format": 1, **task.conditions()}
     if fabric.global_rank == 0:
         before = {**(folder.read("run.json") or {}), **(folder.read(DATA_MARK) or {})}
         if other := task.other_conditions(before):
@@ -146,7 +79,7 @@ def _measure(task: Task, folder: RunFolder, fabric: Any) -> None:
 
 
 def _run_on_devices(task: Task) -> str | None:
-    """Start one process a device with torchrun, which also spans nodes when it is started by hand."""
+    """Run a task with torchrun, one process per device."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={task.devices}"]
     command += ["-m", "commutant.evidence", json.dumps(asdict(task))]
     environ = {**os.environ, "OMP_NUM_THREADS": str(max(1, task.threads))}
@@ -161,7 +94,7 @@ def _run_on_devices(task: Task) -> str | None:
 
 @contextlib.contextmanager
 def _quiet_fabric() -> Iterator[None]:
-    """Fabric announces its devices on every launch; a sweep of tasks needs none of it."""
+    """Silence the announcement of devices that Fabric makes on every launch."""
     loggers = [logging.getLogger(name) for name in ("lightning.fabric", "lightning_fabric")]
     levels = [each.level for each in loggers]
     for each in loggers:
@@ -180,17 +113,18 @@ def execute(
     backend: str = "loky",
     on_progress: Callable[[Task, float, str | None], None] | None = None,
 ) -> dict[Task, str]:
-    """Run tasks, in the order given, until each is done, has failed of its own or is too late to start.
+    """Run tasks, in the order given, until each is done, has failed or is too late to start.
 
-    Finished runs are on disk and never run again. A worker that dies (killed, out of memory, lost node) costs the tasks
-    that it had not finished another attempt; these resume from their checkpoints.
+    Finished runs are on disk and never run again. When a worker dies (killed, out of memory, lost node), its unfinished
+    tasks get another attempt and resume from their checkpoints.
 
     Args:
-        tasks: what to run.
-        jobs: how many at a time.
-        backend: a joblib backend: `"loky"` (processes here), `"ray"` or `"dask"` (the cluster that is connected, or a
-            local one).
-        on_progress: called with (task, share done, error or None), from another thread.
+        tasks: Tasks to run.
+        jobs: Number of tasks at a time.
+        backend: A joblib backend: `"loky"` (processes on this machine), `"ray"` or `"dask"` (the connected cluster, or
+            a local one).
+        on_progress: Function called with (task, share done, error or None) from another thread, for the first time
+            when the task starts.
 
     Returns:
         The tasks that failed, each with the reason in a sentence.
@@ -253,21 +187,19 @@ def _is_worker_death(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def _watch(tasks: list[Task], on_progress: Callable[[Task, float, str | None], None] | None) -> Iterator[None]:
-    """Read the progress that the runs leave on disk; works for any backend that shares the file system."""
+    """Report the progress that the runs leave on disk; this works for any backend that shares the file system."""
     if on_progress is None:
         yield
         return
     stop = threading.Event()
+    earlier = {task: _started(task) for task in tasks}  # of runs that were interrupted
 
     def poll() -> None:
         while not stop.wait(0.5):
             for task in tasks:
-                path = task.folder.path / "progress.json"
-                try:
-                    done = 1.0 if task.result() else float(json.loads(path.read_text(encoding="utf-8"))["done"])
-                except (OSError, ValueError, KeyError, RunError):
-                    continue
-                on_progress(task, min(done, 0.999), None)
+                with contextlib.suppress(OSError, ValueError, KeyError, RunError):
+                    if _started(task) != earlier[task]:
+                        on_progress(task, min(_share_done(task), 0.999), None)
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -278,8 +210,24 @@ def _watch(tasks: list[Task], on_progress: Callable[[Task, float, str | None], N
         thread.join()
 
 
+def _started(task: Task) -> object:
+    """Return the time at which a run last started; None if it never did, and the time of its end once it is done."""
+    try:
+        run = json.loads((task.folder.path / "run.json").read_text(encoding="utf-8"))
+        return run.get("started", run.get("finished"))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _share_done(task: Task) -> float:
+    if task.result() is not None:
+        return 1.0
+    path = task.folder.path / "progress.json"
+    return float(json.loads(path.read_text(encoding="utf-8"))["done"]) if path.exists() else 0.0
+
+
 def main(argument: str) -> int:
-    """One task of a multi-process launch: `python -m commutant.evidence '{...}'`."""
+    """Run one task of a multi-process launch: `python -m commutant.evidence '{...}'`."""
     error = run_task(Task(**json.loads(argument)))
     if error is not None:
         raise RunError(error)

@@ -1,4 +1,4 @@
-"""A run on disk: locked by one process, written beside and renamed, readable after any kill."""
+"""Folder of a run: locked by one process, written in whole files, readable after any kill."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ _NEEDED: dict[str, type | UnionType] = {
     "seed": int, "measurement": dict, "seconds": int | float, "finished": int | float, "versions": dict,
     "hardware": str, "threads": int, "date": str,
 }  # fmt: skip
-"""Fields that a finished run must hold."""
+"""Fields that a finished run must hold, with their types."""
 
 
 class RunFolder:
-    """The folder of one run (one experiment, scale and seed).
+    """Folder of one run (one experiment, scale and seed).
 
-    `run.json` says what was run, on what, and the result; `arms/` holds the figures of finished arms,
-    `metrics.jsonl` the training curves, `checkpoint/` the state of what is still training.
+    `run.json` holds the settings, the machine and the result. `arms/` holds the figures of finished arms,
+    `metrics.jsonl` the training curves, and `checkpoint/` the state of unfinished training.
+
+    Args:
+        path: Path of the folder; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -41,7 +44,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; a second process is told at once. The lock goes with the process, however it ends."""
+        """Lock the folder, or raise `RunError` if another process holds it; the lock ends with the process."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
@@ -56,7 +59,11 @@ class RunFolder:
             lock.release()
 
     def set_aside(self, reason: str) -> None:
-        """Move the contents into a folder beside this one: a run under other conditions is kept, not mixed in."""
+        """Move the contents into a neighboring folder, so that a run under other conditions is kept and not mixed in.
+
+        Args:
+            reason: Conditions of the run that is moved, in words, for the log.
+        """
         number = 1
         while (target := self.path.with_name(f"{self.path.name}.set-aside-{number}")).exists():
             number += 1
@@ -70,7 +77,7 @@ class RunFolder:
             raise RunError(f"can't write to {target}: {error.strerror or error}; choose another --runs") from None
 
     def result(self) -> dict[str, Any] | None:
-        """The contents of `run.json` of a finished run, or None; one that lacks what a record needs is set aside."""
+        """Return `run.json` of a finished run, or None; a file that lacks a needed field is set aside."""
         record = self.read("run.json")
         if record is None or record.get("status") != "done":
             return None
@@ -83,7 +90,7 @@ class RunFolder:
         return record
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file of the run; a damaged one is named, set aside and treated as missing."""
+        """Return the contents of a JSON file of the run, or None; a damaged file is set aside with a warning."""
         path = self.path / name
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -109,11 +116,11 @@ class RunFolder:
             ) from None
 
     def write(self, name: str, record: dict[str, Any]) -> None:
-        """Write a JSON file in one step: it is there whole, or as it was."""
+        """Write a JSON file in one step: a failure leaves the file as it was."""
         write_json(self.path / name, record)
 
     def log(self, arm: str, step: int, values: dict[str, float]) -> None:
-        """Append to the training curves; what a killed run logged beyond its checkpoint is written again, equal."""
+        """Append to the training curves; a resumed run repeats the steps after its checkpoint, with equal values."""
         line = json.dumps({"arm": arm, "step": step, **values})
         try:
             with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -122,7 +129,7 @@ class RunFolder:
             raise RunError(f"can't write to {self.path}: {error.strerror or error}") from None
 
     def curves(self) -> dict[str, list[tuple[int, float]]]:
-        """The training loss of every arm, by step."""
+        """Return the training loss of every arm, by step."""
         found: dict[str, dict[int, float]] = {}
         path = self.path / "metrics.jsonl"
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
@@ -135,10 +142,14 @@ class RunFolder:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write JSON beside the target and rename it into place.
+    """Write JSON into a temporary file and rename it into place.
+
+    Args:
+        path: Path of the file.
+        record: Contents.
 
     Raises:
-        RunError: when the disk is full or not writable; the file is then as it was.
+        RunError: The disk is full or not writable; the file is then as it was.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -150,7 +161,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as error:
-        with suppress(OSError):  # what can't be written can't always be looked at either
+        with suppress(OSError):  # an unwritable folder may be unreadable too
             scratch.unlink()
         raise RunError(f"can't write {path}: {error.strerror or error}") from None
 
@@ -166,7 +177,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and time: what a reader needs to know about where a figure comes from."""
+    """Return the versions, hardware, number of threads and date that a figure comes with."""
     return {
         "versions": versions(),
         "hardware": hardware(),
@@ -176,7 +187,7 @@ def environment() -> dict[str, Any]:
 
 
 def hardware() -> str:
-    """Processor, number of cores and accelerators, in words."""
+    """Return the processor, the number of cores and the accelerators, in words."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -10,7 +10,7 @@ def series(measurement: Measurement, name: str) -> dict[float | int, float]:
 
     Args:
         measurement: Figures of one seed.
-        name: What stands before the `@`.
+        name: Part of the names before the `@`.
 
     Example:
         >>> series({"gru@32": 0.9, "gru@8": 1.0, "sum@8": 0.5}, "gru")

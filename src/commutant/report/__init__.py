@@ -1,3 +1,3 @@
-"""Static site made from runs on disk; it needs no network and no JavaScript."""
+"""Static site of runs and records, which needs no network and no JavaScript."""
 
 from ._build import build as build

@@ -1,9 +1,9 @@
-"""Build the site: an index that is a catalogue, and a page a paper."""
+"""Pages of the site: an index of all papers, and a page for each paper."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,21 @@ from typing import Any
 import torch
 
 from .._errors import RunError, require
-from ..evidence import Experiment, Judged, Paper, RunFolder, figures, judge_runs
+from ..evidence import (
+    OUTCOMES,
+    Experiment,
+    Judged,
+    Paper,
+    RunFolder,
+    comparison,
+    counted,
+    effect_in_words,
+    judge_runs,
+    numbers,
+    read_records,
+    run_folder,
+    seeds_in_words,
+)
 from ..laws import Draw, StatedLaw, stated_laws
 from ..papers import papers
 from ._svg import curves_svg, inline_svg, interval_svg
@@ -21,7 +35,7 @@ _SCALES = ("small", "full")
 
 @dataclass(frozen=True)
 class LawRow:
-    """One stated law with what a check found."""
+    """Result of checking one stated law."""
 
     subject: str
     title: str
@@ -31,41 +45,55 @@ class LawRow:
     agrees: bool
 
 
-def build(runs: Path, output: Path, *, check_laws: bool = True) -> Path:
+def build(runs: Path, output: Path, *, results: Path = Path("results"), check_laws: bool = True) -> Path:
     """Write the site.
 
     Args:
-        runs: the folder of all runs; claims without a finished run are listed as not run.
-        output: the folder of the site.
-        check_laws: check the laws that each system states, for its page.
+        runs: Folder of all runs.
+        output: Folder of the site.
+        results: Folder of records. A claim without a finished run at a scale is shown from its record, marked as such;
+            a claim without either is listed as not run. The folder need not exist.
+        check_laws: Whether to check the laws that each system states, for its page.
 
     Returns:
         The path of `index.html`.
 
     Raises:
-        RunError: when the folder can't be written.
+        InputError: A record is damaged.
+        RunError: The folder can't be written.
     """
     jinja2 = require("jinja2", "evidence")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("commutant.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": _figure, "duration": _duration}
+    environment.filters |= {"figure": _figure, "duration": _duration, "typeset": _typeset}
     pages: list[dict[str, Any]] = []
     for paper in papers():
-        judged = {
-            claim.name: [j for scale in _scales(claim.experiment) if (j := judge_runs(paper, claim, scale, runs))]
-            for claim in paper.claims
+        judged = _judged(paper, runs, results)
+        verdicts = {
+            k.replace(" ", "-"): v for k, v in counted(j[-1].verdict.outcome for j in judged.values() if j).items()
         }
-        pages.append({"paper": paper, "judged": judged, "verdicts": Counter(_outcome(j) for j in judged.values())})
+        if missing := sum(not found for found in judged.values()):
+            verdicts["not-run"] = f"{missing} not run"
+        recorded = sum(bool(found) and found[-1].recorded for found in judged.values())
+        pages.append({"paper": paper, "judged": judged, "verdicts": verdicts, "recorded": recorded})
     shared = {
         "style": (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8"),
         "rooms": sorted({page["paper"].room for page in pages}),
+        "outcomes": OUTCOMES,
+        "effect": effect_in_words,
+        "comparison": comparison,
+        "seeds": seeds_in_words,
+        "interval_svg": interval_svg,
     }
     try:
         output.mkdir(parents=True, exist_ok=True)
         for page in pages:
             body = environment.get_template("paper.html").render(
-                **shared, **page, **_experiments(page["paper"], runs), laws=_laws(page["paper"]) if check_laws else []
+                **shared,
+                **page,
+                experiments=_experiments(page["paper"], runs),
+                laws=_laws(page["paper"]) if check_laws else [],
             )
             (output / f"{page['paper'].slug}.html").write_text(body, encoding="utf-8")
         index = output / "index.html"
@@ -75,16 +103,25 @@ def build(runs: Path, output: Path, *, check_laws: bool = True) -> Path:
     return index
 
 
+def _judged(paper: Paper, runs: Path, results: Path) -> dict[str, list[Judged]]:
+    """Return the verdicts on each claim by its name, one per scale: from runs, or else from the record."""
+    recorded = {(found.claim.name, found.scale): found for found in read_records(results, [paper])}
+    return {
+        claim.name: [
+            found
+            for scale in _scales(claim.experiment)
+            if (found := judge_runs(paper, claim, scale, runs) or recorded.get((claim.name, scale)))
+        ]
+        for claim in paper.claims
+    }
+
+
 def _scales(experiment: Experiment) -> list[str]:
     return [scale for scale in _SCALES if scale in experiment.settings]
 
 
-def _outcome(judged: list[Judged]) -> str:
-    return judged[-1].verdict.outcome if judged else "not run"
-
-
-def _experiments(paper: Paper, runs: Path) -> dict[str, Any]:
-    """For each experiment and scale: its figure, training curves and how it was run."""
+def _experiments(paper: Paper, runs: Path) -> list[dict[str, Any]]:
+    """Return the figure, the training curves and the conditions of each experiment that was run, at each scale."""
     found = []
     for experiment in paper.experiments:
         claim = next(claim for claim in paper.claims if claim.experiment is experiment)
@@ -92,8 +129,7 @@ def _experiments(paper: Paper, runs: Path) -> dict[str, Any]:
             judged = judge_runs(paper, claim, scale, runs)
             if judged is None:
                 continue
-            root = runs / paper.slug / experiment.name / f"{scale}-{experiment.digest(scale)}"
-            curves = RunFolder(root / f"seed-{judged.runs[0]['seed']}").curves()
+            curves = RunFolder(run_folder(paper, experiment, scale, judged.seeds[0], runs).path).curves()
             name = f"{experiment.name}-{scale}"
             found.append(
                 {
@@ -106,7 +142,7 @@ def _experiments(paper: Paper, runs: Path) -> dict[str, Any]:
                     "curves": curves_svg(curves, f"{name}-curves: training loss by step") if curves else None,
                 }
             )
-    return {"experiments": found, "figures_of": lambda j: figures(j.measurements), "intervals": interval_svg}
+    return found
 
 
 def _laws(paper: Paper) -> list[LawRow]:
@@ -130,16 +166,17 @@ def _check_law(law: StatedLaw) -> LawRow:
     )
 
 
-def _figure(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if not math.isfinite(value):  # one seed has no interval
+def _figure(value: float) -> str:
+    if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "−∞"
-    if value != 0 and not 1e-3 <= abs(value) < 1e4:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        mantissa = mantissa.replace("-", "−")
-        return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    return f"{value:.3g}".replace("-", "−")
+    return _typeset(numbers([value])[0])
+
+
+def _typeset(text: str) -> str:
+    """Return a text with numbers such as -1.2e-5 as −1.2·10⁻⁵."""
+    powers = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    text = re.sub(r"(\d)e(-?\d+)\b", lambda m: f"{m[1]}·10{m[2].translate(powers)}", text)
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG that takes its colours and its font from the page."""
+"""Matplotlib figures as inline SVG that takes its colors and its font from the page."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 from ..evidence import Judged
 from ..papers import PALETTE
 
-_INK, _RULE = "#010203", "#040506"  # stand-ins that the page replaces by its own colours
+_INK, _RULE = "#010203", "#040506"  # stand-ins for the colors of the page
 
 
 def inline_svg(figure: Any, label: str) -> str:
     """Render a figure as an `<svg>` element with a text alternative.
 
     Args:
-        figure: a matplotlib figure.
-        label: what it shows, for readers who do not see it.
+        figure: A matplotlib figure.
+        label: Description of the figure, for readers who do not see it.
     """
     import matplotlib as mpl
 
@@ -41,9 +41,9 @@ def inline_svg(figure: Any, label: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", svg)
     svg = svg.replace(_INK, "var(--ink)").replace(_RULE, "var(--rule)")
-    for number, colour in enumerate(PALETTE):
-        svg = svg.replace(colour, f"var(--series-{number})")
-    # every figure of a page lives in one document, so its ids must be its own
+    for number, color in enumerate(PALETTE):
+        svg = svg.replace(color, f"var(--series-{number})")
+    # figures of a page share one document, so their ids must differ
     prefix = re.sub(r"\W+", "-", label)[:40]
     svg = re.sub(r'(id="|url\(#|href="#)', lambda m: f"{m[1]}{prefix}-", svg)
     title = label.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
@@ -51,7 +51,7 @@ def inline_svg(figure: Any, label: str) -> str:
 
 
 def interval_svg(judged: Judged) -> str:
-    """The interval of a claim's effect and of its controls, against the bar and the paper's figure."""
+    """Draw the intervals of a claim's effect and controls against the bar and the paper's figure."""
     from matplotlib.figure import Figure
 
     verdict, claim = judged.verdict, judged.claim
@@ -64,22 +64,22 @@ def interval_svg(judged: Judged) -> str:
     low, high = min(finite), max(finite)
     pad = 0.08 * (high - low or 1.0)
     for row, (name, interval) in enumerate(reversed(rows)):
-        colour = PALETTE[0] if row == len(rows) - 1 else PALETTE[6]
+        color = PALETTE[0] if row == len(rows) - 1 else PALETTE[6]
         left, right = max(interval.low, low - pad), min(interval.high, high + pad)
-        axes.plot([left, right], [row, row], color=colour, linewidth=5, alpha=0.35, solid_capstyle="butt")
-        axes.plot([interval.mean], [row], "o", color=colour, markersize=6)
-        axes.text(low - pad, row + 0.27, name, color=colour, fontsize=10, va="bottom", ha="left")
+        axes.plot([left, right], [row, row], color=color, linewidth=5, alpha=0.35, solid_capstyle="butt")
+        axes.plot([interval.mean], [row], "o", color=color, markersize=6)
+        axes.text(low - pad, row + 0.27, name, color=color, fontsize=10, va="bottom", ha="left")
     top = len(rows) - 0.36
     for row in range(len(rows)):  # not through the names of the rows below the first
         upper = top if row == len(rows) - 1 else row + 0.24
         axes.vlines(verdict.bar, row - 0.24, upper, color=_INK, linewidth=1, linestyle=(0, (3, 2)))
     near_right = verdict.bar > (low + high) / 2
     axes.annotate("bar", (verdict.bar, top), xytext=(-4 if near_right else 4, 0), textcoords="offset points",
-                  color=_INK, fontsize=8, va="bottom", ha="right" if near_right else "left")  # fmt: skip
+                  color=_INK, fontsize=9, va="bottom", ha="right" if near_right else "left")  # fmt: skip
     if claim.reported_effect is not None:
         axes.plot([claim.reported_effect], [len(rows) - 1], "D", color=PALETTE[4], markersize=6, markerfacecolor="none")
         axes.annotate("paper", (claim.reported_effect, len(rows) - 1), xytext=(0, -14), textcoords="offset points",
-                      color=PALETTE[4], fontsize=8, ha="center")  # fmt: skip
+                      color=PALETTE[4], fontsize=9, ha="center")  # fmt: skip
     axes.set_yticks([])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set(xlim=(low - pad, high + pad), ylim=(-0.55, len(rows) - 0.15))
@@ -87,7 +87,7 @@ def interval_svg(judged: Judged) -> str:
 
 
 def curves_svg(curves: dict[str, list[tuple[int, float]]], label: str) -> str:
-    """Training loss of every arm, first seed."""
+    """Draw the training loss of every arm."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
