@@ -117,6 +117,7 @@ def test_the_recursion_reaches_the_slope_of_the_closed_form(name):
     assert float((V[-1] - V[-2]) / kernel**2) == pytest.approx(nonlinearity(name, gamma), rel=1e-4)
 
 
+@pytest.mark.deep
 def test_residual_relu_against_random_networks():
     """Width 128, gamma^2 = 1/2: the corrected first order is near, the published one is refuted."""
     torch.manual_seed(0)
@@ -139,6 +140,7 @@ def test_residual_relu_against_random_networks():
     assert sums[3][0] - 4 * sums[3][1] > float(published[3])
 
 
+@pytest.mark.deep
 def test_all_orders_of_relu_against_random_networks():
     """Layer 8 at width 16: the first order falls short of what networks do."""
     torch.manual_seed(0)
