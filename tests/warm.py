@@ -3,14 +3,15 @@
 They run without the check of annotations, as users do.
 """
 
-import multiprocessing
+import atexit
 import os
 import subprocess
 import sys
 import tempfile
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 
-_FORKS = multiprocessing.get_context("forkserver")
+_FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
         "pytest",
@@ -21,6 +22,8 @@ _FORKS.set_forkserver_preload(
         "lightning_fabric",
     ]
 )
+
+atexit.register(forkserver._forkserver._stop)  # it is waited for, so that `time make test` counts its processes
 
 
 def commutant(*arguments, cwd, before="", **environ):

@@ -255,12 +255,12 @@ def test_minutes_are_minutes_of_the_clock(tmp_path, monkeypatch, capsys):
 
 def test_minutes_leave_out_the_dear(tmp_path):
     done = warm.commutant("reproduce", "lcm/batch-dependence", "lcm/second-minimum", "--minutes", "0.3", "--jobs", "1",
-                     "--seeds", "1", "--runs", tmp_path)  # fmt: skip
+                     "--seeds", "1", "--runs", tmp_path, cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "skipped lcm/second-minimum: about 3 minutes of computing; run: commutant reproduce lcm/" in done.stdout
     assert (tmp_path / "lcm" / "batch-dependence").is_dir()
     assert not (tmp_path / "lcm" / "second-minimum").exists()
-    done = warm.commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
+    done = warm.commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "--minutes goes by what the small scale takes" in done.stderr
 
