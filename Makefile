@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 RUN    := $(BIN)/python -m
 export MPLBACKEND := Agg
+export PYTHONDONTWRITEBYTECODE :=  # tests start many processes: what one of them compiles, the others load
 
-.PHONY: demo test lint types floors unit docs bench tables format build browser clean
+.PHONY: demo test test-deep lint types floors unit docs bench tables format build browser clean
 
 # torch first and by itself: the pinned build decides which one every other package finds.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -20,6 +21,9 @@ demo: $(VENV)/installed  ## Re-run the claims that fit into ten minutes by the r
 
 test: $(VENV)/installed lint types floors unit docs  ## Everything that must hold before a change lands.
 
+test-deep: DEPTH := --deep
+test-deep: test  ## The same with every case at full depth.
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,7 +37,8 @@ floors: $(VENV)/installed
 # One thread a worker: threads of several workers wait for each other at every barrier.
 unit: export OMP_NUM_THREADS = 1
 unit: $(VENV)/installed
-	$(RUN) pytest tests src --doctest-modules --numprocesses=auto --maxprocesses=4 --jaxtyping-packages=$$($(RUN) tools.house)
+	$(RUN) pytest tests src $(DEPTH) --doctest-modules --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+		--jaxtyping-packages=$$($(RUN) tools.house)
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site

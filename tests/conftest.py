@@ -5,10 +5,32 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run without a GPU
-settings.register_profile(
-    "commutant", deadline=None, derandomize=True, max_examples=8, suppress_health_check=list(HealthCheck)
-)
-settings.load_profile("commutant")
+QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("default", max_examples=3, **QUIET)
+settings.register_profile("deep", max_examples=8, **QUIET)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--deep", action="store_true", help="run every case at full depth (`make test-deep`)")
+
+
+def pytest_configure(config):
+    settings.load_profile("deep" if config.getoption("deep") else "default")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("deep"):
+        return
+    left = [item for item in items if item.get_closest_marker("deep")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("deep")]
+
+
+@pytest.fixture
+def deep(request):
+    """Whether this run goes to full depth; tests shrink sizes and repetitions where it does not."""
+    return request.config.getoption("deep")
 
 
 @pytest.fixture

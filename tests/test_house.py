@@ -119,10 +119,11 @@ def test_the_wheel_installs_and_every_room_imports(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = tmp_path.glob("*.whl")
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")
     python = tmp_path / "env" / "bin" / "python"
     site = tmp_path / "env" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)], check=True)
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target"]
+    subprocess.run([*install, str(site), str(wheel)], check=True)
     dependencies = next(p for p in sys.path if p.endswith("site-packages"))
     (site / "dependencies.pth").write_text(dependencies + "\n")
     rooms = ", ".join(f"commutant.{room}" for room in house.rooms())

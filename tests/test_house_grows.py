@@ -46,7 +46,14 @@ def grown(tmp_path_factory):
     root = tmp_path_factory.mktemp("grown")
     for name in ("src", "tools", "docs", "results"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "mkdocs.yml", "tests/conftest.py", "tests/laws/test_stated.py"):
+    for name in (
+        "pyproject.toml",
+        "README.md",
+        "mkdocs.yml",
+        "tests/conftest.py",
+        "tests/depth.py",
+        "tests/laws/test_stated.py",
+    ):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     (root / "src/commutant/planted").mkdir()
@@ -81,7 +88,8 @@ print("doubled" in tables.laws_table())
 
 
 def test_its_laws_run_and_its_shapes_are_checked(grown):
-    packages = _run(grown, "-m", "tools.house")[1].strip()
+    assert "commutant.planted," in _run(grown, "-m", "tools.house")[1]
+    packages = "commutant.planted,beartype.beartype"
     (grown / "tests/test_planted.py").write_text(CHECK)
     code, said = _run(grown, "-m", "pytest", "tests", "-k", "doubled or shapes", f"--jaxtyping-packages={packages}")
     assert code == 1, said

@@ -1,15 +1,14 @@
 """Every snippet of README and docs runs, page by page, as a reader would run it from top to bottom."""
 
-import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import typer
+
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,11 +27,9 @@ def blocks(language):
 
 
 RUNNER = """
-import json, sys
-page, found = json.load(sys.stdin)
-names = {"__name__": "snippet"}
-for line, source in found:
-    exec(compile("\\n" * line + source, page, "exec"), names)
+names = {{"__name__": "snippet"}}
+for line, source in {found!r}:
+    exec(compile("\\n" * line + source, {page!r}, "exec"), names)
 for name in [n for n in names if n.startswith("test_")]:
     names[name]()
 """
@@ -41,8 +38,7 @@ for name in [n for n in names if n.startswith("test_")]:
 @pytest.mark.parametrize(("page", "found"), blocks("python"))
 def test_python(page, found, tmp_path):
     """The blocks of a page share their names, as in one notebook, in a process of their own."""
-    given = json.dumps([str(page), found])
-    done = subprocess.run([sys.executable, "-c", RUNNER], input=given, cwd=tmp_path, capture_output=True, text=True)
+    done = warm.python(RUNNER.format(page=str(page), found=found), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

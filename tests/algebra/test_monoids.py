@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import warm
 from commutant import InputError
 from commutant.algebra import (
     Adjoin,
@@ -339,9 +340,6 @@ def test_segment_tree_edits_in_logarithmic_time():
 
 def test_compiles_without_graph_breaks():
     """Run in a separate process, since the compiler can't trace run-time shape checks."""
-    import subprocess
-    import sys
-
     code = """
 import torch
 from commutant.algebra import *
@@ -360,5 +358,5 @@ for f in (lambda x, plan: Sum().segment_reduce(x, plan=plan), lambda x, plan: Ma
     fast = torch.compile(f, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(fast(long, plan), f(long, plan), rtol=1e-4, atol=1e-5)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = warm.python(code)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+
 import warm
+from depth import some
 
 MODELS = """
 import torch
@@ -69,11 +71,11 @@ def test_help_answers_at_once_and_loads_no_torch():
         assert command in done.stdout
 
 
-def test_papers_and_doctor():
+def test_papers_and_doctor(tmp_path):
     done = commutant("papers")
     assert "lcm" in done.stdout
     assert "second-minimum" in done.stdout
-    done = commutant("doctor")
+    done = warm.commutant("doctor", cwd=tmp_path)
     assert done.returncode == 0
     assert "torch" in done.stdout
     assert "extra graphs" in done.stdout
@@ -134,14 +136,15 @@ def test_check(models, arguments, code, said):
     assert "Traceback" not in done.stderr
 
 
-def test_check_finds_the_batch_dependence_of_pyg_by_itself():
+def test_check_finds_the_batch_dependence_of_pyg_by_itself(tmp_path):
     pytest.importorskip("torch_geometric")
     done = commutant("check", "torch_geometric.nn:GRUAggregation(8, 8)", "--law", "batch-independence")
     assert done.returncode == 1
     assert "batch independence is broken" in done.stdout
     index = re.search(r"index = torch\.tensor\((\[.*\])\)", done.stdout).group(1)
     assert max(eval(index)) <= 1
-    ours = commutant("check", "commutant.sets:GRUFoldAggregation(8, 8)", "--law", "batch-independence")
+    words = ("check", "commutant.sets:GRUFoldAggregation(8, 8)", "--law", "batch-independence")
+    ours = warm.commutant(*words, cwd=tmp_path)
     assert ours.returncode == 0
 
 
@@ -149,11 +152,11 @@ def test_reproduce_report_and_record(tmp_path):
     done = commutant("reproduce", "lcm/batch-dependence", "--seeds", 2, "--jobs", 1, "--strict", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "batch-dependence" in done.stdout
-    again = commutant("reproduce", "lcm/batch-dependence", "--seeds", 2, "--jobs", 1, cwd=tmp_path)
+    again = warm.commutant("reproduce", "lcm/batch-dependence", "--seeds", 2, "--jobs", 1, cwd=tmp_path)
     assert "2 of 2 runs were done before" in again.stdout
-    done = commutant("record", "lcm/batch-dependence", cwd=tmp_path)
+    done = warm.commutant("record", "lcm/batch-dependence", cwd=tmp_path)
     assert (tmp_path / "results/lcm/batch-dependence.small.json").exists()
-    assert "no finished run" in commutant("record", "lcm/second-minimum", cwd=tmp_path).stdout
+    assert "no finished run" in warm.commutant("record", "lcm/second-minimum", cwd=tmp_path).stdout
     done = commutant("report", "--no-laws", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/lcm.html").exists()
@@ -190,32 +193,25 @@ def test_mistakes_are_named(tmp_path, arguments, said):
 
 
 def test_a_claim_without_its_data_is_skipped_with_the_reason(tmp_path):
-    done = commutant("reproduce", "lcm/graph-classification", "--data-dir", tmp_path, cwd=tmp_path)
+    done = warm.commutant("reproduce", "lcm/graph-classification", "--data-dir", tmp_path, cwd=tmp_path)
     assert "skipped" in done.stdout or "MUTAG" in done.stdout
 
 
 def test_a_refuted_claim_exits_one_when_strict(tmp_path):
     code = """
-import sys
 from dataclasses import replace
 import commutant.papers.lcm as lcm
-scales, *arguments = sys.argv[1:]
-changes = {"at_least": 100.0, "refutable_at": tuple(scales.split(","))}
+changes = {"at_least": 100.0, "refutable_at": SCALES, "basis": "seeds", "cases": None}
 claims = tuple(replace(c, **changes) if c.name == "batch-dependence" else c for c in lcm.PAPER.claims)
 lcm.PAPER = replace(lcm.PAPER, claims=claims)
-from commutant.cli import main
-sys.argv = ["commutant", "reproduce", "lcm/batch-dependence", "--seeds", "3", "--jobs", "1", *arguments]
-main()
 """
-    for arguments, expected, said in (
-        (["small,full"], 0, ": refuted\n"),
-        (["small,full", "--strict"], 1, ": refuted\n"),
-        (["full", "--strict"], 0, ": not reproduced at this scale\n"),
+    words = ("reproduce", "lcm/batch-dependence", "--seeds", 3, "--jobs", 1)
+    for scales, strict, expected, said in (
+        (("small", "full"), [], 0, ": refuted\n"),
+        (("small", "full"), ["--strict"], 1, ": refuted\n"),
+        (("full",), ["--strict"], 0, ": not reproduced at this scale\n"),
     ):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True,
-            env={**os.environ, "COLUMNS": "200"},
-        )  # fmt: skip
+        done = warm.commutant(*words, *strict, cwd=tmp_path, before=code.replace("SCALES", str(scales)))
         assert done.returncode == expected, done.stderr
         assert said in re.sub(r" +\n", "\n", done.stdout)
 
@@ -227,7 +223,7 @@ def test_a_missing_extra_says_which(tmp_path):
     assert "pip install 'commutant[evidence]'" in done.stderr
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", some([1, 2]))
 def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
     command = [
         sys.executable,
@@ -271,13 +267,13 @@ def test_minutes_are_minutes_of_the_clock(tmp_path, monkeypatch, capsys):
 
 
 def test_minutes_leave_out_the_dear(tmp_path):
-    done = commutant("reproduce", "lcm/batch-dependence", "lcm/second-minimum", "--minutes", "0.3", "--jobs", "1",
-                     "--seeds", "1", "--runs", tmp_path)  # fmt: skip
+    done = warm.commutant("reproduce", "lcm/batch-dependence", "lcm/second-minimum", "--minutes", "0.3", "--jobs", "1",
+                     "--seeds", "1", "--runs", tmp_path, cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "skipped lcm/second-minimum: about 3 minutes of computing; run: commutant reproduce lcm/" in done.stdout
     assert (tmp_path / "lcm" / "batch-dependence").is_dir()
     assert not (tmp_path / "lcm" / "second-minimum").exists()
-    done = commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path)
+    done = warm.commutant("reproduce", "lcm", "--minutes", "5", "--scale", "full", "--runs", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "--minutes relies on the times of the small scale" in done.stderr
 
@@ -287,7 +283,6 @@ def test_brackets_are_printed_and_every_extra_is_listed(tmp_path):
     from importlib import metadata
 
     code = """
-import sys
 from importlib import metadata
 found = metadata.version
 def version(name):
@@ -295,13 +290,8 @@ def version(name):
         raise metadata.PackageNotFoundError(name)
     return found(name)
 metadata.version = version
-from commutant.cli import main
-sys.argv = ["commutant", "doctor"]
-main()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "COLUMNS": "160"}
-    )
+    done = warm.commutant("doctor", cwd=tmp_path, before=code)
     assert done.returncode == 0, done.stderr
     for extra in metadata.metadata("commutant").get_all("Provides-Extra"):
         assert (f"extra {extra} " in done.stdout) == (extra not in ("dev", "docs", "all"))
@@ -337,16 +327,12 @@ def test_an_unknown_scale_is_exit_two(tmp_path, arguments):
 
 def test_an_error_that_nobody_thought_of_is_a_sentence_and_exit_two(tmp_path):
     code = """
-import sys
 import commutant.cli._show as show
 def broken():
     raise ZeroDivisionError("one\\ntwo")
 show.show_doctor = broken
-from commutant.cli import main
-sys.argv = ["commutant", "doctor"]
-main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = warm.commutant("doctor", cwd=tmp_path, before=code)
     assert done.returncode == 2
     assert re.fullmatch(r"commutant: ZeroDivisionError: one two \(at .*<string>:\d+\)\n", done.stderr)
 

@@ -93,6 +93,7 @@ def test_the_floor_is_what_the_best_predictor_of_a_still_representation_reaches(
     assert collapse_floor(small - small.mean(0)) > 0.99, "subtracting the mean code restores it"
 
 
+@pytest.mark.deep
 def test_training_never_ends_below_the_floor_unless_a_bias_is_there():
     generator = torch.Generator().manual_seed(0)
     found = {}

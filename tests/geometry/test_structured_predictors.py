@@ -68,6 +68,7 @@ def test_opposite_codes_undo_each_other_and_gradients_are_right():
     assert torch.autograd.gradcheck(predictor, (z.requires_grad_(), g.requires_grad_()))
 
 
+@pytest.mark.deep
 def test_it_learns_turns_that_the_free_predictor_learns_only_near_its_samples():
     """Trained on rotations by angles up to one half, the exponential extrapolates to two, and a linear map does not."""
     torch.manual_seed(0)

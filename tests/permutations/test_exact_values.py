@@ -122,6 +122,7 @@ def test_training_for_a_finite_time(k, steps):
 
 
 @pytest.mark.parametrize(("k", "steps"), [(5, 36), (8, 48), (10, 58)])
+@pytest.mark.deep
 def test_steps_of_real_networks(k, steps):
     top = (D + k - 1) / (D * k)
     net = ReLUEnsemble(k, k, width=2048, models=2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -208,6 +209,7 @@ def test_one_network_hardly_ever_rounds_weight_two_by_its_sign():
     assert float(right.double().mean()) < 0.06
 
 
+@pytest.mark.deep
 def test_a_linear_network_learns_it_as_well():
     k = 6
     perm = torch.randperm(k, generator=torch.Generator().manual_seed(0))

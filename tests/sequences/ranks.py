@@ -188,5 +188,5 @@ def errors(rank, size, store, out):
 if __name__ == "__main__":
     function, size, store, out, *rest = sys.argv[1:]
     torch.multiprocessing.start_processes(
-        globals()[function], (int(size), store, out, *rest), int(size), start_method="spawn", join=function != "lose"
+        globals()[function], (int(size), store, out, *rest), int(size), start_method="fork", join=function != "lose"
     )

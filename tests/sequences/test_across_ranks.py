@@ -1,6 +1,5 @@
 """Recurrences whose time is split over processes give the results of one process, and report a lost rank."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -8,29 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
+import warm
 from commutant import InputError
 from commutant.sequences import ParaGRU, solve_recurrence
+from depth import some
 
 sys.path.insert(0, str(Path(__file__).parent))
 import ranks
 
 
-def spawn(tmp_path, function, size, *rest, timeout=240):
-    command = [
-        sys.executable,
-        ranks.__file__,
-        function,
-        str(size),
-        str(tmp_path / "store"),
-        str(tmp_path / "out"),
-        *rest,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+def spawn(tmp_path, function, size, *rest):
+    code = f"import runpy; runpy.run_path({ranks.__file__!r}, run_name='__main__')"
+    done = warm.python(code, function, size, tmp_path / "store", tmp_path / "out", *rest)
     assert done.returncode == 0, done.stderr
     return [tmp_path / f"out.{rank}" for rank in range(size)]
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", some([2, 4]))
 def test_ranks_agree_with_one_process(tmp_path, size):
     found = [torch.load(path) for path in spawn(tmp_path, "agree", size)]
     x, weights = ranks.inputs()

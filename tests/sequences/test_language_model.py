@@ -1,12 +1,11 @@
 """RNNBlock and the Hugging Face model: decoding, padding, saving and the paper's sizes."""
 
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import warm
 from commutant import InputError
 from commutant.sequences import RNNBlock
 
@@ -152,7 +151,7 @@ except ImportError:
 ParaRNNForCausalLM(ParaRNNConfig(vocab_size=50, hidden_size=32, num_hidden_layers=1, mlp_size=32))
 assert not ParaRNNForCausalLM.accepts_loss_kwargs
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = warm.python(code)
     assert done.returncode == 0, done.stderr
 
 

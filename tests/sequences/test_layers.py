@@ -2,13 +2,12 @@
 
 import copy
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
+import warm
 from commutant import InputError
 from commutant.sequences import (
     SLSTM,
@@ -225,7 +224,7 @@ def test_compiles():
         "y.sum().backward(); g = x.grad.clone(); x.grad = None; layer(x)[0].sum().backward()\n"
         "torch.testing.assert_close(g, x.grad)\n"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True)
+    done = warm.python(script)
     assert done.returncode == 0, done.stderr
 
 

@@ -117,6 +117,7 @@ def test_the_recursion_reaches_the_slope_of_the_closed_form(name):
     assert float((V[-1] - V[-2]) / kernel**2) == pytest.approx(nonlinearity(name, gamma), rel=1e-4)
 
 
+@pytest.mark.deep
 def test_residual_relu_against_random_networks():
     """Check the corrected first order, and refute the published one, at width 128 and gamma^2 = 1/2."""
     torch.manual_seed(0)
@@ -139,6 +140,7 @@ def test_residual_relu_against_random_networks():
     assert sums[3][0] - 4 * sums[3][1] > float(published[3])
 
 
+@pytest.mark.deep
 def test_all_orders_of_relu_against_random_networks():
     """Check all orders at layer 8 and width 16, where the first order is too small."""
     torch.manual_seed(0)

@@ -130,6 +130,7 @@ def test_a_transformer_of_hugging_face():
     assert any(s.name == "h.0.attn.c_attn" and s.gain == pytest.approx(96 * 0.02**2, rel=0.2) for s in found.stages)
 
 
+@pytest.mark.deep
 def test_a_block_of_gpt_2_in_its_size():
     layer = nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True, norm_first=True, activation="gelu")
     found = diagnose(layer, torch.randn(2, 16, 768), probes=2)
@@ -360,6 +361,7 @@ def test_tied_weights_are_left_alone():
     assert torch.equal(net[0].weight, before)
 
 
+@pytest.mark.deep
 def test_learning_rates_make_all_tensors_add_alike():
     net, x = plain(nn.Tanh, depth=20), torch.randn(64, 100)
     critical_(net)

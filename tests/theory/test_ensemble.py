@@ -6,6 +6,7 @@ from torch import nn
 
 from commutant._errors import InputError
 from commutant.theory import finite_width, jacobian_spectrum, measure_ensemble, spectrum_moments
+from depth import some
 
 VERTICES = ("four_point", "tangent_signal", "tangent_cross", "tangent_mixed")
 
@@ -29,6 +30,7 @@ def test_relu_tangent_kernels_have_no_correction_at_any_width():
     assert float(found.four_point.value[-1]) > 1.3 * float(theory.four_point[-1].squeeze())  # other vertices do
 
 
+@pytest.mark.deep
 def test_standard_errors_are_those_of_repetition():
     values, errors = [], []
     for seed in range(30):
@@ -41,6 +43,7 @@ def test_standard_errors_are_those_of_repetition():
     assert 0.6 < claimed / spread < 1.6
 
 
+@pytest.mark.deep
 def test_ten_thousand_networks_in_one_call():
     found = measure_ensemble("relu", [32, 32, 32], 10_000, weight_variance=2.0)
     assert found.networks == 10_000
@@ -62,7 +65,7 @@ def test_ensembles_that_make_no_sense(arguments, says):
         measure_ensemble("sign", [4, 4], 10, weight_variance=1.0, tangent=True)
 
 
-@pytest.mark.parametrize(("orthogonal", "variance"), [(False, 12.0), (True, 6.0)])
+@pytest.mark.parametrize(("orthogonal", "variance"), some([(False, 12.0), (True, 6.0)]))
 def test_squared_singular_values_of_relu_networks(orthogonal, variance):
     torch.manual_seed(0)
     means, spreads = [], []

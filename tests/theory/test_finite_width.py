@@ -94,6 +94,7 @@ def test_scale_invariant_activations_have_no_shift_and_grow_linearly(name, weigh
     assert float(wide.four_point[-1]) == pytest.approx(nu * square * 3, rel=1e-10)  # rho = 2
 
 
+@pytest.mark.deep
 def test_the_kernel_of_tanh_has_a_shift_of_a_sixth():
     found = finite_width("tanh", [100] * 300, 1.0, weight_variance=1.0)
     depth = 300
@@ -102,6 +103,7 @@ def test_the_kernel_of_tanh_has_a_shift_of_a_sixth():
     assert nu == pytest.approx(2 / 3, abs=0.02)
 
 
+@pytest.mark.deep
 def test_random_networks_of_selu():
     """Compare with 4000 networks of width 64 at layer 3, for an activation without closed forms whose slope jumps."""
     torch.manual_seed(0)

@@ -92,6 +92,7 @@ def test_gelu_and_silu_have_a_second_fixed_point_and_mish_has_none():
     assert roots("mish") == []
 
 
+@pytest.mark.deep
 def test_mish_explodes_above_its_kernel_and_not_below():
     found, act = criticality("mish"), Activation("mish")
     k, layer = torch.tensor([1.3, 0.7], dtype=torch.float64) * found.kernel, 1
@@ -101,6 +102,7 @@ def test_mish_explodes_above_its_kernel_and_not_below():
     assert 0.7 * found.kernel < float(k[1]) < found.kernel
 
 
+@pytest.mark.deep
 def test_the_decay_of_elu():
     act, k = Activation("elu"), torch.tensor(1e-6, dtype=torch.float64)
     assert float((k - act.g(k)) / k**1.5) == pytest.approx((2 / math.pi) ** 0.5, rel=2e-3)
@@ -185,6 +187,7 @@ def test_moments_of_linear_networks_of_any_order():
 
 
 @pytest.mark.parametrize(("name", "nu", "shift"), [("tanh", 0.661, -1 / 6), ("sin", 0.666, -1 / 3)])
+@pytest.mark.deep
 def test_the_class_of_zero_at_layer_four_hundred(name, nu, shift):
     found = finite_width(name, [64] * 399, weight_variance=1.0)
     ratio = found.four_point[-1].item() / found.kernel[-1].item() ** 2 / 400
@@ -262,6 +265,7 @@ def test_shares_of_fifty_layers():
     assert float(uniform.max() / uniform.min()) > 10
 
 
+@pytest.mark.deep
 def test_vertices_at_finite_width_approach_theory_from_the_measured_side():
     args = {"bias_variance": 0.1, "weight_variance": 1.3, "bias_rate": 0.3, "weight_rate": 0.7}
     found = measure_ensemble("tanh", [16] * 4, 60_000, **args, tangent=True, generator=torch.Generator().manual_seed(0))

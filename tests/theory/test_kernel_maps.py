@@ -91,6 +91,7 @@ def test_symmetries_of_kernels(act):
     assert bool((own.kernel.square() <= own.left[:, None] * own.right[None] * (1 + 1e-12)).all())
 
 
+@pytest.mark.deep
 def test_a_hundred_thousand_random_networks_agree_on_average():
     """Check that the mean empirical kernels of ReLU networks are the infinite ones, here at width 4."""
     torch.manual_seed(0)

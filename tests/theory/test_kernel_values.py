@@ -161,6 +161,7 @@ def test_the_depth_scale_is_how_fast_correlations_move(weight, ordered):
     assert (rate < 0) is ordered
 
 
+@pytest.mark.deep
 def test_spectra_of_linear_networks():
     assert spectrum_moments("linear", 5, weight_variance=1.0) == pytest.approx((1.0, 5.0))
     assert spectrum_moments("linear", 5, weight_variance=1.0, orthogonal=True) == pytest.approx((1.0, 0.0))
@@ -255,6 +256,7 @@ def test_one_input_and_nothing():
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh"])
+@pytest.mark.deep
 def test_widths(name):
     torch.manual_seed(0)
     act = torch.relu if name == "relu" else torch.tanh

@@ -335,6 +335,7 @@ def test_a_zero_input_is_no_trouble():
     assert bool((k[3] == 0).all())
 
 
+@pytest.mark.deep
 def test_memory_is_hardly_more_than_the_kernel():
     x = points(4000, 16)
     net = plain_network(Activation("relu"), 4, Dense(0.0, 2.0))
@@ -389,6 +390,7 @@ def test_covariance_over_networks():
     assert torch.allclose(untrained.covariance, k[test, test])
 
 
+@pytest.mark.deep
 def test_training_follows_the_linearised_network():
     x, y = torch.randn(12, 4).double(), torch.randn(12, 1).double()
     errors = []

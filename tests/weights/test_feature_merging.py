@@ -18,6 +18,8 @@ from commutant.weights._merge_path import merge_path
 sys.path.insert(0, str(Path(__file__).parents[1] / "parameters"))
 from networks import CASES
 
+from depth import some
+
 
 def merger(model, x, **options):
     with warnings.catch_warnings():
@@ -54,7 +56,7 @@ def normed(activation, *, bias=True):
 ACTIVATIONS = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.LeakyReLU(0.2)]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", some(CASES, keep=12))
 def test_equal_channels_merge_exactly_in_every_network(name):
     torch.manual_seed(0)
     model, inputs = CASES[name].build()
@@ -172,13 +174,13 @@ def plain_path(tensors, groups, rule, criterion, reference, steps=1000):
     return path
 
 
-NETWORKS = ["resnet", "concatenated", "gru_and_rnn", "cnn_flattened", "squeeze_excite", "lstm_two_layers_two_ways"]
+NETWORKS = ["concatenated", "gru_and_rnn", "resnet", "cnn_flattened", "squeeze_excite", "lstm_two_layers_two_ways"]
 
 
 @pytest.mark.parametrize("reference", ["initial", "current"])
 @pytest.mark.parametrize("criterion", ["inout", "saliency"])
 @pytest.mark.parametrize("rule", ["fold", "ifm"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", some(NETWORKS, keep=2))
 def test_the_path_is_that_of_a_plain_loop(name, rule, criterion, reference):
     torch.manual_seed(1)
     model, inputs = CASES[name].build()
@@ -230,8 +232,8 @@ def test_the_error_never_exceeds_the_bound(activation, criterion):
         assert error.max() > 0.01  # the bound is one on something
 
 
-def test_bounds_are_those_of_each_group_alone():
-    for seed in range(30):
+def test_bounds_are_those_of_each_group_alone(deep):
+    for seed in range(30 if deep else 5):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 2)).double()
         model[2].bias.data.zero_()
@@ -345,7 +347,7 @@ class Halves(nn.Module):
         return self.head(self.out(torch.cat([first, second, third], 1)).relu()).mean((2, 3))
 
 
-@pytest.mark.parametrize("width", [2, 3, 8])
+@pytest.mark.parametrize("width", some([3, 2, 8]))
 @pytest.mark.parametrize(
     "cut",
     [
@@ -388,12 +390,12 @@ def test_layers_that_must_be_of_one_width_are_refused():
     assert all("does not run with fewer" in why for why in found.refused.values())
 
 
-def test_wide_neighbors_follow_in_steps():
+def test_wide_neighbors_follow_in_steps(deep):
     """Check that updating distances for neighbors in batches, in layers wider than 64, hardly changes the path."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(9, 130), nn.ReLU(), nn.Linear(130, 70), nn.ReLU(), nn.Linear(70, 3)).double()
     found = merger(model, torch.randn(3, 9).double(), criterion="inout")
-    plain = plain_path(found._state(), found.sites, "fold", "inout", "initial", steps=12)
+    plain = plain_path(found._state(), found.sites, "fold", "inout", "initial", steps=12 if deep else 3)
     assert {step[:3] for step in plain} <= {tuple(step[:3]) for step in found.path[:16]}
     clusters = found._clusters(found.path[:100])
     small = found.shrink(widths={g: len(c) for g, c in clusters.items()})
