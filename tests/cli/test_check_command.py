@@ -1,6 +1,7 @@
 """`commutant check`: which axis moves, and exit code 2 for every failure that is not a verdict."""
 
 import pytest
+
 import warm
 
 MODELS = """

@@ -1,8 +1,8 @@
 """Command `commutant data`: the list fits a terminal, names are loaded, mistakes exit with 2."""
 
 import pytest
-import warm
 
+import warm
 from commutant.cli._data import fetch_data, show_data
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
-from warm import commutant
 
 from commutant.weights import resize
+from warm import commutant
 
 MODELS = """
 import torch
@@ -261,8 +261,8 @@ def test_an_index_that_names_a_missing_shard(tmp_path):
     refused("names the shard one.safetensors, which is not there", "merge", tmp_path, tmp_path, "--model", "m:f", "-o",
             tmp_path / "out", cwd=tmp_path)  # fmt: skip
     (tmp_path / "model.safetensors.index.json").write_text("[]")
-    refused("is not an index of safetensors shards", "merge", tmp_path, tmp_path, "--model", "m:f", "-o", tmp_path / "o",
-            cwd=tmp_path)  # fmt: skip
+    words = ("merge", tmp_path, tmp_path, "--model", "m:f", "-o", tmp_path / "o")
+    refused("is not an index of safetensors shards", *words, cwd=tmp_path)
 
 
 def test_no_input_is_written_over(folder, tmp_path):
