@@ -1,4 +1,4 @@
-"""Generated geometry: particles obey their physics, and normals are perpendicular to their surfaces."""
+"""Generated geometry: particles obey their physics, normals are perpendicular to surfaces, tours are shortest."""
 
 import itertools
 
