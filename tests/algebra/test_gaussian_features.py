@@ -158,7 +158,7 @@ def test_nodes_of_covariances_with_rounding(dtype):
         (lambda: gaussian_expectation("tanh", 1.0), "a function of tensors is needed, got 'tanh'"),
         (lambda: gaussian_expectation(lambda z: torch.exp(1j * z), 1.0), "must be real"),
         (lambda: gaussian_expectation(math.tanh, 1.0), "fails on a tensor of numbers"),
-        (lambda: hermite_coefficients(torch.tanh, 1.0, 2.5), "an integer, got 2.5"),
+        (lambda: hermite_coefficients(torch.tanh, 1.0, 2.5), "a whole number of at least 1, got 2.5"),
         (lambda: gaussian_nodes(torch.full((2, 2), math.nan)), "finite square matrix"),
         (lambda: gaussian_nodes(torch.ones(2, 3)), "finite square matrix"),
         (lambda: gaussian_nodes(torch.tensor([[1.0, 0.9], [0.0, 1.0]])), "must be symmetric"),

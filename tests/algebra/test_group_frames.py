@@ -149,7 +149,7 @@ def test_minimal_frames_are_single_and_equivariant(group, d):
     [
         (lambda: lorentz_frame(momenta(n=3)), "do not span 4"),
         (lambda: lorentz_frame(torch.randn(2, 5, 1)), "at least one more"),
-        (lambda: gram_schmidt_frame(torch.ones(2, 5, 3)), "span 0 dimensions"),
+        (lambda: gram_schmidt_frame(torch.ones(2, 5, 3)), "span only 0 dimensions"),
         (lambda: gram_schmidt_frame(torch.randn(2, 5, 3), "T"), "group must be"),
         (lambda: random_frame(torch.randn(2, 5, 3), "T", 2), "group must be"),
         (lambda: group_frame(torch.randn(2, 5, 3), signed_permutations(3)[:5]), "no group"),

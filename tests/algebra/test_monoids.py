@@ -279,7 +279,7 @@ def test_empty_batches():
         (lambda: Sum().reduce(torch.ones(3, 2), mask=torch.ones(2, dtype=torch.bool)), "mask must be boolean"),
         (lambda: Sum().scan(torch.ones(3, 2), dim=1, ptr=torch.tensor([0, 3])), "leading axis"),
         (lambda: DiagonalAffine().scan((torch.ones(3), torch.ones(4))), "share the axes"),
-        (lambda: MatrixAffine().op((torch.ones(2, 2), torch.ones(3)), (torch.ones(2, 2), torch.ones(3))), "one width"),
+        (lambda: MatrixAffine().op((torch.ones(2, 2), torch.ones(3)), (torch.ones(2, 2), torch.ones(3))), "same width"),
         (lambda: KSmallest(0), "at least 1"),
         (lambda: KSmallest(2).op(torch.ones(3), torch.ones(3)), "2 sorted values"),
         (lambda: LogSumExp(0.0), "at least 1.2e-38"),

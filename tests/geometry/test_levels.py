@@ -97,7 +97,7 @@ def test_outputs_of_clouds_of_one_point_each(batch, unchecked):
         one = FrameAverage(Both(), "O(3)", outputs=kinds)(pos[i : i + 1], torch.zeros(1, dtype=torch.long))
         assert torch.allclose(out["force"][i], one["force"][0], atol=1e-10)
         assert torch.allclose(out["energy"][batch[i]], one["energy"][0], atol=1e-10)
-    with pytest.raises(InputError, match="give per_cloud"):
+    with pytest.raises(InputError, match="say whether they belong to points or clouds"):
         FrameAverage(Both(), "O(3)", outputs={"force": "vectors"})(pos, batch)
     frame = pca_frame(pos, batch=batch)
     with pytest.raises(InputError, match="say whether"):

@@ -227,8 +227,8 @@ class Frame:
         if len(self) == len(self.copies.rows):
             if per_cloud is None and not self.clouds.one_each:
                 raise InputError(
-                    f"{len(y)} rows are the number of frames and of points of all copies; give per_cloud to say which "
-                    "the rows belong to"
+                    f"{len(y)} rows are the number of frames and of points of all copies; say whether they belong to "
+                    "points or clouds, by per_cloud"
                 )
             return not per_cloud
         pointwise = len(y) == len(self.copies.rows)
