@@ -114,12 +114,12 @@ def _plot(curves: dict[str, dict[int, float]]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3, linewidth=0.6)
     ends = sorted((curves[key][LENGTHS[-1]] * 1e3, *how) for key, how in shown.items())
-    for key, (_, colour) in shown.items():
-        axes.plot(LENGTHS, [curves[key][n] * 1e3 for n in LENGTHS], "o-", color=colour, linewidth=1.8, markersize=4)
+    for key, (_, color) in shown.items():
+        axes.plot(LENGTHS, [curves[key][n] * 1e3 for n in LENGTHS], "o-", color=color, linewidth=1.8, markersize=4)
     height = 0.0
-    for value, label, colour in ends:  # the axis is logarithmic: names keep a ratio apart
+    for value, label, color in ends:  # the axis is logarithmic: names keep a ratio apart
         height = max(value, height * 1.35)
-        axes.text(LENGTHS[-1] * 1.08, height, label, color=colour, va="center", fontsize=9)
+        axes.text(LENGTHS[-1] * 1.08, height, label, color=color, va="center", fontsize=9)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(LENGTHS, [str(n) for n in LENGTHS])

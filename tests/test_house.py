@@ -1,10 +1,13 @@
 """The house itself: what an import loads, what is documented, whether published figures are the recorded ones."""
 
 import ast
+import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
+import textwrap
 import venv
 from pathlib import Path
 
@@ -148,3 +151,76 @@ def test_what_experiments_are_said_to_take_is_what_they_took():
                 took = found["seconds"] / 60 / len(found["seeds"])
                 said = claim.experiment.minutes
                 assert took < 0.2 or said / 3 < took < said * 3, f"{slug}/{claim.name}: {took:.2g} minutes, said {said}"
+
+
+WRONG_STARTS = {"Of", "By", "So", "To", "At", "With", "From", "As", "In", "What", "How", "Whether"}
+
+
+def test_docstrings_begin_with_what_the_thing_is_or_does():
+    found = []
+    for path in house.SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                words = (ast.get_docstring(node) or "A").split()
+                line = getattr(node, "lineno", 1)
+                found += [f"{path.relative_to(ROOT)}:{line} {words[0]} ..."] if words[0] in WRONG_STARTS else []
+    assert not found, "\n".join(["say what the thing is or does:", *found])
+
+
+def test_spelling_is_that_of_pytorch():
+    """US spelling in code and prose: normalize, initialize, behavior, neighbor, center, color."""
+    british = re.compile(
+        r"\b\w*(?:(?:normal|initial|symmetr|standard|recogn|general|optim|vector|diagonal|linear|real|random|parametr"
+        r"|organ|minim|maxim|local|serial|canonical|summar)is(?:e|ed|es|ing|ation)|behaviour|neighbour|colour|centre"
+        r"|artefact|labell(?:ed|ing)|modelling|licence|favour)\w*",
+        re.IGNORECASE,
+    )
+    found = []
+    for folder, kinds in (("src", ("py", "html", "c")), ("docs", ("md",)), ("benchmarks", ("py",)), ("tools", ("py",))):
+        for path in (p for kind in kinds for p in (ROOT / folder).rglob(f"*.{kind}")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                found += [f"{path.relative_to(ROOT)}:{number} {word[0]}" for word in british.finditer(line)]
+    assert not found, "\n".join(found)
+
+
+def _own_parameters(function):
+    """Return the names in a signature as it is written; `**options` counts as one."""
+    code = inspect.unwrap(function).__code__
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+
+def _fields_with_docstrings(subject):
+    """Return the fields of a record that have a string below them."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(subject))).body[0].body
+    pairs = zip(body, body[1:], strict=False)
+    return {a.target.id for a, b in pairs if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)}
+
+
+def _undocumented(subject):
+    """Return the arguments of a public class or function, and the fields of a record, that no docstring names."""
+    if not inspect.isclass(subject):
+        names, text, said = _own_parameters(subject), subject.__doc__ or "", set()
+    else:
+        own = [c for c in subject.__mro__ if c.__module__.startswith("commutant")]
+        text = "\n".join(f"{c.__doc__}\n{vars(c)['__init__'].__doc__ if '__init__' in vars(c) else ''}" for c in own)
+        if dataclasses.is_dataclass(subject) or hasattr(subject, "_fields"):
+            names, said = inspect.signature(subject).parameters, _fields_with_docstrings(subject)
+        else:
+            init = getattr(subject.__init__, "__code__", None)
+            names, said = _own_parameters(subject.__init__) if init else (), set()
+    return [
+        name
+        for name in names
+        if name not in ("self", "cls") and name[0] != "_" and name not in said and not re.search(rf"\b{name}\b", text)
+    ]
+
+
+@pytest.mark.parametrize("room", house.documented())
+def test_arguments_are_documented(room):
+    module = __import__(f"commutant.{room}", fromlist=["_"])
+    found = []
+    for name in tables.public_names(room):
+        subject = getattr(module, name)
+        if inspect.isclass(subject) or inspect.isfunction(subject):
+            found += [f"{name}: {argument}" for argument in _undocumented(subject)]
+    assert not found, "\n".join(["arguments without a word in the docstring:", *found])

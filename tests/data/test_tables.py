@@ -30,7 +30,7 @@ def test_generated_tables_are_what_breiman_says():
     assert float(waveform.x[:, 0].var()) == pytest.approx(1, rel=0.1)  # noise alone at the end
 
 
-def test_a_split_keeps_classes_apart_and_standardises_on_its_first_part():
+def test_a_split_keeps_classes_apart_and_standardizes_on_its_first_part():
     table = load_table("wine")
     parts = table.split(torch.Generator().manual_seed(0), 0.5, 0.25)
     assert sum(len(x) for x, _ in parts) == 178

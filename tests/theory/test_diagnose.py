@@ -148,7 +148,7 @@ def test_nothing_is_left_behind():
     assert x.grad is None
 
 
-def test_inputs_that_are_not_standardised():
+def test_inputs_that_are_not_standardized():
     found = diagnose(plain(nn.ReLU, depth=2), torch.rand(16, 100) * 255)
     assert names(found)[0] == "inputs not standardized"
 

@@ -12,7 +12,7 @@ from commutant.theory import (
     Chain,
     Dense,
     KernelState,
-    LayerNormalisation,
+    LayerNormalization,
     Pointwise,
     Residual,
     Scale,
@@ -286,9 +286,9 @@ def test_parts_that_train_beside_the_weights_are_refused_in_ntk_parametrization(
     net = nn.Sequential(nn.Linear(D, N), part(), nn.Linear(N, OUT))
     infinite_width(net)  # there they are a part in N of the weights
     with pytest.raises(InputError, match="freeze"):
-        infinite_width(net, parametrisation="ntk")
+        infinite_width(net, parametrization="ntk")
     net[1].requires_grad_(False)
-    infinite_width(net, parametrisation="ntk")
+    infinite_width(net, parametrization="ntk")
 
 
 def test_a_wide_kernel_has_second_derivatives():
@@ -317,14 +317,14 @@ def test_tracing_leaves_the_module_as_it_was():
 def test_maps_by_hand_need_a_dense_before_an_activation():
     x, relu = torch.randn(3, 4), "relu"
     maps = Chain((Dense(0.1, 1.0),)), Pointwise(torch_activation(relu))
-    for chain in (Chain((maps[1],)), Chain((*maps, maps[1])), Chain((LayerNormalisation(), maps[1]))):
+    for chain in (Chain((maps[1],)), Chain((*maps, maps[1])), Chain((LayerNormalization(), maps[1]))):
         with pytest.raises(InputError, match="not Gaussian"):
             chain(KernelState.of_inputs(x, x))
     ends = infinite_width(nn.Sequential(nn.Linear(4, 4), nn.ReLU())), infinite_width(nn.Sequential(nn.Identity()))
-    for branch in (Chain(), maps[1], Chain((Dense(0.1, 1.0), maps[1])), LayerNormalisation(), Scale(2.0), *ends):
+    for branch in (Chain(), maps[1], Chain((Dense(0.1, 1.0), maps[1])), LayerNormalization(), Scale(2.0), *ends):
         with pytest.raises(InputError, match="must end in a Dense"):
             Residual(branch)
-    Residual(Chain((maps[1], Dense(0.1, 1.0), LayerNormalisation(), Scale(2.0))))
+    Residual(Chain((maps[1], Dense(0.1, 1.0), LayerNormalization(), Scale(2.0))))
     Residual(infinite_width(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.LayerNorm(4))))
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from commutant import InputError
 from commutant.algebra import Activation
-from commutant.theory import Chain, Dense, KernelState, LayerNormalisation, Pointwise, Residual, plain_network
+from commutant.theory import Chain, Dense, KernelState, LayerNormalization, Pointwise, Residual, plain_network
 
 RELU, TANH = Activation("relu"), Activation("tanh")
 
@@ -128,7 +128,7 @@ def test_layer_normalisation_and_residuals_against_wide_networks():
     maps = (Dense(0.0, 1.5), Residual(Chain((Pointwise(RELU), Dense(0.0, 0.8))), gamma=0.7))
     state = Chain(maps)(KernelState.of_inputs(x, x))
     torch.testing.assert_close((out @ out.T / n).double(), state.kernel, rtol=0.1, atol=0.05)
-    state = LayerNormalisation()(Pointwise(RELU)(state))
+    state = LayerNormalization()(Pointwise(RELU)(state))
     torch.testing.assert_close((normal @ normal.T / n).double(), state.kernel, rtol=0.05, atol=0.05)
     assert state.left.tolist() == pytest.approx([1, 1, 1], abs=1e-4)
 

@@ -12,7 +12,7 @@ from commutant.theory import (
     Chain,
     Dense,
     KernelState,
-    LayerNormalisation,
+    LayerNormalization,
     Pointwise,
     Residual,
     depth_scale,
@@ -177,7 +177,7 @@ def test_spectra_of_linear_networks():
 def test_layer_normalisation_and_residual_are_their_formulas():
     x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     state = Dense(0.1, 1.4)(KernelState.of_inputs(x, x))
-    normal = LayerNormalisation(eps=0.0)(state)
+    normal = LayerNormalization(eps=0.0)(state)
     torch.testing.assert_close(normal.kernel, state.kernel / (state.left[:, None] * state.right).sqrt())
     assert normal.left.tolist() == [1.0] * 5
     branch = Chain((Pointwise(Activation("tanh")), Dense(0.1, 0.8)))
@@ -186,11 +186,11 @@ def test_layer_normalisation_and_residual_are_their_formulas():
     torch.testing.assert_close(whole.tangent, 0.36 * state.tangent + inner.tangent, rtol=1e-14, atol=0)
 
 
-def test_the_standard_parametrisation_multiplies_what_weights_add_by_fan_in():
+def test_the_standard_parametrization_multiplies_what_weights_add_by_fan_in():
     net = nn.Sequential(nn.Linear(6, 50, bias=False), nn.ReLU(), nn.Linear(50, 1, bias=False))
     x = torch.randn(4, 6)
     ours, theirs = (
-        infinite_width(net, weight_variance=2.0, parametrisation=p)(KernelState.of_inputs(x, x)).tangent
+        infinite_width(net, weight_variance=2.0, parametrization=p)(KernelState.of_inputs(x, x)).tangent
         for p in ("standard", "ntk")
     )
     act, gram = Activation("relu"), (x.double() @ x.double().T) / 6

@@ -14,7 +14,7 @@ from commutant.theory import (
     Chain,
     Dense,
     KernelState,
-    LayerNormalisation,
+    LayerNormalization,
     NTKClassifier,
     NTKRegressor,
     Pointwise,
@@ -183,9 +183,9 @@ def test_residual_normalised_and_scaled_networks_at_infinite_width():
     measured = empirical_ntk(net, x)
     assert float((measured - state.tangent).norm() / state.tangent.norm()) < 0.08
     net.norm.requires_grad_(False)  # the tangent kernel of a gain that trains in NTK parametrization is not known
-    spec = infinite_width(net, bias_variance=0.1, weight_variance=1.5, parametrisation="ntk")
+    spec = infinite_width(net, bias_variance=0.1, weight_variance=1.5, parametrization="ntk")
     same = Chain((
-        Dense(0.1, 1.5), Residual(Chain((LayerNormalisation(), Pointwise(Activation("relu")), Dense(0.1, 1.5))), 0.5),
+        Dense(0.1, 1.5), Residual(Chain((LayerNormalization(), Pointwise(Activation("relu")), Dense(0.1, 1.5))), 0.5),
         Pointwise(Activation("tanh")), Dense(0.1, 1.5),
     ))  # fmt: skip
     one, two = (m(KernelState.of_inputs(x, x)).tangent for m in (spec, same))

@@ -7,7 +7,7 @@ from torch import nn
 
 from commutant._errors import InputError
 from commutant.algebra import Activation
-from commutant.theory import Chain, Dense, KernelState, LayerNormalisation, infinite_width, plain_network, wide_kernel
+from commutant.theory import Chain, Dense, KernelState, LayerNormalization, infinite_width, plain_network, wide_kernel
 
 
 def points(*shape, seed=0):
@@ -26,7 +26,7 @@ NETS = {
     "relu": lambda: plain_network("relu", 3, Dense(0.0, 2.0)),
     "relu with biases": lambda: plain_network("relu", 3, Dense(0.1, 1.5, 1.0, 1.0)),
     "gelu": lambda: plain_network("gelu", 2, Dense(0.0, 1.5)),
-    "normalized inputs": lambda: plain_network("relu", 2, Dense(0.1, 1.5)) @ Chain((LayerNormalisation(1e-2),)),
+    "normalized inputs": lambda: plain_network("relu", 2, Dense(0.1, 1.5)) @ Chain((LayerNormalization(1e-2),)),
 }
 
 
@@ -104,7 +104,7 @@ def test_means_of_inputs_that_are_normalized_first_count(sphere):
     x = x / x.norm(dim=1, keepdim=True) * 5**0.5 if sphere else x
     normal = nn.functional.layer_norm(x, (5,))
     without = infinite_width(nn.Sequential(nn.Linear(5, 99), nn.ReLU(), nn.Linear(99, 1)), weight_variance=0.3)
-    net = Chain((LayerNormalisation(), without))
+    net = Chain((LayerNormalization(), without))
     for get in ("tangent", "kernel"):
         wanted = wide_kernel(without, normal, get=get)
         torch.testing.assert_close(wide_kernel(net, x, get=get), wanted, rtol=1e-4, atol=1e-4)

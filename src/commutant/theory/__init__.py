@@ -44,7 +44,7 @@ from .kernels._kernel_maps import Chain as Chain
 from .kernels._kernel_maps import Dense as Dense
 from .kernels._kernel_maps import KernelMap as KernelMap
 from .kernels._kernel_maps import KernelState as KernelState
-from .kernels._kernel_maps import LayerNormalisation as LayerNormalisation
+from .kernels._kernel_maps import LayerNormalization as LayerNormalization
 from .kernels._kernel_maps import Pointwise as Pointwise
 from .kernels._kernel_maps import Residual as Residual
 from .kernels._kernel_maps import plain_network as plain_network

@@ -13,13 +13,13 @@ from ...evidence import Context, Measurement
 from ...theory import SELU, SNN, critical_, gamma_for_growth, is_self_normalizing, lecun_normal_
 from .._shared.plain_training import best_of
 
-INITIALISATIONS = {"lecun": 1.0, "he": 2.0, "gain 3/4": 0.5625}
+INITIALIZATIONS = {"lecun": 1.0, "he": 2.0, "gain 3/4": 0.5625}
 METHODS = ("selu", "relu", "batch", "layer")
 
 
 def measure_moments(context: Context) -> Measurement:
     """Return moments, angles and gradients of SELU networks by layer, and the contraction of the moment map."""
-    layers = {name: partial(_moments, context, name) for name in INITIALISATIONS}
+    layers = {name: partial(_moments, context, name) for name in INITIALIZATIONS}
     return context.arms({**layers, "map": _contraction})
 
 
@@ -32,7 +32,7 @@ def _moments(context: Context, name: str) -> Measurement:
     z = torch.cat([z, 0.9 * z + math.sqrt(1 - 0.81) * torch.randn(z.shape, generator=generator)])
     half, out, layers = len(z) // 2, {}, []
     for layer in range(1, depth + 1):
-        weight = torch.randn(width, width, generator=generator) * (INITIALISATIONS[name] / width) ** 0.5
+        weight = torch.randn(width, width, generator=generator) * (INITIALIZATIONS[name] / width) ** 0.5
         z = z @ weight.T
         layers.append((weight, z))
         z = act(z)

@@ -32,11 +32,11 @@ class _KernelEstimator:
         depth: int = 3,
         ridge: float = 1e-4,
         get: Literal["tangent", "kernel"] = "tangent",
-        standardise: bool = True,
+        standardize: bool = True,
     ) -> None:
         self.network, self.depth, self.ridge = network, depth, ridge
         self.get: Literal["tangent", "kernel"] = get
-        self.standardise = standardise
+        self.standardize = standardize
 
     def __repr__(self) -> str:
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
@@ -86,8 +86,8 @@ class _KernelEstimator:
         one_of("get", self.get, ("tangent", "kernel"))
         if not isinstance(self.network, str):
             need_map(self.network)
-        self.mean_ = inputs.mean(0) if self.standardise else torch.zeros(inputs.shape[1], dtype=torch.float64)
-        spread = inputs.std(0, correction=0) if self.standardise else torch.ones_like(self.mean_)
+        self.mean_ = inputs.mean(0) if self.standardize else torch.zeros(inputs.shape[1], dtype=torch.float64)
+        spread = inputs.std(0, correction=0) if self.standardize else torch.ones_like(self.mean_)
         self.scale_ = torch.where(spread > 0, spread, 1.0)
         self.n_features_in_ = inputs.shape[1]
         names = column_names(x)
@@ -136,7 +136,7 @@ class NTKClassifier(_KernelEstimator):
         depth: Number of layers of weights of the plain network.
         ridge: Number added to the diagonal of the kernel, relative to its mean.
         get: `"tangent"`, or `"kernel"` for the Gaussian process of the untrained network.
-        standardise: Whether to standardize features by the training data. Activations without a closed form (tanh) are
+        standardize: Whether to standardize features by the training data. Activations without a closed form (tanh) are
             fast only for inputs of one norm: apply a `Normalizer` first and turn this off.
 
     Example:

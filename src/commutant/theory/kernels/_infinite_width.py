@@ -15,7 +15,7 @@ from ..._errors import InputError
 from ...algebra import Activation
 from ...parameters import unchanged
 from ..diagnosis._initialize import Tracer, activation_of, is_pointwise
-from ._kernel_maps import Dense, LayerNormalisation, Pointwise
+from ._kernel_maps import Dense, LayerNormalization, Pointwise
 from ._soundness import (
     DROPOUT,
     SAME,
@@ -48,7 +48,7 @@ def infinite_width(
     *,
     bias_variance: float | None = None,
     weight_variance: float | None = None,
-    parametrisation: Literal["standard", "ntk"] = "standard",
+    parametrization: Literal["standard", "ntk"] = "standard",
 ) -> Traced:
     """Return the map of kernels of a module at infinite width, found by tracing; call it with a `KernelState`.
 
@@ -63,7 +63,7 @@ def infinite_width(
         bias_variance: Variance $C_b$ of the biases of all layers, by default that of each layer now. Layers without
             biases stay without.
         weight_variance: Variance $C_W$ of weights times fan-in of all layers, by default that of each layer now.
-        parametrisation: `"standard"` for the tangent kernel of plain gradients, as `empirical_ntk` measures it;
+        parametrization: `"standard"` for the tangent kernel of plain gradients, as `empirical_ntk` measures it;
             `"ntk"` for that of weights scaled by $1/\\sqrt{\\text{fan-in}}$ in the forward pass.
 
     Raises:
@@ -74,14 +74,14 @@ def infinite_width(
     Example:
         >>> from commutant.theory import KernelState
         >>> net = nn.Sequential(nn.Linear(4, 512), nn.ReLU(), nn.Linear(512, 1))
-        >>> spec = infinite_width(net, bias_variance=0.0, weight_variance=2.0, parametrisation="ntk")
+        >>> spec = infinite_width(net, bias_variance=0.0, weight_variance=2.0, parametrization="ntk")
         >>> x = torch.eye(4) * 2
         >>> spec(KernelState.of_inputs(x, x)).tangent.diagonal()
         tensor([4., 4., 4., 4.], dtype=torch.float64)
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"infinite_width takes an nn.Module, got {type(module).__name__}")
-    one_of("parametrisation", parametrisation, ("standard", "ntk"))
+    one_of("parametrization", parametrization, ("standard", "ntk"))
     if next(module.children(), None) is None:
         module = nn.Sequential(module)  # tracing does not enter a single layer
     need_one_input(module)
@@ -112,7 +112,7 @@ def infinite_width(
             if str(node.target) in layers:
                 raise InputError(f"{node.target} is called twice, so its weights are not independent")
             layers[str(node.target)] = layer
-        operation = _operation(node, module, known, variances, parametrisation)
+        operation = _operation(node, module, known, variances, parametrization)
         taken = [values[other] for other in node.all_input_nodes]
         need_sound(node, operation, taken, module)
         values[node] = result(node, operation, taken, len(steps), layer, same)
@@ -127,10 +127,10 @@ def infinite_width(
 
 def _operation(
     node: fx.Node, module: nn.Module, known: dict[str, Activation], variances: tuple[float | None, float | None],
-    parametrisation: str,
+    parametrization: str,
 ) -> Any:  # fmt: skip
     if node.op == "call_module":
-        operation = _module(node, module, variances, parametrisation)
+        operation = _module(node, module, variances, parametrization)
     elif node.op in ("call_function", "call_method"):
         operation = _function(node)
     else:
@@ -144,7 +144,7 @@ def _operation(
 
 
 def _module(
-    node: fx.Node, module: nn.Module, variances: tuple[float | None, float | None], parametrisation: str
+    node: fx.Node, module: nn.Module, variances: tuple[float | None, float | None], parametrization: str
 ) -> Any:
     """Return the map of a submodule, or None for an activation."""
     layer = module.get_submodule(str(node.target))
@@ -152,15 +152,15 @@ def _module(
     if "forward" in vars(layer):
         raise InputError(f"{node.target} ({kind}) has a forward of its own, which tracing does not follow")
     trains = isinstance(layer, nn.PReLU | nn.LayerNorm) and any(p.requires_grad for p in layer.parameters())
-    if trains and parametrisation == "ntk":
+    if trains and parametrization == "ntk":
         raise InputError(f"{node.target} ({kind}) trains, and no tangent kernel is known for it: freeze its parameters")
     if type(layer) is nn.Linear:
-        return _dense(str(node.target), layer, variances, parametrisation)
+        return _dense(str(node.target), layer, variances, parametrization)
     if type(layer) is nn.LayerNorm:
         affine = layer.elementwise_affine
         if affine and not (bool((layer.weight == 1).all()) and bool((layer.bias is None) or (layer.bias == 0).all())):
             raise InputError(f"{node.target} (LayerNorm) has gains other than one, or shifts")
-        return LayerNormalisation(layer.eps)
+        return LayerNormalization(layer.eps)
     random = isinstance(layer, nn.RReLU) or (isinstance(layer, DROPOUT) and layer.p > 0)
     if random and layer.training:
         raise InputError(f"{node.target} ({kind}) is random: call eval() first")
@@ -212,7 +212,7 @@ def _function(node: fx.Node) -> Any:
 
 
 def _dense(
-    name: str, layer: nn.Linear, variances: tuple[float | None, float | None], parametrisation: str
+    name: str, layer: nn.Linear, variances: tuple[float | None, float | None], parametrization: str
 ) -> Dense:  # fmt: skip
     bias, weight = variances
     if "weight" not in layer._parameters:
@@ -228,6 +228,6 @@ def _dense(
     elif bias is None:
         need_centered(name, "biases", layer.bias)
         bias = float(layer.bias.detach().double().square().mean())
-    rates = (bias, weight) if parametrisation == "ntk" else (1.0, float(layer.in_features))
+    rates = (bias, weight) if parametrization == "ntk" else (1.0, float(layer.in_features))
     trained = layer.bias is not None and layer.bias.requires_grad, layer.weight.requires_grad
     return Dense(bias, weight, rates[0] if trained[0] else 0.0, rates[1] if trained[1] else 0.0)

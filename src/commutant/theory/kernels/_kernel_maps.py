@@ -236,7 +236,7 @@ class Residual:
         need_map(self.branch)
         finite("gamma", self.gamma)
         for layer in reversed(_flat(self.branch)):
-            fresh = None if isinstance(layer, Residual | LayerNormalisation) else getattr(layer, "fresh", True)
+            fresh = None if isinstance(layer, Residual | LayerNormalization) else getattr(layer, "fresh", True)
             if fresh:
                 return
             if fresh is False:
@@ -268,7 +268,7 @@ class Residual:
 
 
 @dataclass(frozen=True)
-class LayerNormalisation:
+class LayerNormalization:
     """Layer normalization of a wide layer to mean zero and unit variance over neurons.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ..._checks import finite
-from ._kernel_maps import Dense, KernelState, LayerNormalisation, Pointwise, need_width
+from ._kernel_maps import Dense, KernelState, LayerNormalization, Pointwise, need_width
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Scale:
         )
 
 
-_KINDS = (Dense, Pointwise, LayerNormalisation, Scale)
+_KINDS = (Dense, Pointwise, LayerNormalization, Scale)
 
 
 @dataclass(frozen=True)
