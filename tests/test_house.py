@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import re
 import subprocess
@@ -192,7 +193,7 @@ def _own_parameters(function):
 def _fields_with_docstrings(subject):
     """Return the fields of a record that have a string below them."""
     body = ast.parse(textwrap.dedent(inspect.getsource(subject))).body[0].body
-    pairs = zip(body, body[1:], strict=False)
+    pairs = itertools.pairwise(body)
     return {a.target.id for a, b in pairs if isinstance(a, ast.AnnAssign) and isinstance(b, ast.Expr)}
 
 

@@ -399,11 +399,11 @@ def test_training_follows_the_linearised_network():
         theta, start = empirical_ntk(net, x), net(x).detach()
         rate = 0.5 / float(torch.linalg.eigvalsh(theta).max())
         predicted = ntk_predict(theta, y, theta, steps=200, rate=rate, start=(start, start)).mean
-        optimiser = torch.optim.SGD(net.parameters(), lr=rate)
+        optimizer = torch.optim.SGD(net.parameters(), lr=rate)
         for _ in range(200):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (0.5 * (net(x) - y).square().sum()).backward()
-            optimiser.step()
+            optimizer.step()
         errors.append(float((net(x).detach() - predicted).norm() / (predicted - start).norm()))
     assert errors[1] < 0.1
     assert errors[1] < errors[0] / 3

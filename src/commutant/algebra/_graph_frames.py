@@ -110,7 +110,7 @@ class GraphFrame:
         return x
 
 
-@obeys("invariance under relabelling", graph_average, tolerance={torch.float32: 1e-3})
+@obeys("invariance under relabeling", graph_average, tolerance={torch.float32: 1e-3})
 def graph_frame(
     adjacency: Float[Tensor, "graphs n n"],
     features: Shaped[Tensor, "graphs n f"] | None = None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._checks import one_of, whole
+from .._checks import check_generator, one_of, whole
 from .._errors import InputError
 from ..algebra import FrameGroup, graph_frame, inverse, pca_frame
 from ._mds import MDSCoordinates
@@ -40,8 +40,7 @@ class StochasticFrame(_Transform):
 
     def __init__(self, group: FrameGroup = "E", generator: torch.Generator | None = None) -> None:
         one_of("group", group, ("T", "O", "SO", "E", "SE"))
-        if not isinstance(generator, torch.Generator | None):
-            raise InputError(f"generator must be a torch.Generator or None, got {type(generator).__name__}")
+        check_generator(generator)
         self.group, self.generator = group, generator
 
     def forward(self, data: Any) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -60,9 +59,3 @@ def check_tensors(state: Mapping[str, Any]) -> None:
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{key!r} must be a tensor, got {kind_of(value)}")
-
-
-def check_generator(generator: object) -> None:
-    """Check that a random generator is a `torch.Generator` or None."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(f"generator must be a torch.Generator, got {generator!r}")

@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .._checks import check_generator
 from .._errors import InputError
-from ._given import check_generator, check_state, check_tensors, kind_of
+from ._given import check_state, check_tensors, kind_of
 from ._labels import AxisLabel, indices_of, old_positions
 from ._storage import storage_of
 from ._tied_axes import TiedAxes

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from .._checks import check_generator
 from .._errors import InputError
 from ._derive import Derived, derive
 from ._given import (
     check_example,
     check_examples,
-    check_generator,
     check_module,
     check_state,
     check_tensors,

@@ -29,9 +29,3 @@ def check_features(name: str, x: object, weight: Tensor | None = None) -> None:
 def first_weight(module: nn.Module) -> Tensor | None:
     """Return the first floating-point parameter of a module, or None."""
     return next((p for p in module.parameters() if p.is_floating_point()), None)
-
-
-def check_generator(generator: object) -> None:
-    """Check that `generator` is a `torch.Generator` or None."""
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(f"generator must be a torch.Generator or None, got {generator!r}")

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
@@ -120,16 +119,6 @@ def check_callable(function: Any, name: str, what: str) -> None:
     """
     if not callable(function) or isinstance(function, type):
         raise InputError(f"{name} must be {what}, got {_shown(function)}")
-
-
-def check_generator(generator: Any) -> None:
-    """Check that a random generator is a `torch.Generator` or None.
-
-    Raises:
-        InputError: It is neither.
-    """
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise InputError(f"generator must be a torch.Generator, got {_shown(generator)}")
 
 
 def _shown(value: Any) -> str:

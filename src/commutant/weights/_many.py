@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._checks import one_of, whole
+from .._checks import check_generator, one_of, whole
 from .._errors import InputError
 from ..algebra import birkhoff_ascent
 from ..parameters import Permutation, PermutationSpec
-from ._given import State, check_generator, check_spec, list_of_networks, state_of
+from ._given import State, check_spec, list_of_networks, state_of
 from ._matching import weight_matching
 from ._merging import interpolate
 from ._problem import Problem

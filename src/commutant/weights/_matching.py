@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .._checks import whole
+from .._checks import check_generator, whole
 from .._errors import InputError
 from ..parameters import Permutation, PermutationSpec
 from ._given import State as State
-from ._given import check_generator, check_spec
+from ._given import check_spec
 from ._given import state_of as state_of
 from ._problem import Problem
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .._checks import one_of, positive
+from .._checks import check_generator, one_of, positive
 from .._errors import InputError
 from ..algebra import linear_assignment, sinkhorn
 from ..parameters import Permutation, PermutationSpec
 from ._constants import constants_of
-from ._given import State, batches_of, check_callable, check_generator, check_spec, number, state_of
+from ._given import State, batches_of, check_callable, check_spec, number, state_of
 from ._matching import weight_matching
 from ._merging import same_entries
 from ._soft import apply_softly

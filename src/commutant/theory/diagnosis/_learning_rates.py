@@ -86,7 +86,7 @@ def param_groups(
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 1))
         >>> groups = param_groups(net, torch.randn(64, 8), 0.1)
-        >>> optimiser = torch.optim.SGD(groups, lr=0.1)
+        >>> optimizer = torch.optim.SGD(groups, lr=0.1)
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
