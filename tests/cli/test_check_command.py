@@ -1,5 +1,9 @@
 """`commutant check`: which axis moves, and exit code 2 for every failure that is not a verdict."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import warm
@@ -134,8 +138,11 @@ def test_square_symmetry_by_name(models):
     assert "broken" in done.stdout
 
 
-def test_a_locale_without_the_signs_of_formulas(models, monkeypatch):
-    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+def test_a_locale_without_the_signs_of_formulas(models):
+    """Run in a new process, since the encoding of its streams is set when it starts."""
     arguments = ["--law", "gradient-equivariance", "--action", "permutation", "--output-action", "trivial"]
-    done = warm.commutant("check", "mymodels:square", *arguments, "--input", "4x5x3", cwd=models)
+    command = [sys.executable, "-m", "commutant.cli", "check", "mymodels:square", *arguments, "--input", "4x5x3"]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, cwd=models, env=environ)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
