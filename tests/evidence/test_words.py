@@ -64,7 +64,7 @@ def test_a_small_run_does_not_refute_what_needs_the_full_scale():
 def test_the_papers_figures_stand_next_to_ours():
     found = judged([0.5], figures={"a": 0.9863}, labels={"a": "ParaGRU"})
     found = replace(found, claim=replace(found.claim, reported={"a": 1.0, "b": 0.51}))
-    assert comparison(found) == "ParaGRU 0.986 (paper 1.00) · b: paper 0.51"
+    assert comparison(found) == "ParaGRU: 0.986 (paper 1.00) · b: paper 0.51"
     assert comparison(judged([0.5])) == ""
 
 

@@ -107,7 +107,7 @@ def sentence(judged: Judged) -> str:
 def comparison(judged: Judged) -> str:
     """Return the figures that the paper gives, ours first; empty where it gives none.
 
-    Example: `"ParaGRU 0.99 (paper 1.00) · linear recurrence 0.50 (paper 0.51)"`.
+    Example: `"ParaGRU: 0.99 (paper 1.00) · linear recurrence: 0.50 (paper 0.51)"`.
     """
     reported = judged.claim.reported
     ours = [judged.figures.get(name, {}).get("mean", math.nan) for name in reported]
@@ -116,7 +116,7 @@ def comparison(judged: Judged) -> str:
     found = []
     for name, here, there in pairs:
         label = judged.claim.labels.get(name, name)
-        found.append(f"{label}: paper {there}" if here == "nan" else f"{label} {here} (paper {there})")
+        found.append(f"{label}: paper {there}" if here == "nan" else f"{label}: {here} (paper {there})")
     return " · ".join(found)
 
 
