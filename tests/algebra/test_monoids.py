@@ -288,7 +288,7 @@ def test_empty_batches():
         (lambda: SegmentTree(Sum(), torch.empty(0, 2)), "at least one element"),
         (lambda: SegmentTree(Sum(), torch.ones(4)).query(1, 5), "stop <= 4"),
         (lambda: SegmentTree(Sum(), torch.ones(4)).update(torch.tensor([4]), torch.ones(1)), "0..3"),
-        (lambda: SegmentTree(Sum(), torch.ones(4)).update(torch.tensor([1, 1]), torch.ones(2)), "once"),
+        (lambda: SegmentTree(Sum(), torch.ones(4)).update(torch.tensor([1, 1]), torch.ones(2)), "distinct"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -104,7 +104,7 @@ def test_what_sinkhorn_makes_can_be_decomposed(n, dtype):
         (lambda: a.birkhoff_decomposition(double([[1.1, -0.1], [-0.1, 1.1]])), "smallest entry is -0.1"),
         (lambda: a.birkhoff_decomposition(torch.eye(2) * (1 + 1e-4)), "not doubly stochastic"),
         (lambda: a.birkhoff_decomposition(torch.eye(2).long()), "floating point"),
-        (lambda: a.birkhoff_decomposition(torch.eye(2), tolerance=-1.0), "tolerance must lie in 0 to 1"),
+        (lambda: a.birkhoff_decomposition(torch.eye(2), tolerance=-1.0), r"tolerance must lie in \[0, 1\]"),
         (lambda: a.birkhoff_decomposition([[1.0]]), "got list"),
         (lambda: a.linear_assignment([[1.0]]), "cost must be a real tensor .*, got list"),
         (lambda: a.linear_assignment(torch.ones(3)), r"\(3,\)"),
@@ -215,7 +215,7 @@ def test_logsumexp_of_infinities_and_second_derivatives_at_ties():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: a.sinkhorn(torch.randn(3, 3), 1e-40), "exceed the range of torch.float32"),
+        (lambda: a.sinkhorn(torch.randn(3, 3), 1e-40), "overflow torch.float32"),
         (lambda: a.LogSumExp(1e-42), "temperature must be at least 1.2e-38 and finite, got 1e-42; use Max"),
         (lambda: a.sinkhorn(torch.randn(3, 3), max_sweeps=0), "max_sweeps must be"),
         (lambda: a.sinkhorn(torch.randn(3, 3), tolerance=-1.0), "tolerance must be a positive number"),

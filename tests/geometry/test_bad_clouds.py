@@ -111,7 +111,7 @@ def test_outputs_in_nests_and_of_other_types(unchecked):
     deep = net(lambda x: (x[:, 0, :1], {"a": [x[:, 1, :1]], 0: x[:, 2, :1]}, "text", None))(x)
     assert deep[0].shape == deep[1]["a"][0].shape == deep[1][0].shape == (2, 1)
     assert deep[2:] == ("text", None)
-    with pytest.raises(InputError, match=r"the output can't be averaged: only real and complex"):
+    with pytest.raises(InputError, match=r"the output can't be averaged: values must be real or complex"):
         net(lambda x: x.argmax(1))(x)
     with pytest.raises(InputError, match=r"'loss' can't be averaged: .*one per frame"):
         FrameAverage(type("Net", (nn.Module,), {"forward": lambda self, x: {"loss": x.sum()}})(), outputs={})(x)

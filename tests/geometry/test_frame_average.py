@@ -304,7 +304,7 @@ def test_vectors_on_action_turn_and_do_not_shift():
         (lambda: FrameAverage(nn.Linear(3, 3))(), "can't be called like this"),
         (lambda: FrameAverage(nn.Linear(3, 2), outputs="vectors")(torch.randn(4, 3)), "vectors must end in"),
         (lambda: FrameAverage(nn.Flatten(0, 1))(torch.randn(2, 4, 3)), "one per frame"),
-        (lambda: FrameAverage(nn.Bilinear(3, 3, 2))(torch.randn(4, 5, 3), torch.randn(3, 5, 3)), "of the points"),
+        (lambda: FrameAverage(nn.Bilinear(3, 3, 2))(torch.randn(4, 5, 3), torch.randn(3, 5, 3)), "to match the points"),
     ],
 )
 def test_bad_input_is_named(make, words, unchecked):

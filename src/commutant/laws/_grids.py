@@ -72,7 +72,7 @@ class SquareSymmetry(Action):
         if turns % 2 and x.shape[-1] != x.shape[-2]:
             raise InputError(f"quarter turns need square images, got {tuple(x.shape[-2:])}")
         if self.vectors and x.shape[-3] % 2:
-            raise InputError(f"vectors=True needs an even number of channels, got {x.shape[-3]}")
+            raise InputError(f"vectors need an even number of channels, got {x.shape[-3]}")
         if mirrored:
             x = x.flip(-1)
             x = self._components(x, [[1.0, 0.0], [0.0, -1.0]])
