@@ -63,7 +63,10 @@ CALLS = {
     "missing axis": (lambda: check(Invariance(TimeShift(3)), NET, X), "axis 3"),
     "images": (lambda: check(Invariance(SquareSymmetry()), NET, X[0]), "three axes"),
     "two arguments": (lambda: check(Commutativity(), torch.add, X), "tuple of"),
-    "three arguments": (lambda: check(Associativity(), torch.add, (X, X)), "tuple of 3 inputs, one per argument, got 2"),
+    "three arguments": (
+        lambda: check(Associativity(), torch.add, (X, X)),
+        "tuple of 3 inputs, one per argument, got 2",
+    ),
     "one argument": (lambda: check(IdentityElement(torch.zeros_like), torch.add, X), "tuple of"),
     "no operator": (lambda: Homomorphism(3), "source must be a function"),
     "no transformation": (lambda: FunctionPreservation(NET.weight), "transform must be a function"),

@@ -186,7 +186,7 @@ class Frame:
         return self._part(order[sizes.cumsum(0) - sizes], one=True)
 
     def detach(self) -> Frame:
-        """Return the frame as a constant, without the gradient through g, so that forces are inexact."""
+        """Return the frame as a constant, without the gradient through g; forces are then inexact."""
         tensors = {
             name: getattr(self, name).detach() for name in ("rotation", "weight", "origin", "scale", "gap", "margin")
         }

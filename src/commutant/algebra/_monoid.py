@@ -188,8 +188,8 @@ class Monoid(nn.Module):
             plan: Result of `reduction_plan`.
 
         Returns:
-            Result of each set, and values of all nodes: first the elements, then the merges in the order of `plan.left`
-            and `plan.right`, which hold the two children of each merge.
+            Result of each set, and values of all nodes. The elements come first, then the merges in the order of
+            `plan.left` and `plan.right`, which hold the two children of each merge.
         """
         self._check_plan(x, plan)
         dtypes, x = self.widened(x)

@@ -23,8 +23,8 @@ def sinkhorn(
     """Return the doubly stochastic matrix S that maximizes `<scores, S> + temperature * entropy(S)`.
 
     `S = exp(scores / temperature + a + b)` with a constant a for each row and b for each column. The constants are
-    found by alternating normalization of rows and columns in log space, until every row sum is one up to the tolerance;
-    column sums are exact. As the temperature falls, S tends to the best permutation, and its value is within
+    found by alternating normalization of rows and columns in log space, until every row sum is one up to the tolerance.
+    Column sums are exact. As the temperature falls, S tends to the best permutation, and its value is within
     `temperature * n log n` of the optimum. The number of sweeps grows like the inverse of the temperature. The gradient
     is implicit: it solves one linear system with n unknowns.
 
@@ -32,7 +32,7 @@ def sinkhorn(
         scores: Scores, `(*batch, n, n)`; half precision is computed in float32.
         temperature: Positive temperature.
         tolerance: Largest deviation of a row sum from one.
-        max_sweeps: Largest number of sweeps; if it is reached, a warning reports the deviation of the row sums.
+        max_sweeps: Largest number of sweeps; if it does not suffice, a warning reports the deviation of row sums.
 
     Raises:
         InputError: For NaN, or a temperature that is not positive.

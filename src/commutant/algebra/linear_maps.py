@@ -1,4 +1,4 @@
-"""Linear recurrences h_t = A_t h_{t-1} + b_t, solved in parallel over time in both passes."""
+"""Linear recurrences h_t = A_t h_{t-1} + b_t, solved in parallel over time in the forward and backward pass."""
 
 from __future__ import annotations
 

@@ -73,9 +73,9 @@ def reber_strings(
 ) -> tuple[ReberStrings, ReberStrings]:
     """Draw distinct pairs of a valid and an invalid string of equal length, split into a training and a held-out batch.
 
-    An invalid string follows the grammar up to some letter, continues from another state that the same letter can lead
-    to, and ends in the same four letters as its partner. Neither its length, its beginning, its ending nor the set of
-    its letter pairs predicts its label. It contains three letters in a row that the grammar does not allow, and a
+    An invalid string follows the grammar up to some letter, then continues from another state that the same letter can
+    lead to. It ends in the same four letters as its partner. Neither its length, its beginning, its ending nor the set
+    of its letter pairs predicts its label. It contains three letters in a row that the grammar does not allow, and a
     network must remember them to the end. (In commonly used data, the last four letters alone give 94 % accuracy.)
 
     Args:

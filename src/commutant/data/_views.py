@@ -127,7 +127,7 @@ def single_changes(
     """Draw pairs of views that differ in a single latent: pose, hue of the floor, hue of the light, or quarter turn.
 
     The result fits `commutant.geometry.equivariance_report`. Codes are the quaternion of the object's rotation, the
-    cosine and sine of the change of each hue, and the one-hot number of quarter turns of the image.
+    cosine and sine of each change of hue, and the one-hot number of quarter turns of the image.
 
     Args:
         objects: Point clouds, as for `shapes3d`.

@@ -150,8 +150,9 @@ class MDSCoordinates(nn.Module):
 
     Args:
         components: Number of coordinates kept, largest variance first; all by default. Required with `from_distances`.
-        signs: `"maxabs"` (the largest entry is positive), `"skew"` (the third moment is positive), `"softskew"`
-            (`sum h|h|` is positive), `"random"` (drawn in each call), or None (arbitrary: not invariant).
+        signs: Rule for the signs of the axes: `"maxabs"` (the largest entry is positive), `"skew"` (the third moment is
+            positive), `"softskew"` (`sum h|h|` is positive), `"random"` (drawn in each call), or None (arbitrary, not
+            invariant).
         scale: Size by which a cloud is divided: the root mean square (`"rms"`) or the largest (`"max"`) distance from
             the mean, or None.
         group: Group, `"O"` to identify mirror images or `"SO"` to distinguish them.

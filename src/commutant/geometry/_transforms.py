@@ -80,8 +80,9 @@ class InvariantCoordinates(_Transform):
 class CanonicalOrder(_Transform):
     """Transform that renumbers the nodes of a graph and sorts its edges, so that isomorphic graphs become equal.
 
-    Any network is then invariant to relabeling at the cost of one evaluation, even one that reads the numbers of nodes
-    (message passing with identities, or a flattened adjacency). Use it as `pre_transform`, before graphs are batched.
+    Any network is then invariant to relabeling at the cost of one evaluation. This includes networks that read the
+    numbers of nodes (message passing with identities, or a flattened adjacency). Use it as `pre_transform`, before
+    graphs are batched.
     All attributes of nodes and edges, as PyTorch Geometric classifies them, are compared and permuted. Edges must go
     both ways with the same attributes, at most one per ordered pair.
 

@@ -46,8 +46,8 @@ def check(
         law: Law to check.
         f: Module or any callable. A tuple of inputs is passed as positional arguments, a dict as keyword arguments.
         inputs: Example input, or a function that draws an input, of any size, from a `torch.Generator`. For an example,
-            further inputs of the same shape are drawn: real numbers vary in value, scale, sum and sign, and token ids
-            are drawn from those that occur in it.
+            further inputs of the same shape are drawn. Real numbers vary in value, scale, sum and sign; token ids are
+            drawn from those in the example.
         trials: Number of inputs and group elements to try.
         generator: Source of all random draws, on the CPU. None means a generator seeded with 0, which makes the result
             reproducible. Random numbers inside `f` are seeded with `generator.initial_seed()`.

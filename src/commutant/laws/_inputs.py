@@ -141,7 +141,7 @@ def source_of(generator: torch.Generator | None) -> torch.Generator:
 def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torch.Generator], Inputs]:
     """Return a function that draws random inputs as described by a string.
 
-    The string has one of the forms `8x100x3` or `4x2..50x3` (tensor with fixed sizes or ranges of sizes), `sets:4x10x8`
+    A tensor is described by sizes or ranges of sizes, as in `8x100x3` and `4x2..50x3`. Other forms are `sets:4x10x8`
     (sets, elements, features), `graph:12x8` (nodes, features) and `ids:100:4x16` (token ids below 100).
 
     Args:

@@ -154,7 +154,7 @@ def binary_gru(
 
 
 def _even_odd(weight_ih: Tensor, weight_hh: Tensor, h: int) -> tuple[Tensor, Tensor]:
-    """W_i a + W_h b = E (a + b) + O (a - b), and with the arguments swapped E (a + b) - O (a - b)."""
+    """Return E and O with W_i a + W_h b = E (a + b) + O (a - b); swapping a and b negates the second term."""
     gates_ih, gates_hh = weight_ih[: 2 * h], weight_hh[: 2 * h]
     return 0.5 * (gates_ih + gates_hh), 0.5 * (gates_ih - gates_hh)
 
