@@ -71,8 +71,9 @@ def pca_frame(
         mask: True for valid points, or their weights, `(*lead, n)`.
         clouds: Known layout of the points, used instead of `batch` and `mask`.
         signs: Signs of each axis: `"all"` for both, or a rule that chooses one. A rule takes the sign of the third
-            moment (`"skew"`), of `sum h|h|` (`"softskew"`), or of the coordinate of largest magnitude (`"maxabs"`). Both
-            signs are used where the statistic is too small. The other axes determine the last axis of a proper group.
+            moment (`"skew"`), of `sum h|h|` (`"softskew"`), or of the coordinate of largest magnitude (`"maxabs"`).
+            Both signs are used where the statistic is too small. The other axes determine the last axis of a proper
+            group.
         on_degenerate: Behavior for close eigenvalues: change smoothly to weighted frames (`"weighted"`), raise an error
             (`"error"`), or warn and use the axes of the solver (`"warn"`).
         blend: Two gaps, as shares of the variance: axes are merged below the first and distinct above the second. The

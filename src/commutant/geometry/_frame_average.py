@@ -91,7 +91,7 @@ class FrameAverage(nn.Module):
     cloud as `scalars`; together they average over the product of the groups.
 
     Train with `samples=1` and evaluate with all frames (`model.eval()`). A training step then costs as much as for
-    the network alone, which sees each input in many poses and does not overfit to one.
+    the network alone. Over training, the network sees each input in many poses and does not overfit to one.
 
     Use it for a backbone that has no symmetry, or only that of sets. It costs `2^d` evaluations of the network per
     input under E(d) and half of that under SE(d), but nearly always one with `signs="skew"`. A cloud with two variances

@@ -27,7 +27,7 @@ from ._law_cases import SINGLE_PRECISION, average_of_graphs
     "an order drawn at random in place of all", lambda draw: average_of_graphs(GraphAverage, draw, "scalars", samples=1)
 )
 class GraphAverage(nn.Module):
-    """Network on graphs with numbered nodes, made exactly invariant or equivariant to their permutation.
+    """Network on graphs with numbered nodes, made exactly invariant or equivariant to node permutations.
 
     It returns the mean of the network's outputs over the node orders of `commutant.algebra.graph_frame`. A multilayer
     perceptron on flattened adjacencies becomes a universal invariant function of graphs. A message-passing network that

@@ -100,7 +100,7 @@ def landmark_mds(
 ) -> Float[Tensor, "points components"]:
     """Return coordinates of many points from their distances to a few landmarks (de Silva and Tenenbaum, 2004).
 
-    The result is exact, up to a rigid motion, for points in the span of the landmarks. The cost is linear in the number
+    The result is exact, up to an isometry, for points in the span of the landmarks. The cost is linear in the number
     of points.
 
     Args:

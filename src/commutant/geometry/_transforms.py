@@ -82,9 +82,8 @@ class CanonicalOrder(_Transform):
 
     Any network is then invariant to relabeling at the cost of one evaluation. This includes networks that read the
     numbers of nodes (message passing with identities, or a flattened adjacency). Use it as `pre_transform`, before
-    graphs are batched.
-    All attributes of nodes and edges, as PyTorch Geometric classifies them, are compared and permuted. Edges must go
-    both ways with the same attributes, at most one per ordered pair.
+    graphs are batched. All attributes of nodes and edges, as PyTorch Geometric classifies them, are compared and
+    permuted. Edges must go both ways with the same attributes, at most one per ordered pair.
 
     The order is one element of the graph frames of Puny et al., ICLR 2022, which suffices for invariant outputs.
 

@@ -18,8 +18,8 @@ GroupElement: TypeAlias = Any
 class Action:
     """Base class of group actions, which draw, apply, compose and invert group elements.
 
-    Actions are left actions: `act(compose(g, h), x) == act(g, act(h, x))`. The group axioms are
-    tested for every action of this library; use `check_action` to test your own.
+    Actions are left actions: `act(compose(g, h), x) == act(g, act(h, x))`. The group axioms are tested
+    for every action of this library; use `check_action` to test your own.
     """
 
     name = "action"

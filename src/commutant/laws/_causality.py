@@ -21,10 +21,10 @@ _STEPS = 32  # largest number of steps tested in one trial
 class Causality(Law):
     """Law that $f(x)_{\\le t}$ depends on $x_{\\le t}$ alone.
 
-    The check replaces the inputs after a step t and compares the outputs up to t. Each trial tests up to
-    32 steps. Sequences of up to 32 steps per trial (512 steps with 16 trials) are therefore tested at every step, and
-    longer ones at random steps. Outputs without a time axis, such as the state that `nn.GRU` returns, may depend on the
-    whole sequence and are not compared. Token ids are replaced by other ids that occur in the example.
+    The check replaces the inputs after a step t and compares the outputs up to t. Each trial tests up to 32 steps.
+    Sequences of up to 32 steps per trial (512 steps with 16 trials) are therefore tested at every step, and longer ones
+    at random steps. Outputs without a time axis, such as the state that `nn.GRU` returns, may depend on the whole
+    sequence and are not compared. Token ids are replaced by other ids that occur in the example.
 
     Args:
         dim: Time axis of every input tensor and of the output.
