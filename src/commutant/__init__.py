@@ -1,9 +1,9 @@
 """Symmetry of data and of weights in PyTorch, stated as laws and tested as such.
 
-Import names from the rooms: `from commutant.sets import LCMAggregation`, or `import commutant` and then
-`commutant.sets.LCMAggregation`. Rooms load when they are first used, so `import commutant` alone does not load torch.
+Import names from the subpackages: `from commutant.sets import LCMAggregation`, or `import commutant` and then
+`commutant.sets.LCMAggregation`. Subpackages load on first use, so `import commutant` alone does not load torch.
 
-Rooms:
+Subpackages:
 """
 
 import importlib as _importlib
@@ -26,22 +26,22 @@ def _headline(room: str) -> str:
     try:
         with (_Path(__file__).parent / room / "__init__.py").open(encoding="utf-8") as source:
             return source.readline().strip().strip('"')
-    except OSError:  # installed without sources, or in an archive
+    except OSError:  # installed without sources or inside an archive
         return ""
 
 
-if __doc__ is not None:  # python -OO has none
+if __doc__ is not None:  # python -OO strips docstrings
     __doc__ += "\n".join(f"    {room:<13} {_headline(room)}" for room in _ROOMS) + "\n"
 
 
 def __getattr__(name: str) -> _Any:
-    """Import a room on first use."""
+    """Import a subpackage on first use."""
     if name in _ROOMS:
         return _importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"commutant has no {name!r}; its rooms are {', '.join(_ROOMS)}")
+    raise AttributeError(f"commutant has no attribute {name!r}; its subpackages are {', '.join(_ROOMS)}")
 
 
 def __dir__() -> list[str]:
-    """Return the public names and the rooms."""
+    """Return the public names and the subpackages."""
     public = [name for name in globals() if not name.startswith("_") and name != "annotations"]
     return sorted([*public, *_ROOMS, "__version__"])

@@ -1,4 +1,4 @@
-"""Argument checks shared by all rooms."""
+"""Argument checks shared by all subpackages."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def positive(name: str, given: object) -> None:
 
 
 def check_tolerance(given: object) -> None:
-    """Check that a tolerance is None or a finite number of at least zero."""
+    """Check that a tolerance is None or a finite non-negative number."""
     if given is not None and not (isinstance(given, int | float) and 0 <= given < math.inf):
-        raise InputError(f"tolerance must be a finite number that is not negative, got {given!r}")
+        raise InputError(f"tolerance must be None or a finite non-negative number, got {given!r}")
 
 
 def check_generator(given: object) -> None:
-    """Check that a source of random numbers is a `torch.Generator` or None."""
+    """Check that a generator is a `torch.Generator` or None."""
     if not isinstance(given, torch.Generator | None):
         raise InputError(f"generator must be a torch.Generator or None, got {given!r:.60}")
 
 
 def is_real(value: object) -> bool:
-    """Return whether a value is one real number."""
+    """Return whether a value is a real scalar."""
     scalar = isinstance(value, Tensor) and not value.ndim and not value.is_complex()
     return scalar or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def is_whole(value: object) -> bool:
-    """Return whether a value is a whole number of Python or NumPy."""
+    """Return whether a value is an integer of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool)

@@ -362,7 +362,7 @@ def test_large_degenerate_clouds_draw_their_tuples_and_say_so():
         (lambda: pca_frame(torch.randn(4, 3), batch=torch.tensor([0, 0, 1])), "one integer per point"),
         (lambda: pca_frame(torch.randn(4, 3), batch=torch.tensor([0, 0, -1, 1])), "must lie in"),
         (lambda: pca_frame(torch.randn(2, 4, 3), mask=torch.ones(4, dtype=torch.bool)), "one entry per point"),
-        (lambda: pca_frame(torch.randn(4, 3), mask=torch.tensor([1.0, -1.0, 1.0, 1.0])), "not negative"),
+        (lambda: pca_frame(torch.randn(4, 3), mask=torch.tensor([1.0, -1.0, 1.0, 1.0])), "non-negative"),
         (lambda: pca_frame(torch.randn(4, 3), "SL"), "group must be"),
         (lambda: pca_frame(torch.randn(4, 3), signs="left"), "signs must be"),
         (lambda: pca_frame(torch.randn(4, 3), on_degenerate="hope"), "on_degenerate must be"),

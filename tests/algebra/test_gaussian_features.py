@@ -155,7 +155,7 @@ def test_nodes_of_covariances_with_rounding(dtype):
         (lambda: gaussian_expectation(torch.tanh, None), "got NoneType"),
         (lambda: gaussian_expectation(torch.tanh, 1.0, kinks=(math.nan,)), "kinks must be finite numbers"),
         (lambda: gaussian_expectation(torch.tanh, 1.0, kinks=("0",)), "kinks must be finite numbers"),
-        (lambda: gaussian_expectation("tanh", 1.0), "a function of tensors is needed, got 'tanh'"),
+        (lambda: gaussian_expectation("tanh", 1.0), "f must be a function of tensors, got 'tanh'"),
         (lambda: gaussian_expectation(lambda z: torch.exp(1j * z), 1.0), "must be real"),
         (lambda: gaussian_expectation(math.tanh, 1.0), "fails on a tensor of numbers"),
         (lambda: hermite_coefficients(torch.tanh, 1.0, 2.5), "a whole number of at least 1, got 2.5"),

@@ -152,11 +152,11 @@ def test_minimal_frames_are_single_and_equivariant(group, d):
         (lambda: gram_schmidt_frame(torch.ones(2, 5, 3)), "span only 0 dimensions"),
         (lambda: gram_schmidt_frame(torch.randn(2, 5, 3), "T"), "group must be"),
         (lambda: random_frame(torch.randn(2, 5, 3), "T", 2), "group must be"),
-        (lambda: group_frame(torch.randn(2, 5, 3), signed_permutations(3)[:5]), "no group"),
+        (lambda: group_frame(torch.randn(2, 5, 3), signed_permutations(3)[:5]), "do not form a group"),
         (lambda: group_frame(torch.randn(2, 5, 3), signed_permutations(2)), "matrices must be"),
         (lambda: group_frame(torch.randn(2, 5, 3), torch.zeros(0, 3, 3)), "matrices must be"),
         (lambda: group_frame(torch.randn(2, 5, 3), torch.zeros(1, 3, 3)), "invertible"),
-        (lambda: group_frame(torch.randn(2, 5, 3), torch.eye(3).expand(2, 3, 3)), "stand once"),
+        (lambda: group_frame(torch.randn(2, 5, 3), torch.eye(3).expand(2, 3, 3)), "invertible and distinct"),
         (lambda: random_frame(torch.randn(2, 5, 3), "SO", 0), "at least 1"),
     ],
 )

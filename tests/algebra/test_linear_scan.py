@@ -102,7 +102,7 @@ def test_empty_time_and_empty_batch():
         ((torch.ones(1, 3, 2), torch.ones(1, 3, 2), torch.ones(2, 2)), {}, "h_0 must have"),
         ((torch.ones(3), torch.ones(3)), {"dim": 0}, "needs floating point b"),
         ((torch.ones(1, 3, 2), torch.ones(1, 3, 2)), {"dim": 7}, "not an axis"),
-        ((torch.ones(1, 3, 2).double(), torch.ones(1, 3, 2)), {}, "share one dtype"),
+        ((torch.ones(1, 3, 2).double(), torch.ones(1, 3, 2)), {}, "share a dtype"),
         ((torch.ones(1, 3, 2), torch.ones(1, 3, 2)), {"structure": "band"}, "structure must be"),
     ],
 )

@@ -273,7 +273,7 @@ def test_empty_batches():
         (lambda: Sum().segment_reduce(torch.ones(3, 1), torch.tensor([0, -1, 2])), "from -1 to 2"),
         (lambda: Sum().segment_reduce(torch.ones(3, 1), torch.tensor([0, 1, 5]), num_sets=3), "0..2"),
         (lambda: Sum().segment_reduce(torch.ones(3, 1), ptr=torch.tensor([0, 2])), "rise from 0 to"),
-        (lambda: Sum().segment_reduce(torch.ones(3, 1), ptr=torch.tensor([0, 3]), num_sets=4), "dim_size is 4"),
+        (lambda: Sum().segment_reduce(torch.ones(3, 1), ptr=torch.tensor([0, 3]), num_sets=4), "4 sets are requested"),
         (lambda: Sum().segment_reduce(torch.ones(3, 1).long(), ptr=torch.tensor([0, 3])), "floating point"),
         (lambda: Sum().reduce(torch.ones(3), dim=1), "dim=1"),
         (lambda: Sum().reduce(torch.ones(3, 2), mask=torch.ones(2, dtype=torch.bool)), "mask must be boolean"),
@@ -288,7 +288,7 @@ def test_empty_batches():
         (lambda: SegmentTree(Sum(), torch.empty(0, 2)), "at least one element"),
         (lambda: SegmentTree(Sum(), torch.ones(4)).query(1, 5), "stop <= 4"),
         (lambda: SegmentTree(Sum(), torch.ones(4)).update(torch.tensor([4]), torch.ones(1)), "0..3"),
-        (lambda: SegmentTree(Sum(), torch.ones(4)).update(torch.tensor([1, 1]), torch.ones(2)), "once"),
+        (lambda: SegmentTree(Sum(), torch.ones(4)).update(torch.tensor([1, 1]), torch.ones(2)), "distinct"),
     ],
 )
 def test_bad_input_is_named(call, message):

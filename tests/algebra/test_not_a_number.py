@@ -50,7 +50,7 @@ def test_a_masked_point_may_be_anything():
 def test_groups_of_no_numbers_and_of_near_duplicates():
     matrices = a.signed_permutations(3)
     for bad in (matrices * math.nan, torch.cat([matrices, matrices + 1e-8])):
-        with pytest.raises(InputError, match=r"must be finite|each stand once"):
+        with pytest.raises(InputError, match=r"must be finite|distinct"):
             a.group_frame(POINTS, bad)
 
 

@@ -190,7 +190,7 @@ def test_complex_numbers_have_no_order(monoid):
         (lambda: Sum().segment_reduce(torch.ones(3), index=torch.arange(3), num_sets=2), "lie in 0..1 for 2 sets"),
         (lambda: Sum().segment_reduce(torch.ones(3), index=torch.arange(3), num_sets=0), "no set"),
         (lambda: Sum().segment_reduce(torch.ones(3, device="meta"), index=torch.arange(3)), "x on meta"),
-        (lambda: Product(Sum, Max), "a factor must be a Monoid such as .*, got the class Sum; call it"),
+        (lambda: Product(Sum, Max), "a factor must be a Monoid such as .*, got the class Sum; instantiate it"),
         (lambda: Product(Sum(), "max"), "got 'max'"),
         (lambda: Product(Sum(), Max()).reduce(torch.ones(3)), "a tuple of as many parts, got Tensor"),
         (lambda: Adjoin(torch.add), "base must be a Monoid"),

@@ -35,7 +35,7 @@ CASES = {
     "sets twice": (lambda: reduction_plan(num_elements=1, index=P[1:2], ptr=P), "got both"),
     "a shift that is a number": (lambda: linear_scan(X, 2), "b must be a tensor, got int"),
     "decays as a list": (lambda: linear_scan([0.5], X), "A must be a tensor, got list"),
-    "a class of an activation": (lambda: Activation(nn.ReLU), "the class ReLU; call it"),
+    "a class of an activation": (lambda: Activation(nn.ReLU), "the class ReLU; instantiate it"),
     "a permutation as a list": (lambda: inverse([1, 0]), "got list"),
     "a matrix of a list": (lambda: permutation_matrix([0, 1]), "got list"),
     "a matrix of no permutation": (lambda: permutation_matrix(P + 1), "must lie in 0..2"),

@@ -60,7 +60,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(InputError, match="holds 2 molecules, expected 1000"):
         load_molecules("gdb1k", str(tmp_path))
     np.savez(file, z=np.ones(3000), pos=np.ones((2999, 3)), ptr=np.arange(1001) * 3)
-    with pytest.raises(InputError, match="molecule gdb 1000 has 3 atoms and not as many"):
+    with pytest.raises(InputError, match="molecule gdb 1000 has 3 atoms but not as many"):
         load_molecules("gdb1k", str(tmp_path))
     whole = file.read_bytes()
     file.write_bytes(whole[:200] + bytes(100) + whole[300:])

@@ -64,7 +64,7 @@ def test_texts_from_files_are_checked(tmp_path, monkeypatch):
         character_text("tinyshakespeare", str(tmp_path))
     text = b"abcd" * 278_848 + b"ab"
     path.write_bytes(gzip.compress(text))
-    with pytest.raises(InputError, match="holds another text"):
+    with pytest.raises(InputError, match="does not hold the text"):
         character_text("tinyshakespeare", str(tmp_path))
     monkeypatch.setattr("commutant.data._text._DIGEST", hashlib.sha256(text).hexdigest())
     assert len(character_text("tinyshakespeare", str(tmp_path)).alphabet) == 5

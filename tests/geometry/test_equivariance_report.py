@@ -46,7 +46,7 @@ def test_three_kinds_of_features_get_their_names():
     assert verdicts["equivariant"].with_code > 0.999
     assert verdicts["equivariant"].unchanged < 0
     assert verdicts["equivariant"].found.mrr == 1.0
-    assert verdicts["neither"].verdict() == "moves, by no linear rule"
+    assert verdicts["neither"].verdict() == "moves, but not linearly"
     assert verdicts["neither"].with_code < 0.1
 
 
@@ -70,7 +70,7 @@ def test_noise_is_not_taken_for_a_rule():
         g = torch.Generator().manual_seed(seed)
         before, after, code = (torch.randn(12, 3, d, generator=g) for d in (6, 6, 3))
         movement = equivariance_report(nn.Identity(), {"noise": Change(before, after, code)}).movements["noise"]
-        assert movement.verdict() == "moves, by no linear rule"
+        assert movement.verdict() == "moves, but not linearly"
 
 
 def test_a_loud_invariant_feature_does_not_hide_the_others():
@@ -167,7 +167,7 @@ def test_bad_input_is_named(unchecked):
         equivariance_report(nn.Identity(), {})
     with pytest.raises(InputError, match="turn: at least 8 objects of 2 views"):
         equivariance_report(nn.Identity(), {"turn": Change(*(t[:3] for t in change))})
-    with pytest.raises(InputError, match="turn: before and after must have one shape"):
+    with pytest.raises(InputError, match="turn: before and after must both be"):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code[:, :2])})
     with pytest.raises(InputError, match="codes must be finite"):
         equivariance_report(nn.Identity(), {"turn": change._replace(code=change.code / 0)})

@@ -231,7 +231,7 @@ def test_symmetrizing_in_place_keeps_class_names_and_copies():
     with torch.no_grad():
         other.bond.weight.zero_()
     assert not close(net(**x), other(**x)), "a copy runs on its own parameters"
-    with pytest.raises(InputError, match="symmetrized already"):
+    with pytest.raises(InputError, match="already symmetrized"):
         symmetrize_(net)
 
 
@@ -292,9 +292,9 @@ def test_vectors_on_action_turn_and_do_not_shift():
     ("make", "words"),
     [
         (lambda: FrameAverage(nn.Linear(3, 3), "SE"), "for a number d"),
-        (lambda: FrameAverage(nn.Linear(3, 3), "SO(3)", outputs="spinors"), "kinds are"),
-        (lambda: FrameAverage(nn.Linear(3, 3), outputs="edges"), "an output is one of"),
-        (lambda: FrameAverage(nn.Linear(3, 3), inputs="spinors"), "kinds are"),
+        (lambda: FrameAverage(nn.Linear(3, 3), "SO(3)", outputs="spinors"), "kind must be one of"),
+        (lambda: FrameAverage(nn.Linear(3, 3), outputs="edges"), "an output must be one of"),
+        (lambda: FrameAverage(nn.Linear(3, 3), inputs="spinors"), "kind must be one of"),
         (lambda: FrameAverage(nn.Linear(3, 3), gradient="no"), "gradient must be"),
         (lambda: FrameAverage(nn.Linear(3, 3), frames="best"), "frames must be"),
         (lambda: FrameAverage(nn.Linear(3, 3), samples=0), "samples must be a whole number of at least 1"),
@@ -304,7 +304,7 @@ def test_vectors_on_action_turn_and_do_not_shift():
         (lambda: FrameAverage(nn.Linear(3, 3))(), "can't be called like this"),
         (lambda: FrameAverage(nn.Linear(3, 2), outputs="vectors")(torch.randn(4, 3)), "vectors must end in"),
         (lambda: FrameAverage(nn.Flatten(0, 1))(torch.randn(2, 4, 3)), "one per frame"),
-        (lambda: FrameAverage(nn.Bilinear(3, 3, 2))(torch.randn(4, 5, 3), torch.randn(3, 5, 3)), "of the points"),
+        (lambda: FrameAverage(nn.Bilinear(3, 3, 2))(torch.randn(4, 5, 3), torch.randn(3, 5, 3)), "to match the points"),
     ],
 )
 def test_bad_input_is_named(make, words, unchecked):

@@ -65,7 +65,7 @@ def test_oblong_images_and_samples():
         (lambda: ImageAverage(nn.Flatten())(torch.randn(3, 4, 4)), "images must be"),
         (lambda: ImageAverage(lambda x: x.sum())(torch.randn(3, 1, 4, 4)), "a row for each image"),
         (lambda: ImageAverage(nn.Flatten(), outputs="images")(torch.randn(3, 1, 4, 4)), "images must be"),
-        (lambda: ImageAverage(nn.Identity(), outputs="vectors")(torch.randn(3, 1, 4, 4)), "pairs of channels"),
+        (lambda: ImageAverage(nn.Identity(), outputs="vectors")(torch.randn(3, 1, 4, 4)), "even number of channels"),
         (lambda: LatentFrameAverage(nn.Linear(3, 6), [], nn.Linear(6, 3)), "at least one layer"),
         (lambda: layered(width=7)(torch.randn(4, 3), edge_index=EDGES), "multiple of 3"),
     ],

@@ -61,7 +61,7 @@ def test_values_that_may_belong_to_two_kinds_of_edges_are_refused():
 def test_other_indices_are_refused(name, value):
     body = {"forward": eval(f"lambda self, pos, {name}, batch: pos[{name}].sum()")}
     model = FrameAverage(type("Net", (nn.Module,), body)(), "SE(3)")
-    with pytest.raises(InputError, match=f"{name} holds indices of points by its name"):
+    with pytest.raises(InputError, match=f"{name} is taken for point indices by its name"):
         model(torch.randn(7, 3), value, BATCH)
 
 

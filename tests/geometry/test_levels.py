@@ -52,14 +52,14 @@ def test_a_kind_says_whose_values_they_are_where_counts_coincide(of_clouds):
 @pytest.mark.parametrize("inputs", [None, {"charge": "scalars", "field": "cloud vectors"}, {"field": "vectors"}])
 def test_coinciding_counts_without_a_kind_are_refused(inputs, unchecked):
     model = FrameAverage(Charged(True), "SE(3)", inputs=inputs)
-    with pytest.raises(InputError, match="number of points and of clouds: say which by its kind"):
+    with pytest.raises(InputError, match="number of points and of clouds; set its kind"):
         model(torch.randn(3, 3), torch.ones(3), torch.randn(3, 3), BATCH)
 
 
 def test_one_point_a_cloud_needs_no_kind_in_order():
     model, args = FrameAverage(Charged(True), "SE(3)"), (torch.randn(3, 3), torch.ones(3), torch.zeros(3, 3))
     assert model(*args, torch.arange(3)).shape == (3,)
-    with pytest.raises(InputError, match="say which"):
+    with pytest.raises(InputError, match="set its kind"):
         model(*args, torch.tensor([1, 0, 2]))
 
 
@@ -68,9 +68,9 @@ def test_one_point_a_cloud_needs_no_kind_in_order():
     [
         ({"charge": "cloud scalars"}, "charge must have 2 rows"),
         ({"field": "cloud vectors"}, "field must have 2 rows"),
-        ({"field": "cloud bivectors"}, "kinds are"),
-        ({"field": "edge vectors"}, "kinds are"),
-        ({"field": 3}, "kinds are"),
+        ({"field": "cloud bivectors"}, "kind must be one of"),
+        ({"field": "edge vectors"}, "kind must be one of"),
+        ({"field": 3}, "kind must be one of"),
     ],
 )
 def test_rows_that_do_not_fit_the_kind_are_refused(inputs, words, unchecked):

@@ -151,9 +151,9 @@ def test_only_axes_in_doubt_are_averaged():
     ids=["cube", "centrally symmetric", "pentagon"],
 )
 def test_doubtful_clouds_are_said_to_be_doubtful(x):
-    with pytest.warns(UserWarning, match="in doubt for 1 of 1"):
+    with pytest.warns(UserWarning, match="ambiguous for 1 of 1"):
         MDSCoordinates()(x.double())
-    with pytest.raises(InputError, match="in doubt"):
+    with pytest.raises(InputError, match="ambiguous"):
         MDSCoordinates(on_degenerate="error")(x.double())
 
 

@@ -74,8 +74,8 @@ def test_pose_error():
         (lambda: quaternion_code(torch.ones(3, 3)), "orthogonal"),
         (lambda: quaternion_code(-torch.eye(3)), "determinant one"),
         (lambda: quaternion_code(torch.eye(2)), "must be finite and"),
-        (lambda: rotation_r2(torch.randn(3, 4), torch.randn(4, 4)), "one shape"),
-        (lambda: retrieval(torch.randn(3, 4, 2), torch.randn(3, 5, 2)), "must be"),
+        (lambda: rotation_r2(torch.randn(3, 4), torch.randn(4, 4)), "must both be"),
+        (lambda: retrieval(torch.randn(3, 4, 2), torch.randn(3, 5, 2)), "must have the same"),
     ],
 )
 def test_bad_input_is_named(make, words, unchecked):

@@ -99,17 +99,17 @@ class Activation:
     Args:
         function: Name (`"relu"`, `"gelu"`, `"gelu_tanh"`, `"silu"`, `"selu"` ...), elementwise `nn.Module`, or
             elementwise torch function.
-        kinks: Points where the function or one of its derivatives jumps; found by a search by default.
+        kinks: Points where the function or one of its derivatives jumps; by default found by a search.
 
     Attributes:
         name: Name for display.
-        kinks: Kinks in ascending order.
+        kinks: Points where the function or a derivative jumps, in ascending order.
         jumps: Kinks at which the function itself jumps. If there are any, $s'$ and the NTK do not exist.
         slopes: Slopes `(below, above)` of a piecewise linear function with its only kink at zero, else None.
 
     Raises:
-        InputError: For an unknown name, a function that is not elementwise, values that are not finite, or more kinks
-            than quadrature can handle.
+        InputError: For an unknown name, a function that is not elementwise, non-finite values, or more kinks than
+            quadrature can handle.
 
     Example:
         >>> act = Activation("gelu")
@@ -141,12 +141,12 @@ class Activation:
 
     @property
     def homogeneous(self) -> bool:
-        """Whether $s(a z) = a\\, s(z)$ for every $a > 0$: linear, ReLU, leaky ReLU, absolute value."""
+        """True if $s(a z) = a\\, s(z)$ for every $a > 0$: linear, ReLU, leaky ReLU, absolute value."""
         return self.slopes is not None
 
     @property
     def odd(self) -> bool:
-        """Whether $s(-z) = -s(z)$ at ten probes."""
+        """True if $s(-z) = -s(z)$ at ten probes."""
         return bool(torch.allclose(self(_PROBES), -self(-_PROBES), rtol=1e-9, atol=1e-12))
 
     def at_zero(self, order: int = 3) -> list[float]:
@@ -213,7 +213,7 @@ class Activation:
         return Susceptibilities(*(torch.where(zero, at, part) for at, part in zip(limit, parts, strict=True)))
 
     def dual(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:
-        """Return $E s(u) s(v)$ for a centered Gaussian pair; arguments broadcast, gradients flow.
+        """Return $E s(u) s(v)$ for a centered Gaussian pair; arguments broadcast and get gradients.
 
         Args:
             variance_u: Variance of u.
@@ -288,7 +288,7 @@ class Activation:
 
     def _finite(self, values: Tensor) -> Tensor:
         if not all_finite(values):
-            raise InputError(f"an expectation of {self.name} leaves the range of float64; give a smaller variance")
+            raise InputError(f"an expectation of {self.name} exceeds the range of float64; use a smaller variance")
         return values
 
     def _need_elementwise(self) -> None:
@@ -299,7 +299,7 @@ class Activation:
         if not isinstance(found, Tensor) or found.shape != _PROBES.shape or not found.is_floating_point():
             what = f"{found.dtype}, {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
-                f"an activation must be elementwise and real, {self.name} maps {len(_PROBES)} numbers to {what}"
+                f"an activation must be elementwise and real, but {self.name} maps {len(_PROBES)} numbers to {what}"
             )
 
     def _need_slope(self, what: str) -> None:
@@ -353,7 +353,7 @@ def _resolve(function: str | nn.Module | Callable[[Tensor], Tensor]) -> tuple[Ca
         own = copy.deepcopy(function).double().requires_grad_(False) if _has_state(function) else function
         return cast(Callable[[Tensor], Tensor], own), repr(function)
     if isinstance(function, type):
-        raise InputError(f"an activation must be an instance, got the class {function.__name__}; call it")
+        raise InputError(f"an activation must be an instance, got the class {function.__name__}; instantiate it")
     if not callable(function):
         raise InputError(f"an activation must be a name, an nn.Module or a function, got {type(function).__name__}")
     return function, getattr(function, "__name__", repr(function))

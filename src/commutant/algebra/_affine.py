@@ -1,4 +1,4 @@
-"""Affine maps under composition, the monoids of linear recurrences and of Newton's method on nonlinear ones."""
+"""Affine maps under composition, the monoids behind linear recurrences and Newton's method on nonlinear ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DiagonalAffine(Monoid):
     solves $h_t = a_t h_{t-1} + b_t$ from $h_0 = 0$. The monoid is associative but not commutative.
 
     Shapes:
-        element: the pair a, b, both `(..., channels)`.
+        element: pair of a and b, both `(..., channels)`.
 
     Example:
         >>> a, b = torch.tensor([0.5, 0.5, 0.5]), torch.ones(3)
@@ -43,10 +43,10 @@ class MatrixAffine(Monoid):
     """Monoid of affine maps $x \\mapsto A x + b$ with square blocks A under composition, the earlier map first.
 
     $(A_1, b_1) \\circ (A_2, b_2) = (A_2 A_1,\\; A_2 b_1 + b_2)$. A dense map has one block of full width; a
-    block-diagonal map has a further axis of blocks. Blocks of width 2 are multiplied elementwise.
+    block-diagonal map has an additional axis of blocks. Blocks of width 2 are multiplied elementwise.
 
     Shapes:
-        element: A `(..., width, width)` and b `(..., width)`.
+        element: pair of A, `(..., width, width)`, and b, `(..., width)`.
 
     Example:
         >>> A, b = torch.eye(2).expand(3, 2, 2), torch.ones(3, 2)

@@ -15,20 +15,20 @@ from .._errors import InputError
 
 
 def linear_assignment(cost: Float[Tensor, "*batch n m"], *, maximize: bool = False) -> Int[Tensor, "*batch n"]:
-    """Return the assignment of rows to columns with the smallest (or largest) sum of entries, exactly, in float64.
+    """Return the assignment of rows to columns with the smallest (or largest) sum of entries.
 
-    The solver runs on the CPU.
+    The solver is exact and runs in float64 on the CPU.
 
     Args:
         cost: Cost matrices, `(*batch, n, m)`; +inf (-inf with `maximize`) forbids a pair.
         maximize: Whether to maximize the sum.
 
     Returns:
-        Column of each row, `(*batch, n)`, on the device of the cost; -1 for rows left over if n > m. If several
-        assignments are optimal, one of them.
+        Column of each row, `(*batch, n)`, on the device of the cost; -1 for unassigned rows if n > m. If several
+        assignments are optimal, one of them is returned.
 
     Raises:
-        InputError: If a matrix holds NaN, or has no assignment without a forbidden pair; names its batch index.
+        InputError: If a matrix holds NaN or has no feasible assignment; the message names its batch index.
 
     Example:
         >>> linear_assignment(torch.tensor([[4.0, 1.0], [2.0, 3.0]]))
@@ -60,16 +60,16 @@ def birkhoff_ascent(
 ) -> tuple[list[Int[Tensor, " _"]], list[Float[Tensor, "_ _"]]]:
     """Maximize a smooth function of doubly stochastic matrices by Frank-Wolfe, then round each to a permutation.
 
-    Every step goes towards the permutation matrices that maximize the linearized function, which are linear
-    assignments. A line search gives its length. For quadratic functions, such as quadratic assignment, this is the FAQ
+    Each step moves toward the permutation matrices that maximize the linearized function, found by linear assignment. A
+    line search sets its length. For quadratic functions, such as quadratic assignment, this is the FAQ
     algorithm.
 
     Args:
         value: Differentiable function with one argument for each matrix.
-        start: Doubly stochastic matrices, each n x n with its own n, such as the matrix of entries `1/n`.
+        start: Doubly stochastic matrices, each `(n, n)` with its own n, such as the matrix with all entries `1/n`.
         steps: Largest number of steps.
         tolerance: Relative gain below which a step counts as idle.
-        patience: Number of idle steps in a row that end the search.
+        patience: Number of consecutive idle steps that end the search.
 
     Returns:
         Permutations (`p[i]` is the column of row i), and the matrices before rounding.
@@ -80,7 +80,7 @@ def birkhoff_ascent(
             raise InputError(f"start must hold finite square matrices, got shape {tuple(matrix.shape)}")
     idle, best = 0, float(value(*current))
     if best != best:
-        raise InputError("the value at the start is NaN; give a function that is finite at the start")
+        raise InputError("the value at the start is NaN; pass a start at which the function is finite")
     for _ in range(steps):
         with torch.enable_grad():
             leaves = [m.clone().requires_grad_() for m in current]

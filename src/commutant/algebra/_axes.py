@@ -1,4 +1,4 @@
-"""Principal axes of point clouds: gaps between their variances, choice of their signs, and exact gradients."""
+"""Principal axes of point clouds, with gaps between variances, sign rules and exact gradients."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def spectrum(
     """Return eigenvalues and eigenvectors of symmetric matrices, largest first, with finite gradients.
 
     Where eigenvalues differ by less than `together`, the gradient omits rotations of their eigenvectors into each
-    other. It is exact for every function that does not depend on the basis that the solver chose for them.
+    other. It is exact for every function that does not depend on the basis chosen by the solver.
 
     Args:
         matrix: Symmetric matrices, `(*batch, d, d)`.

@@ -19,10 +19,10 @@ def birkhoff_decomposition(
     There are at most `(n - 1)^2 + 1` terms.
 
     Args:
-        matrix: Doubly stochastic matrix.
-        tolerance: Largest entry that may be left over; row and column sums may deviate from one by n times as much. By
-            default, sums may deviate by 1e-5, like those of `sinkhorn`, or by the resolution of a lower precision. The
-            largest entry left over is then 1e-10, or the deviation of the sums if that is larger.
+        matrix: Doubly stochastic matrix, `(n, n)`.
+        tolerance: Largest entry that may remain; row and column sums may deviate from one by n times this. By default,
+            sums may deviate by 1e-5, like those of `sinkhorn`, or by the resolution of a lower precision. The largest
+            remaining entry is then 1e-10, or the deviation of the sums if that is larger.
 
     Returns:
         Weights that sum to one, `(terms,)`, and permutations, `(terms, n)`.
@@ -36,7 +36,7 @@ def birkhoff_decomposition(
     if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not bool(matrix.isfinite().all()):
         raise InputError(f"matrix must be a finite square matrix, got shape {tuple(matrix.shape)}")
     if tolerance is not None and not 0 <= tolerance < 1:
-        raise InputError(f"tolerance must lie in 0 to 1, got {tolerance}")
+        raise InputError(f"tolerance must lie in [0, 1], got {tolerance}")
     left = matrix.detach().double().clone()
     n = len(left)
     if not n:

@@ -15,7 +15,7 @@ from ._exporting import exporting
 
 @dataclass(frozen=True)
 class Clouds:
-    """Layout of points `(*lead, n, d)`, or `(points, d)` with the cloud of each point in `index`.
+    """Layout of points `(*lead, n, d)`, or of points `(points, d)` with an index of the cloud of each point.
 
     `total` and `largest` reduce values of points to values of clouds; `spread` broadcasts values of clouds to points.
     Masked points are never read.
@@ -43,11 +43,11 @@ class Clouds:
         Args:
             x: Points, `(*lead, n, d)`, or `(points, d)` with `batch`.
             batch: Index of the cloud of each point, `(points,)`, as in PyG; sorted or not.
-            mask: True for points that exist, or their weights, not negative, `(*lead, n)`.
+            mask: True for valid points, or non-negative weights, `(*lead, n)`.
             number: Number of clouds if the last may be empty; needs `batch`.
 
         Raises:
-            InputError: For shapes that do not fit, NaN or infinite points, or negative weights.
+            InputError: For mismatched shapes, NaN or infinite points, or negative weights.
         """
         for name, value in (("points", x), ("batch", batch), ("mask", mask)):
             if not (isinstance(value, Tensor) or (value is None and name != "points")):
@@ -64,10 +64,10 @@ class Clouds:
                 )
             weight = mask.to(torch.float64)
             if not exporting() and not bool((weight >= 0).all() & weight.isfinite().all()):
-                raise InputError("mask must hold booleans, or finite weights that are not negative")
+                raise InputError("mask must hold booleans, or finite non-negative weights")
         if exporting():
             if batch is not None:
-                raise InputError("only stacked clouds can be exported; give a mask instead of batch")
+                raise InputError("only stacked clouds can be exported; pass mask instead of batch")
             lead = tuple(x.shape[:-2])
             return cls(lead, prod(lead), None, None if weight is None else weight.reshape(prod(lead), x.shape[-2]))
         if batch is None:
@@ -96,12 +96,12 @@ class Clouds:
             x: Points, `(*lead, n, d)` or `(points, d)`.
 
         Raises:
-            InputError: For a shape that does not fit, or NaN or infinite points.
+            InputError: For a mismatched shape, or NaN or infinite points.
         """
         lead = x.shape[:-2] if self.index is None else self.index.shape
         if tuple(lead) != (self.lead if self.index is None else tuple(x.shape[:1])):
             raise InputError(
-                f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds; give the layout of these "
+                f"points of shape {tuple(x.shape)} do not fit a layout of {self.lead} clouds; pass the layout of these "
                 "points"
             )
         if not exporting() and not bool(self.here(self.flat(x)).isfinite().all()):
@@ -120,7 +120,7 @@ class Clouds:
         Args:
             x: Points, `(*lead, n, d)`, or `(points, d)` with an index.
             batch: Index of the cloud of each point, `(points,)`.
-            mask: True for points that exist, or their weights, `(*lead, n)`.
+            mask: True for valid points, or their weights, `(*lead, n)`.
             clouds: Known layout, used instead of `batch` and `mask`.
 
         Raises:
@@ -130,25 +130,25 @@ class Clouds:
             return cls.of(x, batch, mask)
         if not isinstance(clouds, Clouds) or not isinstance(x, Tensor):
             given = f"{type(x).__name__} and {type(clouds).__name__}"
-            raise InputError(f"points must be a tensor and clouds their Clouds, got {given}")
+            raise InputError(f"points must be a tensor and clouds an instance of Clouds, got {given}")
         clouds.check(x)
         return clouds
 
     @property
     def ragged(self) -> bool:
-        """Whether clouds are concatenated, with an index."""
+        """True if clouds are concatenated, with an index."""
         return self.index is not None
 
     @property
     def one_each(self) -> bool:
-        """Whether the layout has an index and each cloud is one point, in order."""
+        """True if the layout has an index and each cloud is one point, in order."""
         return self.index is not None and torch.equal(self.index, torch.arange(self.number, device=self.index.device))
 
     def flat(self, x: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Return values of stacked points `(*lead, n, *rest)` as `(clouds, n, *rest)`, and others unchanged.
 
         Args:
-            x: Values of points.
+            x: Values of points, `(*lead, n, *rest)` or `(points, *rest)`.
         """
         return x if self.ragged else x.reshape(self.number, *x.shape[len(self.lead) :])
 
@@ -191,7 +191,7 @@ class Clouds:
         """Return the largest value over the points of each cloud, zero for an empty cloud.
 
         Args:
-            x: Values that are not negative, `(clouds, n, *rest)` or `(points, *rest)`.
+            x: Non-negative values, `(clouds, n, *rest)` or `(points, *rest)`.
         """
         x = self.here(x)
         if self.index is None:
@@ -248,7 +248,7 @@ class Clouds:
 
         Args:
             x: Values of points, `(clouds, n, *rest)` or `(points, *rest)`.
-            chosen: Indices of the clouds.
+            chosen: Indices of the clouds, `(some,)`.
         """
         copies = self.copies(chosen)
         layout = copies.clouds
@@ -264,7 +264,7 @@ class Clouds:
         """Return the layout whose cloud m is a copy of cloud `cloud[m]`.
 
         Args:
-            cloud: Index of the cloud behind each copy.
+            cloud: Index of the cloud behind each copy, `(copies,)`.
         """
         if self.index is None:
             weight = None if self.weight is None else self.weight[cloud]
@@ -309,7 +309,7 @@ class Copies:
             edge_index: Edges between points of the original layout, `(2, edges)`.
 
         Raises:
-            InputError: If an edge joins two clouds or points that do not exist, or if the layout has no index.
+            InputError: If an edge joins different clouds or nonexistent points, or if the layout has no index.
         """
         if self.rows is None or self.clouds.index is None:
             raise InputError("edges need points with batch, the index of the cloud of each point")

@@ -74,7 +74,7 @@ def orders_of(colors: Colors, most: int) -> list[Colors]:
     if number > most:
         raise InputError(
             f"{number} orders sort the spectral signatures of this graph of {len(colors)} nodes, more than "
-            f'max_frames={most}; take kind="refined"'
+            f'max_frames={most}; use kind="refined"'
         )
     return [
         np.concatenate(p).astype(np.int64) for p in product(*[list(map(np.array, permutations(c))) for c in classes])
@@ -108,7 +108,7 @@ def canonical_orders(colors: Colors, edges: NDArray[np.int64], most: int, whole:
             raise InputError(
                 f"this graph of {len(colors)} nodes has too many symmetries: more than max_frames={most} leaves in "
                 "the search for its canonical form; raise max_frames"
-                + (", or take invariant=True for scalar outputs" if whole else "")
+                + (", or use invariant=True for scalar outputs" if whole else "")
             )
         order = np.argsort(colors, kind="stable")
         form = edges[np.ix_(order, order)].tobytes() + first[order].tobytes()

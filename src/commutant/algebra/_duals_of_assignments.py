@@ -25,15 +25,15 @@ def assignment_duals(
 
     The potentials are shortest distances in the graph whose edges lead from an assigned column to the columns that its
     row could take instead. If that graph has a negative cycle, the assignment is not optimal. A cycle counts as
-    negative if it gains more than a few units in the last place of the costs that it exchanges, however large other
-    costs are. Sums are exact if the costs range over too many orders of magnitude for float64.
+    negative if it gains more than a few units in the last place of the costs that it exchanges, regardless of other
+    costs. Exact sums are used if the costs span too many orders of magnitude for float64.
 
     Args:
         cost: Finite costs to be minimized, `(n, n)`.
         columns: Column of each row, `(n,)`.
 
     Raises:
-        InputError: If the assignment is not optimal, or the arguments do not fit.
+        InputError: If the assignment is not optimal, or the shapes or values of the arguments are invalid.
     """
     if not isinstance(cost, Tensor) or not isinstance(columns, Tensor) or cost.is_complex():
         raise InputError("cost must be a real matrix and columns a tensor of one integer per row")

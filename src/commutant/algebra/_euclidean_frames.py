@@ -66,26 +66,28 @@ def pca_frame(
 
     Args:
         x: Points, `(*lead, n, d)`, or `(points, d)` with `batch`.
-        group: `"E"` and `"SE"` take the mean as origin, `"O"` and `"SO"` the given origin; `"T"` only translates.
+        group: Group. The origin is the mean for `"E"` and `"SE"`, and zero for `"O"` and `"SO"`; `"T"` only translates.
         batch: Index of the cloud of each point, `(points,)`; sorted or not.
-        mask: True for points that exist, or their weights, `(*lead, n)`.
+        mask: True for valid points, or their weights, `(*lead, n)`.
         clouds: Known layout of the points, used instead of `batch` and `mask`.
-        signs: `"all"` for both signs of each axis, or a rule that chooses one: the sign of the third moment
-            (`"skew"`), of `sum h|h|` (`"softskew"`), or of the coordinate of largest size (`"maxabs"`). Both signs are
-            taken where the statistic is too small. The other axes determine the last axis of a proper group.
-        on_degenerate: Behavior for close eigenvalues: change smoothly to weighted frames, raise an error, or warn and
-            use the axes of the solver.
-        blend: Gaps, as shares of the variance, below which axes are merged and above which they are distinct. The same
-            numbers apply to the statistic of a sign.
+        signs: Signs of each axis: `"all"` for both, or a rule that chooses one. A rule takes the sign of the third
+            moment (`"skew"`), of `sum h|h|` (`"softskew"`), or of the coordinate of largest magnitude (`"maxabs"`).
+            Both signs are used where the statistic is too small. The other axes determine the last axis of a proper
+            group.
+        on_degenerate: Behavior for close eigenvalues: change smoothly to weighted frames (`"weighted"`), raise an error
+            (`"error"`), or warn and use the axes of the solver (`"warn"`).
+        blend: Two gaps, as shares of the variance: axes are merged below the first and distinct above the second. The
+            same numbers apply to the statistic of a sign.
         directions: Further vectors of each point that rotate with it, such as velocities, `(*lead, n, k, d)`; their
             directions help to choose axes that the points leave undetermined.
-        scale: Also divide by the root mean square (`"rms"`) or largest (`"max"`) distance from the origin.
+        scale: Size by which clouds are also divided: the root mean square (`"rms"`) or largest (`"max"`) distance from
+            the origin, or None.
         tuples: Largest number of tuples of points for a degenerate cloud, which bounds the cost of large symmetric
             clouds. If a cloud has more, this many are drawn, with a warning, and `frame.exact` is False.
         generator: Source of the drawn tuples; by default they are the same in each call.
 
     Raises:
-        InputError: For unknown names, shapes that do not fit, NaN, or degenerate clouds with `on_degenerate="error"`.
+        InputError: For unknown names, mismatched shapes, NaN, or degenerate clouds with `on_degenerate="error"`.
 
     Example:
         >>> frame = pca_frame(torch.randn(10, 5, 3), "SE")
@@ -106,7 +108,7 @@ def pca_frame(
         return _finished(clouds, axes, [(still, still.new_ones(clouds.number), _all(clouds, x))], scale, True)
     if on_degenerate != "weighted" and exporting():
         if on_degenerate == "error":
-            raise InputError('on_degenerate="error" can\'t be exported; take "weighted", or "warn" for plain axes')
+            raise InputError('on_degenerate="error" can\'t be exported; use "weighted", or "warn" for plain axes')
         axes = replace(axes, open=torch.ones_like(axes.open))
     elif on_degenerate != "weighted":
         nothing = vanishing(axes.values.detach()) if rows is None else torch.zeros_like(axes.open, dtype=torch.bool)
@@ -115,7 +117,7 @@ def pca_frame(
             more = f", nor are those of {len(doubtful) - 1} more" if len(doubtful) > 1 else ""
             raise InputError(
                 f"the principal axes of cloud {doubtful[0]} are not distinct (gap {float(axes.gap[doubtful[0]]):.2g} "
-                f'of its variance, {blend[1]:g} needed){more}; take on_degenerate="weighted"'
+                f'of its variance, {blend[1]:g} needed){more}; use on_degenerate="weighted"'
             )
         if doubtful:
             text = f"the principal axes of {len(doubtful)} clouds are not distinct, so their frames are discontinuous"
@@ -146,16 +148,17 @@ def weighted_frame(
         x: Points, `(*lead, n, d)`, or `(points, d)` with `batch`.
         group: Group of the frame, as for `pca_frame`, except `"T"`.
         batch: Index of the cloud of each point, `(points,)`; sorted or not.
-        mask: True for points that exist, or their weights, `(*lead, n)`.
+        mask: True for valid points, or their weights, `(*lead, n)`.
         clouds: Known layout of the points, used instead of `batch` and `mask`.
         directions: Further vectors of each point that rotate with it, `(*lead, n, k, d)`.
-        scale: Also divide by the root mean square (`"rms"`) or largest (`"max"`) distance from the origin.
+        scale: Size by which clouds are also divided: the root mean square (`"rms"`) or largest (`"max"`) distance from
+            the origin, or None.
         tuples: Largest number of tuples for a cloud; if it has more, this many are drawn, with a warning.
         generator: Source of the drawn tuples; by default they are the same in each call.
     """
     centered, proper = properties_of(group)
     if group == "T":
-        raise InputError("the group T has one frame, the mean; take pca_frame")
+        raise InputError("the group T has one frame, the mean; use pca_frame")
     clouds = Clouds.fitting(x, batch, mask, clouds)
     rows = _unit_rows(clouds, directions, x)
     axes = principal_axes(clouds, x, centered, "all", proper, (0.0, 1.0), rows is not None)
@@ -233,9 +236,7 @@ def _by_blocks(
             cloud = chosen[:, None].expand(weights.shape)
             pieces.append((matrices.flatten(0, 1)[kept], weights.flatten()[kept], cloud.flatten()[kept]))
     if sampled:
-        text = (
-            f"{sampled} symmetric clouds have too many tuples of points: {tuples} are drawn, the average is not exact"
-        )
+        text = f"{sampled} symmetric clouds have too many tuples of points: {tuples} are drawn, so averages are inexact"
         warnings.warn(text, stacklevel=4)
     if not pieces:
         none = axes.values.new_zeros(0)

@@ -126,16 +126,16 @@ class Frame:
         Args:
             y: Values, one row for each frame, or for each point of all copies of clouds with an index.
             scores: Invariant score of each frame, `(frames,)`; weights become `weight * exp(score)`, normalized.
-            per_cloud: Whether y has a row for each frame (True) or for each point (False); by default, its number of
-                rows decides. Needed if there are as many frames as points of all copies and the clouds are not single
-                points in order.
+            per_cloud: Whether y has a row for each frame (True) or for each point (False); by default inferred from its
+                number of rows. It is required if there are as many frames as points of all copies, unless each cloud
+                is a single point, in order.
 
         Returns:
             One row per cloud, `(*lead, ...)` or `(clouds, ...)`, or per point, `(points, ...)`.
         """
         _needs_tensor(y)
         if scores is not None and tuple(scores.shape) != (len(self),):
-            raise InputError(f"scores must hold one for each of {len(self)} frames, got shape {tuple(scores.shape)}")
+            raise InputError(f"scores must hold one number per frame ({len(self)}), got shape {tuple(scores.shape)}")
         if not (y.is_floating_point() or y.is_complex()):
             raise InputError(f"values must be real or complex to have a mean over frames, got {y.dtype}")
         weight = self.weight
@@ -162,7 +162,7 @@ class Frame:
         return found if self.clouds.ragged else found.reshape((*self.clouds.lead, *y.shape[1:]))
 
     def sample(self, number: int, generator: torch.Generator | None = None) -> Frame:
-        """Return frames drawn by weight with replacement, whose mean is exact only in expectation.
+        """Return frames drawn by weight with replacement; their mean is exact only in expectation.
 
         Args:
             number: Number of frames to draw for each cloud.
@@ -179,14 +179,14 @@ class Frame:
         )
 
     def best(self) -> Frame:
-        """Return only the frame of largest weight of each cloud, the first one among equals."""
+        """Return only the frame of largest weight of each cloud, or the first of several with equal weight."""
         order = self.weight.detach().argsort(descending=True, stable=True)
         order = order[self.cloud[order].argsort(stable=True)]
         _, sizes = torch.unique_consecutive(self.cloud[order], return_counts=True)
         return self._part(order[sizes.cumsum(0) - sizes], one=True)
 
     def detach(self) -> Frame:
-        """Return the frame as a constant: gradients skip the dependence of g on the input, so forces are inexact."""
+        """Return the frame as a constant, without the gradient through g; forces are then inexact."""
         tensors = {
             name: getattr(self, name).detach() for name in ("rotation", "weight", "origin", "scale", "gap", "margin")
         }

@@ -46,15 +46,15 @@ def gaussian_expectation(
             0 is returned.
         mean: Mean m, broadcast with the variance.
         kinks: Points where f or a derivative jumps; by default the `kinks` of f, or the result of a search. The search
-            misses features narrower than 1e-4, and coarser ones outside [-20, 20]; state these.
-        tolerance: Largest error, relative to $E |f|$.
+            misses features narrower than 1e-4, and coarser ones outside [-20, 20]; pass these explicitly.
+        tolerance: Largest accepted error, relative to $E |f|$.
 
     Returns:
         Expectations in float64, in the broadcast shape of variance and mean.
 
     Raises:
-        InputError: For a negative or infinite variance, function values that are not finite, or an integral that does
-            not converge.
+        InputError: For a negative or infinite variance, non-finite function values, or an integral that does not
+            converge.
 
     Example:
         >>> round(float(gaussian_expectation(torch.relu, 1.0)), 12) == round((2 * torch.pi) ** -0.5, 12)
@@ -81,7 +81,7 @@ def gaussian_expectation(
             return (torch.cat(values) + _bend_at_zero(f, v, m, points)).reshape(shape)
     raise InputError(
         f"the Gaussian expectation of {name_of(f)} does not converge: two orders of quadrature differ by {error:.1e} "
-        f"of E|f|, where {tolerance:.0e} is allowed; it grows too fast, or has a jump to be stated as kinks"
+        f"of E|f|, where {tolerance:.0e} is allowed; f grows too fast, or jumps at a point to be passed in kinks"
     )
 
 
@@ -164,7 +164,7 @@ def checked_pair(variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> 
         shapes = ", ".join(str(tuple(t.shape)) for t in tensors)
         raise InputError(f"two variances and a covariance must broadcast, got {shapes}") from error
     if bool(impossible.any()):
-        raise InputError("no pair of Gaussians has a covariance above the geometric mean of its two variances")
+        raise InputError("covariance must not exceed the geometric mean of the two variances in absolute value")
     return tensors
 
 

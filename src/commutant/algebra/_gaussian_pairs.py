@@ -60,9 +60,9 @@ def gaussian_pair_expectation(
         variance_u: Variance of u; at zero, u is zero. The derivative with respect to it is infinite there if f or f'
             jumps at zero, and 0 is returned.
         variance_v: Variance of v.
-        covariance: Covariance, at most $\\sqrt{q_u q_v}$ in size; excess by rounding is cut off.
-        kinks: Kinks of f and of g; by default their `kinks`, or the results of a search.
-        tolerance: Largest error, relative to $\\sqrt{E f^2\\, E g^2}$.
+        covariance: Covariance, at most $\\sqrt{q_u q_v}$ in size; an excess due to rounding is clamped.
+        kinks: Kinks of f and of g; by default their attribute `kinks`, or the result of a search.
+        tolerance: Largest accepted error, relative to $\\sqrt{E f^2\\, E g^2}$.
 
     Returns:
         Expectations in float64, in the broadcast shape of the variances and the covariance.

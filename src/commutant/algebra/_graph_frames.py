@@ -24,7 +24,7 @@ GraphKind: TypeAlias = Literal["nodes", "pairs", "scalars"]
 
 @dataclass(frozen=True)
 class GraphFrame:
-    """Weighted orders of the nodes of each graph that are equivariant to relabeling: `F(P A) = P F(A)`.
+    """Weighted orders of the nodes of each graph that are permutation-equivariant: `F(P A) = P F(A)`.
 
     Puny et al., ICLR 2022, section 3.
     """
@@ -120,20 +120,20 @@ def graph_frame(
     invariant: bool = False,
     max_frames: int = 10_000,
 ) -> GraphFrame:
-    """Return equivariant orders of the nodes of graphs, so that a mean over them does not depend on the labeling.
+    """Return permutation-equivariant orders of the nodes of graphs, whose mean does not depend on the labeling.
 
     Args:
-        adjacency: Symmetric matrices, with weights and self-loops if there are any, `(graphs, n, n)`.
+        adjacency: Symmetric adjacency matrices, with optional weights and self-loops, `(graphs, n, n)`.
         features: Features of the nodes that the orders respect, `(graphs, n, f)`. Features and weights are equal only
             if they are exactly equal.
-        mask: True for nodes that exist, `(graphs, n)`; other nodes come last, in their order.
+        mask: True for valid nodes, `(graphs, n)`; other nodes come last, in stored order.
         kind: `"spectral"` for all orders that sort the rows of `S_ij = |P_j e_i|`, with projections P on the
             eigenspaces of the Laplacian, as in the paper. `"refined"` for the orders under which the graph takes a
             canonical form, found by individualization and refinement from the same rows. There are as many as
             automorphisms of the graph, which is the smallest possible frame. For a strongly regular graph without
             symmetries this is one order, where `"spectral"` has many.
-        invariant: Whether to return only one order of each graph, enough for invariant outputs. Only for `"refined"`,
-            whose orders all give the same reordered graph.
+        invariant: Whether to return only one order of each graph, which suffices for invariant outputs. It applies only
+            to `"refined"`, whose orders all give the same reordered graph.
         max_frames: Largest number of orders of a graph, and of leaves in the search for them.
 
     Raises:
@@ -205,7 +205,7 @@ def _orders(
     signature = spectral_signature(adjacency)
     if kind == "spectral":
         if signature is None:
-            raise InputError('some eigenvalues of the Laplacian are too close to each other; take kind="refined"')
+            raise InputError('some eigenvalues of the Laplacian are too close to each other; use kind="refined"')
         return orders_of(ranked(np.concatenate([first[:, None], signature], 1)), most)
     colors = first if signature is None else ranked(np.concatenate([first[:, None], signature], 1))
     colors = refined(ranked(np.stack([colors, np.diag(edges)], 1)), edges)

@@ -23,7 +23,7 @@ def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
     """Return the `2^d d!` matrices that permute coordinates and flip their signs, the symmetries of the cube.
 
     Args:
-        d: Dimension.
+        d: Number of coordinates.
     """
     whole("d", d)
     eye = torch.eye(d, dtype=torch.float64)
@@ -38,7 +38,7 @@ def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
 def group_frame(
     x: Float[Tensor, "*lead n d"], matrices: Float[Tensor, "elements d d"], *, clouds: Clouds | None = None
 ) -> Frame:
-    """Return all elements of a finite group of matrices for every cloud, which gives group averaging.
+    """Return all elements of a finite matrix group as the frame of every cloud, which gives group averaging.
 
     Args:
         x: Points, `(*lead, n, d)`, or `(points, d)` with `clouds`.
@@ -59,10 +59,10 @@ def group_frame(
     if float(torch.linalg.det(group).abs().min()) < 1e-9 or (
         len(group) > 1 and float(torch.pdist(group.flatten(1)).min()) < 1e-6
     ):
-        raise InputError("the matrices of a group must be invertible and each stand once")
+        raise InputError("the matrices of a group must be invertible and distinct")
     products = (group[:, None] @ group).flatten(0, 1).flatten(1)
     if float(torch.cdist(products, group.flatten(1)).amin(1).max()) > 1e-6:
-        raise InputError("the matrices are no group: the product of some two of them is missing; add it")
+        raise InputError("the matrices do not form a group, since a product of two of them is missing; add it")
     number = clouds.number
     elements = len(group)
     whole = group.repeat_interleave(number, 0)
@@ -80,7 +80,7 @@ def random_frame(
     generator: torch.Generator | None = None,
     clouds: Clouds | None = None,
 ) -> Frame:
-    """Return elements of a group drawn uniformly, a baseline for frames whose average is exact only in expectation.
+    """Return uniformly drawn elements of a group, as a baseline whose average is exact only in expectation.
 
     For the Euclidean groups the origin is the mean.
 
@@ -110,7 +110,7 @@ def random_frame(
 def gram_schmidt_frame(
     x: Float[Tensor, "*lead n d"], group: FrameGroup = "SE", *, clouds: Clouds | None = None
 ) -> Frame:
-    """Return one frame per cloud, by Gram-Schmidt on the first linearly independent points in stored order.
+    """Return one frame element per cloud, by Gram-Schmidt on the first linearly independent points in stored order.
 
     This is the smallest frame for clouds with labeled points, such as backbone atoms or landmarks. It depends on the
     order of the points and is therefore not invariant to permutations. Lin et al., ICML 2024.
@@ -121,7 +121,7 @@ def gram_schmidt_frame(
         clouds: Layout of x, which must be stacked and without a mask.
 
     Raises:
-        InputError: If a cloud does not span enough dimensions; names its index.
+        InputError: If a cloud does not span enough dimensions; the message names its index.
     """
     centered, proper = _turning(group)
     clouds = Clouds.fitting(x, clouds=clouds)
@@ -170,12 +170,12 @@ def lorentz_frame(
     Args:
         x: Momenta with the energy first, `(*lead, n, d)`, or `(points, d)` with `batch`.
         batch: Index of the set of each momentum, `(points,)`; sorted or not.
-        mask: True for momenta that exist, or their weights, `(*lead, n)`.
+        mask: True for valid momenta, or their weights, `(*lead, n)`.
         clouds: Known layout of the momenta, used instead of `batch` and `mask`.
         proper: Whether to exclude spatial reflections.
 
     Raises:
-        InputError: If momenta do not span all dimensions, or their axes are not distinct; names the set.
+        InputError: If momenta do not span all dimensions, or their axes are not distinct; the message names the set.
     """
     clouds = Clouds.fitting(x, batch, mask, clouds)
     points, d = clouds.flat(x).double(), x.shape[-1]
@@ -213,7 +213,7 @@ def lorentz_frame(
 
 def _turning(group: str) -> tuple[bool, bool]:
     if group == "T":
-        raise InputError("group must be O, SO, E or SE, got 'T', which has one frame; take pca_frame")
+        raise InputError("group must be O, SO, E or SE, got 'T', which has one frame; use pca_frame")
     return properties_of(group)
 
 

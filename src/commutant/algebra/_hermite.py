@@ -49,7 +49,7 @@ def hermite_coefficients(
         Coefficients `(..., terms)` for variances `(...)` in float64, without gradients with respect to the variance.
 
     Raises:
-        InputError: For a negative or infinite variance, or no term.
+        InputError: For a negative or infinite variance, or fewer than one term.
 
     Example:
         >>> [round(float(a), 6) for a in hermite_coefficients(torch.exp, 1.0, 4)]

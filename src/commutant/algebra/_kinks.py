@@ -23,21 +23,21 @@ def find_kinks(f: Callable[[Tensor], Tensor]) -> tuple[float, ...]:
     Every interval of a grid is halved repeatedly, and the half with the larger change is kept. The change of a smooth
     function vanishes with the interval, while a jump stays. The grid is finer where function values, taken at 12500
     points per unit, change unlike their neighbors. A narrow smooth feature is returned as a set of points that are
-    denser around it. Features narrower than 1e-4 that do not change the function elsewhere are missed; state these as
+    denser around it. Features narrower than 1e-4 that do not change the function elsewhere are missed; pass these as
     `kinks`.
 
     Args:
         f: Elementwise function of real numbers, differentiable by autograd where it is smooth.
 
     Raises:
-        InputError: If f has values that are not numbers, or more than 64 kinks.
+        InputError: If f has NaN or infinite values, or more than 64 kinks.
 
     Example:
         >>> find_kinks(torch.nn.functional.hardswish)
         (-3.0, 3.0)
     """
     if not callable(f):
-        raise InputError(f"a function of tensors is needed, got {f!r}")
+        raise InputError(f"f must be a function of tensors, got {f!r}")
     # avoids round numbers, where kinks are common, since a kink at a node could belong to either interval
     grid = torch.arange(-_RANGE - 0.377 * _STEP, _RANGE + _STEP, _STEP, dtype=torch.float64)
     narrow = _narrow_places(f)
@@ -101,9 +101,9 @@ def real_values(f: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         raise InputError(f"{name_of(f)} fails on a tensor of numbers ({error})") from error
     if not isinstance(values, Tensor) or values.shape != z.shape:
         got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise InputError(f"{name_of(f)} must be elementwise, it gave {got} for points of shape {tuple(z.shape)}")
+        raise InputError(f"{name_of(f)} must be elementwise, but it gave {got} for points of shape {tuple(z.shape)}")
     if values.is_complex():
-        raise InputError(f"{name_of(f)} must be real, it gave {values.dtype}; give its real or imaginary part")
+        raise InputError(f"{name_of(f)} must be real, but it gave {values.dtype}; pass its real or imaginary part")
     return values.to(torch.float64)
 
 

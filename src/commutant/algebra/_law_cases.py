@@ -1,4 +1,4 @@
-"""Test networks and drawn cases of the laws that this room states."""
+"""Test networks and drawn cases of the laws stated in this subpackage."""
 
 from __future__ import annotations
 

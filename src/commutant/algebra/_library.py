@@ -116,7 +116,7 @@ class LogSumExp(Monoid):
     def __init__(self, temperature: float = 1.0) -> None:
         super().__init__()
         if not torch.finfo(torch.float32).tiny <= temperature < math.inf:
-            raise InputError(f"temperature must be at least 1.2e-38 and finite, got {temperature}; take Max() for 0")
+            raise InputError(f"temperature must be at least 1.2e-38 and finite, got {temperature}; use Max() for 0")
         self.temperature = temperature
 
     def op(self, a: Tensor, b: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class LogSumExp(Monoid):
 class KSmallest(Monoid):
     """Monoid of the k smallest values of a multiset, in order; k = 2 gives the second minimum without training.
 
-    An element has a trailing axis of k sorted values, padded with $+\\infty$. `lift` makes an element of single values,
+    An element has a trailing axis of k sorted values, padded with $+\\infty$. `lift` makes an element of each value,
     and `lower` concatenates the k values as features.
 
     Args:
@@ -254,7 +254,7 @@ class Adjoin(Monoid):
         base: Monoid of the values.
 
     Shapes:
-        value `(*leading, *carrier)`, present: boolean `(*leading,)`; the value of an absent element is never read.
+        element: value `(*leading, *carrier)` and boolean present `(*leading,)`; absent values are never read.
 
     Example:
         >>> m = Adjoin(Sum())

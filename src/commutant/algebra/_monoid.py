@@ -62,7 +62,7 @@ class Monoid(nn.Module):
         raise NotImplementedError
 
     def lift(self, x: Float[Tensor, "*shape"]) -> Element:
-        """Map features to an element (the encoder of a fixed monoid in the paper); unchanged by default.
+        """Map features to an element (the encoder in Ong and Velickovic 2022); the identity by default.
 
         Args:
             x: Features.
@@ -70,7 +70,7 @@ class Monoid(nn.Module):
         return x
 
     def lower(self, element: Element) -> Float[Tensor, "*shape"]:
-        """Map an element back to features; unchanged by default.
+        """Map an element back to features; the identity by default.
 
         Args:
             element: Element.
@@ -94,8 +94,8 @@ class Monoid(nn.Module):
         Args:
             x: Element whose tensors share the axis `dim`.
             dim: Axis to reduce; negative only for a single tensor.
-            mask: False for elements to leave out, `(*leading, n)` up to and including the axis `dim`. A set without
-                elements gives the identity.
+            mask: False for elements to skip, `(*leading, n)` up to and including the axis `dim`. A set without elements
+                gives the identity.
 
         Example:
             >>> from commutant.algebra import Max
@@ -142,15 +142,15 @@ class Monoid(nn.Module):
     ) -> Element:
         """Reduce each set of a ragged batch; an empty set gives the identity.
 
-        A set of n elements takes n - 1 applications. Memory is linear in the number of elements, however unequal the
-        sets are. The Python loop runs over levels, never over elements.
+        A set of n elements takes n - 1 applications. Memory is linear in the number of elements, regardless of the
+        sizes of the sets. The Python loop runs over levels, never over elements.
 
         Args:
             x: Elements along the leading axis, `(elements, *carrier)`.
             index: Index of the set of each element, `(elements,)`, in any order; elements of a set keep their order.
-            ptr: First element of each set and the number of elements, `(sets + 1,)`, instead of `index`.
-            num_sets: Number of sets if the last ones may be empty.
-            plan: Result of `reduction_plan`, instead of `index` or `ptr`.
+            ptr: Start of each set, followed by the number of elements, `(sets + 1,)`; used instead of `index`.
+            num_sets: Number of sets; by default inferred, without empty sets at the end.
+            plan: Result of `reduction_plan`; used instead of `index` or `ptr`.
             bracketing: Bracketing, as for `reduction_plan`.
             generator: Source of a random bracketing; by default torch's global generator.
 
@@ -188,8 +188,8 @@ class Monoid(nn.Module):
             plan: Result of `reduction_plan`.
 
         Returns:
-            Result of each set, and values of all nodes: first the elements, then the merges in the order of `plan.left`
-            and `plan.right`, which hold the two children of each merge.
+            Result of each set, and values of all nodes. The elements come first, then the merges in the order of
+            `plan.left` and `plan.right`, which hold the two children of each merge.
         """
         self._check_plan(x, plan)
         dtypes, x = self.widened(x)
@@ -232,8 +232,8 @@ class Monoid(nn.Module):
             dim: Axis to scan.
             exclusive: Whether the i-th result leaves out x_i, so that the first is the identity.
             reverse: Whether to scan from the end; operands keep their order.
-            ptr: First element of each segment and the number of elements, `(segments + 1,)`, to scan segments of the
-                leading axis separately (`dim` must be 0).
+            ptr: Start of each segment, followed by the number of elements, `(segments + 1,)`; segments of the leading
+                axis are then scanned separately, and `dim` must be 0.
 
         Example:
             >>> from commutant.algebra import Sum
@@ -353,7 +353,7 @@ def check_monoid(name: str, given: object) -> None:
         given: Value of the argument.
     """
     if not isinstance(given, Monoid):
-        what = f"the class {given.__name__}; call it" if isinstance(given, type) else repr(given)
+        what = f"the class {given.__name__}; instantiate it" if isinstance(given, type) else repr(given)
         raise InputError(f"{name} must be a Monoid such as commutant.algebra.Sum(), got {what}")
 
 

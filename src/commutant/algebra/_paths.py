@@ -1,4 +1,4 @@
-"""Shortest path through all points: exact for few points, by local search for many."""
+"""Shortest path through all points, exact for few points and by local search for many."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def shortest_hamiltonian_path(
     Args:
         distance: Symmetric finite distances, `(n, n)`.
         closed: Whether the path is a tour that returns to its start.
-        exact: True for the exact method, up to 20 points; False for local search; None to choose by size.
+        exact: Whether to use the exact method (up to 20 points) instead of local search; None to choose by size.
 
     Returns:
         Indices of the points in order, `(n,)`.
@@ -48,12 +48,12 @@ def shortest_hamiltonian_path(
         raise InputError(f"distance must be a square matrix, finite and symmetric, got shape {tuple(distance.shape)}")
     if (gap := _asymmetry(d)) > 64 * (torch.finfo(distance.dtype).eps if distance.is_floating_point() else 0):
         raise InputError(
-            "distance must be a square matrix, finite and symmetric; squares of the two directions differ by "
+            "distance must be a square matrix, finite and symmetric; squared entries of the two directions differ by "
             f"{gap:.1e} of the largest; symmetrize it by (d + d.mT) / 2"
         )
     if exact and len(d) > _MOST:
         raise InputError(
-            f"an exact path of {len(d)} points takes too much memory, at most {_MOST} are possible; use exact=False"
+            f"an exact path of {len(d)} points needs too much memory, at most {_MOST} are possible; use exact=False"
         )
     n, d = len(d), (d + d.T) / 2
     if n <= 2:

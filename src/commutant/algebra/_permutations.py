@@ -37,7 +37,7 @@ def compose(p: Int[Tensor, "*batch n"], q: Int[Tensor, "*batch n"]) -> Int[Tenso
     """
     _check_indices(p, q)
     if p.shape != q.shape:
-        raise InputError(f"p and q must be two permutations of one shape, got {tuple(p.shape)} and {tuple(q.shape)}")
+        raise InputError(f"p and q must be permutations of the same shape, got {tuple(p.shape)} and {tuple(q.shape)}")
     return p.gather(-1, q.long())
 
 
@@ -57,7 +57,7 @@ def power(p: Int[Tensor, "*batch n"], exponent: int) -> Int[Tensor, "*batch n"]:
 
     Args:
         p: Permutations, `(*batch, n)`.
-        exponent: Number of times; negative for the inverse.
+        exponent: Exponent; negative values use the inverse.
     """
     if not isinstance(exponent, int):
         raise InputError(f"exponent must be an integer, got {exponent!r}")
@@ -142,10 +142,10 @@ def permutation_distance(
     Args:
         p: Permutations, `(*batch, n)`.
         q: Permutations, `(*batch, n)`.
-        kind: `kendall` for the number of pairs in opposite order, which is the number of adjacent swaps; `cayley` for
-            the number of swaps; `hamming` for the number of different places; `footrule` for the sum of |p - q|;
-            `spearman` for the sum of (p - q)^2, whose square root is a metric; `ulam` for n minus the length of the
-            longest increasing subsequence; `chebyshev` for the largest |p - q|.
+        kind: Distance: `kendall` for the number of pairs in opposite order, which is the number of adjacent swaps;
+            `cayley` for the number of swaps; `hamming` for the number of different entries; `footrule` for the sum of
+            |p - q|; `spearman` for the sum of (p - q)^2, whose square root is a metric; `ulam` for n minus the length
+            of the longest increasing subsequence; `chebyshev` for the largest |p - q|.
 
     Raises:
         InputError: For rows that are not permutations, different shapes, or an unknown kind.
@@ -153,7 +153,7 @@ def permutation_distance(
     _check_indices(p, q)
     one_of("kind", kind, get_args(Distance))
     if p.shape != q.shape or not (is_permutation(p) and is_permutation(q)):
-        raise InputError(f"p and q must be two permutations of one shape, got {tuple(p.shape)} and {tuple(q.shape)}")
+        raise InputError(f"p and q must be permutations of the same shape, got {tuple(p.shape)} and {tuple(q.shape)}")
     p, q = p.long(), q.long()  # sums and squares leave the range of smaller integers
     if kind == "kendall":
         before = (p.unsqueeze(-1) < p.unsqueeze(-2)) != (q.unsqueeze(-1) < q.unsqueeze(-2))

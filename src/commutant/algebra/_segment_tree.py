@@ -13,7 +13,7 @@ from .plans import check_positions
 
 
 class SegmentTree:
-    """Balanced reduction with all intermediate values, so that an edit or range query takes O(log n) applications.
+    """Balanced reduction with all intermediate values, for edits and range queries in O(log n) applications.
 
     Its root equals `monoid.reduce(x)` even for operators that are only approximately associative, since both use the
     same bracketing and precision. It stores no gradients and is meant for streams of edits at inference.
@@ -62,7 +62,7 @@ class SegmentTree:
 
         Args:
             index: Distinct positions of the elements to replace, `(edits,)`.
-            x: New elements along the leading axis.
+            x: New elements, `(edits, *carrier)`.
         """
         check_positions("index", index)
         for leaf, new in zip(leaves(self._levels[0]), leaves(x), strict=True):

@@ -23,8 +23,8 @@ def sinkhorn(
     """Return the doubly stochastic matrix S that maximizes `<scores, S> + temperature * entropy(S)`.
 
     `S = exp(scores / temperature + a + b)` with a constant a for each row and b for each column. The constants are
-    found by alternating normalization of rows and columns in log space, until every row sum is one to the tolerance;
-    columns are exact. As the temperature falls, S tends to the best permutation, and its value is within
+    found by alternating normalization of rows and columns in log space, until every row sum is one up to the tolerance.
+    Column sums are exact. As the temperature falls, S tends to the best permutation, and its value is within
     `temperature * n log n` of the optimum. The number of sweeps grows like the inverse of the temperature. The gradient
     is implicit: it solves one linear system with n unknowns.
 
@@ -32,7 +32,7 @@ def sinkhorn(
         scores: Scores, `(*batch, n, n)`; half precision is computed in float32.
         temperature: Positive temperature.
         tolerance: Largest deviation of a row sum from one.
-        max_sweeps: Largest number of sweeps; if they are not enough, a warning says by how much row sums deviate.
+        max_sweeps: Largest number of sweeps; if it does not suffice, a warning reports the deviation of row sums.
 
     Raises:
         InputError: For NaN, or a temperature that is not positive.
@@ -46,7 +46,7 @@ def sinkhorn(
     positive("tolerance", tolerance)
     whole("max_sweeps", max_sweeps)
     if not isinstance(scores, Tensor):
-        raise InputError(f"scores must be real square matrices in a tensor, got {type(scores).__name__}")
+        raise InputError(f"scores must be a tensor of real square matrices, got {type(scores).__name__}")
     if scores.dim() < 2 or scores.shape[-1] != scores.shape[-2] or not scores.is_floating_point():
         raise InputError(f"scores must be real square matrices, got {scores.dtype} of shape {tuple(scores.shape)}")
     if scores.isnan().any() or (scores == torch.inf).any():
@@ -55,7 +55,7 @@ def sinkhorn(
         raise InputError("a row or column of the scores is minus infinity throughout; allow at least one entry")
     logits = (scores if scores.dtype == torch.float64 else scores.float()) / temperature
     if bool((scores.isfinite() & ~logits.isfinite()).any()):
-        raise InputError(f"scores divided by temperature={temperature} exceed the range of {logits.dtype}; raise it")
+        raise InputError(f"scores divided by temperature={temperature} overflow {logits.dtype}; raise the temperature")
     return _Sinkhorn.apply(logits, tolerance, max_sweeps).to(scores.dtype)  # type: ignore[no-any-return]
 
 
@@ -71,7 +71,7 @@ class _Sinkhorn(torch.autograd.Function):
             if off <= tolerance:
                 break
         else:
-            warnings.warn(f"after {max_sweeps} sweeps the row sums are still {off:.1e} off", stacklevel=3)
+            warnings.warn(f"after {max_sweeps} sweeps the row sums still deviate from one by {off:.1e}", stacklevel=3)
         return found.exp()
 
     @staticmethod

@@ -17,7 +17,7 @@ from .._errors import InputError
 def soft_sort_matrix(scores: Float[Tensor, "*batch n"], temperature: float = 1.0) -> Float[Tensor, "*batch n n"]:
     """Return the SoftSort matrix, whose row i is `softmax(-|i-th largest score - scores| / temperature)`.
 
-    Rows sum to one, columns do not. The largest entry of row i is at the i-th largest score, at any temperature.
+    Rows sum to one, but columns do not. The largest entry of row i is at the i-th largest score, at any temperature.
     Prillo and Eisenschlos, 2020.
 
     Args:
@@ -37,7 +37,7 @@ def soft_sort_matrix(scores: Float[Tensor, "*batch n"], temperature: float = 1.0
 def neural_sort_matrix(scores: Float[Tensor, "*batch n"], temperature: float = 1.0) -> Float[Tensor, "*batch n n"]:
     """Return the NeuralSort matrix, whose row i is `softmax(((n + 1 - 2 i) s_j - sum_k |s_j - s_k|) / temperature)`.
 
-    Rows sum to one, columns do not. The largest entry of row i is at the i-th largest score. Grover et al., 2019.
+    Rows sum to one, but columns do not. The largest entry of row i is at the i-th largest score. Grover et al., 2019.
 
     Args:
         scores: Scores, `(*batch, n)`.

@@ -26,8 +26,8 @@ def blend(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:
     """Return (1 - s) a + s b with s = sigmoid(logit), accurate relative to each term.
 
     The result is the term of larger weight plus a step of the smaller weight. The smaller weight is the sigmoid of a
-    negative number, so neither it nor its derivative is rounded to zero: a gate of 1 - 1e-9 still passes 1e-9 of a
-    large input.
+    negative number, so neither it nor its derivative is rounded to zero. For example, a gate of 1 - 1e-9 still passes
+    1e-9 of a large input.
 
     Args:
         a: Value at s = 0.

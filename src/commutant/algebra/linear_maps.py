@@ -1,4 +1,4 @@
-"""Linear recurrences h_t = A_t h_{t-1} + b_t, solved in parallel over time, forward and backward."""
+"""Linear recurrences h_t = A_t h_{t-1} + b_t, solved in parallel over time in the forward and backward pass."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def linear_scan(
         raise InputError(f"dim={dim} is not an axis of b of shape {tuple(b.shape)}")
     dim %= b.dim()
     if len({t.dtype for t in (A, b, h_0) if t is not None}) != 1:
-        raise InputError(f"A, b and h_0 must share one dtype, got {[t.dtype for t in (A, b, h_0) if t is not None]}")
+        raise InputError(f"A, b and h_0 must share a dtype, got {[t.dtype for t in (A, b, h_0) if t is not None]}")
     _check_shapes(A, b, h_0, dim, structure)
     A, b = A.movedim(dim, 0), b.movedim(dim, 0)
     dtype = b.dtype

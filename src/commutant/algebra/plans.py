@@ -52,8 +52,8 @@ class _Tree:
 class ReductionPlan:
     """Bracketing of every set in a ragged batch, reusable for batches with sets of the same sizes.
 
-    `reduction_plan` computes all tensors of a plan at once, so that compiled functions see only tensors. Plans made
-    inside the library are lazy, so a monoid that torch reduces natively needs only the sizes.
+    `reduction_plan` computes all tensors of a plan immediately, so that compiled functions see only tensors. Plans made
+    inside the library are lazy, since a monoid that torch reduces natively needs only the sizes.
     """
 
     sizes: Tensor
@@ -155,10 +155,10 @@ def set_sizes(
     """Return the size of every set, and the stable order that sorts the elements by set (None if they are sorted).
 
     Args:
-        index: Index of the set of each element, `(elements,)`; or
-        ptr: First element of each set and the number of elements, `(sets + 1,)`.
+        index: Index of the set of each element, `(elements,)`, if `ptr` is not given.
+        ptr: Start of each set, followed by the number of elements, `(sets + 1,)`, if `index` is not given.
         num_elements: Number of elements.
-        num_sets: Number of sets if the last ones may be empty.
+        num_sets: Number of sets; by default inferred, without empty sets at the end.
     """
     if (index is None) == (ptr is None):
         found = "neither" if index is None else "both"
@@ -178,7 +178,7 @@ def set_sizes(
                 + (" ..." if ptr.numel() > 8 else "")
             )
         if num_sets is not None and num_sets != sizes.numel():
-            raise InputError(f"ptr describes {sizes.numel()} sets, but dim_size is {num_sets}")
+            raise InputError(f"ptr describes {sizes.numel()} sets, but {num_sets} sets are requested")
         return sizes, None
     assert index is not None
     if index.numel() != num_elements:
@@ -205,13 +205,13 @@ def lazy_plan(
     generator: torch.Generator | None = None,
     order: Tensor | None = None,
 ) -> ReductionPlan:
-    """Return the plan of `reduction_plan`, of which only the sizes are computed at once.
+    """Return the plan of `reduction_plan`, with only the sizes computed immediately.
 
     Args:
         num_elements: Number of elements of all sets.
-        index: Index of the set of each element, `(elements,)`; or
-        ptr: First element of each set and the number of elements, `(sets + 1,)`.
-        num_sets: Number of sets if the last ones may be empty.
+        index: Index of the set of each element, `(elements,)`, if `ptr` is not given.
+        ptr: Start of each set, followed by the number of elements, `(sets + 1,)`, if `index` is not given.
+        num_sets: Number of sets; by default inferred, without empty sets at the end.
         bracketing: Order in which neighbors merge.
         generator: Source of a random bracketing.
         order: Elements sorted by set.
@@ -236,14 +236,15 @@ def reduction_plan(
 
     Args:
         num_elements: Number of elements of all sets.
-        index: Index of the set of each element, `(elements,)`, in any order; or
-        ptr: First element of each set and the number of elements, `(sets + 1,)`.
-        num_sets: Number of sets if the last ones may be empty.
+        index: Index of the set of each element, `(elements,)`, in any order, if `ptr` is not given.
+        ptr: Start of each set, followed by the number of elements, `(sets + 1,)`, if `index` is not given.
+        num_sets: Number of sets; by default inferred, without empty sets at the end.
         bracketing: `"balanced"` pairs neighbors (0 with 1, 2 with 3, ...) and carries an odd last element up (Ong and
             Velickovic 2022, appendix D); `"fold"` merges from the left, one element at a time; `"random"` merges random
             neighbors.
         generator: Source of a random bracketing; by default torch's global generator.
-        order: Elements sorted by set, in the order in which to reduce each set, `(elements,)`; use it with `ptr`.
+        order: Indices of the elements sorted by set, in the order in which to reduce each set, `(elements,)`. Use it
+            with `ptr`.
 
     Raises:
         InputError: If neither or both of `index` and `ptr` are given, or they do not fit the elements.

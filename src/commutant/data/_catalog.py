@@ -19,23 +19,25 @@ EMBEDDED = "embedded"
 
 
 class DataSet(NamedTuple):
-    """Data set that this library can load, with the place where it is found."""
+    """Data set that this library can load, and its availability."""
 
     kind: str
+    """Kind of the data: `"images"`, `"tables"`, `"text"`, `"graphs"` or `"molecules"`."""
     name: str
+    """Name, as for the function that loads it."""
     state: str
-    """`"embedded"`, `"data folder"`, `"cache"`, `"online (EXTRA)"`, `"needs extra EXTRA"` or `"not here"`."""
+    """One of `"embedded"`, `"data folder"`, `"cache"`, `"online (EXTRA)"`, `"needs extra EXTRA"` and `"not here"`."""
     origin: str
-    """Package, online source or folder that it comes from."""
+    """Package, online source or folder that provides it."""
     load: Callable[[], Any]
-    """Function that loads it, with a download if it is only online."""
+    """Function that loads it, after a download if it is only online."""
 
 
 def catalog(data_dir: str | None = None) -> list[DataSet]:
-    """Return all data sets that come from files, packages or the net; the answer uses no network.
+    """Return all data sets from files, packages and online sources, without network access.
 
     Args:
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
 
     Example:
         >>> [data.state for data in catalog() if data.name == "iris"]

@@ -1,4 +1,4 @@
-"""Families of graphs that are hard to tell apart, read from a data folder and checked for their defining properties."""
+"""Families of graphs that are hard to distinguish, read from a data folder and checked for their properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hard_graphs_unavailable(name: str, data_dir: str | None) -> str | None:
 
     Args:
         name: Name of a family, as for `hard_graphs`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
     """
     one_of("name", name, _FILES)
     try:
@@ -56,15 +56,15 @@ def hard_graphs(name: str, data_dir: str | None = None) -> list[tuple[Float[Tens
     """Return the adjacency matrix and the node features of each graph of a family.
 
     Args:
-        name: `"graph8c"`, all connected graphs on 8 nodes; `"exp"`, 600 pairs of graphs that color refinement can't
-            tell apart, the graphs of a pair next to each other, with one binary feature; `"sr16"`, `"sr25"`, `"sr26"`,
-            `"sr28"` or `"sr29"`, all strongly regular graphs with the same parameters. All families but `"exp"` have
-            one feature that is 1 everywhere.
-        data_dir: Data folder with the files; None stands for `COMMUTANT_DATA`.
+        name: Name of the family. `"graph8c"` holds all connected graphs on 8 nodes. `"exp"` holds 600 pairs of graphs
+            that color refinement cannot distinguish, with one binary feature; the graphs of a pair are adjacent in the
+            list. `"sr16"`, `"sr25"`, `"sr26"`, `"sr28"` and `"sr29"` each hold all strongly regular graphs with the
+            same parameters. All families but `"exp"` have one constant feature, equal to 1.
+        data_dir: Data folder with the files; by default `$COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown name, a missing file, or a file that fails its check: the number of distinct graphs,
-            and that they are connected (graph8c), have equal degrees in pairs (exp) or are strongly regular (sr).
+        InputError: If the name is unknown, or the file is missing or fails a check. The checks are the number of
+            distinct graphs, connectedness (graph8c), equal degrees within pairs (exp) and strong regularity (sr).
     """
     missing = hard_graphs_unavailable(name, data_dir)
     folder = family_source(name).folder(data_dir)

@@ -1,4 +1,4 @@
-"""Graph classification data of the TU collection, with the folds of the GIN paper where a data folder has them."""
+"""Graph classification data of the TU collection, with the folds of the GIN paper if a data folder provides them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRAPHS = tuple(_CLASSES)
 
 @dataclass(frozen=True)
 class GraphData:
-    """Labeled graphs with test folds.
+    """Labeled graphs with cross-validation folds.
 
     Args:
         graphs: PyG `Data` objects with one-hot node features `x`, `edge_index` and a label `y`.
@@ -56,27 +56,28 @@ def graph_source(name: str) -> Source:
 def graphs_unavailable(name: str, data_dir: str | None) -> str | None:
     """Return the reason why `load_graphs` would fail or would have to download, or None.
 
-    The answer uses no network: a data set that is only online counts as unavailable until `load_graphs` or
-    `commutant data NAME` has filled the cache.
+    This function does not access the network: a data set that is only online counts as unavailable until
+    `load_graphs` or `commutant data NAME` has filled the cache.
 
     Args:
         name: Name of a data set, as for `load_graphs`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
     """
     one_of("name", name, _CLASSES)
     return graph_source(name).unavailable(data_dir)
 
 
 def load_graphs(name: str, data_dir: str | None = None) -> GraphData:
-    """Load a TU data set from a data folder, or else through PyG, which caches what it downloads.
+    """Load a TU data set from a data folder if it is there, otherwise through PyG, which caches its downloads.
 
     Args:
-        name: `"MUTAG"`, `"PTC"`, `"PROTEINS"`, `"NCI1"`, `"IMDBBINARY"` or `"IMDBMULTI"`.
-        data_dir: Data folder with `tu-gin/NAME.zip`, in the format and with the ten folds of the GIN paper; None
-            stands for `COMMUTANT_DATA`. Data from PyG gets ten stratified folds, the same at every call.
+        name: Name of the data set: `"MUTAG"`, `"PTC"`, `"PROTEINS"`, `"NCI1"`, `"IMDBBINARY"` or
+            `"IMDBMULTI"`.
+        data_dir: Data folder with `tu-gin/NAME.zip`, in the format and with the ten folds of the GIN paper; by default
+            `$COMMUTANT_DATA`. Data from PyG get ten stratified folds, the same in every call.
 
     Raises:
-        InputError: for an unknown name, a damaged copy, or a data set that is neither here nor can be downloaded.
+        InputError: For an unknown name, a damaged copy, or a data set that is neither local nor downloadable.
     """
     one_of("name", name, _CLASSES)
     source = graph_source(name)

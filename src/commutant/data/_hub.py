@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, read from the cache of `datasets` where it has them."""
+"""Data sets of the Hugging Face hub, read from the cache of `datasets` if it holds them."""
 
 from __future__ import annotations
 

@@ -29,16 +29,19 @@ Part = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class ImageClasses:
-    """Images `(count, channels, height, width)` in 0..1 with ten classes, in a training and a test part."""
+    """Images with ten classes, in a training and a test part."""
 
     train: tuple[Float[Tensor, "train channels height width"], Int[Tensor, " train"]]
+    """Training images in 0..1, `(count, channels, height, width)`, and their labels, `(count,)`."""
     test: tuple[Float[Tensor, "test channels height width"], Int[Tensor, " test"]]
+    """Test images in 0..1, `(count, channels, height, width)`, and their labels, `(count,)`."""
     source: str
+    """Origin of the data, in words."""
 
 
 @dataclass(frozen=True)
 class PublicImages:
-    """Description of a public data set of images, by which every copy of it is checked.
+    """Description of a public data set of images, used to check every copy of it.
 
     Attributes:
         title: Name in reports.
@@ -89,12 +92,12 @@ def image_source(name: str) -> Source:
 def images_unavailable(name: str, data_dir: str | None) -> str | None:
     """Return the reason why `image_classes` would fail or would have to download, or None.
 
-    The answer uses no network and downloads nothing: a data set that is only online counts as unavailable until
+    This function does not access the network: a data set that is only online counts as unavailable until
     `image_classes` or `commutant data NAME` has filled the cache.
 
     Args:
         name: Name of a data set, as for `image_classes`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
     """
     if name not in NAMES:
         return f"name must be one of {', '.join(NAMES)}, got {name!r}"
@@ -104,20 +107,21 @@ def images_unavailable(name: str, data_dir: str | None) -> str | None:
 def image_classes(name: str = "digits", data_dir: str | None = None) -> ImageClasses:
     """Load a data set of images with ten classes.
 
-    A data folder comes first where one is given and holds the files, then the cache of Hugging Face `datasets`, then
-    a download with its progress bar. Every copy is checked: counts, shapes, classes, and a checksum of the contents
-    (for CIFAR-10 the published means of the channels).
+    The images are read from the data folder if it holds them, otherwise from the cache of Hugging Face `datasets`,
+    otherwise they are downloaded. Every copy is checked for its counts, shapes, classes and a checksum of the contents
+    (for CIFAR-10, the published channel means).
 
     Args:
-        name: `"digits"`, 1797 images of 8 x 8 from scikit-learn, always the same 500 of them as the test part;
-            `"mnist"` or `"fashion-mnist"`, 60 000 and 10 000 images, in a folder the original idx files
-            `NAME/train-images-idx3-ubyte.gz` and so on; `"cifar10"`, 50 000 and 10 000 images, in a folder the binary
-            version `cifar10/data_batch_1.bin` to `cifar10/test_batch.bin`; `"cifar10-6k"`, a balanced subset of 5000
-            and 1000 images, only from `cifar10-6k/cifar10_6k.npz` of a folder.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        name: Name of the data set. `"digits"`: 1797 images of 8 x 8 pixels from scikit-learn, with a fixed test part of
+            500 images. `"mnist"`, `"fashion-mnist"`: 60 000 training and 10 000 test images; a data folder holds the
+            original idx files (`NAME/train-images-idx3-ubyte.gz` and so on). `"cifar10"`: 50 000 training and 10 000
+            test images; a data folder holds the binary version (`cifar10/data_batch_1.bin` to
+            `cifar10/test_batch.bin`). `"cifar10-6k"`: a balanced subset of 5000 training and 1000 test images, only
+            available from `cifar10-6k/cifar10_6k.npz` in a data folder.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown name, a damaged copy, or a data set that is neither here nor can be downloaded.
+        InputError: For an unknown name, a damaged copy, or a data set that is neither local nor downloadable.
 
     Example:
         >>> image_classes().train[0].shape
@@ -141,7 +145,7 @@ def image_part(name: str, part: str, data_dir: str | None) -> Part:
     Args:
         name: `"mnist"`, `"fashion-mnist"`, `"cifar10"` or `"cifar10-6k"`.
         part: `"train"` or `"test"`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
     """
     one_of("part", part, ("train", "test"))
     source = image_source(name)
@@ -199,7 +203,7 @@ def _read(path: Path, header: int, shape: tuple[int, ...], unpack: Callable[[byt
 
 
 def _checked(name: str, part: str, images: np.ndarray, labels: np.ndarray, place: str) -> Part:
-    """Return images and labels if they are those that were published."""
+    """Return images and labels after a check against the published data."""
     known = PUBLIC[name]
     shape = (known.counts[part], *known.shape)
     if images.shape != shape or images.dtype != np.uint8 or labels.shape != shape[:1]:

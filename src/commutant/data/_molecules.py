@@ -26,8 +26,9 @@ class Molecule(NamedTuple):
     """Atoms of a molecule with their positions."""
 
     name: str
+    """Name of the molecule within its set."""
     elements: Int[Tensor, " atoms"]
-    """Atomic numbers; for BZR and DHFR the node labels of that collection."""
+    """Atomic numbers; for BZR and DHFR, the node labels of that collection."""
     positions: Float[Tensor, "atoms 3"]
     """Positions in angstrom, float64."""
 
@@ -37,7 +38,7 @@ def molecules_unavailable(name: str, data_dir: str | None) -> str | None:
 
     Args:
         name: Name of a set of molecules, as for `load_molecules`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
     """
     one_of("name", name, _COUNTS)
     if name == "g2":
@@ -55,17 +56,17 @@ def molecule_source(name: str) -> Source:
 
 
 def load_molecules(name: str, data_dir: str | None = None) -> list[Molecule]:
-    """Load a set of molecules with their original positions: not centered, not rotated, none left out.
+    """Load a set of molecules with their original positions, without centering, rotation or filtering.
 
     Args:
-        name: `"g2"`, the 162 small molecules and atoms of the G2/97 test set in the Atomic Simulation Environment, many
-            of them symmetric; `"gdb1k"`, 1000 molecules of the GDB collection with hydrogens; `"BZR"` or `"DHFR"`, 405
-            and 756 ligands.
-        data_dir: Data folder with the files of all sets but g2; None stands for `COMMUTANT_DATA`.
+        name: Name of the set. `"g2"`: the 162 small molecules and atoms of the G2/97 test set in the Atomic Simulation
+            Environment, many of them symmetric. `"gdb1k"`: 1000 molecules of the GDB collection with hydrogens.
+            `"BZR"` and `"DHFR"`: 405 and 756 ligands.
+        data_dir: Data folder with the files of all sets but g2; by default `$COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown name, a missing file, or a file with another number of molecules.
-        MissingExtraError: for g2 without ase.
+        InputError: If the name is unknown, the file is missing, or it holds the wrong number of molecules.
+        MissingExtraError: If ase is not installed, which `"g2"` needs.
 
     Example:
         >>> len(load_molecules("g2"))
@@ -89,7 +90,7 @@ def load_molecules(name: str, data_dir: str | None = None) -> list[Molecule]:
     for molecule in found:
         atoms = len(molecule.elements)
         if not atoms or tuple(molecule.positions.shape) != (atoms, 3) or not bool(molecule.positions.isfinite().all()):
-            raise InputError(f"molecule {molecule.name} has {atoms} atoms and not as many finite positions")
+            raise InputError(f"molecule {molecule.name} has {atoms} atoms but not as many finite positions")
     return found
 
 

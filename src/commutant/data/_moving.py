@@ -15,10 +15,12 @@ from ._images import image_part
 
 @dataclass(frozen=True)
 class Glyphs:
-    """Small gray images `(count, height, width)` in 0..1 that move across larger frames, with their origin."""
+    """Small grayscale images that move across larger frames."""
 
     images: Float[Tensor, "count height width"]
+    """Images in 0..1, `(count, height, width)`."""
     source: str
+    """Origin of the images, in words."""
 
     def __len__(self) -> int:
         return self.images.shape[0]
@@ -28,7 +30,7 @@ def digit_glyphs(part: str) -> Glyphs:
     """Return scikit-learn's handwritten digits, 8 x 8 pixels.
 
     Args:
-        part: `"train"` for the first 1400 digits, `"test"` for the other 397.
+        part: Part of the data, `"train"` (the first 1400 digits) or `"test"` (the other 397).
     """
     one_of("part", part, ("train", "test"))
     images = torch.from_numpy(require("sklearn.datasets", "evidence").load_digits().images).float() / 16
@@ -41,11 +43,11 @@ def mnist_glyphs(part: str, data_dir: str | None = None) -> Glyphs:
     """Return the digits of MNIST, 28 x 28 pixels, from the places that `image_classes` reads.
 
     Args:
-        part: `"train"` or `"test"`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        part: Part of the data, `"train"` or `"test"`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown part, a damaged copy, or if MNIST is neither here nor can be downloaded.
+        InputError: If the part is unknown, the copy is damaged, or MNIST is neither local nor downloadable.
     """
     images, _ = image_part("mnist", part, data_dir)
     return Glyphs(torch.from_numpy(images[:, 0]).float() / 255, "MNIST")
@@ -62,9 +64,9 @@ def flowing_glyphs(
     velocity: Int[Tensor, "2"] | None = None,
     each: int = 2,
 ) -> Float[Tensor, "sequences frames 1 size size"]:
-    """Draw sequences of images that drift over a torus, each from its own start and at its own velocity.
+    """Draw sequences of images that drift over a torus, each with its own start and velocity.
 
-    Overlapping images are added and clamped to 0..1. Velocities are whole numbers of pixels a frame.
+    Overlapping images are added and clamped to 0..1. Velocities are integers, in pixels per frame.
 
     Args:
         generator: Source of randomness.
@@ -72,9 +74,9 @@ def flowing_glyphs(
         glyphs: Images to move, no larger than the torus.
         size: Side of the square torus, in pixels.
         frames: Number of frames of each sequence.
-        speed: Largest velocity along each axis; velocities are uniform on -speed..speed.
-        velocity: Velocity of all images, in place of `speed`.
-        each: Number of images in a sequence.
+        speed: Largest velocity along each axis, in pixels per frame; velocities are uniform on -speed..speed.
+        velocity: Velocity of all images, in pixels per frame, `(2,)`; used instead of `speed`.
+        each: Number of images in each sequence.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)

@@ -43,13 +43,17 @@ class Objects(NamedTuple):
     """Point clouds of upright objects within the unit ball, with normals, part indices and class labels."""
 
     points: Float[Tensor, "objects n 3"]
+    """Points, `(objects, n, 3)`."""
     normals: Float[Tensor, "objects n 3"]
+    """Unit normals, `(objects, n, 3)`."""
     parts: Int[Tensor, "objects n"]
+    """Index of the body of each point within its object, `(objects, n)`."""
     labels: Int[Tensor, " objects"]
+    """Class of each object, `(objects,)`."""
 
 
 def object_clouds(objects: int, points: int, generator: torch.Generator) -> Objects:
-    """Draw objects of ten classes in equal shares, each an asymmetric arrangement of three or four simple bodies.
+    """Draw objects of ten balanced classes, each an asymmetric arrangement of three or four simple bodies.
 
     Half-sizes vary by 30 %, centers by 0.05, and the whole object by 25 % along each axis. The object is then centered
     on its bounding box and scaled to the unit ball. Points are spread over the parts in proportion to their area.
@@ -60,7 +64,7 @@ def object_clouds(objects: int, points: int, generator: torch.Generator) -> Obje
         generator: Source of randomness.
 
     Raises:
-        InputError: if there are too few points to show every part.
+        InputError: If there are too few points to cover every part.
 
     Example:
         >>> object_clouds(20, 50, torch.Generator().manual_seed(0)).labels.unique().numel()

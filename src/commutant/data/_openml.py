@@ -1,4 +1,4 @@
-"""UCI tables of OpenML, named as in the study of 121 tables by Fernandez-Delgado et al. (2014)."""
+"""UCI tables on OpenML, named as in the study of 121 tables by Fernandez-Delgado et al. (2014)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ._sources import Source, cache_home
 
 
 class OpenMLTable(NamedTuple):
-    """Name and version of a table on OpenML, with the sizes by which a copy is checked."""
+    """Name and version of a table on OpenML, with the sizes used to check a copy."""
 
     name: str
     rows: int

@@ -13,9 +13,13 @@ class Trajectories(NamedTuple):
     """Positions, velocities and charges of particles, with their later positions as targets."""
 
     position: Float[Tensor, "systems n 3"]
+    """Positions at the observation, `(systems, n, 3)`."""
     velocity: Float[Tensor, "systems n 3"]
+    """Velocities at the observation, `(systems, n, 3)`."""
     charge: Float[Tensor, "systems n"]
+    """Charges, 1 or -1, `(systems, n)`."""
     target: Float[Tensor, "systems n 3"]
+    """Positions after the horizon, `(systems, n, 3)`."""
 
 
 def charged_particles(
@@ -30,16 +34,16 @@ def charged_particles(
     """Simulate systems of positive and negative charges under Coulomb forces, from an observed state to a later target.
 
     Initial positions are standard normal; initial velocities have length 1/2 and uniform direction. The force on i is
-    `sum_j q_i q_j (x_i - x_j) / |x_i - x_j|^3`, with each component of a pair's force clamped to +-100. The setting is
+    `sum_j q_i q_j (x_i - x_j) / |x_i - x_j|^3`, with each component of a pair's force clamped to +-100. The setup is
     that of Satorras, Hoogeboom and Welling, "E(n) Equivariant Graph Neural Networks", 2021, without walls.
 
     Args:
         systems: Number of systems.
-        generator: Source of randomness of the initial states.
+        generator: Source of randomness for charges and initial states.
         particles: Number of particles in each system.
         warm_up: Number of steps before the observation.
         horizon: Number of steps from the observation to the target.
-        step: Length of a step in time.
+        step: Length of a time step.
 
     Example:
         >>> charged_particles(2, torch.Generator().manual_seed(0), warm_up=10, horizon=10).target.shape

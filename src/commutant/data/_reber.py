@@ -1,4 +1,4 @@
-"""Strings of the Reber grammar with near misses of equal length and equal ending."""
+"""Strings of the Reber grammar, with near misses of the same length and ending."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class ReberStrings:
     """Padded batch of strings with labels.
 
     Attributes:
-        tokens: Letters as 1..7 in the order of `BEPSTVX`, padded with 0, `(count, longest)`.
+        tokens: Letters as indices 1..7 in the order of `BEPSTVX`, padded with 0, `(count, longest)`.
         lengths: Lengths of the strings, `(count,)`.
-        labels: 1 where the grammar accepts the string, else 0, `(count,)`.
+        labels: 1 if the grammar generates the string, else 0, `(count,)`.
     """
 
     tokens: Int[Tensor, "count longest"]
@@ -71,11 +71,11 @@ def reber_accepts(text: str) -> bool:
 def reber_strings(
     generator: torch.Generator, pairs: int, *, min_length: int = 13, max_length: int = 30, held_out: int = 0
 ) -> tuple[ReberStrings, ReberStrings]:
-    """Draw distinct pairs of a valid and an invalid string of the same length, in a training and a held-out batch.
+    """Draw distinct pairs of a valid and an invalid string of equal length, split into a training and a held-out batch.
 
-    An invalid string follows the grammar up to some letter, continues from another state that the same letter can lead
-    to, and ends in the same four letters as its partner. Neither its length, its beginning, its ending nor the set of
-    its letter pairs predicts its label. It contains three letters in a row that the grammar does not allow, and a
+    An invalid string follows the grammar up to some letter, then continues from another state that the same letter can
+    lead to. It ends in the same four letters as its partner. Neither its length, its beginning, its ending nor the set
+    of its letter pairs predicts its label. It contains three letters in a row that the grammar does not allow, and a
     network must remember them to the end. (In commonly used data, the last four letters alone give 94 % accuracy.)
 
     Args:
@@ -89,7 +89,7 @@ def reber_strings(
         The training batch and the held-out batch.
 
     Raises:
-        InputError: if the grammar does not have enough distinct strings of these lengths.
+        InputError: If the grammar does not have enough distinct strings of these lengths.
 
     Example:
         >>> train, test = reber_strings(torch.Generator().manual_seed(0), 60, held_out=10)

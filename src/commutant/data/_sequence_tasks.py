@@ -1,4 +1,4 @@
-"""Token tasks that separate sequence models: keep a token, recall by key, follow induction hops."""
+"""Token tasks that distinguish sequence models: recall of a token, recall by key, and induction hops."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from torch import Tensor
 from .._errors import InputError
 
 IGNORED = -100
-"""Target of positions that do not count, the default `ignore_index` of `torch.nn.functional.cross_entropy`."""
+"""Target of positions without a loss, the default `ignore_index` of `torch.nn.functional.cross_entropy`."""
 
 
 @dataclass(frozen=True)
 class TokenTask:
-    """Tokens with the target of each position, both `(count, length)`."""
+    """Token sequences with a target at each position."""
 
     tokens: Int[Tensor, "count length"]
+    """Tokens, `(count, length)`."""
     targets: Int[Tensor, "count length"]
+    """Target of each position, or `IGNORED` where there is none, `(count, length)`."""
 
     def to(self, device: torch.device) -> TokenTask:
         """Return the task on another device."""
@@ -36,7 +38,7 @@ def keep_nth(
         count: Number of sequences.
         length: Length of each sequence.
         vocabulary: Number of different tokens.
-        n: Position of the token to recall, from 1.
+        n: Position of the token to recall, counted from 1.
 
     Example:
         >>> task = keep_nth(torch.Generator().manual_seed(0), 2, length=8)
@@ -56,7 +58,7 @@ def associative_recall(
 ) -> TokenTask:
     """Draw sequences of multi-query associative recall: key-value pairs, then keys among noise.
 
-    The target at each later key is its value; every key is asked for once. Keys are the first third of the vocabulary,
+    The target at each later key is its value; every key is queried once. Keys are the first third of the vocabulary,
     values the second third, noise the rest.
 
     Args:
@@ -94,7 +96,7 @@ def k_hop(
     """Draw random sequences whose targets follow `hops` induction hops from each position.
 
     A hop goes to the last earlier occurrence of the same token and then to the token after it, as an induction head
-    does. Positions whose chain ends early do not count.
+    does. Positions whose chain of hops ends early have the target -100, which losses ignore.
 
     Args:
         generator: Source of randomness.

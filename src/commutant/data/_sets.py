@@ -1,4 +1,4 @@
-"""Sets with targets: multisets of integers with their second minimum, and handwritten digits as sets of points."""
+"""Sets with targets: multisets of integers with their second minimum, and handwritten digits as point sets."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def second_minimum(
     Args:
         generator: Source of randomness.
         sets: Number of sets.
-        smallest: Smallest size, at least 2.
-        largest: Largest size.
+        smallest: Smallest set size, at least 2.
+        largest: Largest set size.
         bits: Number of bits of the integers, which lie in 0..2^bits - 1.
-        spread_low: Largest lower end of a set's range.
+        spread_low: Largest lower bound a of the range of a set.
 
     Example:
         >>> batch = second_minimum(torch.Generator().manual_seed(0), 3, largest=4)
@@ -67,7 +67,7 @@ def second_minimum(
 
 @dataclass(frozen=True)
 class DigitPoints:
-    """Handwritten digits as sets of nonzero pixels.
+    """Handwritten digits as point sets, with one point for each nonzero pixel.
 
     Attributes:
         points: Column and row in -1..1 and intensity in 0..1 of each pixel, `(elements, 3)`.
@@ -96,7 +96,7 @@ def digit_points() -> DigitPoints:
     """Return scikit-learn's 1797 handwritten digits (8 x 8) as point sets, one point for each nonzero pixel.
 
     Raises:
-        InputError: if the bundled data differs from the expected 1797 images.
+        InputError: If the bundled data differs from the expected 1797 images.
     """
     digits = require("sklearn.datasets", "evidence").load_digits()
     images = torch.from_numpy(digits.images).float() / 16

@@ -1,4 +1,4 @@
-"""Places that public data comes from: a local data folder, the cache of a standard loader, or a download."""
+"""Sources of public data: a local data folder, the cache of a standard loader, or a download."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ IN_FOLDER, IN_CACHE = "data folder", "cache"
 
 
 def data_folder(data_dir: str | None) -> Path | None:
-    """Return the local folder of data sets, or None where none is named.
+    """Return the local folder of data sets, or None if none is given.
 
     Args:
-        data_dir: Path of the folder; None stands for the environment variable `COMMUTANT_DATA`.
+        data_dir: Path of the folder; by default the value of the environment variable `COMMUTANT_DATA`.
 
     Raises:
-        InputError: if the folder that is named does not exist.
+        InputError: If the given folder does not exist.
     """
     given = data_dir or os.environ.get("COMMUTANT_DATA")
     if not given:
@@ -44,7 +44,7 @@ class Source:
         name: Name of the data set.
         files: Paths of its files within a data folder.
         origin: Place that the loader downloads from, in words.
-        package: Python package of the loader, or None where only a data folder will do.
+        package: Python package of the loader, or None if only a data folder can provide the data set.
         extra: Extra of commutant that installs the package.
         cached: Function that returns whether the loader's cache holds the data set; it uses no network.
     """
@@ -62,7 +62,7 @@ class Source:
         return folder if folder is not None and not self._missing(folder) else None
 
     def place(self, data_dir: str | None) -> str | None:
-        """Return `"data folder"` or `"cache"` where the data set is on this machine, else None."""
+        """Return `"data folder"` or `"cache"` if the data set is on this machine, else None."""
         if self.folder(data_dir) is not None:
             return IN_FOLDER
         return IN_CACHE if self._installed() and self.cached() else None
@@ -78,11 +78,11 @@ class Source:
         install = "" if self._installed() else f"pip install 'commutant[{self.extra}]' and then "
         return (
             f"{self.name} is not on this machine: download it with {install}`commutant data {self.name}`, "
-            f"or name a data folder (--data-dir or COMMUTANT_DATA) with {missing}"
+            f"or set a data folder (--data-dir or COMMUTANT_DATA) with {missing}"
         )
 
     def state(self, data_dir: str | None) -> str:
-        """Return where the data set is, or what is needed to get it, in two or three words."""
+        """Return where the data set is, or what is needed to obtain it, in two or three words."""
         otherwise = f"online ({self.extra})" if self._installed() else f"needs extra {self.extra}"
         return self.place(data_dir) or ("not here" if self.package is None else otherwise)
 
@@ -98,8 +98,8 @@ class Source:
         except Exception as error:  # a loader may fail with any error of its network library
             said = " ".join(f"{type(error).__name__}: {error}".split())
             raise InputError(
-                f"{self.name} could not be loaded from {self.origin} ({said}); try again with a connection, or name a "
-                f"data folder (--data-dir or COMMUTANT_DATA) with {', '.join(self.files)}"
+                f"{self.name} could not be loaded from {self.origin} ({said}); try again with a network connection, or "
+                f"set a data folder (--data-dir or COMMUTANT_DATA) with {', '.join(self.files)}"
             ) from error
 
     def _missing(self, folder: Path) -> list[str]:

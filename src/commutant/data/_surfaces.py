@@ -1,4 +1,4 @@
-"""Random points with normals on the surfaces of solids, which are unions of simple bodies."""
+"""Random points with normals on the surfaces of unions of simple solids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ class Surfaces(NamedTuple):
     """Points on surfaces with their unit normals."""
 
     points: Float[Tensor, "clouds n 3"]
+    """Points, `(clouds, n, 3)`."""
     normals: Float[Tensor, "clouds n 3"]
+    """Unit normals, `(clouds, n, 3)`."""
 
 
 def _box(n: tuple[int, int], g: torch.Generator) -> Surfaces:
@@ -84,7 +86,7 @@ def solid_surfaces(clouds: int, points: int, generator: torch.Generator) -> Surf
 
     Args:
         clouds: Number of point clouds.
-        points: Number of points of each cloud.
+        points: Number of points in each cloud.
         generator: Source of randomness.
     """
     second = torch.rand(clouds, 1, generator=generator) < 0.5

@@ -1,4 +1,4 @@
-"""Text as numbered characters: source code that every Python has, or Tiny Shakespeare."""
+"""Text as character indices: the source of Python's standard library, or Tiny Shakespeare."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SHAKESPEARE = hub_source("tinyshakespeare", _REPOSITORY, _FILE)
 
 @dataclass(frozen=True)
 class CharacterText:
-    """Text as character numbers, split into a training part and a validation part (the last tenth).
+    """Text as character indices, split into a training part and a validation part (the last tenth).
 
     Attributes:
-        train: Characters of the training part, `(characters,)`.
-        valid: Characters of the validation part, `(characters,)`.
-        alphabet: Characters in the order of their numbers; the last one stands for all rare characters.
+        train: Character indices of the training part, `(characters,)`.
+        valid: Character indices of the validation part, `(characters,)`.
+        alphabet: Characters in the order of their indices; the last one stands for all rare characters.
         source: Origin of the text, in words.
     """
 
@@ -49,8 +49,8 @@ class CharacterText:
         Args:
             generator: Source of randomness.
             count: Number of excerpts.
-            length: Length of each, in characters.
-            part: `"train"` or `"valid"`.
+            length: Length of each excerpt, in characters.
+            part: Part of the text, `"train"` or `"valid"`.
         """
         one_of("part", part, ("train", "valid"))
         text = self.train if part == "train" else self.valid
@@ -63,16 +63,16 @@ class CharacterText:
 def character_text(source: str = "python", data_dir: str | None = None) -> CharacterText:
     """Load a text for character language models.
 
-    Tiny Shakespeare comes from the data folder where one is given and holds it, then from the cache of Hugging Face
-    `datasets`, then from a download. Every copy is checked by its length and its SHA-256.
+    Tiny Shakespeare is read from the data folder if it is there, otherwise from the cache of Hugging Face `datasets`,
+    otherwise it is downloaded. Every copy is checked by length and SHA-256.
 
     Args:
-        source: `"python"`, the first two million characters of the standard library of the running Python, files in
-            the order of their names; or `"tinyshakespeare"`, in a folder `text/tinyshakespeare.txt.gz`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        source: Name of the text. `"python"` is the first two million characters of the standard library of the running
+            Python, with files sorted by name. `"tinyshakespeare"` is `text/tinyshakespeare.txt.gz` in a data folder.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
 
     Raises:
-        InputError: for an unknown source, a damaged copy, or a text that is neither here nor can be downloaded.
+        InputError: For an unknown source, a damaged copy, or a text that is neither local nor downloadable.
 
     Example:
         >>> text = character_text()
@@ -95,18 +95,18 @@ def character_text(source: str = "python", data_dir: str | None = None) -> Chara
     if len(text) != _CHARACTERS:
         raise InputError(f"{place} holds {len(text)} characters, not the {_CHARACTERS} of Tiny Shakespeare")
     if hashlib.sha256(text.encode()).hexdigest() != _DIGEST:
-        raise InputError(f"{place} holds another text than Tiny Shakespeare; fetch a fresh copy")
+        raise InputError(f"{place} does not hold the text of Tiny Shakespeare; fetch a fresh copy")
     return _encode(text, "Tiny Shakespeare")
 
 
 def text_unavailable(source: str, data_dir: str | None) -> str | None:
     """Return the reason why `character_text` would fail or would have to download, or None.
 
-    The answer uses no network: a text that is only online counts as unavailable until the cache holds it.
+    This function does not access the network: a text that is only online counts as unavailable until it is cached.
 
     Args:
         source: Name of a text, as for `character_text`.
-        data_dir: Data folder; None stands for `COMMUTANT_DATA`.
+        data_dir: Data folder; by default `$COMMUTANT_DATA`.
     """
     if source not in _NAMES:
         return f"source must be one of {', '.join(_NAMES)}, got {source!r}"

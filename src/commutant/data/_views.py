@@ -1,4 +1,4 @@
-"""Images of rotated objects under colored light with known latents, drawn without a download or a renderer."""
+"""Images of rotated objects under colored light with known latents, drawn without a renderer."""
 
 from __future__ import annotations
 
@@ -27,23 +27,30 @@ class Pairs(NamedTuple):
     """Pairs of views of objects, with the poses and hues of both."""
 
     first: UInt8[Tensor, "pairs 3 size size"]
+    """First views, `(pairs, 3, size, size)`."""
     second: UInt8[Tensor, "pairs 3 size size"]
+    """Second views, `(pairs, 3, size, size)`."""
     poses: tuple[Float[Tensor, "pairs 3 3"], Float[Tensor, "pairs 3 3"]]
+    """Rotation matrices of the first and of the second views, `(pairs, 3, 3)` each."""
     hues: tuple[Float[Tensor, "pairs 2"], Float[Tensor, "pairs 2"]]
-    """Hues of the floor and of the light."""
+    """Hues of the floor and of the light, for the first and for the second views, `(pairs, 2)` each."""
     labels: Int[Tensor, " pairs"]
+    """Class of the object of each pair, `(pairs,)`."""
 
 
 class Views(NamedTuple):
-    """Images of objects with the latents that they were drawn from."""
+    """Images of objects with the latents used to draw them."""
 
     images: UInt8[Tensor, "objects views 3 size size"]
+    """Images, `(objects, views, 3, size, size)`."""
     poses: Float[Tensor, "objects views 3 3"]
+    """Rotation matrices of the objects, `(objects, views, 3, 3)`."""
     hues: Float[Tensor, "objects views 2"]
-    """Hues of the floor and of the light, each on a circle of length one."""
+    """Hues of the floor and of the light, each on a circle of length one, `(objects, views, 2)`."""
     light: Float[Tensor, "objects views 2"]
-    """Polar angle and azimuth of the light, in radians."""
+    """Polar angle and azimuth of the light, in radians, `(objects, views, 2)`."""
     labels: Int[Tensor, " objects"]
+    """Class of each object, `(objects,)`."""
 
     def pairs(self, number: int, generator: torch.Generator) -> Pairs:
         """Draw pairs of two different views of a random object.
@@ -53,7 +60,7 @@ class Views(NamedTuple):
             generator: Source of randomness, on the CPU.
 
         Raises:
-            InputError: if objects have fewer than two views, or the number is negative.
+            InputError: If objects have fewer than two views, or the number is negative.
         """
         objects, views = self.images.shape[:2]
         if not objects or views < 2 or number < 0:
@@ -82,22 +89,22 @@ def shapes3d(
     """Draw views of objects in random poses, over a floor of random hue, under a light of random hue and direction.
 
     This is a small version of 3DIEBench that needs no download and no renderer: points are splatted into a depth
-    buffer. Parts have the same colors in every class, so that color does not reveal the class. Images are a function
-    of the generator's seed; on one device they are the same bit for bit.
+    buffer. Parts have the same colors in every class, so that color does not reveal the class. Images depend only on
+    the generator's seed; on the same device they are identical bit for bit.
 
     Args:
         objects: Point clouds with normals in the unit ball, such as those of `object_clouds`.
         views: Number of views of each object.
-        generator: Source of randomness of the latents, on the CPU.
+        generator: Source of randomness for the latents, on the CPU.
         size: Side of the images, in pixels. About 1/20 of an object's pixels stay empty with `4 size^2` points on each
             object, 1/50 with `16 size^2`, most of them at its edges.
-        poses: `"usual"` for rotations by angles within a quarter turn about the fixed axes x, y and z, in this order;
-            `"unseen"` for rotations outside that set. (Angles between a quarter and half a turn about all three axes
-            give usual poses again.)
+        poses: Distribution of the poses. `"usual"` draws rotations about the fixed axes x, y and z, in this order, by
+            angles within a quarter turn. `"unseen"` draws rotations outside that set. (Angles between a quarter and
+            half a turn about all three axes give usual poses again.)
         device: Device to draw on.
 
     Raises:
-        InputError: if there are fewer points than pixels, or no views.
+        InputError: If there are fewer points than pixels, or no views.
 
     Example:
         >>> from commutant.data import object_clouds
@@ -117,15 +124,15 @@ def shapes3d(
 def single_changes(
     objects: Objects, views: int, generator: torch.Generator, *, size: int = 32, device: torch.device | str = "cpu"
 ) -> dict[str, Change]:
-    """Draw pairs of views that differ in one latent only: pose, hue of the floor, hue of the light, or quarter turn.
+    """Draw pairs of views that differ in a single latent: pose, hue of the floor, hue of the light, or quarter turn.
 
-    The result fits `commutant.geometry.equivariance_report`. Codes are the quaternion of the object's rotation, cosine
-    and sine of the change of each hue, and a one-hot number of quarter turns of the image.
+    The result fits `commutant.geometry.equivariance_report`. Codes are the quaternion of the object's rotation, the
+    cosine and sine of each change of hue, and the one-hot number of quarter turns of the image.
 
     Args:
         objects: Point clouds, as for `shapes3d`.
         views: Number of views of each object.
-        generator: Source of randomness of the latents, on the CPU.
+        generator: Source of randomness for the latents, on the CPU.
         size: Side of the images, in pixels.
         device: Device to draw on.
 
@@ -202,7 +209,7 @@ def draw_views(
         size: Side of the images, in pixels.
 
     Raises:
-        InputError: if there are fewer points than pixels, shapes do not match, or values are not finite.
+        InputError: If there are fewer points than pixels, shapes do not match, or values are not finite.
     """
     given = (points, normals, albedo, poses, hues, light)
     device, (number, views) = points.device, poses.shape[:2]
@@ -213,7 +220,7 @@ def draw_views(
             f"(objects, views, 2); got {', '.join(str(tuple(t.shape)) for t in given)}"
         )
     if not all(bool(t.isfinite().all()) for t in given):
-        raise InputError("clouds and latents must be finite, got NaN or infinities")
+        raise InputError("points, normals, albedo and latents must be finite, got NaN or infinities")
     points, normals, albedo, poses, hues, light = (t.float() for t in given)
     if size < 1 or points.shape[1] < size * size:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Arguments of networks of clouds: kinds, levels (rows of points or of clouds), and copies for each frame."""
+"""Arguments of networks on clouds: kinds, levels (rows of points or of clouds), and copies for each frame."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def split_kind(kind: Any) -> tuple[str | None, str]:
     if level in _LEVELS and base in OUTPUTS:
         return level, base
     if kind not in (*OUTPUTS, *_LAYOUT):
-        known = f"{', '.join((*OUTPUTS, *_LAYOUT))}, the first six optionally with point or cloud in front"
-        raise InputError(f"kinds are {known}; got {kind!r}")
+        known = f"{', '.join((*OUTPUTS, *_LAYOUT))}, the first six optionally prefixed with point or cloud"
+        raise InputError(f"kind must be one of {known}; got {kind!r}")
     return None, kind
 
 
@@ -42,7 +42,7 @@ def module_given(net: Any, name: str = "net") -> Any:
     if isinstance(net, nn.Module):
         return net
     if isinstance(net, type):
-        raise InputError(f"{name} must be a module, got the class {net.__name__}: give {net.__name__}(...)")
+        raise InputError(f"{name} must be a module, got the class {net.__name__}; pass {net.__name__}(...)")
     raise InputError(f"{name} must be a torch.nn.Module, got {type(net).__name__}")
 
 
@@ -97,7 +97,7 @@ def belongs_to(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clou
     if level is None and all(fits.values()):
         if not clouds.one_each:
             raise InputError(
-                f"{name} has {own[0]} rows, which is the number of points and of clouds: say which by its kind, "
+                f"{name} has {own[0]} rows, which is the number of points and of clouds; set its kind to "
                 f'"point {base}" or "cloud {base}"'
             )
         return "point"
@@ -105,7 +105,7 @@ def belongs_to(value: Tensor, kind: str, name: str, points: Tensor, clouds: Clou
     if not chosen:
         wanted = shapes[level] if level else " or ".join(dict.fromkeys(shapes.values()))
         raise InputError(
-            f"{name} must have {wanted}, as the points do, or be of kind shared; got shape {tuple(value.shape)}"
+            f"{name} must have {wanted} to match the points, or be of kind shared; got shape {tuple(value.shape)}"
         )
     return chosen[0]
 
@@ -119,7 +119,7 @@ def seen_by(
     edges: dict[str, tuple[Tensor, Tensor]],
     given: dict[str, Tensor],
 ) -> Any:
-    """Return an argument as the network sees it: rotated into each frame, or copied for it.
+    """Return an argument rotated into each frame, or copied for each frame.
 
     Args:
         frame: Frames of all clouds.
@@ -141,7 +141,7 @@ def seen_by(
         own = _edges_of(name, value, given)
         rows = given[own].shape[1]
         if not value.dim() or len(value) != rows:
-            raise InputError(f"{name} must have {rows} rows, one an edge, got shape {tuple(value.shape)}")
+            raise InputError(f"{name} must have {rows} rows, one per edge, got shape {tuple(value.shape)}")
         return value[edges[own][1]]
     base = split_kind(kind)[1]
     turns = base in TURNING
@@ -165,8 +165,8 @@ def holds_indices(name: str, value: Any) -> bool:
         return False
     if value.dim() != 2 or len(value) != 2:
         raise InputError(
-            f"{name} holds indices of points by its name and must be pairs (2, edges), got {tuple(value.shape)}; "
-            f'if it holds none, give it a kind, such as "scalars" or "shared"'
+            f"{name} is taken for point indices by its name and must have shape (2, edges), got {tuple(value.shape)}; "
+            f'if it holds other values, set its kind, such as "scalars" or "shared"'
         )
     return True
 
@@ -179,7 +179,7 @@ def _edges_of(name: str, value: Tensor, given: dict[str, Tensor]) -> str:
         return max(alike, key=len)
     fits = [n for n, edges in given.items() if value.dim() and edges.shape[1] == len(value)]
     if len(given) > 1 and len(fits) != 1:
-        raise InputError(f"{name} may belong to {' or '.join(given)}: start its name with the name of its edges")
+        raise InputError(f"{name} may belong to {' or '.join(given)}; start its name with the name of its edges")
     return fits[0] if fits else next(iter(given))
 
 

@@ -1,4 +1,4 @@
-"""Average of a function of clouds over frames: copies the arguments for each frame and turns the outputs back."""
+"""Average of a function of clouds over frames, which copies the arguments and rotates the outputs back."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Averaging:
     ) -> Any:
         exporting = torch.compiler.is_exporting()
         if exporting and training:
-            raise InputError("a frame average is exported for evaluation: call model.eval() first")
+            raise InputError("a frame average can be exported in evaluation mode only; call model.eval() first")
         bound, layout = self._bind(args, kwargs)
         arguments: dict[str, Any] = {}
         self._each(bound, arguments.setdefault)
@@ -118,7 +118,7 @@ class Averaging:
             # the first of several arguments of points gives the frame
             named.setdefault(kind if kind.startswith("cloud ") else split_kind(kind)[1], name)
         if "points" not in named or not isinstance(points := arguments[named["points"]], Tensor):
-            raise InputError(f"a tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
+            raise InputError(f"at least one tensor of points is needed, got {', '.join(arguments) or 'no arguments'}")
         if points.shape[-1:] != (self.d,):
             raise InputError(
                 f"points must end in {self.d} coordinates for {self.group}({self.d}), got {tuple(points.shape)}"
@@ -179,8 +179,8 @@ class Averaging:
         lines = (spectrum[:, 1] <= 1e-12 * spectrum[:, -1]) & (clouds.count(flat) > 0)
         if bool(lines.any()):
             raise InputError(
-                f"the points of cloud {int(lines.nonzero()[0])} lie on a line or in one place, or leave two directions "
-                "empty: its tensors and pseudovectors can't be averaged exactly"
+                f"the points of cloud {int(lines.nonzero()[0])} are collinear or coincide, or have no extent in two "
+                "directions: its tensors and pseudovectors can't be averaged exactly"
             )
 
     def frame(self, points: Tensor, clouds: Clouds, rows: Sequence[Tensor] = ()) -> Frame:

@@ -1,4 +1,4 @@
-"""Report on how the features of a frozen model move when its input is changed in a known way."""
+"""Report on how the features of a frozen model respond to known changes of its input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RIDGES = torch.logspace(-6, 2, 17, dtype=torch.float64)
 
 
 class Change(NamedTuple):
-    """Inputs before and after a known change: several views of each object."""
+    """Inputs before and after a known change, for several views of each object."""
 
     before: Shaped[Tensor, "objects views ..."]
     """Inputs before the change."""
@@ -53,7 +53,7 @@ class Movement(NamedTuple):
     def gain(self) -> float:
         """Share of the variance that only the map with the code predicts.
 
-        It is zero for an invariant model, for features that move without a rule, and for a change that is always the
+        It is zero for an invariant model, for features that move unpredictably, and for a change that is always the
         same.
         """
         return self.with_code - self.without_code
@@ -71,12 +71,12 @@ class Movement(NamedTuple):
             return "equivariant, by a linear map"
         if self.gain > max(0.1 * (1 - self.without_code), 3 * self.gain_error):
             return "partly equivariant"
-        return "nearly invariant" if self.unchanged > 0.9 else "moves, by no linear rule"
+        return "nearly invariant" if self.unchanged > 0.9 else "moves, but not linearly"
 
 
 @dataclass(frozen=True)
 class EquivarianceReport:
-    """Movements of a model's features, by kind of change; `print` shows it as a table."""
+    """Movements of a model's features for each kind of change, printed as a table."""
 
     movements: dict[str, Movement]
     """Movement for each kind of change, by name."""
@@ -107,17 +107,17 @@ def equivariance_report(
     preprocess: Callable[[Tensor], Any] | None = None,
     components: int = 64,
 ) -> EquivarianceReport:
-    """Measure how far a frozen model is invariant or equivariant to known changes of its input, on held-out objects.
+    """Measure the invariance and equivariance of a frozen model to known changes of its input, on held-out objects.
 
     A predictor `W(g) y` is fitted for each kind of change, by ridge regression on the products of features and code
-    (SIE's predictor, fitted afterwards). Half of the objects are fitted, a quarter selects the ridge, and a quarter is
-    measured. The same fit without the code shows how much the code adds.
+    (SIE's predictor, fitted post hoc). Half of the objects are used for the fit, a quarter to select the ridge penalty,
+    and a quarter for the report. The same fit without the code shows how much the code adds.
 
     Args:
         model: Model from a batch of inputs to features `(batch, features)`. Maps `(batch, channels, height, width)` and
             tokens `(batch, tokens, features)` are averaged. Outputs of Hugging Face models also work.
         changes: Changes by name; `commutant.data.single_changes` renders them for models of images.
-        preprocess: Function of each batch of inputs; by default bytes become floats in [0, 1].
+        preprocess: Function applied to each batch of inputs; by default bytes become floats in [0, 1].
         components: Largest number of principal components of the features that are kept.
 
     Raises:
@@ -131,7 +131,7 @@ def equivariance_report(
         >>> report.movements["scaling"].verdict()
         'equivariant, by a linear map'
 
-    Garrido, Najman and LeCun, ICML 2023, for the predictor; the report is ours.
+    The predictor is that of Garrido, Najman and LeCun, ICML 2023; the report is ours.
     """
     callable_given(model, "model")
     if not isinstance(changes, Mapping) or not changes:
@@ -161,7 +161,7 @@ def _check(name: str, change: Change) -> None:
     before, after, code = change
     if before.shape != after.shape or before.dim() < 3 or code.dim() != 3 or code.shape[:2] != before.shape[:2]:
         raise InputError(
-            f"{name}: before and after must have one shape (objects, views, ...) and code (objects, views, code), got "
+            f"{name}: before and after must both be (objects, views, ...) and code (objects, views, code), got "
             f"{tuple(before.shape)}, {tuple(after.shape)} and {tuple(code.shape)}"
         )
     if len(before) < 8 or before.shape[1] < 2:
@@ -200,7 +200,7 @@ def _movement(before: Tensor, after: Tensor, code: Tensor, components: int, name
     center, deviation = known.mean(0), known.std(0)
     alive = (deviation > 1e-9 * known.abs().amax(0)) & (after[fitted].flatten(0, 1).std(0) > 1e-6 * deviation)
     if not bool(alive.any()):
-        raise InputError(f"{name}: the features never vary, so there is nothing to report; give inputs that differ")
+        raise InputError(f"{name}: the features never vary, so there is nothing to report; pass inputs that differ")
     y, target = ((part - center)[..., alive] / deviation[alive] for part in (before, after))
     _, scale, axes = torch.linalg.svd(torch.cat([y[fitted], target[fitted]]).flatten(0, 1), full_matrices=False)
     axes = axes[scale > 1e-9 * scale[0]][:components].mT

@@ -1,4 +1,4 @@
-"""Frame averaging: any network made exactly invariant or equivariant, by the mean over a few poses of its input."""
+"""Frame averaging, which makes any network exactly invariant or equivariant by a mean over a few poses of its input."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class FrameAverage(nn.Module):
     """Network made exactly invariant or equivariant under a group of motions of space.
 
     `mean over g in F(X) of g net(g^{-1} X)`, where the frame F(X) holds a few elements of the group that move with the
-    input. It is called as the network is. The *kind* of an argument says how the group acts on it:
+    input. It is called like the network. The *kind* of an argument says how the group acts on it:
 
     | kind | under x -> R x + t |
     | --- | --- |
@@ -84,46 +84,48 @@ class FrameAverage(nn.Module):
     empty.
 
     Gradients flow through the choice of the frame, so that forces of an invariant energy are exact and free of torque.
-    Near degenerate clouds the weighted frames of Dym, Lawrence and Siegel, ICML 2024, take over smoothly. Puny et al.,
-    "Frame Averaging for Invariant and Equivariant Network Design", ICLR 2022, equations 3 and 4.
+    Near degenerate clouds, the frame changes smoothly to the weighted frames of Dym, Lawrence and Siegel, ICML 2024.
+    Puny et al., "Frame Averaging for Invariant and Equivariant Network Design", ICLR 2022, equations 3 and 4.
 
-    Two clouds that move separately, such as a ligand and a pocket, take two nested averages. Each treats the other
+    Two clouds that move separately, such as a ligand and a pocket, need two nested averages. Each treats the other
     cloud as `scalars`; together they average over the product of the groups.
 
-    Train with `samples=1` and evaluate with all frames (`model.eval()`). A training step then costs as much as one of
-    the bare network, which sees each input in many poses and does not overfit to one.
+    Train with `samples=1` and evaluate with all frames (`model.eval()`). A training step then costs as much as for
+    the network alone. Over training, the network sees each input in many poses and does not overfit to one.
 
     Use it for a backbone that has no symmetry, or only that of sets. It costs `2^d` evaluations of the network per
-    input under E(d) and half of that under SE(d); with `signs="skew"` nearly always one. A cloud with two variances
-    within a hundredth of the total costs a few evaluations per point (`4 n` in E(3)). Bound the cost of large round
-    clouds by `tuples`, `chunk`, a smaller `blend` or `samples`.
+    input under E(d) and half of that under SE(d), but nearly always one with `signs="skew"`. A cloud with two variances
+    that differ by less than a hundredth of the total costs a few evaluations per point (`4 n` in E(3)). Limit the cost
+    of large symmetric clouds with `tuples`, `chunk`, a smaller `blend` or `samples`.
 
     Args:
-        net: Module whose first axis is that of clouds, or of points with `batch`.
-        group: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension; `"Lorentz(4)"` for momenta.
+        net: Module whose leading axis indexes clouds, or points with `batch`.
+        group: Group of motions: `"E(3)"`, `"SE(3)"`, `"O(3)"`, `"SO(3)"` or `"T(3)"`, in any dimension, or
+            `"Lorentz(4)"` for momenta.
         inputs: Kind of the first argument, or a mapping from names of the network's arguments to kinds. By default the
             first argument is `points` if no other is, and names of PyG keep their meaning (`pos`, `vel`, `batch`,
             `mask`, `edge_index`, and names that begin with `edge_`). Other tensors are `scalars`. A `Data` or `Batch`
             of PyG counts as its attributes.
         outputs: Kind of every tensor of the output, or a mapping from its keys or positions to kinds.
-        frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
+        frames: Construction of the frames: `"pca"`, `"weighted"`, or a function `(points, clouds) -> Frame`.
         signs: Rule for the signs of the axes, as in `commutant.algebra.pca_frame`.
-        scale: Size of a cloud by which it is divided, for invariance under scaling (equivariance of outputs that are
-            `points` or `displacements`): `"rms"`, `"max"` or None.
+        scale: Size by which a cloud is divided, `"rms"`, `"max"` or None. It gives invariance under scaling, and
+            equivariance of outputs that are `points` or `displacements`.
         on_degenerate: Treatment of axes that are not distinct: `"weighted"`, `"error"` or `"warn"`, as in
             `commutant.algebra.pca_frame`.
         blend: Gaps between variances, as shares of the total, at which axes are fully merged and fully separate.
-        samples: Number of frames drawn per cloud in training; evaluation takes all.
+        samples: Number of frames drawn per cloud in training; evaluation uses all.
         chunk: Number of frames evaluated at a time.
         tuples: Largest number of tuples of points for a degenerate cloud, as in `commutant.algebra.pca_frame`.
-        gradient: `"through"` the frame, or `"detach"`, which is faster and gives wrong forces.
-        score: Module from the network's output to one number per row. The mean is then weighted by its softmax.
+        gradient: Gradient `"through"` the frame, or `"detach"`, which is faster but gives wrong forces.
+        score: Module from the network's output to one number per row, whose softmax weights the mean.
 
     Shapes:
-        As the network's. Points are `(*lead, n, d)`, or `(points, d)` with `batch`. The network sees one leading axis.
+        Same as those of the network, which sees one leading axis. Points are `(*lead, n, d)`, or `(points, d)` with
+        `batch`.
 
     Raises:
-        InputError: If a name or kind is unknown, arguments do not fit the points, or points are not finite.
+        InputError: If a name or kind is unknown, arguments do not match the points, or points are not finite.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -166,7 +168,7 @@ def _innermost_forward(net: nn.Module) -> Callable[..., Any]:
 
 @list_options
 def symmetrize_(module: nn.Module, group: str = "E(3)", **options: Unpack[FrameKeywords]) -> nn.Module:
-    """Make a module symmetric in place; its parameters, their names and the methods of its class stay.
+    """Make a module symmetric in place; its parameters, their names and the other methods are unchanged.
 
     Use it for models whose class matters to the code around them (Hugging Face, Lightning). The class of the module
     becomes a subclass whose `forward` averages over frames.
@@ -186,9 +188,9 @@ def symmetrize_(module: nn.Module, group: str = "E(3)", **options: Unpack[FrameK
     """
     own = type(module_given(module, "module"))
     if isinstance(getattr(own, "averaging", None), Averaging):
-        raise InputError(f"{own.__name__} is symmetrized already; give a module that is not")
+        raise InputError(f"{own.__name__} is already symmetrized; pass a module that is not")
     if "forward" in vars(module):
-        raise InputError(f"this {own.__name__} has a forward of its own, as hooks set it: symmetrize it before they do")
+        raise InputError(f"this {own.__name__} has its own forward, set by a hook; symmetrize it before adding hooks")
     averaging = Averaging(module.forward, FrameOptions(group, **options))
     module.__class__ = _symmetrized(own, averaging)
     return module

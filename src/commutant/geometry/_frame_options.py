@@ -56,7 +56,7 @@ class FrameOptions:
         if (not callable(frames) or isinstance(frames, type)) and frames not in ("pca", "weighted"):
             raise InputError(f'frames must be "pca", "weighted" or a function of points and clouds, got {frames!r}')
         if self.family == "T" and frames == "weighted":
-            raise InputError(f'the group {self.group} has one frame, the mean: take frames="pca"')
+            raise InputError(f'the group {self.group} has one frame, the mean; use frames="pca"')
         one_of("signs", self.signs, ("all", "skew", "softskew", "maxabs"))
         one_of("scale", self.scale, (None, "rms", "max"))
         one_of("on_degenerate", self.on_degenerate, ("weighted", "error", "warn"))
@@ -78,21 +78,21 @@ class FrameOptions:
         for kind in [self.inputs] if isinstance(self.inputs, str) else (self.inputs or {}).values():
             split_kind(kind)
         if odd := [kind for kind in self.output_kinds if split_kind(kind)[1] not in OUTPUTS]:
-            raise InputError(f"an output is one of {', '.join(OUTPUTS)}, got {odd[0]!r}")
+            raise InputError(f"an output must be one of {', '.join(OUTPUTS)}, got {odd[0]!r}")
 
     @property
     def family(self) -> str:
-        """The group without its dimension, such as `"SE"`."""
+        """Group without its dimension, such as `"SE"`."""
         return self._parts[0]
 
     @property
     def dimension(self) -> int:
-        """The number of coordinates of a point."""
+        """Number of coordinates of a point."""
         return int(self._parts[1])
 
     @property
     def output_kinds(self) -> list[str]:
-        """The kinds of all outputs that have one."""
+        """Kinds of all outputs that have one."""
         return [self.outputs] if isinstance(self.outputs, str) else list(self.outputs.values())
 
     @property

@@ -27,23 +27,24 @@ from ._law_cases import SINGLE_PRECISION, average_of_graphs
     "an order drawn at random in place of all", lambda draw: average_of_graphs(GraphAverage, draw, "scalars", samples=1)
 )
 class GraphAverage(nn.Module):
-    """Network that reads numbered nodes, made exactly invariant or equivariant to their numbering.
+    """Network on graphs with numbered nodes, made exactly invariant or equivariant to node permutations.
 
-    It is the mean of the network's outputs over the orders of `commutant.algebra.graph_frame`. A multilayer perceptron
-    on flattened adjacencies becomes a universal invariant function of graphs. A message-passing network that reads the
-    number of each node keeps its extra expressive power. Puny et al., ICLR 2022, section 3.
+    It returns the mean of the network's outputs over the node orders of `commutant.algebra.graph_frame`. A multilayer
+    perceptron on flattened adjacencies becomes a universal invariant function of graphs. A message-passing network that
+    reads the number of each node keeps its extra expressive power. Puny et al., ICLR 2022, section 3.
 
     Args:
         net: Module called with adjacencies `(frames, n, n)`, then features `(frames, n, f)` and a mask `(frames, n)`
             if they are given.
-        outputs: `"scalars"` (one row per graph), `"nodes"` `(frames, n, ...)` or `"pairs"` `(frames, n, n, ...)`.
-        kind: Frame: `"refined"` (one evaluation per graph for scalars) or `"spectral"` (the paper's).
-        samples: Number of orders drawn per graph in training; evaluation takes all.
+        outputs: Kind of the output: `"scalars"` (one row per graph), `"nodes"` `(frames, n, ...)` or `"pairs"`
+            `(frames, n, n, ...)`.
+        kind: Kind of frame: `"refined"` (one evaluation per graph for scalars) or `"spectral"` (as in the paper).
+        samples: Number of orders drawn per graph in training; evaluation uses all.
         max_frames: Largest number of orders of a graph; graphs with more raise an error.
 
     Raises:
-        InputError: If an argument is unknown, a graph is refused by `commutant.algebra.graph_frame`, or outputs do not
-            fit.
+        InputError: If an argument is unknown, `commutant.algebra.graph_frame` rejects a graph, or the shapes of outputs
+            are wrong.
 
     Example:
         >>> net = GraphAverage(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 1)))
@@ -82,7 +83,7 @@ class GraphAverage(nn.Module):
         Args:
             adjacency: Symmetric adjacency matrices, `(graphs, n, n)`.
             features: Features of the nodes, `(graphs, n, f)`.
-            mask: True for nodes that exist, `(graphs, n)`.
+            mask: True for valid nodes, `(graphs, n)`.
         """
         one = self.outputs == "scalars" and self.kind == "refined"
         frame = graph_frame(adjacency, features, mask=mask, kind=self.kind, invariant=one, max_frames=self.max_frames)  # type: ignore[arg-type]

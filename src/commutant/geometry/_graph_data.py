@@ -22,7 +22,7 @@ def is_graph(value: Any) -> bool:
     if module is None:
         return False
     if isinstance(value, module.HeteroData):
-        raise InputError("a heterogeneous graph can't be averaged; give the network a Data or tensors")
+        raise InputError("a heterogeneous graph can't be averaged; pass a Data or tensors")
     return isinstance(value, module.Data)
 
 

@@ -1,4 +1,4 @@
-"""Group averaging of networks of images over quarter turns and mirrors."""
+"""Group averaging of image networks over quarter turns and reflections."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _SINGLE_PRECISION = {torch.float32: 1e-3}
     tolerance=_SINGLE_PRECISION,
 )
 class ImageAverage(nn.Module):
-    """Network of images made exactly invariant or equivariant under quarter turns and mirrors.
+    """Image network made exactly invariant or equivariant under quarter turns and reflections.
 
-    It is the mean over the whole group, which has at most eight elements: `1/|G| sum_g g net(g^{-1} x)`. Use it for
-    satellite and microscope images, in which no direction is up.
+    It returns the mean over the whole group, which has at most eight elements: `1/|G| sum_g g net(g^{-1} x)`. Use it
+    for satellite and microscope images, which have no preferred direction.
 
     Args:
         net: Module or function from `(batch, channels, height, width)` to a tensor with a row per image, or to a tuple
             or mapping of such tensors, as models of Hugging Face return.
-        group: `"D4"` or `"C4"` for square images; `"D2"`, `"D1"` and `"C2"` for any.
-        outputs: `"scalars"`, `"images"` `(batch, ..., height, width)`, or `"vectors"`: images of pairs of channels that
-            hold the components along rows and columns (optical flow).
-        samples: Number of group elements drawn in training, the same for a batch; evaluation takes all.
+        group: Group, `"D4"` or `"C4"` for square images, or `"D2"`, `"D1"` or `"C2"` for images of any shape.
+        outputs: Kind of the output: `"scalars"`, `"images"` `(batch, ..., height, width)`, or `"vectors"`. Vectors are
+            images of pairs of channels that hold the components along rows and columns, such as optical flow.
+        samples: Number of group elements drawn in training, the same for a batch; evaluation uses all.
         chunk: Number of group elements evaluated at a time.
 
     Raises:

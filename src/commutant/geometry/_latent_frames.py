@@ -1,4 +1,4 @@
-"""Frame averaging layer by layer: every layer of a message-passing network in frames of its own input."""
+"""Frame averaging of every layer of a message-passing network, in frames of the layer's own input."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ._law_cases import SINGLE_PRECISION, average_of_layers
 
 @obeys("equivariance", lambda draw: average_of_layers(LatentFrameAverage, draw), tolerance=SINGLE_PRECISION)
 class LatentFrameAverage(nn.Module):
-    """Message-passing network whose layers are each equivariant, in frames of their own input.
+    """Message-passing network that averages every layer over frames of the layer's own input.
 
-    The hidden features of a point are m vectors, `m d` numbers. Between layers they are rotated back and averaged over
+    The hidden features of a point are m vectors (`m d` numbers). Between layers they are rotated back and averaged over
     the frames. The next layer sees them in the frames of the cloud of all `n m` vectors. Such a network passes
-    directions from layer to layer, which one frame around the whole network does not. Puny et al., ICLR 2022, section
+    directions from layer to layer, unlike one frame average around the whole network. Puny et al., ICLR 2022, section
     4.3 (the n-body network).
 
     Args:
         lift: Module from the canonical coordinates and vectors of a point, `(points, (1 + k) d)`, to `(points, m d)`.
         layers: Modules called as `layer(h, edge_index, edge_attr)`, from `(points, m d)` to the same shape.
         head: Module from `(points, m d)` to the displacement of each point, `(points, d)`.
-        group: `"E"`, `"SE"`, `"O"` or `"SO"`.
+        group: Group, `"E"`, `"SE"`, `"O"` or `"SO"`.
 
     Shapes:
-        points `(points, d)`, vectors `(points, k, d)`, `batch` as in PyG; out: points `(points, d)`.
+        points `(points, d)` and vectors `(points, k, d)`, with `batch` as in PyG, to points `(points, d)`.
 
     Raises:
-        InputError: If the number of hidden features is no multiple of d.
+        InputError: If the number of hidden features is not a multiple of d.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Test networks and drawn cases of the laws that the classes of this room state.
+"""Test networks and drawn cases of the laws stated by the classes of this subpackage.
 
 Functions take the class under test as an argument, so that this file imports none of them.
 """

@@ -1,6 +1,6 @@
-"""Transformation-invariant coordinates: multidimensional scaling with fixed signs, as the input of any network.
+"""Transformation-invariant coordinates from multidimensional scaling with fixed signs, as input for any network.
 
-The coordinates keep all distances and do not change when the points move, so that only the pose is lost. Any network
+The coordinates preserve all distances and do not change when the points move, so only the pose is lost. Any network
 that reads them is invariant. Zhang et al., "Revisiting Transformation Invariant Geometric Deep Learning: Are Initial
 Representations All You Need?", 2021 (TinvNN). The rule for the signs is ours.
 """
@@ -49,7 +49,7 @@ def classical_mds(squared: Shaped[Tensor, "*batch n n"], components: int) -> Emb
         components: Number of coordinates of a point.
 
     Raises:
-        InputError: If distances are not square, not symmetric, negative or not finite.
+        InputError: If the matrix is not square or not symmetric, or its entries are negative or not finite.
 
     Example:
         >>> x = torch.randn(6, 3, dtype=torch.float64)
@@ -100,8 +100,8 @@ def landmark_mds(
 ) -> Float[Tensor, "points components"]:
     """Return coordinates of many points from their distances to a few landmarks (de Silva and Tenenbaum, 2004).
 
-    The result is exact up to a motion for points in the span of the landmarks. The cost is linear in the number of
-    points.
+    The result is exact, up to an isometry, for points in the span of the landmarks. The cost is linear in the number
+    of points.
 
     Args:
         between: Squared distances among the landmarks, `(landmarks, landmarks)`.
@@ -109,20 +109,20 @@ def landmark_mds(
         components: Number of coordinates, at most the dimension that the landmarks span.
 
     Raises:
-        InputError: If `classical_mds` refuses `between`, shapes do not fit, or the landmarks span too few dimensions.
+        InputError: If `classical_mds` rejects `between`, shapes do not match, or the landmarks span too few dimensions.
     """
     floats_given("between", between, 2)
     floats_given("towards", towards)
     whole("components", components)
     m = between.shape[-1]
     if not bool(towards.isfinite().all()) or (towards.numel() and float(towards.detach().min()) < 0):
-        raise InputError("squared distances must be finite and not negative")
+        raise InputError("squared distances must be finite and non-negative")
     if towards.dim() != 2 or towards.shape[1] != m:
         raise InputError(f"towards must be (points, {m}), one distance per landmark, got {tuple(towards.shape)}")
     base = classical_mds(between, components)
     values = base.values[:components]
     if m <= components or float(values.detach().min()) <= 1e-9 * float(base.values.detach()[0]):
-        raise InputError(f"{m} landmarks do not span {components} dimensions; give more landmarks or fewer components")
+        raise InputError(f"{m} landmarks do not span {components} dimensions; pass more landmarks or fewer components")
     shares = base.coordinates.double() / values
     return (-(towards.double() - between.double().mean(0)) @ shares / 2).to(towards.dtype)
 
@@ -142,21 +142,22 @@ def landmark_mds(
     lambda draw: clear_clouds(lambda: MDSCoordinates(signs=None), draw, Invariance(Rotation(3))),
 )
 class MDSCoordinates(nn.Module):
-    """Coordinates of points that keep their distances and do not change when the points rotate, move or scale.
+    """Coordinates of points that preserve distances and are invariant under rotation, translation and scaling.
 
     They are the scores of the points along their principal axes, which are the coordinates of classical
     multidimensional scaling. A rule fixes the direction of each axis. The module has no parameters. Put it in front of
-    a network, or wrap the network in `TransformInvariant`, which also treats clouds whose signs are in doubt.
+    a network, or wrap the network in `TransformInvariant`, which also handles clouds with ambiguous signs.
 
     Args:
         components: Number of coordinates kept, largest variance first; all by default. Required with `from_distances`.
-        signs: `"maxabs"` (the largest entry is positive), `"skew"` (the third moment is positive), `"softskew"`
-            (`sum h|h|` is positive), `"random"` (drawn in each call), or None (arbitrary: not invariant).
+        signs: Rule for the signs of the axes: `"maxabs"` (the largest entry is positive), `"skew"` (the third moment is
+            positive), `"softskew"` (`sum h|h|` is positive), `"random"` (drawn in each call), or None (arbitrary, not
+            invariant).
         scale: Size by which a cloud is divided: the root mean square (`"rms"`) or the largest (`"max"`) distance from
             the mean, or None.
-        group: `"O"` merges mirror images, `"SO"` keeps them apart.
+        group: Group, `"O"` to identify mirror images or `"SO"` to distinguish them.
         from_distances: Whether the input is a matrix of squared distances instead of points.
-        on_degenerate: Treatment of clouds whose axes or signs are in doubt, such as symmetric ones: `"warn"`,
+        on_degenerate: Treatment of clouds whose axes or signs are ambiguous, such as symmetric ones: `"warn"`,
             `"error"` or `"ignore"`.
 
     Shapes:
@@ -201,7 +202,7 @@ class MDSCoordinates(nn.Module):
         Args:
             x: Points, `(*lead, n, d)`; or squared distances, `(*lead, n, n)`, with `from_distances`.
             batch: Index of the cloud of each point, `(n,)`.
-            mask: True for points that exist, `(*lead, n)`.
+            mask: True for valid points, `(*lead, n)`.
         """
         return self.with_frame(x, batch, mask)[0]
 
@@ -216,11 +217,11 @@ class MDSCoordinates(nn.Module):
         Args:
             x: Points, `(*lead, n, d)`; or squared distances, `(*lead, n, n)`, with `from_distances`.
             batch: Index of the cloud of each point, `(n,)`.
-            mask: True for points that exist, `(*lead, n)`.
+            mask: True for valid points, `(*lead, n)`.
         """
         if self.from_distances:
             if batch is not None or mask is not None:
-                raise InputError("batch and mask do not apply to distances; give them as (*lead, n, n)")
+                raise InputError("batch and mask do not apply to distances; pass distances as (*lead, n, n)")
             assert self.components is not None
             x = classical_mds(x, self.components).coordinates
         elif self.components is not None and self.components > x.shape[-1]:
@@ -246,7 +247,7 @@ class MDSCoordinates(nn.Module):
             return
         first = int(doubtful.nonzero()[0])
         text = (
-            f"axes or signs are in doubt for {int(doubtful.sum())} of {len(doubtful)} clouds, the first number {first} "
+            f"axes or signs are ambiguous for {int(doubtful.sum())} of {len(doubtful)} clouds, first cloud {first} "
             f"(gap {float(gap[first]):.2g}, sign {float(margin[first]):.2g}): their coordinates may jump; "
             "TransformInvariant averages over such axes"
         )
@@ -264,14 +265,14 @@ class MDSCoordinates(nn.Module):
     tolerance=SINGLE_PRECISION,
 )
 class RoutingCoordinates(MDSCoordinates):
-    """Invariant coordinates of routing problems within the unit square, for a solver trained there.
+    """Invariant coordinates of routing problems in the unit square, for a solver trained on it.
 
-    Tours depend on distances alone. `nn.Sequential(RoutingCoordinates(), solver)` gives the same tour when an instance
+    Tours depend only on distances. `nn.Sequential(RoutingCoordinates(), solver)` gives the same tour when an instance
     is rotated, mirrored, moved or scaled.
 
     Args:
         signs: Rule for the signs of the axes, as for `MDSCoordinates`.
-        on_degenerate: Treatment of clouds whose axes or signs are in doubt, as for `MDSCoordinates`.
+        on_degenerate: Treatment of clouds whose axes or signs are ambiguous, as for `MDSCoordinates`.
 
     Shapes:
         `(*lead, n, 2)` to `(*lead, n, 2)` with entries in [0, 1].
@@ -292,7 +293,7 @@ class RoutingCoordinates(MDSCoordinates):
         Args:
             x: Points, `(*lead, n, 2)`.
             batch: Index of the instance of each point, `(n,)`.
-            mask: True for points that exist, `(*lead, n)`.
+            mask: True for valid points, `(*lead, n)`.
         """
         found, frame = self.with_frame(x, batch, mask)
         clouds = frame.clouds
@@ -307,14 +308,14 @@ class RoutingCoordinates(MDSCoordinates):
     tolerance=SINGLE_PRECISION,
 )
 class TransformInvariant(FrameAverage):
-    """Network of points made invariant under rotation, reflection, translation and scaling, mostly by one evaluation.
+    """Point network made invariant under rotation, reflection, translation and scaling, usually with one evaluation.
 
-    It is a `FrameAverage` with a rule for the signs. The mean is over the axes whose sign the rule cannot tell, nearly
-    always none. All arguments of a kind that rotates are rotated with the points.
+    It is a `FrameAverage` with a rule for the signs. It averages only over axes whose sign the rule cannot determine,
+    which is nearly always none. All arguments of a kind that rotates are rotated with the points.
 
     Args:
-        net: Network of points, as for `FrameAverage`.
-        group: `"E(d)"` merges mirror images, `"SE(d)"` keeps them apart.
+        net: Network on points, as for `FrameAverage`.
+        group: Group, `"E(d)"` to identify mirror images or `"SE(d)"` to distinguish them.
         signs: Rule for the signs of the axes, as for `MDSCoordinates`.
         scale: Size by which a cloud is divided, as for `MDSCoordinates`.
         inputs: Kinds of the network's arguments, as for `FrameAverage`.
@@ -347,17 +348,17 @@ class TransformInvariant(FrameAverage):
     tolerance=SINGLE_PRECISION,
 )
 class TransformEquivariant(TransformInvariant):
-    """Network of points made equivariant under rotation, reflection, translation and scaling.
+    """Point network made equivariant under rotation, reflection, translation and scaling.
 
     It is a `TransformInvariant` whose outputs move with the input.
 
     Args:
-        net: Network of points, as for `FrameAverage`.
-        group: `"E(d)"` merges mirror images, `"SE(d)"` keeps them apart.
+        net: Network on points, as for `FrameAverage`.
+        group: Group, `"E(d)"` to identify mirror images or `"SE(d)"` to distinguish them.
         signs: Rule for the signs of the axes, as for `MDSCoordinates`.
         scale: Size by which a cloud is divided, as for `MDSCoordinates`.
         inputs: Kinds of the network's arguments, as for `FrameAverage`.
-        outputs: `"points"`, `"displacements"` (both scale with the cloud), `"vectors"` or any other kind.
+        outputs: Kind of the outputs: `"points"`, `"displacements"` (these two scale with the cloud), or any other.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Codes of the transformation between two views, and metrics of their prediction with the level of chance."""
+"""Codes of the transformation between two views, and metrics of their prediction with chance levels."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def quaternion_code(
 ) -> Float[Tensor, "*batch 4"]:
     """Return the unit quaternion (x, y, z, w) of a rotation, or of the rotation `first^T second` between two poses.
 
-    The body rotates: poses go from R to R g, so that `q(R g) = q(R) q(g)` up to sign. The sign is chosen so that w is
-    not negative; it jumps at half a turn.
+    Rotations act in the body frame: poses go from R to R g, so that `q(R g) = q(R) q(g)` up to sign. The sign is chosen
+    so that w is non-negative; it jumps at half a turn.
 
     Args:
         first: Rotation matrices, or first poses, `(..., 3, 3)`.
         second: Second poses, `(..., 3, 3)`.
 
     Raises:
-        InputError: If a matrix is no rotation.
+        InputError: If a matrix is not a rotation.
 
     Example:
         >>> quaternion_code(torch.eye(3)).abs().tolist()
@@ -69,7 +69,7 @@ def quaternion_product(
     pairs = zip(reversed(first.shape[:-1]), reversed(second.shape[:-1]), strict=False)
     if first.shape[-1:] != (4,) or second.shape[-1:] != (4,) or any(a != b and 1 not in (a, b) for a, b in pairs):
         raise InputError(
-            f"quaternions must be (..., 4), leading axes must fit, got {tuple(first.shape)} and {tuple(second.shape)}"
+            f"quaternions must be (..., 4) and broadcast, got shapes {tuple(first.shape)} and {tuple(second.shape)}"
         )
     (x, y, z, w), (a, b, c, e) = first.unbind(-1), second.unbind(-1)
     return torch.stack(
@@ -116,7 +116,7 @@ def hue_code(first: Float[Tensor, "*batch"], second: Float[Tensor, "*batch"]) ->
     floats_given("hues", first)
     floats_given("hues", second)
     if first.shape != second.shape:
-        raise InputError(f"hues must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}")
+        raise InputError(f"hues must have the same shape, got {tuple(first.shape)} and {tuple(second.shape)}")
     return (second - first + 0.5) % 1.0 - 0.5
 
 
@@ -149,7 +149,7 @@ def rotation_r2(predicted: Float[Tensor, "samples code"], code: Float[Tensor, "s
     floats_given("codes", code)
     if predicted.shape != code.shape or code.dim() != 2 or len(code) < 2:
         raise InputError(
-            f"two codes (samples, code) of one shape are needed, got {tuple(predicted.shape)}, {tuple(code.shape)}"
+            f"predicted and code must both be (samples, code), got {tuple(predicted.shape)} and {tuple(code.shape)}"
         )
     p, y = predicted.detach().double(), code.detach().double()
     pooled, own = (y - y.mean()).square().sum(), (y - y.mean(0)).square().sum()
@@ -177,14 +177,14 @@ def retrieval(
     candidates: Float[Tensor, "objects views features"],
     at: tuple[int, ...] = (1, 5, 10),
 ) -> Retrieval:
-    """Return the rank of the true view among all views of its object, by cosine similarity to the prediction.
+    """Return retrieval metrics for the true view among all views of its object, by cosine similarity to the prediction.
 
-    Ranks of tied views are averaged over all orders, so that identical views give the level of chance.
+    Ranks of tied views are averaged over all orders, so that identical views give the chance level.
 
     Args:
         predicted: Prediction of each view from another view of its object, `(objects, views, features)`.
         candidates: Representations of the views, `(objects, views, features)`.
-        at: Ranks k of the hit rates.
+        at: Values of k for the hit rates.
 
     Example:
         >>> views = torch.randn(6, 4, 8)
@@ -197,7 +197,7 @@ def retrieval(
         raise InputError(f"at must be a sequence of ranks of at least 1, got {at!r}")
     if predicted.shape != candidates.shape or predicted.dim() != 3 or not predicted.numel():
         raise InputError(
-            "predictions and candidates must be (objects, views, features), of one shape and not empty, got "
+            "predictions and candidates must have the same non-empty shape (objects, views, features), got "
             f"{tuple(predicted.shape)} and {tuple(candidates.shape)}"
         )
     if not (predicted.isfinite().all() and candidates.isfinite().all()):

@@ -1,4 +1,4 @@
-"""Random numbers shared by all copies of an input, without which averages are not symmetric in training."""
+"""Random numbers shared by all copies of an input, which keeps averages symmetric in training."""
 
 from __future__ import annotations
 

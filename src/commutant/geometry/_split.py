@@ -37,8 +37,8 @@ class SplitRepresentation(nn.Module):
     Args:
         backbone: Module from inputs to `(batch, features)`.
         features: Width of the backbone's output.
-        equivariant: Number of equivariant features; half of them by default.
-        projector: Widths of the layers of both projectors together, split in the same proportion.
+        equivariant: Number of equivariant features; by default half of `features`.
+        projector: Total layer widths of both projectors, divided between them in the same proportion.
 
     Example:
         >>> net = SplitRepresentation(nn.Linear(10, 8), 8, projector=(16, 16))
@@ -64,7 +64,7 @@ class SplitRepresentation(nn.Module):
         self.features, self.equivariant_features = features, equivariant
         widths = [round(width * equivariant / features) for width in projector]
         if not all(0 < a < w for a, w in zip(widths, projector, strict=True)):
-            raise InputError(f"projector must leave both parts at least one feature, got {projector} of which {widths}")
+            raise InputError(f"projector must leave a feature for each part, got {projector}, of which {widths}")
         self.invariant = _projector(features - equivariant, [w - v for w, v in zip(projector, widths, strict=True)])
         self.equivariant = _projector(equivariant, widths)
 
@@ -101,15 +101,15 @@ def _projector(features: int, widths: list[int]) -> nn.Sequential:
 @obeys("linearity in the code", lambda draw: linear_in_code(HyperPredictor, draw, hyper_bias=False))
 @breaks("linearity in the code with a bias", lambda draw: linear_in_code(HyperPredictor, draw, hyper_bias=True))
 class HyperPredictor(nn.Module):
-    """Predictor of how a representation moves: `p_g(z) = W(g) z`, with a matrix that is linear in the code of g.
+    """Predictor `p_g(z) = W(g) z` of a transformed representation, with a matrix that is linear in the code of g.
 
-    Unlike a network of `[z, g]`, it cannot ignore the code, unless codes nearly lie in a plane off the origin.
-    `collapse_floor` measures how near they are; `center` moves them.
+    Unlike a network on the concatenation `[z, g]`, it cannot ignore the code, unless the codes nearly lie in a plane
+    that misses the origin. `collapse_floor` measures how close they are to such a plane; `center` shifts them.
 
     Args:
         features: Width of the representation.
         code_features: Width of the code.
-        center: Code to subtract first, such as the mean code, `(code_features,)`.
+        center: Code to subtract from g, such as the mean code, `(code_features,)`.
         hyper_bias: Whether to add a matrix that does not depend on the code; the predictor may then collapse.
         rank: Rank of the matrix of each component of the code; full by default.
 
@@ -178,7 +178,7 @@ def collapse_floor(codes: Float[Tensor, "samples code"]) -> float:
 
     It is `1 - mu^T M^{-1} mu` with `mu = E g` and `M = E g g^T`. The larger it is, the more a collapse to invariance
     costs. Near zero, as for small transformations, the predictor can act as the identity and the guarantee is void.
-    Then subtract the mean code.
+    In this case, subtract the mean code.
 
     Args:
         codes: Codes of the transformations, `(samples, code)`.
@@ -207,9 +207,9 @@ def collapse_floor(codes: Float[Tensor, "samples code"]) -> float:
     tolerance={torch.float32: 1e-3},
 )
 class SIELoss(nn.Module):
-    """Objective of split representations: agreement, prediction, and the variance and covariance terms of VICReg.
+    """Loss of split representations, with agreement, prediction, and VICReg's variance and covariance terms.
 
-    Statistics are those of the whole batch, over all processes of a `torch.distributed` group.
+    Statistics are computed over the whole batch, across all processes of a `torch.distributed` group.
 
     Args:
         invariance: Weight of the distance between the invariant parts.
@@ -230,7 +230,7 @@ class SIELoss(nn.Module):
         super().__init__()
         weights = (invariance, equivariance, variance, covariance)
         if not all(is_real(w) and w >= 0 for w in weights):
-            raise InputError(f"the weights of the terms must be numbers that are not negative, got {weights}")
+            raise InputError(f"the weights of the terms must be non-negative numbers, got {weights}")
         self.invariance, self.equivariance = invariance, equivariance
         self.variance, self.covariance = variance, covariance
         self.predicted_variance = predicted_variance

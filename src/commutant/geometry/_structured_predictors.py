@@ -1,4 +1,4 @@
-"""Predictors of how a representation moves that are group representations by construction."""
+"""Predictors of transformed representations that are group representations by construction."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ._pose_codes import quaternion_product
 
 @obeys("representation of rotations", lambda draw: product_of_quaternions(QuaternionPredictor, draw))
 class QuaternionPredictor(nn.Module):
-    """Predictor that multiplies each group of four features, as a quaternion, by the code from the right.
+    """Predictor that treats each group of four features as a quaternion, and multiplies it by the code from the right.
 
-    It is an exact orthogonal representation of rotations up to sign, without parameters: `p_g(p_h(z)) = p_{h g}(z)`,
+    It is an exact orthogonal representation of rotations up to sign, without parameters: `p_g(p_h(z)) = p_{h g}(z)` and
     `|p_g(z)| = |z|`. The projector in front of it has to learn which features rotate. It replaces `HyperPredictor`
     for codes of `quaternion_code`.
 

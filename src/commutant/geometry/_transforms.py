@@ -27,15 +27,15 @@ class _Transform:
 
 
 class StochasticFrame(_Transform):
-    """Transform that adds a random pose of a graph's frame: positions `fa_pos` and the rotation back, `fa_rot`.
+    """Transform that adds a random pose from a graph's frame: positions `fa_pos` and the inverse rotation `fa_rot`.
 
-    It is frame averaging with one sample, for a network that reads `fa_pos` instead of `pos`; the symmetry is exact in
-    expectation only. Vectors are predicted in the pose, and `out @ fa_rot[0].T` rotates them back. Duval et al.,
+    It is frame averaging with one sample, for a network that reads `fa_pos` instead of `pos`. The symmetry is exact
+    only in expectation. Vectors are predicted in this pose, and `out @ fa_rot[0].T` rotates them back. Duval et al.,
     "FAENet", ICML 2023; their choice of the pose by the coordinates of the axes is not invariant.
 
     Args:
         group: Group of motions, as for `commutant.algebra.pca_frame`.
-        generator: Source of randomness; torch's global one by default.
+        generator: Source of randomness; by default torch's global generator.
     """
 
     def __init__(self, group: FrameGroup = "E", generator: torch.Generator | None = None) -> None:
@@ -56,10 +56,10 @@ class StochasticFrame(_Transform):
 
 
 class InvariantCoordinates(_Transform):
-    """Transform that replaces the positions of a graph by coordinates invariant under motions; for `pre_transform`.
+    """Transform that replaces the positions of a graph by invariant coordinates, for use as `pre_transform`.
 
     Args:
-        coordinates: The coordinates; by default an `MDSCoordinates` that keeps size, for molecules.
+        coordinates: Module that computes the coordinates; by default `MDSCoordinates` without scaling, for molecules.
     """
 
     def __init__(self, coordinates: MDSCoordinates | None = None) -> None:
@@ -80,12 +80,12 @@ class InvariantCoordinates(_Transform):
 class CanonicalOrder(_Transform):
     """Transform that renumbers the nodes of a graph and sorts its edges, so that isomorphic graphs become equal.
 
-    Any network is then invariant to relabeling at the cost of one evaluation, even one that reads the numbers of nodes
-    (message passing with identities, or a flattened adjacency). Use it as `pre_transform`, before graphs are batched.
-    All attributes of nodes and edges, as PyTorch Geometric classifies them, are compared and permuted. Edges must go
-    both ways with the same attributes, at most one per ordered pair.
+    Any network is then invariant to relabeling at the cost of one evaluation. This includes networks that read the
+    numbers of nodes (message passing with identities, or a flattened adjacency). Use it as `pre_transform`, before
+    graphs are batched. All attributes of nodes and edges, as PyTorch Geometric classifies them, are compared and
+    permuted. Edges must go both ways with the same attributes, at most one per ordered pair.
 
-    Puny et al., ICLR 2022 (frames of graphs), with the one order that invariant outputs need.
+    The order is one element of the graph frames of Puny et al., ICLR 2022, which suffices for invariant outputs.
 
     Args:
         max_frames: Largest number of leaves of the search; graphs with more raise an error.
@@ -102,28 +102,28 @@ class CanonicalOrder(_Transform):
             data: A single `Data` of PyG with `edge_index`.
 
         Raises:
-            InputError: If the data is a batch, edge_index is missing or out of range, edges go one way only or occur
-                twice, attributes are not finite, or the search is too large.
+            InputError: If the data is a batch, edge_index is missing or out of range, edges are directed or duplicated,
+                attributes are not finite, or the search is too large.
         """
         edges, n = getattr(data, "edge_index", None), int(getattr(data, "num_nodes", None) or 0)
         if not isinstance(edges, torch.Tensor) or edges.dim() != 2 or len(edges) != 2:
             raise InputError("the data has no tensor edge_index of shape (2, edges)")
         if "ptr" in data or "batch" in data:
-            raise InputError("the data is a batch; transform graphs one by one, before they are batched")
+            raise InputError("the data is a batch; transform graphs one by one before batching")
         if edges.numel() and not (int(edges.min()) >= 0 and int(edges.max()) < n):
             raise InputError(
                 f"edge_index must name nodes from 0 to {n - 1}, got {int(edges.min())} to {int(edges.max())}"
             )
         source, target = edges.cpu()
         if len(torch.unique(source * n + target)) != len(source):
-            raise InputError("an edge is there twice; merge duplicates with data.coalesce()")
+            raise InputError("an edge occurs twice; merge duplicates with data.coalesce()")
         tensors = {k: v for k, v in data.items() if isinstance(v, torch.Tensor) and k != "edge_index"}
         adjacency = torch.zeros(1, n, n, dtype=torch.float64)
         adjacency[0, source, target] = 1.0 + _kinds(
             {k: v for k, v in tensors.items() if data.is_edge_attr(k)}, len(source)
         )
         if not torch.equal(adjacency, adjacency.mT):
-            raise InputError("edges must go both ways, with the same attributes, for instance by ToUndirected()")
+            raise InputError("edges must go both ways with the same attributes; apply ToUndirected() first")
         kinds = _kinds({k: v for k, v in tensors.items() if data.is_node_attr(k)}, n)
         frame = graph_frame(adjacency, kinds[None, :, None], invariant=True, max_frames=self.max_frames)
         order = frame.order[0].to(edges.device)

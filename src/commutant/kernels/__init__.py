@@ -1,4 +1,4 @@
-"""Kernels of recurrences in Triton and C, as custom operators, each with a PyTorch twin."""
+"""Kernels of recurrences in Triton and C, as custom operators, each with an equivalent in PyTorch."""
 
 from ._dispatch import Fused as Fused
 from ._dispatch import fused_method as fused_method

@@ -20,7 +20,7 @@ _WEIGHTS = {"gru": 3, "mingru": 0, "minlstm": 0, "sru": 1, "lstm": 5}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 METHODS = ("sequential", "multishoot", "newton")
 _MANY_CHANNELS = 32_768  # batch size times channels above which one thread per channel fills a large GPU (estimate)
-_SHORT = 64  # steps below which chunks are not worth their second sweep
+_SHORT = 64  # number of steps below which chunks are not worth their second sweep
 _interpreted = False  # set by tests, since Triton's interpreter takes tensors on the CPU
 _REFERENCES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
 
@@ -66,7 +66,7 @@ class Fused:
     language: str
 
     def read(self) -> tuple[int, float]:
-        """Return the largest number of sweeps and the largest mismatch of all programs, after a wait for the device."""
+        """Wait for the device, and return the largest number of sweeps and the largest mismatch of all programs."""
         if self.certificate.numel() == 0:
             return 0, 0.0
         worst = self.certificate.amax(0).tolist()
@@ -121,10 +121,10 @@ def fused_method(name: str, pre: Tensor, method: str) -> str | None:
 def fused_recurrence(
     name: str, pre: Tensor, weights: Tensor, h_0: Tensor, method: str = "auto", iterations: int = 3
 ) -> tuple[Tensor, Fused]:
-    """Solve a gated recurrence by one kernel, forward and backward.
+    """Solve a gated recurrence with one kernel, forward and backward.
 
     On CUDA the kernels are written in Triton. On a CPU they are written in C and sequential: with one channel per
-    vector lane, this is faster than any parallel solution.
+    vector lane, this is faster than any parallel method.
 
     `sequential` keeps the state in registers and steps through time. `multishoot` runs chunks of time in parallel and
     sweeps until their boundaries agree, which takes at most as many sweeps as there are chunks. Both are exact for any
@@ -136,7 +136,7 @@ def fused_recurrence(
         pre: Pre-activations, `(time, batch, gates, channels)`.
         weights: Recurrent weights, `(recurrent, channels)`.
         h_0: Initial state, `(batch, channels)`, or `(batch, 2, channels)` for an LSTM.
-        method: Method: "auto", "sequential", "multishoot" or "newton".
+        method: Solver, "auto", "sequential", "multishoot" or "newton".
         iterations: Number of iterations of Newton's method.
 
     Returns:

@@ -16,10 +16,10 @@ GroupElement: TypeAlias = Any
 
 
 class Action:
-    """Base class of group actions: draw an element, apply it, compose, invert.
+    """Base class of group actions, which draw, apply, compose and invert group elements.
 
-    Actions are left actions: `act(compose(g, h), x) == act(g, act(h, x))`. Every shipped action is tested for the
-    group axioms; `check_action` tests one of your own.
+    Actions are left actions: `act(compose(g, h), x) == act(g, act(h, x))`. The group axioms are tested
+    for every action of this library; use `check_action` to test your own.
     """
 
     name = "action"
@@ -29,7 +29,7 @@ class Action:
         raise NotImplementedError
 
     def identity(self, x: Inputs) -> GroupElement:
-        """Return the neutral element for inputs like x."""
+        """Return the identity element for inputs like x."""
         raise NotImplementedError
 
     def compose(self, g: GroupElement, h: GroupElement) -> GroupElement:
@@ -48,15 +48,15 @@ class Action:
         """Raise InputError if the action can't move any part of inputs like x."""
 
     def shrink(self, g: GroupElement, x: Inputs) -> Iterator[tuple[GroupElement, Inputs]]:
-        """Yield simpler elements, or the same element on smaller inputs, for the search of a small witness."""
+        """Yield simpler elements, or the same element on smaller inputs, to minimize a counter-example."""
         return iter(())
 
     def describe(self, g: GroupElement) -> str:
-        """Return a description of g in words, or an empty string where its numbers are clear enough."""
+        """Return a description of g in words, or an empty string if its value is self-explanatory."""
         return ""
 
     def variants(self) -> Sequence[Action]:
-        """Return actions of the same group on hidden features, whose axes may have moved."""
+        """Return candidate actions of the group on hidden features, whose axes may differ from those of the input."""
         return (self,)
 
     def on_output(self, x: Inputs) -> Action:
@@ -64,15 +64,15 @@ class Action:
         return self
 
     def reading(self, f: Callable[[Inputs], Any], x: Inputs) -> Action:
-        """Return the action with its axes fixed for inputs like x; f is called where the shapes are ambiguous."""
+        """Return the action with its axes resolved for inputs like x; f is called if the shapes are ambiguous."""
         return self
 
     def resized(self, x: Inputs) -> Inputs | None:
-        """Return x with another number of elements, which shows the element axes of an output, or None."""
+        """Return x with a different number of elements, which reveals the element axes of an output, or None."""
         return None
 
     def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
-        """Return the action with its axes fixed for the output f(x), where `source` acts on the input."""
+        """Return the action with its axes resolved for the output f(x), where `source` acts on the input."""
         return self
 
     def on(self, part: int | str) -> Action:
@@ -91,7 +91,7 @@ class Action:
 
 
 class Trivial(Action):
-    """Action that leaves its input unchanged; as the action on outputs it turns equivariance into invariance."""
+    """Action that leaves its input unchanged; used on outputs, it turns equivariance into invariance."""
 
     name = "trivial"
 
@@ -112,7 +112,7 @@ class Trivial(Action):
 
 
 class ProductAction(Action):
-    """Product of actions that commute; an element is a tuple with one element of each.
+    """Product of commuting actions, whose elements are tuples with one element of each action.
 
     Args:
         actions: Actions to apply, the first one first.
@@ -121,7 +121,7 @@ class ProductAction(Action):
     def __init__(self, *actions: Action) -> None:
         for action in actions:
             if not isinstance(action, Action):
-                raise InputError(f"a product takes actions, such as Translation(), got {action!r:.60}")
+                raise InputError(f"a product takes actions such as Translation(), got {action!r:.60}")
         self.actions = actions
         self.name = " x ".join(action.name for action in actions)
 
@@ -178,7 +178,7 @@ class _OnPart(Action):
             return x[self.part]
         except (KeyError, IndexError, TypeError):
             raise InputError(
-                f"the input, a {type(x).__name__}, has no part {self.part!r}, on which {self.base} should act"
+                f"{self.base} acts on part {self.part!r}, but the input of type {type(x).__name__} has no such part"
             ) from None
 
     def fit(self, x: Inputs) -> None:
@@ -225,15 +225,15 @@ class _OnPart(Action):
 def check_action(action: Action, x: Inputs, trials: int = 8, *, generator: torch.Generator | None = None) -> float:
     """Return the largest absolute violation of the group axioms by an action, on inputs like x.
 
-    Checks $e x = x$, $(g h) x = g (h x)$ and $g^{-1} g x = x$, and that some drawn element moves x. NaN on one side, or
-    different shapes on the two sides, count as an infinite difference.
+    The axioms are $e x = x$, $(g h) x = g (h x)$ and $g^{-1} g x = x$. At least one drawn element must change x. NaN on
+    one side, or different shapes on the two sides, count as an infinite difference.
 
     Args:
         action: Action to check.
         x: Input to act on.
         trials: Number of pairs of elements to draw.
-        generator: Source of the drawn elements, on the CPU; None means a generator seeded with 0, so that the result
-            is the same each time.
+        generator: Source of the drawn elements, on the CPU. None means a generator seeded with 0, which makes the
+            result reproducible.
 
     Raises:
         InputError: If no drawn element moves x, since every law about the action would then hold vacuously.
@@ -245,7 +245,7 @@ def check_action(action: Action, x: Inputs, trials: int = 8, *, generator: torch
     """
     if not isinstance(action, Action):
         given = f"the class {action.__name__}" if isinstance(action, type) else type(action).__name__
-        raise InputError(f"check_action takes (action, x), got {given} as the action; make an instance of one")
+        raise InputError(f"check_action takes (action, x), got {given} as the action; pass an Action instance")
     whole("trials", trials)
     action.fit(x)
     generator = source_of(generator)
@@ -266,7 +266,7 @@ def check_action(action: Action, x: Inputs, trials: int = 8, *, generator: torch
 
 
 def axis_number(name: str, dim: Any) -> int:
-    """Return the number of an axis, counted from the front."""
+    """Return an axis as a non-negative integer."""
     whole(name, dim, 0)
     return int(dim)
 

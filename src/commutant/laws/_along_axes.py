@@ -43,7 +43,7 @@ class AlongAxes(Action):
 
 
 def sizes_of(f: Callable[[Inputs], Any], x: Inputs) -> dict[str, torch.Size]:
-    """Return the shapes of the outputs for x, or an empty dict where f fails on x."""
+    """Return the shapes of the outputs for x, or an empty dict if f fails on x."""
     try:
         return {name: t.shape for name, t in named_tensors(f(x))}
     except Exception:  # f need not take inputs of other sizes

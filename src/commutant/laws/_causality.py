@@ -15,16 +15,16 @@ from ._explore import resample
 from ._inputs import Inputs, call, map_tensors, named_leaves, named_tensors
 from ._laws import Function, Law
 
-_STEPS = 32  # most steps tried in one trial
+_STEPS = 32  # largest number of steps tested in one trial
 
 
 class Causality(Law):
     """Law that $f(x)_{\\le t}$ depends on $x_{\\le t}$ alone.
 
-    The check replaces the inputs after a step t and compares the outputs up to t. The trials of a check divide the
-    steps among them: each step is tried once in sequences of up to 32 steps per trial (512 steps with 16 trials).
-    Longer sequences are tried at random steps. Outputs without a time axis, such as the state that `nn.GRU` returns,
-    may depend on the whole sequence and are not compared. Token ids are replaced by other ids of the example.
+    The check replaces the inputs after a step t and compares the outputs up to t. Each trial tests up to 32 steps.
+    Sequences of up to 32 steps per trial (512 steps with 16 trials) are therefore tested at every step, and longer ones
+    at random steps. Outputs without a time axis, such as the state that `nn.GRU` returns, may depend on the whole
+    sequence and are not compared. Token ids are replaced by other ids that occur in the example.
 
     Args:
         dim: Time axis of every input tensor and of the output.
@@ -87,8 +87,8 @@ class Causality(Law):
                 shorter = dict(named_tensors(call(f, self._first(x, length - 1))))
             except Exception as error:
                 raise InputError(
-                    f"causality can't tell which outputs have a time axis: {length} is also another size of the input, "
-                    "and the function takes no shorter input; choose another number of steps"
+                    f"causality can't tell which outputs have a time axis: {length} is also the size of another axis, "
+                    "and the function fails on a shorter input; use a different number of steps"
                 ) from error
             timed = {n for n in timed if n in shorter and shorter[n].shape[self.dim : self.dim + 1] == (length - 1,)}
         return timed

@@ -1,4 +1,4 @@
-"""The checker of laws."""
+"""Check of a law on drawn inputs and group elements."""
 
 from __future__ import annotations
 
@@ -36,29 +36,28 @@ def check(
     """Check whether `f` obeys a law on inputs like the given ones.
 
     Every part of the output is compared: tensors, arrays, numbers and strings, in tuples, dicts or dataclasses. The
-    residual is relative to the variation of each part with the input, so a large constant or a large channel hides no
-    break. A law that holds only because the output is constant is *vacuous*. NaN on either side breaks any law. A
-    difference that rounding of the input could explain is decided in float64; if this is impossible, the law is
-    *unresolved*. Dropout and sampling use the same random numbers on both sides. The buffers of a module are restored
-    after every call.
+    residual is relative to the variation of each part with the input, so a large constant or channel cannot hide a
+    violation. A law that holds only because the output is constant is *vacuous*. NaN on either side breaks any law. A
+    difference that rounding of the input could explain is evaluated again in float64; if this is impossible, the law
+    is *unresolved*. Dropout and sampling use the same random numbers on both sides. The buffers of a module are
+    restored after every call.
 
     Args:
         law: Law to check.
-        f: Module or any callable. Inputs in a tuple are its positional arguments, inputs in a dict its keyword
-            arguments.
-        inputs: Example of an input, or a function that draws an input from a `torch.Generator`, to vary sizes too.
-            Further inputs of the shape of an example are drawn, with other values, scales, sums and signs and with
-            token ids that occur in it.
+        f: Module or any callable. A tuple of inputs is passed as positional arguments, a dict as keyword arguments.
+        inputs: Example input, or a function that draws an input, of any size, from a `torch.Generator`. For an example,
+            further inputs of the same shape are drawn. Real numbers vary in value, scale, sum and sign; token ids are
+            drawn from those in the example.
         trials: Number of inputs and group elements to try.
-        generator: Source of all random draws, on the CPU. None means a generator seeded with 0, so that a check gives
-            the same result each time. Random numbers inside `f` are seeded with `generator.initial_seed()`.
+        generator: Source of all random draws, on the CPU. None means a generator seeded with 0, which makes the result
+            reproducible. Random numbers inside `f` are seeded with `generator.initial_seed()`.
         tolerance: Largest accepted residual, relative to the output's variation; by default 1e-10 in float64, 1e-4 in
             float32, 1e-2 in float16 and 5e-2 in bfloat16.
-        explain: Whether to search for a small counter-example and the first submodule that breaks a broken law, which
-            may take hundreds of calls.
+        explain: Whether to search for a small counter-example, and for the first submodule at fault, if the law is
+            broken. This may take hundreds of calls of `f`.
 
     Returns:
-        Report whose `passed` is True only if the law holds and is not vacuous.
+        Report of the check; `passed` is True only if the law holds non-vacuously.
 
     Raises:
         InputError: If the law, the function and the inputs do not fit together.
@@ -108,13 +107,13 @@ def check(
 def assert_law(
     law: Law, f: Function, inputs: Inputs | Callable[[torch.Generator], Inputs], **options: Any
 ) -> LawReport:
-    """Check a law in a test: raise AssertionError with the report and its witness unless the law holds.
+    """Check a law, and raise AssertionError with the report and a counter-example unless it holds.
 
     Args:
         law: Law to check.
         f: Module or any callable.
-        inputs: Example of an input, or a function that draws an input from a `torch.Generator`.
-        options: Further arguments of `check`.
+        inputs: Example input, or a function that draws an input from a `torch.Generator`.
+        options: Keyword arguments of `check`.
 
     Returns:
         Report of the check.
@@ -133,25 +132,25 @@ def assert_law(
 def _validate(law: Any, f: Any, inputs: Any, trials: Any, tolerance: Any) -> None:
     given = f"check({', '.join(type(part).__name__ for part in (law, f, inputs))})"
     if isinstance(law, type) and issubclass(law, Law):
-        raise InputError(f"the law is the class {law.__name__}; make an instance, such as {law.__name__}(...)")
+        raise InputError(f"the law is the class {law.__name__}; pass an instance, such as {law.__name__}(...)")
     if not isinstance(law, Law):
-        meant = "an action; wrap it in a law, such as Invariance(action)" if isinstance(law, Action) else "no law"
+        meant = "an action; wrap it in a law, such as Invariance(action)" if isinstance(law, Action) else "not a law"
         raise InputError(f"check takes (law, f, inputs) in this order, got {given}, where the first is {meant}")
     if isinstance(f, type):
-        raise InputError(f"f is the class {f.__name__}; make an instance, such as {f.__name__}(...)")
+        raise InputError(f"f is the class {f.__name__}; pass an instance, such as {f.__name__}(...)")
     if not callable(f) or isinstance(f, Tensor):
-        raise InputError(f"check takes (law, f, inputs) in this order, got {given}, where the second can't be called")
+        raise InputError(f"check takes (law, f, inputs) in this order, got {given}, where the second is not callable")
     whole("trials", trials)
     check_tolerance(tolerance)
     if callable(inputs) and not any(True for _ in named_tensors(inputs)):
         return
     if is_hetero_data(inputs):
-        raise InputError("inputs of type HeteroData are not supported; give its tensors as a tuple or dict")
+        raise InputError("inputs of type HeteroData are not supported; pass its tensors as a tuple or dict")
     if not any(True for _ in named_tensors(inputs)):
         raise InputError(f"inputs must hold at least one tensor, got {type(inputs).__name__}")
     for name, leaf in named_leaves(inputs):
         if isinstance(leaf, np.ndarray):
-            raise InputError(f"input {name} is a NumPy array, which no action can move; give torch.from_numpy(...)")
+            raise InputError(f"input {name} is a NumPy array, which no action can move; pass torch.from_numpy(...)")
 
 
 def _smallest_witness(evidence: Evidence, worst: int) -> Witness:

@@ -187,7 +187,7 @@ class Comparison:
 
     @classmethod
     def of(cls, left: Any, right: Any, spread: Spread, limit: float, noise: Noise | None = None) -> Comparison:
-        """Return the comparison of two sides; without measured noise, every difference above the limit is broken."""
+        """Return the comparison of two sides; without measured noise, any difference above the limit breaks the law."""
         for side in (left, right):
             if isinstance(side, Exception):
                 first = next(iter(str(side).splitlines()), "")
@@ -214,7 +214,7 @@ class Comparison:
 
     @property
     def broken(self) -> bool:
-        """Whether the sides differ by more than the limit."""
+        """True if the sides differ by more than the limit."""
         return self.verdict != "ok"
 
     @property

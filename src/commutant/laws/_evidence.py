@@ -17,7 +17,7 @@ from ._inputs import Inputs, map_tensors, named_tensors
 from ._report import Status
 from ._run import FunctionFailed, Run, double, lowest_precision, tolerance_of
 
-_PAIRS = 4  # trials with a second input, which shows how much the output varies
+_PAIRS = 4  # trials with a second input, to measure how much the output varies
 _SIZES = (1.0, 0.1, 0.3, 3.0)
 _PLAIN = 100.0  # multiple of the tolerance above which a break needs no second look if none is possible
 _COARSE = 1e-2  # resolution above which a result in the lower precision is meaningless
@@ -31,7 +31,7 @@ def _check_sampler(inputs: Any) -> None:
     except TypeError as error:
         raise InputError(
             f"inputs must hold a tensor, or be a function that draws them from a torch.Generator, got a function that "
-            f"does not take one argument ({error})"
+            f"does not accept exactly one argument ({error})"
         ) from None
 
 
@@ -65,7 +65,7 @@ class Evidence:
         e = cls(run)
         if _only_one_integer(inputs):
             raise InputError(
-                "all integers of the example are equal, so no other input can be drawn from it; give an example "
+                "all integers of the example are equal, so no other input can be drawn from it; pass an example "
                 "with several values, or a function that draws inputs"
             )
         sampled = callable(inputs) and not any(True for _ in named_tensors(inputs))
@@ -144,7 +144,7 @@ class Evidence:
 
     @property
     def varies(self) -> bool:
-        """Whether the output varies with the input in some trial."""
+        """True if the output varies with the input in some trial."""
         return any(c.varies for c in self.comparisons)
 
     def measured(self, i: int, dtype: torch.dtype) -> Comparison:

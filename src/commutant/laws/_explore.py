@@ -11,17 +11,17 @@ _WAYS = ("negated", "flipped", "shifted", "kept")
 
 
 def resample(x: Inputs, generator: torch.Generator, way: str = "kept", size: float = 1.0) -> Inputs:
-    """Draw another input of the same shapes: real numbers are shuffled, rescaled entry by entry and then changed.
+    """Draw another input of the same shapes, with real numbers shuffled, rescaled entry by entry and then changed.
 
-    Signs and sums change only where a tensor has both signs; values within [-1, 1] stay there. Integers are taken for
-    token ids and drawn from the values of the example if the input holds no real numbers; otherwise they are taken for
-    indices and kept. Masks, which hold at most two values, are shuffled.
+    Signs and sums change only where a tensor has both signs; values within [-1, 1] stay there. If the input holds no
+    real numbers, integers are treated as token ids and drawn from the values of the example. Otherwise they are
+    treated as indices and kept. Masks, which hold at most two values, are shuffled.
 
     Args:
         x: Example.
         generator: Source of the random draws.
         way: Change after rescaling, one of the names that `way_of` returns.
-        size: Factor on real numbers.
+        size: Factor applied to real numbers.
     """
     only_integers = not any(t.is_floating_point() or t.is_complex() for _, t in named_tensors(x))
 

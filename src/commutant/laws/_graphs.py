@@ -15,12 +15,12 @@ from ._inputs import Inputs, is_graph_data, map_tensors, named_tensors
 
 
 class GraphPermutation(Action):
-    """Relabeling of the nodes of a graph together with a reordering of its list of edges.
+    """Permutation of the nodes of a graph and of its list of edges.
 
     Acts on `(x, edge_index, *edge_features)`, on dicts with these names and on PyG `Data`. Node tensors have one row
     per node; tensors named `edge_*`, or placed after `edge_index`, have one row per edge. A plain tensor, such as an
-    output, is permuted along its rows if it has one per node or edge, and left unchanged otherwise. `check` adds nodes
-    and edges to find out which axes of an output stand for nodes, pairs of nodes or edges.
+    output, is permuted along its rows if it has one row per node or edge, and left unchanged otherwise. `check` adds
+    nodes and edges to find out which axes of an output index nodes, pairs of nodes or edges.
     """
 
     name = "graph-permutation"
@@ -113,8 +113,8 @@ class GraphPermutation(Action):
             if len(sizes.get(name, ())) != t.dim():
                 if nodes == edges and t.dim() and t.shape[0] == nodes and not name.startswith("edge"):
                     raise InputError(
-                        f"the output of shape {tuple(t.shape)} may have a row for each of {nodes} nodes or edges; give "
-                        "an example with another number of edges"
+                        f"the output of shape {tuple(t.shape)} may have a row for each of {nodes} nodes or edges; pass "
+                        "an example with a different number of edges"
                     )
                 return self
             known = {(nodes, nodes + 1): 0, (edges, edges + 2): 1}

@@ -1,4 +1,4 @@
-"""Symmetries of the square grid: quarter turns and reflections of images."""
+"""Symmetries of the square grid: 90-degree rotations and reflections of images."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _GROUPS = {
 
 
 class SquareSymmetry(Action):
-    """Quarter turns and reflections of the last two axes.
+    """Quarter turns (rotations by 90 degrees) and reflections of the last two axes.
 
     An element is `(quarter turns, reflected)`; the last axis is reflected first. Tensors with fewer than three axes
     stay unchanged.
 
     Args:
-        group: `"C4"` and `"C2"` have turns only, `"D4"` and `"D2"` turns and reflections, `"D1"` one reflection.
-        vectors: True if the axis before the last two holds pairs of vector components, along rows and columns, which
-            turn with the image.
+        group: Symmetry group: rotations only (`"C4"`, `"C2"`), rotations and reflections (`"D4"`, `"D2"`), or one
+            reflection (`"D1"`).
+        vectors: Whether the axis before the last two holds pairs of vector components (along rows and along columns),
+            which rotate with the image.
     """
 
     name = "square-symmetry"
@@ -49,7 +50,7 @@ class SquareSymmetry(Action):
     def fit(self, x: Inputs) -> None:
         if not any(t.dim() > 2 for _, t in named_tensors(x)):
             shapes = ", ".join(str(tuple(t.shape)) for _, t in named_tensors(x))
-            raise InputError(f"{self.name} needs a tensor with three axes or more, the last two in space, got {shapes}")
+            raise InputError(f"{self.name} needs a tensor with at least three axes, the last two spatial, got {shapes}")
 
     def sample(self, x: Inputs, generator: torch.Generator) -> tuple[int, int]:
         return self.elements[int(torch.randint(len(self.elements), (), generator=generator))]
@@ -71,7 +72,7 @@ class SquareSymmetry(Action):
         if turns % 2 and x.shape[-1] != x.shape[-2]:
             raise InputError(f"quarter turns need square images, got {tuple(x.shape[-2:])}")
         if self.vectors and x.shape[-3] % 2:
-            raise InputError(f"vectors need pairs of channels, got {x.shape[-3]}")
+            raise InputError(f"vectors need an even number of channels, got {x.shape[-3]}")
         if mirrored:
             x = x.flip(-1)
             x = self._components(x, [[1.0, 0.0], [0.0, -1.0]])

@@ -18,7 +18,7 @@ Inputs: TypeAlias = Any
 
 
 class Sets(NamedTuple):
-    """Ragged batch of sets, passed to a function as `f(x, index)` like any PyG `Aggregation`."""
+    """Ragged batch of sets, passed to a function as `f(x, index)`, the signature of PyG aggregations."""
 
     x: Shaped[Tensor, "elements *features"]
     """Elements of all sets, `(elements, features)`."""
@@ -69,7 +69,7 @@ def map_tensors(function: Callable[[str, Tensor], Tensor], x: Inputs, name: str 
     """Return x with every tensor replaced by `function(name, tensor)`.
 
     Args:
-        function: Map from the key or position of a tensor, as text, and the tensor to a new tensor.
+        function: Function of the name of a tensor (its key or position) and the tensor, which returns the new tensor.
         x: Tensor, tuple, list, dict, dataclass or PyG `Data`.
         name: Name of x if it is a tensor; "x" by default.
     """
@@ -111,7 +111,7 @@ def batch_size(x: Inputs) -> int:
         return int(getattr(x, "num_graphs", 1))
     sizes = {tensor.shape[0] for _, tensor in named_tensors(x) if tensor.dim()}
     if len(sizes) != 1:
-        raise InputError(f"a batch needs tensors of one leading size, got leading sizes {sorted(sizes)}")
+        raise InputError(f"all tensors of a batch must have the same leading size, got leading sizes {sorted(sizes)}")
     return sizes.pop()
 
 
@@ -139,14 +139,14 @@ def source_of(generator: torch.Generator | None) -> torch.Generator:
 
 
 def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torch.Generator], Inputs]:
-    """Return a function that draws inputs as described by text.
+    """Return a function that draws random inputs as described by a string.
 
-    Sizes are numbers or ranges: `8x100x3`, `4x2..50x3`, `sets:4x10x8` (sets, elements, features), `graph:12x8`
-    (nodes, features), `ids:100:4x16` (token ids below 100).
+    A tensor is described by sizes or ranges of sizes, as in `8x100x3` and `4x2..50x3`. Other forms are `sets:4x10x8`
+    (sets, elements, features), `graph:12x8` (nodes, features) and `ids:100:4x16` (token ids below 100).
 
     Args:
-        spec: Description of the input.
-        dtype: Dtype of real numbers.
+        spec: Description of the input in this format.
+        dtype: Dtype of real-valued tensors.
 
     Example:
         >>> draw = parse_input("2x3..5x4")
@@ -154,7 +154,7 @@ def parse_input(spec: str, dtype: torch.dtype = torch.float32) -> Callable[[torc
         torch.Size([2, 4])
     """
     if not isinstance(spec, str):
-        raise InputError(f"an input is described by text such as '8x100x3', got {type(spec).__name__}")
+        raise InputError(f"an input is described by a string such as '8x100x3', got {type(spec).__name__}")
     kind, _, rest = spec.rpartition(":")
     try:
         ranges = [tuple(int(v) for v in part.split("..")) for part in rest.split("x")]

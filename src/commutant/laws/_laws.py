@@ -19,9 +19,9 @@ Function: TypeAlias = Callable[..., Any]
 
 
 class Law:
-    """Base class of laws: an identity between two ways to compute the same thing.
+    """Base class of laws: identities between two ways to compute the same value.
 
-    A law is stated for all inputs and all draws, such as group elements or choices of samples.
+    A law must hold for all inputs and all draws, such as group elements or choices of samples.
     """
 
     name = "law"
@@ -30,11 +30,11 @@ class Law:
     """Whether the law is informative for outputs that do not depend on the input."""
 
     def draw(self, x: Inputs, generator: torch.Generator) -> GroupElement:
-        """Draw a group element, a choice of samples, or whatever the law is stated for besides the input."""
+        """Draw a group element, a choice of samples, or whatever else the law quantifies over."""
         return None
 
     def draw_for(self, x: Inputs, generator: torch.Generator, trial: int, trials: int) -> GroupElement:
-        """Draw for one of several trials, which may divide the possible draws among them."""
+        """Draw for one trial; the trials of a check may divide the possible draws among them."""
         return self.draw(x, generator)
 
     def sides(self, f: Function, x: Inputs, g: GroupElement) -> tuple[Any, Any]:
@@ -46,19 +46,19 @@ class Law:
         return self.sides(f, x, g)[0]
 
     def plain(self, f: Function, x: Inputs) -> Any:
-        """Call the function on the input alone; if this fails, the input is wrong and the law is not broken."""
+        """Call the function on the input alone; if this fails, the input is invalid and the law is not broken."""
         return call(f, x)
 
     def settle(self, f: Function, x: Inputs) -> Law:
-        """Return the law with everything fixed that only a call of f shows about its inputs and outputs."""
+        """Return the law with the axes of inputs and outputs resolved, for which f may be called."""
         return self
 
     def moves(self, x: Inputs, g: GroupElement) -> bool:
-        """Return whether this draw makes the two sides different computations."""
+        """Return whether the two sides are different computations for this draw."""
         return True
 
     def shrink(self, x: Inputs, g: GroupElement) -> Iterator[tuple[Inputs, GroupElement]]:
-        """Yield simpler inputs and draws, for the search of a small witness."""
+        """Yield simpler inputs and draws, to minimize a counter-example."""
         return iter(())
 
     def describe(self, g: GroupElement) -> str:
@@ -66,7 +66,7 @@ class Law:
         return ""
 
     def witness_of(self, layer_output: Any, x: Inputs, g: GroupElement) -> list[Any]:
-        """Return the outputs that a lawful submodule may have on one side, given its output on the other."""
+        """Return the outputs that a submodule obeying the law may have on one side, given its output on the other."""
         return [layer_output]
 
     def layer_inputs(self, x: Inputs, g: GroupElement) -> tuple[Inputs, Inputs] | None:
@@ -162,7 +162,7 @@ class GradientEquivariance(Equivariance):
 
     Args:
         action: Action of the group on the input.
-        output: Action of the same elements on the output; by default none (invariance).
+        output: Action of the same elements on the output; by default `Trivial()` (invariance).
     """
 
     about_constants = True  # the gradient of a linear function is constant
@@ -208,10 +208,10 @@ class GradientEquivariance(Equivariance):
 
 
 class BatchIndependence(Law):
-    """Law $f(\\text{batch})_i = f(\\text{batch}_i)$: no result depends on the rest of the batch.
+    """Law $f(\\text{batch})_i = f(\\text{batch}_i)$: the result of a sample does not depend on the rest of the batch.
 
     The batch is the leading axis of every input tensor, the sets of `Sets`, or the graphs of a PyG `Batch`. In the
-    output it is the leading axis, or the axis that grows with the batch, as in the state that `nn.GRU` returns.
+    output it is the leading axis, or the axis that grows with the batch, as in the state returned by `nn.GRU`.
     """
 
     name = "batch independence"
@@ -297,7 +297,7 @@ class BatchIndependence(Law):
 
 
 class FunctionPreservation(Law):
-    """Law $T(f) = f$ as functions: a transformation, for example of weights, does not change the outputs.
+    """Law $T(f) = f$ as functions: a transformation, for example of the weights, preserves the outputs.
 
     Args:
         transform: Map from the model to the transformed model; must not change the model in place.
@@ -320,7 +320,7 @@ class FunctionPreservation(Law):
 def _instance(name: str, action: Any) -> Action:
     """Return an action given by the user, after a check of its type."""
     if isinstance(action, type) and issubclass(action, Action):
-        raise InputError(f"{name} is the class {action.__name__}; make an instance, such as {action.__name__}()")
+        raise InputError(f"{name} is the class {action.__name__}; pass an instance, such as {action.__name__}()")
     if not isinstance(action, Action):
         raise InputError(f"{name} must be an Action, such as SetPermutation(), got {action!r:.60}")
     return action

@@ -24,7 +24,7 @@ def first_break(
 ) -> list[LayerReport]:
     """Run a module on both sides of a law and compare the outputs of every submodule, in order of execution.
 
-    A submodule is lawful if its output is invariant or equivariant, since hidden features may be either.
+    A submodule obeys the law if its output is invariant or equivariant, since hidden features may be either.
 
     Args:
         law: Law that f breaks.
@@ -35,7 +35,7 @@ def first_break(
         close: Comparison of two outputs.
 
     Returns:
-        One report for each submodule with lawful inputs, up to the first that breaks the law.
+        One report for each submodule whose inputs obey the law, up to the first that breaks it.
     """
     pair = law.layer_inputs(x, g)
     if pair is None or not isinstance(f, nn.Module):

@@ -50,7 +50,7 @@ class IdentityElement(Law):
     """Law $f(x, e) = x = f(e, x)$.
 
     Args:
-        identity: Map from x to e in the shape of x.
+        identity: Function from x to the identity element e in the shape of x.
     """
 
     name = "identity element"
@@ -72,7 +72,7 @@ class IdentityElement(Law):
 
 
 class Homomorphism(Law):
-    """Law $f(a \\circ b) = f(a) * f(b)$, which says that f maps one operator to another.
+    """Law $f(a \\circ b) = f(a) * f(b)$: f maps one operator to another.
 
     Args:
         source: Operator $\\circ$ on the inputs.
@@ -98,5 +98,5 @@ def _arguments(law: Law, x: Inputs, number: int) -> Any:
     """Return the arguments of an operator, after a check of their number."""
     if not isinstance(x, tuple | list) or len(x) != number:
         given = f"{len(x)} inputs" if isinstance(x, tuple | list) else type(x).__name__
-        raise InputError(f"{law.name} needs a tuple with one input for each of {number} arguments, got {given}")
+        raise InputError(f"{law.name} needs a tuple of {number} inputs, one per argument, got {given}")
     return x

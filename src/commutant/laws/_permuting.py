@@ -19,16 +19,17 @@ from ._inputs import Inputs, Sets, map_tensors, named_tensors
 
 
 class SetPermutation(Action):
-    """Permutation of the elements of sets, $(g x)_i = x_{g(i)}$, along an axis or inside each set of a ragged batch.
+    """Permutation of the elements of sets, $(g x)_i = x_{g(i)}$, along an axis or within each set of a ragged batch.
 
     A tensor of pairs of elements, such as an adjacency or distance matrix, is permuted along two axes, `dim` and
     `dim + 1`. By default, a tensor with equal sizes on both axes holds pairs if another tensor of the input holds
-    elements. If there are as many features as elements, `check` leaves out an element to see which is meant, and asks
-    for `pairs` if this does not help.
+    elements. If there are as many features as elements, `check` drops an element to resolve the ambiguity, and asks for
+    `pairs` if this fails.
 
     Args:
         dim: Axis of the elements in tensors: 1 if the batch comes first, 0 for a single set.
-        pairs: True if every tensor with equal sizes on `dim` and `dim + 1` holds pairs of elements, False if none does.
+        pairs: True if every tensor with equal sizes on `dim` and `dim + 1` holds pairs of elements, False if none does,
+            None to decide as described above.
     """
 
     name = "permutation"
@@ -83,8 +84,8 @@ class SetPermutation(Action):
             return accepted[0]
         raise InputError(
             f"inputs of shape {', '.join(str(tuple(tensors[i].shape)) for i in square)} may hold features of "
-            f"elements or pairs of elements; say which by SetPermutation({self.dim}, pairs=True) or pairs=False, or "
-            "choose another number of elements"
+            f"elements or pairs of elements; pass SetPermutation({self.dim}, pairs=True) or pairs=False, or use a "
+            "different number of elements"
         )
 
     def _decided(self, pairs: frozenset[int]) -> SetPermutation:
@@ -112,8 +113,8 @@ class SetPermutation(Action):
             elif len(may) == 2 and self.pairs is None:
                 raise InputError(
                     f"the output of shape {tuple(t.shape)} may hold features of elements or pairs of elements, and the "
-                    f"function takes no other number of elements; say which by SetPermutation({self.dim}, "
-                    "pairs=True) or pairs=False"
+                    f"function fails on any other number of elements; pass SetPermutation({self.dim}, pairs=True) "
+                    "or pairs=False"
                 )
             else:
                 axes[name] = tuple(may[:1] if self.dim in may and not self.pairs else may)
@@ -189,7 +190,7 @@ def _relabel(g: Tensor, keep: Tensor) -> Tensor:
 
 
 class BatchPermutation(SetPermutation):
-    """Permutation of the samples of a batch, on the leading axis of every tensor."""
+    """Permutation of the samples of a batch along the leading axis of every tensor."""
 
     name = "batch-permutation"
 

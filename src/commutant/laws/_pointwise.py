@@ -65,7 +65,7 @@ class MatrixGroup(_PointAction):
         super().__init__(generators.shape[-1])
         letters = generators.double()
         if not bool((torch.linalg.det(letters).abs() > 1e-9).all()):
-            raise InputError("every generator of a matrix group must be invertible")
+            raise InputError("every generator of a matrix group must be an invertible matrix")
         self.letters = torch.cat([letters, torch.linalg.inv(letters)])
         self.word_length = word_length
 
@@ -90,7 +90,7 @@ class MatrixGroup(_PointAction):
 
 
 class Rotation(_PointAction):
-    """Special orthogonal group SO(d) on the trailing axis: uniformly drawn rotations.
+    """Special orthogonal group SO(d) acting on the trailing axis; rotations are drawn uniformly.
 
     Args:
         d: Dimension of the points.
@@ -144,7 +144,7 @@ class Rotation(_PointAction):
 
 
 class Orthogonal(Rotation):
-    """Orthogonal group O(d) on the trailing axis: rotations and reflections.
+    """Orthogonal group O(d) of rotations and reflections, acting on the trailing axis.
 
     Args:
         d: Dimension of the points.
@@ -155,7 +155,7 @@ class Orthogonal(Rotation):
 
 
 class Reflection(_PointAction):
-    """Reflection of one coordinate, as a group of two elements.
+    """Group of two elements that reflects one coordinate.
 
     Args:
         d: Dimension of the points.
@@ -231,7 +231,7 @@ class Euclidean(_PointAction):
 
     Args:
         d: Dimension of the points.
-        reflect: False for SE(d), which preserves chirality.
+        reflect: Whether to include reflections; False gives SE(d), which preserves chirality.
         scale: Standard deviation of the drawn translations, in the units of the points.
     """
 

@@ -1,4 +1,4 @@
-"""Registry of the laws that classes and functions state, which the tests run and the documentation lists."""
+"""Registry of the laws stated by classes and functions, which the tests run and the documentation lists."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class StatedLaw:
     holds: bool
     """False if the law must be broken."""
     tolerance: dict[torch.dtype, float] | None = None
-    """Tolerances relative to the output's variation, where the default of a dtype does not fit."""
+    """Tolerance by dtype, relative to the output's variation, where it differs from the default."""
 
     @property
     def id(self) -> str:
@@ -70,7 +70,7 @@ class StatedLaw:
         return f"{self.subject.__qualname__}-{self.title.replace(' ', '-')}{'' if self.holds else '-breaks'}"
 
     def check(self, draw: Draw, trials: int = 4) -> LawReport:
-        """Check the law on one drawn case, without a search for a small witness if the law must break.
+        """Check the law on one drawn case; the search for a small counter-example is skipped if the law must be broken.
 
         Args:
             draw: Sizes, dtype and random source of the case.
@@ -87,19 +87,19 @@ _REGISTRY: dict[str, StatedLaw] = {}
 
 
 def obeys(title: str, case: Case, *, tolerance: dict[torch.dtype, float] | None = None) -> Callable[[Subject], Subject]:
-    """Return a decorator that states a law of a public class or function, which the tests run over drawn cases.
+    """Return a decorator that states a law of a public class or function, which the tests check on drawn cases.
 
     Args:
         title: The law in a few words.
         case: Map from a `Draw` to the law, the function under test and its inputs.
-        tolerance: Tolerances relative to the output's variation, where the default of a dtype does not fit; a comment
-            next to it says why.
+        tolerance: Tolerance by dtype, relative to the output's variation, where it differs from the default. Give the
+            reason in a comment.
     """
     return _state(title, case, True, tolerance)
 
 
 def breaks(title: str, case: Case) -> Callable[[Subject], Subject]:
-    """Return a decorator that states a law that must be broken, which the tests run to test the checker itself.
+    """Return a decorator that states a law that must be broken, which tests the checker itself.
 
     Args:
         title: The law in a few words.
@@ -120,10 +120,10 @@ def _state(
 
 
 def stated_laws(subject: Callable[..., Any] | None = None) -> list[StatedLaw]:
-    """Return the laws stated by the rooms imported so far.
+    """Return the laws stated by the modules imported so far.
 
     Args:
-        subject: Class or function whose laws to return; None for all.
+        subject: Class or function whose laws are returned; None for all.
     """
     if subject is not None and not callable(subject):
         raise InputError(f"subject must be a class or function that states laws, got {subject!r}")

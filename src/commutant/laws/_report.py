@@ -1,4 +1,4 @@
-"""Reports of a check, in numbers and in a sentence."""
+"""Reports of a check, as numbers and as sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PASTE = 240  # most numbers that a witness prints
 
 @dataclass(frozen=True)
 class Witness:
-    """Counter-example to a law: the smallest input and draw found that break it."""
+    """Counter-example to a law: the smallest input and draw found to break it."""
 
     x: Inputs
     """Input."""
@@ -59,7 +59,7 @@ class LawReport:
     """Result of `check`."""
 
     law: str
-    """Law in words."""
+    """Name of the law."""
     formula: str
     """Law as a formula."""
     status: Status
@@ -75,11 +75,11 @@ class LawReport:
     varies: bool
     """Whether the output depends on the input."""
     moved: bool
-    """Whether some draw made the two sides different computations."""
+    """Whether the two sides were different computations for some draw."""
     trials: int
     """Number of inputs and draws tried."""
     training: bool
-    """Whether the law was broken by a module in training mode that draws random numbers or uses batch statistics."""
+    """Whether a module in training mode, which draws random numbers or uses batch statistics, broke the law."""
     comparison: Comparison
     """Difference between the two sides at the witness, or at the worst trial if there is no witness."""
     witness: Witness | None
@@ -89,7 +89,7 @@ class LawReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the law holds, and not only vacuously."""
+        """True if the law holds non-vacuously."""
         return self.status == "holds"
 
     @property
@@ -99,7 +99,7 @@ class LawReport:
 
     @property
     def sentence(self) -> str:
-        """The result in one or more sentences."""
+        """Result in one or more sentences."""
         if self.status == "holds":
             return (
                 f"{self.law} holds: in {self.trials} trials {self.formula} up to {self.worst:.1e} of the output's "
@@ -133,7 +133,7 @@ class LawReport:
         culprit = f" The first submodule to break it is {self.culprit!r}." if self.culprit else ""
         mode = (
             " The model is in training mode, where it draws random numbers or uses batch statistics; call model.eval() "
-            "to check what it computes in evaluation."
+            "to check its behavior in evaluation mode."
             if self.training
             else ""
         )

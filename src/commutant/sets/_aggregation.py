@@ -21,12 +21,12 @@ from ._law_cases import order_of_three, sets_of_a_batch
 
 try:
     from torch_geometric.nn.aggr import Aggregation as _Base
-except ImportError:  # only a PyG MessagePassing needs the base class
+except ImportError:  # only PyG's MessagePassing needs the base class
     _Base = nn.Module
 
 
 class SetAggregation(_Base):  # type: ignore[misc, valid-type]
-    """Base class of aggregations, which checks `index` and `ptr` once for all of them.
+    """Base class of aggregations, which validates `index` and `ptr`.
 
     A subclass implements `aggregate(x, index, ptr, num_sets)` for x of shape `(elements, *rest, channels)`.
     """
@@ -50,25 +50,23 @@ class SetAggregation(_Base):  # type: ignore[misc, valid-type]
             index: Index of the set of each element, sorted or not, `(elements,)`.
             ptr: Start of each set among sorted elements, `(sets + 1,)`. Without `index` and `ptr`, all elements are
                 one set.
-            dim_size: Number of sets.
+            dim_size: Number of sets; by default inferred from `index` or `ptr`.
             dim: Axis of the elements.
 
         Returns:
-            Results, `(..., sets, out_channels)`; an empty set gives the identity.
+            Result of each set, `(..., sets, out_channels)`; an empty set gives the identity.
         """
         check_features("x", x, first_weight(self))
         if not is_whole(dim) or x.dim() < 2 or not -x.dim() <= dim < x.dim():
-            raise InputError(
-                f"x must have an axis of elements (dim={dim}) and one of channels, got shape {tuple(x.shape)}"
-            )
+            raise InputError(f"x must have an element axis (dim={dim}) and a channel axis, got shape {tuple(x.shape)}")
         for name, given in (("index", index), ("ptr", ptr)):
             if given is not None:
                 check_positions(name, given)
                 if given.device != x.device:
-                    raise InputError(f"{name} lies on {given.device} and x lies on {x.device}; move one of them")
+                    raise InputError(f"{name} is on {given.device} and x is on {x.device}; move them to one device")
         dim %= x.dim()
         if dim == x.dim() - 1:
-            raise InputError(f"dim={dim} is the axis of channels; elements must lie along another")
+            raise InputError(f"dim={dim} is the channel axis; elements must lie along another axis")
         x = x.movedim(dim, 0)
         if index is None and ptr is None:
             index = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
@@ -98,7 +96,7 @@ def scattered_order(sizes: Tensor, generator: torch.Generator | None, random: bo
 
     Args:
         sizes: Number of elements of each set, `(sets,)`.
-        generator: Source of randomness; torch's global one by default.
+        generator: Source of randomness; by default torch's global generator.
         random: Whether to draw the order, instead of using the fixed hash.
     """
     owner = torch.repeat_interleave(sizes)
@@ -118,7 +116,7 @@ def scattered_order(sizes: Tensor, generator: torch.Generator | None, random: bo
     lambda draw: sets_of_a_batch(draw, lambda: MonoidAggregation(BinaryGRU(draw.width)), draw.width),
 )
 class MonoidAggregation(SetAggregation):
-    """Reduction of every set by a monoid: a drop-in replacement for any PyG aggregation.
+    """Reduction of each set by a monoid, a drop-in replacement for any PyG aggregation.
 
     The result is exact for exact monoids. If the operator is only approximately associative, training shuffles the
     elements of each set in every step, so that the task loss penalizes dependence on order. Evaluation shuffles them in
@@ -127,17 +125,17 @@ class MonoidAggregation(SetAggregation):
     Args:
         monoid: Operator, for example `BinaryGRU(64)`, `Max()` or `Product(Sum(), Max())`.
         random_bracketing: Whether to draw a random bracketing in every training step instead of the balanced tree, so
-            that the task loss also penalizes dependence on bracketing. At small training budgets it costs a little
-            accuracy in distribution and gains none on larger sets (see the claims).
+            that the task loss also penalizes dependence on bracketing. At small training budgets this costs a little
+            in-distribution accuracy and gains none on larger sets (see the claims).
         associativity_weight: Weight of the associativity loss of Ong and Velickovic (2022); add `aux_loss(model)` to
-            the task loss. The paper's best is 1; at small training budgets it costs accuracy (see the claims).
-        generator: Source of randomness for shuffling and bracketing; torch's global one by default.
+            the task loss. The paper's best value is 1; at small training budgets it costs accuracy (see the claims).
+        generator: Source of randomness for shuffling and bracketing; by default torch's global generator.
 
     Shapes:
         x `(elements, channels)` to `(sets, out_channels)`.
 
     Raises:
-        InputError: If an index is out of range, lengths do not fit, features are integers, or the width is wrong.
+        InputError: If an index is out of range, lengths do not match, features are integers, or their number is wrong.
 
     Example:
         >>> from commutant.algebra import Max
@@ -158,9 +156,7 @@ class MonoidAggregation(SetAggregation):
         check_monoid("monoid", monoid)
         check_generator(generator)
         if not is_real(associativity_weight) or not 0 <= associativity_weight < math.inf:
-            raise InputError(
-                f"associativity_weight must be finite and must not be negative, got {associativity_weight!r}"
-            )
+            raise InputError(f"associativity_weight must be finite and non-negative, got {associativity_weight!r}")
         self.monoid = monoid
         self.random_bracketing = random_bracketing
         self.associativity_weight = associativity_weight
@@ -200,7 +196,7 @@ class MonoidAggregation(SetAggregation):
         return {**self.__dict__, "aux_term": None}
 
     def reset_parameters(self) -> None:
-        """Draw all parameters again."""
+        """Reinitialize all parameters."""
         for module in self.modules():
             reset = getattr(module, "reset_parameters", None)
             if module is not self and callable(reset):
@@ -216,14 +212,14 @@ class MonoidAggregation(SetAggregation):
     "invariance to the order of three", lambda draw: order_of_three(draw, lambda: LCMAggregation(8, 8, project=False))
 )
 class LCMAggregation(MonoidAggregation):
-    """Learnable commutative monoid: a balanced tree of symmetrized GRU cells over each set.
+    """Learnable commutative monoid that reduces each set by a balanced tree of symmetrized GRU cells.
 
-    It takes the arguments of `torch_geometric.nn.aggr.LCMAggregation` and replaces it. The result of a set does not
-    depend on the other sets of the batch (PyG's does: its zero padding passes through the cell). `index` need not be
+    It is a drop-in replacement for `torch_geometric.nn.aggr.LCMAggregation`. The result of a set does not depend on the
+    other sets of the batch. (In PyG it does, since zero padding passes through the cell.) `index` need not be
     sorted, an empty set has a defined value, and memory is linear in the number of elements.
 
     Use it where a fixed aggregation underfits or fails on sets larger than in training, and the order of elements
-    should hardly matter. It is exactly commutative and approximately associative; `Conjugated` is exact in both.
+    should hardly matter. It is exactly commutative and approximately associative; `Conjugated` is exactly both.
 
     Args:
         in_channels: Width of the elements.
@@ -231,7 +227,7 @@ class LCMAggregation(MonoidAggregation):
         project: Whether to apply Linear and ReLU to the elements first; otherwise the two widths must agree.
         random_bracketing: Whether to draw a random bracketing in every training step, as for `MonoidAggregation`.
         associativity_weight: Weight of the associativity loss, as for `MonoidAggregation`.
-        generator: Source of randomness for shuffling and bracketing; torch's global one by default.
+        generator: Source of randomness for shuffling and bracketing; by default torch's global generator.
 
     Shapes:
         x `(elements, in_channels)` to `(sets, out_channels)`.
@@ -265,7 +261,7 @@ class LCMAggregation(MonoidAggregation):
         )
         if not project and in_channels != out_channels:
             raise InputError(
-                f"without projection in_channels must equal out_channels, got {in_channels} and {out_channels}"
+                f"with project=False, in_channels must equal out_channels, got {in_channels} and {out_channels}"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.projection = nn.Sequential(nn.Linear(in_channels, out_channels), nn.ReLU()) if project else None
@@ -279,7 +275,7 @@ class LCMAggregation(MonoidAggregation):
 @obeys("batch independence", lambda draw: sets_of_a_batch(draw, lambda: GRUFoldAggregation(draw.width, 8), draw.width))
 @breaks("invariance to order", lambda draw: order_of_three(draw, lambda: GRUFoldAggregation(8, 8)))
 class GRUFoldAggregation(SetAggregation):
-    """GRU over the elements of each set, from a learnable initial state: the recurrent baseline of the paper.
+    """GRU over the elements of each set with a learnable initial state, the recurrent baseline of the paper.
 
     It is expressive, sequential (its depth is the size of the largest set) and not invariant to order. Training
     shuffles the elements of each set, and evaluation shuffles them in a fixed way. Sets are packed, so no padding
@@ -289,7 +285,7 @@ class GRUFoldAggregation(SetAggregation):
     Args:
         in_channels: Width of the elements.
         out_channels: Width of the state.
-        generator: Source of randomness for shuffling; torch's global one by default.
+        generator: Source of randomness for shuffling; by default torch's global generator.
 
     Shapes:
         x `(elements, in_channels)` to `(sets, out_channels)`.
@@ -332,6 +328,6 @@ class GRUFoldAggregation(SetAggregation):
         return out.index_copy(0, filled, last[0].to(out.dtype))
 
     def reset_parameters(self) -> None:
-        """Draw all parameters again; the initial state starts at zero."""
+        """Reinitialize all parameters; the initial state starts at zero."""
         self.gru.reset_parameters()
         nn.init.zeros_(self.start)

@@ -35,7 +35,7 @@ def associativity_defect(
     check_monoid("op", op)
     left, right = op.op(op.op(a, b), c), op.op(a, op.op(b, c))
     if not isinstance(left, Tensor):
-        raise InputError("op must be an operator on tensors, got one on tuples; take one of its factors")
+        raise InputError("op must be an operator on tensors, got one on tuples; pass one of its factors")
     gap = torch.linalg.vector_norm(_gap(left, right), dim=-1)
     return gap / torch.where(gap == 0, 1.0, torch.linalg.vector_norm(right, dim=-1))
 
@@ -104,7 +104,7 @@ def associativity_loss(op: Monoid, nodes: Element, plan: ReductionPlan) -> Float
 
 
 def aux_loss(model: nn.Module) -> Tensor:
-    """Return the associativity terms of the last forward pass, weighted and averaged over a model's aggregations.
+    """Return the weighted associativity loss of the last forward pass, averaged over a model's aggregations.
 
     Add it to the task loss. It is zero if no aggregation has an `associativity_weight`.
 

@@ -1,4 +1,4 @@
-"""Learnable commutative operator of Ong and Velickovic (2022): one GRU cell, symmetrized."""
+"""Learnable commutative operator of Ong and Velickovic (2022), a symmetrized GRU cell."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class BinaryGRU(Monoid):
     max cannot express the aggregation. `Conjugated` is exactly associative.
 
     The four products of the two cells are computed from a + b and a - b. This takes two thirds of the multiplications
-    and makes commutativity hold to the last bit.
+    and makes commutativity exact, bit for bit.
 
     Args:
-        channels: Width of the elements; the paper finds 128 good and 16 poor.
+        channels: Width of the elements; the paper reports good results with 128 and poor ones with 16.
 
     Shapes:
         `op`: `(..., channels)` and `(..., channels)` to `(..., channels)`.
@@ -69,7 +69,7 @@ class BinaryGRU(Monoid):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the parameters as `torch.nn.GRUCell` does; the value of the empty set starts at zero."""
+        """Reinitialize the parameters as `torch.nn.GRUCell` does; the value of the empty set starts at zero."""
         bound = 1 / math.sqrt(self.channels)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
@@ -99,7 +99,7 @@ class BinaryGRU(Monoid):
         return x
 
     def identity(self, like: Tensor) -> Tensor:
-        """Return the learnable value of the empty set, which is no identity of `op` (see `commutant.algebra.Adjoin`).
+        """Return the learnable value of the empty set, not an identity of `op` (see `commutant.algebra.Adjoin`).
 
         Args:
             like: Tensor whose shape and dtype the result has, `(..., channels)`.
@@ -121,7 +121,7 @@ def binary_gru(
     bias_ih: Float[Tensor, " gates"],
     bias_hh: Float[Tensor, " gates"],
 ) -> Float[Tensor, "*ab channels"]:
-    """Return the symmetrized GRU cell in plain PyTorch: the reference of the fused path, and the path under transforms.
+    """Return the symmetrized GRU cell in plain PyTorch, as a reference for the fused path and for use under transforms.
 
     Args:
         a: Left operands, `(..., channels)`.
@@ -154,7 +154,7 @@ def binary_gru(
 
 
 def _even_odd(weight_ih: Tensor, weight_hh: Tensor, h: int) -> tuple[Tensor, Tensor]:
-    """W_i a + W_h b = E (a + b) + O (a - b), and with the arguments swapped E (a + b) - O (a - b)."""
+    """Return E and O with W_i a + W_h b = E (a + b) + O (a - b); swapping a and b negates the second term."""
     gates_ih, gates_hh = weight_ih[: 2 * h], weight_hh[: 2 * h]
     return 0.5 * (gates_ih + gates_hh), 0.5 * (gates_ih - gates_hh)
 

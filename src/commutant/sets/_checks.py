@@ -21,7 +21,7 @@ def check_features(name: str, x: object, weight: Tensor | None = None) -> None:
     if weight is None:
         return
     if x.device != weight.device:
-        raise InputError(f"{name} lies on {x.device} and the weights lie on {weight.device}; move one with .to(device)")
+        raise InputError(f"{name} is on {x.device} and the weights are on {weight.device}; move one with .to(device)")
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise InputError(f"{name} is {x.dtype} and the weights are {weight.dtype}; convert one with .to(dtype)")
 

@@ -1,4 +1,4 @@
-"""Learnable operators that are exactly associative and commutative: a known monoid conjugated by an invertible map."""
+"""Learnable operators that are exactly associative and commutative, by conjugating a monoid with an invertible map."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ._law_cases import operands
 
 
 class CouplingFlow(nn.Module):
-    """Invertible map of R^channels with a closed-form inverse: affine couplings between two halves, alternating.
+    """Invertible map of R^channels with a closed-form inverse, made of affine couplings between two halves.
 
-    $y_1 = x_1,\\; y_2 = x_2 \\odot e^{s(x_1)} + t(x_1)$ with $|s| \\le 1$, so that the inverse stays well conditioned.
+    $y_1 = x_1,\\; y_2 = x_2 \\odot e^{s(x_1)} + t(x_1)$ with $|s| \\le 1$, so that the inverse stays well-conditioned.
 
     Args:
         channels: Number of channels, at least 2.
-        layers: Number of couplings; every other one changes the same half.
+        layers: Number of couplings, which alternate between the two halves.
         hidden_channels: Width of the networks s and t.
 
     Shapes:
@@ -102,12 +102,12 @@ class CouplingFlow(nn.Module):
     lambda draw: (Commutativity(), *operands(draw, lambda: Conjugated.of_sum(draw.width + 1), 2, draw.width + 1)),
 )
 class Conjugated(Monoid):
-    """Learnable monoid that obeys its laws up to rounding: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
+    """Learnable monoid that is exact up to rounding: $a \\circ b = \\varphi^{-1}(\\varphi(a) * \\varphi(b))$.
 
     An exact monoid * conjugated by an invertible map stays associative and commutative, whatever the map has learned.
     The base `Sum` gives Abelian groups on R^channels, and `Max` gives idempotent monoids. Use it when results must not
-    depend on bracketing or order at all. `BinaryGRU` is more expressive and only approximately associative. Ong and
-    Velickovic (2022) do not have this operator.
+    depend on bracketing or order at all. `BinaryGRU` is more expressive and only approximately associative. It is not
+    part of Ong and Velickovic (2022).
 
     A reduction applies the map once to each element and its inverse once to each result. Rounding errors grow with the
     condition number of the map, so keep its weights moderate.
@@ -131,7 +131,7 @@ class Conjugated(Monoid):
         super().__init__()
         check_monoid("base", base)
         if not callable(getattr(flow, "inverse", None)):
-            raise InputError(f"flow must have an inverse method, got {type(flow).__name__}, which has none")
+            raise InputError(f"flow must have an inverse method, but {type(flow).__name__} has none")
         self.base, self.flow = base, flow
         self.associative, self.commutative = base.associative, base.commutative
 
@@ -167,7 +167,7 @@ class Conjugated(Monoid):
     def _check_axis(self, x: Element, dim: int) -> int:
         dim = super()._check_axis(x, dim)
         if dim == x.dim() - 1:
-            raise InputError(f"dim={dim} is the axis of channels; elements must lie along another")
+            raise InputError(f"dim={dim} is the channel axis; elements must lie along another axis")
         return dim
 
     def _reduce_plan(self, x: Tensor, plan: ReductionPlan) -> Tensor:

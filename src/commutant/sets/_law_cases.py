@@ -1,4 +1,4 @@
-"""Drawn cases of the laws that the aggregations and operators of this room state.
+"""Drawn cases of the laws stated by the aggregations and operators of this subpackage.
 
 Functions take the class under test as an argument, so that this file imports none of them.
 """
