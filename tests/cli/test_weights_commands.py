@@ -159,9 +159,9 @@ def test_paths_that_the_example_does_not_take(tmp_path):
         done = commutant(command, "a.safetensors", "b.safetensors", *model, "-o", "out.safetensors", cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         warning, refusal = done.stderr.strip().splitlines()
-        assert warning.startswith("commutant: warning: the example does not read 'experts.")
-        assert "fit the groups into: an input that does may not allow these permutations" in warning
-        assert "b.safetensors computes something else on fresh inputs" in refusal
+        assert warning.startswith("commutant: warning: the example does not use 'experts.")
+        assert "fit the groups into; inputs that use them may break these symmetries" in warning
+        assert "b.safetensors computes a different function on fresh inputs" in refusal
         assert "nothing was written" in refusal
         assert "--also" in refusal
         assert not (tmp_path / "out.safetensors").exists()

@@ -216,7 +216,7 @@ def _on_one_line(message: Warning | str, *_: object) -> None:
 def _fresh(
     model: str, network: nn.Module, inputs: list[str], also: Sequence[str]
 ) -> tuple[list[Any], Callable[[Any], Any] | None]:
-    """Return inputs that no spec was derived from, half of them ten times as large, and the selection of the output."""
+    """Return inputs that were not used to derive a spec, half of them ten times as large, and the output selection."""
     found, outputs = [], None
     for seed, own in product(range(6), [inputs, *(own.split(",") for own in also)]):
         example, outputs = _example(model, network, own, 100 + seed)
@@ -230,7 +230,7 @@ def _fresh(
 
 
 def _example(model: str, network: Any, inputs: list[str], seed: int = 0) -> tuple[Any, Callable[[Any], Any] | None]:
-    """Return an input for a model, and a function that selects the part of its output that counts, or None for all."""
+    """Return an input for a model, and a function that selects the relevant part of its output, or None for all."""
     generator = torch.Generator().manual_seed(seed)
     example: Any
     select: Callable[[Any], Any] | None = None

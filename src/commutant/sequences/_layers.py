@@ -25,8 +25,27 @@ class ParallelRecurrence(nn.Module):
 
     One matrix product over all steps computes the inputs of all gates. The recurrence is diagonal, so its Jacobian is
     diagonal too (or couples the slots of one channel), and it is solved as in `solve_recurrence`. `info` holds the
-    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method. The
-    arguments are those of `ParaGRU`.
+    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method.
+
+    Args:
+        input_size: Number of features of the input.
+        hidden_size: Number of channels of the state.
+        num_layers: Number of stacked layers.
+        bias: Whether the gates have a bias.
+        batch_first: Whether x is `(batch, time, features)` instead of `(time, batch, features)`.
+        dropout: Dropout probability between layers.
+        bidirectional: Whether to add a recurrence that runs backward in time; its features are appended.
+        num_heads: Number of diagonal blocks of each gate's input map; must divide the input and hidden sizes.
+        a_max: Bound to which recurrent weights are clipped, or None. For ParaGRU and ParaLSTM the paper uses 0.5 for
+            language, 0.9 for synthetic tasks and None for parity.
+        method: Solver, see `solve_recurrence`; keep `"auto"` unless you compare methods.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+        proj_size: Unsupported, present because `nn.LSTM` has it; must be 0.
+
+    Raises:
+        InputError: For sizes that do not fit, or a state of the wrong shape.
+
     """
 
     cell_name: ClassVar[str]

@@ -26,7 +26,8 @@ class Barrier:
     Attributes:
         weights: Grid of t.
         losses: Loss L at each t.
-        curve: Barrier B(t), negative where the merged network is better than the mean of its parents' losses.
+        curve: Barrier B(t), negative where the loss of the merged network is below the interpolated loss of its
+            parents.
     """
 
     weights: tuple[float, ...]
@@ -77,7 +78,7 @@ def loss_barrier(
 
 
 def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float[Tensor, ""]]) -> float:
-    """Return the barrier at the midpoint as second-order Taylor expansions at both ends estimate it.
+    """Estimate the barrier at the midpoint from second-order Taylor expansions at both ends.
 
     The estimate is `(1/4) d.(g_a - g_b) + (1/16) d.(H_a + H_b) d` with `d = B - A`, gradients g and Hessians H. It
     takes two Hessian-vector products. In Ito et al. (2025, Table 1) it does not predict the barrier.

@@ -27,9 +27,9 @@ class FeatureMerger:
     """Iterative feature merging of any module: similar channels are found and merged into one.
 
     Groups come from the module's `PermutationSpec`. A group takes part if merging equal channels does not change the
-    function and if the module runs with fewer channels. Both are tested in float64 first. Streams that pass a layer
-    norm are refused, and so are widths that the module's code fixes, as it often does for heads; `refused` gives the
-    reason.
+    function and if the module runs with fewer channels. Both are tested in float64 first. Residual streams that pass a
+    layer norm are refused, and so are widths that are fixed in the module's code, as is common for heads. `refused`
+    gives the reason.
 
     Channels directly in front of a batch norm are compared and merged at the scale that the norm gives them. Standard
     deviations are merged instead of variances, so that merging equal channels is exact there too. Channels that are not
@@ -49,10 +49,10 @@ class FeatureMerger:
             `"inout"`, the paper's criterion and the default of `"ifm"`, is the distance of all incoming and outgoing
             weights. `"activations"` is `"saliency"` with the root mean square difference of the channels on data
             instead of |w_m - w_n|.
-        reference: Largest distance in a group, of which thresholds are shares: the `"initial"` one, or the `"current"`
-            one (the paper's), which grows as the paper's rule adds weights up.
-        modulo_scale: Whether channels that differ by a positive factor count as equal where the activation between lets
-            the factor pass, as ReLU does. All channels are then normalized before they are compared or merged.
+        reference: Distance that thresholds are relative to: the largest squared distance in a group, either `"initial"`
+            (before any merge) or `"current"` (as in the paper), which grows as the paper's rule adds weights.
+        modulo_scale: Whether channels that differ by a positive factor count as equal where the activation commutes
+            with the factor, as ReLU does. All channels are then normalized before they are compared or merged.
         batches: Batches of data of the example's shapes, for `"activations"`.
         outputs: Function that selects the part of the model's output to preserve, as for `PermutationSpec.from_module`.
         spec: Spec that was derived from this model, if there is one.
@@ -169,9 +169,9 @@ class FeatureMerger:
         """Return the clusters of channels to merge for a threshold, a parameter budget or given widths.
 
         Args:
-            beta: Threshold: merge while two channels of a group are closer than this share of the reference, squared;
-                0 merges equal channels only.
-            parameters: Largest share of the parameters to keep.
+            beta: Largest squared distance of two channels to merge, as a fraction of the reference; 0 merges equal
+                channels only.
+            parameters: Largest fraction of the parameters to keep.
             widths: Number of channels to keep in every group, or by group. Groups left out keep all.
 
         Raises:
@@ -232,7 +232,7 @@ class FeatureMerger:
         return {g: [sorted(members) for members in own.values()] for g, own in found.items()}
 
     def count(self, clusters: Mapping[str, list[list[int]]]) -> int:
-        """Return the number of parameters left with the clusters merged; tied ones count once.
+        """Return the number of parameters that remain after merging the clusters; tied parameters count once.
 
         Args:
             clusters: Partition of the channels of each group.
@@ -259,7 +259,7 @@ class FeatureMerger:
 
         Args:
             beta: Threshold, as for `clusters`.
-            parameters: Largest share of the parameters to keep.
+            parameters: Largest fraction of the parameters to keep.
             widths: Number of channels to keep in every group, or by group.
 
         Raises:
@@ -290,7 +290,7 @@ class FeatureMerger:
         return Shrunk(small, clusters, counts, bounds)
 
     def dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        """Return the parameters without some channels of each group, as pruning does.
+        """Return the parameters with some channels of each group dropped, as in pruning.
 
         Args:
             state: Parameters of full size.
@@ -302,7 +302,8 @@ class FeatureMerger:
         """Return the parameters with the channels of each cluster merged, for any clusters.
 
         Args:
-            clusters: Partition of the channels of each group. All channels of a cluster weigh the same in its mean.
+            clusters: Partition of the channels of each group. All channels of a cluster have the same weight in its
+                mean.
 
         Raises:
             InputError: The clusters of a group are not a partition of its channels.

@@ -35,10 +35,10 @@ def repair(
 ) -> nn.Module:
     """Rescale the linear and convolutional units of a merged network to the statistics of its parents.
 
-    The mean of two units that are not equal varies less than either, so deep merged networks lose their signal. For
-    each layer, in the order in which the network runs them, the output of each unit is scaled and shifted. Its mean and
-    standard deviation over the data become the weighted means of those of the parents; scale and shift are folded into
-    the layer (REPAIR, Jordan et al., 2023). The projections of `nn.MultiheadAttention` count as layers too.
+    The mean of two different units varies less than either, so deep merged networks lose their signal. For each layer,
+    in the order in which the network runs them, the output of each unit is scaled and shifted. Its mean and standard
+    deviation over the data become the weighted means of those of the parents; scale and shift are folded into the layer
+    (REPAIR, Jordan et al., 2023). The projections of `nn.MultiheadAttention` count as layers too.
 
     For networks with batch norm use `reset_batchnorm_stats` instead. Recurrent layers, transposed convolutions and
     layers of other libraries are left as they are.

@@ -1,4 +1,4 @@
-"""Modules with other widths: replaced parameters, and updated attributes that state sizes."""
+"""Modules with other widths: replaced parameters, and updated size attributes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
 
 
 def _declare(module: Any) -> None:
-    """Set the attributes of a module of a known class that state sizes to the sizes of its parameters."""
+    """Set the size attributes of a module of a known class to the sizes of its parameters."""
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
         sizes = {name: value.shape for name, value in module.named_parameters()}

@@ -26,7 +26,7 @@ _GRID = torch.logspace(-3, 4, 141, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Criticality:
-    """Critical point of an activation with the residuals that certify it; false where the activation has none.
+    """Critical point of an activation with the residuals that certify it; falsy if the activation has none.
 
     Attributes:
         activation: Name of the activation.
@@ -98,10 +98,10 @@ def criticality(activation: Source) -> Criticality:
         activation: Name, module, function or `Activation`.
 
     Returns:
-        A `Criticality`, which is false if there is no critical point; an approximate one is never returned.
+        A `Criticality`, which is falsy if there is no critical point; an approximate one is never returned.
 
     Raises:
-        InputError: for an activation with a jump.
+        InputError: For an activation with a jump.
 
     Example:
         >>> found = criticality("gelu")

@@ -66,8 +66,8 @@ def autoscale_(
         Changes in the order of the forward pass, branches last.
 
     Raises:
-        InputError: as `diagnose`, and for a growth of 1 or less, a layer without gain, or a network that rescaling
-            would make worse, such as one with skips that it can't detect. The network is then left unchanged.
+        InputError: As `diagnose`, and for a growth of 1 or less, a layer without gain, or a network that rescaling
+            would make worse, such as one with undetected skips. The network is then left unchanged.
 
     Example:
         >>> net = nn.Sequential(*[m for _ in range(40) for m in (nn.Linear(64, 64), nn.Sigmoid())], nn.Linear(64, 1))

@@ -89,7 +89,7 @@ def critical_(
         Changes of each layer, in the order of the forward pass.
 
     Raises:
-        InputError: for an activation without a critical point, a layer after several different activations, a module
+        InputError: For an activation without a critical point, a layer after several different activations, a module
             without such layers, or one that can't be traced; for shared weights and weights of other kinds (recurrent,
             attention, transposed convolution); for a layer that reads softmax or gated values.
 
@@ -176,7 +176,7 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
         Dictionary from names of layers to activations, in the order of the forward pass.
 
     Raises:
-        InputError: for a module that can't be traced, or a layer that reads several different activations.
+        InputError: For a module that can't be traced, or a layer that reads several different activations.
 
     Example:
         >>> activations_before(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Dropout(), nn.Linear(3, 1)))

@@ -26,7 +26,7 @@ def edge_of_chaos(activation: Source, points: int = 200) -> Float[Tensor, "point
         points: Number of kernels tried, from 1e-6 to 100; those that repel or need $C_b < 0$ are left out.
 
     Raises:
-        InputError: for an activation with a jump or a constant one.
+        InputError: For an activation with a jump or a constant one.
 
     Example:
         >>> edge_of_chaos("tanh")[0].round(decimals=4)
@@ -56,7 +56,7 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
         activation: Its activation, if tracing can't find it.
 
     Raises:
-        InputError: for a module with several activations or none, or without such layers.
+        InputError: For a module with several activations or none, or without such layers.
     """
     figure_class = require("matplotlib.figure", "evidence").Figure
     before = layers_and_activations(module, activation)

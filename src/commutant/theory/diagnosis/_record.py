@@ -81,7 +81,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
     random state are left unchanged.
 
     Raises:
-        InputError: if the pass fails or gives no real tensor that depends on parameters or inputs.
+        InputError: If the pass fails or gives no real tensor that depends on parameters or inputs.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
@@ -316,7 +316,7 @@ def _blocks(model: nn.Module) -> set[int]:
 
 
 def _whole(module: nn.Module) -> bool:
-    """Return whether the submodules of a module are not called as modules, or must not be measured separately."""
+    """Check whether the submodules of a module are not called as modules, or must not be measured separately."""
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) or hasattr(module, "parametrizations")
 
 
