@@ -174,7 +174,7 @@ def test_paths_that_the_example_does_not_take(tmp_path):
         net.load_state_dict(load_file(tmp_path / f"{name}.safetensors"))
     torch.testing.assert_close(nets_ab[0](x), nets_ab[1](x))
     done = commutant("symmetries", "nets:Experts()", "--input", "1x4", cwd=tmp_path)
-    assert "may not allow these permutations" in done.stdout
+    assert "may break these symmetries" in done.stdout
 
 
 def test_a_hugging_face_folder_with_shards(tmp_path):

@@ -377,7 +377,7 @@ class Caching(nn.Module):
         return self.b(h)
 
 
-@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.filterwarnings("ignore:the module branches on values")
 @pytest.mark.parametrize("branches", [False, True])
 @pytest.mark.parametrize("make", [lambda: nn.Sequential(Adapter(3, 6), nn.ReLU(), Adapter(6, 2)), Prepared, Caching])
 def test_the_module_stays_as_it_is(make, branches):
