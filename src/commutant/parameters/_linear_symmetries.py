@@ -30,8 +30,8 @@ _INFLUENCE = 1e-5  # smallest relative influence of a group on the output from w
 class LinearSymmetry:
     """Linear maps along the axes of a group that do not change what the network computes.
 
-    A part of a weight is `(entry, axis, stretch)`, where a stretch is a contiguous range of an axis: query, key and
-    value in one weight are three stretches of one axis.
+    A part of a weight is `(entry, axis, stretch)`, where a stretch is a contiguous range of an axis. For example,
+    query, key and value in one weight are three stretches of one axis.
 
     Attributes:
         name: `"permutation"`; `"signed permutation"` (odd activations); `"scaled permutation"`, by positive numbers

@@ -202,8 +202,8 @@ class PermutationSpec(TiedAxes):
         The search covers signs, positive scales, orthogonal and general linear maps. Each is verified at several
         parameters and inputs, on every example. Only permutations are reported for a spec written by hand, on the
         `meta` device, for groups with weights that the example does not use, and for models that can't be
-        differentiated. The search takes a few forward passes for each group that has no other symmetry: minutes for
-        large models.
+        differentiated. The search takes a few forward passes for each group that has no other symmetry, which is
+        minutes for large models.
         """
         plain = {group: LinearSymmetry() for group in self.sizes}
         if self.graph is None or self.error is None:

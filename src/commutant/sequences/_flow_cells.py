@@ -206,7 +206,7 @@ class LiftToFlow(_FlowCell):
         InputError: For a class instead of a cell, or a flow that is not a `Flow`.
 
     Shapes:
-        x has the shape that the cell takes; h is `(batch, V, channels, *space)`.
+        x has the shape that the cell expects; h is `(batch, V, channels, *space)`.
 
     Example:
         >>> mix = torch.nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
@@ -228,7 +228,7 @@ class LiftToFlow(_FlowCell):
         """Return the next lifted state.
 
         Args:
-            x: Input of the step, as the cell takes it.
+            x: Input of the step, in the shape that the cell expects.
             h: Lifted state `(batch, V, channels, *space)`, or a tuple of lifted states; None before the first step.
         """
         slices = len(self.flow)

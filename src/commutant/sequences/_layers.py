@@ -162,13 +162,13 @@ class ParallelRecurrence(nn.Module):
             input: Sequences `(time, batch, input_size)`, or `(batch, time, input_size)` with `batch_first`; one
                 sequence `(time, input_size)`; a `PackedSequence`; or, with `cu_seqlens`, concatenated sequences
                 `(total, input_size)`.
-            hx: Initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
-                hidden_size)`; zero when absent.
+            hx: Initial state in the layout of `torch.nn.GRU` (or `nn.LSTM`), each part
+                `(layers * directions, batch, hidden_size)`; zero when absent.
             x: Another name of `input`.
             h_0: Another name of `hx`.
             cu_seqlens: Offsets at which the sequences start and end, `(sequences + 1,)`, from 0 to total.
             process_group: Process group over which time is split, see `solve_recurrence`. x holds the steps of this
-                rank, h_0 is read on rank 0, and the final state is that of this rank's last step.
+                rank, and h_0 is read on rank 0. The final state is that of this rank's last step.
 
         Returns:
             The output in the layout of x, with `hidden_size * directions` features, and the final state in the layout

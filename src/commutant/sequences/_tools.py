@@ -246,8 +246,8 @@ def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0:
     """Return the largest Lyapunov exponent of a recurrence along its trajectory on x, in nats per step.
 
     This is the mean growth rate of a small perturbation of the initial state, averaged over the batch. It is negative
-    for a recurrence that forgets. It does not bound the iterations of Newton's method: a trained parity cell has -0.5,
-    and still needs a number of iterations that grows with the length.
+    for a recurrence that forgets. It does not bound the number of Newton iterations. A trained parity cell has an
+    exponent of -0.5, yet needs a number of iterations that grows with the length.
 
     Args:
         module: Recurrent layer of `commutant.sequences`, whose first layer is measured, or the result of

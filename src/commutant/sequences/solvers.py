@@ -190,8 +190,8 @@ def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, struct
     """Propagate the jumps between chunks through the chunks' derivatives; return corrected starts and the old error.
 
     To first order, the correction of a start is its error, the sum of the propagated jumps before it. The returned
-    error is relative to the size at which the state is rounded: its own size, and the size of earlier states as far
-    as the recurrence remembers them.
+    error is relative to the size at which the state is rounded. This is its own size or that of earlier states that the
+    recurrence still remembers.
 
     Args:
         starts: Start states of the chunks, `(chunks, batch, *state)`.

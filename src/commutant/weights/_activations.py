@@ -31,8 +31,8 @@ def activation_matching(
 
     For each group it is `argmax_P <P, sum_x z_a(x) z_b(x)^T>`. The sum runs over all activations of the group that
     layers read: after the nonlinearity, at every point of a residual stream, and at every position of an image or a
-    sequence (Git Re-Basin, 2023; with correlations, REPAIR, 2023). Channels within heads are paired for every pair of
-    heads, then the heads.
+    sequence. The method is from Git Re-Basin (2023); correlations are used in REPAIR (2023). Channels within heads are
+    paired for every pair of heads, then the heads.
 
     Args:
         spec: Spec from `PermutationSpec.from_module`.

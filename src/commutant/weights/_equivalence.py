@@ -57,8 +57,8 @@ def functionally_equivalent(
 
     This is a natural isomorphism between the networks whose components are permutations (Chen, Zhou and Yan, ICLR 2024,
     Definition 3.1). The permutation is found by weight matching. A positive answer is certain up to the tolerance. A
-    negative one is not: with several groups, matching may miss the best permutation. Networks that differ in the scale
-    of their channels, or by copies of channels, are reported as different; merge their channels first.
+    negative answer is not, because matching may miss the best permutation of several groups. Networks that differ in
+    the scale of their channels, or by copies of channels, are reported as different; merge their channels first.
 
     Args:
         spec: Spec of both networks.

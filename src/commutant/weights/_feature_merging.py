@@ -49,8 +49,9 @@ class FeatureMerger:
             `"inout"`, the paper's criterion and the default of `"ifm"`, is the distance of all incoming and outgoing
             weights. `"activations"` is `"saliency"` with the root mean square difference of the channels on data
             instead of |w_m - w_n|.
-        reference: Distance that thresholds are relative to: the largest squared distance in a group, either `"initial"`
-            (before any merge) or `"current"` (as in the paper), which grows as the paper's rule adds weights.
+        reference: Largest squared distance in a group, to which thresholds are relative. `"initial"` measures it before
+            any merge. `"current"`, as in the paper, measures it at each step; it grows as the paper's rule adds
+            weights.
         modulo_scale: Whether channels that differ by a positive factor count as equal where the activation commutes
             with the factor, as ReLU does. All channels are then normalized before they are compared or merged.
         batches: Batches of data of the example's shapes, for `"activations"`.

@@ -38,10 +38,10 @@ def match_many(
         spec: Spec of all networks.
         networks: Two or more modules or state dicts.
         method: `"mean"` aligns each network in turn with the mean of the others until none improves (MergeMany of Git
-            Re-Basin, 2023): coordinate ascent on the sum of the inner products of all pairs. `"universe"` continues
-            with Frank-Wolfe steps of all networks and groups at once (C2M3, Crisostomi et al., 2024), and never ends
-            lower. `"ste"` keeps the first network in place and lowers the loss of the mean of all networks on data. The
-            weights of that mean are drawn anew for each batch (STE-MM, Ito et al., 2025).
+            Re-Basin, 2023). This is coordinate ascent on the sum of the inner products of all pairs. `"universe"`
+            continues with Frank-Wolfe steps of all networks and groups at once (C2M3, Crisostomi et al., 2024), and
+            never ends lower. `"ste"` keeps the first network in place and lowers the loss of the mean of all networks
+            on data. The weights of that mean are drawn anew for each batch (STE-MM, Ito et al., 2025).
         max_sweeps: Largest number of sweeps over the networks.
         batches: Batches of training data, for `"ste"`; one step for each.
         loss: Function from a module and a batch to a scalar, for `"ste"`. The first network must then be a module.

@@ -91,8 +91,8 @@ def criticality(activation: Source) -> Criticality:
 
     Eliminating the variances leaves one equation, $E z s s' / K = E s'^2$. Its root gives $C_W = 1 / E s'^2$ and
     $C_b = K - C_W g(K)$; a root with negative $C_b$ is rejected. Activations with $s(0) = 0$ are first tested for
-    criticality at $K = 0$: the kernel must decay when $C_W$ is the inverse square of the slope, or of the root mean
-    square of both slopes at a kink.
+    criticality at $K = 0$. There the kernel must decay when $C_W$ is the inverse square of the slope, or of the root
+    mean square of both slopes at a kink.
 
     Args:
         activation: Name, module, function or `Activation`.

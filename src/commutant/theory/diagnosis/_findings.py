@@ -252,7 +252,7 @@ def _self_normalizing(model: nn.Module) -> list[Finding]:
 def _change(logs: list[float]) -> tuple[float, float]:
     """Return slope and total change, the latter by the trend or from end to end, whichever is smaller.
 
-    Modules are in the order of the forward pass, which is no path in networks with skips. Modules off the path from
+    Modules are in the order of the forward pass, which is not a path in networks with skips. Modules off the path from
     the first layer to the last must not decide alone. The output layer, often after pooling, does not count as an end.
     """
     rate, change = trend(logs)

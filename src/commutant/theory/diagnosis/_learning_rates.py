@@ -80,8 +80,8 @@ def param_groups(
         One dictionary with `params` and `lr` for each tensor.
 
     Raises:
-        InputError: As `diagnose`, and if shares of one kind differ by more than a factor of a million: such a network
-            is far from criticality and needs another initialization rather than other rates.
+        InputError: As `diagnose`, and if shares of one kind differ by more than a factor of a million. Such a network
+            is far from criticality and needs another initialization.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 1))

@@ -18,8 +18,8 @@ _TEAL, _CRIMSON, _GREY = "#0b7a75", "#c8374a", "#6b6b6b"
 def edge_of_chaos(activation: Source, points: int = 200) -> Float[Tensor, "points 2"]:
     """Return pairs $(C_b, C_W)$ on the border of order and chaos, where $\\chi_\\perp = 1$ at an attracting kernel.
 
-    Left of it, at smaller weights, the outputs of two inputs converge with depth; right of it, those of nearby inputs
-    diverge (Poole et al. 2016, figure 1). For piecewise linear activations it is a straight line $C_W$ = const.
+    To the left, at smaller weights, the outputs of two inputs converge with depth. To the right, the outputs of nearby
+    inputs diverge (Poole et al. 2016, figure 1). For piecewise linear activations it is a straight line $C_W$ = const.
 
     Args:
         activation: Name, module, function or `Activation`.

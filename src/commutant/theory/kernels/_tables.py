@@ -18,7 +18,7 @@ def matrix(x: Any, estimator: str) -> Tensor:
 
     Raises:
         InputError: For inputs of another shape, empty, sparse, complex, or not finite.
-        TypeError: For entries that are no numbers.
+        TypeError: For entries that are not numbers.
     """
     if hasattr(x, "toarray") or (isinstance(x, Tensor) and x.layout != torch.strided):
         raise InputError(f"sparse input X is not supported by {estimator}: pass a dense array")

@@ -43,8 +43,8 @@ def wide_kernel(
         get: `"tangent"` for the neural tangent kernel, `"kernel"` for that of the Gaussian process of the outputs.
 
     Raises:
-        InputError: For a network that is no map of kernels; for inputs of different width or not finite; for a gradient
-            at a zero input of an activation with a kink.
+        InputError: For a network that is not a map of kernels; for inputs of different width or not finite; for a
+            gradient at a zero input of an activation with a kink.
 
     Example:
         >>> from commutant.algebra import Activation
