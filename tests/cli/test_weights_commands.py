@@ -316,9 +316,9 @@ def test_shrink(folder):
     assert (small(x.float() / 16).argmax(1) == y).float().mean() > 0.7
     again = ("shrink", "a.safetensors", *NET, "-o", out.name)
     refused("exists; give --overwrite", *again, "--beta", "0.1", cwd=folder)
-    refused("give one of --parameters and --beta", *again, "--overwrite", cwd=folder)
+    refused("give exactly one of --parameters and --beta", *again, "--overwrite", cwd=folder)
     refused("beta must be at least 0", *again, "--overwrite", "--beta", "2", cwd=folder)
-    refused("merging leaves at least", *again, "--overwrite", "--parameters", "0.0001", cwd=folder)
+    refused("parameters must be at least", *again, "--overwrite", "--parameters", "0.0001", cwd=folder)
     refused("--criterion must be", *again, "--overwrite", "--beta", "0", "--criterion", "size", cwd=folder)
     refused("does not fit", "shrink", "small.safetensors", *NET, "-o", "x.safetensors", "--beta", "0", cwd=folder)
     assert load_file(out)["0.weight"].shape == state["0.weight"].shape
@@ -378,7 +378,7 @@ def test_a_loss_that_is_a_tensor(folder):
     assert done.stderr == ""
     refused("must be one real number", *line, "nets:nothing", cwd=folder)
     refused("must be one real number", *line, "nets:meta", cwd=folder)
-    refused("nets:ends failed to give a number: SystemExit: 0", *line, "nets:ends", cwd=folder)
+    refused("nets:ends did not return a number: SystemExit: 0", *line, "nets:ends", cwd=folder)
 
 
 def test_hugging_face_folders_are_made_whole(tmp_path):

@@ -116,7 +116,7 @@ def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
         try:
             return measure(network)
         except (Exception, SystemExit) as error:
-            raise InputError(f"{evaluate} failed to give a number: {said(error)}") from error
+            raise InputError(f"{evaluate} did not return a number: {said(error)}") from error
 
     found = loss_barrier(networks[0], networks[1], loss, points=points)
     for t, value, above in zip(found.weights, found.losses, found.curve, strict=True):
@@ -137,7 +137,7 @@ def shrink(
 ) -> None:
     """Write a smaller checkpoint in which similar channels are merged."""
     if (parameters is None) == (beta is None):
-        raise InputError("give one of --parameters and --beta")
+        raise InputError("give exactly one of --parameters and --beta")
     one_of("--criterion", criterion, ("saliency", "inout"))
     given = Checkpoint(checkpoint)
     copies = _companions(model, given, output)
@@ -190,7 +190,7 @@ def build_model(model: str) -> nn.Module:
                 config.use_cache = False
             made = kind(config) if kind else transformers.AutoModel.from_config(config)
         except (Exception, SystemExit) as error:
-            raise InputError(f"{folder} gives no model: {said(error)}") from error
+            raise InputError(f"no model could be built from {folder}: {said(error)}") from error
         return made.eval()  # type: ignore[no-any-return]
     found = load_model(model)
     if not isinstance(found, nn.Module):
@@ -283,7 +283,7 @@ def _free(
     except OSError as error:
         raise InputError(f"{output} can't be written: {error.strerror}") from None
     if places & read:
-        raise InputError(f"{output} would write over {sorted(places & read)[0]}, which is one of the inputs")
+        raise InputError(f"{output} would overwrite {sorted(places & read)[0]}, which is one of the inputs")
     if there and not overwrite:
         raise InputError(f"{there[0]} exists; give --overwrite to replace it")
 

@@ -91,7 +91,7 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
         verdict = judge(claim, measurements, scale)
     except KeyError as error:
         raise RunError(
-            f"runs of {root} lack the figure {error}: an older version of the library measured them; delete the folder "
+            f"runs of {root} lack the value {error}: an older version of the library measured them; delete the folder "
             f"{folder} and run again"
         ) from None
     return Judged(

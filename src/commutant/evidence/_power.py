@@ -52,7 +52,7 @@ def power(claim: Claim, pilot: Sequence[Measurement], seeds: int) -> float:
     """
     values, trials = rows(claim, pilot), counts(claim, pilot)
     if not all(map(math.isfinite, [*trials, *(value for row in values.values() for value in row)])):
-        raise InputError(f"the pilot of claim {claim.name!r} has a figure that is not finite; give a number of seeds")
+        raise InputError(f"the pilot of claim {claim.name!r} has a value that is not finite; give a number of seeds")
     if mean_of(values[""]) < claim.at_least:
         values = {"": values[""]}
     missed = sum(1 - _chance(row, trials, claim.at_least, seeds) for row in values.values())

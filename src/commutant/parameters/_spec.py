@@ -166,7 +166,7 @@ class PermutationSpec(TiedAxes):
             InputError: The spec was written by hand, or the input has other shapes than the example.
         """
         if self.graph is None:
-            raise InputError("activations need a spec that PermutationSpec.from_module derived")
+            raise InputError("activations need a spec derived by PermutationSpec.from_module")
         self.check(state)
         check_example(example, "the example")
         return captured(self.graph, state, pytree.tree_leaves(as_arguments(example)), self.reads)
@@ -181,7 +181,7 @@ class PermutationSpec(TiedAxes):
             InputError: The spec was written by hand.
         """
         if self.graph is None:
-            raise InputError("outputs need a spec that PermutationSpec.from_module derived")
+            raise InputError("outputs need a spec derived by PermutationSpec.from_module")
         return outputs(self.graph, state)
 
     def changes(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:

@@ -72,7 +72,7 @@ def loss_barrier(
         network.load_state_dict(interpolate([a, b], [1 - t, t]))
         losses.append(number(evaluate(network), "the loss that evaluate returns"))
         if not math.isfinite(losses[-1]):
-            raise InputError(f"evaluate gave {losses[-1]} at t = {t:g}")
+            raise InputError(f"evaluate must return a finite loss, got {losses[-1]} at t = {t:g}")
     curve = [loss - (1 - t) * losses[0] - t * losses[-1] for t, loss in zip(grid, losses, strict=True)]
     return Barrier(tuple(grid), tuple(losses), tuple(curve))
 

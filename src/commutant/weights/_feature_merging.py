@@ -114,7 +114,7 @@ class FeatureMerger:
         self.spec = spec or PermutationSpec.from_module(model, example_inputs, outputs=outputs)
         self.spec.check(state)
         if self.spec.graph is None:
-            raise InputError("merging needs a spec that PermutationSpec.from_module derived, got one written by hand")
+            raise InputError("merging needs a spec derived by PermutationSpec.from_module, got one written by hand")
         self._channels = Mergeable(model, example_inputs, self.spec, rule, outputs)
         self._norms, self.sites, self.refused = self._channels.norms, self._channels.sites, self._channels.refused
         self.groups = {g: len(sites[0].index) for g, sites in self.sites.items()}
@@ -206,7 +206,7 @@ class FeatureMerger:
         low, high, total = 0, len(self.path), self.count(self._clusters([]))
         if self.count(self._clusters(self.path)) > parameters * total:
             least = self.count(self._clusters(self.path)) / total
-            raise InputError(f"merging leaves at least {least:.1%} of the parameters, asked for {parameters:.1%}")
+            raise InputError(f"parameters must be at least {least:.1%}, left after all merges, got {parameters:.1%}")
         while low < high:
             middle = (low + high) // 2
             if self.count(self._clusters(self.path[:middle])) <= parameters * total:

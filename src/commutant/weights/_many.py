@@ -62,7 +62,7 @@ def match_many(
     generator = generator or torch.Generator().manual_seed(0)
     one_of("method", method, ("mean", "universe", "ste"))
     if len(networks) < 2:
-        raise InputError(f"two networks or more are needed, got {len(networks)}")
+        raise InputError(f"networks must hold at least two networks, got {len(networks)}")
     if any((given is None) == (method == "ste") for given in (batches, loss)):
         raise InputError('the method "ste" needs batches and a loss, and the others take none')
     if method == "ste":

@@ -218,7 +218,7 @@ def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any])
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     if lost := [layer for layer in layers if layer not in sums]:
-        raise InputError(f"the data never reached {lost[0].name!r}")
+        raise InputError(f"batches must reach every layer, but never reached {lost[0].name!r}")
     found = {}
     for layer, (total, squares, count) in sums.items():
         mean, square = total / count, squares / count

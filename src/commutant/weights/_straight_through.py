@@ -85,7 +85,7 @@ def straight_through(
     check_callable(loss, "loss", "a function of a module and a batch")
     batches = batches_of(batches)
     if not isinstance(target, nn.Module):
-        raise InputError(f"target is run on the batches: give a module, got {type(target).__name__}")
+        raise InputError(f"target must be a module, because it is run on the batches, got {type(target).__name__}")
     rate = number((1e-3 if projection == "lap" else 0.1) if learning_rate is None else learning_rate, "learning_rate")
     temperature = number(temperature, "temperature")
     positive("learning_rate", rate)
