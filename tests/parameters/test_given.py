@@ -61,7 +61,7 @@ CASES = [
     (lambda: spec().check({k: v.numpy() for k, v in model().state_dict().items()}), "must be a tensor, got a ndarray"),
     (lambda: spec().activations({}, X), "the parameters lack '0.bias'"),
     (lambda: spec().activations(model().state_dict(), None), "the example must be a tensor"),
-    (lambda: PermutationSpec.from_axes({}, model().state_dict()).computed({}), "outputs need a spec that"),
+    (lambda: PermutationSpec.from_axes({}, model().state_dict()).computed({}), "outputs need a spec derived by"),
     (lambda: Permutation(model()), "spec must be a PermutationSpec, got a Sequential"),
     (lambda: Permutation(spec(), [torch.arange(6)]), "tables must be a mapping from names to tensors, got a list"),
     (lambda: Permutation(spec(), {"0": list(range(6))}), "'0' must be a tensor, got a list"),
