@@ -168,6 +168,9 @@ def test_docstrings_begin_with_what_the_thing_is_or_does():
     assert not found, "\n".join(["say what the thing is or does:", *found])
 
 
+RECORDED = {"centred"}  # an arm whose name is a key of records in results/
+
+
 def test_spelling_is_that_of_pytorch():
     """US spelling in code and prose: normalize, initialize, behavior, neighbor, center, color."""
     british = re.compile(
@@ -180,7 +183,8 @@ def test_spelling_is_that_of_pytorch():
     for folder, kinds in (("src", ("py", "html", "c")), ("docs", ("md",)), ("benchmarks", ("py",)), ("tools", ("py",))):
         for path in (p for kind in kinds for p in (ROOT / folder).rglob(f"*.{kind}")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                found += [f"{path.relative_to(ROOT)}:{number} {word[0]}" for word in british.finditer(line)]
+                words = (word[0] for word in british.finditer(line))
+                found += [f"{path.relative_to(ROOT)}:{number} {word}" for word in words if word not in RECORDED]
     assert not found, "\n".join(found)
 
 

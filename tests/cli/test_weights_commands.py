@@ -159,9 +159,9 @@ def test_paths_that_the_example_does_not_take(tmp_path):
         done = commutant(command, "a.safetensors", "b.safetensors", *model, "-o", "out.safetensors", cwd=tmp_path)
         assert done.returncode == 2, done.stderr
         warning, refusal = done.stderr.strip().splitlines()
-        assert warning.startswith("commutant: warning: the example does not read 'experts.")
-        assert "fit the groups into: an input that does may not allow these permutations" in warning
-        assert "b.safetensors computes something else on fresh inputs" in refusal
+        assert warning.startswith("commutant: warning: the example does not use 'experts.")
+        assert "fit the groups into; inputs that use them may break these symmetries" in warning
+        assert "b.safetensors computes a different function on fresh inputs" in refusal
         assert "nothing was written" in refusal
         assert "--also" in refusal
         assert not (tmp_path / "out.safetensors").exists()
@@ -174,7 +174,7 @@ def test_paths_that_the_example_does_not_take(tmp_path):
         net.load_state_dict(load_file(tmp_path / f"{name}.safetensors"))
     torch.testing.assert_close(nets_ab[0](x), nets_ab[1](x))
     done = commutant("symmetries", "nets:Experts()", "--input", "1x4", cwd=tmp_path)
-    assert "may not allow these permutations" in done.stdout
+    assert "may break these symmetries" in done.stdout
 
 
 def test_a_hugging_face_folder_with_shards(tmp_path):
@@ -316,9 +316,9 @@ def test_shrink(folder):
     assert (small(x.float() / 16).argmax(1) == y).float().mean() > 0.7
     again = ("shrink", "a.safetensors", *NET, "-o", out.name)
     refused("exists; give --overwrite", *again, "--beta", "0.1", cwd=folder)
-    refused("give one of --parameters and --beta", *again, "--overwrite", cwd=folder)
+    refused("give exactly one of --parameters and --beta", *again, "--overwrite", cwd=folder)
     refused("beta must be at least 0", *again, "--overwrite", "--beta", "2", cwd=folder)
-    refused("merging leaves at least", *again, "--overwrite", "--parameters", "0.0001", cwd=folder)
+    refused("parameters must be at least", *again, "--overwrite", "--parameters", "0.0001", cwd=folder)
     refused("--criterion must be", *again, "--overwrite", "--beta", "0", "--criterion", "size", cwd=folder)
     refused("does not fit", "shrink", "small.safetensors", *NET, "-o", "x.safetensors", "--beta", "0", cwd=folder)
     assert load_file(out)["0.weight"].shape == state["0.weight"].shape
@@ -378,7 +378,7 @@ def test_a_loss_that_is_a_tensor(folder):
     assert done.stderr == ""
     refused("must be one real number", *line, "nets:nothing", cwd=folder)
     refused("must be one real number", *line, "nets:meta", cwd=folder)
-    refused("nets:ends failed to give a number: SystemExit: 0", *line, "nets:ends", cwd=folder)
+    refused("nets:ends did not return a number: SystemExit: 0", *line, "nets:ends", cwd=folder)
 
 
 def test_hugging_face_folders_are_made_whole(tmp_path):

@@ -52,7 +52,7 @@ def test_checkpoints_of_another_training_are_refused(tmp_path):
         ({"clip": None}, "clip was 1.0 and is None"),
         ({"model": torch.nn.Sequential(torch.nn.Linear(2, 1))}, "0.bias has shape None"),
     ):
-        with pytest.raises(InputError, match=r"is of another training: .*" + said):
+        with pytest.raises(InputError, match=r"belongs to another training run: .*" + said):
             stopped(tmp_path, **options)
 
 

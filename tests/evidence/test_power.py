@@ -90,7 +90,7 @@ def test_the_number_is_the_smallest_with_nine_in_ten():
 
 
 def test_a_pilot_that_is_not_finite_is_refused():
-    with pytest.raises(InputError, match="pilot of claim 'x' has a figure that is not finite; give a number of seeds"):
+    with pytest.raises(InputError, match="pilot of claim 'x' has a value that is not finite; give a number of seeds"):
         seeds_needed(stated(0.5), pilot([1.0, float("nan"), 1.0]))
 
 

@@ -260,5 +260,5 @@ def test_the_commit_of_a_record_is_that_of_the_library(tmp_path, monkeypatch):
 def test_runs_of_an_older_measure_are_named(tmp_path):
     assert run_task(Task("evidence_toy", "line", "small", 0, str(tmp_path))) is None
     newer = claim("line", LINE, effect=lambda m: m["a figure of today"])
-    with pytest.raises(RunError, match=r"lack the figure 'a figure of today'.*delete the folder"):
+    with pytest.raises(RunError, match=r"lack the value 'a figure of today'.*delete the folder"):
         judge_runs(PAPER, newer, "small", tmp_path)

@@ -71,7 +71,7 @@ def test_gains_that_differ_keep_a_stream_from_rotating():
     assert not kind.rotations
 
 
-@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.filterwarnings("ignore:the module branches on values")
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_found_leaves_every_network_alone(name):
     """Check symmetries at the model's own parameters and on another input, not where they were found."""

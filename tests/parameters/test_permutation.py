@@ -111,7 +111,7 @@ def test_examples_of_several_paths_meet():
         return m.c(m.b(h if bool(a.sum() > 0) else h.cumsum(-1)).relu())
 
     model = networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 5), c=nn.Linear(5, 2))
-    with pytest.warns(UserWarning, match="found on the path of the example alone; give inputs that take the other"):
+    with pytest.warns(UserWarning, match="only the path of the example was analyzed; pass inputs that take the other"):
         one = PermutationSpec.from_module(model, torch.ones(2, 3))
     assert one.sizes == {"a": 6, "b": 5}
     assert "torch.export could not follow" in one.summary()
@@ -164,7 +164,7 @@ def test_noise_is_no_symmetry():
     def forward(m, a):
         return m.b(torch.dropout(m.a(a), 0.5, True))
 
-    with pytest.warns(UserWarning, match="does not compute the same twice"):
+    with pytest.warns(UserWarning, match="two identical calls of the model give different outputs"):
         spec = PermutationSpec.from_module(
             networks.Net(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2)), torch.ones(2, 3)
         )
@@ -305,12 +305,12 @@ IDLE = {
 def test_entries_that_no_example_reads_are_named(name):
     torch.manual_seed(0)
     model = IDLE[name]()
-    with pytest.warns(UserWarning, match=r"the example does not read '[a-z.0-9]+'.* whose shapes fit the groups"):
+    with pytest.warns(UserWarning, match=r"the example does not use '[a-z.0-9]+'.* whose shapes fit the groups"):
         spec = PermutationSpec.from_module(model, torch.randn(1, 3))
     assert 6 in spec.sizes.values()
     assert spec.idle
     assert all(set(groups) <= set(spec.sizes) for groups in spec.idle.values())
-    assert "may not allow these permutations" in spec.summary()
+    assert "may break these symmetries" in spec.summary()
     assert not spec.without(list(spec.sizes)).idle
 
 
@@ -377,7 +377,7 @@ class Caching(nn.Module):
         return self.b(h)
 
 
-@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.filterwarnings("ignore:the module branches on values")
 @pytest.mark.parametrize("branches", [False, True])
 @pytest.mark.parametrize("make", [lambda: nn.Sequential(Adapter(3, 6), nn.ReLU(), Adapter(6, 2)), Prepared, Caching])
 def test_the_module_stays_as_it_is(make, branches):

@@ -22,7 +22,7 @@ def build(name):
     return networks.CASES[name].build()
 
 
-@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.filterwarnings("ignore:the module branches on values")
 @pytest.mark.parametrize("name", networks.CASES)
 def test_the_groups_are_found_and_hold(name):
     model, inputs = build(name)
@@ -31,7 +31,7 @@ def test_the_groups_are_found_and_hold(name):
     assert spec.error < 1e-12
 
 
-@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.filterwarnings("ignore:the module branches on values")
 @pytest.mark.parametrize("name", some(networks.CASES, keep=8))
 def test_the_module_itself_computes_the_same(name):
     """Check the module itself in float64, not the traced graph, for each group alone and all at once."""
@@ -47,7 +47,7 @@ def test_the_module_itself_computes_the_same(name):
         torch.testing.assert_close(moved(*inputs), model(*inputs), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.filterwarnings("ignore:the module branches on numbers")
+@pytest.mark.filterwarnings("ignore:the module branches on values")
 @pytest.mark.parametrize("name", some(networks.CASES, keep=8))
 def test_gradients_move_with_the_parameters(name):
     model, inputs = build(name)

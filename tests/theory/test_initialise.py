@@ -121,8 +121,8 @@ class Between(nn.Module):
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (lambda z: torch.clamp(z, 0), "clamp is no known activation"),
-        (nn.functional.logsigmoid, "no known activation"),
+        (lambda z: torch.clamp(z, 0), "clamp is not a known activation"),
+        (nn.functional.logsigmoid, "not a known activation"),
         (lambda z: torch.tanh(torch.relu(z)), "several activations: tanh, relu"),
     ],
 )

@@ -87,5 +87,5 @@ def test_what_is_refused(unchecked):
     with pytest.raises(InputError, match="score must be one of second_moment, correlation"):
         activation_matching(spec, model, model, [inputs], score="cosine")
     by_hand = PermutationSpec.from_axes({"0.weight": ("h", None)}, model.state_dict())
-    with pytest.raises(InputError, match="need a spec that PermutationSpec"):
+    with pytest.raises(InputError, match="need a spec derived by PermutationSpec"):
         activation_matching(by_hand, model, model, [inputs])

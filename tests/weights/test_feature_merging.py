@@ -484,7 +484,7 @@ def test_a_budget_of_parameters_is_met_by_the_largest_cut():
         steps = sum(before - after for after, before in small.widths.values())
         if steps:
             assert found.count(found._clusters(found.path[: steps - 1])) / small.parameters[1] > share
-    with pytest.raises(InputError, match="merging leaves at least"):
+    with pytest.raises(InputError, match="parameters must be at least"):
         found.shrink(parameters=0.001)
 
 

@@ -188,7 +188,7 @@ def test_wrong_starts_and_numbers():
     spec = PermutationSpec.from_module(model, inputs)
     with pytest.raises(InputError, match="init must be"):
         weight_matching(spec, model, model, init="best")
-    with pytest.raises(InputError, match="two networks or more"):
+    with pytest.raises(InputError, match="at least two networks"):
         match_many(spec, [model])
 
 

@@ -78,8 +78,8 @@ def test_interpolation_is_linear_and_keeps_types():
     ("networks", "weights", "message"),
     [
         ([], None, "at least one network"),
-        ([{"w": torch.ones(1)}] * 2, [1.0], "2 weights that sum to one are needed"),
-        ([{"w": torch.ones(1)}] * 2, [1.0, 1.0], "2 weights that sum to one are needed"),
+        ([{"w": torch.ones(1)}] * 2, [1.0], "weights must be 2 numbers that sum to one"),
+        ([{"w": torch.ones(1)}] * 2, [1.0, 1.0], "weights must be 2 numbers that sum to one"),
         ([{"w": torch.ones(1)}, {"v": torch.ones(1)}], None, r"'v' is in network 1 only \(2 entries differ\)"),
         ([{"w": torch.ones(1)}, {"w": torch.ones(2)}], None, r"'w' is torch.float32 of shape \(1,\) in the first"),
         ([{"w": torch.ones(1)}, {"w": torch.ones(1).half()}], None, "torch.float16 of shape"),
@@ -173,7 +173,7 @@ def test_repair_adds_a_bias_where_there_is_none():
     found = repair(a, [a, b], [torch.randn(20, 3)])
     assert found[0].bias is not None
     assert a[0].bias is None
-    with pytest.raises(InputError, match="2 weights that sum to one are needed"):
+    with pytest.raises(InputError, match="weights must be 2 numbers that sum to one"):
         repair(a, [a, b], [torch.randn(2, 3)], [1.0])
     with pytest.raises(InputError, match="no batch was given"):
         repair(a, [a, b], [])
@@ -214,10 +214,10 @@ def test_alignment_says_what_is_wrong():
 
 def test_numbers_that_are_none_do_not_pass():
     a, b = mlp(), mlp()
-    with pytest.raises(InputError, match="2 weights that sum to one"):
+    with pytest.raises(InputError, match="weights must be 2 numbers that sum to one"):
         interpolate([a, b], [float("nan"), float("nan")])
     values = iter([1.0, float("nan"), 1.0])
-    with pytest.raises(InputError, match=r"evaluate gave nan at t = 0\.5"):
+    with pytest.raises(InputError, match=r"evaluate must return a finite loss, got nan at t = 0\.5"):
         loss_barrier(a, b, lambda m: next(values), points=3)
     assert interpolate([{"w": torch.tensor([0j])}, {"w": torch.tensor([2 + 2j])}])["w"].tolist() == [1 + 1j]
 

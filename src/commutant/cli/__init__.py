@@ -1,4 +1,4 @@
-"""Command line for laws of your own model, weights of your own networks, and claims of papers."""
+"""Command line to check laws of a model, align and merge checkpoints, and reproduce claims of papers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the command line; a failure is one sentence and exit code 2, and exit code 1 is a verdict."""
+    """Run the command line; a failure prints one sentence with exit code 2, and exit code 1 is a negative verdict."""
     from .._errors import CommutantError
     from ._app import app
 

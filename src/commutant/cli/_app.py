@@ -1,4 +1,4 @@
-"""Commands; each imports what it needs when it runs, so that `--help` answers at once."""
+"""Commands; each imports its dependencies when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ def data(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="data sets to load and check")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="local folder of data sets")] = None,
 ) -> None:
-    """List data sets, where each comes from and what is here; with names, load them and fill the cache."""
+    """List data sets with their origin and whether they are available; with names, load them and fill the cache."""
     from ._data import fetch_data, show_data
 
     folder = None if data_dir is None else str(data_dir)

@@ -49,7 +49,7 @@ def check_model(
     """Run the check, print the report, and return 0 if the law holds and 1 if it is broken.
 
     Raises:
-        InputError: The check failed, in the user's code or elsewhere, so that there is no verdict.
+        InputError: The check raised an error, in the user's code or elsewhere, so that there is no verdict.
     """
     try:
         report = _report(model, law, action, output_action, inputs, dtype, trials, seed, train)

@@ -41,11 +41,11 @@ def show_data(data_dir: str | None) -> None:
 
 
 def fetch_data(names: list[str], data_dir: str | None) -> None:
-    """Load data sets by name, with a download where they are only online, and print where each is."""
+    """Load data sets by name, downloading those that are only online, and print the location of each."""
     known = {data.name: data for data in catalog(data_dir)}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"unknown data set {unknown[0]!r}; `commutant data` lists those that there are")
+        raise InputError(f"unknown data set {unknown[0]!r}; `commutant data` lists the known ones")
     for name in names:
         known[name].load()
         now = next(data for data in catalog(data_dir) if data.name == name)

@@ -1,4 +1,4 @@
-"""Check of permuted parameters on inputs that the derivation of their symmetries has not seen."""
+"""Check of permuted parameters on inputs that were not used to derive the symmetries."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refuse_a_change(
             continue
         if max(map(difference, before, again)) < tolerance <= (worst := max(map(difference, before, after))):
             raise InputError(
-                f"the permuted {name} computes something else on fresh inputs (relative change {worst:.2g}), so "
+                f"the permuted {name} computes a different function on fresh inputs (relative change {worst:.2g}), so "
                 "nothing was written: the example misses paths of the model; give inputs that take them by --also"
             )
         return

@@ -1,4 +1,4 @@
-"""`commutant reproduce`: run what is missing, judge, show."""
+"""`commutant reproduce`: run missing experiments, judge the claims and show the verdicts."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _runnable(
 
 
 def _within(minutes: float, wanted: list[_Wanted], seeds: int | None) -> tuple[list[_Wanted], dict[str, str]]:
-    """Return the cheapest experiments that fit into some minutes of computing, and the reasons why the others don't."""
+    """Return the cheapest experiments that fit into a time budget, and the reasons why the others don't."""
     chosen, skipped = [], {}
     for each in sorted(wanted, key=lambda each: (each.minutes(seeds), each.name)):
         cost = each.minutes(seeds)

@@ -22,7 +22,7 @@ MEANINGS = {
     "holds": "the whole 95 % interval of the effect lies above the bar, and that of every control below it",
     "refuted": "the whole interval lies below the bar",
     "not reproduced": "the whole interval lies below the bar, but a run this small can't refute the claim",
-    "confounded": "the effect is there, but a control that should not show it does",
+    "confounded": "the effect lies above the bar, but so does a control that should not",
     "inconclusive": "the interval lies across the bar; more seeds may decide",
 }
 

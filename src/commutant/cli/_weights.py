@@ -116,7 +116,7 @@ def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
         try:
             return measure(network)
         except (Exception, SystemExit) as error:
-            raise InputError(f"{evaluate} failed to give a number: {said(error)}") from error
+            raise InputError(f"{evaluate} did not return a number: {said(error)}") from error
 
     found = loss_barrier(networks[0], networks[1], loss, points=points)
     for t, value, above in zip(found.weights, found.losses, found.curve, strict=True):
@@ -137,7 +137,7 @@ def shrink(
 ) -> None:
     """Write a smaller checkpoint in which similar channels are merged."""
     if (parameters is None) == (beta is None):
-        raise InputError("give one of --parameters and --beta")
+        raise InputError("give exactly one of --parameters and --beta")
     one_of("--criterion", criterion, ("saliency", "inout"))
     given = Checkpoint(checkpoint)
     copies = _companions(model, given, output)
@@ -190,7 +190,7 @@ def build_model(model: str) -> nn.Module:
                 config.use_cache = False
             made = kind(config) if kind else transformers.AutoModel.from_config(config)
         except (Exception, SystemExit) as error:
-            raise InputError(f"{folder} gives no model: {said(error)}") from error
+            raise InputError(f"no model could be built from {folder}: {said(error)}") from error
         return made.eval()  # type: ignore[no-any-return]
     found = load_model(model)
     if not isinstance(found, nn.Module):
@@ -216,7 +216,7 @@ def _on_one_line(message: Warning | str, *_: object) -> None:
 def _fresh(
     model: str, network: nn.Module, inputs: list[str], also: Sequence[str]
 ) -> tuple[list[Any], Callable[[Any], Any] | None]:
-    """Return inputs that no spec was derived from, half of them ten times as large, and the selection of the output."""
+    """Return inputs that were not used to derive a spec, half of them ten times as large, and the output selection."""
     found, outputs = [], None
     for seed, own in product(range(6), [inputs, *(own.split(",") for own in also)]):
         example, outputs = _example(model, network, own, 100 + seed)
@@ -230,7 +230,7 @@ def _fresh(
 
 
 def _example(model: str, network: Any, inputs: list[str], seed: int = 0) -> tuple[Any, Callable[[Any], Any] | None]:
-    """Return an input for a model, and a function that selects the part of its output that counts, or None for all."""
+    """Return an input for a model, and a function that selects the relevant part of its output, or None for all."""
     generator = torch.Generator().manual_seed(seed)
     example: Any
     select: Callable[[Any], Any] | None = None
@@ -283,7 +283,7 @@ def _free(
     except OSError as error:
         raise InputError(f"{output} can't be written: {error.strerror}") from None
     if places & read:
-        raise InputError(f"{output} would write over {sorted(places & read)[0]}, which is one of the inputs")
+        raise InputError(f"{output} would overwrite {sorted(places & read)[0]}, which is one of the inputs")
     if there and not overwrite:
         raise InputError(f"{there[0]} exists; give --overwrite to replace it")
 

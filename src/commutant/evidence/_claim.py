@@ -1,4 +1,4 @@
-"""Claims of papers: what is measured, and what it takes for a claim to hold."""
+"""Claims of papers: how each is measured, and the conditions under which it holds."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BASES: tuple[str, ...] = get_args(Basis)
 
 @dataclass(frozen=True)
 class Experiment:
-    """A measurement at several scales; several claims may read its figures.
+    """A measurement at several scales; several claims may read its numbers.
 
     Args:
         name: Unique name in the paper, also the name of the folder of its runs.
-        measure: Function from a `Context` to the figures of one seed.
+        measure: Function from a `Context` to the measured numbers of one seed.
         settings: Settings at each scale, given to `measure` as `context.settings`.
         changes: Differences from the paper at each scale, in one sentence.
         data: Data used at each scale, in a few words.
@@ -45,7 +45,7 @@ class Experiment:
     figure_caption: str = ""
 
     def digest(self, scale: str) -> str:
-        """Return six hex digits of the settings, which keep runs with other settings in other folders."""
+        """Return six hex digits that hash the settings, so that runs with other settings go to other folders."""
         return hashlib.sha256(json.dumps(self.settings[scale], sort_keys=True).encode()).hexdigest()[:6]
 
 
@@ -57,22 +57,22 @@ class Claim:
         name: Unique name in the paper; `commutant reproduce PAPER/NAME` runs the claim.
         statement: The claim in one sentence that can be read alone.
         source: Place in the paper, such as a table or a section.
-        reported: Figures given by the paper, under the names that the measurement uses.
+        reported: Numbers reported by the paper, under the names that the measurement uses.
         experiment: Experiment that measures the claim.
         effect: Function from a measurement to the number that must exceed the bar.
-        effect_label: Name of that number, in words.
+        effect_label: Description of that number.
         unit: Unit of the effect, written after the number, such as `"accuracy"`, `"digits"`, `"times"` or `"nats"`.
         at_least: The bar, in the unit of the effect.
         controls: Arms that would show the same effect if it were an artifact; each gives one number per seed.
-        reported_effect: Effect computed from the paper's own figures, where it gives them.
-        labels: Words for the figures in `reported`, by their names, so that tables show ours next to the paper's.
+        reported_effect: Effect computed from the numbers in the paper, or None.
+        labels: Descriptions of the numbers in `reported`, by name, for tables that show ours next to the paper's.
         refutable_at: Scales at which a run can refute the statement. A run at another scale that falls short is called
             *not reproduced at this scale*. An identity can be refuted at every scale.
         basis: Meaning of the interval of the effect.
-            `"seeds"`: the mean over seeds, for whatever varies from seed to seed, such as trained networks.
+            `"seeds"`: the mean over seeds, for quantities that vary with the seed, such as those of trained networks.
             `"share"`: a share of trials that are independent within a seed too, such as drawn inputs of a fixed
             function; `cases` counts them.
-            `"identity"`: nothing random decides, and every one of `cases` cases must lie at or above the bar.
+            `"identity"`: the effect is deterministic, and every one of `cases` cases must lie at or above the bar.
         cases: Function from a measurement to the number of trials or cases behind the effect.
 
     Raises:

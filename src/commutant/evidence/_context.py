@@ -1,4 +1,4 @@
-"""Surroundings of a measurement: its seed, its settings, and help to survive being killed."""
+"""Environment of a measurement: its seed, its settings, and support for resuming after a kill."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ._contents import DATA_MARK, data_digest
 from ._folder import RunFolder
 
 Measurement: TypeAlias = dict[str, float]
-"""Figures of one seed at one scale; names that start with `_` are for the plot and stay out of records."""
+"""Measured numbers of one seed at one scale, by name; names that start with `_` are only for the plot."""
 
 
 class Context:
-    """The surroundings of one measurement.
+    """Environment of one measurement: seed, settings, folders and devices.
 
     Args:
         seed: Seed of everything random.
@@ -69,7 +69,7 @@ class Context:
         return torch.Generator().manual_seed(self.seed * 7_919 + salt)
 
     def arm(self, name: str, measure: Callable[[], Measurement]) -> Measurement:
-        """Measure one arm, or read its figures from disk if a killed process has finished it."""
+        """Measure one arm, or read its numbers from disk if an earlier process has finished it."""
         stored = self.folder.read(f"arms/{name}.json")
         if stored is None:
             stored = measure()
@@ -82,7 +82,7 @@ class Context:
         return {key: float(value) for key, value in stored.items()}
 
     def arms(self, measures: Mapping[str, Callable[[], Measurement]]) -> Measurement:
-        """Measure all arms, each once, and return their figures together.
+        """Measure every arm once and return all their numbers together.
 
         Args:
             measures: For each arm, by its name on disk, the function that measures it.

@@ -30,7 +30,7 @@ _ATTEMPTS = 3  # of a task whose worker dies
 
 
 def run_task(task: Task) -> str | None:
-    """Run one task to its end in this process and return what went wrong in a sentence, or None."""
+    """Run one task to its end in this process; return the error in one sentence, or None."""
     try:
         if task.threads and "LOCAL_RANK" not in os.environ:
             torch.set_num_threads(task.threads)
@@ -113,14 +113,14 @@ def execute(
     backend: str = "loky",
     on_progress: Callable[[Task, float, str | None], None] | None = None,
 ) -> dict[Task, str]:
-    """Run tasks, in the order given, until each is done, has failed or is too late to start.
+    """Run tasks in the given order until each has finished, has failed or is past its start deadline.
 
     Finished runs are on disk and never run again. When a worker dies (killed, out of memory, lost node), its unfinished
-    tasks get another attempt and resume from their checkpoints.
+    tasks are retried and resume from their checkpoints.
 
     Args:
         tasks: Tasks to run.
-        jobs: Number of tasks at a time.
+        jobs: Number of tasks run at the same time.
         backend: A joblib backend: `"loky"` (processes on this machine), `"ray"` or `"dask"` (the connected cluster, or
             a local one).
         on_progress: Function called with (task, share done, error or None) from another thread, for the first time

@@ -1,4 +1,4 @@
-"""Folder of a run: locked by one process, written in whole files, readable after any kill."""
+"""Folder of a run: locked by one process, written one whole file at a time, readable after a kill at any time."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a figure may depend on."""
+    """Return the versions of Python and of the packages that a measurement may depend on."""
     found = {"python": platform.python_version()}
     for package in ("commutant", "torch", "torch-geometric", "lightning-fabric", "numpy", "scipy", "scikit-learn"):
         with suppress(metadata.PackageNotFoundError):
@@ -177,7 +177,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions, hardware, number of threads and date that a figure comes with."""
+    """Return the versions, hardware, number of threads and date that are stored with a measurement."""
     return {
         "versions": versions(),
         "hardware": hardware(),

@@ -24,12 +24,12 @@ class Interval:
 
     Attributes:
         mean: Mean over seeds.
-        low: Lower end; minus infinity where the seeds give no interval.
+        low: Lower end; minus infinity if the seeds give no interval.
         high: Upper end.
         seeds: Number of seeds.
         basis: Meaning of the interval, see `Claim.basis`.
         cases: Number of trials or cases over all seeds; 0 for the basis `"seeds"`.
-        undecided: Reason why there is no interval, in a sentence; empty where there is one.
+        undecided: Reason why there is no interval, in a sentence; empty if there is one.
     """
 
     mean: float

@@ -34,11 +34,11 @@ class Judged:
         claim: The claim.
         scale: Scale of the runs.
         verdict: Verdict with its intervals.
-        figures: Mean and standard deviation over seeds of each figure.
+        figures: Mean and standard deviation over seeds of each measured number.
         seeds: Seeds of the runs.
         seconds: Compute time of all seeds.
         made: Versions, hardware, number of threads and date of the runs.
-        measurements: Figures of each seed; empty for a record.
+        measurements: Measured numbers of each seed; empty for a record.
         seeds_from: Pilot and power calculation behind the number of seeds; None where the number was given.
         recorded: Whether the verdict was read from a record.
     """
@@ -57,7 +57,7 @@ class Judged:
 
 
 def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | None:
-    """Judge a claim from its finished runs on disk; return None where there is none.
+    """Judge a claim from its finished runs on disk; return None if there is no run.
 
     All runs behind one verdict share their conditions (precision, devices, versions, data). The run that finished last
     decides which conditions count, and a warning names the runs that are left out.
@@ -70,7 +70,7 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
 
     Raises:
         InputError: The experiment has no such scale.
-        RunError: The runs lack a figure that the claim reads.
+        RunError: The runs lack a measured number that the claim reads.
     """
     one_of("scale", scale, claim.experiment.settings)
     folder = run_folder(paper, claim.experiment, scale, 0, runs).path.parent
@@ -91,7 +91,7 @@ def judge_runs(paper: Paper, claim: Claim, scale: str, runs: Path) -> Judged | N
         verdict = judge(claim, measurements, scale)
     except KeyError as error:
         raise RunError(
-            f"runs of {root} lack the figure {error}: an older version of the library measured them; delete the folder "
+            f"runs of {root} lack the value {error}: an older version of the library measured them; delete the folder "
             f"{folder} and run again"
         ) from None
     return Judged(
@@ -121,7 +121,11 @@ def _finished(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def figures(measurements: Sequence[Measurement]) -> dict[str, dict[str, float]]:
-    """Return the mean and the standard deviation over seeds of every figure that is not for the plot alone."""
+    """Return the mean and standard deviation over seeds of every measured number that is not only for the plot.
+
+    Args:
+        measurements: Measured numbers of each seed.
+    """
     return {
         key: {
             "mean": mean_of([m[key] for m in measurements]),

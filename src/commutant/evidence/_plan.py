@@ -24,7 +24,7 @@ def pilot_runs(runs: Path) -> Path:
 
 
 def read_plan(claims: Sequence[Claim], folder: Path) -> dict[str, Any] | None:
-    """Return the plan of an experiment, or None where it does not cover the claims at their bars.
+    """Return the plan of an experiment, or None if it does not cover the claims at their bars.
 
     Args:
         claims: Claims of one experiment.
@@ -38,15 +38,15 @@ def read_plan(claims: Sequence[Claim], folder: Path) -> dict[str, Any] | None:
 def make_plan(claims: Sequence[Claim], pilot: Mapping[int, Measurement], folder: Path) -> dict[str, Any]:
     """Choose the number of seeds of an experiment from a pilot, write the plan and return it.
 
-    The number is the largest that one of the claims needs, those of an earlier plan included.
+    The number is the largest that any of the claims needs, including the claims of an earlier plan.
 
     Args:
         claims: Claims of one experiment, about seeds or shares.
-        pilot: Figures of each seed of the pilot.
+        pilot: Measured numbers of each seed of the pilot.
         folder: Folder of the runs of the experiment at one scale.
 
     Raises:
-        InputError: A figure of the pilot is not finite.
+        InputError: A measured number of the pilot is not finite.
     """
     measurements = list(pilot.values())
     plan = RunFolder(folder).read(_FILE) or {"claims": {}}
@@ -66,7 +66,7 @@ def make_plan(claims: Sequence[Claim], pilot: Mapping[int, Measurement], folder:
 
 
 def plan_behind(claim: Claim, seeds: Sequence[int], folder: Path) -> dict[str, Any] | None:
-    """Return what a plan says about a claim, or None where the seeds that were run are not the planned ones."""
+    """Return the entry of a plan for a claim, or None if the seeds that were run are not the planned ones."""
     plan = RunFolder(folder).read(_FILE)
     entry = None if plan is None else _entry(plan, claim)
     if plan is None or entry is None or list(seeds) != list(range(plan["seeds"])):

@@ -12,9 +12,9 @@ from ._interval import MIN_EQUAL_SEEDS, MIN_SEEDS, all_equal, deviation_of, mean
 from ._verdict import counts, rows
 
 POWER = 0.9
-"""Probability of a verdict that the number of seeds is chosen for."""
+"""Probability of reaching a verdict, for which the number of seeds is chosen."""
 MOST_SEEDS = 64
-"""Largest number of seeds that is planned."""
+"""Largest number of seeds that a plan may ask for."""
 
 
 def seeds_needed(claim: Claim, pilot: Sequence[Measurement]) -> int:
@@ -22,10 +22,10 @@ def seeds_needed(claim: Claim, pilot: Sequence[Measurement]) -> int:
 
     Args:
         claim: A claim about seeds or a share.
-        pilot: Figures of each seed of the pilot.
+        pilot: Measured numbers of each seed of the pilot.
 
     Raises:
-        InputError: A figure of the pilot is not finite.
+        InputError: A measured number of the pilot is not finite.
     """
     enough = (n for n in range(MIN_SEEDS, MOST_SEEDS + 1) if power(claim, pilot, n) >= POWER)
     return next(enough, MOST_SEEDS)
@@ -35,8 +35,8 @@ def power(claim: Claim, pilot: Sequence[Measurement], seeds: int) -> float:
     """Return a lower bound on the probability that a number of further seeds gives a verdict.
 
     The true effect and its spread are taken to be those of the pilot. A verdict needs the 95 % interval of the effect
-    on one side of the bar; where that is above, it needs the interval of each control on one side as well. The bound
-    adds up the probabilities that an interval lies across the bar.
+    to lie on one side of the bar. If that side is above, the interval of each control must lie on one side as well. The
+    bound is one minus the sum of the probabilities that an interval lies across the bar.
 
     - `"seeds"`: noncentral t distribution of the mean over its standard error;
     - `"share"`: binomial distribution of the number of successes, and noncentral t too where the seeds of the pilot
@@ -44,15 +44,15 @@ def power(claim: Claim, pilot: Sequence[Measurement], seeds: int) -> float:
 
     Args:
         claim: A claim about seeds or a share.
-        pilot: Figures of each seed of the pilot.
+        pilot: Measured numbers of each seed of the pilot.
         seeds: Number of seeds of the run.
 
     Raises:
-        InputError: A figure of the pilot is not finite.
+        InputError: A measured number of the pilot is not finite.
     """
     values, trials = rows(claim, pilot), counts(claim, pilot)
     if not all(map(math.isfinite, [*trials, *(value for row in values.values() for value in row)])):
-        raise InputError(f"the pilot of claim {claim.name!r} has a figure that is not finite; give a number of seeds")
+        raise InputError(f"the pilot of claim {claim.name!r} has a value that is not finite; give a number of seeds")
     if mean_of(values[""]) < claim.at_least:
         values = {"": values[""]}
     missed = sum(1 - _chance(row, trials, claim.at_least, seeds) for row in values.values())

@@ -65,8 +65,9 @@ def record(judged: Judged, results: Path) -> Path:
 def read_records(results: Path, papers: Sequence[Paper]) -> list[Judged]:
     """Return the recorded verdicts of papers, in the order of their claims.
 
-    Numbers come from the record, words from the claim as it is today. Whether an effect below the bar reads *refuted*
-    or *not reproduced* follows `Claim.refutable_at` at the time of reading, so no record has to be edited.
+    Numbers come from the record, and texts from the current definition of the claim. Whether an effect below the bar
+    reads *refuted* or *not reproduced* follows `Claim.refutable_at` at the time of reading, so no record has to be
+    edited.
 
     Args:
         results: Folder of all records; it need not exist.

@@ -1,4 +1,4 @@
-"""Figures of a measurement that depend on one number."""
+"""Measured numbers that depend on one variable."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from ._context import Measurement
 
 
 def series(measurement: Measurement, name: str) -> dict[float | int, float]:
-    """Return the figures called `name@x`, by x in ascending order.
+    """Return the measured numbers called `name@x`, by x in ascending order.
 
     Args:
-        measurement: Figures of one seed.
+        measurement: Measured numbers of one seed.
         name: Part of the names before the `@`.
 
     Example:

@@ -1,4 +1,4 @@
-"""One run to do: its folder, its conditions, and whether it is done."""
+"""One run: its folder, its conditions, and whether it is done."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Task:
         data_dir: Local folder of data sets.
         tensorboard: Whether to write TensorBoard logs too.
         threads: Number of torch threads of the process; 0 leaves the choice to torch.
-        not_after: Time, in seconds of `time.time`, after which the run does not start any more.
+        not_after: Deadline, in seconds of `time.time`, after which the run is not started.
     """
 
     module: str
@@ -86,6 +86,14 @@ class Task:
 
 
 def run_folder(paper: Paper, experiment: Experiment, scale: str, seed: int, runs: Path) -> RunFolder:
-    """Return the folder of one run."""
+    """Return the folder of one run.
+
+    Args:
+        paper: Paper that makes the claim.
+        experiment: Experiment that is run.
+        scale: Name of the scale.
+        seed: Seed of the run.
+        runs: Folder of all runs.
+    """
     where = f"{scale}-{experiment.digest(scale)}"
     return RunFolder(runs / paper.slug / experiment.name / where / f"seed-{seed}")

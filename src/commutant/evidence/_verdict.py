@@ -1,4 +1,4 @@
-"""Verdict on a claim: computed from the figures of several seeds, never written by hand."""
+"""Verdict on a claim: computed from the measurements of several seeds, never written by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 def in_words(outcome: Outcome) -> str:
-    """Return an outcome as readers see it."""
+    """Return an outcome in the words shown to readers."""
     return "not reproduced at this scale" if outcome == "not reproduced" else outcome
 
 
@@ -40,7 +40,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """Outcome as readers see it."""
+        """Outcome in the words shown to readers."""
         return in_words(self.outcome)
 
 
@@ -50,14 +50,14 @@ def judge(claim: Claim, measurements: Sequence[Measurement], scale: str) -> Verd
     - *holds*: the interval of the effect lies at or above the bar, and that of every control below it;
     - *refuted*: the interval lies below the bar, and the run can refute the claim; one case refutes an identity;
     - *not reproduced*: the interval lies below the bar, but a run at this scale can't refute the claim;
-    - *confounded*: the effect is there, but a control shows it as well;
-    - *inconclusive*: there is no interval, or one that decides lies across the bar.
+    - *confounded*: the effect lies above the bar, but so does a control;
+    - *inconclusive*: there is no interval, or an interval needed for the verdict lies across the bar.
 
     An interval over seeds needs at least 3 seeds, and 14 where all give the same value.
 
     Args:
         claim: The claim.
-        measurements: Figures of each seed.
+        measurements: Measured numbers of each seed.
         scale: Scale of the runs.
     """
     effect, *controls = (

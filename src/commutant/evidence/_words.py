@@ -17,7 +17,10 @@ _DIFFERENCE = re.compile(r".+\b(minus|above|ahead)\b")  # labels of effects whos
 
 
 def numbers(values: Sequence[float]) -> list[str]:
-    """Return numbers as readers see them: three digits, and at least two decimals below ten unless all are whole.
+    """Format numbers for readers: three digits, and at least two decimals below ten unless all are whole.
+
+    Args:
+        values: Numbers to format with the same rule.
 
     Example:
         >>> numbers([1.0, 0.49867, 12.5]), numbers([4.0, 386.0]), numbers([0.0000213])
@@ -46,7 +49,7 @@ def _fixed(value: float, decimals: int) -> str:
 
 
 def _with_interval(found: Interval, bar: float) -> list[str]:
-    """Return mean, low and high with the same decimals; the narrower the interval, the more."""
+    """Return mean, low and high with the same number of decimals, which grows as the interval narrows."""
     values = [found.mean, found.low, found.high]
     width, size = found.high - found.low, max(map(abs, values))
     if found.basis == "identity" or not math.isfinite(width) or width == 0 or not 1e-3 <= size < 1e6:
@@ -56,20 +59,20 @@ def _with_interval(found: Interval, bar: float) -> list[str]:
 
 
 def _signed(claim: Claim, texts: Sequence[str]) -> list[str]:
-    """Return numbers of a claim's effect with a sign where the effect is a difference."""
+    """Return numbers of a claim's effect, with a sign if the effect is a difference."""
     difference = _DIFFERENCE.search(claim.effect_label) and claim.unit != "times"
     return [f"+{text}" if difference and text[0] not in "-n" and float(text) > 0 else text for text in texts]
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Numbers of a verdict as readers see them.
+    """Numbers of a verdict, formatted for readers.
 
     Attributes:
         mean: Mean effect with its unit.
         interval: Ends of the 95 % interval, or the number of cases of an identity, or "none".
         bar: The bar.
-        paper: Effect that the paper's figures give; empty where there is none.
+        paper: Effect computed from the numbers in the paper; empty if there is none.
     """
 
     mean: str
@@ -79,7 +82,11 @@ class Effect:
 
 
 def effect_in_words(judged: Judged) -> Effect:
-    """Return the numbers of a verdict as readers see them."""
+    """Format the numbers of a verdict for readers.
+
+    Args:
+        judged: Claim with its verdict.
+    """
     claim, found = judged.claim, judged.verdict.effect
     paper = [] if claim.reported_effect is None else [claim.reported_effect]
     bar, *reported = _signed(claim, numbers([judged.verdict.bar, *paper]))
@@ -91,7 +98,10 @@ def effect_in_words(judged: Judged) -> Effect:
 
 
 def sentence(judged: Judged) -> str:
-    """Return a verdict in one sentence: the effect with its unit, its interval, the bar, the paper's figure, the word.
+    """Return a verdict in one sentence: the effect with its unit, interval, bar, the paper's effect and the outcome.
+
+    Args:
+        judged: Claim with its verdict.
 
     Example: `"accuracy of ParaGRU minus minGRU: +0.49 accuracy (95 % +0.47 to +0.50; bar +0.30; paper +0.49): holds"`.
     """
@@ -105,7 +115,10 @@ def sentence(judged: Judged) -> str:
 
 
 def comparison(judged: Judged) -> str:
-    """Return the figures that the paper gives, ours first; empty where it gives none.
+    """Return our numbers next to those that the paper reports; empty if it reports none.
+
+    Args:
+        judged: Claim with its verdict.
 
     Example: `"ParaGRU: 0.99 (paper 1.00) · linear recurrence: 0.50 (paper 0.51)"`.
     """
@@ -121,7 +134,11 @@ def comparison(judged: Judged) -> str:
 
 
 def seeds_in_words(judged: Judged) -> str:
-    """Return the number of seeds in words, with the pilot behind it where there is one."""
+    """Return the number of seeds in words, with the pilot that it was planned from, if any.
+
+    Args:
+        judged: Claim with its verdict.
+    """
     number = len(judged.seeds)
     text = f"{number} seed{'' if number == 1 else 's'}"
     if judged.seeds_from is None:
@@ -131,6 +148,9 @@ def seeds_in_words(judged: Judged) -> str:
 
 def counted(outcomes: Iterable[Outcome]) -> dict[Outcome, str]:
     """Return how often each outcome occurs, in words, in the order of `OUTCOMES`.
+
+    Args:
+        outcomes: Outcomes of claims.
 
     Example:
         >>> counted(["refuted", "holds", "holds"])

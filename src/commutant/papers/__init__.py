@@ -1,4 +1,4 @@
-"""Papers: their claims, how each claim is measured at each scale, and its figures."""
+"""Papers with their claims, the experiments that measure them at each scale, and plots."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ def slugs() -> list[str]:
 
 
 def module_of(slug: str) -> str:
-    """Return the name of the module that defines a paper."""
+    """Return the name of the module that defines a paper.
+
+    Args:
+        slug: Name of the paper, as on the command line.
+    """
     return f"{__name__}.{slug.replace('-', '_')}"
 
 

@@ -1,7 +1,8 @@
 """Terms for the unknown permutation of an axis: a leaf, a direct sum of terms or a product of terms.
 
-Two axes that move alike have unified terms. Where the terms differ in shape, the coarser one is cut, which restricts
-its group to a subgroup. Where they have no common refinement, both are frozen. Every step is sound.
+Two axes that move together have unified terms. Where the terms differ in shape, the coarser one is cut, which restricts
+its group to a subgroup. Where they have no common refinement, both are frozen. No step allows a permutation that
+changes the function.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def use(axis: Axis) -> None:
 
 
 def unify(x: Axis, y: Axis, why: str) -> None:
-    """Make two axes of equal size move alike; freeze both where their terms have no common refinement."""
+    """Make two axes of equal size move together; freeze both where their terms have no common refinement."""
     x, y = x.find(), y.find()
     if x.size != y.size:
         _freeze_all([[x, y]], why)

@@ -63,10 +63,10 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._where)
 
     def places(self, target: str | Path) -> dict[Path, Path]:
-        """Return the path to which `rewrite` would write each file of this checkpoint, the index included.
+        """Return the path to which `rewrite` would write each file of this checkpoint, including the index.
 
-        A target that does not exist is taken as a folder unless it has an extension of weight files, so `net-3.1` is a
-        folder.
+        A target that does not exist is treated as a folder unless it ends in the extension of a weight file, so
+        `net-3.1` is a folder.
 
         Args:
             target: A `.safetensors` file, or a folder.
@@ -104,7 +104,7 @@ class Checkpoint(Mapping[str, Tensor]):
         """Write a checkpoint of the same layout with every tensor changed, one shard in memory at a time.
 
         All files are first written under temporary names and renamed together at the end, so that a failure leaves the
-        old files intact. Missing folders are created. Sizes that an index of shards states are updated.
+        old files intact. Missing folders are created. Sizes stored in an index of shards are updated.
 
         Args:
             target: A `.safetensors` file, or a folder.

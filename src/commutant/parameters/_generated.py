@@ -21,7 +21,8 @@ class GeneratedLinear(nn.Module):
     memory is `batch * code * out` instead of `batch * out * in`.
 
     Without `hidden` and biases, `h(g) = g` and the layer is linear in z and in g. Then `W(0) = 0`, and the layer can't
-    ignore the code: a constant output for all codes would need them to lie in a plane that misses the origin.
+    ignore the code. A nonzero output can be the same for all codes only if they lie in a plane that does not contain
+    the origin.
 
     Args:
         in_features: Width of z.

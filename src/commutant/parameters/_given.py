@@ -29,10 +29,10 @@ def check_module(model: object) -> None:
 
 
 def check_example(example: object, name: str) -> None:
-    """Check that an example holds tensors and no arrays of NumPy."""
+    """Check that an example holds tensors and no NumPy arrays."""
     leaves = pytree.tree_leaves(dict(example) if isinstance(example, Mapping) else example)
     if any(isinstance(x, np.ndarray) for x in leaves):
-        raise InputError(f"{name} must hold tensors, got an array of NumPy; convert it with torch.from_numpy")
+        raise InputError(f"{name} must hold tensors, got a NumPy array; convert it with torch.from_numpy")
     if not any(isinstance(x, Tensor) for x in leaves):
         raise InputError(
             f"{name} must be a tensor, a tuple of arguments or a mapping of keywords, got {kind_of(example)}"

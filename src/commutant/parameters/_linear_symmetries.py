@@ -1,4 +1,4 @@
-"""Linear symmetries of groups, as well as permutations: signs, positive scales, rotations, any invertible matrix.
+"""Linear symmetries of groups beyond permutations: signs, positive scales, rotations, any invertible matrix.
 
 If a one-parameter group of changes of the weights leaves a function unchanged, the gradient of the function is
 orthogonal to the direction of change at every point (Noether). For channel c of a group and the parts s of weights
@@ -30,7 +30,8 @@ _INFLUENCE = 1e-5  # smallest relative influence of a group on the output from w
 class LinearSymmetry:
     """Linear maps along the axes of a group that do not change what the network computes.
 
-    A part of a weight is `(entry, axis, stretch)`: query, key and value in one weight are three stretches of one axis.
+    A part of a weight is `(entry, axis, stretch)`, where a stretch is a contiguous range of an axis. For example,
+    query, key and value in one weight are three stretches of one axis.
 
     Attributes:
         name: `"permutation"`; `"signed permutation"` (odd activations); `"scaled permutation"`, by positive numbers

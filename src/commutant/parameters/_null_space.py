@@ -13,8 +13,8 @@ from torch import Tensor
 def whole_null_space(matrix: Float[Tensor, "equations unknowns"]) -> list[list[int]]:
     """Return solutions of `matrix @ x = 0` in small whole numbers.
 
-    The basis is brought to reduced echelon form; vectors in it that are no multiples of small whole numbers are left
-    out.
+    The basis is brought to reduced echelon form; vectors in it that are not multiples of vectors of small whole numbers
+    are left out.
     """
     count = matrix.shape[1]
     if not count:

@@ -55,7 +55,7 @@ def verified(spec: Spec, model: nn.Module, traces: Sequence[Trace], generator: t
     worst = error(spec, list(spec.sizes))
     if worst >= TOLERANCE:
         if error(spec, []) >= TOLERANCE:
-            warnings.warn("nothing was verified: the model does not compute the same twice", stacklevel=3)
+            warnings.warn("nothing was verified: two identical calls of the model give different outputs", stacklevel=3)
             return spec
         wrong = [g for g in spec.sizes if error(spec, [g]) >= TOLERANCE]
         wrong = wrong or list(spec.sizes)  # each holds alone, but not all together: trust none

@@ -1,4 +1,4 @@
-"""Selection of the part of a model's output that counts: all but caches, or what the user selects."""
+"""Selection of the part of a model's output to preserve: all but caches, or the part that the user selects."""
 
 from __future__ import annotations
 

@@ -54,15 +54,15 @@ class PermutationSpec(TiedAxes):
         frozen: Reason why an axis `(entry, number)` that carries no group can't move.
         unknown_ops: Operators without a rule, with the first node of each. The axes that they read are frozen.
         error: Largest relative change of an output when everything is permuted at random, in float64. Parameters are
-            perturbed first, so that no zero or one hides a mistake. None where nothing was verified.
-        how: Tracer that followed the module, and what it leaves out.
+            perturbed first, so that no zero or one hides a mistake. None if nothing was verified.
+        how: Tracer that was used or the parts that it could not follow, and the parts of the output that were left out.
         buffers: Entries that are buffers, such as running statistics. They are permuted, but they are not weights.
         ties: Entries that are the same tensor as an earlier entry. A checkpoint may leave them out.
         reads: Labels of the axes of the activations that layers sum over, by node of the graph.
         summed: Axes `(entry, number)` of weights that layers sum over. The other axes of a weight index its outputs.
-        idle: Entries that no example reads although their shapes fit some groups, with those groups.
-        equal_parts: Labels of the parts of each axis that is cut into equal parts. Parts of equal size have to stay
-            equal where widths change; parts of unequal size have to keep their sizes.
+        idle: Entries that no example uses although their shapes fit some groups, with those groups.
+        equal_parts: Labels of the parts of each axis that is cut into equal parts. When widths change, parts of equal
+            size must stay equal, and parts of unequal size must keep their sizes.
         graph: Traced module, used by `activations`.
         other_graphs: Traces of the further examples.
     """
@@ -85,11 +85,11 @@ class PermutationSpec(TiedAxes):
             example_inputs: A tensor, a tuple of positional arguments, or a mapping of keyword arguments, such as the
                 output of a tokenizer. Use a batch size of two or more.
             outputs: Function that selects the part of the model's output to preserve, such as `lambda out: out.logits`.
-                By default all of it counts, hidden states included; key-value caches are left out.
+                By default, everything is preserved, including hidden states but not key-value caches.
             verify: Whether to permute at random and compare outputs in float64. A group that fails is frozen, with a
                 warning.
             generator: Random generator of the permutations that verify; None means a fixed seed.
-            also: Further examples, for models that take another path through their code on other inputs.
+            also: Further examples, for models that take different code paths on different inputs.
 
         Raises:
             InputError: The module can't be traced on the example, or an argument has the wrong type.
@@ -166,7 +166,7 @@ class PermutationSpec(TiedAxes):
             InputError: The spec was written by hand, or the input has other shapes than the example.
         """
         if self.graph is None:
-            raise InputError("activations need a spec that PermutationSpec.from_module derived")
+            raise InputError("activations need a spec derived by PermutationSpec.from_module")
         self.check(state)
         check_example(example, "the example")
         return captured(self.graph, state, pytree.tree_leaves(as_arguments(example)), self.reads)
@@ -181,7 +181,7 @@ class PermutationSpec(TiedAxes):
             InputError: The spec was written by hand.
         """
         if self.graph is None:
-            raise InputError("outputs need a spec that PermutationSpec.from_module derived")
+            raise InputError("outputs need a spec derived by PermutationSpec.from_module")
         return outputs(self.graph, state)
 
     def changes(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
@@ -199,10 +199,11 @@ class PermutationSpec(TiedAxes):
     def kinds(self) -> dict[str, LinearSymmetry]:
         """Linear symmetries of each group, found at the parameters that the spec was derived from.
 
-        Signs, positive scales, orthogonal and general linear maps, each verified at several parameters and inputs, on
-        every example. Only permutations are reported for a spec written by hand, on the `meta` device, for groups
-        with weights that the example does not use, and for models that can't be differentiated. The search takes
-        a few forward passes for each group that has no other symmetry: minutes for large models.
+        The search covers signs, positive scales, orthogonal and general linear maps. Each is verified at several
+        parameters and inputs, on every example. Only permutations are reported for a spec written by hand, on the
+        `meta` device, for groups with weights that the example does not use, and for models that can't be
+        differentiated. The search takes a few forward passes for each group that has no other symmetry, which is
+        minutes for large models.
         """
         plain = {group: LinearSymmetry() for group in self.sizes}
         if self.graph is None or self.error is None:
@@ -224,8 +225,8 @@ class PermutationSpec(TiedAxes):
     def summary(self) -> str:
         """Return a table of the groups, then the reasons that keep the other axes in place.
 
-        The table shows the size, the kind and the axes of each group. Kinds are searched for in models of up to five
-        million parameters, or shown where `kinds` was read before.
+        The table shows the size, the kind and the axes of each group. Kinds are computed for models of up to five
+        million parameters. For larger models they are shown only if `kinds` was read before.
         """
         lines = [f"{len(self.sizes)} permutation groups, 10^{self.log_order:.0f} permutations; traced with {self.how}"]
         width = max((len(g) for g in self.sizes), default=5)
@@ -258,20 +259,20 @@ class PermutationSpec(TiedAxes):
 
 
 def _other_paths(spec: PermutationSpec) -> str | None:
-    """Return why the groups may not hold on other inputs, and what to do; None where nothing suggests it."""
+    """Return why the groups may not hold on other inputs, and what to do; None if nothing suggests that."""
     if spec.idle:
         entry = next(iter(spec.idle))
         groups = sorted({g for own in spec.idle.values() for g in own})
         named = ", ".join(groups[:4]) + (f" and {len(groups) - 4} more" if len(groups) > 4 else "")
-        more = f" nor {len(spec.idle) - 1} entries more" if len(spec.idle) > 1 else ""
+        more = f" and {len(spec.idle) - 1} more entries" if len(spec.idle) > 1 else ""
         return (
-            f"the example does not read {entry!r}{more}, whose shapes fit the groups {named}: an input that does "
-            "may not allow these permutations; give such inputs in also="
+            f"the example does not use {entry!r}{more}, whose shapes fit the groups {named}; inputs that use them may "
+            "break these symmetries, so pass such inputs in also="
         )
     if any(t.branches for t in spec.graphs) and not spec.other_graphs and spec.sizes:
         return (
-            "the module branches on numbers that it computes, and its groups were found on the path of the example "
-            "alone; give inputs that take the other paths in also="
+            "the module branches on values that it computes, and only the path of the example was analyzed; pass "
+            "inputs that take the other paths in also="
         )
     return None
 

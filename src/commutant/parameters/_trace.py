@@ -40,8 +40,8 @@ class Trace:
         module: Graph of ATen operators.
         sources: Origin of each placeholder.
         how: Name of the tracer.
-        lost: What the tracer could not follow, if anything.
-        branches: Whether Python read numbers, so that other inputs may take other paths.
+        lost: Description of what the tracer could not follow, if anything.
+        branches: Whether Python branched on computed values, so that other inputs may take other paths.
         written: For each output of the graph, the source that it is written into; None for an output of the module.
     """
 

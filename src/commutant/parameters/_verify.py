@@ -21,7 +21,7 @@ _FLOATS = {torch.float32: torch.float64, torch.float16: torch.float64, torch.bfl
 
 
 class InDouble(fx.Interpreter):
-    """Interpreter that runs a graph in float64, whatever dtypes it states, with differentiable operators.
+    """Interpreter that runs a graph in float64, overriding its dtypes, with differentiable operators.
 
     Batch norm in evaluation mode becomes plain arithmetic, so that running statistics have derivatives too.
     """

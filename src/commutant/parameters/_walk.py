@@ -132,7 +132,7 @@ class Op:
         return [tuple(int(n) for n in v.shape) if isinstance(v, torch.Tensor) else None for v in values]
 
     def tie(self, x: Axis, y: Axis) -> None:
-        """Make two axes move alike."""
+        """Make two axes move together."""
         unify(x, y, self.name)
 
     def contract(self, x: Axis, y: Axis) -> None:
@@ -299,7 +299,7 @@ def fixed(size: int, why: str) -> Axis:
 
 
 def collapse(value: Stacked, why: str) -> Labels:
-    """Return the labels of a stacked tensor as a whole: its parts move alike, and the axis that is cut is fixed."""
+    """Return the labels of a stacked tensor as a whole: its parts move together, and the axis that is cut is fixed."""
     first, *others = value.parts
     for other in others:
         for i, (x, y) in enumerate(zip(first, other, strict=True)):

@@ -15,7 +15,7 @@ from .._errors import InputError
 class NTKLinear(nn.Linear):
     """Linear layer in NTK parametrization: standard normal weights, divided by $\\sqrt{\\text{fan-in}}$ when applied.
 
-    Use it where one learning rate should fit every width.
+    Use it when one learning rate should work for every width.
 
     Args:
         in_features: Number of input features.
@@ -135,7 +135,8 @@ class ReLUEnsemble(nn.Module):
         Args:
             x: Training inputs `(rows, inputs)`.
             y: Training targets `(rows, outputs)`.
-            rate: Learning rate of both layers in NTK parametrization, below 2 over the top eigenvalue of the kernel.
+            rate: Learning rate of both layers in NTK parametrization, below 2 divided by the largest eigenvalue of the
+                kernel.
             first: Factor on the rate of the first layer; inputs / width gives equal rates in standard parametrization.
             tolerance: Largest residual at which training stops.
             steps: Largest number of steps.

@@ -28,7 +28,7 @@ class FailureBound:
 
 @dataclass(frozen=True)
 class FailureEstimate:
-    """Estimate of the probability of a wrong answer from the infinite-width law, which is no bound at finite width.
+    """Estimate of the probability of a wrong answer from the infinite-width limit; not a bound at finite width.
 
     Networks of finite width fail more often. This includes antithetic networks, whose estimate is zero.
 
@@ -46,16 +46,16 @@ class ExactPermutationLearner:
 
     The interface is that of a scikit-learn estimator. With `width=None` the learner computes the mean of infinitely
     many infinitely wide networks, which is exact. With a width it trains real networks, as many as `delta` requires.
-    Targets may be any selection map: each output copies one input, and outputs may repeat or drop inputs. An output
-    fed by several inputs (OR) is right only on sparse inputs; after `fit`, `dense_from_` holds the number of ones from
-    which on it is wrong.
+    Targets may be any selection map: each output copies one input, and outputs may repeat or drop inputs. An output fed
+    by several inputs (OR) is correct only on sparse inputs. After `fit`, `dense_from_` is the smallest number of ones
+    at which it is wrong.
 
-    A *linear* network also learns the same map exactly from the same data. The point is that ReLU networks do so too.
+    A *linear* network also learns the same map exactly from the same data; the point is that ReLU networks do so too.
 
     Args:
         delta: Allowed probability that any input is answered wrongly, over initializations, at infinite width.
             Networks of finite width exceed it.
-        rule: Rounding of averaged outputs to bits: `"topn"` (keeps the number of ones, for permutations),
+        rule: Rule that rounds averaged outputs to bits: `"topn"` (keeps the number of ones, for permutations),
             `"midpoint"`, or the paper's `"sign"`, which needs many more networks.
         width: Number of hidden units of real networks, or None for the infinite-width limit.
         models: Number of real networks, or None for as many as `delta` requires.
@@ -165,7 +165,8 @@ class ExactPermutationLearner:
             x: Binary inputs `(rows, k)`.
 
         Raises:
-            InputError: Before `fit`, for rows that are zero or not binary, or so dense that an OR would be wrong.
+            InputError: Before `fit`, for rows that are zero or not binary, or for rows so dense that an OR would be
+                wrong.
         """
         average = self.decision_function(x)
         _, weights = binary_inputs(x, self.law_.k)

@@ -159,7 +159,7 @@ class PermutationNTK:
             generator: Source of randomness.
 
         Raises:
-            InputError: For inputs that are not binary, targets of another shape, or less than one network.
+            InputError: For inputs that are not binary, targets of another shape, or fewer than one network.
         """
         whole("models", models)
         if not isinstance(targets, Tensor) or targets.ndim != 2 or len(targets) != self.k or targets.is_complex():
@@ -182,7 +182,7 @@ class PermutationNTK:
 
         Args:
             n: Weight of the input, from 1 to k.
-            rule: Rounding of averages, `"sign"` or `"midpoint"`.
+            rule: Rounding rule, `"sign"` or `"midpoint"`.
         """
         one_of("rule", rule, RULES)
         one, zero = self.mean(n)
@@ -195,7 +195,7 @@ class PermutationNTK:
 
         Args:
             models: Number of networks in the ensemble.
-            rule: Rounding of averages, `"sign"`, `"midpoint"` or `"topn"`.
+            rule: Rounding rule, `"sign"`, `"midpoint"` or `"topn"`.
             n: Weight of one input to bound; None for all $2^k - 1$ inputs, grouped by weight.
         """
         one_of("rule", rule, RULES)
@@ -212,7 +212,7 @@ class PermutationNTK:
 
         Args:
             delta: Probability of failure, between 0 and 1.
-            rule: Rounding of averages, `"sign"`, `"midpoint"` or `"topn"`.
+            rule: Rounding rule, `"sign"`, `"midpoint"` or `"topn"`.
             n: Weight of one input to bound; None for all $2^k - 1$ inputs.
 
         Example:

@@ -31,10 +31,11 @@ class Template:
 class TemplateProgram:
     """A synchronous program of local rules, run by an infinite-width predictor trained on one example per template.
 
-    Every template is an orthonormal training input whose image is the set of bits that it sets. A state is encoded as
-    the normalized indicator of the templates that match it. For each bit, hits are the matching templates that set it,
-    and misses are the other templates that set it. The output is $\\mu_1$ times the number of hits plus $\\mu_0$ times
-    the number of misses, and counts as one above 1e-10. A bit that no matching template sets is zero in the next state.
+    The templates are orthonormal training inputs; the image of each is the set of bits that it sets. A state is encoded
+    as the normalized indicator of the templates that match it. For each bit, hits are the matching templates that set
+    it, and misses are the other templates that set it. The output is $\\mu_1$ times the number of hits plus $\\mu_0$
+    times the number of misses, and counts as one above 1e-10. A bit that no matching template sets is zero in the next
+    state.
 
     Args:
         bits: Names of all bits of a state.
@@ -154,7 +155,7 @@ def addition(bits: int) -> TemplateProgram:
 
     After 2 m steps on m bits, p holds the sum modulo $2^m$, and `overflow` the last carry. The bits are `p0, p1, ...`
     and `q0, q1, ...`, least significant first. In each step, a bit that is set in only one of p and q goes to p. A bit
-    that is set in both goes to the next place of q as a carry.
+    that is set in both goes to the next higher bit of q as a carry.
 
     Args:
         bits: Number m of bits of p and of q.
@@ -183,7 +184,7 @@ def multiplication(bits: int) -> TemplateProgram:
 
     After m (2 m + 1) steps on m bits, r holds the product, with 2 m bits. The bits are `p0, p1, ...` (2 m bits, of
     which the upper half is zero) and `q0, q1, ...`, least significant first. Set `t0`, which starts the clock. Once per
-    round of the clock, p is added to r if `q0` is set, with carries in c; then p shifts up and q down by one place.
+    round of the clock, p is added to r if `q0` is set, with carries in c; then p shifts up and q down by one bit.
 
     Args:
         bits: Number m of bits of each factor.

@@ -104,7 +104,7 @@ def build(runs: Path, output: Path, *, results: Path = Path("results"), check_la
 
 
 def _judged(paper: Paper, runs: Path, results: Path) -> dict[str, list[Judged]]:
-    """Return the verdicts on each claim by its name, one per scale: from runs, or else from the record."""
+    """Return the verdicts on each claim by name, one per scale: from runs if there are any, else from the record."""
     recorded = {(found.claim.name, found.scale): found for found in read_records(results, [paper])}
     return {
         claim.name: [

@@ -51,7 +51,7 @@ def inline_svg(figure: Any, label: str) -> str:
 
 
 def interval_svg(judged: Judged) -> str:
-    """Draw the intervals of a claim's effect and controls against the bar and the paper's figure."""
+    """Draw the intervals of a claim's effect and controls with the bar and the paper's effect."""
     from matplotlib.figure import Figure
 
     verdict, claim = judged.verdict, judged.claim

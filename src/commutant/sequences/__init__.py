@@ -1,4 +1,4 @@
-"""Nonlinear recurrences that train in parallel over time and are never silently wrong."""
+"""Nonlinear recurrences that train in parallel over time, with a certificate for every solution."""
 
 from . import _law_cases as _law_cases
 from ._block import RNNBlock as RNNBlock

@@ -25,7 +25,7 @@ def solve_across(
 
     This is multiple shooting with ranks as chunks. Every sweep solves all segments from their start states and gathers
     the end states. Where an end differs from the next start, Newton's method corrects the start states. After k sweeps
-    the first k ranks are exact for any cell. So there are at most as many sweeps as ranks, and no unconverged result is
+    the first k ranks are exact for any cell. At most as many sweeps as ranks are needed, and no unconverged result is
     returned. All ranks decide on another sweep from the same gathered numbers.
     """
     _check_group(group)
@@ -157,7 +157,7 @@ def _jacobians(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: T
 
 
 def _product(cell: Cell, x: Tensors, start: Tensor, params: Tensors, states: Tensor) -> Tensor:
-    """Return the derivative of a segment's end by its start, as a product of neighbors in log depth."""
+    """Return the derivative of a segment's end state with respect to its start state, as a product in log depth."""
     if len(states) == 0:
         return identity_map(start, cell.structure).contiguous()
     maps = _jacobians(cell, x, start, params, states)

@@ -32,11 +32,11 @@ class RNNBlock(nn.Module):
     Args:
         d_model: Number of features.
         cell: Recurrent layer, `"paragru"`, `"paralstm"`, `"mingru"` or `"minlstm"`.
-        conv: Number of steps that the convolution sees.
+        conv: Kernel size of the causal convolution, in steps.
         heads: Number of diagonal blocks of the recurrence's input maps; must divide `d_model`.
         mlp_size: Number of hidden features of the MLP. None for 8/3 of `d_model`, rounded up to a multiple of 32; 0
             for no MLP.
-        a_max: Bound of the recurrent weights, see `ParaGRU`.
+        a_max: Bound of the recurrent weights, see `ParallelRecurrence`.
         method: Solver, see `solve_recurrence`.
 
     Raises:

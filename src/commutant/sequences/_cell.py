@@ -45,7 +45,7 @@ class Cell:
 
     structure: Structure = "diagonal"
     bound: float | None = None
-    """Bound that |state| never exceeds when the initial state does not; None when no bound is known."""
+    """Upper bound on |state|, valid whenever the initial state is within it; None when no bound is known."""
 
     def step(self, state: Tensor, x: Tensors, params: Tensors) -> Tensor:
         """Return the next state, `(*lanes, *state)`."""
@@ -72,9 +72,9 @@ class Cell:
         return grads[len(x) :]
 
     def jacobian(self, state: Tensor, x: Tensors, params: Tensors, reverse: bool = False) -> Tensor:
-        """Return the Jacobian by one forward derivative per column, or with `reverse` one backward derivative per row.
+        """Return the Jacobian, by one forward-mode derivative per column or, with `reverse`, one reverse-mode per row.
 
-        The loop differentiates backward too, so a reverse Jacobian is finite wherever the loop's gradient is.
+        The gradient of the loop uses reverse mode too, so a reverse Jacobian is finite wherever that gradient is.
         """
 
         def f(h: Tensor) -> Tensor:

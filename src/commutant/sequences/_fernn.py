@@ -29,9 +29,9 @@ class FERNN(FlowRNN):
         num_layers: Number of stacked cells.
         pool: Pooling over velocities, `"max"` (as in the paper), `"mean"` or `"sum"`, or None to return every slice.
         kernel_size: Size of the kernels, odd.
-        v_mixing: Largest difference of two velocities that mix, see `FERNNCell`.
+        v_mixing: Largest difference between two velocities whose slices mix, see `FERNNCell`.
         activation: Nonlinearity, `"relu"` or `"tanh"`.
-        bias: Whether to add a learned number per channel; the paper does not.
+        bias: Whether to add a learned bias per channel; the paper does not.
 
     Raises:
         InputError: For an unknown option or sizes that do not fit.
@@ -76,7 +76,7 @@ class FieldDecoder(nn.Module):
         flow: Flow that defines the convolutions.
         layers: Number of hidden layers, each followed by a ReLU; one more layer maps to the frame. The paper uses 4.
         kernel_size: Size of the kernels, odd.
-        bias: Whether to add a learned number per channel.
+        bias: Whether to add a learned bias per channel.
 
     Raises:
         InputError: For a negative number of layers or an even kernel size.
@@ -111,8 +111,8 @@ class FERNNSeq2Seq(nn.Module):
     The *aligned* decoder predicts frame t + 1 from the state advanced by one step,
     $D(\\max_\\nu \\psi_1(\\nu) h(\\nu))$, and takes its prediction as the next input. Its forecasts are exactly
     flow-equivariant. The *lagged* decoder, released with the paper, feeds the last frame in again and reads the state
-    without advancing it. It is not equivariant, and drifts beyond the horizon of its training. Predictions are
-    detached before they are fed back, as in the paper.
+    without advancing it. It is not equivariant, and drifts beyond the training horizon. Predictions are detached before
+    they are fed back, as in the paper.
 
     Args:
         in_channels: Number of channels of a frame.
@@ -123,7 +123,7 @@ class FERNNSeq2Seq(nn.Module):
         decoder_layers: Number of hidden layers of the default decoder.
         kernel_size: Size of the kernels, odd.
         activation: Nonlinearity, `"relu"` or `"tanh"`.
-        bias: Whether to add a learned number per channel; the paper does not.
+        bias: Whether to add a learned bias per channel; the paper does not.
 
     Raises:
         InputError: For an unknown option or sizes that do not fit.

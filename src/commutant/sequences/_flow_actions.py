@@ -29,7 +29,7 @@ def flow_transform(
     Args:
         x: Sequence `(batch, time, channels, *domain)`, or `(batch, time, V, channels, *space)` when lifted.
         flow: Flow that defines how nu acts.
-        nu: Generator `(d,)`, in V or not.
+        nu: Generator `(d,)`, which need not be in V.
         start: Time of the first frame, in steps.
         lifted: Whether x is a sequence of fields on the space of states.
 
@@ -128,10 +128,11 @@ class FlowReport:
     """Deviation of a module from flow equivariance, by generator and time.
 
     Attributes:
-        generators: Generators that were tried, `(n, d)`.
-        errors: Largest difference relative to the largest output, `(n, time)`, over slices whose source is in V.
-        boundary: Same difference over slices whose source is outside V, where no network can be exact; NaN if there
-            are none.
+        generators: Generators that were tested, `(n, d)`.
+        errors: Largest difference relative to the largest output, `(n, time)`, over slices whose content comes from a
+            slice in V.
+        boundary: Same difference over slices whose content would come from outside V, where no network can be exact;
+            NaN if there are none.
         tolerance: Largest relative difference that was allowed.
     """
 
@@ -168,9 +169,10 @@ def check_flow_equivariance(
     """Compare a module's output on a moving input with its moved output, for every generator of V.
 
     Args:
-        module: Function or module from `(batch, time, channels, *domain)` to fields that should move, of the same
-            shape or lifted `(batch, time, V, channels, *space)`. If it returns a tuple, the first entry counts.
-        flow: Flow whose generators are tried.
+        module: Function or module from `(batch, time, channels, *domain)` to fields that should move with the input, of
+            the same shape or lifted `(batch, time, V, channels, *space)`. If it returns a tuple, the first entry is
+            compared.
+        flow: Flow whose generators are tested.
         x: Input of the module, `(batch, time, channels, *domain)`.
         start: Time of the first output, in steps; the length of x for a forecast.
         tolerance: Largest relative difference allowed; by default 1000 units in the last place.

@@ -34,7 +34,7 @@ def pool_slices(h: Tensor, how: str | None, dim: int) -> Tensor:
 
 
 def _head(state: Any) -> Tensor:
-    """Return the visible part of a state: the first tensor of a tuple, as of a convolutional LSTM."""
+    """Return the visible part of a state: the first tensor of a tuple, as in a convolutional LSTM."""
     return state[0] if isinstance(state, tuple) else state
 
 
@@ -73,10 +73,10 @@ class FERNNCell(_FlowCell):
         hidden_channels: Number of channels of each slice of the state.
         flow: A `TranslationFlow` or a `RotationFlow`; use `LiftToFlow` for other actions.
         kernel_size: Size of the kernels, odd.
-        v_mixing: Largest difference of two velocities (in generators) that mix; 0 keeps slices separate, as in the
-            paper.
+        v_mixing: Largest difference between two velocities (in generators) whose slices mix; 0 keeps slices separate,
+            as in the paper.
         activation: Nonlinearity, `"relu"` or `"tanh"`.
-        bias: Whether to add a learned number per channel; the paper does not.
+        bias: Whether to add a learned bias per channel; the paper does not.
         lifted_input: Whether the input has slices, as for the second of two stacked cells.
 
     Raises:
@@ -181,7 +181,7 @@ class FERNNCell(_FlowCell):
         return torch.where(present, taken, 0).flatten(2, 3)
 
     def unroll(self, x: Tensor, h: Any, read: Callable[[Tensor], Tensor]) -> tuple[list[Tensor], Any]:
-        """Run over a sequence as the base class does, with one input convolution over all steps."""
+        """Run over a sequence, with one input convolution over all steps; see the base class."""
         if x.shape[1] == 0:
             return [], h
         drives = self.drive(x.flatten(0, 1)).unflatten(0, x.shape[:2])
@@ -199,14 +199,14 @@ class LiftToFlow(_FlowCell):
 
     Args:
         cell: Function or module `cell(x_t, h) -> h` with x `(batch, ...)` and h `(batch, channels, *space)`. The state
-            may be a tuple, as of a convolutional LSTM. It must accept `h=None`.
+            may be a tuple, as in a convolutional LSTM. It must accept `h=None`.
         flow: Any `Flow`.
 
     Raises:
         InputError: For a class instead of a cell, or a flow that is not a `Flow`.
 
     Shapes:
-        x has the shape that the cell takes; h is `(batch, V, channels, *space)`.
+        x has the shape that the cell expects; h is `(batch, V, channels, *space)`.
 
     Example:
         >>> mix = torch.nn.Conv1d(1, 1, 3, padding=1, padding_mode="circular")
@@ -228,7 +228,7 @@ class LiftToFlow(_FlowCell):
         """Return the next lifted state.
 
         Args:
-            x: Input of the step, as the cell takes it.
+            x: Input of the step, in the shape that the cell expects.
             h: Lifted state `(batch, V, channels, *space)`, or a tuple of lifted states; None before the first step.
         """
         slices = len(self.flow)

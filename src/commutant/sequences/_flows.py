@@ -55,7 +55,7 @@ class Flow:
 
         Args:
             h: Lifted state `(batch, V, channels, *space)`.
-            pad: Number of places by which the last axes are padded on both sides, as a convolution needs them.
+            pad: Number of grid points by which the last axes are padded on both sides, as a convolution needs.
         """
         if pad:
             raise InputError(f"pad must be 0 for a {type(self).__name__}, which defines no boundary, got {pad}")
@@ -67,7 +67,7 @@ class Flow:
 
         Args:
             x: Field `(..., channels, *domain)`, or `(..., channels, *space)` when lifted.
-            nu: Generator `(d,)`, in V or not.
+            nu: Generator `(d,)`, which need not be in V.
             steps: Number of steps.
             lifted: Whether x is a field on the space of states rather than on the domain of inputs.
         """
@@ -114,7 +114,7 @@ def _rows(generators: Tensor | Sequence[Any]) -> Tensor:
 
 
 class ResamplingFlow(Flow):
-    """Base class of flows whose every move is one gather from a table of source places."""
+    """Base class of flows that move a field by one gather from a table of source indices."""
 
     def __init__(self, generators: Tensor | Sequence[Any]) -> None:
         self.generators = _rows(generators)
@@ -126,7 +126,7 @@ class ResamplingFlow(Flow):
         Args:
             nu: Generators `(moves, d)`.
             space: Sizes of the space.
-            pad: Number of places by which the space is padded on both sides.
+            pad: Number of grid points by which the space is padded on both sides.
         """
         raise NotImplementedError
 
@@ -183,8 +183,8 @@ class TranslationFlow(ResamplingFlow):
 
     Args:
         velocities: Velocities in pixels per step, `(generators, d)` for d = 1, 2 or 3 axes, rows first.
-        boundary: `"circular"` for a torus, or `"zero"` for a box whose outside is zero; equivariance then holds away
-            from the border only.
+        boundary: `"circular"` for a torus, or `"zero"` for a box padded with zeros; equivariance then holds only away
+            from the border.
         interpolation: `"exact"` for whole velocities, or `"fourier"` for any velocity. Fourier shifts are exact for
             band-limited fields on a torus of odd size.
 
@@ -244,7 +244,7 @@ class TranslationFlow(ResamplingFlow):
         return torch.tensor(list(sizes)) if self.boundary == "circular" and sizes else None
 
     def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
-        """Return the source index of each place of the moved, padded field."""
+        """Return the source index of each grid point of the moved, padded field."""
         index, inside = torch.zeros(len(nu), *[1] * len(space), dtype=torch.long), torch.tensor(True)
         for axis, size in enumerate(space):
             place = torch.arange(-pad, size + pad)
@@ -279,7 +279,7 @@ class TranslationFlow(ResamplingFlow):
 
         Args:
             x: Field `(batch, channels, *space)`.
-            pad: Number of places on each side.
+            pad: Number of grid points on each side.
         """
         mode = "circular" if self.boundary == "circular" else "constant"
         return nn.functional.pad(x, [pad, pad] * self.generators.shape[1], mode=mode)
@@ -291,7 +291,7 @@ class TranslationFlow(ResamplingFlow):
             in_channels: Number of input channels.
             out_channels: Number of output channels.
             kernel_size: Size of the kernel.
-            bias: Whether to add a learned number per channel.
+            bias: Whether to add a learned bias per channel.
         """
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[self.generators.shape[1] - 1]
         return kind(in_channels, out_channels, kernel_size, bias=bias)

@@ -19,10 +19,10 @@ _tanh_backward = torch.ops.aten.tanh_backward
 
 
 class GatedCell(Cell):
-    """A cell with gates, whose x is `(p,)` and whose params are `(a,)`.
+    """Base class of gated cells with inputs `x = (p,)` and parameters `params = (a,)`.
 
-    p are the pre-activations `(*lanes, gates, channels)` and a the recurrent weights `(recurrent, channels)`. The state
-    is `(*lanes, channels)`, or `(*lanes, slots, channels)`.
+    The pre-activations p are `(*lanes, gates, channels)`, and the recurrent weights a are `(recurrent, channels)`. The
+    state is `(*lanes, channels)`, or `(*lanes, slots, channels)`.
     """
 
     gates: ClassVar[int]

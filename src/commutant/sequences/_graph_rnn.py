@@ -84,8 +84,8 @@ class GraphRNN(nn.Module):
 
     Nodes are sorted into layers by the longest path that ends in them (`dag_layers`). Each layer of the graph becomes
     one recurrent layer with one unit per node, and masks keep only the graph's edges between layers. Undirected graphs
-    are directed from lower to higher nodes. The masks follow torch's order of the gates; the masks of the thesis
-    scrambled the gates of GRU and LSTM.
+    are directed from lower to higher nodes. The masks follow torch's order of the gates; those of the thesis mix up the
+    gates of GRU and LSTM.
 
     Args:
         graph: A networkx graph, a PyG `Data`, or a pair `(edge_index, number of nodes)`.
@@ -147,7 +147,7 @@ class GraphRNN(nn.Module):
     shown: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs of the shown nodes at every step, `(batch, time, output_size)`.
+        """Return the states of the output nodes at every step, `(batch, time, output_size)`.
 
         Args:
             x: Input `(batch, time, input_size)`.
@@ -181,7 +181,8 @@ def random_dag(kind: str, nodes: int, generator: torch.Generator, degree: float 
             the networkx of the thesis) or `"er"` (Erdos-Renyi with as many edges as `"ws"`).
         nodes: Number of nodes, at least 3.
         generator: Source of randomness.
-        degree: Number of neighbors per node in `"ws"`, as a share of the nodes; `"ba"` attaches half as many.
+        degree: Number of neighbors per node in `"ws"`, as a fraction of the number of nodes; `"ba"` attaches each new
+            node to half as many.
 
     Returns:
         The edges `(2, edges)` and the number of nodes.

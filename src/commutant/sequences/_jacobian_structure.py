@@ -33,7 +33,7 @@ def jacobian_structure(step: Step, h: Tensor, x: Tensor | Tensors, params: Tenso
     """Find the structure of a step's Jacobian from derivatives in random directions at random states.
 
     A Jacobian J is diagonal exactly when $J v = (J 1) \\odot v$ for every v. If J is not diagonal, one random v shows
-    it almost surely. (A vector-Jacobian product with ones, often taken for the diagonal, gives the column sums of J.)
+    it almost surely. (A vector-Jacobian product with ones gives the column sums of J, not its diagonal.)
 
     Args:
         step: Function `step(h, x, *params)` from `(batch, *state)` to `(batch, *state)`.

@@ -25,8 +25,27 @@ class ParallelRecurrence(nn.Module):
 
     One matrix product over all steps computes the inputs of all gates. The recurrence is diagonal, so its Jacobian is
     diagonal too (or couples the slots of one channel), and it is solved as in `solve_recurrence`. `info` holds the
-    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method. The
-    arguments are those of `ParaGRU`.
+    report of each solve of the last forward pass. `fallbacks` counts the solves that needed a second method.
+
+    Args:
+        input_size: Number of features of the input.
+        hidden_size: Number of channels of the state.
+        num_layers: Number of stacked layers.
+        bias: Whether the gates have a bias.
+        batch_first: Whether x is `(batch, time, features)` instead of `(time, batch, features)`.
+        dropout: Dropout probability between layers.
+        bidirectional: Whether to add a recurrence that runs backward in time; its features are appended.
+        num_heads: Number of diagonal blocks of each gate's input map; must divide the input and hidden sizes.
+        a_max: Bound to which recurrent weights are clipped, or None. For ParaGRU and ParaLSTM the paper uses 0.5 for
+            language, 0.9 for synthetic tasks and None for parity.
+        method: Solver, see `solve_recurrence`; keep `"auto"` unless you compare methods.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+        proj_size: Unsupported, present because `nn.LSTM` has it; must be 0.
+
+    Raises:
+        InputError: For sizes that do not fit, or a state of the wrong shape.
+
     """
 
     cell_name: ClassVar[str]
@@ -143,13 +162,13 @@ class ParallelRecurrence(nn.Module):
             input: Sequences `(time, batch, input_size)`, or `(batch, time, input_size)` with `batch_first`; one
                 sequence `(time, input_size)`; a `PackedSequence`; or, with `cu_seqlens`, concatenated sequences
                 `(total, input_size)`.
-            hx: Initial state as `torch.nn.GRU` (or `nn.LSTM`) takes it, each part `(layers * directions, batch,
-                hidden_size)`; zero when absent.
+            hx: Initial state in the layout of `torch.nn.GRU` (or `nn.LSTM`), each part
+                `(layers * directions, batch, hidden_size)`; zero when absent.
             x: Another name of `input`.
             h_0: Another name of `hx`.
             cu_seqlens: Offsets at which the sequences start and end, `(sequences + 1,)`, from 0 to total.
             process_group: Process group over which time is split, see `solve_recurrence`. x holds the steps of this
-                rank, h_0 is read on rank 0, and the final state is that of this rank's last step.
+                rank, and h_0 is read on rank 0. The final state is that of this rank's last step.
 
         Returns:
             The output in the layout of x, with `hidden_size * directions` features, and the final state in the layout

@@ -54,27 +54,9 @@ class ParaGRU(_Clipped):
     $z = \\sigma(a_z h + p_z)$, $r = \\sigma(a_r h + p_r)$, $c = \\tanh(a_c (h r) + p_c)$, $h' = (1-z) h + z c$ with
     $p = B x + b$ (Danieli et al. 2025, arXiv 2510.21450, equations 3.1a and 3.3). It tracks state (parity) that no
     linear recurrence can track, and a step costs a few multiplications per channel. Channels interact only through B,
-    so stack layers or mix channels between them. Weights of `nn.GRU` cannot be loaded: there z weights the old state,
-    and r acts after the recurrent product. The state stays within |h| <= 1.
-
-    Args:
-        input_size: Number of features of the input.
-        hidden_size: Number of channels of the state.
-        num_layers: Number of stacked layers.
-        bias: Whether the gates have a bias.
-        batch_first: Whether x is `(batch, time, features)` instead of `(time, batch, features)`.
-        dropout: Dropout probability between layers.
-        bidirectional: Whether to add a recurrence that runs backward in time; its features are appended.
-        num_heads: Number of diagonal blocks of B.
-        a_max: Bound to which recurrent weights are clipped, or None. The paper uses 0.5 for language, 0.9 for
-            synthetic tasks and None for parity.
-        method: Solver, see `solve_recurrence`; keep `"auto"` unless you compare methods.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
-        proj_size: Unsupported, present because `nn.LSTM` has it; must be 0.
-
-    Raises:
-        InputError: For sizes that do not fit, or a state of the wrong shape.
+    so stack several layers or mix channels between layers. Weights of `nn.GRU` cannot be loaded: there z weights the
+    old state, and r acts after the recurrent product. The state stays within |h| <= 1. The arguments are those of
+    `ParallelRecurrence`.
 
     Example:
         >>> layer = ParaGRU(16, 32, batch_first=True)
@@ -93,7 +75,7 @@ class ParaLSTM(_Clipped):
     $f = \\sigma(a_f h + p_f + w_f c)$, $z = \\tanh(a_z h + p_z)$, $c' = f c + (1-f) z$,
     $o = \\sigma(a_o h + p_o + w_o c')$, $h' = o \\tanh(c')$ (Danieli et al. 2025, equations 3.1b and 3.3). Its Jacobian
     couples the two slots of a channel, in 2 x 2 blocks. It replaces `torch.nn.LSTM`: the state is the pair `(h, c)`,
-    with |c| <= 1 and |h| < 1. The arguments are those of `ParaGRU`.
+    with |c| <= 1 and |h| < 1. The arguments are those of `ParallelRecurrence`.
 
     Example:
         >>> y, (h_n, c_n) = ParaLSTM(16, 32)(torch.randn(1000, 4, 16))
@@ -107,7 +89,7 @@ class MinGRU(ParallelRecurrence):
     """The minimal GRU, linear in its state (Feng et al. 2024, arXiv 2410.01201): fast, but it cannot track parity.
 
     $z = \\sigma(p_z)$, $h' = (1-z) h + z g(p_h)$ with $g(x) = x + 1/2$ for $x \\ge 0$, else $\\sigma(x)$. The arguments
-    are those of `ParaGRU`; `a_max` has no effect, because there are no recurrent weights.
+    are those of `ParallelRecurrence`; `a_max` has no effect, because there are no recurrent weights.
 
     Example:
         >>> y, h_n = MinGRU(16, 32)(torch.randn(100, 4, 16))
@@ -119,7 +101,7 @@ class MinGRU(ParallelRecurrence):
 class MinLSTM(ParallelRecurrence):
     """The minimal LSTM, linear in its state (Feng et al. 2024): $h' = (f h + i g(p_h)) / (f + i)$.
 
-    The function g and the arguments are those of `MinGRU`.
+    The function g is that of `MinGRU`, and the arguments are those of `ParallelRecurrence`; `a_max` has no effect.
 
     Example:
         >>> y, h_n = MinLSTM(16, 32)(torch.randn(100, 4, 16))
@@ -132,8 +114,8 @@ class SRU(ParallelRecurrence):
     """The simple recurrent unit (Lei et al. 2018, arXiv 1709.02755): a forget gate that sees the state, and a highway.
 
     $f = \\sigma(p_f + v_f c)$, $c' = f c + (1-f) p_c$, $r = \\sigma(p_r + v_r c)$, $y = r c' + (1-r) p_s$. The input of
-    the highway, $p_s$, is always a projection of x. The state is c. The arguments are those of
-    `ParaGRU`, with `a_max=None` by default.
+    the highway, $p_s$, is always a projection of x. The state is c. The arguments are those of `ParallelRecurrence`,
+    with `a_max=None` by default.
 
     Example:
         >>> y, c_n = SRU(16, 32)(torch.randn(100, 4, 16))
@@ -154,7 +136,8 @@ class SLSTM(ParallelRecurrence):
     """The sLSTM of xLSTM (Beck et al. 2024, arXiv 2405.04517), with exponential gates and a diagonal recurrence.
 
     The state is `(h, c, n, m)`: output, cell, normalizer and the running maximum that keeps the gates finite. Its
-    Jacobian couples the four slots of a channel. The arguments are those of `ParaGRU`, with `a_max=None` by default.
+    Jacobian couples the four slots of a channel. The arguments are those of `ParallelRecurrence`, with `a_max=None` by
+    default.
 
     Example:
         >>> y, state = SLSTM(16, 32)(torch.randn(100, 4, 16))

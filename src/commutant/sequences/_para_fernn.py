@@ -27,7 +27,7 @@ class ParaFERNN(nn.Module):
         flow: A `TranslationFlow` on a torus.
         kernel_size: Size of the kernel of the input convolution, odd.
         pool: Pooling over velocities, `"max"`, `"mean"` or `"sum"`, or None to return every slice.
-        a_max: Bound of the recurrent weights, see `ParaGRU`.
+        a_max: Bound of the recurrent weights, see `ParallelRecurrence`.
         method: Solver, see `solve_recurrence`.
 
     Raises:

@@ -130,7 +130,7 @@ def scattered(state: Tensor) -> Tensor:
 
 
 def check_trajectory(problem: Problem, h: Tensor) -> None:
-    """Call the step again along a solved trajectory, and probe rows that differ and rows with the largest values.
+    """Call the step again along a solved trajectory, and probe rows that differ and the rows with the largest values.
 
     This finds a step that couples rows only on rare inputs or states.
     """

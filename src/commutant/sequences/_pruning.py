@@ -135,13 +135,13 @@ def prune_recurrent(
     """Remove the smallest weights of every recurrent layer in a model, in place, by masks that survive training.
 
     Exactly `round(amount * n)` of the n weights of each scope are removed; ties are broken by position. Weights that
-    were pruned before stay pruned and count. So pruning again by the same amount changes nothing, and by a larger
-    amount only adds to the mask. Biases and other layers are not changed. The masks are parametrizations
+    are pruned already stay pruned and count toward the amount. Pruning again by the same amount changes nothing, and by
+    a larger amount only adds to the mask. Biases and other layers are not changed. The masks are parametrizations
     (`torch.nn.utils.parametrize`): a masked weight is exactly zero in every forward pass, whatever the optimizer does,
     and `state_dict` keeps the mask. `bake` makes the masks permanent.
 
     The method is from *Investigating Sparsity in Recurrent Neural Networks* (Darji 2024, arXiv 2407.20601). The masks
-    follow torch's order of the gates; the masks of the thesis scrambled them.
+    follow torch's order of the gates; those of the thesis do not.
 
     Args:
         model: Module that holds `nn.RNN`, `nn.GRU`, `nn.LSTM`, their cells or layers of `commutant.sequences`.
@@ -212,8 +212,8 @@ def _groups(matrices: Sequence[_Matrix], scope: str) -> list[list[tuple[int, int
 def diagonalize_recurrent(model: nn.Module) -> nn.Module:
     """Keep only the diagonal of each gate's hidden-to-hidden matrix, in place, so that each unit reads its own state.
 
-    An LSTM or GRU loses little accuracy when it is retrained for a few epochs, because its memory is in the cell. A
-    plain RNN loses more. A diagonal recurrence could be trained in parallel over time.
+    An LSTM or GRU loses little accuracy after a few epochs of retraining, because its memory is in the cell. A plain
+    RNN loses more. A diagonal recurrence could be trained in parallel over time.
 
     Args:
         model: Module that holds recurrent layers, see `prune_recurrent`.

@@ -25,7 +25,7 @@ class RotationFlow(ResamplingFlow):
         orientations: Number of orientations of the state, the size of the group C_n.
 
     Raises:
-        InputError: For angles that are not multiples of 360 / orientations, or less than one orientation.
+        InputError: For angles that are not multiples of 360 / orientations, or fewer than one orientation.
 
     Example:
         >>> flow = RotationFlow([0, 90], orientations=4)
@@ -51,7 +51,7 @@ class RotationFlow(ResamplingFlow):
         return torch.tensor([360.0])
 
     def table(self, nu: Tensor, space: tuple[int, ...], pad: int) -> tuple[Tensor, Tensor | None]:
-        """Return the source indices and weights of each place of the rotated, padded field, up to four neighbors."""
+        """Return source indices (up to four neighbors) and weights of each grid point of the rotated, padded field."""
         index, weight = _rotation_table(nu[:, 0].double(), space[-2:], pad)
         if len(space) == 3:
             turn = (nu[:, 0] * self.orientations / 360).round().long()
@@ -65,7 +65,7 @@ class RotationFlow(ResamplingFlow):
 
         Args:
             x: Field `(batch, channels, ..., height, width)`.
-            pad: Number of places on each side.
+            pad: Number of grid points on each side.
         """
         return nn.functional.pad(x, [pad] * 4)
 
@@ -76,7 +76,7 @@ class RotationFlow(ResamplingFlow):
             in_channels: Number of input channels.
             out_channels: Number of output channels, not counting orientations.
             kernel_size: Size of the kernel.
-            bias: Whether to add a learned number per channel.
+            bias: Whether to add a learned bias per channel.
         """
         return GroupConvolution(in_channels, out_channels, kernel_size, self.orientations, bias, lifting=True)
 
@@ -87,7 +87,7 @@ class RotationFlow(ResamplingFlow):
             in_channels: Number of input channels, not counting orientations.
             out_channels: Number of output channels, not counting orientations.
             kernel_size: Size of the kernel.
-            bias: Whether to add a learned number per channel.
+            bias: Whether to add a learned bias per channel.
         """
         return GroupConvolution(in_channels, out_channels, kernel_size, self.orientations, bias, lifting=False)
 
@@ -124,7 +124,7 @@ class GroupConvolution(nn.Module):
         out_channels: Number of output fields, not counting orientations.
         kernel_size: Size of the square kernel.
         orientations: Number n of orientations.
-        bias: Whether to add one learned number per output field.
+        bias: Whether to add one learned bias per output field.
         lifting: Whether the input is an image, without an axis of orientations.
 
     Shapes:

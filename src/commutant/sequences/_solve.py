@@ -34,10 +34,10 @@ def solve_recurrence(
 ) -> tuple[Float[Tensor, "batch time *state"], SolveInfo]:
     """Solve $h_t = f(h_{t-1}, x_t)$ for all t, in parallel over time where that is possible.
 
-    The result equals that of the plain loop up to a few units in the last place, or the function reports that it does
-    not. Every parallel solve is certified by its residual and the mismatch at chunk boundaries. If the certificate
-    fails, the solver falls back to tabulated chunk maps (where a bound is known) and finally to the sequential loop.
-    The backward pass is one linear recurrence run in reverse, exact at the solution. Second derivatives use the loop.
+    The result equals that of the plain loop up to a few units in the last place; otherwise the function reports it.
+    Every parallel solve is certified by its residual and the mismatch at chunk boundaries. If the certificate fails,
+    the solver falls back to tabulated chunk maps (where a bound is known) and finally to the sequential loop. The
+    backward pass is one linear recurrence run in reverse, exact at the solution. Second derivatives use the loop.
 
     Methods (Danieli et al. 2025, arXiv 2510.21450; Gonzalez et al. 2024, arXiv 2407.19115):
 
@@ -51,20 +51,21 @@ def solve_recurrence(
     Args:
         step: Function `step(h, x, *params)` from states `(batch, *state)` and one step of x to the next states. Each
             row must depend only on the same row of h and x. The solver calls the step on other rows and in another
-            order than the loop. Batch statistics, changed attributes and random numbers are found by probing and
-            refused. Keep memory in h, and pass noise (dropout) through x.
+            order than the loop. Probing finds batch statistics, changed attributes and random numbers, and raises an
+            error. Keep memory in h, and pass noise (dropout) through x.
         x: Inputs `(batch, time, *features)`, or a tuple of inputs, which the step then gets as a tuple.
         h_0: Initial states `(batch, channels)`, or `(batch, slots, channels)`.
         params: Further tensors that the step uses. Gradients reach these, but not tensors that the step closes over.
         structure: Structure of the Jacobian. `"auto"` finds it by probing; any other value is verified by probing.
         method: Solver, one of those above.
-        bound: Number that |state| never exceeds if |h_0| does not; required for `tabulated`.
-        max_iters: Iterations of the first method; by default 3 for Newton's family (as in the paper), 6 for shooting.
-        tol: Relative step defect that counts as solved; by default 8 units in the last place.
+        bound: Upper bound on |state|, valid whenever |h_0| is within it; required for `tabulated`.
+        max_iters: Largest number of iterations of the first method; by default 3 for Newton's family (as in the paper),
+            6 for shooting.
+        tol: Largest relative step defect that counts as solved; by default 8 units in the last place.
         on_fail: Reaction to a failed certificate: `"fallback"` to the next method, `"raise"`, or `"warn"` and fall
             back.
-        process_group: Process group of `torch.distributed` over which time is split. x and the returned states hold
-            the steps of this rank, whose number may differ between ranks; h_0 is read on rank 0. Every rank must run
+        process_group: Process group of `torch.distributed` over which time is split. x and the returned states hold the
+            steps of this rank. The number of steps may differ between ranks. h_0 is read on rank 0. Every rank must run
             the backward pass. Gradients of params cover the rank's own steps; sum them over the ranks (as DDP does).
 
     Returns:
@@ -74,7 +75,7 @@ def solve_recurrence(
         InputError: For inconsistent shapes, an unknown option, a wrong structure, or a step whose rows depend on more
             than their own state and input.
         ConvergenceError: When the certificate fails with `on_fail="raise"`.
-        CommutantError: When another rank of the group is gone.
+        CommutantError: When another rank of the group has stopped.
 
     Example:
         >>> a = torch.tensor([0.5, -0.4])

@@ -1,4 +1,4 @@
-"""Parallel wrapper of any cell, and checks of a recurrence: agreement with its loop, Lyapunov exponent."""
+"""Parallel wrapper of any cell, comparison of a recurrence with its loop, and Lyapunov exponents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ from ._sparse import SparseRecurrence
 
 
 class ParallelCell(nn.Module):
-    """A cell as a module over whole sequences, batch first; returned by `parallel_rnn`, whose arguments it takes."""
+    """A cell lifted to whole sequences, batch first; `parallel_rnn` checks a cell and returns this module.
+
+    Args:
+        cell: Module of one step, `cell(x_t, h) -> h`.
+        method: Solver, see `solve_recurrence`.
+        bound: Upper bound on |h|, or None if unknown.
+        state_shape: Shape of h without the batch axis, or None for `(cell.hidden_size,)`.
+    """
 
     def __init__(
         self, cell: nn.Module, method: Method, bound: float | None, state_shape: tuple[int, ...] | None
@@ -99,7 +106,7 @@ def parallel_rnn(
     Args:
         cell: Module of one step.
         method: Solver, see `solve_recurrence`.
-        bound: Number that |h| never exceeds, if known; allows solving bistable cells by tables.
+        bound: Upper bound on |h|, if known; enables the method `tabulated`, which solves bistable cells.
         state_shape: Shape of h without the batch axis; by default `(cell.hidden_size,)`.
 
     Raises:
@@ -239,8 +246,8 @@ def lyapunov_exponent(module: ParallelRecurrence | ParallelCell, x: Tensor, h_0:
     """Return the largest Lyapunov exponent of a recurrence along its trajectory on x, in nats per step.
 
     This is the mean growth rate of a small perturbation of the initial state, averaged over the batch. It is negative
-    for a recurrence that forgets. It does not bound the iterations of Newton's method: a trained parity cell has -0.5,
-    and still needs a number of iterations that grows with the length.
+    for a recurrence that forgets. It does not bound the number of Newton iterations. A trained parity cell has an
+    exponent of -0.5, yet needs a number of iterations that grows with the length.
 
     Args:
         module: Recurrent layer of `commutant.sequences`, whose first layer is measured, or the result of

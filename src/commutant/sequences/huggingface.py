@@ -34,15 +34,15 @@ class ParaRNNConfig(_hf.PretrainedConfig):  # type: ignore[misc]
     """Configuration of a `ParaRNNForCausalLM`.
 
     Args:
-        vocab_size: Number of tokens of the vocabulary.
+        vocab_size: Size of the vocabulary.
         hidden_size: Number of features (in the paper 1024 at 400M parameters, 2048 at 1B, 2560 at 2.9B, 4096 at 7B).
         num_hidden_layers: Number of blocks.
         cell: Recurrent layer, see `RNNBlock`.
         num_heads: Number of diagonal blocks of the recurrence's input maps; must divide `hidden_size`.
-        conv_size: Number of steps that the convolution sees.
+        conv_size: Kernel size of the causal convolution, in steps.
         mlp_size: Number of hidden features of the MLP. None for 8/3 of `hidden_size`, rounded up to a multiple of 256,
             which gives the paper's numbers of parameters.
-        a_max: Bound of the recurrent weights, see `ParaGRU`.
+        a_max: Bound of the recurrent weights, see `ParallelRecurrence`.
         method: Solver, see `solve_recurrence`.
         initializer_range: Standard deviation of initial embeddings and linear maps.
         tie_word_embeddings: Whether input and output embeddings share one matrix; in the paper they do not.

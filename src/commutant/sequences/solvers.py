@@ -75,7 +75,8 @@ def defect(found: Tensor, expected: Tensor, before: Tensor) -> float:
     Args:
         found: States.
         expected: States of the same shape.
-        before: States before the step, because a step from a large state to zero rounds to the size of its start.
+        before: States before the step, which set the scale because a step from a large state to zero has the rounding
+            error of the large state.
     """
     if found.numel() == 0:
         return 0.0
@@ -85,7 +86,12 @@ def defect(found: Tensor, expected: Tensor, before: Tensor) -> float:
 
 
 def agree(a: Tensor, b: Tensor) -> Tensor:
-    """Return a mask of the entries at which two tensors are equal, counting NaNs as equal."""
+    """Return a mask of the entries at which two tensors are equal, counting NaNs as equal.
+
+    Args:
+        a: First tensor.
+        b: Second tensor, broadcast against the first.
+    """
     return (a == b) | (a.isnan() & b.isnan())
 
 
@@ -184,14 +190,14 @@ def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, struct
     """Propagate the jumps between chunks through the chunks' derivatives; return corrected starts and the old error.
 
     To first order, the correction of a start is its error, the sum of the propagated jumps before it. The returned
-    error is relative to the size at which the state is rounded: its own size, and the size of earlier states as far
-    as the recurrence remembers them.
+    error is relative to the size at which the state is rounded. This is its own size or that of earlier states that the
+    recurrence still remembers.
 
     Args:
         starts: Start states of the chunks, `(chunks, batch, *state)`.
         ends: End states of the chunks.
         before: States one step before the ends.
-        products: Derivatives of the ends by the starts.
+        products: Derivatives of the ends with respect to the starts.
         structure: Structure of these derivatives.
     """
     new, size = starts.clone(), starts.abs()
@@ -212,7 +218,7 @@ def relay(starts: Tensor, ends: Tensor, before: Tensor, products: Tensor, struct
 
 
 def multishoot(problem: Problem, max_iters: int, count: int, warm_up: int) -> Attempt:
-    """Solve by multiple shooting: guess the states at the chunk boundaries, run all chunks in parallel, correct.
+    """Solve by multiple shooting: guess the boundary states of all chunks, run the chunks in parallel, and correct.
 
     The guess ignores everything older than the warm-up, so one sweep solves a cell that forgets within it. Otherwise
     the chunks are rerun from the ends of their neighbors, and Newton's method then corrects the boundary states. The
@@ -246,9 +252,9 @@ def _shoot(chunks: Chunks, starts: Tensor, max_iters: int) -> Attempt:
 def tabulated(problem: Problem, max_iters: int, count: int, points: int = 16) -> Attempt:
     """Solve by tabulating the map of each chunk, for diagonal cells whose channels are bounded.
 
-    Every chunk runs from `points` states spread over the bound, and the boundary states follow by interpolation in
-    the tables. No derivatives are used for the tables. This solves bistable cells (parity), on which Newton's methods
-    need a number of iterations that grows with the length.
+    Every chunk runs from `points` states spread over the bound, and the boundary states follow by interpolation in the
+    tables. The tables need no derivatives. This method solves bistable cells (parity), on which Newton's methods need a
+    number of iterations that grows with the length.
 
     Args:
         problem: Recurrence to solve, whose cell is diagonal and bounded.

@@ -27,7 +27,7 @@ _KEEP = 2  # the last checkpoint, and the one before in case the last is damaged
 
 
 class Checkpoints:
-    """Checkpoints of one training, in one folder.
+    """Checkpoints of one training run, in one folder.
 
     Each checkpoint is a folder `step-N` with tensors in two safetensors files, all else in `state.json`, and the
     SHA-256 of these three files in `hashes.json`. It is written under another name and then renamed. The last two
@@ -117,7 +117,7 @@ class Checkpoints:
             )
             if other:
                 raise InputError(
-                    f"checkpoint {folder} is of another training: {other}; choose another folder or delete it"
+                    f"checkpoint {folder} belongs to another training run: {other}; choose another folder or delete it"
                 )
             model.load_state_dict(weights)
             optimizer.load_state_dict(optimizer_state)

@@ -21,7 +21,7 @@ Loss = Callable[[nn.Module, Any], Tensor]
 
 @dataclass(frozen=True)
 class Fit:
-    """Result of a training.
+    """Result of a training run.
 
     Attributes:
         model: Trained module, in evaluation mode.
@@ -53,12 +53,12 @@ def fit(
 ) -> Fit:
     """Train with AdamW and a cosine schedule on batches drawn step by step.
 
-    Every step draws its batch and its random numbers from (seed, step, rank). A training that was killed and restarted
-    therefore takes the same steps as an uninterrupted one and, on CPU, ends with the same bits.
+    Every step draws its batch and its random numbers from (seed, step, rank). A training run that was killed and
+    restarted therefore takes the same steps as an uninterrupted one. On CPU, the results are identical to the last bit.
 
     Args:
         model: Module to train, in place.
-        draw: Function `(generator, samples) -> batch`; on several devices each rank draws its share of the batch.
+        draw: Function `(generator, samples) -> batch`; on several devices, each rank draws its part of the batch.
         loss: Function `(model, batch) -> scalar`.
         steps: Number of optimizer steps.
         batch_size: Number of samples per step, over all ranks.
@@ -76,7 +76,8 @@ def fit(
         The trained model and its losses.
 
     Raises:
-        InputError: If the loss is not finite, with the steps, or if `folder` holds checkpoints of another training.
+        InputError: If the loss is not finite (the message names the steps), or if `folder` holds checkpoints of another
+            training run.
     """
     if fabric is None:
         fabric = require("lightning_fabric", "evidence").Fabric(accelerator="cpu", devices=1)

@@ -30,16 +30,16 @@ def activation_matching(
     """Return the permutation of `source` that makes its activations most similar to those of `target`.
 
     For each group it is `argmax_P <P, sum_x z_a(x) z_b(x)^T>`. The sum runs over all activations of the group that
-    layers read: after the nonlinearity, at every point of a residual stream, at every position of an image or a
-    sequence (Git Re-Basin, 2023; with correlations, REPAIR, 2023). Channels within heads are paired for every pair of
-    heads, then the heads.
+    layers read: after the nonlinearity, at every point of a residual stream, and at every position of an image or a
+    sequence. The method is from Git Re-Basin (2023); correlations are used in REPAIR (2023). Channels within heads are
+    paired for every pair of heads, then the heads.
 
     Args:
         spec: Spec from `PermutationSpec.from_module`.
         target: Module or state dict; not modified.
         source: Module or state dict; not modified.
         batches: Inputs of the shapes of the spec's example: tensors, tuples of arguments, or mappings of keywords.
-        score: `"second_moment"` (not centered), or `"correlation"`, in which units that never vary count as zero.
+        score: `"second_moment"` (not centered), or `"correlation"`, for which constant units score zero.
 
     Raises:
         InputError: The spec was written by hand, inputs have other shapes, there is no data, or activations are not

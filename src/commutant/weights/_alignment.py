@@ -31,7 +31,8 @@ def singular_alignment(a: nn.Module | State, b: nn.Module | State, threshold: fl
     `R = sum_l sum_ij (u^a_i . u^b_j) (v^a_i . v^b_j) / sum_l min(k_a, k_b)` over the k singular triples of each layer
     with `s_i >= threshold * s_max`. The sum is computed as the inner product of the truncated polar factors `U V^T`, so
     signs and rotations within equal singular values do not matter. R is 1 for equal networks, about 0 for unrelated
-    ones, and never above 1. Weights with at least two axes count, each as a matrix of its first axis by the rest.
+    ones, and never above 1. Only weights with at least two axes count, each reshaped to a matrix of its first axis by
+    the rest.
 
     Args:
         a: Module or state dict.

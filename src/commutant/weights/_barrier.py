@@ -26,7 +26,8 @@ class Barrier:
     Attributes:
         weights: Grid of t.
         losses: Loss L at each t.
-        curve: Barrier B(t), negative where the merged network is better than the mean of its parents' losses.
+        curve: Barrier B(t), negative where the loss of the merged network is below the interpolated loss of its
+            parents.
     """
 
     weights: tuple[float, ...]
@@ -71,13 +72,13 @@ def loss_barrier(
         network.load_state_dict(interpolate([a, b], [1 - t, t]))
         losses.append(number(evaluate(network), "the loss that evaluate returns"))
         if not math.isfinite(losses[-1]):
-            raise InputError(f"evaluate gave {losses[-1]} at t = {t:g}")
+            raise InputError(f"evaluate must return a finite loss, got {losses[-1]} at t = {t:g}")
     curve = [loss - (1 - t) * losses[0] - t * losses[-1] for t, loss in zip(grid, losses, strict=True)]
     return Barrier(tuple(grid), tuple(losses), tuple(curve))
 
 
 def taylor_barrier(a: nn.Module, b: nn.Module, loss: Callable[[nn.Module], Float[Tensor, ""]]) -> float:
-    """Return the barrier at the midpoint as second-order Taylor expansions at both ends estimate it.
+    """Estimate the barrier at the midpoint from second-order Taylor expansions at both ends.
 
     The estimate is `(1/4) d.(g_a - g_b) + (1/16) d.(H_a + H_b) d` with `d = B - A`, gradients g and Hessians H. It
     takes two Hessian-vector products. In Ito et al. (2025, Table 1) it does not predict the barrier.

@@ -23,9 +23,9 @@ class Equivalence:
     Attributes:
         permutation: Permutation of the second network.
         residuals: Remaining distance for each entry of the state dict, relative to the larger of the two norms.
-            Counters that the network does not compute with are left out.
-        activations: Remaining distance for each activation that a layer reads, |tau f_b - f_a| relative to the larger
-            of the two norms.
+            Counters that the network does not use are left out.
+        activations: Remaining distance for each activation that a layer reads, |tau f_b - f_a| with the permutation
+            tau, relative to the larger of the two norms.
         tolerance: Largest residual that counts as rounding.
     """
 
@@ -57,8 +57,8 @@ def functionally_equivalent(
 
     This is a natural isomorphism between the networks whose components are permutations (Chen, Zhou and Yan, ICLR 2024,
     Definition 3.1). The permutation is found by weight matching. A positive answer is certain up to the tolerance. A
-    negative one is not: with several groups, matching may miss the best permutation. Networks that differ by the scale
-    of their channels, or by copies of channels, are not found equivalent either: merge their channels first.
+    negative answer is not, because matching may miss the best permutation of several groups. Networks that differ in
+    the scale of their channels, or by copies of channels, are reported as different; merge their channels first.
 
     Args:
         spec: Spec of both networks.
@@ -69,7 +69,7 @@ def functionally_equivalent(
         batches: Inputs of the example's shapes on which activations are compared too.
 
     Returns:
-        An `Equivalence`, which is true in a condition if the networks are equivalent.
+        An `Equivalence`, which is truthy if the networks are equivalent.
 
     Raises:
         InputError: The tolerance is negative, or the parameters do not fit the spec.

@@ -27,9 +27,9 @@ class FeatureMerger:
     """Iterative feature merging of any module: similar channels are found and merged into one.
 
     Groups come from the module's `PermutationSpec`. A group takes part if merging equal channels does not change the
-    function and if the module runs with fewer channels. Both are tested in float64 first. Streams that pass a layer
-    norm are refused, and so are widths that the module's code fixes, as it often does for heads; `refused` gives the
-    reason.
+    function and if the module runs with fewer channels. Both are tested in float64 first. Residual streams that pass a
+    layer norm are refused, and so are widths that are fixed in the module's code, as is common for heads. `refused`
+    gives the reason.
 
     Channels directly in front of a batch norm are compared and merged at the scale that the norm gives them. Standard
     deviations are merged instead of variances, so that merging equal channels is exact there too. Channels that are not
@@ -49,10 +49,11 @@ class FeatureMerger:
             `"inout"`, the paper's criterion and the default of `"ifm"`, is the distance of all incoming and outgoing
             weights. `"activations"` is `"saliency"` with the root mean square difference of the channels on data
             instead of |w_m - w_n|.
-        reference: Largest distance in a group, of which thresholds are shares: the `"initial"` one, or the `"current"`
-            one (the paper's), which grows as the paper's rule adds weights up.
-        modulo_scale: Whether channels that differ by a positive factor count as equal where the activation between lets
-            the factor pass, as ReLU does. All channels are then normalized before they are compared or merged.
+        reference: Largest squared distance in a group, to which thresholds are relative. `"initial"` measures it before
+            any merge. `"current"`, as in the paper, measures it at each step; it grows as the paper's rule adds
+            weights.
+        modulo_scale: Whether channels that differ by a positive factor count as equal where the activation commutes
+            with the factor, as ReLU does. All channels are then normalized before they are compared or merged.
         batches: Batches of data of the example's shapes, for `"activations"`.
         outputs: Function that selects the part of the model's output to preserve, as for `PermutationSpec.from_module`.
         spec: Spec that was derived from this model, if there is one.
@@ -113,7 +114,7 @@ class FeatureMerger:
         self.spec = spec or PermutationSpec.from_module(model, example_inputs, outputs=outputs)
         self.spec.check(state)
         if self.spec.graph is None:
-            raise InputError("merging needs a spec that PermutationSpec.from_module derived, got one written by hand")
+            raise InputError("merging needs a spec derived by PermutationSpec.from_module, got one written by hand")
         self._channels = Mergeable(model, example_inputs, self.spec, rule, outputs)
         self._norms, self.sites, self.refused = self._channels.norms, self._channels.sites, self._channels.refused
         self.groups = {g: len(sites[0].index) for g, sites in self.sites.items()}
@@ -169,9 +170,9 @@ class FeatureMerger:
         """Return the clusters of channels to merge for a threshold, a parameter budget or given widths.
 
         Args:
-            beta: Threshold: merge while two channels of a group are closer than this share of the reference, squared;
-                0 merges equal channels only.
-            parameters: Largest share of the parameters to keep.
+            beta: Largest squared distance of two channels to merge, as a fraction of the reference; 0 merges equal
+                channels only.
+            parameters: Largest fraction of the parameters to keep.
             widths: Number of channels to keep in every group, or by group. Groups left out keep all.
 
         Raises:
@@ -205,7 +206,7 @@ class FeatureMerger:
         low, high, total = 0, len(self.path), self.count(self._clusters([]))
         if self.count(self._clusters(self.path)) > parameters * total:
             least = self.count(self._clusters(self.path)) / total
-            raise InputError(f"merging leaves at least {least:.1%} of the parameters, asked for {parameters:.1%}")
+            raise InputError(f"parameters must be at least {least:.1%}, left after all merges, got {parameters:.1%}")
         while low < high:
             middle = (low + high) // 2
             if self.count(self._clusters(self.path[:middle])) <= parameters * total:
@@ -232,7 +233,7 @@ class FeatureMerger:
         return {g: [sorted(members) for members in own.values()] for g, own in found.items()}
 
     def count(self, clusters: Mapping[str, list[list[int]]]) -> int:
-        """Return the number of parameters left with the clusters merged; tied ones count once.
+        """Return the number of parameters that remain after merging the clusters; tied parameters count once.
 
         Args:
             clusters: Partition of the channels of each group.
@@ -259,7 +260,7 @@ class FeatureMerger:
 
         Args:
             beta: Threshold, as for `clusters`.
-            parameters: Largest share of the parameters to keep.
+            parameters: Largest fraction of the parameters to keep.
             widths: Number of channels to keep in every group, or by group.
 
         Raises:
@@ -290,7 +291,7 @@ class FeatureMerger:
         return Shrunk(small, clusters, counts, bounds)
 
     def dropped(self, state: Mapping[str, Tensor], gone: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-        """Return the parameters without some channels of each group, as pruning does.
+        """Return the parameters with some channels of each group dropped, as in pruning.
 
         Args:
             state: Parameters of full size.
@@ -302,7 +303,8 @@ class FeatureMerger:
         """Return the parameters with the channels of each cluster merged, for any clusters.
 
         Args:
-            clusters: Partition of the channels of each group. All channels of a cluster weigh the same in its mean.
+            clusters: Partition of the channels of each group. All channels of a cluster have the same weight in its
+                mean.
 
         Raises:
             InputError: The clusters of a group are not a partition of its channels.

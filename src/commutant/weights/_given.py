@@ -76,9 +76,9 @@ def shares_of(weights: Any, count: int) -> list[float]:
     try:
         shares = [number(w, "a weight") for w in weights]
     except TypeError:
-        raise InputError(f"{count} weights that sum to one are needed, got {_shown(weights)}") from None
+        raise InputError(f"weights must be {count} numbers that sum to one, got {_shown(weights)}") from None
     if len(shares) != count or not abs(math.fsum(shares) - 1) <= 1e-6:
-        raise InputError(f"{count} weights that sum to one are needed, got {shares}")
+        raise InputError(f"weights must be {count} numbers that sum to one, got {shares}")
     return shares
 
 

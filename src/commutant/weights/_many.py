@@ -1,4 +1,4 @@
-"""Matching of several networks in one frame, so that going from a to b to c equals going from a to c."""
+"""Matching of several networks in one frame, so that matching a to b to c equals matching a to c."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def match_many(
 ) -> list[Permutation]:
     """Return permutations of several networks that bring all of them close to each other.
 
-    All networks are permuted into one common frame, which matching in pairs does not give.
+    All networks are permuted into one common frame; matching pairs of networks does not give such a frame.
 
     Args:
         spec: Spec of all networks.
         networks: Two or more modules or state dicts.
-        method: `"mean"` aligns each network in turn with the mean of the others until none gains (MergeMany of Git
-            Re-Basin, 2023): coordinate ascent on the sum of the inner products of all pairs. `"universe"` continues
-            with Frank-Wolfe steps of all networks and groups at once (C2M3, Crisostomi et al., 2024), and never ends
-            lower. `"ste"` keeps the first network in place and lowers the loss of the mean of all networks on data.
-            The weights of that mean are drawn anew for each batch (STE-MM, Ito et al., 2025).
+        method: `"mean"` aligns each network in turn with the mean of the others until none improves (MergeMany of Git
+            Re-Basin, 2023). This is coordinate ascent on the sum of the inner products of all pairs. `"universe"`
+            continues with Frank-Wolfe steps of all networks and groups at once (C2M3, Crisostomi et al., 2024), and
+            never ends lower. `"ste"` keeps the first network in place and lowers the loss of the mean of all networks
+            on data. The weights of that mean are drawn anew for each batch (STE-MM, Ito et al., 2025).
         max_sweeps: Largest number of sweeps over the networks.
         batches: Batches of training data, for `"ste"`; one step for each.
         loss: Function from a module and a batch to a scalar, for `"ste"`. The first network must then be a module.
@@ -52,7 +52,8 @@ def match_many(
         One permutation for each network, in the same order.
 
     Raises:
-        InputError: There are fewer than two networks, or data and loss are missing or have no use.
+        InputError: There are fewer than two networks, or data and loss are missing or are given to a method that does
+            not use them.
     """
     check_spec(spec)
     check_generator(generator)
@@ -61,7 +62,7 @@ def match_many(
     generator = generator or torch.Generator().manual_seed(0)
     one_of("method", method, ("mean", "universe", "ste"))
     if len(networks) < 2:
-        raise InputError(f"two networks or more are needed, got {len(networks)}")
+        raise InputError(f"networks must hold at least two networks, got {len(networks)}")
     if any((given is None) == (method == "ste") for given in (batches, loss)):
         raise InputError('the method "ste" needs batches and a loss, and the others take none')
     if method == "ste":

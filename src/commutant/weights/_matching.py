@@ -31,10 +31,10 @@ def weight_matching(
     """Return the permutation of `source` with the largest inner product with `target`, by coordinate descent.
 
     The result is optimal if the network has one group. Groups whose permutation may depend on another group (channels
-    within heads) are solved together with it: the best permutation of the channels for every pair of heads, then the
-    best pairing of heads. A group on both sides of one weight (recurrent weights) is a quadratic assignment, solved by
-    Frank-Wolfe steps. Ties go to the identity. The search ends when no group gains, or when a sweep reduces the squared
-    distance of the networks by less than 0.03 %.
+    within heads) are solved together with it. First the best permutation of the channels is found for every pair of
+    heads, then the best pairing of heads. A group on both sides of one weight (recurrent weights) is a quadratic
+    assignment, solved by Frank-Wolfe steps. Ties go to the identity. The search ends when no group improves, or when a
+    sweep reduces the squared distance of the networks by less than 0.03 %.
 
     Running statistics do not count, but the result permutes them. Other buffers, such as masks and frequencies, are
     constants of a network. Units are paired only if their constants agree, as far as possible, so that the mean of two

@@ -16,8 +16,8 @@ def interpolate(
 ) -> dict[str, Tensor]:
     """Return the weighted mean of the parameters and buffers of several networks, in the dtypes of the first.
 
-    With one weight of one and the others zero, the result is that network to the last bit. Entries that are the same in
-    all networks are copied. Integers without an axis (counters) come from the first network.
+    With one weight of one and the others zero, the result is that network to the last bit. Entries that are equal in
+    all networks are copied. Zero-dimensional integers (counters) come from the first network.
 
     Args:
         networks: Modules or state dicts with the same entries.

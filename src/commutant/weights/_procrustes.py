@@ -24,9 +24,9 @@ M = TypeVar("M", bound=nn.Module)
 def fold_gains(spec: PermutationSpec, model: M) -> M:
     """Return a copy of a module whose gains in front of linear layers, such as those of RMS norms, are one.
 
-    A gain that only multiplies channels on their way to other weights can be multiplied into those weights.
-    `spec.kinds` lists such gains; gains of the form 1 + w, as in Gemma, are not among them. Afterwards an RMS norm
-    treats all channels alike, so that its stream may be rotated. Derive the spec of the result again.
+    A gain that only multiplies channels before other weights can be multiplied into those weights. `spec.kinds` lists
+    such gains; gains of the form 1 + w, as in Gemma, are not among them. Afterwards an RMS norm treats all channels
+    alike, so that its stream may be rotated. Derive the spec of the result again.
 
     Args:
         spec: Verified spec of a module of this architecture.
@@ -71,7 +71,7 @@ class LinearMatching:
     rotations: dict[str, Float[Tensor, "outer n n"]] = field(repr=False)
 
     def apply(self, model: M) -> M:
-        """Return a permuted and rotated copy of a module, which computes the same.
+        """Return a permuted and rotated copy of a module, which computes the same function.
 
         Args:
             model: Module with the names and shapes of the spec; not modified.

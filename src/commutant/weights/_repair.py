@@ -35,10 +35,10 @@ def repair(
 ) -> nn.Module:
     """Rescale the linear and convolutional units of a merged network to the statistics of its parents.
 
-    The mean of two units that are not equal varies less than either, so deep merged networks lose their signal. For
-    each layer, in the order in which the network runs them, the output of each unit is scaled and shifted. Its mean and
-    standard deviation over the data become the weighted means of those of the parents; scale and shift are folded into
-    the layer (REPAIR, Jordan et al., 2023). The projections of `nn.MultiheadAttention` count as layers too.
+    The mean of two different units varies less than either, so deep merged networks lose their signal. For each layer,
+    in the order in which the network runs them, the output of each unit is scaled and shifted. Its mean and standard
+    deviation over the data become the weighted means of those of the parents; scale and shift are folded into the layer
+    (REPAIR, Jordan et al., 2023). The projections of `nn.MultiheadAttention` count as layers too.
 
     For networks with batch norm use `reset_batchnorm_stats` instead. Recurrent layers, transposed convolutions and
     layers of other libraries are left as they are.
@@ -218,7 +218,7 @@ def _moments(model: nn.Module, layers: Sequence[_Layer], batches: Iterable[Any])
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     if lost := [layer for layer in layers if layer not in sums]:
-        raise InputError(f"the data never reached {lost[0].name!r}")
+        raise InputError(f"batches must reach every layer, but never reached {lost[0].name!r}")
     found = {}
     for layer, (total, squares, count) in sums.items():
         mean, square = total / count, squares / count

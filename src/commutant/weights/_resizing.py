@@ -1,4 +1,4 @@
-"""Modules with other widths: replaced parameters, and updated attributes that state sizes."""
+"""Modules with other widths: replaced parameters, and updated size attributes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
         if key in state:
             if state[key].dim() != old.dim() or (state[key].is_complex() and not old.is_complex()):
                 got = f"{state[key].dtype} of shape {tuple(state[key].shape)}"
-                raise InputError(f"{key!r} is {got}, and {old.dtype} with {old.dim()} axes in the module")
+                raise InputError(f"{key!r} must be {old.dtype} with {old.dim()} axes as in the module, got {got}")
             value = state[key].detach().to(old.device, old.dtype).clone()
             made = nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value
             placed.setdefault(id(old), made)
@@ -58,7 +58,7 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
 
 
 def _declare(module: Any) -> None:
-    """Set the attributes of a module of a known class that state sizes to the sizes of its parameters."""
+    """Set the size attributes of a module of a known class to the sizes of its parameters."""
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()
         sizes = {name: value.shape for name, value in module.named_parameters()}

@@ -22,8 +22,8 @@ class Shrunk:
         parameters: Number of parameters of the smaller network and of the given one.
         bounds: For groups between two linear layers that were merged with `rule="fold"`: largest change of the output
             of the second layer when this group alone is merged. It is a multiple of the norm of the input of the first
-            layer, with a one appended for the bias. It holds if all that is between the layers is an activation with
-            slopes of at most one.
+            layer, with a one appended for the bias. It holds if only an activation with slopes of at most one lies
+            between the layers.
     """
 
     module: nn.Module = field(repr=False)
@@ -38,7 +38,7 @@ class Shrunk:
 
     @property
     def kept(self) -> float:
-        """Share of the parameters that is left."""
+        """Fraction of the parameters that is left."""
         return self.parameters[0] / self.parameters[1] if self.parameters[1] else 1.0
 
     def summary(self) -> str:

@@ -39,10 +39,10 @@ def ste_matching(
     """Return the permutation of `source` for which the mean of both networks had the lowest loss during training.
 
     With `"lap"` (Git Re-Basin, 2023) a shadow network is trained, which starts at the target. At each step the source
-    is matched to the shadow by weights. The gradient of the loss at the mean of target and matched source moves the
-    shadow as if it had been in the mean itself. With `"sinkhorn"` (Pena et al., CVPR 2023) scores for each group, made
-    doubly stochastic, are trained the same way, and their best assignment is used. They start at random, far from the
-    result of weight matching.
+    is matched to the shadow by weights. The loss is evaluated at the mean of target and matched source, and its
+    gradient is applied to the shadow (straight-through). With `"sinkhorn"` (Pena et al., CVPR 2023) scores for each
+    group, made doubly stochastic, are trained the same way, and their best assignment is used. The scores start at
+    random, far from the result of weight matching.
 
     Args:
         spec: Spec of both networks.
@@ -85,7 +85,7 @@ def straight_through(
     check_callable(loss, "loss", "a function of a module and a batch")
     batches = batches_of(batches)
     if not isinstance(target, nn.Module):
-        raise InputError(f"target is run on the batches: give a module, got {type(target).__name__}")
+        raise InputError(f"target must be a module, because it is run on the batches, got {type(target).__name__}")
     rate = number((1e-3 if projection == "lap" else 0.1) if learning_rate is None else learning_rate, "learning_rate")
     temperature = number(temperature, "temperature")
     positive("learning_rate", rate)

@@ -22,7 +22,7 @@ IMAGES = {
 
 
 def image_parts(context: Context) -> tuple[Part, Part]:
-    """Return the images and classes to train on and to test on, as the setting `data` names them, on the device."""
+    """Return the training and test images with their classes, of the data set in the setting `data`, on the device."""
     data = image_classes(context.settings["data"], context.data_dir)
     train, test = ((x.to(context.device), y.to(context.device)) for x, y in (data.train, data.test))
     return train, test

@@ -45,7 +45,7 @@ def label_ends(
     Args:
         axes: Axes of the lines.
         ends: Height, name and color of each line at its end.
-        x: Where the names begin.
+        x: Horizontal position at which the names begin.
         gap: Smallest distance between two names.
         ceiling: Largest height of a name.
     """

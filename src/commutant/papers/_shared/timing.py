@@ -15,7 +15,7 @@ def median_seconds(
 ) -> dict[str, float]:
     """Return the median seconds of a forward and backward pass of each run.
 
-    The runs take turns, so that a change of the machine's load meets all of them. The first round warms up.
+    The runs take turns, so that a change of the machine's load affects all of them. The first round is a warm-up.
 
     Args:
         runs: Functions of one tensor, by name.

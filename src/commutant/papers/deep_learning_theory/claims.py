@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .measures import ASPECTS, VERTICES, plane_of
 
 
 def _worst_vertex(m: Measurement) -> float:
-    """Return the largest relative deviation from first order, noise included."""
+    """Return the largest relative deviation from first order, including noise."""
     rows = [f"{name}-{vertex}" for name in ("tanh", "gelu") for vertex in VERTICES]
     return max(abs(m[f"{row}@measured"] / m[f"{row}@theory"] - 1) for row in rows)
 
@@ -74,8 +74,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="four-point",
-        statement="Second moments of different neurons covary within 20 % of first order in 1/width where depth "
-        "is a sixteenth of width, in critical ReLU, linear and tanh networks.",
+        statement="The covariance of second moments of different neurons matches first order in 1/width within "
+        "20 % if depth is a sixteenth of width, in critical ReLU, linear and tanh networks.",
         source="section 5.4: V / n K² = (5, 2, 2/3) L / n",
         reported={},
         experiment=ENSEMBLES,
@@ -88,8 +88,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="breakdown",
-        statement="Second moments of different neurons covary at least 1.3 times as much as first order in 1/width "
-        "predicts where depth is a quarter of width, in critical ReLU networks.",
+        statement="The covariance of second moments of different neurons is at least 1.3 times the first order in "
+        "1/width if depth is a quarter of width, in critical ReLU networks.",
         source="section 3.4 and epilogue: strong coupling as L / n grows",
         reported={},
         experiment=ENSEMBLES,
@@ -118,7 +118,7 @@ CLAIMS: tuple[Claim, ...] = (
         name="half",
         statement="Plain tanh and ReLU networks of 30 layers or more classify digits at least 50 points more "
         "accurately with weights of critical variance than with half that variance.",
-        source="chapter 5, argued; a sheet of measurements of our own",
+        source="chapter 5, by argument; the measurement is ours",
         reported={},
         experiment=TRAINING,
         effect=lambda m: _gain(m, {"tanh": 0.5, "relu": 0.5}),
@@ -130,7 +130,7 @@ CLAIMS: tuple[Claim, ...] = (
         name="chaos",
         statement="Plain tanh networks of 30 layers or more classify digits at least 15 points more accurately with "
         "weights of critical variance than with four times that variance.",
-        source="chapter 5, argued; a sheet of measurements of our own",
+        source="chapter 5, by argument; the measurement is ours",
         reported={},
         experiment=TRAINING,
         effect=lambda m: _gain(m, {"tanh": 4.0}),
@@ -142,7 +142,7 @@ CLAIMS: tuple[Claim, ...] = (
         name="sharp",
         statement="Plain tanh networks of 30 layers or more classify digits at least 5 points more accurately with "
         "weights of critical variance than with one and a half times that variance.",
-        source="not claimed in the book; a reading of it that is common",
+        source="not claimed in the book, but a common reading of it",
         reported={},
         experiment=TRAINING,
         effect=lambda m: _gain(m, {"tanh": 1.5}),
@@ -167,7 +167,7 @@ CLAIMS: tuple[Claim, ...] = (
         name="cure",
         statement="Plain tanh networks of 50 layers or more classify digits at least 50 points more accurately after "
         "autoscale_ than in PyTorch's default initialization.",
-        source="chapter 5: criticality; the measured form of it is ours",
+        source="chapter 5: criticality; the rescaling by measurement is ours",
         reported={},
         experiment=CURES,
         effect=lambda m: m["autoscale@accuracy"] - m["as torch has it@accuracy"],
@@ -178,8 +178,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="equal-shares",
-        statement="Learning rates divided by the predicted shares make the biases of all layers add alike to the "
-        "tangent kernel of a deep tanh network: the spread over layers falls at least tenfold.",
+        statement="Learning rates divided by the predicted shares equalize the contributions of the biases of "
+        "all layers to the tangent kernel of a deep tanh network: the spread over layers falls at least tenfold.",
         source="section 9.4: the equivalence principle",
         reported={},
         experiment=SHARES,
@@ -191,8 +191,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="aspect",
-        statement="Critical networks at the ratio of depth to width that the book calls optimal come within two points "
-        "of the most accurate ones with as many weights, for ReLU and tanh.",
+        statement="Critical networks at the optimal ratio of depth to width given in the book are within two points "
+        "of the most accurate networks with as many weights, for ReLU and tanh.",
         source="appendix A: r* = 4 / ((20 + 3 n_L) ν)",
         reported={},
         experiment=ASPECT,

@@ -211,7 +211,7 @@ def correlation_scale(name: str, bias: float, weight: float) -> float:
 
 
 def measure_shares(context: Context) -> Measurement:
-    """Return the spread over layers of what biases add to the tangent kernel, under one rate and under the rule."""
+    """Return the spread over layers of the biases' contribution to the tangent kernel, with one rate and the rule."""
     settings, generator = context.settings, context.generator(4)
     depth, width = settings["depth"], settings["width"]
     net = nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(width, width), nn.Tanh())][:-1])

@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def _smallest(m: Measurement, end: str) -> float:
 
 
 def _networks_saved(m: Measurement) -> float:
-    """Return how many times as many networks rounding by sign takes as rounding by threshold, for k = 8.
+    """Return the ratio of the numbers of networks needed with rounding by sign and by threshold, for k = 8.
 
-    Either number is that at which 99 % of the inputs are right. Between two sizes, the share of right inputs is linear
-    in the logarithm of the size.
+    Each number is the ensemble size at which 99 % of the inputs are correct. Between two measured sizes, the fraction
+    of correct inputs is interpolated linearly in the logarithm of the size.
     """
 
     def networks(rule: str) -> float:
@@ -83,8 +83,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="last-layer",
-        statement="Networks trained as in the published code need as large an ensemble as the NNGP kernel predicts, "
-        "which trains the last layer alone, within a third.",
+        statement="Networks trained as in the published code need the ensemble size that the NNGP kernel (training of "
+        "the last layer alone) predicts, within a third.",
         source="ours: standard parametrization at large width is the regime of the NNGP kernel",
         reported={"standard@needed": 175.0},
         labels={"standard@needed": _NEEDED},
@@ -110,8 +110,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="threshold",
-        statement="Rounding by a threshold that knows the number of ones in the input takes at most a tenth of the "
-        "networks that rounding by sign takes, for eight coordinates.",
+        statement="Rounding by a threshold that knows the number of ones in the input needs at most a tenth of the "
+        "networks that rounding by sign needs, for eight coordinates.",
         source="ours: the margin is a constant instead of O(1/k)",
         reported={},
         experiment=LEARNING,

@@ -1,4 +1,4 @@
-"""Experiments: settings at each scale, data, and what each scale changes."""
+"""Experiments: settings at each scale, data, and differences from the paper."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _BATCH = 50  # networks at a time, for memory
 
 
 def measure_learning(context: Context) -> Measurement:
-    """Train ensembles of the size of the bound in NTK parametrization; return what they get right and how they vary."""
+    """Train ensembles of the size of the bound in NTK parametrization; return their accuracy and variance."""
     return context.arms({f"k{k}": partial(_learn, context, k) for k in context.settings["ks"]})
 
 
@@ -53,7 +53,7 @@ def _learn(context: Context, k: int) -> Measurement:
 
 
 def measure_regime(context: Context) -> Measurement:
-    """Return how many networks 90 % of the inputs with two ones take, trained as the code and as the theorem."""
+    """Return the number of networks needed for 90 % of the inputs with two ones, by way of training."""
     settings = context.settings
     k = settings["k"]
     out: Measurement = {f"{r}@predicted": float(_predicted(k, r)) for r in ("ntk", "nngp")}

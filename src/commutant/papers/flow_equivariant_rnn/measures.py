@@ -144,7 +144,7 @@ def measure_equivariance(context: Context) -> Measurement:
 
 
 def _slice_by_slice(cell: FERNNCell, x: Tensor) -> Tensor:
-    """Run a cell as the published loop does: it rolls and convolves one slice after the other."""
+    """Run a cell like the published code, which rolls and convolves one slice after the other."""
     velocities = [tuple(int(v) for v in nu) for nu in cell.flow.generators.tolist()]
     slices: list[Tensor] = []
     out = []

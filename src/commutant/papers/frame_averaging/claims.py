@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -213,8 +213,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="molecules",
-        statement="Energies averaged over sliding frames stay when a real molecule is rotated and its atoms move by a "
-        "millionth of an angstrom, even when it is symmetric.",
+        statement="Energies averaged over sliding frames stay the same when a real molecule is rotated and its atoms "
+        "move by a millionth of an angstrom, even when it is symmetric.",
         source="beyond the paper, whose frames assume distinct eigenvalues",
         reported={},
         experiment=MOLECULES,
@@ -230,8 +230,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="forces",
-        statement="Forces on a real molecule, from an energy averaged over sliding frames, are the slope of the energy "
-        "to 1 % and rotate with the molecule to 0.1 %, even when it is symmetric.",
+        statement="Forces on a real molecule, from an energy averaged over sliding frames, match the slope of the "
+        "energy to 1 % and rotate with the molecule to 0.1 %, even when it is symmetric.",
         source="beyond the paper, whose code detaches the frame",
         reported={},
         experiment=MOLECULES,
@@ -249,13 +249,13 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="ligands",
-        statement="Energies averaged over sliding frames stay when one of 2161 organic molecules and ligands is "
-        "rotated, and the forces are the slopes of the energy and rotate along.",
+        statement="Energies averaged over sliding frames stay the same when one of 2161 organic molecules and ligands "
+        "is rotated, and the forces match the slope of the energy and rotate with the molecule.",
         source="beyond the paper, whose frames assume distinct eigenvalues",
         reported={},
         experiment=LIGANDS,
         effect=lambda m: min(m["sliding@steady"], m["sliding@right forces"]),
-        effect_label="share of molecules whose energy stays, or whose forces are correct, the smaller",
+        effect_label="share of molecules whose energy stays the same, or whose forces are correct, the smaller",
         unit="of the molecules",
         at_least=0.999,
         basis="share",

@@ -68,7 +68,7 @@ def _normals_of(context: Context, arm: str, train: Surfaces, test: Surfaces, tur
 
 
 def measure_separation(context: Context) -> Measurement:
-    """Return the pairs of connected graphs that random networks do not tell apart, and the copies that they do."""
+    """Return the number of pairs of graphs that random networks do not tell apart, and of copies that they do."""
     nodes, nx = context.settings["nodes"], require("networkx", "graphs")
     graphs = [g for g in nx.graph_atlas_g() if g.number_of_nodes() == nodes and nx.is_connected(g)]
     first = torch.tensor(np.stack([nx.to_numpy_array(g) for g in graphs]))
@@ -125,8 +125,7 @@ class Gin(nn.Module):
     """Graph isomorphism network (GIN) with three layers on ones, degrees and further features of the nodes.
 
     Args:
-        inputs: Number of features of a node, ones and degrees included. Features that are not given are one-hot numbers
-            of the nodes.
+        inputs: Number of features of a node, including ones and degrees. Missing features are one-hot node indices.
     """
 
     def __init__(self, inputs: int) -> None:

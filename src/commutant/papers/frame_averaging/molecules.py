@@ -52,7 +52,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 
 def measure_molecules(context: Context) -> Measurement:
-    """Return how far energies of molecules change under a rotation and a jitter, and how many forces are correct."""
+    """Return the change of molecular energies under a rotation and a jitter, and the fraction of correct forces."""
     names = context.settings["sets"]
     found = [m for name in names for m in load_molecules(name, context.data_dir)]
     molecules = [m for m in found if len(m.elements) > 1]  # a single atom has no shape
@@ -108,7 +108,7 @@ def _is_right(
 
 
 def measure_families(context: Context) -> Measurement:
-    """Return the pairs of graphs of each family that are not told apart, and the relabeled copies that are."""
+    """Return the number of pairs of each family that are not told apart, and of relabeled copies that are."""
     families = context.settings["families"]
     return context.arms({family: partial(_family_of, context, family) for family in families})
 

@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .experiments import CIFAR, FASHION, MERGING
 
 
 def _beats(m: Measurement, arm: str = "ifm", width: int = 256, share: float = 0.1) -> float:
-    """Return the accuracy minus that of the better of two ways to prune to the same widths."""
+    """Return the accuracy minus that of the better of two pruning methods at the same widths."""
     others = [m[f"w{width}-{other}@at-{share:g}"] for other in ("random", "magnitude")]
     return m[f"w{width}-{arm}@at-{share:g}"] - max(others)
 
@@ -51,8 +51,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="planted",
-        statement="The bound on what a merge changes finds planted copies of channels exactly, so that the widths "
-        "before copying come back (a check of this implementation).",
+        statement="Merging by the bound on the change of the next layer finds planted copies of channels exactly and "
+        "restores the widths before copying (a check of this implementation).",
         source="Theorem 3 (comparable features are equal functions)",
         reported={},
         experiment=MERGING,
@@ -68,8 +68,8 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="folding",
-        statement="Folding (averaging incoming and adding outgoing weights) by the bound on what a merge changes keeps "
-        "at least 2 points more accuracy than the paper's rule at 5 % of the parameters.",
+        statement="Folding (averaging incoming and adding outgoing weights) by the bound on the change of the next "
+        "layer keeps at least 2 points more accuracy than the paper's rule at 5 % of the parameters.",
         source="this library; not in the paper",
         reported={},
         experiment=MERGING,

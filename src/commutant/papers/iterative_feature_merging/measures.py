@@ -112,7 +112,7 @@ def _pruned(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Gen
 
 
 def _paired(merger: FeatureMerger, left: Mapping[str, int], generator: torch.Generator) -> nn.Module:
-    """Merge by the paper's rule clusters of the sizes that it found, filled at random."""
+    """Merge random clusters, of the sizes that the paper's rule found, by that rule."""
     clusters = {}
     for group, own in merger.clusters(widths=left).items():
         order = torch.randperm(merger.groups[group], generator=generator).tolist()

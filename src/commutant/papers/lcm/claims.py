@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 

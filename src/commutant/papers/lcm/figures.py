@@ -86,7 +86,7 @@ def graphs(measurements: list[Measurement]) -> Any:
 
 
 def batch_dependence(measurements: list[Measurement]) -> Any:
-    """Plot the residual of batch independence of each aggregation."""
+    """Plot the violation of batch independence by each aggregation."""
     theirs = {"pyg-lcm": "PyG LCM", "pyg-lstm": "PyG LSTM", "pyg-gru": "PyG GRU"}
     ours = {"lcm": "LCM here", "gru": "GRU fold here"}
     keys = {k: (v, CRIMSON) for k, v in theirs.items()} | {k: (v, TEAL) for k, v in ours.items()}

@@ -1,4 +1,4 @@
-"""Message passing for the claim on graph classification, in its own file since it needs PyTorch Geometric."""
+"""Message passing for the claim on graph classification, in a separate file because it needs PyTorch Geometric."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def measure_graphs(context: Context) -> Measurement:
 
 
 def _fold(context: Context, name: str) -> tuple[GraphData, Tensor, Tensor]:
-    """Return the graphs of a data set, and the indices of those to train on and to test on."""
+    """Return the graphs of a data set, and the indices of the training and test graphs."""
     data = load_graphs(name, context.data_dir)
     test = data.folds[context.seed % len(data.folds)]
     is_test = torch.zeros(len(data.graphs), dtype=torch.bool).index_fill(0, test, True)

@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _digits(m: Measurement, arm: str) -> float:
 
 
 def _at_the_shortest(m: Measurement, method: str) -> float:
-    """Return the time of the loop over the time of a method at the shortest length that was measured."""
+    """Return the ratio of the time of the loop to that of a method, at the shortest measured length."""
     shortest = min(series(m, "sequential"))
     return m[f"sequential@{shortest}"] / m[f"{method}@{shortest}"]
 

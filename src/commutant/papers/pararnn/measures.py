@@ -24,7 +24,7 @@ def _random_problem(context: Context, name: str, alpha: float, length: int) -> P
 
 
 def _error(attempt: Attempt, expected: Tensor) -> float:
-    """Return the largest error of a trajectory, capped because diverged iterates overflow."""
+    """Return the largest error of a trajectory, capped because divergent iterates overflow."""
     return min(float((attempt.h - expected).abs().nan_to_num(nan=torch.inf).max()), 1e9)
 
 

@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         name="graph-shape",
-        statement="Random graphs with a larger variance of closeness wire less accurate GRU networks than graphs of "
+        statement="Random graphs with a larger variance of closeness give less accurate GRU networks, among graphs of "
         "equal size, number of sources and family.",
         source="Table of correlations, GRU (-0.67, size not removed), and the result files published with it",
         reported={"partial-closeness_variance": -0.15},

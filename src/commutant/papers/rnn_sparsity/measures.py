@@ -106,7 +106,7 @@ def _prune_cell(context: Context, cell: str) -> Measurement:
 
 
 def hash_of(word: str) -> int:
-    """Return a small number that is the same in every process."""
+    """Return a small hash of a word that is the same in every process."""
     return sum(map(ord, word))
 
 

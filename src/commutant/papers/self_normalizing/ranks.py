@@ -1,4 +1,4 @@
-"""Measurement of the ranks of methods over many tables: networks of the paper and methods in use today."""
+"""Measurement of the ranks of methods over many tables: the networks of the paper and methods in common use today."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ FLOORS = ("any pose", "as drawn", "up to 90 degrees")
 
 
 def measure_views(context: Context) -> Measurement:
-    """Return class accuracy and pose R^2 of frozen representations, and the ranks at which predictors find views."""
+    """Return class accuracy and pose R^2 of frozen representations, and the retrieval ranks of predicted views."""
     settings = context.settings
     train, test = (
         shapes3d(object_clouds(settings[n], settings["points"], g), settings["views"], g, size=settings["size"])
@@ -134,7 +134,7 @@ def _rotation(features: list[Tensor], train: Views, test: Views, context: Contex
 
 @torch.no_grad()
 def _found(model: SelfSupervised, test: Views, device: torch.device, arm: str) -> Measurement:
-    """Predict every view of an object from its first view; return how well it is found among the views."""
+    """Predict every view of an object from its first view; return its retrieval scores among the views."""
     shape = test.images.shape[:2]
     embedded = torch.cat(
         [model.split(_seen(part).to(device)).equivariant.cpu() for part in test.images.flatten(0, 1).split(500)]

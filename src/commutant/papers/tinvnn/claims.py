@@ -1,4 +1,4 @@
-"""Claims: statement, effect, bar, controls and the figures of the paper."""
+"""Claims: statement, effect, bar, controls and the numbers reported in the paper."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLAIMS: tuple[Claim, ...] = (
         reported={},
         experiment=SHAPES,
         effect=lambda m: 1 - max(m["maxabs@moved"], m["skew@moved"]),
-        effect_label="share of objects whose logits stay when they are moved, the worse of two sign rules",
+        effect_label="share of objects whose logits stay the same when they are moved, the worse of two sign rules",
         unit="of the objects",
         at_least=0.99,
         basis="identity",

@@ -71,9 +71,9 @@ def _shapes_of(context: Context, arm: str, train: Objects, test: Objects) -> Mea
 
 
 def measure_routes(context: Context) -> Measurement:
-    """Return the gap of a solver's tours to the shortest ones, and the share of tours that stay when maps are moved.
+    """Return the gap of a solver's tours to the shortest ones, and the share of tours that are unchanged by moves.
 
-    Maps whose axes or signs are in doubt are counted and excluded from that share.
+    Maps with ambiguous axes or signs are counted and excluded from that share.
     """
     x = torch.rand(context.settings["tests"], context.settings["cities"], 2, generator=context.generator(1))
     best = shortest_tours(x)

@@ -38,7 +38,7 @@ def measure_matching(context: Context) -> Measurement:
 
 
 def _data(context: Context) -> tuple[Part, Part]:
-    """Return the images and classes to train on and to test on, with flat images for an MLP."""
+    """Return the training and test images with their classes; images are flattened for an MLP."""
     train, test = image_parts(context)
     if context.settings["network"] == "mlp":
         return (train[0].flatten(1), train[1]), (test[0].flatten(1), test[1])

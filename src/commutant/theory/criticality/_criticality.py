@@ -26,7 +26,7 @@ _GRID = torch.logspace(-3, 4, 141, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Criticality:
-    """Critical point of an activation with the residuals that certify it; false where the activation has none.
+    """Critical point of an activation with the residuals that certify it; falsy if the activation has none.
 
     Attributes:
         activation: Name of the activation.
@@ -91,17 +91,17 @@ def criticality(activation: Source) -> Criticality:
 
     Eliminating the variances leaves one equation, $E z s s' / K = E s'^2$. Its root gives $C_W = 1 / E s'^2$ and
     $C_b = K - C_W g(K)$; a root with negative $C_b$ is rejected. Activations with $s(0) = 0$ are first tested for
-    criticality at $K = 0$: the kernel must decay when $C_W$ is the inverse square of the slope, or of the root mean
-    square of both slopes at a kink.
+    criticality at $K = 0$. There the kernel must decay when $C_W$ is the inverse square of the slope, or of the root
+    mean square of both slopes at a kink.
 
     Args:
         activation: Name, module, function or `Activation`.
 
     Returns:
-        A `Criticality`, which is false if there is no critical point; an approximate one is never returned.
+        A `Criticality`, which is falsy if there is no critical point; an approximate one is never returned.
 
     Raises:
-        InputError: for an activation with a jump.
+        InputError: For an activation with a jump.
 
     Example:
         >>> found = criticality("gelu")

@@ -21,17 +21,17 @@ def nonlinearity(activation: Source, gamma: float = 0.0, *, three_point: bool = 
     """Return $\\nu$ of $V / n K^2 = \\nu\\, L / n$ at criticality, with a skip of weight gamma around every layer.
 
     $\\nu = (1 - \\gamma^2)\\,[(1 - \\gamma^2)\\, c_4 + 4 \\gamma^2 + 2 \\gamma (1 + \\gamma)\\, c_3^2]$ with
-    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point. Where the kernel
+    $c_4 = C_W^2 (E s^4 - (E s^2)^2) / K^2$ and $c_3 = C_W E z s^2 / K^{3/2}$ at the critical point. If the kernel
     decays to zero, $\\nu$ is a third of that: $(2/3)(1 - \\gamma^4)$ for tanh. The term with $c_3$ is a three-point
     vertex, which a skip creates for every activation that is not odd; the published formula omits it.
 
     Args:
         activation: Name, module, function or `Activation`.
         gamma: Weight of the identity skip, in [0, 1].
-        three_point: False for the published formula.
+        three_point: Whether to include the three-point vertex; the published formula omits it.
 
     Raises:
-        InputError: for an activation without a critical point, or a gamma outside [0, 1].
+        InputError: For an activation without a critical point, or a gamma outside [0, 1].
 
     Example:
         >>> round(nonlinearity("relu"), 9), round(nonlinearity("relu", 0.5**0.5, three_point=False), 9)
@@ -77,7 +77,7 @@ def skip_for(activation: Source, depth: int, width: int, outputs: int) -> float:
         outputs: Number of outputs.
 
     Raises:
-        InputError: if no skip is optimal, as for a network that is too shallow to need one.
+        InputError: If no skip is optimal, as for a network that is too shallow to need one.
 
     Example:
         >>> round(skip_for("tanh", 64, 128, 10), 6) == round((1 - 0.5 / 0.5 * 0.24) ** 0.25, 6)
@@ -150,7 +150,7 @@ def residual_four_point(
         gamma: Weight of the identity skip.
         bias_variance: Variance $C_b$ of biases.
         weight_variance: Variance $C_W$ of a weight times its fan-in.
-        three_point: False to leave T out, as published.
+        three_point: Whether to include T; the published formula omits it.
 
     Example:
         >>> K, V, T = residual_four_point("relu", 3, gamma=0.5**0.5, weight_variance=1.0)

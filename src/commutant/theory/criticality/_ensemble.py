@@ -21,7 +21,12 @@ _AT_ONCE = 1 << 22  # weights of a layer that are multiplied in one batch
 
 @dataclass(frozen=True)
 class Estimate:
-    """Averages over an ensemble and their standard errors, one for each layer."""
+    """Averages over an ensemble and their standard errors, one for each layer.
+
+    Attributes:
+        value: Average in each layer, `(layers,)`.
+        error: Standard error of each average, `(layers,)`.
+    """
 
     value: Float[Tensor, "layers"]
     error: Float[Tensor, "layers"]
@@ -31,7 +36,7 @@ class Estimate:
 class EnsembleMoments:
     """Measurements under the names of `FiniteWidth`; vertices are over pairs of different neurons, times the width.
 
-    The entries of the tangent kernel are None unless it was asked for.
+    The entries of the tangent kernel are None unless it was measured (`tangent=True`).
 
     Attributes:
         networks: Number of networks.
@@ -69,8 +74,8 @@ def measure_ensemble(
 ) -> EnsembleMoments:
     """Draw plain networks at random and measure the kernels and vertices that `finite_width` predicts.
 
-    Networks are batched in blocks that fit into memory. Weights are float32, averages float64. Standard errors are
-    over blocks. They are too small where depth exceeds a fifth of the width, as distributions have heavy tails there.
+    Networks are batched in blocks that fit into memory. Weights are float32, averages float64. Standard errors are over
+    blocks. They are too small if the depth exceeds a fifth of the width, because distributions have heavy tails there.
 
     Args:
         activation: Name, module, function or `Activation`.
@@ -81,11 +86,11 @@ def measure_ensemble(
         weight_variance: Variance $C_W$ of a weight times its fan-in.
         bias_rate: Learning rate $\\lambda_b$ of biases, relative to the global one.
         weight_rate: Learning rate $\\lambda_W$ of weights times their fan-in, relative to the global one.
-        tangent: Whether to measure the tangent kernel, too.
+        tangent: Whether to measure the tangent kernel too.
         generator: Source of randomness of the weights.
 
     Raises:
-        InputError: for widths below 2, fewer than 2 networks, or negative variances.
+        InputError: For widths below 2, fewer than 2 networks, or negative variances.
 
     Example:
         >>> found = measure_ensemble("linear", [64, 64], 4000, weight_variance=1.0)

@@ -81,15 +81,15 @@ def finite_width(
 ) -> FiniteWidth:
     """Compute first-order corrections in 1/width to the statistics of random plain networks.
 
-    Follows Roberts, Yaida and Hanin, ch. 4 and 8, for one to four inputs. Derivatives of expectations are taken by
-    Hermite polynomials of the variables (Stein's lemma), so activations with kinks need no second derivative, and
-    repeated or collinear inputs no matrix inverse.
+    The recursions are those of Roberts, Yaida and Hanin, ch. 4 and 8, for one to four inputs. Derivatives of
+    expectations are computed with Hermite polynomials of the variables (Stein's lemma). Activations with kinks
+    therefore need no second derivative, and repeated or collinear inputs need no matrix inverse.
 
     Args:
         activation: Name, module, function or `Activation`.
         widths: Widths of the hidden layers, L - 1 of them for a network of L layers of weights.
         gram: Scalar products $x_a \\cdot x_b / n_0$ of the inputs, `(m, m)`, or a number for one input. A single zero
-            input is the limit of small ones; together with others it takes the slope of autograd at a kink.
+            input is treated as the limit of small ones; a zero input among others uses the slope of autograd at a kink.
         bias_variance: Variance $C_b$ of biases.
         weight_variance: Variance $C_W$ of a weight times its fan-in.
         bias_rate: Learning rate $\\lambda_b$ of biases, relative to the global one.
@@ -99,7 +99,7 @@ def finite_width(
         Corrections of all layers, including the first one, which is exactly Gaussian.
 
     Raises:
-        InputError: for weights without variance, a width below 1, more than four independent inputs, three or more
+        InputError: For weights without variance, a width below 1, more than four independent inputs, three or more
             independent inputs with an activation that has kinks, or an activation with a jump.
 
     Example:

@@ -28,7 +28,7 @@ class KernelFlow:
         parallel: Susceptibility $\\chi_\\parallel$ from each layer to the next, `(layers - 1, ...)`.
         perpendicular: Susceptibility $\\chi_\\perp$ from each layer to the next, `(layers - 1, ...)`; the product over
             layers is the mean square growth of a gradient.
-        correlation: Correlation of two inputs of equal norm, `(layers, ...)`, or None if none was given.
+        correlation: Correlation of two inputs of equal norm, `(layers, ...)`, or None if no correlation was given.
     """
 
     kernel: Float[Tensor, "layers ..."]
@@ -60,8 +60,8 @@ def kernel_flow(
         correlation: Correlation $\\rho$ of two inputs of equal kernel at the first layer, or None.
 
     Raises:
-        InputError: for a depth below 1, a negative kernel, a correlation beyond 1, or a kernel that overflows and
-            can't be followed in logarithms.
+        InputError: For a depth below 1, a negative kernel, a correlation outside [-1, 1], or a kernel that overflows
+            and can't be followed in logarithms.
 
     Example:
         >>> flow = kernel_flow("relu", 1000, weight_variance=8.0)  # four times the critical variance

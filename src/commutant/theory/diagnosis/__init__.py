@@ -1,1 +1,1 @@
-"""Networks at hand: initialization at criticality, diagnosis, rescaling, learning rates."""
+"""Tools for a given network: initialization at criticality, diagnosis, rescaling, learning rates."""

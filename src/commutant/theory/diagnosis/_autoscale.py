@@ -19,7 +19,7 @@ from ._record import Call, Record, gain_into, probe_like, real_tensor, recorded,
 _SKIP = 0.1  # smallest weight of the identity in a residual block
 _ROUNDS = 30
 _WORSE = 10  # factor that noise and finite width may add to the change of squared gradients
-_MANY = 16  # number of inputs from which on measurements are reliable
+_MANY = 16  # smallest number of inputs for reliable measurements
 _FEW = 8  # values of a channel that batch normalization needs: two values always become -1 and 1
 _CLOSE = 1.2  # tolerated factor over a block's share of the growth
 
@@ -46,10 +46,10 @@ def autoscale_(
 ) -> list[ScaledLayer]:
     """Rescale the weights of a network in place so that gradients keep their size.
 
-    One forward pass gives every linear and convolutional layer a gain of one, measured by probes. The last layer and
-    layers that read inputs get outputs of mean square one; biases become zero. Then the ends of residual branches are
-    scaled down until squared gradients grow by at most `growth` over all blocks. Embeddings and normalization layers
-    keep their parameters, except at the end of a branch.
+    One forward pass scales every linear and convolutional layer to a gain of one, measured by probes. The last layer
+    and layers that read inputs are scaled to outputs of mean square one, and biases become zero. Then the ends of
+    residual branches are scaled down until squared gradients grow by at most `growth` over all blocks. Embeddings and
+    normalization layers keep their parameters, except at the end of a branch.
 
     Use it before training where `critical_` does not apply: normalization, skips, attention, activations without a
     critical point. Prefer `critical_` for plain networks of GELU or SiLU: their critical point needs biases, and
@@ -66,8 +66,8 @@ def autoscale_(
         Changes in the order of the forward pass, branches last.
 
     Raises:
-        InputError: as `diagnose`, and for a growth of 1 or less, a layer without gain, or a network that rescaling
-            would make worse, such as one with skips that it can't detect. The network is then left unchanged.
+        InputError: As `diagnose`, and for a growth of 1 or less, a layer without gain, or a network that rescaling
+            would make worse, such as one with undetected skips. The network is then left unchanged.
 
     Example:
         >>> net = nn.Sequential(*[m for _ in range(40) for m in (nn.Linear(64, 64), nn.Sigmoid())], nn.Linear(64, 1))

@@ -65,9 +65,9 @@ class Diagnosis:
 def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Generator | None = None) -> Diagnosis:
     """Measure how signals, angles and gradients move through an untrained network, and report what is wrong.
 
-    The cost is one forward pass, `probes` backward passes through the whole network, and as many between neighboring
-    layers. Any module works: linear layers, convolutions, normalization, skips, attention. Use it on a new
-    architecture before the first training run. Dropout is off during the pass; the model is left unchanged.
+    The cost is one forward pass, `probes` backward passes through the whole network, and `probes` between neighboring
+    layers. Any module works: linear layers, convolutions, normalization, skips, attention. Use it on a new architecture
+    before the first training run. Dropout is off during the pass; the model is left unchanged.
 
     Args:
         model: Network to examine.
@@ -77,7 +77,7 @@ def diagnose(model: nn.Module, x: Any, *, probes: int = 4, generator: torch.Gene
         generator: Source of randomness of the probes.
 
     Raises:
-        InputError: for a forward pass that fails, inputs that are empty or not finite, or a model without weights.
+        InputError: For a forward pass that fails, inputs that are empty or not finite, or a model without weights.
 
     Example:
         >>> layers = [m for _ in range(40) for m in (nn.Linear(64, 64), nn.Tanh())]

@@ -36,12 +36,12 @@ class ModuleStatistics:
         correlation: Mean cosine between the outputs of different inputs; NaN for one input.
         gradient: Squared gradient $E |\\partial (v \\cdot f) / \\partial z|^2$ of one input, over random unit vectors v
             of the network's output; NaN if the output doesn't depend on the module.
-        gain: Mean square growth $\\chi_\\perp$ of gradients on the way back to the nearest layer or normalization, for
-            a block to its input; NaN if there is none.
+        gain: Mean square growth $\\chi_\\perp$ of gradients from the module back to the nearest layer or normalization
+            (for a block, back to its input); NaN if there is none.
         skip: Weight of the identity in a block whose output has the shape of its input, else 0.
         share: Contribution $E |\\partial (v \\cdot f) / \\partial \\theta|^2$ of its own parameters to the tangent
             kernel; NaN without parameters.
-        idle: Share of units that are zero or saturated for every input; 0 for modules that are no activation.
+        idle: Fraction of units that are zero or saturated for every input; 0 for modules that are not activations.
     """
 
     name: str
@@ -252,7 +252,7 @@ def _self_normalizing(model: nn.Module) -> list[Finding]:
 def _change(logs: list[float]) -> tuple[float, float]:
     """Return slope and total change, the latter by the trend or from end to end, whichever is smaller.
 
-    Modules are in the order of the forward pass, which is no path in networks with skips. Modules off the path from
+    Modules are in the order of the forward pass, which is not a path in networks with skips. Modules off the path from
     the first layer to the last must not decide alone. The output layer, often after pooling, does not count as an end.
     """
     rate, change = trend(logs)

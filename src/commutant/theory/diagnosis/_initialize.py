@@ -89,7 +89,7 @@ def critical_(
         Changes of each layer, in the order of the forward pass.
 
     Raises:
-        InputError: for an activation without a critical point, a layer after several different activations, a module
+        InputError: For an activation without a critical point, a layer after several different activations, a module
             without such layers, or one that can't be traced; for shared weights and weights of other kinds (recurrent,
             attention, transposed convolution); for a layer that reads softmax or gated values.
 
@@ -176,7 +176,7 @@ def activations_before(module: nn.Module) -> dict[str, Activation | None]:
         Dictionary from names of layers to activations, in the order of the forward pass.
 
     Raises:
-        InputError: for a module that can't be traced, or a layer that reads several different activations.
+        InputError: For a module that can't be traced, or a layer that reads several different activations.
 
     Example:
         >>> activations_before(nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Dropout(), nn.Linear(3, 1)))
@@ -256,7 +256,7 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
             return []
         if not isinstance(part, _MOVING):
             raise InputError(
-                f"{node.target} ({type(part).__name__}) is no known activation or layer: pass the activation before "
+                f"{node.target} ({type(part).__name__}) is not a known activation or layer: pass the activation before "
                 "the layers with activation=, or use autoscale_(model, x)"
             )
     if _name(node) in _NORM_FUNCTIONS:
@@ -267,7 +267,7 @@ def _upstream(node: Any, module: nn.Module, seen: set[fx.Node], known: dict[str,
     unknown = node.op in ("call_function", "call_method") and _name(node) not in _TRANSPARENT
     if unknown and len(node.all_input_nodes) == 1:
         raise InputError(
-            f"{_name(node)} is no known activation: pass the activation with activation=, or wrap it in Normalized"
+            f"{_name(node)} is not a known activation: pass the activation with activation=, or wrap it in Normalized"
         )
     return [act for other in node.all_input_nodes for act in _upstream(other, module, seen, known)]
 

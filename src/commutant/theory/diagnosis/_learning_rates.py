@@ -25,7 +25,7 @@ def layer_shares(
     weight_variance: float,
     of: str = "weights",
 ) -> Float[Tensor, "layers"]:
-    """Return the contribution of every layer to the tangent kernel of a plain network under $\\lambda = 1$.
+    """Return the contribution of every layer to the tangent kernel of a plain network with $\\lambda = 1$.
 
     It is $E s^2_{K^{(l-1)}} \\prod_{l' = l}^{L - 1} \\chi_\\perp^{(l')}$ for weights, and the product alone for biases,
     first layer first. Dividing a layer's learning rate by its share makes all layers learn equally fast, for any
@@ -72,7 +72,7 @@ def param_groups(
     Args:
         model: Network to train.
         x: Batch of inputs, as for `diagnose`.
-        rate: Learning rate that you would use for the whole network.
+        rate: Learning rate for the whole network, which the groups redistribute.
         probes: Number of random vectors for each expectation.
         generator: Source of randomness of the probes.
 
@@ -80,8 +80,8 @@ def param_groups(
         One dictionary with `params` and `lr` for each tensor.
 
     Raises:
-        InputError: as `diagnose`, and if shares of one kind differ by more than a factor of a million: such a network
-            is far from criticality and needs another initialization rather than other rates.
+        InputError: As `diagnose`, and if shares of one kind differ by more than a factor of a million. Such a network
+            is far from criticality and needs another initialization.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 256), nn.Tanh(), nn.Linear(256, 1))

@@ -85,7 +85,7 @@ def moment_report(model: nn.Module, x: Any) -> MomentReport:
         x: Batch of inputs, as for `diagnose`.
 
     Raises:
-        InputError: as `diagnose`, and for a model in which no linear layer is followed by an activation.
+        InputError: As `diagnose`, and for a model in which no linear layer is followed by an activation.
 
     Example:
         >>> from commutant.theory import SNN
@@ -131,7 +131,7 @@ def _moments(layer: Call, act: Call) -> Moments:
 
 
 def recipe_breaks(model: nn.Module, inputs: list[Tensor]) -> list[str]:
-    """Return what keeps a network with SELU from normalizing itself; nothing for networks without SELU."""
+    """Return the reasons why a network with SELU does not normalize itself; nothing for networks without SELU."""
     modules = list(model.modules())
     if not any(isinstance(m, SELU | nn.SELU | Normalized) for m in modules):
         return []
@@ -175,7 +175,7 @@ def swap(model: nn.Module, what: str = "relu->selu", *, generator: torch.Generat
         The model.
 
     Raises:
-        InputError: for another conversion, a model without `nn.ReLU` modules, or one with normalization layers.
+        InputError: For another conversion, a model without `nn.ReLU` modules, or one with normalization layers.
 
     Example:
         >>> net = swap(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)))

@@ -18,15 +18,15 @@ _TEAL, _CRIMSON, _GREY = "#0b7a75", "#c8374a", "#6b6b6b"
 def edge_of_chaos(activation: Source, points: int = 200) -> Float[Tensor, "points 2"]:
     """Return pairs $(C_b, C_W)$ on the border of order and chaos, where $\\chi_\\perp = 1$ at an attracting kernel.
 
-    Left of it, at smaller weights, the outputs of two inputs converge with depth; right of it, those of nearby inputs
-    diverge (Poole et al. 2016, figure 1). For piecewise linear activations it is a straight line $C_W$ = const.
+    To the left, at smaller weights, the outputs of two inputs converge with depth. To the right, the outputs of nearby
+    inputs diverge (Poole et al. 2016, figure 1). For piecewise linear activations it is a straight line $C_W$ = const.
 
     Args:
         activation: Name, module, function or `Activation`.
         points: Number of kernels tried, from 1e-6 to 100; those that repel or need $C_b < 0$ are left out.
 
     Raises:
-        InputError: for an activation with a jump or a constant one.
+        InputError: For an activation with a jump or a constant one.
 
     Example:
         >>> edge_of_chaos("tanh")[0].round(decimals=4)
@@ -56,7 +56,7 @@ def phase_diagram(module: nn.Module, *, activation: Source | None = None) -> Any
         activation: Its activation, if tracing can't find it.
 
     Raises:
-        InputError: for a module with several activations or none, or without such layers.
+        InputError: For a module with several activations or none, or without such layers.
     """
     figure_class = require("matplotlib.figure", "evidence").Figure
     before = layers_and_activations(module, activation)

@@ -81,7 +81,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
     random state are left unchanged.
 
     Raises:
-        InputError: if the pass fails or gives no real tensor that depends on parameters or inputs.
+        InputError: If the pass fails or gives no real tensor that depends on parameters or inputs.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model must be an nn.Module, got {type(model).__name__}")
@@ -137,7 +137,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
                 raise InputError(f"{type(model).__name__} fails on this input ({_first_line(error)})") from error
             if output is None or not output.requires_grad:
                 raise InputError(f"{type(model).__name__} gives no real numbers that depend on parameters or inputs")
-            for handle in handles:  # a module called again in the backward pass is no further layer
+            for handle in handles:  # a module called again in the backward pass is not another layer
                 handle.remove()
             real = [p for p, _ in switched if p.requires_grad]
             trainable = [p for p, flag in switched if flag and p.requires_grad] or real
@@ -159,7 +159,7 @@ def recorded(model: nn.Module, x: Any) -> Iterator[Record]:
 
 @contextmanager
 def without_checkpointing() -> Iterator[None]:
-    """Disable gradient checkpointing, as a second call of a module in the backward pass is no layer."""
+    """Disable gradient checkpointing, because a module called again in the backward pass is not another layer."""
 
     class Plain:
         @staticmethod
@@ -316,7 +316,7 @@ def _blocks(model: nn.Module) -> set[int]:
 
 
 def _whole(module: nn.Module) -> bool:
-    """Return whether the submodules of a module are not called as modules, or must not be measured separately."""
+    """Check whether the submodules of a module are not called as modules, or must not be measured separately."""
     return isinstance(module, nn.MultiheadAttention | nn.RNNBase) or hasattr(module, "parametrizations")
 
 

@@ -77,7 +77,7 @@ def _filled(found: list[Finding], left: dict[str, set[str]], otherwise: str) -> 
 
 
 def _cures(model: nn.Module, x: Any) -> Cures:
-    """Return the remedies to try, each with the number of draws after which success is no coincidence."""
+    """Return the remedies to try, each with the number of draws after which success is unlikely to be chance."""
 
     def critical(cured: nn.Module, seed: int) -> None:
         critical_(cured, generator=torch.Generator(next(cured.parameters()).device).manual_seed(seed))

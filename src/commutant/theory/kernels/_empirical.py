@@ -27,8 +27,8 @@ def empirical_ntk(
 ) -> Float[Tensor, "rows columns ..."]:
     """Compute $\\Theta(x, x') = \\sum_\\theta \\partial_\\theta f(x)\\, \\partial_\\theta f(x')$ over the parameters.
 
-    Gradients are plain, as for SGD with one learning rate. Jacobians are contracted block by block and never held as a
-    whole. They are not formed at all if all parameters belong to `nn.Linear` layers: such a layer adds
+    Gradients are plain, as for SGD with one learning rate. Jacobians are contracted block by block and never stored as
+    a whole. They are not formed at all if all parameters belong to `nn.Linear` layers, each of which adds
     $(h \\cdot h' + 1)(\\delta \\cdot \\delta')$. The model is left unchanged, also after an exception.
 
     Args:
@@ -37,15 +37,15 @@ def empirical_ntk(
         columns: Inputs `(columns, ...)`, or None for the rows again.
         every_output: Whether to return all pairs of outputs, `(rows, columns, outputs, outputs)`, rather than the mean
             over pairs of equal outputs, which is the kernel of a wide network.
-        bytes_at_once: Size of the Jacobians held at a time, in bytes.
+        bytes_at_once: Size of the Jacobians stored at a time, in bytes.
 
     Returns:
         Kernel `(rows, columns)` in the dtype of the parameters.
 
     Raises:
-        InputError: for a model without parameters; for batch normalization or dropout in training mode, or outputs
-            that depend on the other rows, where the kernel is no function of two inputs; for inputs or gradients that
-            are not finite.
+        InputError: For a model without parameters; for batch normalization or dropout in training mode, or outputs that
+            depend on other rows, for which the kernel is not a function of two inputs; for inputs or gradients that are
+            not finite.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -308,7 +308,7 @@ def _tensor(model: nn.Module, x: Tensor) -> Tensor:
 def _layer_signals(
     model: nn.Module, layers: dict[str, nn.Linear], x: Tensor
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], int] | None:
-    """Return for every layer its inputs `(rows, in)` and the gradients by its outputs `(rows, outputs, out)`."""
+    """Return the inputs of every layer, `(rows, in)`, and the gradients by its outputs, `(rows, outputs, out)`."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     fits = True
 

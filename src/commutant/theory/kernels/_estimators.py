@@ -128,7 +128,7 @@ class _KernelEstimator:
 class NTKClassifier(_KernelEstimator):
     """Classifier by the tangent kernel of an infinitely wide network: one-vs-rest least squares with a ridge.
 
-    It is a strong baseline on small tables and small images, and needs no search for hyperparameters. It works inside
+    It is a strong baseline on small tables and small images, and needs no hyperparameter search. It works inside
     `cross_val_score`, `GridSearchCV` and pipelines.
 
     Args:
@@ -136,8 +136,9 @@ class NTKClassifier(_KernelEstimator):
         depth: Number of layers of weights of the plain network.
         ridge: Number added to the diagonal of the kernel, relative to its mean.
         get: `"tangent"`, or `"kernel"` for the Gaussian process of the untrained network.
-        standardize: Whether to standardize features by the training data. Activations without a closed form (tanh) are
-            fast only for inputs of one norm: apply a `Normalizer` first and turn this off.
+        standardize: Whether to standardize features by the mean and standard deviation of the training data.
+            Activations without a closed form (tanh) are fast only for inputs of one norm: apply a `Normalizer` first
+            and turn this off.
 
     Example:
         >>> x = torch.randn(64, 3)
@@ -156,7 +157,7 @@ class NTKClassifier(_KernelEstimator):
             y: Labels `(rows,)`, array or tensor.
 
         Raises:
-            InputError: for shapes that don't match, values that are not finite, continuous targets, or a single class.
+            InputError: For shapes that don't match, values that are not finite, continuous targets, or a single class.
         """
         self.classes_, codes = labels(y, type(self).__name__)
         hot = torch.nn.functional.one_hot(torch.from_numpy(codes).long(), len(self.classes_)).double()
@@ -205,7 +206,14 @@ class NTKClassifier(_KernelEstimator):
 
 
 class NTKRegressor(_KernelEstimator):
-    """Regressor by the tangent kernel of an infinitely wide network with a ridge; arguments as for `NTKClassifier`.
+    """Regressor by the tangent kernel of an infinitely wide network: kernel ridge regression.
+
+    Args:
+        network: Activation of a plain network at criticality, or any map of kernels (`infinite_width(module)`).
+        depth: Number of layers of weights of the plain network.
+        ridge: Number added to the diagonal of the kernel, relative to its mean.
+        get: `"tangent"`, or `"kernel"` for the Gaussian process of the untrained network.
+        standardize: Whether to standardize features by the mean and standard deviation of the training data.
 
     Example:
         >>> x = torch.linspace(-1, 1, 40)[:, None]
@@ -223,7 +231,7 @@ class NTKRegressor(_KernelEstimator):
             y: Targets `(rows,)` or `(rows, outputs)`, array or tensor.
 
         Raises:
-            InputError: for shapes that don't match, or values that are not finite.
+            InputError: For shapes that don't match, or values that are not finite.
         """
         found = target(y, type(self).__name__)
         try:

@@ -60,16 +60,16 @@ def infinite_width(
 
     Args:
         module: Network that takes one tensor `(batch, features)`; further arguments keep their defaults.
-        bias_variance: Variance $C_b$ of the biases of all layers, by default that of each layer now. Layers without
-            biases stay without.
-        weight_variance: Variance $C_W$ of weights times fan-in of all layers, by default that of each layer now.
+        bias_variance: Variance $C_b$ of the biases of all layers, by default the current variance of each layer. Layers
+            without biases keep none.
+        weight_variance: Variance $C_W$ of weights times fan-in of all layers, by default the current one of each layer.
         parametrization: `"standard"` for the tangent kernel of plain gradients, as `empirical_ntk` measures it;
             `"ntk"` for that of weights scaled by $1/\\sqrt{\\text{fan-in}}$ in the forward pass.
 
     Raises:
-        InputError: for a module that can't be traced or holds an operation without a map (batch normalization,
+        InputError: For a module that can't be traced or holds an operation without a map (batch normalization,
             convolution, attention); for an activation whose input is not Gaussian, layers that share weights, weights
-            or biases with a mean other than zero, weights whose size differs between rows or columns, or hooks.
+            or biases with a mean other than zero, weights whose scale differs between rows or columns, or hooks.
 
     Example:
         >>> from commutant.theory import KernelState

@@ -25,7 +25,7 @@ class KernelState:
         right: Mean square of a neuron at each column input, `(columns,)`.
         left_mean: Mean over neurons at each row input, `(rows,)`; zero for preactivations.
         right_mean: Mean over neurons at each column input, `(columns,)`; zero for preactivations.
-        tangent: Frozen neural tangent kernel, `(rows, columns)`, or None if it isn't needed.
+        tangent: Neural tangent kernel at initialization, `(rows, columns)`, or None if it isn't needed.
         gaussian: Whether the values are centered Gaussians over the weights, which an activation needs. Outputs of
             `Dense` are; inputs of the network and outputs of an activation are not.
         features: Width of the inputs of a network, or None when unknown.
@@ -52,7 +52,7 @@ class KernelState:
             tangent: Whether to follow the tangent kernel.
 
         Raises:
-            InputError: For inputs that are not real matrices, of different width, of no feature, or not finite.
+            InputError: For inputs that are not real matrices, differ in width, have no features, or are not finite.
         """
         for x in (rows, columns):
             need_inputs(x)
@@ -165,7 +165,7 @@ class Pointwise:
         activation: Activation s.
 
     Raises:
-        InputError: if called on a state that is not Gaussian, such as inputs or outputs of an activation.
+        InputError: If called on a state that is not Gaussian, such as inputs or outputs of an activation.
     """
 
     activation: Activation

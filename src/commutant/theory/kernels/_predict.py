@@ -23,8 +23,8 @@ class Prediction:
 
     Attributes:
         mean: Predicted outputs, `(test, outputs)`.
-        covariance: Covariance of one output over initializations, `(test, test)`, or None if it wasn't asked for. It is
-            symmetric; variances are never negative, and zero where only rounding remains.
+        covariance: Covariance of one output over initializations, `(test, test)`, or None if no prior kernel was given.
+            It is symmetric, and variances are never negative; variances within rounding error are zero.
         jitter: Number added to the diagonal of the training kernel, relative to its mean; positive for repeated inputs.
     """
 
@@ -51,7 +51,7 @@ def gp_predict(
         noise: Variance $\\sigma^2$ of the noise of the targets.
 
     Raises:
-        InputError: for shapes that don't match, values that are not finite, or kernels that are not symmetric, not
+        InputError: For shapes that don't match, values that are not finite, or kernels that are not symmetric, not
             positive definite, or do not come from one kernel function.
 
     Example:
@@ -102,7 +102,7 @@ def ntk_predict(
         ridge: Number added to the diagonal of the tangent kernel, which acts like early stopping.
 
     Raises:
-        InputError: as `gp_predict`, and for a negative time or a rate at which descent diverges.
+        InputError: As `gp_predict`, and for a negative time or a rate at which descent diverges.
 
     Example:
         >>> k = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)

@@ -79,7 +79,7 @@ def need_sound(node: fx.Node, operation: Any, taken: list[Value], module: nn.Mod
     if isinstance(operation, Pointwise) and not taken[0].gaussian:
         what = "the input of the network" if sources[0].op == "placeholder" else sources[0].name
         raise InputError(
-            f"{node.name} ({operation.activation.name}) acts on {what}, which is no sum of outputs of linear layers "
+            f"{node.name} ({operation.activation.name}) acts on {what}, which is not a sum of outputs of linear layers "
             "and therefore not Gaussian at infinite width: put a linear layer before it"
         )
     if operation in (sum_of, difference_of):

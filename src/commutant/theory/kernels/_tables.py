@@ -17,8 +17,8 @@ def matrix(x: Any, estimator: str) -> Tensor:
     """Return inputs `(rows, features)` in float64.
 
     Raises:
-        InputError: for inputs of another shape, empty, sparse, complex, or not finite.
-        TypeError: for entries that are no numbers.
+        InputError: For inputs of another shape, empty, sparse, complex, or not finite.
+        TypeError: For entries that are not numbers.
     """
     if hasattr(x, "toarray") or (isinstance(x, Tensor) and x.layout != torch.strided):
         raise InputError(f"sparse input X is not supported by {estimator}: pass a dense array")
@@ -54,7 +54,7 @@ def target(y: Any, estimator: str) -> np.ndarray:
     """Return targets as an array.
 
     Raises:
-        InputError: for targets that are missing, sparse, complex, or not finite.
+        InputError: For targets that are missing, sparse, complex, or not finite.
     """
     if y is None:
         raise InputError(f"{estimator} requires y to be passed, but the target y is None")
@@ -72,7 +72,7 @@ def labels(y: Any, estimator: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes and the number of the class of each row.
 
     Raises:
-        InputError: for several columns, labels that can't be sorted, continuous targets, or a single class.
+        InputError: For several columns, labels that can't be sorted, continuous targets, or a single class.
     """
     found = target(y, estimator)
     if found.ndim == 2 and found.shape[1] == 1:

@@ -31,20 +31,20 @@ def wide_kernel(
 ) -> Float[Tensor, "rows columns"]:
     """Return the kernel of a wide network between all rows and columns, in float64.
 
-    The memory is little more than that of the result. For inputs of one norm, or homogeneous networks (piecewise
-    linear without biases), the kernel is a function of the angle alone: the whole network is tabulated once, and each
-    pair is a lookup. Otherwise every tile goes through the layers. Inputs that require gradients get them, at the cost
-    of the memory of every layer.
+    Memory use is little more than the size of the result. For inputs of equal norm, or homogeneous networks (piecewise
+    linear without biases), the kernel is a function of the angle alone. The whole network is then tabulated once, and
+    each pair is a lookup. Otherwise the kernel is computed tile by tile through all layers. Inputs that require
+    gradients get them, at the cost of storing every layer.
 
     Args:
         network: Map of kernels, such as `infinite_width(module)` or `plain_network(...)`.
         rows: Standardized inputs, `(rows, features)`.
-        columns: Other inputs, `(columns, features)`, or None for the rows again, which takes half the work.
+        columns: Other inputs, `(columns, features)`, or None for the rows again, which costs half as much.
         get: `"tangent"` for the neural tangent kernel, `"kernel"` for that of the Gaussian process of the outputs.
 
     Raises:
-        InputError: for a network that is no map of kernels; for inputs of different width or not finite; for a gradient
-            at an input of zero before an activation with a kink.
+        InputError: For a network that is not a map of kernels; for inputs of different width or not finite; for a
+            gradient at a zero input of an activation with a kink.
 
     Example:
         >>> from commutant.algebra import Activation

@@ -53,7 +53,7 @@ def moment_map(
         activation: Name, module, function or `Activation`, or a module with closed-form `moments` such as `SELU`.
 
     Raises:
-        InputError: for values that are not finite, or a negative variance or tau.
+        InputError: For values that are not finite, or a negative variance or tau.
 
     Example:
         >>> [round(float(m), 12) for m in moment_map(0.0, 1.0)]
@@ -151,7 +151,7 @@ def fixed_point(
         start: Mean and variance at the start.
 
     Raises:
-        InputError: if the iteration diverges or finds no fixed point.
+        InputError: If the iteration diverges or finds no fixed point.
 
     Example:
         >>> point = fixed_point()

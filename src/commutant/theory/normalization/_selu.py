@@ -26,11 +26,11 @@ def selu_parameters(
     Args:
         mean: Mean at the fixed point.
         variance: Variance at the fixed point.
-        omega: Sum of a unit's weights: 1, the authors' convention, passes the mean on; 0 is for zero-mean weights.
+        omega: Sum of a unit's weights: 1 (the authors' convention) preserves the mean; 0 is for zero-mean weights.
         tau: Sum of a unit's squared weights.
 
     Raises:
-        InputError: for a variance that is not positive, or a point that no SELU has as its fixed point.
+        InputError: For a variance that is not positive, or a point that no SELU has as its fixed point.
 
     Example:
         >>> [round(p, 8) for p in selu_parameters(0.0, 2.0)]
@@ -73,9 +73,9 @@ def _need_floats(x: Tensor) -> None:
 class SELU(nn.Module):
     """Scaled exponential linear unit with a chosen fixed point.
 
-    The function is $\\lambda z$ above zero and $\\lambda \\alpha (e^z - 1)$ below. At (0, 1) it is `torch.nn.SELU`.
-    Use it with `lecun_normal_` weights, zero biases, and inputs standardized to the mean and variance of the fixed
-    point. Half-precision inputs are computed in float32.
+    The function is $\\lambda z$ above zero and $\\lambda \\alpha (e^z - 1)$ below. At (0, 1) it is `torch.nn.SELU`. Use
+    it with `lecun_normal_` weights, zero biases, and inputs standardized to the mean and variance of the fixed point.
+    Half-precision inputs are computed in float32.
 
     Args:
         mean: Mean of wide layers at the fixed point.
@@ -123,8 +123,9 @@ class SELU(nn.Module):
 class AlphaDropout(nn.Module):
     """Dropout that keeps mean and variance by setting dropped units to the saturation value of SELU.
 
-    $y = a (x d + \\alpha' (1 - d)) + b$ with $\\alpha' = -\\lambda \\alpha$. The numbers a and b keep mean and variance
-    exactly for *any* distribution of inputs with the moments of the fixed point. In evaluation mode it is the identity.
+    $y = a (x d + \\alpha' (1 - d)) + b$ with a Bernoulli mask d and $\\alpha' = -\\lambda \\alpha$. The numbers a and b
+    keep mean and variance exactly for *any* distribution of inputs with the moments of the fixed point. In evaluation
+    mode it is the identity.
 
     Args:
         p: Probability of dropping a unit.
@@ -132,7 +133,7 @@ class AlphaDropout(nn.Module):
         featurewise: Whether to drop whole channels of `(batch, channel, ...)`.
 
     Raises:
-        InputError: for p outside [0, 1].
+        InputError: For p outside [0, 1].
 
     Example:
         >>> torch.manual_seed(0) and None
@@ -189,7 +190,7 @@ def lecun_normal_(tensor: Tensor, *, generator: torch.Generator | None = None) -
         generator: Source of randomness.
 
     Raises:
-        InputError: for a tensor with fewer than two axes or without elements.
+        InputError: For a tensor with fewer than two axes or without elements.
     """
     if not isinstance(tensor, Tensor):
         raise InputError(f"tensor must be a weight such as layer.weight, got {type(tensor).__name__}")
@@ -314,7 +315,7 @@ class Normalized(nn.Module):
         fixed_point: Fixed point (0, 1) with its Jacobian.
 
     Raises:
-        InputError: for a constant activation.
+        InputError: For a constant activation.
 
     Example:
         >>> Normalized("tanh").fixed_point.attracting, Normalized("relu").fixed_point.attracting
