@@ -1,4 +1,4 @@
-"""Symmetry of data and of weights in PyTorch, stated as laws and tested as such.
+"""Symmetry of data and of weights in PyTorch, stated as testable laws.
 
 Import names from the subpackages: `from commutant.sets import LCMAggregation`, or `import commutant` and then
 `commutant.sets.LCMAggregation`. Subpackages load on first use, so `import commutant` alone does not load torch.
