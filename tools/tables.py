@@ -104,7 +104,7 @@ commutant reproduce {paper.slug}
 
 {claims_table(paper.slug)}
 
-How a verdict is computed is said in [What was found](../claims.md).
+[What was found](../claims.md) explains how a verdict is computed.
 """
 
 

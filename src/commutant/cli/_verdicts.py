@@ -23,7 +23,7 @@ MEANINGS = {
     "refuted": "the whole interval lies below the bar",
     "not reproduced": "the whole interval lies below the bar, but a run this small can't refute the claim",
     "confounded": "the effect lies above the bar, but so does a control that should not",
-    "inconclusive": "the interval lies across the bar; more seeds may decide",
+    "inconclusive": "the interval of the effect or of a control lies across the bar; more seeds may decide",
 }
 
 
