@@ -1,4 +1,4 @@
-"""Symmetry of data and of weights in PyTorch, stated as laws and tested as such.
+"""Symmetry of data and of weights in PyTorch, stated as laws and tested.
 
 Import names from the rooms: `from commutant.sets import LCMAggregation`, or `import commutant` and then
 `commutant.sets.LCMAggregation`. Rooms load when they are first used, so `import commutant` alone does not load torch.

@@ -1,4 +1,4 @@
-"""Maths on plain tensors: monoids with reductions and scans, permutations, assignment, frames."""
+"""Math on plain tensors: monoids with reductions and scans, permutations, assignment, frames."""
 
 from ._activation import Activation as Activation
 from ._activation import Susceptibilities as Susceptibilities

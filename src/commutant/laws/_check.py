@@ -54,7 +54,7 @@ def check(
             the same result each time. Random numbers inside `f` are seeded with `generator.initial_seed()`.
         tolerance: Largest accepted residual, relative to the output's variation; by default 1e-10 in float64, 1e-4 in
             float32, 1e-2 in float16 and 5e-2 in bfloat16.
-        explain: Whether to search for a small counter-example and the first submodule that breaks a broken law, which
+        explain: Whether to search for a small counterexample and the first submodule that breaks a broken law, which
             may take hundreds of calls.
 
     Returns:
