@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,3 +31,12 @@ class PublicBases(griffe.Extension):
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Keep the bases whose names are public."""
         cls.bases = [base for base in cls.bases if not str(base).split("[")[0].split(".")[-1].startswith("_")]
+
+
+class Doctests(griffe.Extension):
+    """Show examples as code in the reference: the parser knows sections `Examples:`, docstrings have `Example:`."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Rename the section, so that its doctests become code blocks."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)

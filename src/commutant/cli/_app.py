@@ -192,7 +192,7 @@ def record(
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help="package.module:name or package.module:factory(arguments)")],
+    model: Annotated[str, typer.Argument(help="package.module:name or package.module:factory(...)")],
     law: Annotated[
         str, typer.Option(help="batch-independence, causality, invariance, equivariance or gradient-equivariance")
     ] = "batch-independence",
@@ -209,9 +209,9 @@ def check(
     dtype: Annotated[str, typer.Option(help="float32, float64 or bfloat16")] = "float32",
     trials: Annotated[int, typer.Option(min=1, help="number of random inputs and group elements")] = 16,
     seed: Annotated[int, typer.Option(help="seed of the random inputs and group elements")] = 0,
-    train: Annotated[bool, typer.Option("--train", help="leave the module in training mode")] = False,
+    train: Annotated[bool, typer.Option("--train", help="run the module in training mode")] = False,
 ) -> None:
-    """Check whether your own model obeys a law: exit 0 if it holds, 1 if it is broken, 2 if it can't be checked."""
+    """Check whether your own model obeys a law: exit 0 if it holds, 1 if it does not, 2 if it can't be checked."""
     from ._check import check_model
 
     raise typer.Exit(
@@ -219,7 +219,7 @@ def check(
     )
 
 
-Model = Annotated[str, typer.Option(help="package.module:factory(arguments), or hf:FOLDER with a config.json")]
+Model = Annotated[str, typer.Option(help="package.module:factory(...), or hf:FOLDER with a config.json")]
 Example = Annotated[
     list[str] | None, typer.Option(help="shape of an argument, once for each, such as 2x3x32x32 or ids:50:2x8")
 ]
@@ -235,7 +235,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace existing f
 
 @app.command()
 def symmetries(
-    model: Annotated[str, typer.Argument(help="package.module:factory(arguments), or hf:FOLDER with a config.json")],
+    model: Annotated[str, typer.Argument(help="package.module:factory(...), or hf:FOLDER with a config.json")],
     input: Example = None,
     also: Also = None,
 ) -> None:
@@ -256,7 +256,7 @@ def align(
     overwrite: Overwrite = False,
     restarts: Annotated[int, typer.Option(min=0, help="number of further searches from random permutations")] = 0,
 ) -> None:
-    """Permute the units of checkpoint B to bring its weights close to those of A; the function of B stays the same."""
+    """Permute the units of checkpoint B to bring its weights close to those of A, without changing its function."""
     from ._weights import align as run
 
     run(a, b, model, input or [], output, overwrite=overwrite, restarts=restarts, also=also or [])
@@ -308,7 +308,7 @@ def shrink(
     model: Model,
     output: Output,
     input: Example = None,
-    parameters: Annotated[float | None, typer.Option(help="largest share of the parameters to keep")] = None,
+    parameters: Annotated[float | None, typer.Option(help="share of the parameters to keep, at most")] = None,
     beta: Annotated[
         float | None, typer.Option(help="merge pairs closer than this share of the largest distance")
     ] = None,
@@ -324,7 +324,7 @@ def shrink(
 
 @app.command()
 def data(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="data sets to load and check")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="data sets to load and check")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="local folder of data sets")] = None,
 ) -> None:
     """List data sets with their origin and whether they are available; with names, load them and fill the cache."""

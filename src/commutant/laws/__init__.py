@@ -1,4 +1,4 @@
-"""Symmetries of functions, stated as identities and checked with counter-examples."""
+"""Symmetries of functions, stated as identities and checked with counterexamples."""
 
 from ._actions import Action as Action
 from ._actions import ProductAction as ProductAction

@@ -83,7 +83,7 @@ class LawReport:
     comparison: Comparison
     """Difference between the two sides at the witness, or at the worst trial if there is no witness."""
     witness: Witness | None
-    """Smallest counter-example found; None if the law is not broken or `explain` is off."""
+    """Smallest counterexample found; None if the law is not broken or `explain` is off."""
     layers: list[LayerReport]
     """Submodules of a broken module in order of execution, up to the first that breaks the law."""
 

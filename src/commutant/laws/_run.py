@@ -171,7 +171,7 @@ class Run:
         try:
             with self.frozen():  # seeded once, so that each call draws other numbers
                 first, *others = (as_tree(self.law.plain(self.original, _copy(x))) for _ in range(_REPEATS))
-        except (Exception, SystemExit):  # the law found a counter-example, whatever f does with this input alone
+        except (Exception, SystemExit):  # the law found a counterexample, whatever f does with this input alone
             return False
         return any(not _same(first, other) for other in others)
 

@@ -1,4 +1,4 @@
-"""Search for a small counter-example."""
+"""Search for a small counterexample."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CALLS = 300
 def shrink(
     law: Law, x: Inputs, g: GroupElement, breaks: Callable[[Inputs, GroupElement], bool]
 ) -> tuple[Inputs, GroupElement]:
-    """Return a simpler counter-example: repeatedly take the first simpler candidate that still breaks the law.
+    """Return a simpler counterexample: repeatedly take the first simpler candidate that still breaks the law.
 
     Args:
         law: Law that is broken.
