@@ -228,7 +228,7 @@ def test_no_write_permission(tmp_path):
 
 def test_a_loss_that_is_not_finite_is_named():
     model = torch.nn.Linear(1, 1)
-    with pytest.raises(InputError, match="not finite between steps 0 and 4"):
+    with pytest.raises(InputError, match="not between steps 0 and 4"):
         fit(
             model,
             lambda g, n: torch.ones(n, 1),

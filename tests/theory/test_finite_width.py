@@ -143,7 +143,7 @@ def test_random_networks_of_selu():
 def test_what_is_refused(unchecked):
     with pytest.raises(InputError, match="kinks: at most two"):
         finite_width("relu", [8], torch.eye(3), weight_variance=2.0)
-    with pytest.raises(InputError, match="more than 4 independent"):
+    with pytest.raises(InputError, match="4 independent Gaussian variables, got 5"):
         finite_width("tanh", [8], torch.eye(5), weight_variance=1.0)
     with pytest.raises(InputError, match="widths must be a whole number of at least 1"):
         finite_width("tanh", [8, 0], weight_variance=1.0)
