@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run without a GPU
 QUIET = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("default", max_examples=3, **QUIET)
+settings.register_profile("default", max_examples=2, **QUIET)
 settings.register_profile("deep", max_examples=8, **QUIET)
 
 

@@ -338,22 +338,34 @@ def test_segment_tree_edits_in_logarithmic_time():
     assert counting.calls <= 20
 
 
-def test_compiles_without_graph_breaks():
+@pytest.mark.parametrize(
+    ("whole", "by_sets"),
+    [
+        ("(lambda x: gru.reduce(x),)", "(lambda x, plan: Sum().segment_reduce(x, plan=plan),)"),
+        pytest.param(
+            "(lambda x: Sum().reduce(x), lambda x: Max().scan(x), lambda x: LogSumExp().reduce(x, dim=1), "
+            "lambda x: DiagonalAffine().scan((x, x))[1])",
+            "(lambda x, plan: Max().segment_reduce(x, plan=plan), lambda x, plan: LogSumExp().segment_reduce(x, "
+            "plan=plan), lambda x, plan: gru.segment_reduce(x, plan=plan))",
+            marks=pytest.mark.deep,
+        ),
+    ],
+    ids=["some", "the others"],
+)
+def test_compiles_without_graph_breaks(whole, by_sets):
     """Run in a separate process, since the compiler can't trace run-time shape checks."""
-    code = """
+    code = f"""
 import torch
 from commutant.algebra import *
 from commutant.sets import BinaryGRU
 x = torch.randn(37, 4)
 long = torch.randn(370, 4)
 gru = BinaryGRU(4)
-for f in (lambda x: Sum().reduce(x), lambda x: Max().scan(x), lambda x: LogSumExp().reduce(x, dim=1),
-          lambda x: gru.reduce(x), lambda x: DiagonalAffine().scan((x, x))[1]):
+for f in {whole}:
     fast = torch.compile(f, fullgraph=True, backend="aot_eager")
     assert torch.allclose(fast(x), f(x), atol=1e-5), f
 # each plan meets the compiler before anything else: nothing may be left to work out
-for f in (lambda x, plan: Sum().segment_reduce(x, plan=plan), lambda x, plan: Max().segment_reduce(x, plan=plan),
-          lambda x, plan: LogSumExp().segment_reduce(x, plan=plan), lambda x, plan: gru.segment_reduce(x, plan=plan)):
+for f in {by_sets}:
     plan = reduction_plan(num_elements=370, ptr=torch.tensor([0, 5, 5, 20, 370]))
     fast = torch.compile(f, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(fast(long, plan), f(long, plan), rtol=1e-4, atol=1e-5)
