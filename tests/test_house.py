@@ -116,6 +116,11 @@ def test_no_room_imports_a_private_module_of_another():
     assert not found, f"publish what is shared: {found}"
 
 
+@pytest.mark.parametrize("room", house.rooms())
+def test_no_modules_of_a_room_import_each_other_in_a_circle(room):
+    assert not house.cycles(room)
+
+
 def test_the_wheel_installs_and_every_room_imports(tmp_path):
     """The wheel alone in an environment of its own, with the dependencies of this one."""
     pytest.importorskip("build")

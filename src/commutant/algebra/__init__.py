@@ -63,3 +63,5 @@ from .linear_maps import linear_scan as linear_scan
 from .plans import Bracketing as Bracketing
 from .plans import ReductionPlan as ReductionPlan
 from .plans import reduction_plan as reduction_plan
+
+from . import _law_cases as _law_cases  # isort: skip  # last: it states the laws of all others

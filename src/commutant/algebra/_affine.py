@@ -6,12 +6,10 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
-from ._law_cases import matrix_maps, pairs_of_numbers, states_monoid_laws
 from ._monoid import Monoid
 from .elements import Element
 
 
-@states_monoid_laws(pairs_of_numbers)
 class DiagonalAffine(Monoid):
     """Monoid of elementwise affine maps $x \\mapsto a x + b$ under composition, the earlier map first.
 
@@ -38,7 +36,6 @@ class DiagonalAffine(Monoid):
         return torch.ones_like(like[0]), torch.zeros_like(like[1])
 
 
-@states_monoid_laws(matrix_maps)
 class MatrixAffine(Monoid):
     """Monoid of affine maps $x \\mapsto A x + b$ with square blocks A under composition, the earlier map first.
 

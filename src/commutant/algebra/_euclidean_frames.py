@@ -21,12 +21,10 @@ from torch import Tensor
 
 from .._checks import check_generator, one_of, whole
 from .._errors import InputError
-from ..laws import Euclidean, Reflection, breaks, obeys
 from ._axes import NOTHING, Axes, principal_axes, vanishing
 from ._clouds import Clouds
 from ._exporting import exporting
 from ._frame import Frame
-from ._law_cases import euclidean_average
 from ._point_tuples import tuple_bases
 
 FrameGroup: TypeAlias = Literal["T", "O", "SO", "E", "SE"]
@@ -36,17 +34,8 @@ SignRule: TypeAlias = Literal["all", "skew", "softskew", "maxabs"]
 Degenerate: TypeAlias = Literal["weighted", "error", "warn"]
 
 _GROUPS, _SIGNS, _DEGENERATE = get_args(FrameGroup), get_args(SignRule), get_args(Degenerate)
-_SINGLE = {torch.float32: 1e-2}  # rounding of points divided by the gap, which may be 1e-3, rotates the axes
 
 
-@obeys("invariance", euclidean_average("pca"), tolerance=_SINGLE)
-@obeys(
-    "invariance of the proper group",
-    euclidean_average("pca", Euclidean(3, reflect=False), group="SE"),
-    tolerance=_SINGLE,
-)
-@obeys("invariance under a rule of signs", euclidean_average("pca", signs="skew"), tolerance=_SINGLE)
-@breaks("mirror images of a proper group", euclidean_average("pca", Reflection(3), at_least=4, group="SE"))
 def pca_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup = "E",
@@ -126,7 +115,6 @@ def pca_frame(
     return _by_blocks(clouds, axes, rows, proper, scale, tuples, generator)
 
 
-@obeys("invariance", euclidean_average("weighted"), tolerance=_SINGLE)
 def weighted_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup = "E",

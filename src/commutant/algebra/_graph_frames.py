@@ -12,10 +12,8 @@ from torch import Tensor
 
 from .._checks import one_of, whole
 from .._errors import InputError
-from ..laws import obeys
 from ._color_refinement import as_colors, canonical_orders, orders_of, ranked, refined, spectral_signature
 from ._frame import drawn_elements, weighted_sum
-from ._law_cases import graph_average
 from ._permutations import inverse
 
 GraphKind: TypeAlias = Literal["nodes", "pairs", "scalars"]
@@ -110,7 +108,6 @@ class GraphFrame:
         return x
 
 
-@obeys("invariance under relabeling", graph_average, tolerance={torch.float32: 1e-3})
 def graph_frame(
     adjacency: Float[Tensor, "graphs n n"],
     features: Shaped[Tensor, "graphs n f"] | None = None,

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from .._checks import whole
 from .._errors import InputError
-from ..laws import breaks, obeys
 from ._axes import right_handed, spectrum
 from ._clouds import Clouds
 from ._euclidean_frames import FrameGroup, properties_of
 from ._frame import Frame
-from ._law_cases import group_average
 from ._point_tuples import completed
 
 
@@ -34,7 +32,6 @@ def signed_permutations(d: int) -> Float[Tensor, "elements d d"]:
     ])  # fmt: skip
 
 
-@obeys("invariance under the group", group_average("whole"), tolerance={torch.float32: 1e-2})
 def group_frame(
     x: Float[Tensor, "*lead n d"], matrices: Float[Tensor, "elements d d"], *, clouds: Clouds | None = None
 ) -> Frame:
@@ -71,7 +68,6 @@ def group_frame(
     return _plain(clouds, x, whole, cloud, weight, inverse=torch.linalg.inv(group).repeat_interleave(number, 0))
 
 
-@breaks("invariance under rotations", group_average("drawn"))
 def random_frame(
     x: Float[Tensor, "*lead n d"],
     group: FrameGroup,
@@ -105,8 +101,6 @@ def random_frame(
     return _plain(clouds, x, q, cloud, weight, origin=origin, exact=False)
 
 
-@obeys("invariance under rotations", group_average("minimal"), tolerance={torch.float32: 1e-2})
-@breaks("invariance to the order of points", group_average("minimal-sets"))
 def gram_schmidt_frame(
     x: Float[Tensor, "*lead n d"], group: FrameGroup = "SE", *, clouds: Clouds | None = None
 ) -> Frame:
@@ -150,9 +144,6 @@ def gram_schmidt_frame(
     return _plain(clouds, x, frame, torch.arange(len(frame), device=x.device), ones, origin=origin)
 
 
-@obeys(
-    "invariance under boosts and turns", group_average("lorentz"), tolerance={torch.float32: 5e-2, torch.float64: 1e-7}
-)
 def lorentz_frame(
     x: Float[Tensor, "*lead n d"],
     *,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._law_cases import filtering_elements, states_monoid_laws
 from ._monoid import Monoid
 from .elements import Element
 
 
-@states_monoid_laws(filtering_elements)
 class ScalarKalman(Monoid):
     """Monoid of filtering elements $(A, b, C, \\eta, J)$ of scalar linear Gaussian models.
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .._checks import whole
 from .._errors import InputError
-from ._law_cases import numbers, optional_numbers, pairs_of_numbers, sorted_triples, states_monoid_laws
 from ._monoid import Monoid, check_monoid
 from .elements import Element, map_leaves
 from .plans import ReductionPlan
@@ -54,7 +53,6 @@ def _segment_sum(x: Tensor, plan: ReductionPlan) -> Tensor:
     return x.new_zeros((plan.num_sets, *x.shape[1:])).index_add(0, plan.index, x)
 
 
-@states_monoid_laws(numbers)
 class Sum(_Native):
     """Elementwise monoid $(\\mathbb R, +, 0)$.
 
@@ -69,7 +67,6 @@ class Sum(_Native):
         return map_leaves(torch.add, a, b)
 
 
-@states_monoid_laws(numbers)
 class Max(_Native):
     """Elementwise monoid $(\\mathbb R, \\max, -\\infty)$.
 
@@ -84,7 +81,6 @@ class Max(_Native):
         return map_leaves(torch.maximum, a, b)
 
 
-@states_monoid_laws(numbers)
 class Min(_Native):
     """Elementwise monoid $(\\mathbb R, \\min, +\\infty)$.
 
@@ -99,7 +95,6 @@ class Min(_Native):
         return map_leaves(torch.minimum, a, b)
 
 
-@states_monoid_laws(numbers)
 class LogSumExp(Monoid):
     """Smooth maximum $a \\circ b = \\tau \\log(e^{a/\\tau} + e^{b/\\tau})$ with identity $-\\infty$.
 
@@ -135,7 +130,6 @@ class LogSumExp(Monoid):
         return f"temperature={self.temperature}"
 
 
-@states_monoid_laws(sorted_triples, lambda: KSmallest(3))
 class KSmallest(Monoid):
     """Monoid of the k smallest values of a multiset, in order; k = 2 gives the second minimum without training.
 
@@ -184,7 +178,6 @@ class KSmallest(Monoid):
         return f"k={self.k}"
 
 
-@states_monoid_laws(pairs_of_numbers, lambda: Product(Sum(), Max()))
 class Product(Monoid):
     """Direct product of monoids, each acting on its own part of a tuple.
 
@@ -243,7 +236,6 @@ class Product(Monoid):
         return tuple(f.segment_reduce(p, plan=plan) for f, p in zip(self.factors, x, strict=True))  # type: ignore[operator]
 
 
-@states_monoid_laws(optional_numbers, lambda: Adjoin(Sum()))
 class Adjoin(Monoid):
     """Monoid with an adjoined identity, whose elements are pairs (value, present).
 

@@ -10,9 +10,7 @@ from torch import Tensor
 
 from .._checks import one_of
 from .._errors import InputError
-from ..laws import BatchIndependence, Causality, obeys
 from ._affine import DiagonalAffine, MatrixAffine
-from ._law_cases import recurrence, solve_recurrence
 
 Structure: TypeAlias = Literal["diagonal", "blocks", "dense"]
 """Coupling between the entries of a state: none (diagonal), the slots of each channel (blocks), or all (dense)."""
@@ -77,8 +75,6 @@ def identity_map(state: Tensor, structure: Structure) -> Tensor:
     return eye.expand(*state.shape[:-1], width, width)
 
 
-@obeys("causality", lambda draw: (Causality(), solve_recurrence, recurrence(draw)))
-@obeys("batch independence", lambda draw: (BatchIndependence(), solve_recurrence, recurrence(draw)))
 def linear_scan(
     A: Float[Tensor, "*a"],
     b: Float[Tensor, "*b"],
