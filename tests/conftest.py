@@ -1,7 +1,9 @@
+import contextlib
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from jaxtyping import config as annotations
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run without a GPU
@@ -33,10 +35,28 @@ def deep(request):
     return request.config.getoption("deep")
 
 
+_SEEN = set()
+
+
+@pytest.fixture(autouse=True)
+def _annotations(request):
+    """Check annotations at run time in the first case of each test, in all cases at full depth: they double the time."""
+    test = (request.node.path, getattr(request.node, "originalname", request.node.name))
+    with _annotations_unchecked(test in _SEEN and not request.config.getoption("deep")):
+        yield
+    _SEEN.add(test)
+
+
 @pytest.fixture
 def unchecked():
     """Without the run-time check of annotations, as users run the library: its own errors must come through."""
-    config = pytest.importorskip("jaxtyping").config
-    config.update("jaxtyping_disable", True)
+    with _annotations_unchecked():
+        yield
+
+
+@contextlib.contextmanager
+def _annotations_unchecked(off=True):
+    before = annotations.jaxtyping_disable
+    annotations.update("jaxtyping_disable", off)
     yield
-    config.update("jaxtyping_disable", False)
+    annotations.update("jaxtyping_disable", before)
