@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from depth import chosen
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import warm
@@ -45,7 +46,7 @@ def test_shapes_are_those_of_torch(cls, batch_first, bidirectional):
     assert all(part.shape == h_n.shape for part in parts(state))
 
 
-@pytest.mark.parametrize("cls", LAYERS)
+@pytest.mark.parametrize("cls", chosen(LAYERS, [ParaLSTM, MinGRU]))
 def test_check_parallel_agrees_and_names_the_first_bad_step(cls):
     layer = cls(5, 8, num_layers=2, bidirectional=True).double()
     report = check_parallel(layer, torch.randn(300, 2, 5, dtype=torch.float64))

@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from depth import some
 from torch import nn
 
 from commutant import InputError
@@ -122,7 +123,7 @@ def inputs(length=40):
     return x
 
 
-@pytest.mark.parametrize("method", ["auto", "sequential", "loop"])
+@pytest.mark.parametrize("method", some(["auto", "sequential", "loop"]))
 @pytest.mark.parametrize("name", REMEMBERS)
 def test_a_cell_that_remembers_or_draws_is_refused(name, method):
     f, said = REMEMBERS[name]
@@ -130,7 +131,7 @@ def test_a_cell_that_remembers_or_draws_is_refused(name, method):
         parallel_rnn(Cell(f), method=method)(inputs())
 
 
-@pytest.mark.parametrize("method", ["auto", "sequential", "loop"])
+@pytest.mark.parametrize("method", some(["auto", "sequential", "loop"]))
 @pytest.mark.parametrize("name", COUPLES)
 def test_a_cell_that_couples_rows_is_refused(name, method):
     with pytest.raises(InputError, match="a row of the step"):
@@ -148,7 +149,7 @@ def test_a_cell_whose_rows_are_alone_is_solved(name):
 
 
 @pytest.mark.parametrize("method", ["auto", "sequential", "multishoot", "newton"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", some([torch.float32, torch.float64, torch.bfloat16]))
 def test_coupling_of_rare_states_is_found_along_the_trajectory(method, dtype):
     step = lambda h, x: 0.9 * h + torch.where(h.abs() > 4, x - x.mean(0), x)  # noqa: E731
     x = torch.ones(3, 300, 4, dtype=dtype) * torch.tensor([0.2, 0.3, 0.44], dtype=dtype)[:, None, None]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from depth import chosen
 
 from commutant import InputError
 from commutant.sequences import ConvergenceError, jacobian_structure, solve_recurrence
@@ -42,7 +43,7 @@ def parity_input(length, batch=4, seed=0):
 
 
 @pytest.mark.parametrize("name", GATED_CELLS)
-@pytest.mark.parametrize("length", [1, 2, 5, 63, 130, 517])
+@pytest.mark.parametrize("length", chosen([1, 2, 5, 63, 130, 517], [1, 2, 130]))
 def test_auto_equals_the_loop_forward_and_backward(name, length):
     cell, pre, weights, h_0 = gated(name, length)
     inputs = [t.requires_grad_() for t in (pre, weights, h_0)]
@@ -83,7 +84,7 @@ def test_closed_derivatives_are_those_of_autograd(name):
     torch.testing.assert_close(d_weights, wanted[1])
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "sru", "slstm"])
+@pytest.mark.parametrize("name", chosen(["gru", "lstm", "sru", "slstm"], ["lstm", "sru"]))
 def test_gradcheck(name):
     cell, pre, weights, h_0 = gated(name, length=6, batch=1, channels=2)
     inputs = [t.requires_grad_() for t in (pre, weights, h_0 if name != "slstm" else h_0.clone())]
@@ -342,9 +343,8 @@ def test_second_order_graphs_count_a_shared_parameter_once():
 @pytest.mark.parametrize("method", ["multishoot", "newton", "jacobi", "auto"])
 def test_small_states_are_held_to_their_own_scale(method):
     x = torch.full((1, 2048, 1), 1e-8)
-    step = lambda h, x: 0.999 * h + x  # noqa: E731
-    h, _ = solve_recurrence(step, x, torch.zeros(1, 1), method=method)
-    expected, _ = solve_recurrence(step, x, torch.zeros(1, 1), method="loop")
+    h, _ = solve_recurrence(lambda h, x: 0.999 * h + x, x, torch.zeros(1, 1), method=method)
+    expected = 1e-5 * (1 - 0.999 ** torch.arange(1, 2049)).reshape(1, 2048, 1)
     torch.testing.assert_close(h, expected, rtol=1e-3, atol=0)
 
 
