@@ -40,7 +40,7 @@ _SEEN = set()
 
 @pytest.fixture(autouse=True)
 def _annotations(request):
-    """Check annotations at run time in the first case of each test, in all cases at full depth: they double the time."""
+    """Check annotations at run time in the first case of each test, or in all at full depth: they double the time."""
     test = (request.node.path, getattr(request.node, "originalname", request.node.name))
     with _annotations_unchecked(test in _SEEN and not request.config.getoption("deep")):
         yield

@@ -18,6 +18,7 @@ from commutant.algebra import (
     gaussian_pair_expectation,
     hermite_coefficients,
 )
+from depth import chosen
 
 KERNELS = torch.tensor([1e-8, 1e-3, 0.3, 1.0, 7.0, 100.0], dtype=torch.float64)
 EVERY = ["relu", "tanh", "erf", "sin", "gelu", "gelu_tanh", "silu", "mish", "elu", "selu", "softplus", "hardswish"]
@@ -106,7 +107,7 @@ def test_closed_forms_are_the_quadrature(function):
 
 
 @given(st.sampled_from(EVERY), st.floats(1e-3, 30), st.floats(1e-3, 30), st.floats(-1, 1))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_laws_of_duals(name, u, v, rho):
     act = Activation(name)
     c = rho * math.sqrt(u * v)
@@ -152,7 +153,7 @@ def test_nearly_parallel_pairs_of_very_different_size(rho):
         assert float(((found - act.dual(u, v, c)) / scale).abs().max()) < 1e-9
 
 
-@pytest.mark.parametrize("name", ["relu", "tanh", "selu", "gelu"])
+@pytest.mark.parametrize("name", chosen(["relu", "tanh", "selu", "gelu"], ["relu", "tanh"]))
 def test_gradients_of_duals(name):
     act = Activation(name)
     points = [t.requires_grad_() for t in (doubles(1.3, 0.5), doubles(0.7, 2.0), doubles(0.4, -0.3))]

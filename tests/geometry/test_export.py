@@ -10,6 +10,7 @@ from torch import nn
 from commutant import InputError
 from commutant.geometry import FrameAverage
 from commutant.laws import Rotation
+from depth import chosen
 
 CUBE = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
 R = Rotation(3).sample(torch.zeros(1, 3), torch.Generator().manual_seed(3))
@@ -39,7 +40,7 @@ def clouds():
     return torch.stack(made)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", chosen(WAYS, ["weighted"]))
 def test_exported_averages_give_the_same(way, unchecked):
     model = FrameAverage(Net(), outputs="vectors", **WAYS[way]).eval()
     number, points = torch.export.Dim("number", min=2), torch.export.Dim("points", min=3)

@@ -55,7 +55,7 @@ def test_what_breaks_on_symmetric_clouds_alone_is_found_by_ours(e3nn_check):
         warnings.simplefilter("ignore")
         assert check(law, plain, torch.randn(10, 3, dtype=torch.float64)).status == "holds"
         draw = lambda g: CUBE * (0.5 + torch.rand((), generator=g, dtype=torch.float64))  # noqa: E731
-        assert check(law, plain, draw).status == "broken"
+        assert check(law, plain, draw, explain=False).status == "broken"
     assert check(law, FrameAverage(net, "E(3)", outputs="vectors"), draw).status == "holds"
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from depth import some
 from networks import CASES, Net
 from torch import nn
 
 from commutant.parameters import Permutation, PermutationSpec, _linear_symmetries, act_linearly, part_rows
+from depth import some
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 

@@ -9,11 +9,12 @@ from torch import nn
 from commutant import InputError
 from commutant.parameters import Permutation, PermutationSpec
 from commutant.parameters._permutation import crossing
+from depth import some
 
 NAMES = ["mlp", "gpt_tied", "grouped_and_depthwise", "grouped_query_attention", "lstm_two_layers_two_ways", "resnet"]
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=NAMES, scope="module")
 def network(request):
     model, inputs = networks.CASES[request.param].build()
     return model, inputs, PermutationSpec.from_module(model, inputs, verify=False)
@@ -402,7 +403,7 @@ def test_the_module_stays_as_it_is(make, branches):
         assert [(key[-4:], axis) for key, axis in spec.uses(group)].count(("0.up", 0)) == 1
 
 
-@pytest.mark.parametrize("name", ["GPT2", "Llama"])
+@pytest.mark.parametrize("name", some(["GPT2", "Llama"]))
 def test_caches_of_transformers_are_left_out(name):
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

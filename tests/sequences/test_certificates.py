@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from depth import chosen, some
 
 from commutant import InputError
 from commutant.algebra.linear_maps import _scan_chunks, _scan_tree
@@ -21,6 +20,7 @@ from commutant.sequences import (
 )
 from commutant.sequences._find import METHODS
 from commutant.sequences.solvers import defect
+from depth import chosen, some
 
 PARALLEL = [m for m in METHODS if m not in ("loop", "sequential", "tabulated")]
 

@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from depth import chosen
 from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import warm
@@ -22,6 +21,7 @@ from commutant.sequences import (
     lyapunov_exponent,
     parallel_rnn,
 )
+from depth import chosen
 
 LAYERS = [ParaGRU, ParaLSTM, MinGRU, MinLSTM, SRU, SLSTM]
 

@@ -3,11 +3,11 @@
 import numpy
 import pytest
 import torch
-from depth import some
 from torch import nn
 
 from commutant import InputError
 from commutant.sequences import check_parallel, jacobian_structure, lyapunov_exponent, parallel_rnn, solve_recurrence
+from depth import some
 
 W = 0.3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
 

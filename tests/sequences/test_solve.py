@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from depth import chosen
 
 from commutant import InputError
 from commutant.sequences import ConvergenceError, jacobian_structure, solve_recurrence
@@ -10,6 +9,7 @@ from commutant.sequences._find import METHODS, Options, loop
 from commutant.sequences._gated import GATED_CELLS
 from commutant.sequences._solve import solve
 from commutant.sequences.solvers import Problem, multishoot, newton_like, sequential
+from depth import chosen
 
 
 def gated(name="gru", length=300, batch=2, channels=4, alpha=0.5, dtype=torch.float64, seed=0):
