@@ -18,6 +18,7 @@ _FORKS.set_forkserver_preload(
         "commutant.cli._check",
         "commutant.papers",
         "commutant.weights",
+        "torch_geometric.nn",
         "commutant.sequences",
         "lightning_fabric",
     ]

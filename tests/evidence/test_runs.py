@@ -261,9 +261,9 @@ def test_progress_of_a_run_starts_with_the_run(tmp_path, monkeypatch):
 
 
 def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog):
-    tasks = [task(tmp_path, experiment="killer", seed=seed) for seed in range(3)]
+    tasks = [task(tmp_path, experiment="killer", seed=seed) for seed in range(2)]
     assert execute(tasks, jobs=2) == {}
-    assert [figures(t)["seed"] for t in tasks] == [0, 1, 2]
+    assert [figures(t)["seed"] for t in tasks] == [0, 1]
     assert "worker died" in caplog.text
 
 
@@ -276,7 +276,7 @@ def test_a_sweep_on_a_local_cluster(tmp_path, backend):
 import sys, os, logging
 from commutant.evidence import Task, execute
 def main():
-    tasks = [Task("evidence_toy", "killer", "small", seed, {str(tmp_path)!r}) for seed in range(4)]
+    tasks = [Task("evidence_toy", "killer", "small", seed, {str(tmp_path)!r}) for seed in range(2)]
     if {backend!r} == "ray":
         import ray
         ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
@@ -293,7 +293,7 @@ if __name__ == "__main__":
     path.write_text(script)
     done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    assert "seeds [0.0, 1.0, 2.0, 3.0]" in done.stdout
+    assert "seeds [0.0, 1.0]" in done.stdout
 
 
 def test_two_devices_share_a_run(tmp_path):

@@ -73,10 +73,10 @@ def reproduce(
     chosen = select(targets)
     data_folder(options["data_dir"])  # a folder that does not exist is an error even where no claim reads it
     console = Console()
-    cores = os.cpu_count() or 1
+    cores = _cores()
     if jobs is None:
         jobs = cores if options["accelerator"] == "cpu" and options["devices"] == 1 else 1
-    threads = max(1, cores // jobs)
+    threads = max(1, min(cores // jobs, _allowed_threads()))
     not_after = math.inf if minutes is None else time.time() + 60 * minutes
     wanted, skipped = _runnable(chosen, scale, options["data_dir"])
     if minutes is not None:
@@ -139,6 +139,17 @@ def _runnable(
             else:
                 skipped[each.name] = reason
     return wanted, skipped
+
+
+def _cores() -> int:
+    """Return the number of cores on which this process may run."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _allowed_threads() -> float:
+    """Return the number of threads that the environment allows a process, as clusters set it."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdigit() else math.inf
 
 
 def _within(minutes: float, wanted: list[_Wanted], seeds: int | None) -> tuple[list[_Wanted], dict[str, str]]:
