@@ -76,7 +76,7 @@ def reproduce(
     cores = _cores()
     if jobs is None:
         jobs = cores if options["accelerator"] == "cpu" and options["devices"] == 1 else 1
-    threads = max(1, min(cores // jobs, _allowed_threads()))
+    threads = max(1, min(cores // jobs, _allowed_threads(cores)))
     not_after = math.inf if minutes is None else time.time() + 60 * minutes
     wanted, skipped = _runnable(chosen, scale, options["data_dir"])
     if minutes is not None:
@@ -146,10 +146,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _allowed_threads() -> float:
+def _allowed_threads(cores: int) -> int:
     """Return the number of threads that the environment allows a process, as clusters set it."""
     said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() else math.inf
+    return int(said) if said.isdigit() else cores
 
 
 def _within(minutes: float, wanted: list[_Wanted], seeds: int | None) -> tuple[list[_Wanted], dict[str, str]]:
