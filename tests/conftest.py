@@ -1,6 +1,7 @@
 import contextlib
 import os
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import config as annotations
@@ -18,6 +19,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     settings.load_profile("deep" if config.getoption("deep") else "default")
+    if not config.getoption("deep"):
+        jaxtyping.jaxtyped = _wrap_once  # the decorator that the import hook writes before every function
 
 
 def pytest_collection_modifyitems(config, items):
@@ -36,6 +39,25 @@ def deep(request):
 
 
 _SEEN = set()
+_MADE = set()  # code of the functions within functions that the current test has made
+_wrap = jaxtyping.jaxtyped
+
+
+def _wrap_once(**options):
+    """Wrap a function within a function once in each test, and not where checks are off.
+
+    Such a function is made anew in each call of the outer one, and to wrap it takes a hundred times as long as to call
+    it: this was half the time of a check of a law.
+    """
+
+    def wrap(made):
+        code = getattr(made, "__code__", None)
+        if code is not None and "<locals>" in made.__qualname__ and (annotations.jaxtyping_disable or code in _MADE):
+            return made
+        _MADE.add(code)
+        return _wrap(**options)(made)
+
+    return wrap
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +65,7 @@ def _annotations(request):
     """Check annotations at run time in the first case of each test, or in all at full depth: they double the time."""
     test = (request.node.path, getattr(request.node, "originalname", request.node.name))
     with _annotations_unchecked(test in _SEEN and not request.config.getoption("deep")):
+        _MADE.clear()
         yield
     _SEEN.add(test)
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import interpreted
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ WAYS = ("c", "triton", "twin", "solver")
 
 
 @pytest.fixture(params=WAYS)
-def run(request, monkeypatch):
+def run(request, monkeypatch, deep):
     """Return a function that solves a gated recurrence: (name, pre, weights, h0) -> states."""
     if request.param == "twin":
         return lambda name, pre, weights, h0: loop(GATED_CELLS[name], (pre,), h0, (weights,))
@@ -30,6 +31,8 @@ def run(request, monkeypatch):
     if request.param == "triton":
         pytest.importorskip("triton")
         monkeypatch.setattr(_dispatch, "_interpreted", True)
+        if not deep:
+            interpreted.in_short_spans(monkeypatch)
     return lambda name, pre, weights, h0: fused_recurrence(name, pre, weights, h0, "sequential")[0]
 
 

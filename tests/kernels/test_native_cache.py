@@ -4,12 +4,12 @@ import ctypes
 import os
 import stat
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import warm
 from commutant.kernels import _native
 
 pytestmark = pytest.mark.skipif(_native.library() is None, reason="no C compiler")
@@ -183,7 +183,7 @@ def test_many_builders_at_once(home):
     assert all(f.suffix == ".so" for f in cached(home))  # no unfinished file is left
 
 
-def test_a_process_that_finds_a_truncated_library_starts(home):
+def test_a_process_that_finds_a_truncated_library_starts(home, tmp_path):
     assert is_genuine(load())
     (file,) = cached(home)
     os.truncate(file, 4096)
@@ -192,7 +192,7 @@ from commutant.kernels import _native
 _native._FLAGS = {_native._FLAGS!r}
 print(hasattr(_native.library(), "gru_forward"))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = warm.python(code, XDG_CACHE_HOME=str(tmp_path / "cache"), TMPDIR=str(tmp_path / "temporary"))
     assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
     assert cached(home)[0].stat().st_size > 4096
 

@@ -1,5 +1,6 @@
 """Kernels in Triton's interpreter against their twins in PyTorch operators, at odd shapes."""
 
+import interpreted
 import pytest
 import torch
 
@@ -37,7 +38,7 @@ def with_gradients(states, leaves):
     ("length", "batch", "channels"), some([(11, 2, 3), (37, 2, 5), (1, 1, 4), (9, 3, 1), (130, 1, 2)])
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_kernels_are_their_twins(name, length, batch, channels, method):
+def test_kernels_are_their_twins(name, length, batch, channels, method, short):
     cell, leaves = problem(name, length, batch, channels)
     expected, wanted = with_gradients(loop(cell, (leaves[0],), leaves[2], (leaves[1],)), leaves)
     states, info = fused_recurrence(name, leaves[0], leaves[1], leaves[2], method)
@@ -50,11 +51,11 @@ def test_kernels_are_their_twins(name, length, batch, channels, method):
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_more_than_one_span_and_block(name, monkeypatch):
+def test_more_than_one_span_and_block(name, monkeypatch, deep):
     """Use small tiles, so that there are several spans of time and blocks of channels, with partly filled last ones."""
-    small = _dispatch.Tile(4, 4, 2, 1)
+    small = _dispatch.Tile(4 if deep else 2, 4, 2, 1)
     monkeypatch.setattr(_dispatch, "tile", lambda *_: small)
-    cell, leaves = problem(name, 39, 1, 3, bound=0.9)
+    cell, leaves = problem(name, 39 if deep else 19, 1, 3, bound=0.9)
     expected, wanted = with_gradients(loop(cell, (leaves[0],), leaves[2], (leaves[1],)), leaves)
     states, _ = fused_recurrence(name, *leaves, "multishoot")
     torch.testing.assert_close(states, expected, atol=1e-6, rtol=0)
@@ -64,8 +65,9 @@ def test_more_than_one_span_and_block(name, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_bistable_cells_are_solved_where_three_newton_iterations_are_wrong(name):
-    cell, leaves = problem(name, 96, 1, 4, bound=6.0, seed=2)
+def test_bistable_cells_are_solved_where_three_newton_iterations_are_wrong(name, deep):
+    length, channels = (96, 4) if deep else (24, 2)
+    cell, leaves = problem(name, length, 1, channels, bound=6.0, seed=2)
     with torch.no_grad():
         expected = loop(cell, (leaves[0],), leaves[2], (leaves[1],))
         shot, info = fused_recurrence(name, *leaves, "multishoot")
@@ -87,8 +89,8 @@ def test_gradients_survive_products_that_overflow():
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "sru"])
-def test_newton_is_the_papers_scheme(name):
-    cell, leaves = problem(name, 70, 1, 3, bound=0.5)
+def test_newton_is_the_papers_scheme(name, deep):
+    cell, leaves = problem(name, 70 if deep else 12, 1, 3, bound=0.5)
     expected = loop(cell, (leaves[0],), leaves[2], (leaves[1],))
     states, info = fused_recurrence(name, *leaves, "newton", iterations=4)
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
@@ -97,15 +99,16 @@ def test_newton_is_the_papers_scheme(name):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_nan_stays_in_its_row_and_later_steps(name, method):
-    _, leaves = problem(name, 40, 3, 2)
+def test_nan_stays_in_its_row_and_later_steps(name, method, short, deep):
+    length, bad = (40, 25) if deep else (19, 11)
+    _, leaves = problem(name, length, 3, 2)
     pre = leaves[0].detach().clone()
-    pre[25, 1] = torch.nan
+    pre[bad, 1] = torch.nan
     clean = fused_recurrence(name, leaves[0].detach(), leaves[1].detach(), leaves[2].detach(), method)[0]
     states = fused_recurrence(name, pre, leaves[1].detach(), leaves[2].detach(), method)[0]
     assert torch.equal(states[:, [0, 2]], clean[:, [0, 2]])
-    torch.testing.assert_close(states[:25, 1], clean[:25, 1], atol=2e-6, rtol=0)
-    assert states[25:, 1].isnan().all()
+    torch.testing.assert_close(states[:bad, 1], clean[:bad, 1], atol=2e-6, rtol=0)
+    assert states[bad:, 1].isnan().all()
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
@@ -155,15 +158,22 @@ def _interpreted(monkeypatch):
 
 
 @pytest.fixture
+def short(monkeypatch, deep):
+    """Make short inputs cheap for the sequential kernel, except at full depth."""
+    if not deep:
+        interpreted.in_short_spans(monkeypatch)
+
+
+@pytest.fixture
 def everywhere(monkeypatch):
     """Make layers use the kernels, as on a GPU."""
     monkeypatch.setattr(_gated, "fused_method", lambda name, pre, solver: None if solver == "loop" else "multishoot")
 
 
 @pytest.mark.parametrize("make", [ParaGRU, ParaLSTM, MinGRU])
-def test_layers_run_on_kernels(make, everywhere, unchecked):
+def test_layers_run_on_kernels(make, everywhere, unchecked, deep):
     layer = make(3, 4, num_layers=2, bidirectional=True)
-    report = check_parallel(layer, torch.randn(65, 1, 3), tolerance=1e-4)
+    report = check_parallel(layer, torch.randn(65 if deep else 13, 1, 3), tolerance=1e-4)
     assert report.agrees, str(report)
     assert [info.method for info in report.info] == ["multishoot-triton"] * 4
     assert all(info.converged and info.mismatch < 1e-6 for info in layer.info)

@@ -6,6 +6,7 @@ from torch import nn
 
 from commutant import InputError
 from commutant.laws import Causality, check
+from depth import chosen
 
 
 @pytest.mark.parametrize("shape", [(4, 7, 3), (7, 7, 3), (2, 2, 3), (1, 5, 3)])
@@ -29,7 +30,7 @@ def test_token_models():
     assert check(Causality(), lambda i: i.flip(1).cumsum(1).flip(1), bits).status == "broken"
 
 
-@pytest.mark.parametrize("place", [0, 100, 254])
+@pytest.mark.parametrize("place", chosen([0, 100, 254], [0, 254]))
 def test_a_peek_at_one_place_of_256(place):
     def peek(x):
         out = x.cumsum(1)

@@ -22,11 +22,11 @@ _Case: TypeAlias = Callable[[Draw], tuple[Law, Any, tuple[Tensor, ...]]]
 
 
 def _recurrence(law: Law, kind: type[ParallelRecurrence], bidirectional: bool = False) -> _Case:
-    """Return a case of a recurrent layer on long sequences."""
+    """Return a case of a recurrent layer on long sequences, or on short ones if both directions break the law."""
 
     def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
         layer = draw.module(lambda: kind(draw.width, 6, batch_first=True, bidirectional=bidirectional))
-        x = draw.normal(draw.size + 1, 8 * draw.size + 2, draw.width)
+        x = draw.normal(draw.size + 1, (1 if bidirectional else 4) * draw.size + 2, draw.width)
         return law, lambda x: layer(x)[0], (x,)
 
     return case
