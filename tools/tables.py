@@ -6,6 +6,7 @@ python -m tools.tables [--check]
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -42,6 +43,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+@functools.cache
 def records() -> list[Judged]:
     """Return all recorded verdicts, by paper and claim."""
     from commutant.evidence import read_records

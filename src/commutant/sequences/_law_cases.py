@@ -21,12 +21,12 @@ from ._para_fernn import ParaFERNN
 _Case: TypeAlias = Callable[[Draw], tuple[Law, Any, tuple[Tensor, ...]]]
 
 
-def _recurrence(law: Law, kind: type[ParallelRecurrence], bidirectional: bool = False) -> _Case:
-    """Return a case of a recurrent layer on long sequences, or on short ones if both directions break the law."""
+def _recurrence(law: Law, kind: type[ParallelRecurrence], **options: Any) -> _Case:
+    """Return a case of a recurrent layer, on short sequences if both directions break the law."""
 
     def case(draw: Draw) -> tuple[Law, Any, tuple[Tensor, ...]]:
-        layer = draw.module(lambda: kind(draw.width, 6, batch_first=True, bidirectional=bidirectional))
-        x = draw.normal(draw.size + 1, (1 if bidirectional else 4) * draw.size + 2, draw.width)
+        layer = draw.module(lambda: kind(draw.width, 6, batch_first=True, **options))
+        x = draw.normal(draw.size + 1, (1 if "bidirectional" in options else 4) * draw.size + 2, draw.width)
         return law, lambda x: layer(x)[0], (x,)
 
     return case
@@ -36,6 +36,8 @@ for _kind in (ParaGRU, ParaLSTM, MinGRU, MinLSTM, SRU, SLSTM):
     obeys("causality", _recurrence(Causality(), _kind))(_kind)
     obeys("batch independence", _recurrence(BatchIndependence(), _kind))(_kind)
     breaks("causality when bidirectional", _recurrence(Causality(), _kind, bidirectional=True))(_kind)
+for _kind in (ParaGRU, ParaLSTM):  # sequences as short as these are solved step by step unless a method is named
+    obeys("causality of the parallel solver", _recurrence(Causality(), _kind, method="multishoot"))(_kind)
 
 
 def _block(law: Law) -> _Case:
