@@ -33,6 +33,7 @@ from commutant.theory import (
     swap,
     wide_kernel,
 )
+from depth import some
 
 X = torch.linspace(-1, 1, 12).view(4, 3)
 
@@ -124,9 +125,13 @@ def test_torchs_selu_is_taken_for_ours():
     assert AlphaDropout(0.5, nn.SELU()).a == AlphaDropout(0.5).a
 
 
-@pytest.mark.parametrize("given", [nn.SiLU, "SiLU", "SILU", nn.SiLU()])
+WORDS = [nn.ReLU, "ReLU", "RELU", nn.ReLU(), nn.SiLU, "SiLU", "SILU", nn.SiLU()]
+
+
+@pytest.mark.parametrize("given", some(WORDS, keep=4))
 def test_a_class_or_its_name_stands_for_the_activation(given):
-    assert criticality(given).weight_variance == pytest.approx(criticality("silu").weight_variance)
+    weight = 2.0 if "relu" in str(given).lower() else 1.9880046783
+    assert criticality(given).weight_variance == pytest.approx(weight, rel=1e-9)
 
 
 def test_names_of_classes_with_several_words():

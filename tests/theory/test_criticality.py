@@ -1,5 +1,6 @@
 """Critical points of activations compared with reference values, and activations that have none."""
 
+import functools
 import math
 
 import pytest
@@ -9,6 +10,9 @@ from torch import nn
 from commutant import InputError
 from commutant.algebra import Activation
 from commutant.theory import criticality
+from depth import chosen, some
+
+found_for = functools.cache(criticality)
 
 TABLE = [
     ("linear", "scale-invariant", 1.0, 0.0, 1.0),
@@ -30,7 +34,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("source", "kind", "kernel", "bias", "weight"), TABLE)
 def test_reference_values(source, kind, kernel, bias, weight):
-    found = criticality(source)
+    found = found_for(source)
     assert found.kind == kind
     assert found.kernel == pytest.approx(kernel, abs=1e-8)
     assert found.bias_variance == pytest.approx(bias, abs=2e-10)
@@ -39,7 +43,10 @@ def test_reference_values(source, kind, kernel, bias, weight):
     assert found
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "softplus", "cos", "exp", lambda z: z**2, lambda z: z**3, lambda z: 0 * z])
+NONE = ["sigmoid", "softplus", "cos", "exp", lambda z: z**2, lambda z: z**3, lambda z: 0 * z]
+
+
+@pytest.mark.parametrize("name", chosen(NONE, ["softplus", "exp", *NONE[-2:]]))
 def test_none_is_said_to_be_none(name):
     found = criticality(name)
     assert not found
@@ -53,20 +60,19 @@ def test_none_is_said_to_be_none(name):
     [("tanh", 2.0, 1.0), ("sin", 1.0, 1.0), ("erf", 2.0, 1.0), ("atan", 2.0, 1.0), ("elu", math.nan, 2.0)],
 )
 def test_how_fast_kernels_and_angles_decay(name, decay, exponent):
-    found = criticality(name)
+    found = found_for(name)
     assert found.decay == pytest.approx(decay, abs=1e-9, nan_ok=True)
     assert found.exponent == pytest.approx(exponent, abs=1e-3)
 
 
-def test_the_kernel_of_tanh_and_elu_decays_as_the_class_says():
-    kernels = {"tanh": torch.tensor(0.4, dtype=torch.float64), "elu": torch.tensor(0.4, dtype=torch.float64)}
-    for name, k in kernels.items():
-        act = Activation(name)
-        depth = 400 if name == "tanh" else 600
-        for _ in range(depth):
-            k = act.g(k)
-        shape = 2 * depth * float(k) if name == "tanh" else float(k) * depth**2 / (2 * math.pi)
-        assert shape == pytest.approx(1.0, abs=0.03)
+@pytest.mark.parametrize("name", some(["tanh", "elu"]))
+def test_the_kernel_of_tanh_and_elu_decays_as_the_class_says(name):
+    act, k = Activation(name), torch.tensor(0.4, dtype=torch.float64)
+    depth = 400 if name == "tanh" else 600
+    for _ in range(depth):
+        k = act.g(k)
+    shape = 2 * depth * float(k) if name == "tanh" else float(k) * depth**2 / (2 * math.pi)
+    assert shape == pytest.approx(1.0, abs=0.03)
 
 
 def test_selu_is_not_critical_where_it_normalises_but_is_at_zero():
@@ -80,9 +86,9 @@ def test_selu_is_not_critical_where_it_normalises_but_is_at_zero():
 
 
 def test_the_side_from_which_the_fixed_point_attracts():
-    assert "attracts from above" in criticality("gelu").sentence
-    assert "attracts from below" in criticality("silu").sentence
-    assert "attracts from below" in criticality("mish").sentence
+    assert "attracts from above" in found_for("gelu").sentence
+    assert "attracts from below" in found_for("silu").sentence
+    assert "attracts from below" in found_for("mish").sentence
 
 
 def test_a_jump_is_refused():

@@ -21,6 +21,7 @@ from commutant.theory import (
     plain_network,
     residual_four_point,
 )
+from depth import chosen, some
 
 
 @pytest.mark.parametrize("source", ["linear", "relu", nn.LeakyReLU(0.3)])
@@ -62,7 +63,7 @@ def test_the_class_of_zero_beyond_odd_activations():
     assert (float(chi.perpendicular) - 1) / k == pytest.approx(-0.96, abs=1e-3)
 
 
-@pytest.mark.parametrize(("name", "slope", "want"), [("tanh", 2, 1.0074), ("sin", 1, 0.9949)])
+@pytest.mark.parametrize(("name", "slope", "want"), some([("sin", 1, 0.9949), ("tanh", 2, 1.0074)]))
 def test_kernels_at_layer_four_hundred(name, slope, want):
     act, k = Activation(name), torch.ones((), dtype=torch.float64)
     for _ in range(399):
@@ -70,7 +71,7 @@ def test_kernels_at_layer_four_hundred(name, slope, want):
     assert slope * 400 * float(k) == pytest.approx(want, abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "bend"), [("gelu", -1.436e-4), ("silu", 2.85e-6), ("mish", 7.9e-3)])
+@pytest.mark.parametrize(("name", "bend"), some([("gelu", -1.436e-4), ("silu", 2.85e-6), ("mish", 7.9e-3)]))
 def test_the_bend_of_the_kernel_map_at_half_stable_points(name, bend):
     found, act = criticality(name), Activation(name)
     k = torch.tensor([0.999, 1.001], dtype=torch.float64) * found.kernel
@@ -215,7 +216,7 @@ def test_residual_vertices_of_six_layers(act, corrected, published):
         assert plain.tolist() == pytest.approx(published, abs=1e-9)
 
 
-@pytest.mark.parametrize("name", ["linear", "tanh", "sin", "erf"])
+@pytest.mark.parametrize("name", chosen(["linear", "tanh", "sin", "erf"], ["linear", "sin"]))
 def test_odd_residual_networks_have_no_three_point_vertex(name):
     args = {"gamma": 0.6, "weight_variance": 0.64 * criticality(name).weight_variance}
     _, V, T = residual_four_point(name, 5, 0.5, **args)
@@ -238,8 +239,9 @@ def test_the_constant_of_leaky_skips(slope):
 
 
 @pytest.mark.parametrize("name", ["relu", "linear", "tanh", nn.LeakyReLU(0.3)])
-def test_the_published_constant_falls_and_the_exact_one_does_not(name):
-    grid = [i / 50 for i in range(51)]
+def test_the_published_constant_falls_and_the_exact_one_does_not(name, deep):
+    points = 50 if deep else 6
+    grid = [i / points for i in range(points + 1)]
     published = [nonlinearity(name, g, three_point=False) for g in grid]
     assert all(a > b for a, b in itertools.pairwise(published))
     assert published[0] == pytest.approx(nonlinearity(name))
@@ -247,10 +249,10 @@ def test_the_published_constant_falls_and_the_exact_one_does_not(name):
     assert optimal_ratio(name, 3, 0.5) * nonlinearity(name, 0.5) * 29 == pytest.approx(4)
 
 
-def test_values_of_the_constant_of_relu():
+def test_values_of_the_constant_of_relu(deep):
     assert nonlinearity("relu", 0.5**0.5) == pytest.approx(5.32, abs=5e-3)
     assert nonlinearity("relu", 0.3) == pytest.approx(6.3, abs=0.05)
-    assert max(nonlinearity("relu", i / 100) for i in range(101)) > 6
+    assert max(nonlinearity("relu", i / 100) for i in range(0, 101, 1 if deep else 10)) > 6
     assert nonlinearity("relu", 1.0) == 0
 
 
@@ -300,8 +302,9 @@ def test_scale_invariant_networks_are_homogeneous(source):
 
 
 def test_hardswish_is_not_swish():
-    assert criticality("hardswish").kernel == pytest.approx(4.8038559, abs=1e-6)
-    assert criticality("hardswish").bias_variance != pytest.approx(criticality("swish").bias_variance, abs=1e-2)
+    hard = criticality("hardswish")
+    assert hard.kernel == pytest.approx(4.8038559, abs=1e-6)
+    assert hard.bias_variance != pytest.approx(criticality("swish").bias_variance, abs=1e-2)
 
 
 def test_a_zero_input_keeps_a_zero_kernel_and_the_limit_of_chi():

@@ -8,9 +8,10 @@ from torch import nn
 from commutant._errors import InputError
 from commutant.algebra import Activation
 from commutant.theory import critical_, criticality, edge_of_chaos, phase_diagram
+from depth import chosen
 
 
-@pytest.mark.parametrize("name", ["tanh", "erf", "sigmoid", "selu"])
+@pytest.mark.parametrize("name", chosen(["tanh", "erf", "sigmoid", "selu"], ["erf", "sigmoid"]))
 def test_on_the_border_alike_inputs_neither_meet_nor_part(name):
     act = Activation(name)
     biases, weights = edge_of_chaos(act, 30)[-8:].T  # well above zero, where kernels settle fast
@@ -23,8 +24,8 @@ def test_on_the_border_alike_inputs_neither_meet_nor_part(name):
     assert torch.allclose((1 - after) / gap, torch.ones_like(k), rtol=5e-3)
 
 
-def test_the_critical_point_lies_on_the_border():
-    for name in ("gelu", "mish", "tanh"):
+def test_the_critical_point_lies_on_the_border(deep):
+    for name in ("gelu", "tanh", "mish") if deep else ("gelu", "tanh"):
         point, edge = criticality(name), edge_of_chaos(name, 1000)
         place = torch.tensor([point.bias_variance, point.weight_variance], dtype=torch.float64)
         assert float((edge - place).norm(dim=1).min()) < 2e-2

@@ -28,6 +28,7 @@ from commutant.theory import (
     wide_kernel,
 )
 from commutant.theory.kernels import _empirical as empirical
+from depth import some
 
 
 @pytest.fixture(autouse=True)
@@ -153,11 +154,11 @@ def test_frozen_parameters_do_not_count(net):
     assert not torch.allclose(whole, part)
 
 
-def test_a_wide_network_has_the_kernel_of_its_limit():
+def test_a_wide_network_has_the_kernel_of_its_limit(deep):
     x, errors = torch.randn(8, 6), []
     for width in (64, 4096):
         found = []
-        for _ in range(3):
+        for _ in range(3 if deep or width == 64 else 1):
             net = nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2))
             limit = infinite_width(net)(KernelState.of_inputs(x, x)).tangent
             found.append(float((empirical_ntk(net, x) - limit).norm() / limit.norm()))
@@ -293,8 +294,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("get", ["tangent", "kernel"])
+TABLES = [(case, get) for get in ("kernel", "tangent") for case in CASES]
+
+
+@pytest.mark.parametrize(("case", "get"), some(TABLES, keep=8))
 def test_blocks_and_tables_give_the_kernel_of_the_layers(case, get, monkeypatch):
     name, dense, sphere = CASES[case]
     monkeypatch.setattr("commutant.theory.kernels._wide_kernel._BLOCK", 37)
@@ -418,7 +421,7 @@ def test_repeated_inputs_get_a_jitter_and_it_is_said():
         gp_predict(-torch.eye(3), torch.zeros(3, 1), torch.eye(3))
 
 
-@pytest.mark.parametrize(("network", "get"), [("relu", "tangent"), ("relu", "kernel"), ("gelu", "tangent")])
+@pytest.mark.parametrize(("network", "get"), some([("relu", "tangent"), ("relu", "kernel"), ("gelu", "tangent")], keep=2))
 def test_digits(network, get):
     datasets = pytest.importorskip("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)

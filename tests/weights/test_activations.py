@@ -1,5 +1,6 @@
 """Activation matching: planted permutations, scores, and refused arguments."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from commutant.weights import activation_matching
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "parameters"))
 import networks
+
+from depth import some
 
 NAMES = ["mlp", "cnn_flattened", "resnet", "gpt_tied", "torch_encoder_layer", "concatenated", "squeeze_excite",
          "rms_norm_and_swiglu", "unet", "split_apart", "graph_network", "grouped_query_attention"]  # fmt: skip
@@ -28,8 +31,11 @@ def computes_like(spec, model, planted, found, inputs):
     torch.testing.assert_close(moved(*inputs), model.eval()(*inputs), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("score", ["second_moment", "correlation"])
-@pytest.mark.parametrize("name", NAMES)
+PLANTED = [*itertools.product(NAMES[:3], ["second_moment", "correlation"]),
+           *itertools.product(NAMES[3:], ["second_moment"]), *itertools.product(NAMES[3:], ["correlation"])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "score"), some(PLANTED, keep=15))
 def test_a_planted_permutation_is_found(name, score):
     model, inputs = build(name)
     if name == "gpt_tied":

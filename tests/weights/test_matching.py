@@ -1,5 +1,6 @@
 """Weight matching: the laws of the method, planted permutations, and refused arguments."""
 
+import functools
 import sys
 from pathlib import Path
 
@@ -16,7 +17,14 @@ from commutant.weights._problem import Problem
 sys.path.insert(0, str(Path(__file__).parent.parent / "parameters"))
 import networks
 
-HIDDEN = [name for name, c in networks.CASES.items() if c.sizes and name != "branches_on_data"]
+from depth import chosen
+
+# One network of each kind of problem: plain groups, groups on both axes of a weight, groups in groups, shared weights.
+DEFAULT = ["mlp", "cnn_flattened", "resnet", "gpt_tied", "grouped_query_attention", "grouped_and_depthwise",
+           "shortcut_padded_with_zeros", "channel_shuffle", "parallel_recurrences", "one_step_of_cells", "unrolled_rnn",
+           "matrix_products", "grouped_matrices", "written_in_slices", "mixture_of_experts", "fourier_layer",
+           "two_heads_of_a_bilinear_form", "concatenated", "unet", "repeated_entries"]  # fmt: skip
+HIDDEN = chosen([name for name, c in networks.CASES.items() if c.sizes and name != "branches_on_data"], DEFAULT)
 
 
 def build(name, seed=0):
@@ -24,38 +32,39 @@ def build(name, seed=0):
     return networks.CASES[name].build()
 
 
+@functools.cache
+def spec_of(name):
+    return PermutationSpec.from_module(*build(name), verify=False)
+
+
 def inner(spec, a, b, permutation):
     return Problem(spec, a.state_dict(), b.state_dict()).value(permutation.tables)
 
 
 @pytest.mark.parametrize("name", HIDDEN)
-def test_a_planted_permutation_is_found(name):
-    model, inputs = build(name)
-    spec = PermutationSpec.from_module(model, inputs, verify=False)
-    for seed in range(5):
+def test_a_planted_permutation_is_found(name, deep):
+    model, spec = build(name)[0], spec_of(name)
+    for seed in range(5 if deep else 2):
         planted = Permutation.random(spec, torch.Generator().manual_seed(seed))
         assert weight_matching(spec, model, planted.apply(model)) == planted.inverse()
 
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_network_is_matched_with_itself_by_the_identity(name):
-    model, inputs = build(name)
-    spec = PermutationSpec.from_module(model, inputs, verify=False)
+    model, spec = build(name)[0], spec_of(name)
     assert weight_matching(spec, model, model) == Permutation(spec)
 
 
 @pytest.mark.parametrize("name", HIDDEN)
 def test_matching_never_lowers_the_inner_product(name):
-    (a, inputs), (b, _) = build(name, 0), build(name, 1)
-    spec = PermutationSpec.from_module(a, inputs, verify=False)
+    a, b, spec = build(name, 0)[0], build(name, 1)[0], spec_of(name)
     found = weight_matching(spec, a, b)
     assert inner(spec, a, b, found) >= inner(spec, a, b, Permutation(spec)) - 1e-9
     assert inner(spec, a, b, weight_matching(spec, a, b, init=found)) >= inner(spec, a, b, found) - 1e-9
 
 
 def test_the_inner_product_rises_with_every_accepted_step(monkeypatch):
-    (a, inputs), (b, _) = build("gpt_tied", 0), build("gpt_tied", 1)
-    spec = PermutationSpec.from_module(a, inputs, verify=False)
+    a, b, spec = build("gpt_tied", 0)[0], build("gpt_tied", 1)[0], spec_of("gpt_tied")
     values, improve = [], Problem._improve
 
     def recorded(problem, group, keys=None):
@@ -121,16 +130,14 @@ def test_equal_and_dead_units_stay_in_place():
 
 
 def test_restarts_do_no_harm_and_random_starts_end():
-    (a, inputs), (b, _) = build("resnet", 0), build("resnet", 1)
-    spec = PermutationSpec.from_module(a, inputs, verify=False)
+    a, b, spec = build("resnet", 0)[0], build("resnet", 1)[0], spec_of("resnet")
     once = inner(spec, a, b, weight_matching(spec, a, b))
     often = inner(spec, a, b, weight_matching(spec, a, b, restarts=5, generator=torch.Generator().manual_seed(0)))
     assert often >= once - 1e-9
 
 
 def test_running_statistics_do_not_count_but_move():
-    (a, inputs), (b, _) = build("cnn_flattened", 0), build("cnn_flattened", 1)
-    spec = PermutationSpec.from_module(a, inputs, verify=False)
+    a, b, spec = build("cnn_flattened", 0)[0], build("cnn_flattened", 1)[0], spec_of("cnn_flattened")
     found = weight_matching(spec, a, b)
     with torch.no_grad():
         b[1].running_mean.normal_(std=100)
@@ -148,8 +155,7 @@ def test_gram_sums_in_float64_by_stretches(monkeypatch):
 
 
 def test_several_networks_share_one_frame():
-    model, inputs = build("mlp")
-    spec = PermutationSpec.from_module(model, inputs, verify=False)
+    model, spec = build("mlp")[0], spec_of("mlp")
     moved = [Permutation.random(spec, torch.Generator().manual_seed(i)).apply(model) for i in range(4)]
     found = match_many(spec, moved, generator=torch.Generator().manual_seed(0))
     frames = [p.apply(m.state_dict()) for p, m in zip(found, moved, strict=True)]
@@ -161,7 +167,7 @@ def test_several_networks_share_one_frame():
 
 def test_matching_in_pairs_is_not_consistent_around_a_cycle():
     a, b, c = (build("mlp", seed)[0] for seed in (0, 1, 2))
-    spec = PermutationSpec.from_module(a, build("mlp")[1], verify=False)
+    spec = spec_of("mlp")
     to = {
         (x, y): weight_matching(spec, n, m) for x, n in (("a", a), ("b", b)) for y, m in (("b", b), ("c", c)) if x != y
     }
@@ -177,15 +183,13 @@ def test_matching_in_pairs_is_not_consistent_around_a_cycle():
     ],
 )
 def test_wrong_networks(change, message):
-    model, inputs = build("mlp")
-    spec = PermutationSpec.from_module(model, inputs)
+    model, spec = build("mlp")[0], spec_of("mlp")
     with pytest.raises(InputError, match=message):
         weight_matching(spec, model, change(model.state_dict()))
 
 
 def test_wrong_starts_and_numbers():
-    model, inputs = build("mlp")
-    spec = PermutationSpec.from_module(model, inputs)
+    model, spec = build("mlp")[0], spec_of("mlp")
     with pytest.raises(InputError, match="init must be"):
         weight_matching(spec, model, model, init="best")
     with pytest.raises(InputError, match="at least two networks"):
@@ -193,8 +197,7 @@ def test_wrong_starts_and_numbers():
 
 
 def test_half_precision_networks_are_matched():
-    model, inputs = build("gpt_tied")
-    spec = PermutationSpec.from_module(model, inputs)
+    model, spec = build("gpt_tied")[0], spec_of("gpt_tied")
     planted = Permutation.random(spec, torch.Generator().manual_seed(0))
     half = {k: v.bfloat16() for k, v in model.state_dict().items()}
     assert weight_matching(spec, half, planted.apply(half)) == planted.inverse()
@@ -211,12 +214,11 @@ def test_large_rows_do_not_hide_small_ones():
 
 
 def test_networks_of_two_precisions_and_starts_of_another_spec():
-    model, inputs = build("mlp")
-    spec = PermutationSpec.from_module(model, inputs)
+    model, spec = build("mlp")[0], spec_of("mlp")
     planted = Permutation.random(spec, torch.Generator().manual_seed(0))
     wide = {k: v.double() for k, v in model.state_dict().items()}
     assert weight_matching(spec, wide, planted.apply(model)) == planted.inverse()
-    other = PermutationSpec.from_module(*build("resnet"))
+    other = spec_of("resnet")
     with pytest.raises(InputError, match="different specs"):
         weight_matching(spec, model, model, init=Permutation(other))
     with pytest.raises(InputError, match="complex64"):

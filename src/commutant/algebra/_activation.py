@@ -206,10 +206,12 @@ class Activation:
             perpendicular = gaussian_expectation(lambda z: self.slope(z).square(), point, kinks=self.kinks)
             (by_k,) = torch.autograd.grad(perpendicular.sum(), point)
         parallel = gaussian_expectation(lambda z: z * self(z) * self.slope(z), k.detach(), kinks=self.kinks)
-        limit = self._limits_at_zero()
         zero = k.detach() == 0
         safe = torch.where(zero, 1.0, k.detach())
         parts = (parallel / safe, perpendicular.detach(), by_k / 2)
+        if not bool(zero.any()):
+            return Susceptibilities(*parts)
+        limit = self._limits_at_zero()
         return Susceptibilities(*(torch.where(zero, at, part) for at, part in zip(limit, parts, strict=True)))
 
     def dual(self, variance_u: Scalar, variance_v: Scalar, covariance: Scalar) -> Float[Tensor, "..."]:

@@ -73,12 +73,11 @@ def gaussian_expectation(
         size = (len(edges_at) + 17) * splits * _ORDER
         parts = list(zip(v.split(max(1, _CHUNK // size)), m.split(max(1, _CHUNK // size)), strict=True))
         cut = [panel_edges(part_m.detach(), part_v.detach().sqrt(), edges_at, splits) for part_v, part_m in parts]
-        with torch.no_grad():
-            errors = [_disagreement(f, *part, edges) for part, edges in zip(parts, cut, strict=True)]
-        error = max(float(part.max()) for part in errors)
+        found = [_checked_integral(f, *part, edges) for part, edges in zip(parts, cut, strict=True)]
+        error = max(float(errors.max()) for _, errors in found)
         if error <= tolerance:
-            values = [_integral(f, *part, edges, _ORDER)[0] for part, edges in zip(parts, cut, strict=True)]
-            return (torch.cat(values) + _bend_at_zero(f, v, m, points)).reshape(shape)
+            values = torch.cat([value for value, _ in found])
+            return (values + _bend_at_zero(f, v, m, points)).reshape(shape)
     raise InputError(
         f"the Gaussian expectation of {name_of(f)} does not converge: two orders of quadrature differ by {error:.1e} "
         f"of E|f|, where {tolerance:.0e} is allowed; f grows too fast, or jumps at a point to be passed in kinks"
@@ -196,14 +195,16 @@ def _integral(
     return center + parts.sum(-1), torch.where(variance > 0, size, center.abs()), parts
 
 
-def _disagreement(f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor) -> Tensor:
-    """Return the difference of two orders plus the integrand in the outermost panel, relative to E |f|."""
-    _, size, parts = _integral(f, variance, mean, edges, _ORDER)
-    _, _, others = _integral(f, variance, mean, edges, _CHECK)
-    ends = edges[:, [0, -1]]
-    tail = (evaluate(f, ends).abs() * density(ends, variance, mean)).sum(-1) * variance.sqrt()
-    # panel by panel, since next to a pole the errors of two panels cancel although the integral does not exist
-    return ((parts - others).abs().sum(-1) + tail) / size.clamp(min=torch.finfo(torch.float64).tiny)
+def _checked_integral(f: Elementwise, variance: Tensor, mean: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """Return E f, and the difference of two orders plus the integrand in the outermost panel, relative to E |f|."""
+    value, size, parts = _integral(f, variance, mean, edges, _ORDER)
+    with torch.no_grad():
+        _, _, others = _integral(f, variance, mean, edges, _CHECK)
+        ends = edges[:, [0, -1]]
+        tail = (evaluate(f, ends).abs() * density(ends, variance, mean)).sum(-1) * variance.sqrt()
+        # panel by panel, since next to a pole the errors of two panels cancel although the integral does not exist
+        gap = (parts - others).abs().sum(-1) + tail
+        return value, gap / size.clamp(min=torch.finfo(torch.float64).tiny)
 
 
 def evaluate(f: Elementwise, z: Tensor) -> Tensor:
