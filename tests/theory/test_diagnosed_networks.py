@@ -158,7 +158,9 @@ def loss_after(net, x, y, steps=150):
     return min(left)
 
 
-@pytest.mark.parametrize("case", chosen(HEALTHY, ["ReLU", "ReZero", "zero head", "U-Net", "weight normalization", "LSTM"]))
+@pytest.mark.parametrize(
+    "case", chosen(HEALTHY, ["ReLU", "ReZero", "zero head", "U-Net", "weight normalization", "LSTM"])
+)
 def test_what_is_called_healthy_trains(case):
     torch.manual_seed(0)
     net = HEALTHY[case]()

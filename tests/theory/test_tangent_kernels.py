@@ -421,7 +421,9 @@ def test_repeated_inputs_get_a_jitter_and_it_is_said():
         gp_predict(-torch.eye(3), torch.zeros(3, 1), torch.eye(3))
 
 
-@pytest.mark.parametrize(("network", "get"), some([("relu", "tangent"), ("relu", "kernel"), ("gelu", "tangent")], keep=2))
+@pytest.mark.parametrize(
+    ("network", "get"), some([("relu", "tangent"), ("relu", "kernel"), ("gelu", "tangent")], keep=2)
+)
 def test_digits(network, get):
     datasets = pytest.importorskip("sklearn.datasets")
     x, y = datasets.load_digits(return_X_y=True)

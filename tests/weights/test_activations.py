@@ -31,8 +31,8 @@ def computes_like(spec, model, planted, found, inputs):
     torch.testing.assert_close(moved(*inputs), model.eval()(*inputs), rtol=1e-4, atol=1e-4)
 
 
-PLANTED = [*itertools.product(NAMES[:3], ["second_moment", "correlation"]),
-           *itertools.product(NAMES[3:], ["second_moment"]), *itertools.product(NAMES[3:], ["correlation"])]  # fmt: skip
+SCORES = ["second_moment", "correlation"]
+PLANTED = [*itertools.product(NAMES[:3], SCORES), *((name, score) for score in SCORES for name in NAMES[3:])]
 
 
 @pytest.mark.parametrize(("name", "score"), some(PLANTED, keep=15))

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import itertools
 import sys
 from pathlib import Path
 
@@ -141,9 +142,8 @@ def test_a_frame_for_several_networks_is_consistent_and_the_universe_no_worse(de
     assert values[1] >= values[0]
     assert values[0] > _agreement(spec, states, [Permutation(spec)] * count)
     pairs = [[weight_matching(spec, a, b) for b in models] for a in models]
-    assert any(
-        pairs[j][i].compose(pairs[k][j]) != pairs[k][i] for i in range(count) for j in range(count) for k in range(count)
-    )  # in pairs it is not consistent
+    triples = itertools.product(range(count), repeat=3)
+    assert any(pairs[j][i].compose(pairs[k][j]) != pairs[k][i] for i, j, k in triples), "in pairs it is consistent"
 
 
 COPIES = [("mlp", "mean"), ("mlp", "universe"), ("gpt_tied", "mean"), ("gru_and_rnn", "mean"),

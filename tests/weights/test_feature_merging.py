@@ -518,7 +518,8 @@ def test_a_language_model_shrinks_at_its_feed_forward_layers(deep):
         found = merger(
             model, {"input_ids": ids, "use_cache": False}, outputs=lambda out: out.logits, criterion="saliency"
         )
-        assert sum("mlp" in group for group in found.groups) == layers  # heads too, where the code leaves their number open
+        # Heads are groups too, where the code leaves their number open.
+        assert sum("mlp" in group for group in found.groups) == layers
         for group, size in found.groups.items():
             twin(found, group, 0, size - 1)
         small = found.shrink(beta=0.0)
