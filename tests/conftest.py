@@ -1,10 +1,9 @@
-import contextlib
 import os
 
-import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
-from jaxtyping import config as annotations
+
+import annotated
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton: its kernels run without a GPU
@@ -20,7 +19,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     settings.load_profile("deep" if config.getoption("deep") else "default")
     if not config.getoption("deep"):
-        jaxtyping.jaxtyped = _wrap_once  # the decorator that the import hook writes before every function
+        annotated.wrap_inner_functions_once()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -39,33 +38,13 @@ def deep(request):
 
 
 _SEEN = set()
-_MADE = set()  # code of the functions within functions that the current test has made
-_wrap = jaxtyping.jaxtyped
-
-
-def _wrap_once(**options):
-    """Wrap a function within a function once in each test, and not where checks are off.
-
-    Such a function is made anew in each call of the outer one, and to wrap it takes a hundred times as long as to call
-    it: this was half the time of a check of a law.
-    """
-
-    def wrap(made):
-        code = getattr(made, "__code__", None)
-        if code is not None and "<locals>" in made.__qualname__ and (annotations.jaxtyping_disable or code in _MADE):
-            return made
-        _MADE.add(code)
-        return _wrap(**options)(made)
-
-    return wrap
 
 
 @pytest.fixture(autouse=True)
 def _annotations(request):
     """Check annotations at run time in the first case of each test, or in all at full depth: they double the time."""
     test = (request.node.path, getattr(request.node, "originalname", request.node.name))
-    with _annotations_unchecked(test in _SEEN and not request.config.getoption("deep")):
-        _MADE.clear()
+    with annotated.unchecked(test in _SEEN and not request.config.getoption("deep")):
         yield
     _SEEN.add(test)
 
@@ -73,13 +52,5 @@ def _annotations(request):
 @pytest.fixture
 def unchecked():
     """Without the run-time check of annotations, as users run the library: its own errors must come through."""
-    with _annotations_unchecked():
+    with annotated.unchecked():
         yield
-
-
-@contextlib.contextmanager
-def _annotations_unchecked(off=True):
-    before = annotations.jaxtyping_disable
-    annotations.update("jaxtyping_disable", off)
-    yield
-    annotations.update("jaxtyping_disable", before)

@@ -50,6 +50,7 @@ def grown(tmp_path_factory):
         "pyproject.toml",
         "README.md",
         "mkdocs.yml",
+        "tests/annotated.py",
         "tests/conftest.py",
         "tests/depth.py",
         "tests/laws/test_stated.py",
