@@ -56,8 +56,8 @@ def names(found):
     return [finding.what for finding in found.findings]
 
 
-def test_a_plain_network_in_torchs_own_initialisation_is_ill_and_cured():
-    net, x = plain(nn.Tanh), torch.randn(32, 100)
+def test_a_plain_network_in_torchs_own_initialisation_is_ill_and_cured(deep):
+    net, x = plain(nn.Tanh, depth=50 if deep else 30), torch.randn(32, 100)
     found = diagnose(net, x)
     assert names(found) == ["inputs look alike", "gradients vanish"]
     assert "critical_(model)" in str(found)
@@ -80,14 +80,15 @@ def test_autoscale_brings_every_layer_to_unit_gain(activation):
         assert 1 / 30 < first / last < 30
 
 
-def test_exploding_signals_are_told():
-    net = plain(nn.ReLU, depth=30)
+def test_exploding_signals_are_told(deep):
+    depth = 30 if deep else 16
+    net = plain(nn.ReLU, depth=depth)
     for layer in net[::2]:
         nn.init.normal_(layer.weight, std=(8 / 100) ** 0.5)
         nn.init.zeros_(layer.bias)
     found = diagnose(net, torch.randn(16, 100))
     assert {"signals explode", "gradients explode"} <= set(names(found))
-    growth = (found.layers[-1].kernel / found.layers[0].kernel) ** (1 / 29)
+    growth = (found.layers[-1].kernel / found.layers[0].kernel) ** (1 / (depth - 1))
     assert growth == pytest.approx(4, rel=0.2)
 
 

@@ -178,7 +178,7 @@ def test_what_is_called_ill_does_not_train(case):
     assert loss_after(net, x, y) > 0.8
 
 
-@pytest.mark.parametrize("case", chosen(["tanh", "sigmoid", "GELU", "everything zero"], ["tanh", "sigmoid"]))
+@pytest.mark.parametrize("case", chosen(["tanh", "sigmoid", "GELU", "everything zero"], ["sigmoid", "everything zero"]))
 def test_a_recommended_remedy_removes_the_finding(case):
     torch.manual_seed(0)
     net = ILL[case]()
@@ -211,7 +211,7 @@ def test_layers_under_weight_normalization_are_to_be_initialized_before(normaliz
 def test_a_remedy_that_does_not_work_is_not_recommended(deep):
     torch.manual_seed(0)
     net = normed(50) if deep else normed(36, width=16)
-    (finding,) = diagnose(net, torch.randn(64, 16)).findings
+    (finding,) = diagnose(net, torch.randn(64, 16), probes=4 if deep else 2).findings
     assert finding.what == "gradients explode"
     assert finding.remedy.startswith("neither critical_ nor autoscale_ removes this")
 

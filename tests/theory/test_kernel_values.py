@@ -225,7 +225,7 @@ def test_tanh_and_sigmoid_have_no_closed_form_and_sigmoid_is_no_erf():
     assert abs(float(Activation("sigmoid").dual(1.0, 1.0, 0.5) - surrogate.dual(1.0, 1.0, 0.5))) > 1e-3
 
 
-def test_a_bottleneck_has_not_the_kernel_of_the_formula():
+def test_a_bottleneck_has_not_the_kernel_of_the_formula(deep):
     torch.manual_seed(0)
     count, wide, narrow = 2000, 256, 2
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]]) * 2**0.5
@@ -238,7 +238,7 @@ def test_a_bottleneck_has_not_the_kernel_of_the_formula():
     formula = float(plain_network("relu", 3, Dense(0.0, 2.0))(KernelState.of_inputs(x, x)).kernel[0, 1])
     found, error = kernel(narrow).mean(), kernel(narrow).std() / count**0.5
     assert abs(float(found) - formula) > 5 * float(error)
-    assert float(kernel(256).mean()) == pytest.approx(formula, rel=0.03)
+    assert float(kernel(256 if deep else 128).mean()) == pytest.approx(formula, rel=0.03)
 
 
 def test_the_kernel_of_batch_normalisation_depends_on_the_batch():

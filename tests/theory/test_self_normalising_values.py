@@ -75,7 +75,7 @@ def test_where_fixed_points_lie_and_that_corners_converge():
         assert float((variance - point.variance).abs().max()) < 1e-9
 
 
-@pytest.mark.parametrize("omega", [-0.1, 0.0, 0.1])
+@pytest.mark.parametrize("omega", some([-0.1, 0.0, 0.1]))
 def test_every_fixed_point_lies_between_the_theorems(omega):
     for tau, low in ((0.8, 0.16), (0.9, 0.24), (1.0, 0.24), (1.25, 0.24)):
         for start in ((0.0, 0.05), (0.0, 1.0), (0.0, 10.0)):

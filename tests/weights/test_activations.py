@@ -31,11 +31,11 @@ def computes_like(spec, model, planted, found, inputs):
     torch.testing.assert_close(moved(*inputs), model.eval()(*inputs), rtol=1e-4, atol=1e-4)
 
 
-SCORES = ["second_moment", "correlation"]
-PLANTED = [*itertools.product(NAMES[:3], SCORES), *((name, score) for score in SCORES for name in NAMES[3:])]
+PLANTED = [("mlp", "correlation"), *itertools.product(NAMES, ["second_moment"]),
+           *itertools.product(NAMES[1:], ["correlation"])]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "score"), some(PLANTED, keep=15))
+@pytest.mark.parametrize(("name", "score"), some(PLANTED, keep=13))
 def test_a_planted_permutation_is_found(name, score):
     model, inputs = build(name)
     if name == "gpt_tied":

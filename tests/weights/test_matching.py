@@ -23,7 +23,7 @@ from depth import chosen
 DEFAULT = ["mlp", "cnn_flattened", "resnet", "gpt_tied", "grouped_query_attention", "grouped_and_depthwise",
            "shortcut_padded_with_zeros", "channel_shuffle", "parallel_recurrences", "one_step_of_cells", "unrolled_rnn",
            "matrix_products", "grouped_matrices", "written_in_slices", "mixture_of_experts", "fourier_layer",
-           "two_heads_of_a_bilinear_form", "concatenated", "unet", "repeated_entries"]  # fmt: skip
+           "two_heads_of_a_bilinear_form"]  # fmt: skip
 HIDDEN = chosen([name for name, c in networks.CASES.items() if c.sizes and name != "branches_on_data"], DEFAULT)
 
 

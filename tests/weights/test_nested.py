@@ -103,7 +103,7 @@ def test_many_grouped_convolutions_are_quick():
 @pytest.mark.parametrize(
     ("dtype", "scale"),
     some([(torch.float32, 1e-30), (torch.float64, 1e-300), (torch.float64, 1e300), (torch.float32, 1e25),
-          (torch.float32, 1e-25), *((torch.float64, scale) for scale in (1e-200, 1e-30, 1e-25, 1e25, 1e200))], keep=4),
+          (torch.float32, 1e-25), *((torch.float64, scale) for scale in (1e-200, 1e-30, 1e-25, 1e25, 1e200))], keep=3),
 )  # fmt: skip
 def test_the_scale_of_all_weights_does_not_matter(dtype, scale):
     torch.manual_seed(0)
