@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import json
@@ -27,36 +28,28 @@ def test_importing_commutant_loads_nothing_heavier_than_torch():
     assert not loaded & {"torch_geometric", "lightning_fabric", "sklearn", "scipy", "matplotlib", "pandas", "typer"}
 
 
-def test_rooms_load_when_they_are_asked_for():
-    code = """
+def test_rooms_load_when_they_are_asked_for_and_the_core_needs_no_extra():
+    code = f"""
 import sys, commutant
-assert "torch" not in sys.modules and set({rooms}) <= set(dir(commutant))
-assert all(f"    {{room}} " in commutant.__doc__ for room in {rooms}), commutant.__doc__
-assert commutant.sets.LCMAggregation(4, 4) is not None and commutant.sets is sys.modules["commutant.sets"]
+assert "torch" not in sys.modules and set({house.rooms()}) <= set(dir(commutant))
+assert all(f"    {{room}} " in commutant.__doc__ for room in {house.rooms()}), commutant.__doc__
 try:
     commutant.sest
 except AttributeError as error:
     assert "sets" in str(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code.format(rooms=house.rooms())], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_core_rooms_need_no_extra():
-    code = """
-import sys
 for name in ("torch_geometric", "lightning_fabric", "sklearn", "matplotlib", "jinja2", "joblib", "networkx", "ray"):
     sys.modules[name] = None
-import torch, commutant.laws, commutant.algebra, commutant.sets, commutant.sequences, commutant.training
-import commutant.data, commutant.evidence
 agg = commutant.sets.LCMAggregation(4, 4)
+assert commutant.sets is sys.modules["commutant.sets"]
+import torch, commutant.laws, commutant.algebra, commutant.sequences, commutant.training
+import commutant.data, commutant.evidence
 assert agg(torch.randn(5, 4), torch.tensor([0, 0, 1, 1, 1])).shape == (2, 4)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_tables_are_those_of_the_record():
+def test_tables_are_those_of_the_record(unchecked):
     stale = [path.name for path, text in tables.pages().items() if not path.exists() or path.read_text() != text]
     assert not stale, f"run make tables: {stale}"
 
@@ -73,10 +66,16 @@ def test_every_public_name_is_documented_and_in_the_reference(room):
             assert not (subject.__doc__ or "").startswith(f"{name}("), f"{name} has no docstring of its own"
 
 
-def test_the_usage_of_every_paper_runs():
+def test_the_usage_of_every_paper_runs(unchecked):
     pytest.importorskip("torch_geometric")
     for slug in slugs():
         exec(paper(slug).usage, {})
+
+
+@functools.cache
+def syntax():
+    """Return every module of the library with its syntax tree."""
+    return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(house.SOURCE.rglob("*.py"))]
 
 
 def test_files_stay_short():
@@ -88,8 +87,8 @@ def test_files_stay_short():
 def test_text_is_read_and_written_as_utf8():
     """Whatever the locale: `read_text()` alone takes the encoding of the machine."""
     found = []
-    for path in (ROOT / "src").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in syntax():
+        for node in ast.walk(tree):
             name = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
             binary = name == "open" and any(isinstance(a, ast.Constant) and "b" in str(a.value) for a in node.args)
             stated = any(k.arg == "encoding" for k in getattr(node, "keywords", ()))
@@ -103,9 +102,9 @@ def test_text_is_read_and_written_as_utf8():
 def test_no_room_imports_a_private_module_of_another():
     """What two rooms need is published, or lies on a lower floor."""
     found = []
-    for path in house.SOURCE.rglob("*.py"):
+    for path, tree in syntax():
         package = ("commutant", *path.relative_to(house.SOURCE).parts[:-1])
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree):
             if not isinstance(node, ast.ImportFrom) or not node.level:
                 continue
             base = [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
@@ -143,7 +142,7 @@ assert home.is_relative_to({str(site)!r}), home
 assert (home / "report/templates/style.css").exists()
 assert (home / "kernels/recurrences.c").exists()
 """
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -164,8 +163,8 @@ WRONG_STARTS = {"Of", "By", "So", "To", "At", "With", "From", "As", "In", "What"
 
 def test_docstrings_begin_with_what_the_thing_is_or_does():
     found = []
-    for path in house.SOURCE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for path, tree in syntax():
+        for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 words = (ast.get_docstring(node) or "A").split()
                 line = getattr(node, "lineno", 1)

@@ -11,16 +11,24 @@ import tempfile
 from multiprocessing import forkserver, get_context
 from pathlib import Path
 
+from commutant.papers import module_of, slugs
+
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
         "pytest",
-        "commutant.cli._check",
-        "commutant.papers",
-        "commutant.weights",
+        *(f"commutant.cli._{name}" for name in ("app", "check", "reproduce", "show", "weights")),
+        *map(module_of, slugs()),
+        "commutant.report",
+        "typer._adapters",
         "torch_geometric.nn",
-        "commutant.sequences",
         "lightning_fabric",
+        "jinja2",
+        "matplotlib.figure",
+        "pandas",
+        "sklearn.datasets",
+        "transformers.modeling_utils",
+        "torch.export._trace",
     ]
 )
 
@@ -62,7 +70,7 @@ class Started:
         given = (code, words, str(cwd or self._folder.name), environ, *map(str, streams))
         self._process = _FORKS.Process(target=_run, args=given)
         self._process.start()
-        self.kill = self._process.kill
+        self.pid, self.kill = self._process.pid, self._process.kill
 
     def poll(self):
         return self._process.exitcode

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from commutant.evidence import Judged
 
 ROOT = house.ROOT
+_FORMULAS: dict[str, str] = {}
 AGGREGATIONS = {
     "gru": "`GRUFoldAggregation`",
     "binary-gru": "`LCMAggregation`",
@@ -163,16 +164,25 @@ def choose_time_table() -> str:
     return "" if found is None else "\n\n".join(benchmark_table(found).split("\n\n")[2:3])
 
 
-def laws_table() -> str:
-    import torch
+def formula_of(law: Any) -> str:
+    """Return the identity of a stated law; some cases take long to make."""
+    if law.id not in _FORMULAS:
+        import torch
 
-    from commutant.laws import Draw, stated_laws
+        from commutant.laws import Draw
+
+        _FORMULAS[law.id] = law.case(Draw(torch.Generator().manual_seed(0), 3, 4))[0].formula
+    return _FORMULAS[law.id]
+
+
+def laws_table() -> str:
+    from commutant.laws import stated_laws
 
     for room in house.rooms():
         importlib.import_module(f"commutant.{room}")
     rows = []
     for law in stated_laws():
-        formula = law.case(Draw(torch.Generator().manual_seed(0), 3, 4))[0].formula
+        formula = formula_of(law)
         state = "obeys" if law.holds else "must break"
         rows.append([f"`{law.subject.__qualname__}`", state, law.title, formula.replace("|", "\\|")])
     return table(["subject", "", "law", "identity"], sorted(rows))
@@ -215,14 +225,11 @@ def public_names(room: str) -> list[str]:
 
 def stated(subject: Any) -> str:
     """Return the laws that a class states, for its entry in the reference."""
-    import torch
-
-    from commutant.laws import Draw, stated_laws
+    from commutant.laws import stated_laws
 
     parts = []
     for law in stated_laws(subject) if callable(subject) else []:
-        formula = law.case(Draw(torch.Generator().manual_seed(0), 3, 4))[0].formula
-        parts.append(f"{'obeys' if law.holds else 'must break'} {law.title}, `{formula}`")
+        parts.append(f"{'obeys' if law.holds else 'must break'} {law.title}, `{formula_of(law)}`")
     return f"\n\n**Laws:** {'; '.join(sorted(parts))}." if parts else ""
 
 

@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, exit codes, one sentence for each error."""
 
+import importlib.util
 import json
 import os
 import re
@@ -36,11 +37,10 @@ norms = lambda x: x.norm(dim=-1).sum(1)
 """
 
 
-def commutant(*arguments, cwd=None, **environ):
-    command = [sys.executable, "-m", "commutant.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=300, env={**os.environ, "COLUMNS": "160", **environ}
-    )
+def unload(package):
+    """Return code that forgets a package, so that the next import finds the file of that name in the folder."""
+    names = f"[name for name in sys.modules if name.split('.')[0] == {package!r}]"
+    return f"import sys\nfor name in {names}:\n    del sys.modules[name]"
 
 
 @pytest.fixture
@@ -138,8 +138,10 @@ def test_check(models, arguments, code, said):
 
 
 def test_check_finds_the_batch_dependence_of_pyg_by_itself(tmp_path):
-    pytest.importorskip("torch_geometric")
-    done = commutant("check", "torch_geometric.nn:GRUAggregation(8, 8)", "--law", "batch-independence")
+    if importlib.util.find_spec("torch_geometric") is None:
+        pytest.skip("no torch_geometric")  # not imported here: the process has it
+    words = ("check", "torch_geometric.nn:GRUAggregation(8, 8)", "--law", "batch-independence")
+    done = warm.commutant(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert "batch independence is broken" in done.stdout
     index = re.search(r"index = torch\.tensor\((\[.*\])\)", done.stdout).group(1)
@@ -165,6 +167,16 @@ def test_reproduce_report_and_record(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "report/lcm.html").exists()
     assert str(tmp_path / "report/index.html") in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("1", 1), ("4,2", 4), (" 3", 3), ("99", 99), ("0", 8), ("all", 8), ("", 8)]
+)
+def test_the_environment_limits_threads(monkeypatch, said, threads):
+    from commutant.cli._reproduce import _allowed_threads
+
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert _allowed_threads(8) == threads
 
 
 @pytest.mark.parametrize(
@@ -222,37 +234,29 @@ lcm.PAPER = replace(lcm.PAPER, claims=claims)
 
 def test_a_missing_extra_says_which(tmp_path):
     (tmp_path / "lightning_fabric.py").write_text("raise ImportError('gone')")
-    done = commutant("reproduce", "lcm/batch-dependence", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    done = warm.commutant("reproduce", "lcm/batch-dependence", cwd=tmp_path, before=unload("lightning_fabric"))
     assert done.returncode == 2
     assert "pip install 'commutant[evidence]'" in done.stderr
 
 
 @pytest.mark.parametrize("jobs", some([1, 2]))
 def test_ctrl_c_is_clean_and_the_run_goes_on(tmp_path, jobs):
-    command = [
-        sys.executable,
-        "-m",
-        "commutant.cli",
-        "reproduce",
-        "lcm/real-input",
-        "--seeds",
-        "2",
-        "--jobs",
-        str(jobs),
-    ]
-    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  a job in the background ignores it
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard
-    )
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+from commutant.cli import main
+main()
+"""
+    words = ("reproduce", "lcm/real-input", "--seeds", 2, "--jobs", jobs)
+    process = warm.Started(code, *words, cwd=tmp_path)
     runs = tmp_path / "runs"
     while not list(runs.glob("**/progress.json")):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.err()
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "resumes from here" in said
-    assert "Traceback" not in said
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130, process.err()
+    assert "resumes from here" in process.err()
+    assert "Traceback" not in process.err()
     (lock,) = {Path(p).name for p in runs.glob("**/.lock")} or {".lock"}
     assert lock == ".lock"
 
@@ -305,9 +309,8 @@ metadata.version = version
 
 def test_a_failed_run_names_the_extra(tmp_path):
     (tmp_path / "torch_geometric.py").write_text("raise ImportError('gone')")
-    done = commutant(
-        "reproduce", "lcm/batch-dependence", "--seeds", 1, "--jobs", 1, cwd=tmp_path, PYTHONPATH=str(tmp_path)
-    )
+    words = ("reproduce", "lcm/batch-dependence", "--seeds", 1, "--jobs", 1)
+    done = warm.commutant(*words, cwd=tmp_path, before=unload("torch_geometric"))
     assert done.returncode == 2
     assert "pip install 'commutant[graphs]'" in done.stdout + done.stderr
 
@@ -345,7 +348,9 @@ def test_a_terminal_and_a_report_without_unicode(tmp_path):
     plain = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     code = """
 import sys
+import commutant.papers
 from commutant.cli import main
+commutant.papers.slugs = lambda: ["tinvnn"]  # the start of the others takes seconds
 for sys.argv[1:] in (["papers"], ["report", "--no-laws"]):
     try:
         main()
@@ -355,18 +360,17 @@ for sys.argv[1:] in (["papers"], ["report", "--no-laws"]):
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **plain})
     assert done.returncode == 0, done.stderr
-    assert "second-minimum" in done.stdout
+    assert "tinvnn" in done.stdout
     assert "·" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_closed_streams_and_readers_that_are_gone(tmp_path):
     """Neither gives the exit code of a verdict, and `--help` shows the sizes of an input as typed."""
     line = f"{sys.executable} -m commutant.cli"
-    done = subprocess.run(
-        ["bash", "-c", f"{line} data >&-; echo $? >&2; {line} papers | true; echo ${{PIPESTATUS[0]}} >&2"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stderr.split() == ["0", "2"]
+    gone = "".join(f"{line} {words} | true; echo ${{PIPESTATUS[0]}} >&2;" for words in ("--version", "data --help"))
+    command = ["bash", "-c", f"{line} data --help >&-; echo $? >&2; {gone}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.split() == ["0", "2", "2"]
     done = warm.commutant("align", "--help", cwd=tmp_path)
     assert "ids:50:" in done.stdout
 
@@ -374,7 +378,6 @@ def test_closed_streams_and_readers_that_are_gone(tmp_path):
 def test_a_factory_that_imports_when_it_is_called(tmp_path):
     (tmp_path / "nets.py").write_text("def later():\n    import sidekick\n    return sidekick.net()\n")
     (tmp_path / "sidekick.py").write_text("from torch import nn\n\ndef net():\n    return nn.Linear(3, 2)\n")
-    start = "import sys; sys.path = [p for p in sys.path if p]; from commutant.cli import main; main()"
-    line = [sys.executable, "-c", start, "check", "nets:later()", "--input", "4x3"]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    leave = "import os, sys; sys.path.remove(os.getcwd())"  # as the installed command starts
+    done = warm.commutant("check", "nets:later()", "--input", "4x3", cwd=tmp_path, before=leave)
     assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ def test_files_of_the_usual_formats(tmp_path, monkeypatch):
     for prefix, count in (("train", 60_000), ("t10k", 10_000)):
         x, y = rng.integers(0, 256, (count, 784), np.uint8), rng.integers(0, 10, count, np.uint8)
         stored[prefix] = x, y
-        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + x.tobytes(), 1))
+        (folder / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + x.tobytes(), 0))
         (folder / f"{prefix}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + y.tobytes(), 1))
     with pytest.raises(InputError, match="does not hold the published train images of Fashion-MNIST"):
         image_classes("fashion-mnist", str(tmp_path))

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from evidence_toy import PAPER
+from torch.distributed.run import parse_args
 
 import warm
 from commutant import InputError, RunError
@@ -34,6 +36,13 @@ def figures(task):
 def start(task, pause="0.004"):
     code = "import runpy; runpy.run_module('commutant.evidence', run_name='__main__')"
     return warm.Started(code, json.dumps(asdict(task)), TOY_PAUSE=pause)
+
+
+@pytest.fixture
+def workers(deep, monkeypatch):
+    """Fork the workers of joblib from a process that holds torch; at full depth they start as users have them."""
+    if not deep:
+        monkeypatch.setattr("joblib.externals.loky.backend.context._DEFAULT_START_METHOD", "forkserver")
 
 
 def test_a_run_is_a_function_of_its_seed(tmp_path):
@@ -240,7 +249,7 @@ def test_a_loss_that_is_not_finite_is_named():
         )
 
 
-def test_workers_run_side_by_side(tmp_path):
+def test_workers_run_side_by_side(tmp_path, workers):
     tasks = [task(tmp_path, seed=seed) for seed in range(3)]
     seen = []
     assert execute(tasks, jobs=2, on_progress=lambda t, share, error: seen.append((t.seed, share))) == {}
@@ -260,7 +269,7 @@ def test_progress_of_a_run_starts_with_the_run(tmp_path, monkeypatch):
     assert all(first_done for seed, _, first_done in seen if seed == 1)
 
 
-def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog):
+def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog, workers):
     tasks = [task(tmp_path, experiment="killer", seed=seed) for seed in range(2)]
     assert execute(tasks, jobs=2) == {}
     assert [figures(t)["seed"] for t in tasks] == [0, 1]
@@ -269,8 +278,8 @@ def test_a_killed_worker_costs_a_retry_and_no_finished_run(tmp_path, caplog):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("backend", some(["dask", "ray"]))
-def test_a_sweep_on_a_local_cluster(tmp_path, backend):
-    """Run the sweep in a separate process, so that the cluster ends with it."""
+def test_a_sweep_on_a_local_cluster(tmp_path, backend, deep):
+    """Run the sweep in a separate process, so that the cluster ends with it; at full depth nothing is forked."""
     pytest.importorskip("ray" if backend == "ray" else "distributed")
     script = f"""
 import sys, os, logging
@@ -289,20 +298,48 @@ def main():
 if __name__ == "__main__":
     main()
 """
-    path = tmp_path / "sweep.py"
-    path.write_text(script)
-    done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
+    if deep:
+        path = tmp_path / "sweep.py"
+        path.write_text(script)
+        done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
+    else:
+        done = warm.python(script, cwd=tmp_path, DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD="fork")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert "seeds [0.0, 1.0]" in done.stdout
 
 
-def test_two_devices_share_a_run(tmp_path):
+def test_two_devices_share_a_run(tmp_path, monkeypatch, deep):
     """Two gloo processes under DDP give one result, and resume like one process."""
+    if not deep:
+        monkeypatch.setattr("subprocess.run", _torchrun)
     two = task(tmp_path, devices=2, strategy="ddp", accelerator="cpu")
     assert run_task(two) is None
     run = two.folder.result()
     assert run["devices"] == 2
     assert set(run["measurement"]) == {"narrow", "narrow-weights", "wide", "wide-weights"}
+
+
+def _torchrun(command, *, env, **_):
+    """Start what a command of torchrun starts, in processes that hold torch already."""
+    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    said = parse_args(command[3:])
+    assert said.standalone
+    assert said.module
+    code = f"import runpy; runpy.run_module({said.training_script!r}, run_name='__main__')"
+    ranks = range(int(said.nproc_per_node))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(len(ranks))}
+    shared["OMP_NUM_THREADS"] = env["OMP_NUM_THREADS"]
+    started = [
+        warm.Started(code, *said.training_script_args, LOCAL_RANK=str(rank), RANK=str(rank), **shared) for rank in ranks
+    ]
+    try:
+        ends = [process.wait(100) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return subprocess.CompletedProcess(command, max(map(abs, ends)), "", "".join(p.err() for p in started))
 
 
 def test_tensorboard_logs_by_option(tmp_path):

@@ -104,7 +104,7 @@ def test_wide_networks_have_the_kernels_of_their_limit(name, deep):
     x = torch.randn(4, D) + 1.5
     x[2] = 0.3 * x[0] + 0.01
     kernel, limit, tangent, tangent_limit = (torch.zeros(4, 4, dtype=torch.float64) for _ in range(4))
-    draws, times = 40 if deep else 20, 2
+    draws, times = 40 if deep else 16, 2
     for draw in range(draws):
         net = FOLLOWED[name]()
         with torch.no_grad():

@@ -187,7 +187,7 @@ def test_selu_is_torchs_and_precise_in_low_precision():
 
 def propagate(std, act, depth=32, width=512, seed=0):
     torch.manual_seed(seed)
-    x, out = torch.randn(512, width), []
+    x, out = torch.randn(1024, width), []
     for _ in range(depth):
         x = act(x @ (torch.randn(width, width) * std * width**-0.5))
         out.append((float(x.mean()), float(x.var())))

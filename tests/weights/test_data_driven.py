@@ -56,7 +56,7 @@ def midpoint(a, b):
         return float(F.cross_entropy(torch.func.functional_call(a, interpolate([a, b]), (X,)), Y))
 
 
-ALL_KINDS = ["mlp", "resnet", "gpt_tied", "concatenated", "cnn_flattened", "gru_and_rnn"]
+ALL_KINDS = ["mlp", "resnet", "gpt_tied", "gru_and_rnn", "cnn_flattened", "concatenated"]
 
 
 @pytest.mark.parametrize("name", some(ALL_KINDS, keep=4))

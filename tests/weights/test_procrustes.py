@@ -1,5 +1,8 @@
 """Rotated streams: folded gains and planted rotations."""
 
+import copy
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -40,27 +43,39 @@ def stream(spec):
     return next(group for group, size in spec.sizes.items() if size == 10)
 
 
+@functools.cache
+def spec_of_streams():
+    return PermutationSpec.from_module(Stream(0).double(), WORDS)
+
+
+@functools.cache
+def folded_once(seed):
+    return fold_gains(spec_of_streams(), Stream(seed).double())
+
+
 def folded(seed):
-    model = Stream(seed).double()
-    return fold_gains(PermutationSpec.from_module(model, WORDS), model)
+    return copy.deepcopy(folded_once(seed))
+
+
+@functools.cache
+def spec_of_folded():
+    return PermutationSpec.from_module(folded_once(0), WORDS)
 
 
 def test_folding_keeps_the_function_and_lets_the_stream_rotate():
-    model = Stream(0).double()
-    spec = PermutationSpec.from_module(model, WORDS)
+    model, spec = Stream(0).double(), spec_of_streams()
     result = fold_gains(spec, model)
     torch.testing.assert_close(result(WORDS), model(WORDS))
     for norm in result.norms:
         torch.testing.assert_close(norm.weight.detach(), torch.ones(10).double())
     assert spec.kinds[stream(spec)].name == "monomial"
-    again = PermutationSpec.from_module(result, WORDS)
+    again = spec_of_folded()
     assert again.kinds[stream(again)].name == "orthogonal"
     assert float(model.norms[0].weight.detach().min()) < 1
 
 
 def test_a_planted_rotation_is_undone_with_the_permutations():
-    model = folded(0)
-    spec = PermutationSpec.from_module(model, WORDS)
+    model, spec = folded(0), spec_of_folded()
     generator = torch.Generator().manual_seed(1)
     moved = Permutation.random(spec, generator).apply(model)
     turn = torch.linalg.qr(torch.randn(1, 10, 10, generator=generator, dtype=torch.float64)).Q
@@ -76,21 +91,19 @@ def test_a_planted_rotation_is_undone_with_the_permutations():
 
 
 def test_independent_networks_come_closer_than_by_permutations():
-    a, b = folded(0), folded(1)
-    spec = PermutationSpec.from_module(a, WORDS)
+    a, b, spec = folded(0), folded(1), spec_of_folded()
     found = procrustes_matching(spec, a, b).apply(b)
     torch.testing.assert_close(found(WORDS), b(WORDS))
     assert distance(a, found) < distance(a, weight_matching(spec, a, b).apply(b)) < distance(a, b)
 
 
 def test_what_is_refused():
-    model = Stream(0).double()
-    spec = PermutationSpec.from_module(model, WORDS)
+    model, spec = Stream(0).double(), spec_of_streams()
     with pytest.raises(InputError, match="no group of this spec may be rotated"):
         procrustes_matching(spec, model, model)
     good = folded(0)
     with pytest.raises(InputError, match=r"'norms.0.weight' of the source differs between channels"):
-        procrustes_matching(PermutationSpec.from_module(good, WORDS), good, model)
+        procrustes_matching(spec_of_folded(), good, model)
     model.norms[1].weight.data[3] = 0
     with pytest.raises(InputError, match=r"'norms.1.weight' has a gain of zero"):
         fold_gains(spec, model)

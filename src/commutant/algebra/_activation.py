@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ._duals import GELU, ClosedForm, Erf, Exponential, PiecewiseLinear, Wave
 from ._gaussian import Scalar, all_finite, checked, checked_pair, evaluate, gaussian_expectation
-from ._gaussian_pairs import gaussian_pair_expectation, slope_of
+from ._gaussian_pairs import gaussian_pair_expectation, slope_at
 from ._hermite import hermite_coefficients
 from ._kinks import derivatives, find_kinks, jumps_of
 
@@ -137,7 +137,7 @@ class Activation:
 
     def slope(self, z: Tensor) -> Tensor:
         """Return $s'$ at points, by autograd."""
-        return slope_of(self)(z)
+        return slope_at(self, z)
 
     @property
     def homogeneous(self) -> bool:

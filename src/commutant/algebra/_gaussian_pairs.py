@@ -80,18 +80,23 @@ def gaussian_pair_expectation(
 
 
 def slope_of(f: Elementwise) -> Elementwise:
-    """Return f' as a function, by autograd; it is differentiable if f is twice differentiable."""
+    """Return f' as a function."""
 
     def slope(z: Tensor) -> Tensor:
-        with torch.enable_grad():
-            point = z if z.requires_grad else z.detach().requires_grad_()
-            values = f(point.clone())
-            if not values.requires_grad:
-                return torch.zeros_like(z)
-            (out,) = torch.autograd.grad(values.sum(), point, create_graph=z.requires_grad, allow_unused=True)
-        return torch.zeros_like(z) if out is None else out
+        return slope_at(f, z)
 
     return slope
+
+
+def slope_at(f: Elementwise, z: Tensor) -> Tensor:
+    """Return f' at points, by autograd; it is differentiable if f is twice differentiable."""
+    with torch.enable_grad():
+        point = z if z.requires_grad else z.detach().requires_grad_()
+        values = f(point.clone())
+        if not values.requires_grad:
+            return torch.zeros_like(z)
+        (out,) = torch.autograd.grad(values.sum(), point, create_graph=z.requires_grad, allow_unused=True)
+    return torch.zeros_like(z) if out is None else out
 
 
 @dataclass(frozen=True)

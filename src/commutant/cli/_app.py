@@ -21,20 +21,32 @@ class _Commands(TyperGroup):
     module ends the process with any code.
     """
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*args, **options)  # prints what --help and --version ask for
+        except BaseException as error:
+            _end_without_a_reader(error)
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except (CommutantError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader is gone, and rich would exit with 1
-                raise typer.Exit(2) from None
+            _end_without_a_reader(error)
             if hasattr(error, "exit_code"):  # the parser's own
                 raise
             place = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             raise CommutantError(f"{said} (at {place.filename}:{place.lineno})") from error
+
+
+def _end_without_a_reader(error: BaseException) -> None:
+    """End with 2 if nobody reads the output any more: rich and the parser would end with 1."""
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(2) from None
 
 
 app = typer.Typer(

@@ -147,9 +147,9 @@ def _cores() -> int:
 
 
 def _allowed_threads(cores: int) -> int:
-    """Return the number of threads that the environment allows a process, as clusters set it."""
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    return int(said) if said.isdigit() else cores
+    """Return the number of threads that the environment allows a process, as clusters set it, or all cores."""
+    said = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # OpenMP takes one number for each level
+    return int(said) if said.isdigit() and int(said) else cores
 
 
 def _within(minutes: float, wanted: list[_Wanted], seeds: int | None) -> tuple[list[_Wanted], dict[str, str]]:
