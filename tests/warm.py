@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, util
 from pathlib import Path
 
 from commutant.papers import module_of, slugs
@@ -32,6 +32,7 @@ _FORKS.set_forkserver_preload(
     ]
 )
 
+util.get_temp_dir()  # chosen before a test moves the folder of temporary files, whose path may be too long for a socket
 atexit.register(forkserver._forkserver._stop)  # it is waited for, so that `time make test` counts its processes
 
 

@@ -48,7 +48,7 @@ def test_law(law, dtype, seed, size, width, deep):
     jaxtyping.config.update("jaxtyping_disable", case in _CHECKED)
     _CHECKED.add(case)
     try:
-        report = law.check(Draw(torch.Generator().manual_seed(seed), size, width, dtype))
+        report = law.check(Draw(torch.Generator().manual_seed(seed), size, width, dtype), trials=4 if deep else 2)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
     expected = ("holds",) if law.holds else ("broken",)
