@@ -13,6 +13,10 @@ def pytest_collection_finish():  # noqa: D103
     gc.enable()
 
 
+def pytest_sessionfinish():  # noqa: D103
+    gc.unfreeze()  # libraries complain at the end of what is left
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_one_seed():
     torch.set_num_threads(1)
