@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import jaxtyping
 import pytest
+import torch
 
 from commutant.evidence import Task, judge_runs, record, run_task
+from commutant.laws import Invariance, SetPermutation, StatedLaw
 from commutant.papers import paper
 from commutant.report import _build, build
 
@@ -31,6 +33,17 @@ def site(tmp_path_factory, request):
     finally:
         _build._laws = check
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_the_worst_case_of_a_law_is_shown():
+    def case(draw):
+        first = lambda x: x.sum(1) + 0.1 * x[:, 0] * (draw.size > 5)  # noqa: E731  no symmetry on larger sets
+        return Invariance(SetPermutation(1)), first, (draw.normal(4, draw.size, draw.width),)
+
+    row = _build._check_law(StatedLaw(torch.sum, "order", case, holds=True))
+    assert not row.agrees
+    assert row.worst > 1e-3
+    assert row.expected == "holds"
 
 
 def test_pages_are_self_contained_and_say_what_was_found(site):
