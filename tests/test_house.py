@@ -215,8 +215,9 @@ def _undocumented(subject):
         if dataclasses.is_dataclass(subject) or hasattr(subject, "_fields"):
             names, said = inspect.signature(subject).parameters, _fields_with_docstrings(subject)
         else:
-            init = getattr(subject.__init__, "__code__", None)
-            names, said = _own_parameters(subject.__init__) if init else (), set()
+            init = next(c for c in subject.__mro__ if "__init__" in vars(c))
+            ours = init in own and hasattr(init.__init__, "__code__")
+            names, said = _own_parameters(init.__init__) if ours else (), set()
     return [
         name
         for name in names

@@ -1,4 +1,5 @@
-"""Mathematics on plain tensors: monoids with reductions and scans, permutations, assignment, frames."""
+"""Mathematics on plain tensors: monoids with reductions and scans, permutations and equivariant maps, assignment,
+frames."""
 
 from ._activation import Activation as Activation
 from ._activation import Susceptibilities as Susceptibilities
@@ -8,9 +9,13 @@ from ._assignment import birkhoff_ascent as birkhoff_ascent
 from ._assignment import linear_assignment as linear_assignment
 from ._axes import spectrum as spectrum
 from ._birkhoff import birkhoff_decomposition as birkhoff_decomposition
+from ._blocks import Blocks as Blocks
 from ._clouds import Clouds as Clouds
 from ._clouds import Copies as Copies
 from ._duals_of_assignments import assignment_duals as assignment_duals
+from ._equivariant_linear import PermutationEquivariantLinear as PermutationEquivariantLinear
+from ._equivariant_maps import EquivariantMap as EquivariantMap
+from ._equivariant_maps import equivariant_basis as equivariant_basis
 from ._euclidean_frames import FrameGroup as FrameGroup
 from ._euclidean_frames import pca_frame as pca_frame
 from ._euclidean_frames import weighted_frame as weighted_frame

@@ -16,6 +16,7 @@ from ..laws import (
     Causality,
     Commutativity,
     Draw,
+    Equivariance,
     Euclidean,
     GraphPermutation,
     IdentityElement,
@@ -30,6 +31,8 @@ from ..laws import (
     obeys,
 )
 from ._affine import DiagonalAffine, MatrixAffine
+from ._equivariant_linear import PermutationEquivariantLinear
+from ._equivariant_maps import equivariant_basis
 from ._euclidean_frames import pca_frame, weighted_frame
 from ._graph_frames import graph_frame
 from ._group_frames import gram_schmidt_frame, group_frame, lorentz_frame, random_frame, signed_permutations
@@ -161,6 +164,34 @@ def boost_and_rotation() -> Float[Tensor, "2 4 4"]:
     return torch.stack([boost, turn])
 
 
+def sum_of_maps(draw: Draw) -> Case:
+    """Draw a combination of all equivariant maps from pairs to pairs."""
+    m, basis = 2 + draw.size % 4, equivariant_basis(2, 2)
+    total = torch.einsum("e,eijkl->ijkl", draw.normal(len(basis)), torch.stack([e.dense(m, draw.dtype) for e in basis]))
+    action = SetPermutation(pairs=True)
+    return Equivariance(action), lambda x: torch.einsum("ijkl,bkl->bij", total, x), draw.normal(2, m, m)
+
+
+def layer_on_pairs_and_nodes(draw: Draw) -> Case:
+    """Draw an equivariant layer between pairs and nodes of two blocks."""
+    m, channels = 2 + draw.size % 5, 7 + draw.width
+    layer = draw.module(lambda: PermutationEquivariantLinear({2: channels, 1: channels}, {2: 3, 1: 2}))
+
+    def apply(pairs: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        out = layer({2: pairs, 1: nodes})
+        return out[2], out[1]
+
+    x = draw.normal(2, m, m, channels), draw.normal(2, m, channels)
+    return Equivariance(SetPermutation(pairs=True)), apply, x
+
+
+def layer_on_rows(draw: Draw) -> Case:
+    """Draw an equivariant layer from pairs to pairs, with an action that moves the rows and not the columns."""
+    m = 3 + draw.size % 4
+    layer = draw.module(lambda: PermutationEquivariantLinear({2: draw.width}, {2: draw.width}))
+    return Equivariance(SetPermutation(pairs=False)), lambda x: layer({2: x})[2], draw.normal(2, m, m, draw.width)
+
+
 _SINGLE = {torch.float32: 1e-2}  # rounding of points divided by the gap, which may be 1e-3, rotates the axes
 
 _state_monoid_laws(DiagonalAffine, pairs_of_numbers)
@@ -218,3 +249,6 @@ obeys(
     point_average(lorentz_frame, lambda: MatrixGroup(boost_and_rotation()) * SetPermutation(1), dim=4),
     tolerance={torch.float32: 5e-2, torch.float64: 1e-7},
 )(lorentz_frame)
+obeys("equivariance", sum_of_maps)(equivariant_basis)
+obeys("equivariance", layer_on_pairs_and_nodes)(PermutationEquivariantLinear)
+breaks("equivariance to permutations of the rows alone", layer_on_rows)(PermutationEquivariantLinear)

@@ -9,14 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .._checks import check_generator, is_real, is_whole, whole
+from .._checks import check_features, check_generator, first_weight, is_real, is_whole, whole
 from .._errors import InputError
 from ..algebra import Bracketing, Monoid, check_monoid
 from ..algebra.plans import check_positions, lazy_plan
 from ..laws import breaks, obeys
 from ._associativity import associativity_loss
 from ._binary_gru import BinaryGRU
-from ._checks import check_features, first_weight
 from ._law_cases import order_of_three, sets_of_a_batch
 
 try:

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import whole
+from .._checks import check_features, whole
 from .._errors import InputError
 from ..algebra import Monoid
 from ..laws import Associativity, BatchIndependence, Commutativity, IdentityElement, breaks, obeys
-from ._checks import check_features
 from ._law_cases import operands
 
 _ROWS = 2048  # pairs per block on CPU, so that the gates of a block stay in cache

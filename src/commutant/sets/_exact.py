@@ -6,11 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import whole
+from .._checks import check_features, first_weight, whole
 from .._errors import InputError
 from ..algebra import Element, Monoid, ReductionPlan, Sum, check_monoid
 from ..laws import Associativity, Commutativity, obeys
-from ._checks import check_features, first_weight
 from ._law_cases import operands
 
 
