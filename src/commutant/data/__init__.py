@@ -2,6 +2,8 @@
 
 from ._catalog import DataSet as DataSet
 from ._catalog import catalog as catalog
+from ._cubic_graphs import cubic_graphs as cubic_graphs
+from ._cubic_graphs import cycle_counts as cycle_counts
 from ._expressivity import hard_graphs as hard_graphs
 from ._expressivity import hard_graphs_unavailable as hard_graphs_unavailable
 from ._graphs import GraphData as GraphData
