@@ -149,6 +149,21 @@ def choose_table() -> str:
     return f"{table(head, rows)}\n\n{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
 
 
+def four_cycles_table() -> str:
+    """Return accuracy and seconds of the networks that look for 4-cycles."""
+    from commutant.papers.spen.figures import FOUR_CYCLES
+
+    found = recorded("spen", "four-cycles")
+    if found is None:
+        return ""
+    rows = [
+        [name, f"{found.figures[arm]['mean']:.3f}", f"{found.figures[f'{arm}@seconds']['mean']:.1f}"]
+        for arm, (name, _) in FOUR_CYCLES.items()
+    ]
+    made = f"{len(found.seeds)} seeds, {found.made['hardware']}, one thread each, {found.made['date']}."
+    return f"{table(['network', 'test accuracy', 'seconds of training'], rows)}\n\n{made}"
+
+
 def benchmark_table(b: dict[str, Any]) -> str:
     head = ["", *b["columns"]]
     rows = [
@@ -159,8 +174,9 @@ def benchmark_table(b: dict[str, Any]) -> str:
     return f"## {b['title']}\n\n{b['description']}\n\n{table(head, rows)}\n\n{b['reading']}\n\n{made}"
 
 
-def choose_time_table() -> str:
-    found = next((b for b in benchmarks() if b["name"] == "many-sets"), None)
+def benchmark_part(name: str) -> str:
+    """Return the bare table of a recorded benchmark."""
+    found = next((b for b in benchmarks() if b["name"] == name), None)
     return "" if found is None else "\n\n".join(benchmark_table(found).split("\n\n")[2:3])
 
 
@@ -273,7 +289,8 @@ def pages() -> dict[Path, str]:
     filled = {
         "README.md": {"systems": systems_table()},
         "docs/claims.md": {"claims": overview()},
-        "docs/choose.md": {"choose": choose_table(), "choose-time": choose_time_table()},
+        "docs/choose.md": {"choose": choose_table(), "choose-time": benchmark_part("many-sets")},
+        "docs/graphs.md": {"four-cycles": four_cycles_table(), "blocks": benchmark_part("equivariant-blocks")},
         "docs/laws.md": {"laws": laws_table()},
         "docs/geometry.md": {"exactness": exactness_table()},
         "docs/benchmarks.md": {"benchmarks": "\n\n".join(benchmark_table(b) for b in benchmarks())},
