@@ -33,3 +33,9 @@ def order_of_three(draw: Draw, make: Callable[[], nn.Module]) -> Case:
 def operands(draw: Draw, make: Callable[[], Any], count: int, channels: int) -> tuple[Any, tuple[Tensor, ...]]:
     """Return an operator with drawn parameters and its arguments: `count` batches of elements."""
     return draw.module(make), tuple(draw.normal(draw.size + 1, channels) for _ in range(count))
+
+
+def query_and_keys(draw: Draw, make: Callable[[int], nn.Module], law: Law) -> Case:
+    """Return a module with drawn weights, and the queries and keys of four sets."""
+    features = draw.module(lambda: make(draw.width))
+    return law, features, (draw.normal(4, draw.width), draw.normal(4, draw.size + 2, draw.width))
