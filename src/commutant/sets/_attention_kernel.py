@@ -57,7 +57,7 @@ def attention_kernel(
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0]])
-        >>> float(attention_kernel(x, x[:, None]))
+        >>> round(float(attention_kernel(x, x[:, None])), 6)
         1.0
     """
     if (query2 is None) != (keys2 is None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from typing import Any, Literal
 
@@ -12,18 +11,16 @@ from torch import Tensor
 
 from ..._checks import is_real, one_of, whole
 from ..._errors import InputError
+from ..._estimators import Estimator, accuracy, column_names, labels, matrix, not_fitted, numbers, r_squared
 from ...algebra import Activation
 from ..criticality._criticality import critical_point
 from ._kernel_maps import Dense, KernelMap, need_map, plain_network
 from ._predict import ntk_predict
-from ._tables import column_names, labels, matrix, not_fitted, target
 from ._wide_kernel import wide_kernel
 
 
-class _KernelEstimator:
-    """Base of the classifier and the regressor: kernel, standardized inputs, and parameters for scikit-learn."""
-
-    _kind = ""
+class _KernelEstimator(Estimator):
+    """Base of the classifier and the regressor: kernel and standardized inputs."""
 
     def __init__(
         self,
@@ -37,44 +34,6 @@ class _KernelEstimator:
         self.network, self.depth, self.ridge = network, depth, ridge
         self.get: Literal["tangent", "kernel"] = get
         self.standardize = standardize
-
-    def __repr__(self) -> str:
-        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name]]
-        return f"{type(self).__name__}({', '.join(changed)})"
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the arguments by name, as scikit-learn's tools expect.
-
-        Args:
-            deep: Ignored, as no argument is an estimator.
-        """
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **values: Any) -> _KernelEstimator:
-        """Change arguments by name.
-
-        Args:
-            **values: New values.
-        """
-        for name, value in values.items():
-            if name not in self.get_params():
-                raise InputError(f"{type(self).__name__} has no parameter {name!r}")
-            setattr(self, name, value)
-        return self
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
-
-        classifies = self._kind == "classifier"
-        return Tags(
-            estimator_type=self._kind,
-            target_tags=TargetTags(required=True, multi_output=not classifies),
-            classifier_tags=ClassifierTags() if classifies else None,
-            regressor_tags=None if classifies else RegressorTags(),
-            transformer_tags=None,
-            input_tags=InputTags(),
-        )
 
     def _fit(self, x: Any, targets: Tensor) -> None:
         inputs = matrix(x, type(self).__name__)
@@ -201,8 +160,7 @@ class NTKClassifier(_KernelEstimator):
             X: Inputs `(rows, features)`.
             y: Labels `(rows,)`.
         """
-        found = self.predict(X)
-        return float((found == _like(y, found)).mean())
+        return accuracy(self.predict(X), y)
 
 
 class NTKRegressor(_KernelEstimator):
@@ -233,13 +191,7 @@ class NTKRegressor(_KernelEstimator):
         Raises:
             InputError: For shapes that don't match, or values that are not finite.
         """
-        found = target(y, type(self).__name__)
-        try:
-            targets = torch.from_numpy(found.astype(np.float64))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"targets must be numbers, got {found.dtype}") from error
-        if targets.ndim not in (1, 2) or not len(targets) or not bool(torch.isfinite(targets).all()):
-            raise InputError(f"y must hold finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
+        targets = numbers(y, type(self).__name__)
         self._flat = targets.ndim == 1
         targets = targets[:, None] if self._flat else targets
         self._shift = targets.mean(0)
@@ -263,18 +215,7 @@ class NTKRegressor(_KernelEstimator):
             X: Inputs `(rows, features)`.
             y: Targets in the shape of those of `fit`.
         """
-        found = self.predict(X)
-        y = _like(y, found).astype(float)
-        missed, spread = ((found - y) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
-        return float(1 - missed / spread) if spread else float(missed == 0)
-
-
-def _like(y: Any, found: np.ndarray) -> np.ndarray:
-    """Return targets in the shape of predictions; a column is flattened."""
-    y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-    if not y.ndim or y.size != found.size or len(y) != len(found):
-        raise InputError(f"targets must have the shape of the predictions, {found.shape}, got {y.shape}")
-    return y.reshape(found.shape)
+        return r_squared(self.predict(X), y)
 
 
 def _critical(activation: str, depth: int) -> KernelMap:

@@ -1,16 +1,93 @@
-"""Checks of inputs and targets in the conventions of scikit-learn's estimators."""
+"""Base of estimators in the conventions of scikit-learn, which need not be installed, and checks of their input."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..._errors import InputError
+from ._errors import InputError
+
+
+class Estimator:
+    """Base of estimators: arguments by name, for clones and searches, and tags."""
+
+    _kind = ""
+
+    def __repr__(self) -> str:
+        defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments by name, as scikit-learn's tools expect.
+
+        Args:
+            deep: Ignored, as no argument is an estimator.
+        """
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **values: Any) -> Self:
+        """Change arguments by name.
+
+        Args:
+            **values: New values.
+        """
+        for name, value in values.items():
+            if name not in self.get_params():
+                raise InputError(f"{type(self).__name__} has no parameter {name!r}")
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, InputTags, RegressorTags, Tags, TargetTags
+
+        classifies = self._kind == "classifier"
+        return Tags(
+            estimator_type=self._kind,
+            target_tags=TargetTags(required=True, multi_output=not classifies),
+            classifier_tags=ClassifierTags() if classifies else None,
+            regressor_tags=None if classifies else RegressorTags(),
+            transformer_tags=None,
+            input_tags=InputTags(),
+        )
+
+
+def accuracy(found: np.ndarray, y: Any) -> float:
+    """Return the share of predicted labels that are right."""
+    return float((found == like(y, found)).mean())
+
+
+def r_squared(found: np.ndarray, y: Any) -> float:
+    """Return the coefficient of determination of predicted numbers."""
+    y = like(y, found).astype(float)
+    missed, spread = ((found - y) ** 2).sum(), ((y - y.mean(0)) ** 2).sum()
+    return float(1 - missed / spread) if spread else float(missed == 0)
+
+
+def like(y: Any, found: np.ndarray) -> np.ndarray:
+    """Return targets in the shape of predictions; a column is flattened."""
+    y = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if not y.ndim or y.size != found.size or len(y) != len(found):
+        raise InputError(f"targets must have the shape of the predictions, {found.shape}, got {y.shape}")
+    return y.reshape(found.shape)
+
+
+def numbers(y: Any, estimator: str) -> Tensor:
+    """Return targets `(rows,)` or `(rows, outputs)` in float64."""
+    found = target(y, estimator)
+    try:
+        targets = torch.from_numpy(found.astype(np.float64))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"targets must be numbers, got {found.dtype}") from error
+    if targets.ndim not in (1, 2) or not len(targets) or not bool(torch.isfinite(targets).all()):
+        raise InputError(f"y must hold finite numbers (rows,) or (rows, outputs), got shape {tuple(targets.shape)}")
+    return targets
 
 
 def matrix(x: Any, estimator: str) -> Tensor:
@@ -81,9 +158,7 @@ def labels(y: Any, estimator: str) -> tuple[np.ndarray, np.ndarray]:
     if found.ndim != 1:
         raise InputError(f"y must be of shape (rows,), got {found.shape}")
     if found.dtype.kind == "f" and (found != np.floor(found)).any():
-        raise InputError(
-            "Unknown label type: continuous. A classifier takes classes as y: use NTKRegressor for numbers"
-        )
+        raise InputError("Unknown label type: continuous. A classifier takes classes as y: use a regressor for numbers")
     try:
         classes, codes = np.unique(found, return_inverse=True)
     except TypeError as error:
