@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import warnings
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class Estimator:
         """
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def set_params(self, **values: Any) -> Self:
+    def set_params(self, **values: Any) -> Estimator:
         """Change arguments by name.
 
         Args:

@@ -57,6 +57,9 @@ from ._permutations import permutation_distance as permutation_distance
 from ._permutations import permutation_matrix as permutation_matrix
 from ._permutations import power as power
 from ._relu_pairs import relu_pair_expectation as relu_pair_expectation
+from ._ridge import NormalEquations as NormalEquations
+from ._ridge import RidgeFit as RidgeFit
+from ._ridge import ridge as ridge
 from ._segment_tree import SegmentTree as SegmentTree
 from ._sinkhorn import sinkhorn as sinkhorn
 from ._soft_sort import neural_sort_matrix as neural_sort_matrix
