@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 
 from commutant import InputError
-from commutant.graphs import EgoNetData, EgoNets, Neighborhoods
+from commutant.graphs import SPEN, EgoNets, Neighborhoods
 
 
 def graph(edges, n, **more):
@@ -73,7 +73,7 @@ def test_a_batch_holds_the_ego_nets_of_its_graphs():
 def test_a_loader_batches_and_pickles_transformed_graphs():
     graphs = [EgoNets(1)(random_graph(5, 6, seed)) for seed in range(4)]
     (batch,) = DataLoader(graphs, batch_size=4)
-    assert isinstance(pickle.loads(pickle.dumps(graphs[0])), EgoNetData)
+    assert torch.equal(pickle.loads(pickle.dumps(graphs[0])).ego_pair, graphs[0].ego_pair)
     assert Neighborhoods.from_data(batch).count(1) == 20
 
 
@@ -115,12 +115,20 @@ def test_a_hub_is_named():
         (lambda: EgoNets(1)(graph([(0, 3)], 3)), "edge_index names node 3, but the graph has 3 nodes, 0 to 2"),
         (lambda: EgoNets(1)(graph([(0, -1)], 3)), "edge_index names node -1"),
         (lambda: EgoNets(1)(Data(x=torch.ones(2, 1))), "the graph has no edge_index"),
-        (lambda: EgoNets(1)(Data(edge_index=torch.ones(2, 3))), "must hold integers of shape"),
-        (lambda: EgoNets(1)(Data(edge_index=torch.ones(3, 2).long())), "must hold integers of shape"),
+        (lambda: EgoNets(1)(Data(edge_index=torch.ones(2, 3))), "must be a dense tensor of integers of shape"),
+        (lambda: EgoNets(1)(Data(edge_index=torch.ones(3, 2).long())), "must be a dense tensor of integers of shape"),
         (lambda: EgoNets(1)(HeteroData()), "takes a PyG Data, got HeteroData"),
         (lambda: EgoNets(1)(Batch.from_data_list([graph([(0, 1)], 2)])), "one graph at a time"),
-        (lambda: Neighborhoods.from_data(graph([(0, 1)], 2)), "has no ego_index; apply"),
-        (lambda: Neighborhoods.from_data(torch.ones(2)), "has no ego_index; apply"),
+        (lambda: Neighborhoods.from_data(graph([(0, 1)], 2)), "has no ego_size; apply"),
+        (lambda: Neighborhoods.from_data(torch.ones(2)), "expected a PyG Data or Batch, got Tensor"),
+        (lambda: Neighborhoods.from_data({"ego_size": torch.ones(2)}), "expected a PyG Data or Batch, got dict"),
+        (
+            lambda: EgoNets(1)(Data(edge_index=torch.ones(2, 3).bool(), num_nodes=2)),
+            "must be a dense tensor of integers",
+        ),
+        (lambda: EgoNets(1)(graph([], -2)), "num_nodes must be a whole number of at least 0, got -2"),
+        (lambda: EgoNets(1)(graph([], 2.5)), "num_nodes must be a whole number"),
+        (lambda: EgoNets(1)(graph([(0, 1)], 2, pair_index=torch.zeros(2, 1))), "an attribute pair_index of its own"),
     ],
 )
 def test_bad_input_is_refused(make, message, unchecked):
@@ -135,7 +143,7 @@ def test_ego_nets_that_do_not_fit_the_graph_are_refused():
     reordered = data.clone()
     reordered.ego_index = 2 - data.ego_index
     for wrong in (fewer, reordered):
-        with pytest.raises(InputError, match="apply EgoNets after all transforms"):
+        with pytest.raises(InputError, match="apply EgoNets last, after all transforms"):
             Neighborhoods.from_data(wrong)
 
 
@@ -145,3 +153,52 @@ def test_edges_are_found_among_the_pairs():
     data = EgoNets(1)(graph([(1, 0), (2, 1)], 3))
     n = Neighborhoods.from_data(data)
     assert torch.equal(n.pair_index[:, n.find(data.edge_index)], data.edge_index)
+
+
+class Tagged(Data):
+    """Graph of a user who counts tags himself."""
+
+    def __inc__(self, key, value, *args, **kwargs):
+        return 3 if key == "tag" else super().__inc__(key, value, *args, **kwargs)
+
+
+def test_a_class_of_the_user_keeps_its_rules_for_batches():
+    tagged = Tagged(edge_index=torch.tensor([[0], [1]]), num_nodes=2, tag=torch.tensor([0, 2]))
+    batch = Batch.from_data_list([EgoNets(1)(tagged), EgoNets(1)(tagged)])
+    assert batch.tag.tolist() == [0, 2, 3, 5]
+    assert Neighborhoods.from_data(batch).entries.max() == 7
+
+
+def test_ego_nets_survive_a_dict():
+    made = EgoNets(1)(graph([(0, 1), (1, 2)], 3))
+    batch = Batch.from_data_list([Data.from_dict(made.to_dict()), made])
+    n = Neighborhoods.from_data(batch)
+    assert torch.equal(n.pair_index[:, n.entries][0], n.members.repeat_interleave(n.blocks.sizes[n.owner]))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_small_integers_lose_no_edge(dtype):
+    n = 100
+    path = Data(edge_index=torch.stack([torch.arange(n - 1), torch.arange(1, n)]).to(dtype), num_nodes=n)
+    assert bool((Neighborhoods.from_data(EgoNets(1)(path)).find(path.edge_index) >= 0).all())
+
+
+def test_nodes_that_do_not_exist_are_not_found():
+    n = Neighborhoods.from_data(EgoNets(1)(graph([(0, 1), (1, 2), (2, 3)], 4)))
+    assert n.find(torch.tensor([[0, -1, 4], [6, 1, 0]])).tolist() == [-1, -1, -1]
+
+
+def test_edges_that_came_later_are_refused():
+    stale = EgoNets(1)(graph([(0, 1), (1, 2), (2, 3)], 4))
+    stale.edge_index = torch.cat([stale.edge_index, torch.tensor([[0], [3]])], 1)
+    with pytest.raises(InputError, match="no ego-net holds the edge from node 0 to node 3; apply EgoNets last"):
+        SPEN(0, 4, 1, 1)(stale)
+
+
+def test_neighborhoods_made_for_inference_serve_in_training():
+    data = EgoNets(1)(graph([(0, 1), (1, 2)], 3))
+    with torch.inference_mode():
+        n = Neighborhoods.from_data(data)
+    x = torch.randn(n.count(2), 2, requires_grad=True)
+    n.sum_over_pairs(x).sum().backward()
+    assert x.grad is not None

@@ -12,7 +12,7 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GIN
 
 from commutant import InputError
-from commutant.graphs import SPEN, EgoNets
+from commutant.graphs import SPEN, EgoNets, Neighborhoods
 
 
 def data_of(graph, **more):
@@ -117,6 +117,42 @@ def test_a_network_is_copied_saved_and_loaded():
         torch.testing.assert_close(twin(b), model(b))
 
 
+def test_the_input_of_the_first_layer():
+    edges = torch.tensor([[0, 2, 0, 1], [1, 2, 1, 0]])  # a double edge, a loop, and one edge back
+    g = Data(edge_index=edges, x=torch.tensor([[1.0], [2.0], [3.0]]), edge_attr=torch.tensor([1.0, 2.0, 4.0, 8.0]))
+    made = EgoNets(1)(g)
+    x = SPEN(1, 4, 2, edge_dim=1)._features(made, Neighborhoods.from_data(made))
+    assert x[1].tolist() == [[1.0], [2.0], [3.0]]
+    found = {tuple(p): row for p, row in zip(made.pair_index.t().tolist(), x[2].tolist(), strict=True)}
+    assert found == {(0, 0): [0, 1, 0], (0, 1): [2, 0, 5], (1, 0): [1, 0, 8], (1, 1): [0, 1, 0], (2, 2): [1, 1, 2]}
+
+
+@pytest.mark.parametrize("readout", ["mean", "sum"])
+def test_the_readout_combines_the_ego_nets_of_each_graph(readout):
+    model, b = network(0, 4, 2, readout=readout), batch(1, data_of(PRISM), data_of(nx.path_graph(2)))
+    seen = []
+    model.last.register_forward_hook(lambda _, inputs, out: seen.append(out[0]))
+    model.mlp.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
+    model(b)
+    egos, pooled = torch.nn.functional.elu(seen[0]), seen[1]
+    wanted = torch.stack([getattr(egos[:6], readout)(0), getattr(egos[6:], readout)(0)])
+    torch.testing.assert_close(pooled, wanted)
+
+
+def test_dropout_acts_in_training_alone():
+    model, b = network(0, 16, 2, dropout=0.5), batch(1, data_of(PRISM))
+    assert torch.equal(model(b), model(b))
+    model.train()
+    assert not torch.equal(model(b), model(b))
+
+
+def test_parameters_are_reinitialized():
+    model, b = network(0, 4, 2), batch(1, data_of(PRISM))
+    before = model(b)
+    model.reset_parameters()
+    assert not torch.allclose(model(b), before)
+
+
 def test_it_learns_to_count_triangles():
     torch.manual_seed(0)
     graphs = [nx.gnp_random_graph(8, 0.4, seed=i) for i in range(40)]
@@ -144,6 +180,13 @@ def test_it_learns_to_count_triangles():
         (lambda: SPEN(1, 4, 2)(EgoNets(1)(data_of(PRISM, x=torch.ones(6).long()))), "must be floating point"),
         (lambda: SPEN(0, 4, 2, edge_dim=1)(EgoNets(1)(data_of(PRISM))), "data.edge_attr must be a tensor"),
         (lambda: SPEN(0, 4, 2)(data_of(PRISM)), "apply commutant.graphs.EgoNets"),
+        (lambda: SPEN(0, 4, 2, dropout=1.5), "dropout must be a probability between 0 and 1, got 1.5"),
+        (lambda: SPEN(0, 4, 2, dropout="a"), "dropout must be a probability"),
+        (
+            lambda: SPEN(0, 4, 2).to("meta")(batch(1, data_of(PRISM))),
+            "the graphs are on cpu and the network is on meta",
+        ),
+        (lambda: SPEN(0, 4, 2)(batch(1, data_of(PRISM)).to_dict()), "expected a PyG Data or Batch, got dict"),
     ],
 )
 def test_bad_input_is_refused(make, message, unchecked):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
+from torch_geometric.nn.aggr import GRUAggregation
 
+import warm
 from commutant import InputError
 from commutant.algebra import Max, PermutationEquivariantLinear
 from commutant.graphs import EgoNets, Neighborhoods, SPENConv
@@ -29,13 +31,14 @@ def batch(k, *graphs):
 def random_conv(ins, outs, **options):
     torch.manual_seed(0)
     conv = SPENConv(ins, outs, **options).double()
-    for layer in conv.layers:
-        torch.nn.init.normal_(layer.bias)
+    torch.nn.init.normal_(conv.layer.bias)
+    for parameter in conv.differences.parameters():
+        torch.nn.init.normal_(parameter)
     return conv
 
 
 def random_input(conv, n):
-    return {k: torch.randn(n.count(k), c, dtype=torch.float64) for k, c in conv.layers[0].in_features.items()}
+    return {k: torch.randn(n.count(k), c, dtype=torch.float64) for k, c in conv.layer.in_features.items()}
 
 
 @pytest.mark.parametrize("reinsertion", ["mean", "sum"])
@@ -79,7 +82,7 @@ def test_lower_precision_stays_close(dtype):
 def test_ego_nets_that_are_the_whole_graph_give_the_global_layer(rooted):
     ring = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
     conv, n = random_conv({2: 2, 1: 3}, {2: 2, 1: 2}, rooted=rooted), batch(2, Data(edge_index=ring, num_nodes=4))
-    x, layer = random_input(conv, n), conv.layers[0]
+    x, layer = random_input(conv, n), conv.layer
     dense = {2: x[2].reshape(1, 4, 4, 2), 1: x[1].reshape(1, 4, 3)}
     order = [torch.tensor([root, *(i for i in range(4) if i != root)]) for root in range(4)]
     total = {2: 0, 1: 0}
@@ -125,7 +128,7 @@ def test_the_order_of_the_members_of_an_ego_net_is_irrelevant():
 
 def test_a_rooted_layer_without_weights_on_the_root_is_the_plain_layer():
     plain, rooted = random_conv({2: 2, 1: 2}, {2: 3, 1: 2}), random_conv({2: 2, 1: 2}, {2: 3, 1: 2}, rooted=True)
-    a, b = plain.layers[0], rooted.layers[0]
+    a, b = plain.layer, rooted.layer
 
     def blocks(layer, kept):
         rows = [(key, c) for key in layer.sources[kept] for c in range(layer.in_features[key[0]])]
@@ -161,7 +164,7 @@ def test_a_union_of_graphs_averages_their_ego_nets():
 def test_a_monoid_combines_the_ego_nets_of_a_pair():
     conv, n = random_conv({2: 2}, {2: 2}, reinsertion=Max()), batch(1)
     x = random_input(conv, n)
-    inside = conv.layers[0]({2: x[2][n.entries]}, n.blocks)[2]
+    inside = conv.layer({2: x[2][n.entries]}, n.blocks)[2]
     wanted = torch.stack([inside[n.entries == p].amax(0) for p in range(n.count(2))])
     torch.testing.assert_close(conv(x, n)[2], wanted)
 
@@ -175,31 +178,39 @@ def test_an_aggregation_combines_the_ego_nets_of_a_node():
     assert conv.combine["1"] is not conv.combine["2"]
 
 
+def of_bin(conv, b, ins, outs):
+    """Return a layer without bins that has the weights of one bin."""
+    alone = random_conv(ins, outs)
+    own = conv.differences[b].state_dict()
+    alone.layer.load_state_dict({name: t + own[name] for name, t in conv.layer.state_dict().items()})
+    return alone
+
+
 def test_each_size_uses_the_weights_of_its_bin():
-    conv, n = random_conv({2: 2}, {0: 2}, size_bins=[2, 4]), batch(1)
+    conv, n = random_conv({2: 2}, {0: 2, 2: 1}, size_bins=[2, 4]), batch(1)
     x = random_input(conv, n)
-    out = conv(x, n)[0]
+    out = conv(x, n)
     for b, chosen in ((0, n.blocks.sizes <= 2), (1, n.blocks.sizes > 2)):
-        alone = random_conv({2: 2}, {0: 2})
-        alone.layers[0].load_state_dict(conv.layers[b].state_dict())
-        torch.testing.assert_close(out[chosen], alone(x, n)[0][chosen])
+        alone = of_bin(conv, b, {2: 2}, {0: 2, 2: 1})
+        torch.testing.assert_close(out[0][chosen], alone(x, n)[0][chosen])
 
 
-def test_bins_that_training_never_saw_are_replaced_by_the_nearest_that_it_saw():
-    conv = random_conv({1: 2}, {0: 2}, size_bins="log")
-    star = Data(edge_index=torch.tensor([[0] * 20, list(range(1, 21))]), num_nodes=21)
-    pairs = Data(edge_index=torch.tensor([[0, 2], [1, 3]]), num_nodes=4)
-    seen = batch(1, pairs)
-    conv.train()(random_input(conv, seen), seen)
-    assert conv.seen.tolist() == [False, True, False, False, False, False, False]
-    unseen = batch(1, star)
+def test_bins_that_training_never_saw_use_what_all_sizes_have_learned():
+    torch.manual_seed(0)
+    conv = SPENConv({1: 2}, {0: 2}, size_bins="log").double()
+    pairs, star = torch.tensor([[0, 2], [1, 3]]), torch.tensor([[0] * 20, list(range(1, 21))])
+    seen = batch(1, Data(edge_index=pairs, num_nodes=4))
+    optimizer = torch.optim.SGD(conv.parameters(), 0.1)
+    conv(random_input(conv, seen), seen)[0].square().sum().backward()
+    optimizer.step()
+    moved = [any(bool(p.any()) for p in d.parameters()) for d in conv.differences]
+    assert moved == [False, True, False, False, False, False, False]
+    unseen = batch(1, Data(edge_index=star, num_nodes=21))
     x = random_input(conv, unseen)
-    alone = random_conv({1: 2}, {0: 2})
-    alone.layers[0].load_state_dict(conv.layers[1].state_dict())
-    torch.testing.assert_close(conv.eval()(x, unseen)[0], alone(x, unseen)[0])
-    copy = SPENConv({1: 2}, {0: 2}, size_bins="log").double()
-    copy.load_state_dict(conv.state_dict())
-    torch.testing.assert_close(copy.eval()(x, unseen)[0], conv(x, unseen)[0])
+    alone = SPENConv({1: 2}, {0: 2}).double()
+    alone.layer.load_state_dict(conv.layer.state_dict())
+    hub = conv(x, unseen)[0][0]
+    torch.testing.assert_close(hub, alone(x, unseen)[0][0])
 
 
 def test_a_batch_without_nodes_gives_empty_features():
@@ -226,9 +237,81 @@ def test_no_tensor_for_each_ego_net_is_kept_for_the_backward_pass():
     assert max(floating) < len(n.entries) * 8
 
 
+def test_half_precision_does_not_overflow_at_a_hub():
+    star = Data(edge_index=torch.tensor([[0] * 1000, list(range(1, 1001))]), num_nodes=1001)
+    n = batch(1, star)
+    for ins, outs, options in (({2: 1}, {0: 1}, {}), ({1: 1}, {1: 1}, {}), ({1: 1}, {1: 1}, {"size_bins": [2]})):
+        conv = SPENConv(ins, outs, bias=False, **options).half()
+        for parameter in conv.layer.parameters():
+            torch.nn.init.ones_(parameter)
+        x = {k: torch.full((n.count(k), c), 100.0).half() for k, c in ins.items()}
+        assert conv(x, n)[max(outs)].isfinite().all()
+
+
+def test_ensembles_and_jacobians():
+    convs, n = [random_conv({2: 2}, {2: 2, 1: 1}, rooted=True) for _ in range(2)], batch(1, random_graph(4, 4))
+    torch.nn.init.normal_(convs[1].layer.weight["1"])
+    parameters, buffers = torch.func.stack_module_state(convs)
+    x = random_input(convs[0], n)
+    out = torch.vmap(lambda p: torch.func.functional_call(convs[0], (p, buffers), (x, n)))(parameters)
+    for i, conv in enumerate(convs):
+        torch.testing.assert_close(out[2][i], conv(x, n)[2])
+    many = torch.stack([x[2], 2 * x[2]])
+    torch.testing.assert_close(torch.vmap(lambda t: convs[0]({2: t}, n)[1])(many)[1], convs[0]({2: 2 * x[2]}, n)[1])
+    jacobian = torch.func.jacrev(lambda t: convs[0]({2: t}, n)[1])(x[2])
+    direct = torch.autograd.functional.jacobian(lambda t: convs[0]({2: t}, n)[1], x[2])
+    torch.testing.assert_close(jacobian, direct)
+
+
+def test_layers_and_networks_compile():
+    """Run in a separate process, since the compiler can't trace run-time shape checks."""
+    code = """
+import networkx as nx, torch
+from torch_geometric.data import Batch
+from torch_geometric.utils import from_networkx
+from commutant.graphs import *
+graphs = [EgoNets(1)(from_networkx(g)) for g in (nx.circular_ladder_graph(3), nx.star_graph(4))]
+batch = Batch.from_data_list(graphs)
+n = Neighborhoods.from_data(batch)
+conv, x = SPENConv({2: 2}, {2: 2}, rooted=True), torch.randn(n.count(2), 2, requires_grad=True)
+compiled = torch.compile(conv, backend="aot_eager", fullgraph=True)
+torch.testing.assert_close(compiled({2: x}, n)[2], conv({2: x}, n)[2])
+compiled({2: x}, n)[2].sum().backward()
+for options in ({}, {"size_bins": [2, 4]}):
+    model = SPEN(0, 4, 2, 1, **options)
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager")(batch), model(batch))
+"""
+    done = warm.python(code)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_weights_do_not_depend_on_the_order_of_a_dict():
+    a, b = random_conv({2: 3, 1: 2}, {2: 2, 1: 2}), random_conv({1: 2, 2: 3}, {1: 2, 2: 2})
+    b.load_state_dict(a.state_dict())
+    n = batch(1)
+    x = random_input(a, n)
+    torch.testing.assert_close(b(x, n)[2], a(x, n)[2])
+
+
+def test_aggregations_that_need_sorted_elements_get_them():
+    conv, n = random_conv({1: 2}, {1: 4}, reinsertion=GRUAggregation(4, 4)), batch(1)
+    assert conv(random_input(conv, n), n)[1].shape == (n.count(1), 4)
+
+
+def test_parameters_are_reinitialized():
+    conv = random_conv({1: 2}, {1: 4}, reinsertion=LCMAggregation(4, 4), size_bins=[2, 3])
+    before = conv.layer.weight["1"].clone()
+    conv.reset_parameters()
+    assert not torch.equal(conv.layer.weight["1"], before)
+    assert not any(bool(p.any()) for p in conv.differences.parameters())
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: SPENConv({2: 1}, {2: 1}, size_bins=b"ab"), "size_bins must be None, 'log' or a list"),
+        (lambda: SPENConv({2: 1}, {2: 1}, reinsertion=torch.nn.Linear(2, 2)), "or an aggregation of PyG, got Linear"),
+        (lambda: SPENConv({2: 1}, {2: 1})({2: torch.zeros(1, 1)}, Data()), r"must be Neighborhoods.from_data\(data\)"),
         (lambda: SPENConv({3: 1}, {2: 1}), r"orders 0, 1 and 2\), got order 3"),
         (lambda: SPENConv({2: 1}, {2: 1}, reinsertion="max"), "reinsertion must be one of mean, sum, got 'max'"),
         (lambda: SPENConv({2: 1}, {2: 1}, size_bins="linear"), "size_bins must be None, 'log' or a list"),
@@ -272,5 +355,5 @@ def test_the_layer_is_not_the_global_layer_on_a_path():
     path = Data(edge_index=torch.tensor([[0, 1], [1, 2]]), num_nodes=3)
     conv, n = random_conv({1: 2}, {1: 2}), batch(1, path)
     x = random_input(conv, n)
-    layer: PermutationEquivariantLinear = conv.layers[0]
+    layer: PermutationEquivariantLinear = conv.layer
     assert not torch.allclose(conv(x, n)[1], layer({1: x[1][None]})[1][0])

@@ -248,5 +248,5 @@ def test_a_temporary_directory_that_lets_others_rename_its_folders_is_no_way_in(
 
 
 def test_an_installation_without_the_source_runs_without_kernels(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(_native, "_SOURCE", tmp_path / "recurrences.c")
+    monkeypatch.setattr(_native, "_SOURCES", (tmp_path / "recurrences.c",))
     assert load() is None

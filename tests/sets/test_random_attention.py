@@ -140,10 +140,36 @@ def test_blocks_of_the_kernel_fit_together(monkeypatch):
     query, keys = sets(n=11)
     whole = attention_kernel(query, keys)
     monkeypatch.setattr(_attention_kernel, "_BLOCK", 256)
+    monkeypatch.setattr(_attention_kernel, "_CHUNK", 4)
     torch.testing.assert_close(attention_kernel(query, keys), whole)
     torch.testing.assert_close(
         attention_kernel(query, keys, *sets(n=8, seed=1)), naive_kernel(query, keys, *sets(n=8, seed=1))
     )
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+@pytest.mark.parametrize(("size", "others"), some([(5, 3), (70, 1), (64, 130)]))
+def test_compiled_sums_are_those_of_torch(monkeypatch, size, others, dtype, error):
+    from commutant.sets import _attention_kernel
+
+    first, second = sets(n=9, size=size, dtype=dtype), sets(n=6, size=others, seed=1, dtype=dtype)
+    mask = torch.arange(size) < torch.arange(1, 10)[:, None]
+    compiled = attention_kernel(*first, *second, mask=mask), attention_kernel(*first, mask=mask)
+    monkeypatch.setattr(_attention_kernel, "can_sum_pairs", lambda *_: False)
+    for fast, slow in zip(
+        compiled, (attention_kernel(*first, *second, mask=mask), attention_kernel(*first, mask=mask)), strict=True
+    ):
+        torch.testing.assert_close(fast, slow, rtol=0, atol=error * float(slow.abs().max()))
+
+
+def test_the_compiled_dual_is_exact_over_its_whole_range():
+    angle = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
+    keys = torch.stack([angle.cos(), angle.sin()], 1)[:, None] * 1e6  # the constant of one hardly turns such keys
+    query = torch.zeros(2001, 2, dtype=torch.float64)
+    found = attention_kernel(query[:1], keys[:1], query, keys)[0] / attention_kernel(query[:1], keys[:1])[0]
+    rho = angle.cos()
+    wanted = 2 * rho * ((1 - rho**2).sqrt() + (math.pi - angle) * rho) / (2 * math.pi)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
 def test_a_bias_of_zero_changes_nothing():

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .._checks import whole
 from .._errors import InputError
 from .plans import check_positions
 
@@ -67,6 +68,7 @@ class Blocks:
         Args:
             order: Order of the tensor.
         """
+        whole("order", order, 0)
         return sum(count * m**order for count, m in self.runs)
 
     def split(self, x: Tensor, order: int) -> list[Tensor]:
@@ -76,6 +78,7 @@ class Blocks:
             x: Tensor, `(rows, channels)`.
             order: Order of the tensor.
         """
+        self._check("x", x, order)
         if not self._sorted:
             x = x[self.by_size(order)]
         parts = x.split([count * m**order for count, m in self.runs])
@@ -89,11 +92,21 @@ class Blocks:
             order: Order of the tensor.
         """
         rows = [p.reshape(-1, p.shape[-1]) for p in parts]
+        if not rows:
+            raise InputError(f"join needs a tensor for each of {len(self.runs)} runs, got none")
         x = rows[0] if len(rows) == 1 else torch.cat(rows)
+        self._check("parts", x, order)
         if self._sorted:
             return x
         entries = self.by_size(order)
         return x[torch.empty_like(entries).index_copy(0, entries, torch.arange(len(entries), device=entries.device))]
+
+    def _check(self, name: str, x: object, order: int) -> None:
+        if not isinstance(x, Tensor) or x.dim() != 2 or len(x) != self.rows(order):
+            given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"{name} of order {order} must have {self.rows(order)} rows and a channel axis, got {given}"
+            )
 
     def by_size(self, order: int) -> Tensor:
         """Return the rows of a tensor, block after block, with the blocks sorted by size, `(rows,)`.
@@ -102,9 +115,11 @@ class Blocks:
             order: Order of the tensor.
         """
         if order not in self._orders:
-            rows = self.sizes.long() ** order
-            blocks = self.sizes.argsort(stable=True)
-            counts = rows[blocks]
-            shift = (rows.cumsum(0) - rows)[blocks] - (counts.cumsum(0) - counts)
-            self._orders[order] = torch.arange(int(counts.sum()), device=rows.device) + shift.repeat_interleave(counts)
+            with torch.inference_mode(False):  # a tensor made in inference mode could not be used in training later
+                rows = self.sizes.long() ** order
+                blocks = self.sizes.argsort(stable=True)
+                counts = rows[blocks]
+                shift = (rows.cumsum(0) - rows)[blocks] - (counts.cumsum(0) - counts)
+                entries = torch.arange(int(counts.sum()), device=rows.device) + shift.repeat_interleave(counts)
+            self._orders[order] = entries
         return self._orders[order]

@@ -24,7 +24,7 @@ class PermutationEquivariantLinear(nn.Module):
     $$y_{ij} = W_1 x_{ij} + W_2 x_{ji} + u_i + v_j + \delta_{ij} e_i + g,$$
 
     where u, v and e are linear in the diagonal and in the averages of rows and columns, and g is linear in the averages
-    of the diagonal and of all entries. Only two products touch the m² entries of a block, and no entry is copied for
+    of the diagonal and of all entries. Only two products touch the m² entries of a block, and no pair is copied for
     each map. Averages make weights comparable across sizes, so blocks of all sizes share them.
 
     Use it to build higher-order graph networks; `commutant.graphs.SPENConv` applies it to the neighborhoods of nodes.
@@ -76,7 +76,10 @@ class PermutationEquivariantLinear(nn.Module):
                 whole(f"{name}[{order}]", channels)
         one_of("rooted", rooted, (False, True))
         one_of("bias", bias, (False, True))
-        self.in_features, self.out_features, self.rooted = dict(in_features), dict(out_features), rooted
+        # sorted, so that the rows of the weights do not depend on the order of a dict
+        self.in_features = {int(k): int(c) for k, c in sorted(in_features.items())}
+        self.out_features = {int(k): int(c) for k, c in sorted(out_features.items())}
+        self.rooted = rooted
         ranks = range(min(max(in_features), max(out_features)) + 1)
         self.sources = {r: self._parts(self.in_features, r, SUMMED) for r in ranks}
         """Order and pattern of all parts of the input, by the number of kept axes."""
@@ -174,7 +177,7 @@ class PermutationEquivariantLinear(nn.Module):
     def check(self, x: object) -> None:
         """Check that an input has the orders, the dtype and the numbers of channels of this layer."""
         if not isinstance(x, Mapping) or set(x) != set(self.in_features):
-            given = f"orders {sorted(x)}" if isinstance(x, Mapping) else type(x).__name__
+            given = f"orders {sorted(x, key=str)}" if isinstance(x, Mapping) else type(x).__name__
             raise InputError(f"x must be a dict with orders {sorted(self.in_features)}, got {given}")
         for k, channels in self.in_features.items():
             check_features(f"x[{k}]", x[k], self.weight["0"])

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .._checks import one_of, whole
+from .._checks import is_whole, one_of, whole
+from .._errors import InputError
 
 KEPT, SUMMED, FREE, ROOT = "ijk", "stu", "abc", "r"
 MAX_ORDER = len(KEPT)
@@ -33,6 +34,17 @@ class EquivariantMap:
     target: str
     """Letters of the axes of the output; empty for a scalar."""
 
+    def __post_init__(self) -> None:
+        letters = {"source": KEPT + SUMMED + ROOT, "target": KEPT + FREE + ROOT}
+        for name, known in letters.items():
+            given = getattr(self, name)
+            if not isinstance(given, str) or len(given) > MAX_ORDER or not set(given) <= set(known):
+                raise InputError(f"{name} must have at most {MAX_ORDER} of the letters {known}, got {given!r}")
+        if set(self.source) & set(KEPT) != set(self.target) & set(KEPT):
+            raise InputError(
+                f"source and target must keep the same letters of {KEPT}, got {self.source}->{self.target}"
+            )
+
     def __str__(self) -> str:
         return f"{self.source}->{self.target}"
 
@@ -44,6 +56,8 @@ class EquivariantMap:
             dtype: Dtype of the tensor.
         """
         whole("m", m)
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise InputError(f"dtype must be a floating-point dtype, got {dtype}")
         axes = self.target + self.source
         if not axes:
             return torch.ones((), dtype=dtype)
@@ -91,7 +105,8 @@ def patterns(order: int, kept: int, rest: str, rooted: bool, ordered: bool) -> t
 
 def check_order(name: str, order: object) -> None:
     """Check that the order of a tensor is supported."""
-    one_of(name, order, range(MAX_ORDER + 1))
+    if not is_whole(order) or not 0 <= order <= MAX_ORDER:  # type: ignore[operator]
+        raise InputError(f"{name} must be one of 0, 1, 2, 3, got {order!r}")
 
 
 def equivariant_basis(k: int, l: int, rooted: bool = False) -> tuple[EquivariantMap, ...]:  # noqa: E741

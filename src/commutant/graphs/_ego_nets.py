@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -21,26 +22,18 @@ except ImportError:  # EgoNets says which extra is missing
 
 Direction = Literal["both", "out", "in"]
 Indices: TypeAlias = NDArray[np.int64]
-
-
-class EgoNetData(_Data):  # type: ignore[misc, valid-type]
-    """Graph with the ego-net of each node, as `EgoNets` returns it; it batches like any `Data`.
-
-    Attributes:
-        ego_index: Node of each member of each ego-net, ego-net after ego-net, the root first, `(members,)`.
-        ego_size: Number of members of the ego-net of each node, `(nodes,)`.
-        pair_index: Ordered pairs of nodes that share an ego-net, including each node with itself, sorted, `(2, pairs)`.
-        ego_pair: Row of `pair_index` of each ordered pair of members of each ego-net, `(entries,)`.
-    """
-
-    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
-        if key == "ego_pair":
-            return self.pair_index.shape[1]
-        return super().__inc__(key, value, *args, **kwargs)
+NAMES = ("ego_size", "ego_index", "pair_index", "ego_pair", "ego_pair_count")
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class EgoNets(_Transform):  # type: ignore[misc, valid-type]
     """Transform of PyTorch Geometric that adds the k-hop ego-net of each node.
+
+    It adds these attributes, which batch like any others: `ego_size`, the number of members of the ego-net of each
+    node; `ego_index`, the nodes of the members of each ego-net, the root first; `pair_index`, the ordered pairs of
+    nodes that share an ego-net, `(2, pairs)`; and `ego_pair`, the row of `pair_index` of each ordered pair of members,
+    counted within the graph, of which `ego_pair_count` is the number. Apply it last and before batching: transforms
+    that change nodes or edges make it stale. `Neighborhoods.from_data` reads the attributes.
 
     The ego-net of a node, its root, consists of all nodes within k hops. With undirected edges the direction does not
     matter. Isolated nodes have an ego-net of one node, and parallel edges and self-loops change no ego-net.
@@ -53,8 +46,8 @@ class EgoNets(_Transform):  # type: ignore[misc, valid-type]
             either way.
 
     Raises:
-        InputError: If an ego-net has more than `max_size` nodes, if the graph has no `edge_index`, or if an edge names
-            a node that does not exist.
+        InputError: If an ego-net has more than `max_size` nodes, if the graph has no `edge_index` or attributes of its
+            own with these names, or if an edge names a node that does not exist.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -71,15 +64,15 @@ class EgoNets(_Transform):  # type: ignore[misc, valid-type]
         one_of("direction", direction, get_args(Direction))
         self.k, self.max_size, self.direction = k, max_size, direction
 
-    def forward(self, data: Any) -> EgoNetData:
-        """Return a copy of a graph with the attributes of `EgoNetData`.
+    def forward(self, data: Any) -> Any:
+        """Return a copy of a graph with its ego-nets.
 
         Args:
             data: Graph, a PyG `Data`.
         """
         edges, n = _checked(data)
         members, sizes = self._members(edges, n)
-        out = EgoNetData.from_dict(data.to_dict())
+        out = copy.copy(data)
         out.num_nodes = n
         device = data.edge_index.device
         out.ego_index, out.ego_size = torch.from_numpy(members).to(device), torch.from_numpy(sizes).to(device)
@@ -90,6 +83,7 @@ class EgoNets(_Transform):  # type: ignore[misc, valid-type]
         keys, rows = np.unique(first * n + second, return_inverse=True)
         out.pair_index = torch.from_numpy(np.stack([keys // max(n, 1), keys % max(n, 1)])).to(device)
         out.ego_pair = torch.from_numpy(rows.reshape(-1)).to(device)
+        out.ego_pair_count = torch.tensor([len(keys)], device=device)
         return out
 
     def _members(self, edges: Indices, n: int) -> tuple[Indices, Indices]:
@@ -118,19 +112,31 @@ class EgoNets(_Transform):  # type: ignore[misc, valid-type]
         return f"EgoNets(k={self.k}, max_size={self.max_size}, direction={self.direction!r})"
 
 
+def is_graph(data: Any) -> bool:
+    """Return whether an object is a `Data` or `Batch` of PyG for one kind of nodes."""
+    return _Data is not object and isinstance(data, _Data)
+
+
 def _checked(data: Any) -> tuple[Indices, int]:
     """Return the edges and the number of nodes of a graph after a check of both."""
-    if not isinstance(data, _Data):
+    if not is_graph(data):
         raise InputError(f"EgoNets takes a PyG Data, got {type(data).__name__}")
+    taken = [name for name in NAMES if name in data]
+    if taken and len(taken) < len(NAMES):
+        raise InputError(f"the graph has an attribute {taken[0]} of its own, which EgoNets would overwrite; rename it")
     edge_index = data.get("edge_index")
     if not isinstance(edge_index, Tensor):
         raise InputError("the graph has no edge_index; set data.edge_index, of shape (2, 0) for a graph without edges")
-    if edge_index.dim() != 2 or edge_index.shape[0] != 2 or edge_index.is_floating_point():
+    whole_numbers = edge_index.dtype in _INTEGERS and edge_index.layout == torch.strided
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2 or not whole_numbers:
         given = f"{edge_index.dtype} of shape {tuple(edge_index.shape)}"
-        raise InputError(f"edge_index must hold integers of shape (2, edges), got {given}")
+        raise InputError(f"edge_index must be a dense tensor of integers of shape (2, edges), got {given}")
     if data.get("batch") is not None:
         raise InputError("EgoNets takes one graph at a time; apply it before batching, for instance as pre_transform")
-    n = int(data.num_nodes or 0)
+    n = data.num_nodes or 0
+    if n != int(n) or n < 0:
+        raise InputError(f"num_nodes must be a whole number of at least 0, got {n}")
+    n = int(n)
     if edge_index.numel() and (int(edge_index.min()) < 0 or int(edge_index.max()) >= n):
         bad = int(edge_index.max()) if int(edge_index.max()) >= n else int(edge_index.min())
         raise InputError(f"edge_index names node {bad}, but the graph has {n} nodes, 0 to {n - 1}")

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import check_features, first_weight, one_of, whole
+from .._checks import check_features, first_weight, is_real, one_of, whole
 from .._errors import InputError, require
 from ..algebra import Monoid
 from ..laws import Equivariance, GraphPermutation, Invariance, obeys
@@ -103,6 +103,8 @@ class SPEN(nn.Module):
         one_of("level", level, get_args(Level))
         one_of("readout", readout, ("mean", "sum"))
         one_of("norm", norm, (False, True))
+        if not is_real(dropout) or not 0 <= dropout <= 1:
+            raise InputError(f"dropout must be a probability between 0 and 1, got {dropout!r}")
         self.in_channels, self.edge_dim, self.level, self.readout = in_channels, edge_dim, level, readout
         h = hidden_channels
         first = {2: 2 + edge_dim} | ({1: in_channels} if in_channels else {})
@@ -119,6 +121,12 @@ class SPEN(nn.Module):
             nn.Linear(sum(last.values()), h), nn.ReLU(), nn.Dropout(dropout), nn.Linear(h, out_channels)
         )
 
+    def reset_parameters(self) -> None:
+        """Reinitialize all parameters."""
+        for module in (*self.convs, self.last, *self.norms.modules(), *self.mlp):
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+
     def forward(self, data: Any) -> Float[Tensor, "rows out_channels"]:
         """Return the outputs of a graph or a batch of graphs.
 
@@ -126,8 +134,14 @@ class SPEN(nn.Module):
             data: PyG `Data` or `Batch` with the ego-nets of `EgoNets`.
         """
         n = Neighborhoods.from_data(data)
-        nodes = data.get("batch")
-        nodes, graphs = (n.members.new_zeros(n.count(1)), 1) if nodes is None else (nodes, int(data.num_graphs))
+        weight = first_weight(self)
+        if weight is not None and n.members.device != weight.device:
+            raise InputError(
+                f"the graphs are on {n.members.device} and the network is on {weight.device}; move one with .to(device)"
+            )
+        found = data.get("batch")
+        nodes = torch.zeros_like(n.blocks.sizes) if found is None else found
+        graphs = len(data.ego_pair_count)
         batch = {2: nodes[n.pair_index[0]], 1: nodes}
         x = self._features(data, n)
         conv: Any
@@ -144,19 +158,28 @@ class SPEN(nn.Module):
             pooled = pooled / torch.bincount(nodes, minlength=graphs).clamp(min=1)[:, None]
         return self.mlp(pooled)  # type: ignore[no-any-return]
 
+    @torch.compiler.disable  # which edges are pairs depends on the data
     def _features(self, data: Any, n: Neighborhoods) -> dict[int, Tensor]:
         """Return the features of pairs and of nodes of the first layer."""
         weight = first_weight(self)
         assert weight is not None
+        if not isinstance(data.get("edge_index"), Tensor):
+            raise InputError("the graph has no edge_index; SPEN reads it beside the ego-nets")
         pairs = weight.new_zeros(n.count(2), 2 + self.edge_dim)
-        pairs[n.loops, 1] = 1
         row = n.find(data.edge_index)
-        here = row >= 0  # for k = 0 only self-loops are pairs
+        if bool((row < 0).any()) and bool((n.blocks.sizes > 1).any()):
+            source, target = data.edge_index[:, (row < 0).nonzero()[0, 0]].tolist()
+            raise InputError(
+                f"no ego-net holds the edge from node {source} to node {target}; apply EgoNets last, after all "
+                f"transforms "
+                "that change edges"
+            )
         edges = weight.new_ones(len(row), 1)
         if self.edge_dim:
-            edge_attr = self._given(data, "edge_attr", len(row), self.edge_dim)
-            edges = torch.cat([edges, edges.new_zeros(len(row), 1), edge_attr], 1)
-        pairs = pairs.index_add(0, row[here], nn.functional.pad(edges, (0, pairs.shape[1] - edges.shape[1]))[here])
+            edges = torch.cat([edges, self._given(data, "edge_attr", len(row), self.edge_dim)], 1)
+        inside = row >= 0  # without hops only self-loops are pairs
+        summed = pairs.new_zeros(len(pairs), edges.shape[1]).index_add(0, row[inside], edges[inside])
+        pairs[:, 0], pairs[n.loops, 1], pairs[:, 2:] = summed[:, 0], 1, summed[:, 1:]
         if not self.in_channels:
             return {2: pairs}
         return {2: pairs, 1: self._given(data, "x", n.count(1), self.in_channels)}

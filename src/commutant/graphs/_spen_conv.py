@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -12,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .._checks import is_whole, one_of
-from .._errors import InputError
+from .._errors import InputError, require
 from ..algebra import Blocks, Max, Monoid, PermutationEquivariantLinear
 from ..laws import obeys
 from ._law_cases import layer_on_graphs
-from ._neighborhoods import Neighborhoods
+from ._neighborhoods import Neighborhoods, wide
 
 Features = dict[int, Tensor]
 
@@ -47,11 +46,12 @@ class SPENConv(nn.Module):
         out_features: Number of channels of each order of the output.
         rooted: Whether the maps know the root of each ego-net (52 instead of 15 maps from pairs to pairs).
         size_bins: Sizes of ego-nets that have weights of their own; every size uses the nearest one, in ratio. `"log"`
-            stands for the powers of two up to 64. None means that all sizes share their weights. A bin that was not
-            seen in training is not used: sizes take the nearest one that was.
-        reinsertion: Combination of the ego-nets that share a pair or a node: `"mean"`, `"sum"`, a monoid such as
-            `Max()`, or an aggregation called as `aggregation(x, index, dim_size=...)`, such as `LCMAggregation`. Each
-            order of the output gets a copy of its own.
+            stands for the powers of two up to 64. None means that all sizes share their weights. The weights of a bin
+            are those of all sizes plus a difference that starts at zero, so a bin that training never sees falls back
+            to what all sizes have learned.
+        reinsertion: Combination of the ego-nets that share a pair or a node: `"mean"`, `"sum"`, a monoid on vectors
+            such as `Max()`, or an aggregation of PyG such as `LCMAggregation`. Each order of the output gets a copy of
+            its own.
         bias: Whether to add a bias to each equivariant part of the output.
 
     Shapes:
@@ -75,8 +75,6 @@ class SPENConv(nn.Module):
         (torch.Size([9, 8]), torch.Size([3, 8]))
     """
 
-    seen: Tensor
-
     def __init__(
         self,
         in_features: Mapping[int, int],
@@ -89,23 +87,41 @@ class SPENConv(nn.Module):
     ) -> None:
         super().__init__()
         self.size_bins = _bins(size_bins)
-        self.layers = nn.ModuleList(
-            PermutationEquivariantLinear(in_features, out_features, rooted=rooted, bias=bias) for _ in self.size_bins
-        )
-        """Map of each bin."""
-        orders = [*in_features, *out_features]
-        if max(orders) > 2:
+        options: dict[str, bool] = {"rooted": rooted, "bias": bias}
+        self.layer = PermutationEquivariantLinear(in_features, out_features, **options)
+        """Map of all sizes."""
+        largest = max([*in_features, *out_features])
+        if largest > 2:
             raise InputError(
-                f"SPENConv has features of ego-nets, nodes and pairs (orders 0, 1 and 2), got order {max(orders)}"
+                f"SPENConv has features of ego-nets, nodes and pairs (orders 0, 1 and 2), got order {largest}"
             )
-        self.register_buffer("seen", torch.zeros(len(self.size_bins), dtype=torch.bool))
+        self.differences = nn.ModuleList(
+            PermutationEquivariantLinear(in_features, out_features, **options) for _ in self.size_bins
+        )
+        """What is added to the weights for the sizes of each bin."""
+        self.combine = nn.ModuleDict()
+        """Monoid or aggregation of each order; empty for means and sums."""
         if not isinstance(reinsertion, nn.Module):
             one_of("reinsertion", reinsertion, ("mean", "sum"))
+        elif isinstance(reinsertion, Monoid) or _is_aggregation(reinsertion):
+            self.combine.update({str(k): copy.deepcopy(reinsertion) for k in out_features})
+        else:
+            given = type(reinsertion).__name__
+            raise InputError(f"reinsertion must be 'mean', 'sum', a monoid or an aggregation of PyG, got {given}")
         self.reinsertion = reinsertion if isinstance(reinsertion, str) else None
-        self.combine = nn.ModuleDict(
-            {str(k): copy.deepcopy(reinsertion) for k in out_features} if isinstance(reinsertion, nn.Module) else {}
-        )
-        """Monoid or aggregation of each order; empty for means and sums."""
+        self._no_differences()
+
+    def reset_parameters(self) -> None:
+        """Reinitialize all parameters."""
+        for module in (self.layer, *self.combine.values()):
+            for part in module.modules():
+                if part is not self and callable(reset := getattr(part, "reset_parameters", None)):
+                    reset()
+        self._no_differences()
+
+    def _no_differences(self) -> None:
+        for parameter in self.differences.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Mapping[int, Float[Tensor, "..."]], neighborhoods: Neighborhoods) -> Features:
         """Return the features of each order of the output.
@@ -114,30 +130,45 @@ class SPENConv(nn.Module):
             x: Features of each order of the input.
             neighborhoods: Ego-nets of the graphs.
         """
-        layer = self._maps[0]
+        if not isinstance(neighborhoods, Neighborhoods):
+            raise InputError(f"neighborhoods must be Neighborhoods.from_data(data), got {type(neighborhoods).__name__}")
+        layer = self.layer
         layer.check(x)
         for k in layer.in_features:
             if x[k].dim() != 2 or len(x[k]) != neighborhoods.count(k):
                 rows = f"{neighborhoods.count(k)} {('ego-nets', 'nodes', 'pairs')[k]}"
                 raise InputError(f"x[{k}] must have a row for each of {rows}, got shape {tuple(x[k].shape)}")
-        if self.reinsertion is not None and len(self._maps) == 1:
+            if x[k].device != neighborhoods.members.device:
+                raise InputError(
+                    f"x[{k}] is on {x[k].device} and the graphs are on {neighborhoods.members.device}; move one with "
+                    f".to"
+                )
+        if self.reinsertion is not None and not self.size_bins:
             return _without_expansion(layer, x, neighborhoods, self.reinsertion == "mean")
         return self._expanded(x, neighborhoods)
 
-    @property
-    def _maps(self) -> list[PermutationEquivariantLinear]:
-        return list(self.layers)  # type: ignore[arg-type]
-
     def _expanded(self, x: Mapping[int, Tensor], n: Neighborhoods) -> Features:
         """Return the output by way of a tensor for each ego-net."""
-        out: dict[int, list[Tensor]] = {k: [] for k in self._maps[0].out_features}
-        index: dict[int, list[Tensor]] = {k: [] for k in out}
-        chosen = self._bin_of(n.blocks.sizes)
-        for b, layer in enumerate(self._maps):
+        layer = self.layer
+        if not self.size_bins:
+            inside = layer({k: x[k].index_select(0, n.rows[k]) for k in layer.in_features}, n.blocks)
+            return {k: self._reinsert(t, n.rows[k], k, n) for k, t in inside.items()}
+        return self._by_bin(x, n)
+
+    @torch.compiler.disable  # the number of ego-nets in a bin depends on the data
+    def _by_bin(self, x: Mapping[int, Tensor], n: Neighborhoods) -> Features:
+        layer, sizes = self.layer, n.blocks.sizes
+        out: dict[int, list[Tensor]] = {k: [] for k in layer.out_features}
+        index: dict[int, list[Tensor]] = {k: [] for k in layer.out_features}
+        bins = torch.tensor(self.size_bins, device=sizes.device, dtype=torch.float64).log()
+        chosen = (sizes.double().log()[:, None] - bins).abs().argmin(1)
+        for b, difference in enumerate(self.differences):
             mine = chosen == b
-            sizes = n.blocks.sizes[mine]
-            rows = {k: r[mine.repeat_interleave(n.blocks.sizes**k)] for k, r in n.rows.items()}
-            for k, t in layer({k: x[k][rows[k]] for k in layer.in_features}, Blocks(sizes)).items():
+            rows = {k: r[mine.repeat_interleave(sizes**k)] for k, r in n.rows.items()}
+            own = dict(difference.named_parameters())
+            weights = {name: p + own[name] for name, p in layer.named_parameters()}
+            gathered = {k: x[k].index_select(0, rows[k]) for k in layer.in_features}
+            for k, t in torch.func.functional_call(layer, weights, (gathered, Blocks(sizes[mine]))).items():
                 out[k].append(t)
                 index[k].append(rows[k])
         return {k: self._reinsert(torch.cat(out[k]), torch.cat(index[k]), k, n) for k in out}
@@ -145,37 +176,32 @@ class SPENConv(nn.Module):
     def _reinsert(self, x: Tensor, index: Tensor, order: int, n: Neighborhoods) -> Tensor:
         rows = n.count(order)
         if str(order) not in self.combine:
-            total = x.new_zeros(rows, x.shape[1]).index_add(0, index, x)
-            return total / n.shares[order] if self.reinsertion == "mean" else total
+            total = wide(x).new_zeros(rows, x.shape[1]).index_add(0, index, wide(x))
+            return (total / n.shares[order] if self.reinsertion == "mean" else total).to(x.dtype)
         combine = self.combine[str(order)]
         if isinstance(combine, Monoid):
             return combine.lower(combine.segment_reduce(combine.lift(x), index=index, num_sets=rows))
-        return combine(x, index, dim_size=rows)  # type: ignore[no-any-return]
-
-    def _bin_of(self, sizes: Tensor) -> Tensor:
-        """Return the bin of each ego-net."""
-        bins = torch.tensor(self.size_bins, device=sizes.device, dtype=torch.float64).log()
-        distance = (sizes.double().log()[:, None] - bins).abs()
-        if self.training:
-            chosen = distance.argmin(1)
-            self.seen[chosen] = True
-            return chosen
-        return distance.masked_fill(~self.seen & self.seen.any(), math.inf).argmin(1)
+        index, sorting = index.sort(stable=True)  # some aggregations of PyG need it
+        return combine(x.index_select(0, sorting), index, dim_size=rows)  # type: ignore[no-any-return]
 
     def extra_repr(self) -> str:
-        return f"size_bins={list(self.size_bins)}, reinsertion={self.reinsertion!r}"
+        return f"size_bins={list(self.size_bins) or None}, reinsertion={self.reinsertion!r}"
 
 
 def _bins(given: object) -> tuple[int, ...]:
     if given is None:
-        return (1,)
-    if given == "log":
+        return ()
+    if isinstance(given, str) and given == "log":
         return (1, 2, 4, 8, 16, 32, 64)
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise InputError(f"size_bins must be None, 'log' or a list of sizes such as [2, 4, 8], got {given!r}")
+    if not isinstance(given, list | tuple) or not given:
+        raise InputError(f"size_bins must be None, 'log' or a list of sizes such as [2, 4, 8], got {given!r:.80}")
     if not all(is_whole(m) and m > 0 for m in given) or len(set(given)) < len(given):
         raise InputError(f"size_bins must be distinct positive whole numbers, got {given!r}")
     return tuple(sorted(given))
+
+
+def _is_aggregation(module: object) -> bool:
+    return isinstance(module, require("torch_geometric.nn.aggr", "graphs").Aggregation)
 
 
 def _without_expansion(
@@ -212,7 +238,7 @@ def _reduce_pairs(x: Tensor, n: Neighborhoods, rooted: bool) -> dict[tuple[int, 
     c = x.shape[1]
     both = torch.cat([x, x.index_select(0, n.swap)], 1)  # the pairs (i, j), then (j, i)
     widths = n.blocks.sizes[n.owner, None]
-    means = n.sum_over_pairs(both) / widths
+    means = (n.sum_over_pairs(both) / widths).to(x.dtype)
     loops = x.index_select(0, n.loops)
     diagonal = loops.index_select(0, n.members)
     parts = {"ij": x, "ii": diagonal, "is": means[:, :c], "si": means[:, c:]}
@@ -228,9 +254,9 @@ def _reduce_pairs(x: Tensor, n: Neighborhoods, rooted: bool) -> dict[tuple[int, 
 def _write_nodes(parts: dict[str, Tensor], n: Neighborhoods, mean: bool) -> Tensor:
     """Return features of nodes, from parts with a row for each member or ego-net."""
     everywhere = _sum([parts.get("i"), _of_members(parts.get("a"), n)])
-    total = everywhere.new_zeros(n.count(1), everywhere.shape[1]).index_add(0, n.members, everywhere)
+    total = wide(everywhere).new_zeros(n.count(1), everywhere.shape[1]).index_add(0, n.members, wide(everywhere))
     total = _sum([total, parts.get("r")])
-    return total / n.shares[1] if mean else total
+    return (total / n.shares[1] if mean else total).to(everywhere.dtype)
 
 
 def _write_pairs(parts: dict[str, Tensor], n: Neighborhoods, mean: bool) -> Tensor:
@@ -239,19 +265,19 @@ def _write_pairs(parts: dict[str, Tensor], n: Neighborhoods, mean: bool) -> Tens
     c = rows.shape[1]
     columns = parts.get("ai", torch.zeros_like(rows))
     both = n.sum_over_ego_nets(torch.cat([rows, columns], 1))  # for the pairs (i, j), then for (j, i)
-    diagonal = _sum([parts.get("ii"), _of_members(parts["aa"], n)])
-    loops = both.new_zeros(n.count(1), c).index_add(0, n.members, diagonal)
-    both = both.index_add(0, n.loops, nn.functional.pad(_sum([loops, parts.get("rr")]), (0, c)))
+    diagonal = wide(_sum([parts.get("ii"), _of_members(parts["aa"], n)]))
+    loops = _sum([both.new_zeros(n.count(1), c).index_add(0, n.members, diagonal), parts.get("rr")])
+    both = both.index_add(0, n.loops, nn.functional.pad(loops, (0, c)))
     if "ar" in parts:
         to_root = _sum([parts.get("ir"), _of_members(parts["ar"], n)])
         from_root = _sum([parts.get("ri"), _of_members(parts["ra"], n)])
-        both = both.index_add(0, n.to_root, torch.cat([to_root, from_root], 1))
+        both = both.index_add(0, n.to_root, wide(torch.cat([to_root, from_root], 1)))
     if mean:
         both = both / n.shares[2]
     if "ij" in parts:
         own = torch.cat([parts["ij"], parts["ji"]], 1)
         both = both + (own if mean else own * n.shares[2])
-    return both[:, :c] + both[:, c:].index_select(0, n.swap)
+    return (both[:, :c] + both[:, c:].index_select(0, n.swap)).to(rows.dtype)
 
 
 def _of_members(part: Tensor | None, n: Neighborhoods) -> Tensor | None:

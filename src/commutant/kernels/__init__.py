@@ -1,7 +1,9 @@
-"""Kernels of recurrences in Triton and C, as custom operators, each with an equivalent in PyTorch."""
+"""Kernels in Triton and C behind recurrences and sums over pairs, each with an equivalent in PyTorch."""
 
 from ._dispatch import Fused as Fused
 from ._dispatch import fused_method as fused_method
 from ._dispatch import fused_recurrence as fused_recurrence
 from ._dispatch import reference as reference
 from ._dispatch import register_reference as register_reference
+from ._pairs import can_sum_pairs as can_sum_pairs
+from ._pairs import sum_over_pairs as sum_over_pairs

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from .._errors import InputError
 
-_SOURCE = Path(__file__).with_name("recurrences.c")
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("recurrences.c", "attention.c"))
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
-_FUNCTIONS = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
+_RECURRENCES = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
+_FUNCTIONS = (*_RECURRENCES, "attention_forward", "attention64_forward")
 _WORTH_A_THREAD = 1 << 14  # least numbers per thread, since handing over less work costs more than it saves
 
 
@@ -41,7 +42,7 @@ def library() -> Any:
     if compiler is None or not hasattr(os, "getuid"):
         return None
     try:
-        source = _SOURCE.read_bytes()
+        source = b"".join(path.read_bytes() for path in _SOURCES)
     except OSError:  # an installation without the source
         return None
     key = hashlib.sha256(source + os.fsencode(" ".join((compiler, *_FLAGS))) + _processor()).hexdigest()[:20]
@@ -170,7 +171,7 @@ def _compile(compiler: str) -> bytes:
         made = "recurrences.so"
         for native in (("-march=native",), ("-mcpu=native",), ()):
             command = [os.path.abspath(shutil.which(compiler) or compiler), *native, *_FLAGS]
-            command += ["-o", made, str(_SOURCE.absolute()), "-lm"]
+            command += ["-o", made, *(str(path.absolute()) for path in _SOURCES), "-lm"]
             try:
                 done = subprocess.run(
                     command,
@@ -185,7 +186,7 @@ def _compile(compiler: str) -> bytes:
             if done.returncode == 0:
                 with open(os.open(made, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
                     return file.read()
-    raise _DoesNotCompile(f"{compiler} does not compile {_SOURCE.name}")
+    raise _DoesNotCompile(f"{compiler} does not compile {', '.join(path.name for path in _SOURCES)}")
 
 
 @functools.cache
@@ -197,9 +198,9 @@ def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...
     """Call a kernel over all rows and channels, in up to as many threads as torch uses.
 
     Args:
-        name: Name of the recurrence, such as "gru".
+        name: Name of the kernel, such as "gru".
         kind: Direction, "forward" or "backward".
-        tensors: Contiguous float32 tensors, the first arguments of the C function.
+        tensors: Contiguous tensors of the kernel's dtype, the first arguments of the C function.
         sizes: Integers that follow, with the number of channels second.
         batch: Number of rows.
         work: Number of output values, which decides the number of threads.

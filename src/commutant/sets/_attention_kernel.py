@@ -12,9 +12,11 @@ from torch import Tensor
 
 from .._errors import InputError
 from ..algebra import relu_pair_expectation
+from ..kernels import can_sum_pairs, sum_over_pairs
 from ._tokens import Bias, augmented, bias_matrix, check_finite, check_tokens
 
-_BLOCK = 1 << 15  # pairs of keys held at once: their intermediate values stay in the cache
+_BLOCK = 1 << 16  # pairs of keys held at once by torch: their intermediate values stay in the cache
+_CHUNK = 256  # sets prepared at once for the compiled sums
 
 
 def attention_kernel(
@@ -64,26 +66,50 @@ def attention_kernel(
         raise InputError("give query2 and keys2 together, or neither for the kernel of the sets with themselves")
     if mask2 is not None and keys2 is None:
         raise InputError("mask2 belongs to keys2, which is not given")
-    rows = _side(query, keys, mask, bias)
-    columns = rows if query2 is None or keys2 is None else _side(query2, keys2, mask2, bias)
-    forms = [(side.query.shape[-1] - 1, side.keys.shape[-1] - 1, side.keys.dtype) for side in (rows, columns)]
+    first = _Sets(query, keys, mask, bias)
+    second = first if query2 is None or keys2 is None else _Sets(query2, keys2, mask2, bias)
+    forms = [(sets.query.shape[-1], sets.keys.shape[-1], sets.keys.dtype) for sets in (first, second)]
     if forms[0] != forms[1]:
         raise InputError(
             f"rows and columns must have queries and keys of the same features and dtype, got {forms[0]} and {forms[1]}"
         )
+    if bias is None and can_sum_pairs(*(t for sets in (first, second) for t in (sets.query, sets.keys))):
+        return _in_c(first, second)
+    return _in_torch(first.side(), second.side() if second is not first else None)
+
+
+def _in_c(first: _Sets, second: _Sets) -> Tensor:
+    """Return the kernel by compiled sums over pairs, a chunk of rows and columns at a time."""
+    a, b = len(first.query), len(second.query)
+    out = first.keys.new_empty(a, b)
+    for top in range(0, a, _CHUNK):
+        rows = first.side(top, top + _CHUNK)
+        for left in range(top if second is first else 0, b, _CHUNK):
+            same = second is first and left == top
+            columns = rows if same else second.side(left, left + _CHUNK)
+            part = out[top : top + _CHUNK, left : left + _CHUNK]
+            torch.mm(rows.query, columns.query.t(), out=part)
+            sum_over_pairs(rows.keys, columns.keys, rows.weight, columns.weight, part, same)
+            if second is first and left > top:
+                out[left : left + _CHUNK, top : top + _CHUNK] = part.t()  # the kernel is symmetric
+    return out
+
+
+def _in_torch(rows: _Side, others: _Side | None) -> Tensor:
+    """Return the kernel of rows with other sets, or with themselves, in blocks of pairs that fit into the cache."""
+    columns = rows if others is None else others
     step = [max(1, math.isqrt(_BLOCK) // max(1, side.keys.shape[1])) for side in (rows, columns)]
     parts = [side.split(size) for side, size in zip((rows, columns), step, strict=True)]
     if torch.is_grad_enabled() and (rows.weight.requires_grad or columns.weight.requires_grad):
         return torch.cat([torch.cat([_block(p, q) for q in parts[1]], 1) for p in parts[0]])
-    out = keys.new_empty(len(rows.weight), len(columns.weight))
+    out = rows.keys.new_empty(len(rows.weight), len(columns.weight))
     for i, p in enumerate(parts[0]):
         for j, q in enumerate(parts[1]):
-            top, left = i * step[0], j * step[1]
-            if columns is rows and j < i:
-                continue  # the kernel is symmetric
-            block = _block(p, q)
+            if others is None and j < i:
+                continue
+            top, left, block = i * step[0], j * step[1], _block(p, q)
             out[top : top + block.shape[0], left : left + block.shape[1]] = block
-            if columns is rows and j > i:
+            if others is None and j > i:
                 out[left : left + block.shape[1], top : top + block.shape[0]] = block.t()
     return out
 
@@ -107,19 +133,28 @@ class _Side:
         return [_Side(*part) for part in parts]
 
 
-def _side(query: Tensor, keys: Tensor, mask: Tensor | None, bias: Bias) -> _Side:
-    check_tokens(query, keys, mask)
-    check_finite(query, keys, mask)
-    exists = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device) if mask is None else mask
-    q, k = augmented(query), augmented(keys.masked_fill(~exists[..., None], 0.0))
-    q_norm, k_norm = q.norm(dim=-1), k.norm(dim=-1)
-    spread = q_norm[:, None] * k_norm / 2
-    weight = (spread * k_norm / exists.sum(1).clamp(min=1)[:, None]).masked_fill(~exists, 0.0)
-    matrix = bias_matrix(bias, query.shape[1], keys.shape[2])
-    mean = None
-    if matrix is not None:
-        mean = torch.einsum("sa,ab,snb->sn", q, matrix.to(k), k) / spread
-    return _Side(q / q_norm[:, None], k / k_norm[..., None], weight, mean)
+class _Sets:
+    """Checked sets, of which parts are prepared on demand."""
+
+    def __init__(self, query: Tensor, keys: Tensor, mask: Tensor | None, bias: Bias) -> None:
+        check_tokens(query, keys, mask)
+        check_finite(query, keys, mask)
+        self.query, self.keys, self.mask = query, keys, mask
+        self.matrix = bias_matrix(bias, query.shape[1], keys.shape[2])
+
+    def side(self, start: int = 0, stop: int | None = None) -> _Side:
+        """Return the sets of a range with their directions, weights and means."""
+        query, keys = self.query[start:stop], self.keys[start:stop]
+        everywhere = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+        exists = everywhere if self.mask is None else self.mask[start:stop]
+        q, k = augmented(query), augmented(keys.masked_fill(~exists[..., None], 0.0))
+        q_norm, k_norm = q.norm(dim=-1), k.norm(dim=-1)
+        spread = q_norm[:, None] * k_norm / 2
+        weight = (spread * k_norm / exists.sum(1).clamp(min=1)[:, None]).masked_fill(~exists, 0.0)
+        mean = None
+        if self.matrix is not None:
+            mean = torch.einsum("sa,ab,snb->sn", q, self.matrix.to(k), k) / spread
+        return _Side(q / q_norm[:, None], k / k_norm[..., None], weight, mean)
 
 
 def _block(rows: _Side, columns: _Side) -> Tensor:
