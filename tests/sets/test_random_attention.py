@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.sets import RandomAttentionFeatures, attention_kernel
+from commutant.sets import RandomAttentionAggregation, RandomAttentionFeatures, attention_kernel
 from commutant.theory import gp_predict
 from depth import some
 
@@ -244,6 +244,19 @@ def test_features_are_kept_by_a_state_dict_and_by_pickle():
     assert not list(features.parameters())
 
 
+def test_an_aggregation_applies_a_linear_layer_to_the_features_of_each_set():
+    torch.manual_seed(0)
+    agg, x = RandomAttentionAggregation(3, 2, 8).double(), torch.randn(7, 3, dtype=torch.float64)
+    index = torch.tensor([2, 0, 2, 3, 0, 2, 2])  # set 1 is empty
+    out = agg(x, index)
+    for i in (0, 2, 3):
+        mine = x[index == i]
+        torch.testing.assert_close(out[i], agg.linear(agg.features(mine.mean(0, keepdim=True), mine[None]))[0])
+    torch.testing.assert_close(out[1], agg.linear.bias)
+    assert {name for name, _ in agg.named_parameters()} == {"linear.weight", "linear.bias"}
+    torch.testing.assert_close(agg(x[index.argsort(stable=True)], ptr=torch.tensor([0, 2, 2, 6, 7])), out)
+
+
 Q, K = sets(dtype=torch.float32)
 
 
@@ -265,6 +278,11 @@ Q, K = sets(dtype=torch.float32)
             "mask must be boolean of shape",
         ),
         (lambda: RandomAttentionFeatures(3, 3)(Q, K, torch.ones(4, 5)), "mask must be boolean of shape"),
+        (lambda: RandomAttentionAggregation(3, 0), "out_channels must be a whole number of at least 1"),
+        (
+            lambda: RandomAttentionAggregation(3, 2)(torch.ones(4, 2)),
+            r"x must have shape \(elements, 3\), got \(4, 2\)",
+        ),
         (lambda: attention_kernel(Q, K, Q), "give query2 and keys2 together"),
         (lambda: attention_kernel(Q, K, mask2=torch.ones(4, 5, dtype=torch.bool)), "mask2 belongs to keys2"),
         (lambda: attention_kernel(Q, K, Q.double(), K.double()), "of the same features and dtype"),

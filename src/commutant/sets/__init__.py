@@ -10,6 +10,7 @@ from ._associativity import associativity_triples as associativity_triples
 from ._associativity import aux_loss as aux_loss
 from ._attention_estimators import RandomAttentionClassifier as RandomAttentionClassifier
 from ._attention_estimators import RandomAttentionRegressor as RandomAttentionRegressor
+from ._attention_features import RandomAttentionAggregation as RandomAttentionAggregation
 from ._attention_features import RandomAttentionFeatures as RandomAttentionFeatures
 from ._attention_kernel import attention_kernel as attention_kernel
 from ._binary_gru import BinaryGRU as BinaryGRU

@@ -12,12 +12,10 @@ from torch import Tensor
 from .._checks import whole
 from .._errors import InputError
 from .._estimators import Estimator, accuracy, column_names, labels, not_fitted, numbers, r_squared
-from ..algebra import Blocks, NormalEquations, RidgeFit, ridge
-from ._attention_features import RandomAttentionFeatures
+from ..algebra import NormalEquations, RidgeFit, ridge
+from ._attention_features import RandomAttentionFeatures, features_of_sets
 from ._ragged import as_sets, means_of_sets
 from ._tokens import Bias
-
-_CHUNK = 1 << 24  # most pre-activations held at once
 
 
 class _RandomAttention(Estimator):
@@ -69,14 +67,8 @@ class _RandomAttention(Estimator):
 
     def _features(self, x: Tensor, sizes: Tensor, queries: Tensor) -> Tensor:
         """Return the features of each set."""
-        blocks = Blocks(sizes)
         keys, asked = ((t - mean) / scale for t, (mean, scale) in ((x, self.key_scale_), (queries, self.query_scale_)))
-        parts = []
-        for part, query in zip(blocks.split(keys, 1), blocks.split(asked, 0), strict=True):
-            rows = max(1, _CHUNK // (self.num_heads * part.shape[1]))
-            chunks = zip(query.split(rows), part.split(rows), strict=True)
-            parts.append(torch.cat([self.features_(q, k) for q, k in chunks]))
-        return blocks.join(parts, 0)
+        return features_of_sets(self.features_, asked, keys, sizes)
 
     def _fit(self, X: Any, targets: Tensor, queries: Any) -> None:
         x, sizes, asked = self._read(X, queries)

@@ -8,9 +8,14 @@ from torch import Tensor, nn
 
 from .._checks import check_generator, one_of, whole
 from .._errors import InputError
+from ..algebra import Blocks
+from ..algebra.plans import lazy_plan
 from ..laws import BatchIndependence, Invariance, SetPermutation, obeys
-from ._law_cases import query_and_keys
+from ._aggregation import SetAggregation
+from ._law_cases import order_of_three, query_and_keys, sets_of_a_batch
 from ._tokens import Bias, augmented, bias_matrix, check_tokens
+
+_CHUNK = 1 << 24  # most pre-activations held at once
 
 
 @obeys(
@@ -123,6 +128,92 @@ class RandomAttentionFeatures(nn.Module):
         scores = (directions @ tokens.transpose(1, 2)).relu()
         pooled = scores @ tokens / (count.clamp(min=1) * heads**0.5)
         return pooled.flatten(1).to(scores.dtype)
+
+
+def features_of_sets(features: RandomAttentionFeatures, query: Tensor, x: Tensor, sizes: Tensor) -> Tensor:
+    """Return the features of sets of different sizes, `(sets, features)`.
+
+    Args:
+        features: Random features.
+        query: Query of each set.
+        x: Elements of all sets, sorted by set, `(elements, key_features)`.
+        sizes: Number of elements of each set.
+    """
+    blocks = Blocks(sizes)
+    parts = []
+    for keys, asked in zip(blocks.split(x, 1), blocks.split(query, 0), strict=True):
+        rows = max(1, _CHUNK // (features.weight.shape[0] * max(1, keys.shape[1])))
+        chunks = zip(asked.split(rows), keys.split(rows), strict=True)
+        parts.append(torch.cat([features(q, k) for q, k in chunks]))
+    return blocks.join(parts, 0)
+
+
+@obeys(
+    "batch independence",
+    lambda draw: sets_of_a_batch(draw, lambda: RandomAttentionAggregation(draw.width, 4, 8), draw.width),
+)
+@obeys(
+    "invariance to order",
+    lambda draw: order_of_three(draw, lambda: RandomAttentionAggregation(8, 4, 8)),
+)
+class RandomAttentionAggregation(SetAggregation):
+    """Aggregation for PyG: random attention features of each set with the mean as the query, and a trained linear
+    layer.
+
+    The only trained parameters are those of the linear layer, so the model is convex in them; see
+    `RandomAttentionFeatures`. An empty set gives the bias of the layer.
+
+    Args:
+        in_channels: Number of features of an element.
+        out_channels: Number of features of the result.
+        num_heads: Number of heads.
+        bias: Mean of the query-key matrices, as for `RandomAttentionFeatures`.
+        orthogonal: Whether heads are drawn orthogonal.
+        generator: Source of the heads, on the CPU.
+
+    Shapes:
+        x `(elements, in_channels)` to `(sets, out_channels)`.
+
+    Raises:
+        InputError: If an index is out of range, lengths do not match, or features do not fit.
+
+    Example:
+        >>> agg = RandomAttentionAggregation(4, 8, num_heads=16)
+        >>> agg(torch.randn(6, 4), torch.tensor([0, 0, 1, 2, 2, 2])).shape
+        torch.Size([3, 8])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_heads: int = 64,
+        *,
+        bias: Bias = None,
+        orthogonal: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        whole("out_channels", out_channels)
+        self.features = RandomAttentionFeatures(
+            in_channels, in_channels, num_heads, bias=bias, orthogonal=orthogonal, generator=generator
+        )
+        self.linear = nn.Linear(self.features.out_features, out_channels)
+
+    def aggregate(self, x: Tensor, index: Tensor | None, ptr: Tensor | None, num_sets: int | None) -> Tensor:
+        if x.dim() != 2 or x.shape[1] != self.features.weight.shape[2] - 1:
+            channels = self.features.weight.shape[2] - 1
+            raise InputError(f"x must have shape (elements, {channels}), got {tuple(x.shape)}")
+        plan = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
+        x = x if plan.order is None else x[plan.order]
+        owner = torch.repeat_interleave(plan.sizes)
+        total = x.new_zeros(plan.num_sets, x.shape[1]).index_add(0, owner, x)
+        mean = total / plan.sizes.clamp(min=1)[:, None]
+        return self.linear(features_of_sets(self.features, mean.to(x.dtype), x, plan.sizes))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Reinitialize the linear layer; the heads stay."""
+        self.linear.reset_parameters()
 
 
 def _normal(rows: int, size: int, generator: torch.Generator | None) -> Tensor:
