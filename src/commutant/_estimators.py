@@ -21,7 +21,7 @@ class Estimator:
 
     def __repr__(self) -> str:
         defaults = {name: p.default for name, p in inspect.signature(type(self)).parameters.items()}
-        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if value != defaults[name]]
+        changed = [f"{name}={value!r}" for name, value in self.get_params().items() if differ(value, defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -56,6 +56,14 @@ class Estimator:
             transformer_tags=None,
             input_tags=InputTags(),
         )
+
+
+def differ(a: Any, b: Any) -> bool:
+    """Return whether two values of an argument differ; arrays do unless they are the same object."""
+    try:
+        return a is not b and bool(a != b)
+    except (ValueError, RuntimeError):
+        return True
 
 
 def accuracy(found: np.ndarray, y: Any) -> float:
@@ -99,7 +107,10 @@ def matrix(x: Any, estimator: str) -> Tensor:
     """
     if hasattr(x, "toarray") or (isinstance(x, Tensor) and x.layout != torch.strided):
         raise InputError(f"sparse input X is not supported by {estimator}: pass a dense array")
-    values = x.detach().cpu().double().numpy() if isinstance(x, Tensor) and not x.is_complex() else np.asarray(x)
+    try:
+        values = x.detach().cpu().double().numpy() if isinstance(x, Tensor) and not x.is_complex() else np.asarray(x)
+    except (ValueError, RuntimeError) as error:  # rows of different lengths, or tensors with gradients
+        raise InputError(f"X must be a rectangular array: {error}".splitlines()[0]) from error
     if values.dtype.kind == "c":
         raise InputError("Complex data not supported: X must hold real numbers")
     try:
@@ -137,7 +148,11 @@ def target(y: Any, estimator: str) -> np.ndarray:
         raise InputError(f"{estimator} requires y to be passed, but the target y is None")
     if hasattr(y, "toarray"):
         raise InputError(f"sparse targets y are not supported by {estimator}: pass a dense array")
-    found = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if isinstance(y, Tensor):
+        y = y.detach().cpu()
+        found = (y.float() if y.dtype == torch.bfloat16 else y).numpy()
+    else:
+        found = np.asarray(y)
     if found.dtype.kind == "c":
         raise InputError("Complex data not supported: y must hold real numbers or labels")
     if found.dtype.kind == "f" and not np.isfinite(found).all():

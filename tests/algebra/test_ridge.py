@@ -75,6 +75,10 @@ def test_more_noise_chooses_a_larger_penalty():
         (lambda: ridge(torch.ones(3, 2), torch.full((3, 1), float("nan"))), "must be finite"),
         (lambda: ridge(torch.ones(3, 2), torch.ones(3, 1), [0.0]), r"positive numbers, got \[0.0\]"),
         (lambda: ridge(torch.ones(3, 2), torch.ones(3, 1), []), "positive numbers"),
+        (lambda: ridge(np.ones((3, 2)), np.ones((3, 1))), "x and y must be real tensors"),
+        (lambda: ridge(torch.ones(3, 2) * 1j, torch.ones(3, 1)), "x and y must be real tensors"),
+        (lambda: ridge(1e200 * data(9, 3)[0], data(9, 3)[1]), "products of features overflow"),
+        (lambda: ridge(*data(9, 3), "small"), "penalties must be positive numbers"),
         (lambda: NormalEquations().solve(), "call add first"),
         (lambda: NormalEquations().add(*data(5, 2)).add(*data(5, 3)), "2 features and 2 outputs as before, got 3"),
     ],
@@ -88,3 +92,11 @@ def test_constant_features_give_the_mean():
     fit = ridge(torch.ones(4, 2), torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
     assert float(fit.intercept) == pytest.approx(2.5)
     assert bool((fit.coefficients == 0).all())
+
+
+@pytest.mark.parametrize("rows", [3, 9])
+def test_features_that_vary_by_rounding_alone_are_constant(rows):
+    x = torch.full((rows, 5), 0.7, dtype=torch.float64)
+    fit = ridge(x, torch.arange(float(rows))[:, None], [1e-20])
+    assert bool((fit.coefficients == 0).all())
+    assert float(fit.intercept) == pytest.approx((rows - 1) / 2)

@@ -244,6 +244,55 @@ def test_features_are_kept_by_a_state_dict_and_by_pickle():
     assert not list(features.parameters())
 
 
+def test_half_precision_does_not_overflow():
+    features = features_of(heads=8, dtype=torch.float16)
+    query, keys = sets(n=1, size=70_000)
+    assert features(query.half(), keys.half()).isfinite().all()
+    agg = RandomAttentionAggregation(3, 2, 8).half()
+    assert agg(torch.full((5000, 3), 20.0).half(), torch.zeros(5000, dtype=torch.long)).isfinite().all()
+
+
+def test_double_precision_is_kept():
+    features, (query, keys) = features_of(heads=10), sets(size=7)
+    torch.testing.assert_close(features(query, keys), by_loops(features, query, keys), rtol=1e-13, atol=0)
+
+
+def test_many_equal_keys_are_one_key():
+    query, keys = sets(n=2, size=1, dtype=torch.float32)
+    alone = attention_kernel(query, keys)
+    torch.testing.assert_close(attention_kernel(query, keys.expand(2, 20_000, 3)), alone, rtol=1e-5, atol=0)
+
+
+def test_sets_without_keys_have_a_kernel_of_zero():
+    query = torch.randn(2, 3, dtype=torch.float64)
+    for bias in (None, "identity"):
+        for grad in (False, True):
+            none = torch.zeros(2, 0, 3, dtype=torch.float64, requires_grad=grad)
+            assert bool((attention_kernel(query, none, bias=bias) == 0).all())
+    assert attention_kernel(query[:0], torch.zeros(0, 4, 3, dtype=torch.float64), bias="identity").shape == (0, 0)
+
+
+def test_gradients_with_a_bias_are_finite_where_keys_coincide():
+    query, keys = sets(n=2, size=2)
+    attention_kernel(query, keys.requires_grad_(), bias="identity").sum().backward()
+    assert keys.grad.isfinite().all()
+    first, second = sets(n=2, size=2), sets(n=2, size=2, seed=1)
+    leaves = tuple(x.requires_grad_() for x in (*first, *second))
+    assert torch.autograd.gradcheck(lambda *x: attention_kernel(*x, bias="identity"), leaves, atol=1e-5)
+
+
+def test_threads_share_the_columns_of_few_rows():
+    before = torch.get_num_threads()
+    first, second = sets(n=2, size=9), sets(n=200, size=30, seed=1)
+    wanted = naive_kernel(*first, *second)
+    try:
+        torch.set_num_threads(5)
+        torch.testing.assert_close(attention_kernel(*first, *second), wanted)
+        torch.testing.assert_close(attention_kernel(*second), naive_kernel(*second, *second))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_an_aggregation_applies_a_linear_layer_to_the_features_of_each_set():
     torch.manual_seed(0)
     agg, x = RandomAttentionAggregation(3, 2, 8).double(), torch.randn(7, 3, dtype=torch.float64)
@@ -283,6 +332,8 @@ Q, K = sets(dtype=torch.float32)
             lambda: RandomAttentionAggregation(3, 2)(torch.ones(4, 2)),
             r"x must have shape \(elements, 3\), got \(4, 2\)",
         ),
+        (lambda: attention_kernel(Q, K, bias=torch.full((4, 4), float("nan"))), "bias must be finite"),
+        (lambda: attention_kernel(Q, 1e20 * K), "squared norms of the tokens overflow torch.float32"),
         (lambda: attention_kernel(Q, K, Q), "give query2 and keys2 together"),
         (lambda: attention_kernel(Q, K, mask2=torch.ones(4, 5, dtype=torch.bool)), "mask2 belongs to keys2"),
         (lambda: attention_kernel(Q, K, Q.double(), K.double()), "of the same features and dtype"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from .._errors import InputError
 
 _PANELS, _ORDER = 8, 9  # panels shrink fourfold towards the end, where the integrand varies at high correlation
 
@@ -24,7 +27,8 @@ def relu_pair_expectation(
     $$(ab + \rho)\, \Phi_2(a, b; \rho) + a\, \varphi(b)\, \Phi\!\left(\tfrac{a - \rho b}{q}\right) + b\, \varphi(a)\,
     \Phi\!\left(\tfrac{b - \rho a}{q}\right) + q^2 \varphi_2(a, b; \rho).$$
 
-    $\Phi_2$ is integrated over the angle $\arcsin \rho$ (Plackett 1954); the absolute error is about 1e-8.
+    $\Phi_2$ is integrated over the angle $\arcsin \rho$ (Plackett 1954); the absolute error is about 1e-8. First
+    derivatives exist, second ones do not.
 
     Args:
         mean_u: Mean a of u.
@@ -36,14 +40,39 @@ def relu_pair_expectation(
         >>> float(relu_pair_expectation(zero, zero, zero)) * 2 * math.pi
         1.0
     """
+    if not all(isinstance(t, Tensor) for t in (mean_u, mean_v, correlation)):
+        raise InputError("mean_u, mean_v and correlation must be tensors; convert numbers with torch.as_tensor")
     a, b, rho = torch.broadcast_tensors(mean_u.double(), mean_v.double(), correlation.double().clamp(-1, 1))
+    return _Expectation.apply(a, b, rho)  # type: ignore[no-any-return]
+
+
+class _Expectation(torch.autograd.Function):
+    """The expectation; its first derivatives are finite at full correlation too."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, rho: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, rho)
+        root, q, u_given, v_given = _conditional(a, b, rho)
+        crossed = a * _density(b) * u_given + b * _density(a) * v_given
+        at_both = root / (2 * math.pi) * torch.exp(-(a * a - 2 * rho * a * b + b * b) / (2 * q * q))
+        return ((a * b + rho) * _both_below(a, b, rho) + crossed + at_both).clamp(min=0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        a, b, rho = ctx.saved_tensors
+        _, _, u_given, v_given = _conditional(a, b, rho)
+        both = _both_below(a, b, rho)
+        by_u = b * both + _density(b) * u_given + rho * _density(a) * v_given
+        by_v = a * both + _density(a) * v_given + rho * _density(b) * u_given
+        return grad * by_u, grad * by_v, grad * both
+
+
+def _conditional(a: Tensor, b: Tensor, rho: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return q twice, and the probabilities that u is positive given v = 0, and v given u = 0."""
     root = (1 - rho * rho).sqrt()
     q = root.clamp(min=1e-150)  # at full correlation the arguments below become infinite, with the right limits
-    both = (a * b + rho) * _both_below(a, b, rho)
-    crossed = a * _density(b) * torch.special.ndtr((a - rho * b) / q) + b * _density(a) * torch.special.ndtr(
-        (b - rho * a) / q
-    )
-    return both + crossed + root / (2 * math.pi) * torch.exp(-(a * a - 2 * rho * a * b + b * b) / (2 * q * q))
+    return root, q, torch.special.ndtr((a - rho * b) / q), torch.special.ndtr((b - rho * a) / q)
 
 
 def _density(z: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -51,15 +54,14 @@ class NormalEquations:
         self._yy = 0.0
 
     def add(self, x: Float[Tensor, "rows features"], y: Float[Tensor, "rows outputs"]) -> NormalEquations:
-        """Add rows, and return the sums.
+        """Add rows, and return the sums; gradients do not flow through them.
 
         Args:
             x: Features.
             y: Targets.
         """
         x, y = checked_rows(x, y)
-        mean_x, mean_y, n = x.mean(0), y.mean(0), len(x)
-        cx, cy = x - mean_x, y - mean_y
+        n, (cx, mean_x), (cy, mean_y) = len(x), centered(x), centered(y)
         xx, xy, yy = cx.T @ cx, cx.T @ cy, float(cy.square().sum())
         if not self.rows:
             self._mean_x, self._mean_y, self._xx, self._xy, self._yy = mean_x, mean_y, xx, xy, yy
@@ -79,7 +81,7 @@ class NormalEquations:
         self.rows += n
         return self
 
-    def solve(self, penalties: Sequence[float] = PENALTIES) -> RidgeFit:
+    def solve(self, penalties: Sequence[float] | float = PENALTIES) -> RidgeFit:
         """Return the solution for the penalty that generalized cross-validation prefers.
 
         Args:
@@ -87,10 +89,8 @@ class NormalEquations:
         """
         if not self.rows:
             raise InputError("a regression needs rows; call add first")
-        check_penalties(penalties)
-        values, vectors = torch.linalg.eigh(self._xx)
-        values = values.clamp(min=0)
-        top = max(float(values[-1]) if len(values) else 0.0, torch.finfo(torch.float64).tiny)
+        penalties = checked_penalties(penalties)
+        values, vectors, top = _spectrum(self._xx)
         seen = vectors.T @ self._xy
         scores = []
         for penalty in penalties:
@@ -98,7 +98,7 @@ class NormalEquations:
             explained = (seen.square().sum(1) * (values + 2 * penalty * top) / shrunk.square()).sum()
             missed = max(self._yy - float(explained), 0.0)
             scores.append(_score(missed, float((values / shrunk).sum()), self.rows))
-        best = penalties[min(range(len(penalties)), key=scores.__getitem__)]
+        best = _best(penalties, scores)
         coefficients = vectors @ (seen / (values + best * top)[:, None])
         return self._fit(coefficients, best, scores)
 
@@ -107,18 +107,19 @@ class NormalEquations:
 
 
 def ridge(
-    x: Float[Tensor, "rows features"], y: Float[Tensor, "rows outputs"], penalties: Sequence[float] = PENALTIES
+    x: Float[Tensor, "rows features"], y: Float[Tensor, "rows outputs"], penalties: Sequence[float] | float = PENALTIES
 ) -> RidgeFit:
     r"""Return the ridge regression with the penalty that generalized cross-validation prefers.
 
     The eigenvalues of the smaller of the two Gram matrices give the whole path. The score of a penalty is
     $n\,\mathrm{RSS} / (n - 1 - \mathrm{tr} H)^2$, an estimate of the error on unseen rows (Golub et al. 1979). The
-    intercept is not penalized.
+    intercept is not penalized, and gradients do not flow through the solution.
 
     Args:
         x: Features.
         y: Targets.
-        penalties: Penalties to choose from, relative to the largest eigenvalue of the centered Gram matrix.
+        penalties: Penalties to choose from, or a single one, relative to the largest eigenvalue of the centered Gram
+            matrix.
 
     Raises:
         InputError: If there are no rows, lengths differ, values are not finite, or penalties are not positive.
@@ -129,21 +130,18 @@ def ridge(
         torch.Size([50, 1])
     """
     x, y = checked_rows(x, y)
-    check_penalties(penalties)
+    penalties = checked_penalties(penalties)
     if len(x) > x.shape[1]:
         return NormalEquations().add(x, y).solve(penalties)
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    cx, cy = x - mean_x, y - mean_y
-    values, vectors = torch.linalg.eigh(cx @ cx.T)
-    values = values.clamp(min=0)
-    top = max(float(values[-1]), torch.finfo(torch.float64).tiny)
+    (cx, mean_x), (cy, mean_y) = centered(x), centered(y)
+    values, vectors, top = _spectrum(cx @ cx.T)
     seen = vectors.T @ cy
     scores = []
     for penalty in penalties:
         kept = penalty * top / (values + penalty * top)
         missed = float((kept.square()[:, None] * seen.square()).sum())
         scores.append(_score(missed, float((1 - kept).sum()), len(x)))
-    best = penalties[min(range(len(penalties)), key=scores.__getitem__)]
+    best = _best(penalties, scores)
     coefficients = cx.T @ (vectors @ (seen / (values + best * top)[:, None]))
     return RidgeFit(coefficients, mean_y - mean_x @ coefficients, best, tuple(scores))
 
@@ -153,14 +151,44 @@ def _score(missed: float, trace: float, rows: int) -> float:
     return rows * missed / left**2 if left > 1e-9 * rows else float("inf")
 
 
-def check_penalties(penalties: Sequence[float]) -> None:
-    """Check that penalties are positive numbers."""
-    if not penalties or not all(is_real(p) and 0 < p < float("inf") for p in penalties):
-        raise InputError(f"penalties must be positive numbers, got {list(penalties)}")
+def _best(penalties: Sequence[float], scores: list[float]) -> float:
+    """Return the penalty with the lowest score; the largest one if no score is finite."""
+    usable = [(score, penalty) for score, penalty in zip(scores, penalties, strict=True) if math.isfinite(score)]
+    return min(usable)[1] if usable else max(penalties)
+
+
+def _spectrum(gram: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return eigenvalues, eigenvectors and the largest eigenvalue of a Gram matrix, one for a matrix of zeros."""
+    if not bool(gram.isfinite().all()):
+        raise InputError("products of features overflow; scale the features to about one")
+    values, vectors = torch.linalg.eigh(gram)
+    values = values.clamp(min=0)
+    top = float(values[-1]) if len(values) else 0.0
+    return values, vectors, top if top > 1e-290 else 1.0
+
+
+def centered(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return columns minus their means, and the means; columns that vary by rounding alone become zero."""
+    mean = x.mean(0)
+    away = x - mean
+    noise = away.abs().amax(0) <= 64 * torch.finfo(x.dtype).eps * x.abs().amax(0)
+    return away.masked_fill(noise, 0.0), mean
+
+
+def checked_penalties(given: object) -> tuple[float, ...]:
+    """Return penalties, a number or several, after a check that they are positive and finite."""
+    values: list[Any] = []
+    with contextlib.suppress(TypeError):
+        values = [given] if is_real(given) else list(given)  # type: ignore[call-overload]
+    if not values or not all(is_real(p) and 0 < p < float("inf") for p in values):
+        raise InputError(f"penalties must be positive numbers, got {given!r:.80}")
+    return tuple(float(p) for p in values)
 
 
 def checked_rows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return features and targets in float64 after a check of their form."""
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.is_complex() or y.is_complex():
+        raise InputError("x and y must be real tensors; convert arrays with torch.as_tensor")
     if x.dim() != 2 or y.dim() != 2 or len(x) != len(y) or not len(x):
         raise InputError(
             f"x and y must have shapes (rows, features) and (rows, outputs), got {tuple(x.shape)} and {tuple(y.shape)}"

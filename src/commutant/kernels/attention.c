@@ -66,26 +66,30 @@ DUAL(double, sqrt)
         for (int64_t turn = first_row; turn < end_row; turn++) { \
             int64_t s = !same ? turn : turn % 2 ? others - 1 - turn / 2 : turn / 2; \
             for (int64_t t = same && s > first_column ? s : first_column; t < end_column; t++) { \
-                REAL q = out[s * stride + t], total = 0; \
+                REAL q = out[s * stride + t]; \
+                double total = 0; \
                 for (int64_t start = 0; start < m; start += BLOCK) { \
                     int64_t width = m - start < BLOCK ? m - start : BLOCK; \
-                    REAL sum[BLOCK] = {0}, between[BLOCK]; \
-                    for (int64_t i = 0; i < n; i++) { \
-                        REAL weight = row_weight[s * n + i]; \
-                        const REAL *key = rows + (s * n + i) * d; \
-                        for (int64_t j = 0; j < BLOCK; j++) between[j] = 0; \
-                        for (int64_t c = 0; c < d; c++) { \
-                            const REAL *other = columns + (t * d + c) * m + start; \
-                            REAL value = key[c]; \
-                            EACH between[j] += value * other[j]; \
-                        } \
-                        EACH sum[j] += weight * dual_##REAL(q * between[j]) * between[j]; \
-                    } \
                     const REAL *weights = column_weight + t * m + start; \
-                    for (int64_t j = 0; j < width; j++) total += sum[j] * weights[j]; \
+                    for (int64_t head = 0; head < n; head += BLOCK) { /* short sums, which lose no digits */ \
+                        int64_t end = n - head < BLOCK ? n : head + BLOCK; \
+                        REAL sum[BLOCK] = {0}, between[BLOCK]; \
+                        for (int64_t i = head; i < end; i++) { \
+                            REAL weight = row_weight[s * n + i]; \
+                            const REAL *key = rows + (s * n + i) * d; \
+                            for (int64_t j = 0; j < BLOCK; j++) between[j] = 0; \
+                            for (int64_t c = 0; c < d; c++) { \
+                                const REAL *other = columns + (t * d + c) * m + start; \
+                                REAL value = key[c]; \
+                                EACH between[j] += value * other[j]; \
+                            } \
+                            EACH sum[j] += weight * dual_##REAL(q * between[j]) * between[j]; \
+                        } \
+                        for (int64_t j = 0; j < width; j++) total += (double)sum[j] * (double)weights[j]; \
+                    } \
                 } \
-                out[s * stride + t] = total; \
-                if (same) out[t * stride + s] = total; \
+                out[s * stride + t] = (REAL)total; \
+                if (same) out[t * stride + s] = (REAL)total; \
             } \
         } \
     }

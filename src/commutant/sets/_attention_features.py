@@ -15,7 +15,7 @@ from ._aggregation import SetAggregation
 from ._law_cases import order_of_three, query_and_keys, sets_of_a_batch
 from ._tokens import Bias, augmented, bias_matrix, check_tokens
 
-_CHUNK = 1 << 24  # most pre-activations held at once
+_CHUNK = 1 << 24  # most pre-activations of several sets held at once; one set is never split
 
 
 @obeys(
@@ -119,15 +119,16 @@ class RandomAttentionFeatures(nn.Module):
         if given != expected:
             raise InputError(f"queries and keys must have {expected} features, got {given}")
         heads = self.weight.shape[0]
-        tokens = augmented(keys)
-        count = torch.full((len(keys), 1, 1), keys.shape[1], device=keys.device)
+        exact = torch.float32 if keys.dtype in (torch.float16, torch.bfloat16) else keys.dtype  # sums may overflow
+        tokens = augmented(keys.to(exact))
+        count = torch.full((len(keys), 1, 1), keys.shape[1], device=keys.device, dtype=exact)
         if mask is not None:
             tokens = tokens.masked_fill(~mask[..., None], 0.0)  # also where a missing key holds NaN
-            count = mask.sum(1)[:, None, None]
-        directions = torch.einsum("sa,mab->smb", augmented(query), self.weight)
+            count = mask.sum(1)[:, None, None].to(exact)
+        directions = torch.einsum("sa,mab->smb", augmented(query.to(exact)), self.weight.to(exact))
         scores = (directions @ tokens.transpose(1, 2)).relu()
         pooled = scores @ tokens / (count.clamp(min=1) * heads**0.5)
-        return pooled.flatten(1).to(scores.dtype)
+        return pooled.flatten(1).to(keys.dtype)
 
 
 def features_of_sets(features: RandomAttentionFeatures, query: Tensor, x: Tensor, sizes: Tensor) -> Tensor:
@@ -207,9 +208,10 @@ class RandomAttentionAggregation(SetAggregation):
         plan = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
         x = x if plan.order is None else x[plan.order]
         owner = torch.repeat_interleave(plan.sizes)
-        total = x.new_zeros(plan.num_sets, x.shape[1]).index_add(0, owner, x)
-        mean = total / plan.sizes.clamp(min=1)[:, None]
-        return self.linear(features_of_sets(self.features, mean.to(x.dtype), x, plan.sizes))  # type: ignore[no-any-return]
+        exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        total = exact.new_zeros(plan.num_sets, x.shape[1]).index_add(0, owner, exact)
+        mean = (total / plan.sizes.clamp(min=1)[:, None]).to(x.dtype)
+        return self.linear(features_of_sets(self.features, mean, x, plan.sizes))  # type: ignore[no-any-return]
 
     def reset_parameters(self) -> None:
         """Reinitialize the linear layer; the heads stay."""
@@ -224,8 +226,8 @@ def _orthogonal(rows: int, size: int, generator: torch.Generator | None) -> Tens
     """Draw rows that are orthogonal within each group of `size`, with the norms of Gaussian rows."""
     found = []
     for start in range(0, rows, size):
-        q = torch.linalg.qr(_normal(size, size, generator))[0]
-        q = q * torch.randn(size, generator=generator, dtype=torch.float64).sign()
-        found.append(q[: min(size, rows - start)])
+        count = min(size, rows - start)
+        q, r = torch.linalg.qr(_normal(size, count, generator))
+        found.append((q * r.diagonal().sign()).T)  # with these signs the directions are uniform
     norms = _normal(rows, size, generator).norm(dim=1, keepdim=True)
     return torch.cat(found) * norms

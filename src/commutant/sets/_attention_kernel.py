@@ -151,6 +151,10 @@ class _Sets:
         q_norm, k_norm = q.norm(dim=-1), k.norm(dim=-1)
         spread = q_norm[:, None] * k_norm / 2
         weight = (spread * k_norm / exists.sum(1).clamp(min=1)[:, None]).masked_fill(~exists, 0.0)
+        if not bool(weight.isfinite().all()):
+            raise InputError(
+                f"the squared norms of the tokens overflow {keys.dtype}; scale tokens to norms of about one"
+            )
         mean = None
         if self.matrix is not None:
             mean = torch.einsum("sa,ab,snb->sn", q, self.matrix.to(k), k) / spread
@@ -160,7 +164,9 @@ class _Sets:
 def _block(rows: _Side, columns: _Side) -> Tensor:
     """Return the kernel between some rows and some columns."""
     (a, n), (b, m) = rows.weight.shape, columns.weight.shape
-    between = (rows.keys.reshape(a * n, -1) @ columns.keys.reshape(b * m, -1).t()).reshape(a, n, b, m)
+    between = (
+        rows.keys.reshape(a * n, rows.keys.shape[2]) @ columns.keys.reshape(b * m, rows.keys.shape[2]).t()
+    ).reshape(a, n, b, m)
     cosine = between * (rows.query @ columns.query.t())[:, None, :, None]
     if rows.mean is None or columns.mean is None:
         heads = _ReluDual.apply(cosine)

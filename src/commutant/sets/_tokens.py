@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import check_features
 from .._errors import InputError
 
-Bias: TypeAlias = Literal["identity"] | Tensor | None
+Bias: TypeAlias = Literal["identity"] | Tensor | NDArray[np.floating[Any]] | None
 
 
 def check_tokens(query: Any, keys: Any, mask: Any = None, weight: Tensor | None = None) -> None:
@@ -54,10 +56,14 @@ def bias_matrix(bias: Bias, query_features: int, key_features: int) -> Tensor | 
                 "pass a matrix"
             )
         return torch.diag(torch.cat([torch.ones(query_features), torch.zeros(1)])).double()
+    if isinstance(bias, np.ndarray):
+        bias = torch.from_numpy(bias)
     if not isinstance(bias, Tensor) or bias.shape != (query_features + 1, key_features + 1):
-        given = tuple(bias.shape) if isinstance(bias, Tensor) else repr(bias)
+        given = tuple(bias.shape) if isinstance(bias, Tensor) else type(bias).__name__
         raise InputError(
             f"bias must be None, 'identity' or a matrix of shape {(query_features + 1, key_features + 1)}, one more "
             f"than the features of queries and keys, got {given}"
         )
+    if not bool(bias.isfinite().all()):
+        raise InputError("bias must be finite, got NaN or infinity")
     return bias.detach().double()
