@@ -22,8 +22,9 @@ PAPER = Paper(
 from torch_geometric.data import Batch, Data
 from commutant.graphs import SPEN, EgoNets
 
-ring = Data(x=torch.randn(4, 8), edge_index=torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]]))
-batch = Batch.from_data_list([EgoNets(k=2)(ring)])   # as pre_transform of a data set
+edges = torch.tensor([[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]])
+ring = Data(x=torch.randn(4, 8), edge_index=edges)
+batch = Batch.from_data_list([EgoNets(k=2)(ring)])  # or pre_transform
 model = SPEN(8, 32, out_channels=2, rooted=True)
 logits = model(batch)""",
     subjects=(SPEN, SPENConv, EgoNets, PermutationEquivariantLinear, equivariant_basis),
