@@ -151,11 +151,11 @@ def choose_table() -> str:
 
 def four_cycles_table() -> str:
     """Return the accuracy of the networks that look for 4-cycles."""
-    from commutant.papers.spen.figures import FOUR_CYCLES
-
     found = recorded("spen", "four-cycles")
     if found is None:
         return ""
+    from commutant.papers.spen.figures import FOUR_CYCLES
+
     rows = [[name, f"{found.figures[arm]['mean']:.3f}"] for arm, (name, _) in FOUR_CYCLES.items()]
     made = f"{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
     return f"{table(['network', 'test accuracy'], rows)}\n\n{made}"
