@@ -5,12 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from commutant.algebra import PermutationEquivariantLinear, equivariant_basis
+from commutant.papers.spen.memory import kept_bytes
 
 BLOCKS, M, C = 200, 20, 32
 
@@ -66,7 +68,8 @@ def equivariant_blocks() -> dict[str, Any]:
             if repeat:
                 times[name].append(time.perf_counter() - start)
     median = {name: statistics.median(t) * 1e3 for name, t in times.items()}
-    kept = {name: _saved(way) / 2**20 for name, way in ways.items()}
+    pairs = torch.randn(BLOCKS, M, M, C, requires_grad=True)
+    kept = {name: kept_bytes(partial(way, pairs)) / 2**20 for name, way in ways.items()}
     ours, mixings = median["**`PermutationEquivariantLinear`**"], median["two channel mixings alone"]
     copy = statistics.median(_copies())
     columns = ["forward + backward, ms", "of the mixings", "kept for backward, MiB"]
@@ -97,21 +100,6 @@ def _copies() -> list[float]:
         x.clone()
         times.append((time.perf_counter() - start) * 1e3)
     return times
-
-
-def _saved(way: Callable[[Tensor], Tensor]) -> int:
-    """Return the bytes of the tensors that a way keeps for the backward pass, the parameters left out."""
-    storages: dict[int, int] = {}
-
-    def pack(t: Tensor) -> Tensor:
-        if not isinstance(t, nn.Parameter) and not (t.is_leaf and t.dim() == 2):
-            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        out = way(torch.randn(BLOCKS, M, M, C, requires_grad=True))
-    del out
-    return sum(storages.values())
 
 
 ALL = (equivariant_blocks,)

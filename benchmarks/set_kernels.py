@@ -92,7 +92,7 @@ def kernel_of_sets() -> dict[str, Any]:
         "(bar: 5) "
         f"and add {memory:.2f} times the memory of the result to the peak (bar: 1.2). They use the symmetry of the "
         f"kernel and take {ours / pairs * 1e9:.2f} ns a pair of keys, of which {2 * (D + 1)} operations are the inner "
-        f"product.",
+        "product.",
     }
 
 

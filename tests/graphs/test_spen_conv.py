@@ -11,6 +11,7 @@ import warm
 from commutant import InputError
 from commutant.algebra import Max, PermutationEquivariantLinear
 from commutant.graphs import EgoNets, Neighborhoods, SPENConv
+from commutant.graphs._neighborhoods import _SumOfRows
 from commutant.sets import LCMAggregation
 from depth import some
 
@@ -261,6 +262,14 @@ def test_ensembles_and_jacobians():
     jacobian = torch.func.jacrev(lambda t: convs[0]({2: t}, n)[1])(x[2])
     direct = torch.autograd.functional.jacobian(lambda t: convs[0]({2: t}, n)[1], x[2])
     torch.testing.assert_close(jacobian, direct)
+
+
+def test_a_batch_of_ego_nets_under_vmap_is_refused(unchecked):
+    n = batch(1)
+    x = torch.randn(n.count(2), 2)
+    index = torch.stack([n._there[0], n._there[0]])
+    with pytest.raises(InputError, match="batch graphs by PyG's Batch"):
+        torch.vmap(lambda there: _SumOfRows.apply(x, there, n._there[1], *n._back))(index)
 
 
 def test_layers_and_networks_compile():

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .._checks import is_whole, one_of, whole
 from .._errors import InputError
+from .arithmetic import promote_half
 
 KEPT, SUMMED, FREE, ROOT = "ijk", "stu", "abc", "r"
 MAX_ORDER = len(KEPT)
@@ -164,8 +165,7 @@ def reduced(known: dict[str, Tensor], pattern: str) -> Tensor:
         kept = list(dict.fromkeys(p for p in pattern if p in KEPT + letter))
         axis, names = kept.index(letter) + 1, dict(zip(kept, KEPT, strict=False))
         larger = reduced(known, "".join(names.get(p, p) for p in pattern))
-        wide = torch.float32 if larger.dtype in (torch.float16, torch.bfloat16) else larger.dtype
-        part = larger.sum(axis, dtype=wide) / max(larger.shape[axis], 1)
+        part = promote_half(larger).sum(axis) / max(larger.shape[axis], 1)
     known[pattern] = part
     return part
 

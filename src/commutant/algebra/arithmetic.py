@@ -1,4 +1,4 @@
-"""Clamping and gated means with accurate values and gradients at the ends of their ranges."""
+"""Clamping, gated means and precision of sums, accurate at the ends of their ranges."""
 
 from __future__ import annotations
 
@@ -20,6 +20,15 @@ def clip(x: Tensor, low: float = -math.inf, high: float = math.inf) -> Tensor:
         high: Upper bound.
     """
     return torch.where(x < low, low, torch.where(x > high, high, x))
+
+
+def promote_half(x: Tensor) -> Tensor:
+    """Return half-precision values in float32, in which they are summed; others unchanged.
+
+    Args:
+        x: Values.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def blend(a: Tensor, b: Tensor, logit: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._checks import one_of
 from .._errors import InputError
 from ..algebra import Blocks
+from ..algebra.arithmetic import promote_half
 from ._ego_nets import NAMES, is_graph
 
 
@@ -152,7 +153,7 @@ class Neighborhoods:
         Args:
             x: Features of pairs.
         """
-        return _SumOfRows.apply(wide(x), *self._there, *self._back)  # type: ignore[no-any-return]
+        return _SumOfRows.apply(promote_half(x), *self._there, *self._back)  # type: ignore[no-any-return]
 
     def sum_over_ego_nets(self, x: Float[Tensor, "members c"]) -> Float[Tensor, "pairs c"]:
         """Return for each pair (i, j) the sum of the members i over the ego-nets that contain i and j.
@@ -162,7 +163,7 @@ class Neighborhoods:
         Args:
             x: Features of members.
         """
-        return _SumOfRows.apply(wide(x), *self._back, *self._there)  # type: ignore[no-any-return]
+        return _SumOfRows.apply(promote_half(x), *self._back, *self._there)  # type: ignore[no-any-return]
 
     def mean_of_members(self, x: Float[Tensor, "members c"]) -> Float[Tensor, "egos c"]:
         """Return the mean over the members of each ego-net.
@@ -170,13 +171,8 @@ class Neighborhoods:
         Args:
             x: Features of members.
         """
-        total = wide(x).new_zeros(self.count(0), x.shape[1]).index_add(0, self.owner, wide(x))
+        total = promote_half(x).new_zeros(self.count(0), x.shape[1]).index_add(0, self.owner, promote_half(x))
         return (total / self.blocks.sizes[:, None]).to(x.dtype)
-
-
-def wide(x: Tensor) -> Tensor:
-    """Return half-precision features in float32, in which they are summed; others unchanged."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 class _SumOfRows(torch.autograd.Function):
@@ -201,6 +197,8 @@ class _SumOfRows(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], table: Tensor, *index: Tensor) -> Any:
-        rows = table.movedim(in_dims[0] or 0, 1)  # the copies become channels
+        if in_dims[0] is None or any(dim is not None for dim in in_dims[1:]):
+            raise InputError("vmap takes many features on one set of ego-nets; batch graphs by PyG's Batch instead")
+        rows = table.movedim(in_dims[0], 1)  # the copies become channels
         out = _SumOfRows.apply(rows.flatten(1), *index)
         return out.unflatten(1, rows.shape[1:]), 1

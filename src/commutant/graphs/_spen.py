@@ -35,10 +35,9 @@ Level = Literal["graph", "node", "pair"]
 class SPEN(nn.Module):
     """Subgraph permutation-equivariant network for graphs to which `EgoNets` was applied.
 
-    The input of the first layer are the adjacency matrix and the identity (and `edge_attr`) as features of pairs, and
-    `x` as features of nodes. Each layer applies `SPENConv`, ELU and GraphNorm, and keeps features of pairs and of
-    nodes. It distinguishes graphs that message passing (1-WL) cannot, such as regular graphs with different numbers of
-    triangles.
+    The first layer reads the adjacency matrix, the identity and `edge_attr` as features of pairs, and `x` as features
+    of nodes. Each layer applies `SPENConv`, ELU and GraphNorm, and keeps features of pairs and of nodes. The network
+    distinguishes graphs that message passing (1-WL) cannot, such as regular graphs with different numbers of triangles.
 
     Use it for small and sparse graphs such as molecules. The cost grows with the squares of the sizes of the ego-nets,
     so a hub of 1000 neighbors costs as much as 60 000 nodes with three neighbors.
@@ -170,9 +169,8 @@ class SPEN(nn.Module):
         if bool((row < 0).any()) and bool((n.blocks.sizes > 1).any()):
             source, target = data.edge_index[:, (row < 0).nonzero()[0, 0]].tolist()
             raise InputError(
-                f"no ego-net holds the edge from node {source} to node {target}; apply EgoNets last, after all "
-                f"transforms "
-                "that change edges"
+                f"no ego-net holds the edge from node {source} to node {target}; apply EgoNets last, "
+                "after all transforms that change edges"
             )
         edges = weight.new_ones(len(row), 1)
         if self.edge_dim:

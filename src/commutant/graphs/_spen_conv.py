@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from .._checks import is_whole, one_of
 from .._errors import InputError, require
 from ..algebra import Blocks, Max, Monoid, PermutationEquivariantLinear
+from ..algebra.arithmetic import promote_half
 from ..laws import obeys
 from ._law_cases import layer_on_graphs
-from ._neighborhoods import Neighborhoods, wide
+from ._neighborhoods import Neighborhoods
 
 Features = dict[int, Tensor]
 
@@ -37,8 +38,8 @@ class SPENConv(nn.Module):
     ego-nets and not with n². With `reinsertion="mean"` or `"sum"` and shared weights, no ego-net is expanded: the layer
     sums over rows of ego-nets and over the ego-nets of a pair in place.
 
-    Mean reinsertion with k = 1 cannot see 4-cycles in regular graphs without triangles; use `"sum"`, k = 2, or
-    `rooted`.
+    Means with k = 1 cannot see 4-cycles in regular graphs without triangles, rooted or not. Sums can, and so can k = 2,
+    or a GraphNorm of the pairs after the layer, whose statistics count the pairs.
 
     Args:
         in_features: Number of channels of each order of the input, such as `{2: 16, 1: 16}`. Order 2 holds features of
@@ -98,7 +99,7 @@ class SPENConv(nn.Module):
         self.differences = nn.ModuleList(
             PermutationEquivariantLinear(in_features, out_features, **options) for _ in self.size_bins
         )
-        """What is added to the weights for the sizes of each bin."""
+        """Differences of the weights of each bin from those of all sizes."""
         self.combine = nn.ModuleDict()
         """Monoid or aggregation of each order; empty for means and sums."""
         if not isinstance(reinsertion, nn.Module):
@@ -140,8 +141,7 @@ class SPENConv(nn.Module):
                 raise InputError(f"x[{k}] must have a row for each of {rows}, got shape {tuple(x[k].shape)}")
             if x[k].device != neighborhoods.members.device:
                 raise InputError(
-                    f"x[{k}] is on {x[k].device} and the graphs are on {neighborhoods.members.device}; move one with "
-                    f".to"
+                    f"x[{k}] is on {x[k].device}, the graphs are on {neighborhoods.members.device}; move one with .to"
                 )
         if self.reinsertion is not None and not self.size_bins:
             return _without_expansion(layer, x, neighborhoods, self.reinsertion == "mean")
@@ -176,7 +176,7 @@ class SPENConv(nn.Module):
     def _reinsert(self, x: Tensor, index: Tensor, order: int, n: Neighborhoods) -> Tensor:
         rows = n.count(order)
         if str(order) not in self.combine:
-            total = wide(x).new_zeros(rows, x.shape[1]).index_add(0, index, wide(x))
+            total = promote_half(x).new_zeros(rows, x.shape[1]).index_add(0, index, promote_half(x))
             return (total / n.shares[order] if self.reinsertion == "mean" else total).to(x.dtype)
         combine = self.combine[str(order)]
         if isinstance(combine, Monoid):
@@ -254,7 +254,11 @@ def _reduce_pairs(x: Tensor, n: Neighborhoods, rooted: bool) -> dict[tuple[int, 
 def _write_nodes(parts: dict[str, Tensor], n: Neighborhoods, mean: bool) -> Tensor:
     """Return features of nodes, from parts with a row for each member or ego-net."""
     everywhere = _sum([parts.get("i"), _of_members(parts.get("a"), n)])
-    total = wide(everywhere).new_zeros(n.count(1), everywhere.shape[1]).index_add(0, n.members, wide(everywhere))
+    total = (
+        promote_half(everywhere)
+        .new_zeros(n.count(1), everywhere.shape[1])
+        .index_add(0, n.members, promote_half(everywhere))
+    )
     total = _sum([total, parts.get("r")])
     return (total / n.shares[1] if mean else total).to(everywhere.dtype)
 
@@ -265,13 +269,13 @@ def _write_pairs(parts: dict[str, Tensor], n: Neighborhoods, mean: bool) -> Tens
     c = rows.shape[1]
     columns = parts.get("ai", torch.zeros_like(rows))
     both = n.sum_over_ego_nets(torch.cat([rows, columns], 1))  # for the pairs (i, j), then for (j, i)
-    diagonal = wide(_sum([parts.get("ii"), _of_members(parts["aa"], n)]))
+    diagonal = promote_half(_sum([parts.get("ii"), _of_members(parts["aa"], n)]))
     loops = _sum([both.new_zeros(n.count(1), c).index_add(0, n.members, diagonal), parts.get("rr")])
     both = both.index_add(0, n.loops, nn.functional.pad(loops, (0, c)))
     if "ar" in parts:
         to_root = _sum([parts.get("ir"), _of_members(parts["ar"], n)])
         from_root = _sum([parts.get("ri"), _of_members(parts["ra"], n)])
-        both = both.index_add(0, n.to_root, wide(torch.cat([to_root, from_root], 1)))
+        both = both.index_add(0, n.to_root, promote_half(torch.cat([to_root, from_root], 1)))
     if mean:
         both = both / n.shares[2]
     if "ij" in parts:

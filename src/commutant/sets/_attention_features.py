@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .._checks import check_generator, one_of, whole
 from .._errors import InputError
 from ..algebra import Blocks
+from ..algebra.arithmetic import promote_half
 from ..algebra.plans import lazy_plan
 from ..laws import BatchIndependence, Invariance, SetPermutation, obeys
 from ._aggregation import SetAggregation
@@ -119,13 +120,12 @@ class RandomAttentionFeatures(nn.Module):
         if given != expected:
             raise InputError(f"queries and keys must have {expected} features, got {given}")
         heads = self.weight.shape[0]
-        exact = torch.float32 if keys.dtype in (torch.float16, torch.bfloat16) else keys.dtype  # sums may overflow
-        tokens = augmented(keys.to(exact))
-        count = torch.full((len(keys), 1, 1), keys.shape[1], device=keys.device, dtype=exact)
+        tokens = augmented(promote_half(keys))  # sums in half precision may overflow
+        count = tokens.new_full((len(keys), 1, 1), keys.shape[1])
         if mask is not None:
             tokens = tokens.masked_fill(~mask[..., None], 0.0)  # also where a missing key holds NaN
-            count = mask.sum(1)[:, None, None].to(exact)
-        directions = torch.einsum("sa,mab->smb", augmented(query.to(exact)), self.weight.to(exact))
+            count = mask.sum(1)[:, None, None].to(tokens)
+        directions = torch.einsum("sa,mab->smb", augmented(promote_half(query)), promote_half(self.weight))
         scores = (directions @ tokens.transpose(1, 2)).relu()
         pooled = scores @ tokens / (count.clamp(min=1) * heads**0.5)
         return pooled.flatten(1).to(keys.dtype)
@@ -208,8 +208,7 @@ class RandomAttentionAggregation(SetAggregation):
         plan = lazy_plan(num_elements=x.shape[0], index=index, ptr=ptr, num_sets=num_sets)
         x = x if plan.order is None else x[plan.order]
         owner = torch.repeat_interleave(plan.sizes)
-        exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        total = exact.new_zeros(plan.num_sets, x.shape[1]).index_add(0, owner, exact)
+        total = promote_half(x).new_zeros(plan.num_sets, x.shape[1]).index_add(0, owner, promote_half(x))
         mean = (total / plan.sizes.clamp(min=1)[:, None]).to(x.dtype)
         return self.linear(features_of_sets(self.features, mean, x, plan.sizes))  # type: ignore[no-any-return]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,19 @@ from torch import Tensor
 from .._errors import InputError
 from ..algebra import relu_pair_expectation
 from ..kernels import can_sum_pairs, sum_over_pairs
+from ..laws import Draw, Invariance, Law, SetPermutation, obeys
 from ._tokens import Bias, augmented, bias_matrix, check_finite, check_tokens
 
 _BLOCK = 1 << 16  # pairs of keys held at once by torch: their intermediate values stay in the cache
 _CHUNK = 256  # sets prepared at once for the compiled sums
 
 
+def _order_of_keys(draw: Draw) -> tuple[Law, Callable[..., Any], tuple[Tensor, Tensor]]:
+    x = draw.normal(4, draw.width), draw.normal(4, draw.size + 2, draw.width)
+    return Invariance(SetPermutation().on(1)), attention_kernel, x
+
+
+@obeys("invariance to the order of keys", _order_of_keys)
 def attention_kernel(
     query: Float[Tensor, "sets d_query"],
     keys: Float[Tensor, "sets n d_key"],

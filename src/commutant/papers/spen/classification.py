@@ -34,17 +34,12 @@ def _network(arm: str, features: int, classes: int, budget: int) -> nn.Module:
 
 def measure_classification(context: Context) -> Measurement:
     """Return the test accuracy of each arm, averaged over ten folds and over the last epochs."""
-    settings, out = context.settings, {}
-    for name in settings["data"]:
-        data = load_graphs(name, context.data_dir)
-        largest = torch.bincount(torch.cat([g.y for g in data.graphs])).max()
-        out[f"majority@{name}"] = float(largest) / len(data.graphs)
+    data = {name: load_graphs(name, context.data_dir) for name in context.settings["data"]}
+    out = {}
+    for name, part in data.items():
+        out[f"majority@{name}"] = float(torch.bincount(torch.cat([g.y for g in part.graphs])).max()) / len(part.graphs)
     found = context.arms(
-        {
-            f"{arm}@{name}": partial(_folds_of, context, arm, name, load_graphs(name, context.data_dir))
-            for name in settings["data"]
-            for arm in ARMS
-        }
+        {f"{arm}@{name}": partial(_folds_of, context, arm, name, part) for name, part in data.items() for arm in ARMS}
     )
     return out | found
 

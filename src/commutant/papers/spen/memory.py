@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -21,15 +22,22 @@ def _regular_graph(n: int, generator: torch.Generator) -> Data:
     return Data(edge_index=torch.cat([ends, ends.flip(0)], 1), num_nodes=n)
 
 
-class _Kept:
-    """Count of the bytes that autograd keeps for the backward pass."""
+def kept_bytes(run: Callable[[], Tensor]) -> int:
+    """Return the bytes that autograd keeps for the backward pass of a function.
 
-    def __init__(self) -> None:
-        self.storages: dict[int, int] = {}
+    Args:
+        run: Function of no arguments.
+    """
+    storages: dict[int, int] = {}
 
-    def pack(self, t: Tensor) -> Tensor:
-        self.storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+    def pack(t: Tensor) -> Tensor:
+        storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
         return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = run()  # keeps what is saved alive, so that no storage takes the place of another
+    del out
+    return sum(storages.values())
 
 
 def measure_memory(context: Context) -> Measurement:
@@ -38,11 +46,7 @@ def measure_memory(context: Context) -> Measurement:
     def measure(arm: str) -> Measurement:
         out: Measurement = {}
         for n in context.settings["sizes" if arm != "global" else "global_sizes"]:
-            kept = _Kept()
-            with torch.autograd.graph.saved_tensors_hooks(kept.pack, lambda t: t):
-                total = _pass(arm, n, context.generator(n))
-            total.backward()
-            out[f"{arm}@{n}"] = float(sum(kept.storages.values()))
+            out[f"{arm}@{n}"] = float(kept_bytes(partial(_pass, arm, n, context.generator(n))))
         return out
 
     return context.arms({arm: partial(measure, arm) for arm in ("one-hop", "two-hops", "global")})

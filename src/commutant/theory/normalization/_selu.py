@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..._checks import is_real, is_whole, one_of, whole
 from ..._errors import InputError
-from ...algebra.arithmetic import clip
+from ...algebra.arithmetic import clip, promote_half
 from ..criticality._criticality import Source, as_activation
 from ._moment_map import ALPHA, SCALE, FixedPoint, fixed_point_at, selu_moments, selu_parts
 
@@ -104,7 +104,7 @@ class SELU(nn.Module):
             x: Floating-point tensor of any shape.
         """
         _need_floats(x)
-        y = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        y = promote_half(x)
         return (self.scale * torch.where(y > 0, y, self.alpha * torch.expm1(clip(y, high=0.0)))).to(x.dtype)
 
     def moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
