@@ -40,6 +40,7 @@ def test_cycles_are_counted():
     [
         (lambda g: cubic_graphs(3, "triangle", g), "count must be even"),
         (lambda g: cubic_graphs(2, "four-cycle", g, sizes=(8,)), "at least 10"),
+        (lambda g: cubic_graphs(2, "triangle", g, sizes=(4,)), "at least 6"),
         (lambda g: cubic_graphs(2, "triangle", g, sizes=(5,)), "even numbers"),
         (lambda g: cubic_graphs(2, "pentagon", g), "with_property must be one of"),
         (lambda g: cycle_counts(torch.ones(3, 3)), "symmetric without diagonal"),

@@ -28,7 +28,7 @@ def cubic_graphs(
         with_property: `"triangle"`: graphs with label 1 have a triangle, the others have none. `"four-cycle"`: no graph
             has a triangle, and graphs with label 1 have a 4-cycle.
         generator: Source of randomness, on the CPU.
-        sizes: Numbers of nodes, even and at least 4; for 4-cycles at least 10, since smaller graphs have cycles.
+        sizes: Numbers of nodes, even and at least 6; at least 10 for 4-cycles. Smaller graphs all have the same label.
 
     Returns:
         PyG `Data` objects with `edge_index` and label `y`, in random order.
@@ -36,7 +36,7 @@ def cubic_graphs(
     data_class = require("torch_geometric.data", "graphs").Data
     whole("count", count)
     one_of("with_property", with_property, get_args(Property))
-    smallest = 4 if with_property == "triangle" else 10
+    smallest = 6 if with_property == "triangle" else 10
     if count % 2 or not sizes or any(n % 2 or n < smallest for n in sizes):
         raise InputError(
             f"count must be even and sizes even numbers of at least {smallest}, got {count} and {list(sizes)}"

@@ -47,8 +47,9 @@ def attention_kernel(
 
     where $s_i = |\tilde x_0| |\tilde x_i| / 2$, and $\rho_{ij}$ is the cosine between the queries times the cosine
     between the keys. Kernel ridge regression with K, for instance by `commutant.theory.gp_predict`, is the model with
-    infinitely many heads. The cost is n² N² d; the memory is that of the result. With a bias, pre-activations have
-    means, and the expectation is integrated, about a hundred times more slowly.
+    infinitely many heads. The cost is n² N² d; without gradients the memory is little more than that of the result.
+    With a bias, pre-activations have means, and the expectation is integrated, about a hundred times more slowly. No
+    gradient flows to the bias.
 
     Args:
         query: Query of each set.
