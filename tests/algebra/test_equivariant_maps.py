@@ -251,7 +251,7 @@ def test_the_variance_of_the_output_is_of_order_one():
         (lambda: Blocks(torch.tensor([2.0])), "sizes must be a 1-d integer tensor"),
     ],
 )
-def test_bad_definitions_are_refused(make, message):
+def test_bad_definitions_are_refused(make, message, unchecked):
     with pytest.raises(InputError, match=message):
         make()
 
@@ -274,7 +274,7 @@ def test_bad_definitions_are_refused(make, message):
         ({2: torch.zeros(9, 4).long(), 1: torch.zeros(3, 2)}, torch.tensor([3]), "must be floating point"),
     ],
 )
-def test_input_of_the_wrong_form_is_refused(x, sizes, message):
+def test_input_of_the_wrong_form_is_refused(x, sizes, message, unchecked):
     layer = random_layer({2: 4, 1: 2}, {2: 1}, torch.float32)
     with pytest.raises(InputError, match=message):
         layer(x, sizes)

@@ -107,3 +107,14 @@ def test_edge_features_of_pyg_data():
     assert check(GRAPHS, lambda d: d.x[d.edge_index[0]] + d.edge_attr[:, :1], graph).passed
     assert check(GRAPHS, lambda d: data.Data(x=2 * d.x, edge_index=d.edge_index, level=3.5), graph).passed
     assert check(GRAPHS, lambda d: data.Data(x=d.x + d.x[0], edge_index=d.edge_index), graph).status == "broken"
+
+
+@pytest.mark.parametrize(("corner", "status"), [(2.0, "holds"), (3.0, "broken")])
+def test_a_function_of_two_elements_is_not_resized_to_one_which_it_would_broadcast(corner, status):
+    weight = torch.tensor([[corner, 1.0], [1.0, 2.0]])  # commutes with the swap if both corners are equal
+    generator = torch.Generator().manual_seed(0)
+    elements, pairs = torch.randn(3, 2, 5, generator=generator), torch.randn(3, 2, 2, generator=generator)
+    both = weight[:, None, :, None] * weight[None, :, None, :]
+    of_elements = check(SETS, lambda x: torch.einsum("ik,bkl->bil", weight, x), elements)
+    of_pairs = check(Equivariance(SetPermutation(pairs=True)), lambda x: torch.einsum("ijkl,bkl->bij", both, x), pairs)
+    assert (of_elements.status, of_pairs.status) == (status, status)

@@ -5,9 +5,12 @@ from ._activation import Activation as Activation
 from ._activation import Susceptibilities as Susceptibilities
 from ._affine import DiagonalAffine as DiagonalAffine
 from ._affine import MatrixAffine as MatrixAffine
+from ._all_but_one import all_but_one as all_but_one
 from ._assignment import birkhoff_ascent as birkhoff_ascent
 from ._assignment import linear_assignment as linear_assignment
 from ._axes import spectrum as spectrum
+from ._bernoulli_sums import ConditionalBernoulli as ConditionalBernoulli
+from ._bernoulli_sums import poisson_binomial as poisson_binomial
 from ._birkhoff import birkhoff_decomposition as birkhoff_decomposition
 from ._blocks import Blocks as Blocks
 from ._clouds import Clouds as Clouds

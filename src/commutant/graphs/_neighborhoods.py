@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from .._checks import one_of
@@ -129,7 +129,7 @@ class Neighborhoods:
         one_of("order", order, (0, 1, 2))
         return self.pair_index.shape[1] if order == 2 else self.blocks.sizes.numel()
 
-    def find(self, edge_index: Int[Tensor, "2 edges"]) -> Int[Tensor, " edges"]:
+    def find(self, edge_index: Integer[Tensor, "2 edges"]) -> Int[Tensor, " edges"]:
         """Return the row of `pair_index` of each edge, or -1 if no ego-net contains it.
 
         Args:

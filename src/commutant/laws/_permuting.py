@@ -75,7 +75,7 @@ class SetPermutation(Action):
             for chosen in combinations(square, number):
                 trial = self._decided(frozenset(chosen))
                 try:
-                    f(trial._keep(x, torch.arange(n) < n - 1))
+                    f(trial._select(x, _other_size(n), n))
                 except Exception:  # f reads its inputs in another way
                     continue
                 accepted.append(trial)
@@ -95,21 +95,21 @@ class SetPermutation(Action):
 
     def resized(self, x: Inputs) -> Inputs | None:
         n = self._size(x)
-        keep = torch.arange(n) < n - 1
         if n < 2 or (isinstance(x, Sets) and int((x.index == x.index[-1]).sum()) < 2):
             return None
-        return self._keep(x, keep)
+        rows = _other_size(n)
+        return Sets(x.x[rows], x.index[rows]) if isinstance(x, Sets) else self._select(x, rows, n)
 
     def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
         resized = source.resized(x)
         if not isinstance(source, SetPermutation) or resized is None or type(self).act is not SetPermutation.act:
             return self
-        n, sizes = source._size(x), sizes_of(f, resized)
+        n, other, sizes = source._size(x), source._size(resized), sizes_of(f, resized)
         axes: dict[str, tuple[int, ...]] = {}
         for name, t in named_tensors(f(x)):
             may = [d for d in (self.dim, self.dim + 1) if d < t.dim() and t.shape[d] == n]
             if len(sizes.get(name, ())) == t.dim():
-                axes[name] = tuple(d for d in may if sizes[name][d] == n - 1)
+                axes[name] = tuple(d for d in may if sizes[name][d] == other)
             elif len(may) == 2 and self.pairs is None:
                 raise InputError(
                     f"the output of shape {tuple(t.shape)} may hold features of elements or pairs of elements, and the "
@@ -182,6 +182,11 @@ class SetPermutation(Action):
             _, index = x.index[keep].unique(return_inverse=True)
             return Sets(x.x[keep], index)
         return self._select(x, keep.nonzero().flatten(), keep.numel())
+
+
+def _other_size(n: int) -> Tensor:
+    """Return one element less, or one more than two: a single element would be broadcast by functions of two."""
+    return torch.arange(n - 1) if n > 2 else torch.arange(n + 1).clamp(max=n - 1)
 
 
 def _relabel(g: Tensor, keep: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from ._aggregation import GRUFoldAggregation as GRUFoldAggregation
 from ._aggregation import LCMAggregation as LCMAggregation
 from ._aggregation import MonoidAggregation as MonoidAggregation
 from ._aggregation import SetAggregation as SetAggregation
+from ._amortized import AmortizedInference as AmortizedInference
 from ._associativity import associativity_defect as associativity_defect
 from ._associativity import associativity_loss as associativity_loss
 from ._associativity import associativity_triples as associativity_triples
@@ -15,5 +16,17 @@ from ._attention_features import RandomAttentionFeatures as RandomAttentionFeatu
 from ._attention_kernel import attention_kernel as attention_kernel
 from ._binary_gru import BinaryGRU as BinaryGRU
 from ._binary_gru import binary_gru as binary_gru
+from ._continuous_greedy import GreedyResult as GreedyResult
+from ._continuous_greedy import continuous_greedy as continuous_greedy
+from ._enumeration import Enumeration as Enumeration
+from ._enumeration import enumerate_subsets as enumerate_subsets
 from ._exact import Conjugated as Conjugated
 from ._exact import CouplingFlow as CouplingFlow
+from ._mean_field import Marginals as Marginals
+from ._mean_field import MeanField as MeanField
+from ._set_functions import FacilityLocation as FacilityLocation
+from ._set_functions import SetFunction as SetFunction
+from ._set_functions import multilinear_extension as multilinear_extension
+from ._set_utility import SetUtility as SetUtility
+from ._subset_selector import SubsetSelector as SubsetSelector
+from ._subsets import jaccard as jaccard

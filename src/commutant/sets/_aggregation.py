@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from .._checks import check_features, check_generator, first_weight, is_real, is_whole, whole
 from .._errors import InputError
 from ..algebra import Bracketing, Monoid, check_monoid
-from ..algebra.plans import check_positions, lazy_plan
+from ..algebra.plans import lazy_plan
 from ..laws import breaks, obeys
 from ._associativity import associativity_loss
 from ._binary_gru import BinaryGRU
 from ._law_cases import order_of_three, sets_of_a_batch
+from ._layout import check_layout
 
 try:
     from torch_geometric.nn.aggr import Aggregation as _Base
@@ -58,11 +59,7 @@ class SetAggregation(_Base):  # type: ignore[misc, valid-type]
         check_features("x", x, first_weight(self))
         if not is_whole(dim) or x.dim() < 2 or not -x.dim() <= dim < x.dim():
             raise InputError(f"x must have an element axis (dim={dim}) and a channel axis, got shape {tuple(x.shape)}")
-        for name, given in (("index", index), ("ptr", ptr)):
-            if given is not None:
-                check_positions(name, given)
-                if given.device != x.device:
-                    raise InputError(f"{name} is on {given.device} and x is on {x.device}; move them to one device")
+        check_layout(x, index, ptr)
         dim %= x.dim()
         if dim == x.dim() - 1:
             raise InputError(f"dim={dim} is the channel axis; elements must lie along another axis")

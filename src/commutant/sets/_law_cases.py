@@ -5,13 +5,14 @@ Functions take the class under test as an argument, so that this file imports no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from ..laws import BatchIndependence, Draw, Invariance, Law, SetPermutation, Sets
+from ..laws import BatchIndependence, Draw, FunctionPreservation, Invariance, Law, SetPermutation, Sets
 
 Case: TypeAlias = tuple[Law, Callable[..., Any], Any]
 
@@ -39,3 +40,43 @@ def query_and_keys(draw: Draw, make: Callable[[int], nn.Module], law: Law) -> Ca
     """Return a module with drawn weights, and the queries and keys of four sets."""
     features = draw.module(lambda: make(draw.width))
     return law, features, (draw.normal(4, draw.width), draw.normal(4, draw.size + 2, draw.width))
+
+
+def half_of_each_set(draw: Draw, make: Callable[..., nn.Module], law: Law) -> Case:
+    """Return a utility with drawn weights, and four ground sets; elements with a positive first feature are chosen."""
+    utility = draw.module(lambda: make(nn.Linear(draw.width, 5), 5, 8))
+    lengths = torch.randint(2, draw.size + 3, (4,), generator=draw.generator)
+    sets = Sets(draw.normal(int(lengths.sum()), draw.width), torch.repeat_interleave(lengths))
+    return law, lambda x, index: utility(x, x[:, 0] > 0, index), sets
+
+
+def inclusion_probabilities(
+    draw: Draw, make: Callable[..., nn.Module], utility: Callable[..., nn.Module], law: Law
+) -> Case:
+    """Return exact mean-field inference with a drawn utility, and three ground sets of equal size."""
+    n = 2 + draw.size % 4
+    infer = draw.module(lambda: make(utility(nn.Linear(draw.width, 5), 5, 8), n_iter=3))
+    with torch.no_grad():  # default weights leave all probabilities near one half, which rounding then hides
+        for parameter in infer.parameters():
+            parameter.mul_(3)
+    return law, lambda x: _probabilities(infer, x), draw.normal(3, n, draw.width)
+
+
+def added_function_of_the_ground_set(
+    draw: Draw, make: Callable[..., nn.Module], utility: Callable[..., nn.Module], background: str
+) -> Case:
+    """Return sampled inference, and the addition of a function of the ground set to its utility."""
+    infer = draw.module(lambda: make(utility(nn.Linear(draw.width, 5), 5, 8, background=background), exact_below=0))
+    infer.eval()
+
+    def transform(f: Any) -> Callable[[Tensor], Tensor]:
+        other = copy.deepcopy(infer)
+        other.utility.branches.append(draw.module(lambda: type(other.utility.branches[0])(5, 8, ("whole",))))
+        return lambda x: _probabilities(other, x)
+
+    return FunctionPreservation(transform), lambda x: _probabilities(infer, x), draw.normal(3, 4, draw.width)
+
+
+def _probabilities(infer: nn.Module, x: Tensor) -> Tensor:
+    index = torch.arange(len(x)).repeat_interleave(x.shape[1])
+    return infer(x.flatten(0, 1), index).probabilities.reshape(x.shape[:2])

@@ -60,6 +60,8 @@ def _parts(x: Any) -> list[Any] | None:
     )  # arrays of objects, and series
     if objects or isinstance(x, list | tuple):
         parts = list(x)
+        if not parts and isinstance(x, list | tuple):
+            return []
         if parts and any(_dimensions(part) != 1 for part in parts) and not all(_dimensions(p) == 0 for p in parts):
             return parts
     return None

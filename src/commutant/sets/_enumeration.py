@@ -1,0 +1,147 @@
+"""Distributions over all subsets of a small ground set, as tables of 2^n utilities."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .._errors import InputError
+from ._set_utility import GroundSets, SetUtility
+
+_LARGEST = 20
+_CHUNK = 1 << 16  # most subsets evaluated at once, of one set or several
+
+
+class Enumeration(NamedTuple):
+    r"""Utilities F of all subsets of one ground set, and what follows from $p(S) \propto e^{F(S)}$ exactly.
+
+    The subset in row r holds the elements i for which bit i of r is set.
+
+    Attributes:
+        utilities: Utility of each subset, `(2^n,)`.
+    """
+
+    utilities: Float[Tensor, " subsets"]
+
+    @property
+    def num_elements(self) -> int:
+        """Number n of elements of the ground set."""
+        return self.utilities.shape[0].bit_length() - 1
+
+    def log_partition(self) -> Float[Tensor, ""]:
+        r"""Return $\log \sum_S e^{F(S)}$."""
+        return self.utilities.logsumexp(0)
+
+    def log_prob(self, subset: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Return the log-probability of a subset.
+
+        Args:
+            subset: Whether each element is chosen, `(n,)`.
+        """
+        bits = 2 ** torch.arange(self.num_elements, device=subset.device)
+        return self.utilities[(subset.long() * bits).sum()] - self.log_partition()
+
+    def marginals(self) -> Float[Tensor, " n"]:
+        """Return the exact probability that each element is chosen."""
+        chosen = subsets_of(self.num_elements, self.utilities.device).to(self.utilities.dtype)
+        return self.utilities.softmax(0) @ chosen
+
+    def best(self, size: int | None = None) -> Bool[Tensor, " n"]:
+        """Return the most probable subset.
+
+        Args:
+            size: Size of the subset; by default any.
+        """
+        subsets = subsets_of(self.num_elements, self.utilities.device)
+        allowed = torch.ones_like(subsets[:, 0]) if size is None else subsets.sum(1) == size
+        if not bool(allowed.any()):
+            raise InputError(f"size must be between 0 and {self.num_elements}, got {size}")
+        return subsets[torch.where(allowed, self.utilities, -torch.inf).argmax()]
+
+    def extension(self, probabilities: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+        """Return the multilinear extension: the mean utility of subsets of independent elements.
+
+        Args:
+            probabilities: Probability of each element, `(n,)`.
+        """
+        return contracted(self.utilities[None], probabilities[None])[0][0]
+
+
+def enumerate_subsets(utility: SetUtility, x: Float[Tensor, "n *shape"]) -> Enumeration:
+    """Return the utilities of all subsets of one ground set.
+
+    The cost is 2^n evaluations of the utility, so n may be at most 20.
+
+    Args:
+        utility: Utility.
+        x: Elements of the ground set, `(n, ...)`.
+
+    Raises:
+        InputError: If the ground set has more than 20 elements.
+
+    Example:
+        >>> utility = SetUtility(torch.nn.Linear(3, 4), 4)
+        >>> enumerate_subsets(utility, torch.randn(3, 3)).marginals().shape
+        torch.Size([3])
+    """
+    sets = utility.prepare(x)
+    if len(sets.owner) > _LARGEST:
+        raise InputError(
+            f"2^{len(sets.owner)} subsets are too many to enumerate; at most {_LARGEST} elements, use MeanField"
+        )
+    return Enumeration(tables(utility, sets)[0][0])
+
+
+def subsets_of(n: int, device: torch.device | None = None) -> Bool[Tensor, "subsets n"]:
+    """Return all subsets of n elements, `(2^n, n)`, in the order of `Enumeration`.
+
+    Args:
+        n: Number of elements.
+        device: Device of the result.
+    """
+    rows = torch.arange(2**n, device=device)
+    return (rows[:, None] >> torch.arange(n, device=device)) & 1 > 0
+
+
+def tables(utility: SetUtility, sets: GroundSets) -> list[Tensor]:
+    """Return the utilities of all subsets, `(sets, 2^n)`, for each run of ground sets of equal size n.
+
+    Args:
+        utility: Utility.
+        sets: Prepared ground sets, of at most 20 elements each.
+    """
+    largest = max(n for _, n in sets.blocks.runs)
+    every = subsets_of(largest, sets.owner.device)
+    starts = sets.blocks.sizes.cumsum(0) - sets.blocks.sizes
+    position = torch.arange(len(sets.owner), device=sets.owner.device) - starts[sets.owner]
+    rows = max(1, _CHUNK // max(1, len(sets.blocks.sizes)))
+    values = torch.cat([utility.values(sets, part[:, position]) for part in every.split(rows)])
+    return [part[:, : 2**n] for part, (_, n) in zip(sets.blocks.split(values.T, 0), sets.blocks.runs, strict=True)]
+
+
+def contracted(table: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the multilinear extension of tables of utilities, and its gradient.
+
+    Args:
+        table: Utilities of all subsets, `(sets, 2^n)`.
+        probabilities: Probabilities of the elements, `(sets, n)`.
+
+    Returns:
+        Extension `(sets,)` and derivatives by the probabilities, `(sets, n)`.
+    """
+    count, n = probabilities.shape
+    levels = [table]
+    for i in range(n):  # element i is the lowest bit left
+        pairs = levels[-1].reshape(count, -1, 2)
+        levels.append(torch.lerp(pairs[..., 0], pairs[..., 1], probabilities[:, i : i + 1]))
+    adjoint = torch.ones_like(levels[-1])
+    slopes: list[Tensor] = []
+    for i in reversed(range(n)):
+        pairs, p = levels[i].reshape(count, -1, 2), probabilities[:, i : i + 1]
+        slopes.append(((pairs[..., 1] - pairs[..., 0]) * adjoint).sum(1))
+        adjoint = torch.stack([adjoint * (1 - p), adjoint * p], -1).flatten(1)
+    gradient = torch.stack(slopes[::-1], 1) if n else torch.zeros_like(probabilities)
+    return levels[-1][:, 0], gradient
