@@ -36,6 +36,10 @@ from ._sets import SetBatch as SetBatch
 from ._sets import digit_points as digit_points
 from ._sets import second_minimum as second_minimum
 from ._sources import data_folder as data_folder
+from ._subsets import SubsetExamples as SubsetExamples
+from ._subsets import anomalous_sets as anomalous_sets
+from ._subsets import planted_subsets as planted_subsets
+from ._subsets import training_panels as training_panels
 from ._surfaces import Surfaces as Surfaces
 from ._surfaces import solid_surfaces as solid_surfaces
 from ._tables import Table as Table

@@ -1,0 +1,46 @@
+"""Plots of the experiments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...evidence import Measurement, series
+from .._shared.figures import CRIMSON, NAVY, SLATE, TEAL, axes_of, dots, label_ends, seeds_and_mean
+
+
+def anomalies(measurements: list[Measurement]) -> Any:
+    """Plot the overlap of each arm."""
+    rows = {
+        "none": ("subset alone (EquiVSet)", SLATE),
+        "added": ("added ground set (control)", SLATE),
+        "concat": ("joint with the ground set", TEAL),
+        "complement": ("complement (INSET)", TEAL),
+        "deepsets": ("DeepSets tagger", CRIMSON),
+        "set-transformer": ("Set Transformer tagger", CRIMSON),
+        "selector-mean-field": ("SubsetSelector, mean field", NAVY),
+        "selector-exact": ("SubsetSelector, exact", NAVY),
+    }
+    return dots(measurements, rows, "mean Jaccard coefficient")
+
+
+def growth(measurements: list[Measurement]) -> Any:
+    """Plot the overlap against the size of the ground sets."""
+    figure, axes = axes_of()
+    lines = {
+        "complement-sum": ("complement, sums", TEAL),
+        "complement-mean": ("complement, means", NAVY),
+        "none-sum": ("subset alone, sums", SLATE),
+        "set-transformer-sum": ("Set Transformer tagger", CRIMSON),
+    }
+    ends = []
+    for arm, (name, color) in lines.items():
+        rows = [series(m, arm) for m in measurements]
+        sizes = list(rows[0])
+        mean = seeds_and_mean(axes, sizes, [[row[n] for n in sizes] for row in rows], color)
+        ends.append((mean[-1], name, color))
+    axes.set(xscale="log", xlabel="elements of a test ground set", ylabel="mean Jaccard coefficient")
+    axes.set_xticks(sizes, [f"{n}" for n in sizes])
+    axes.minorticks_off()
+    axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3)
+    label_ends(axes, ends, sizes[-1] * 1.08, 0.03)
+    return figure
