@@ -161,6 +161,22 @@ def four_cycles_table() -> str:
     return f"{table(['network', 'test accuracy'], rows)}\n\n{made}"
 
 
+def subsets_table() -> str:
+    """Return the overlap of utilities, taggers and selectors on sets with anomalies."""
+    found = recorded("subset-selection", "background")
+    if found is None:
+        return ""
+    from commutant.papers.subset_selection.figures import ANOMALIES
+
+    rows = [
+        [name, *(f"{found.figures[key]['mean']:.3f}" for key in (arm, f"{arm}-unsized"))]
+        for arm, (name, _) in ANOMALIES.items()
+    ]
+    made = f"{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
+    head = ["sets of 8 noisy digits, 2 or 3 anomalies", "Jaccard, true size", "size predicted"]
+    return f"{table(head, rows)}\n\n{made}"
+
+
 def benchmark_table(b: dict[str, Any]) -> str:
     head = ["", *b["columns"]]
     rows = [
@@ -287,6 +303,7 @@ def pages() -> dict[Path, str]:
         "README.md": {"systems": systems_table()},
         "docs/claims.md": {"claims": overview()},
         "docs/choose.md": {"choose": choose_table(), "choose-time": benchmark_part("many-sets")},
+        "docs/sets.md": {"subsets": subsets_table(), "set-classifiers": benchmark_part("set-classifiers")},
         "docs/graphs.md": {"four-cycles": four_cycles_table(), "blocks": benchmark_part("equivariant-blocks")},
         "docs/laws.md": {"laws": laws_table()},
         "docs/geometry.md": {"exactness": exactness_table()},

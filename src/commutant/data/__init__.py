@@ -50,6 +50,8 @@ from ._tables import uci_unavailable as uci_unavailable
 from ._text import CharacterText as CharacterText
 from ._text import character_text as character_text
 from ._text import text_unavailable as text_unavailable
+from ._time_series import TimeSeries as TimeSeries
+from ._time_series import load_time_series as load_time_series
 from ._views import Pairs as Pairs
 from ._views import Views as Views
 from ._views import draw_views as draw_views

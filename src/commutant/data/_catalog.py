@@ -14,6 +14,7 @@ from ._openml import OPENML, table_source
 from ._sources import IN_FOLDER, Source
 from ._tables import BUNDLED, GENERATED, load_table, stored_tables
 from ._text import SHAKESPEARE, character_text
+from ._time_series import TIME_SERIES, load_time_series, time_series_source
 
 EMBEDDED = "embedded"
 
@@ -22,7 +23,7 @@ class DataSet(NamedTuple):
     """Data set that this library can load, and its availability."""
 
     kind: str
-    """Kind of the data: `"images"`, `"tables"`, `"text"`, `"graphs"` or `"molecules"`."""
+    """Kind of the data: `"images"`, `"tables"`, `"text"`, `"graphs"`, `"molecules"` or `"series"`."""
     name: str
     """Name, as for the function that loads it."""
     state: str
@@ -74,4 +75,5 @@ def catalog(data_dir: str | None = None) -> list[DataSet]:
         *public("graphs", FAMILIES, family_source, hard_graphs),
         DataSet("molecules", "g2", ase, "ASE", partial(load_molecules, "g2")),
         *public("molecules", IN_FILES, molecule_source, load_molecules),
+        *public("series", TIME_SERIES, time_series_source, load_time_series),
     ]

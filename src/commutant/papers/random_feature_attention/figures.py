@@ -29,7 +29,9 @@ def targets(measurements: list[Measurement]) -> Any:
             found = series(m, f"deepsets-{target}")
             axes.plot(list(found), list(found.values()), "x", color=CRIMSON, markersize=4, alpha=0.6)
         axes.plot([], [], "x", color=CRIMSON, label="trained DeepSets" if trained else None)
-        axes.set(xscale="log", yscale="log", title=title, xlabel="training sets")
+        bound = measurements[0][f"complexity-{target}"]
+        axes.set(xscale="log", yscale="log", xlabel="training sets")
+        axes.set_title(f"{title}\n$B(f) \\leq$ {bound:.1e}", fontsize=9)
         axes.set_xticks(sizes, [f"{n}" for n in sizes])
         axes.minorticks_off()
     panels[0].set_ylabel("relative test error")

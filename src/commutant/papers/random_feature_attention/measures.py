@@ -24,6 +24,14 @@ TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "pairs": lambda query, keys, beta: keys.mean(1).square().sum(1) - 1 / keys.shape[1],
 }
 """Functions of unit queries `(sets, d)`, unit keys `(sets, n, d)` and a unit direction `(d,)`."""
+DEGREES = {
+    "average-2": (0, 2),
+    "average-4": (0, 4),
+    "correlation-1": (1, 2),
+    "correlation-2": (2, 3),
+    "correlation-3": (3, 4),
+}
+"""Degree in the query, and largest degree in query or key, of targets that random-feature attention expresses."""
 TRAINED = ("average-2", "correlation-1", "correlation-3")
 
 
@@ -39,6 +47,20 @@ def _unit(*shape: int, generator: torch.Generator) -> Tensor:
 def relative_error(found: Tensor, wanted: Tensor) -> float:
     """Return the mean squared error over the mean square of the target."""
     return float((found - wanted).square().mean() / wanted.square().mean())
+
+
+def complexity(target: str, features: int) -> float:
+    """Return an upper bound on the complexity B(f) of a target, by which the paper bounds the excess error.
+
+    It is $C_k \\lVert f \\rVert^2$ with $C_k = k^{4.5} 4^k$, where k is the larger of the degrees in query and key; the
+    squared norm of the coefficients of degree q in the inner product is at most $d^q$.
+
+    Args:
+        target: Name of the target.
+        features: Number of features d of a token.
+    """
+    in_query, largest = DEGREES[target]
+    return float(largest**4.5 * 4**largest * features**in_query)
 
 
 def measure_targets(context: Context) -> Measurement:
@@ -94,7 +116,8 @@ def measure_targets(context: Context) -> Measurement:
         return {f"deepsets-{name}@{size}": relative_error(found * scale, y[-tests:])}
 
     arms = {arm: partial(convex, arm) for arm in ("attention", "biased", "mlp")}
-    return context.arms(arms | {f"deepsets-{name}": partial(trained, name) for name in TRAINED})
+    measured = context.arms(arms | {f"deepsets-{name}": partial(trained, name) for name in TRAINED})
+    return measured | {f"complexity-{name}": complexity(name, d) for name in DEGREES}
 
 
 def measure_heads(context: Context) -> Measurement:

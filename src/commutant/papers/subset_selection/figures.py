@@ -7,19 +7,22 @@ from typing import Any
 from ...evidence import Measurement, series
 from .._shared.figures import CRIMSON, NAVY, SLATE, TEAL, axes_of, dots, label_ends, seeds_and_mean
 
+ANOMALIES = {
+    "none": ("subset alone (EquiVSet)", SLATE),
+    "added": ("subset alone, ground set added (control)", SLATE),
+    "concat": ("jointly with the ground set", TEAL),
+    "complement": ("with the complement (INSET)", TEAL),
+    "deepsets": ("DeepSets tagger", CRIMSON),
+    "set-transformer": ("Set Transformer tagger", CRIMSON),
+    "selector-mean-field": ("`SubsetSelector`, mean field", NAVY),
+    "selector-exact": ("`SubsetSelector`, exact likelihood", NAVY),
+}
+"""Name and color of each arm."""
+
 
 def anomalies(measurements: list[Measurement]) -> Any:
     """Plot the overlap of each arm."""
-    rows = {
-        "none": ("subset alone (EquiVSet)", SLATE),
-        "added": ("added ground set (control)", SLATE),
-        "concat": ("joint with the ground set", TEAL),
-        "complement": ("complement (INSET)", TEAL),
-        "deepsets": ("DeepSets tagger", CRIMSON),
-        "set-transformer": ("Set Transformer tagger", CRIMSON),
-        "selector-mean-field": ("SubsetSelector, mean field", NAVY),
-        "selector-exact": ("SubsetSelector, exact", NAVY),
-    }
+    rows = {arm: (name.replace("`", ""), color) for arm, (name, color) in ANOMALIES.items()}
     return dots(measurements, rows, "mean Jaccard coefficient")
 
 
