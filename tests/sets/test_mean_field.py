@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from commutant import InputError
-from commutant.sets import AmortizedInference, MeanField, SetUtility, enumerate_subsets, jaccard
+from commutant.sets import AmortizedInference, MeanField, SetUtility, _enumeration, enumerate_subsets, jaccard
 from commutant.sets._enumeration import contracted, subsets_of
 from commutant.sets._mean_gains import SampledGains
 from commutant.sets._set_utility import Branch
@@ -260,7 +260,7 @@ def test_the_score_function_is_an_unbiased_gradient_of_all_iterations():
     draws = []
     for seed in range(600):
         uniforms = torch.rand(4, len(x), generator=torch.Generator().manual_seed(seed))
-        gains = SampledGains(utility, utility.prepare(x), uniforms, True)(psi)
+        gains = SampledGains(utility, utility.prepare(x), lambda drawn=uniforms: drawn, True)(psi)
         draws.append(torch.cat([g.flatten() for g in _of(gains, utility, retain=True)]).detach())
     found = torch.stack(draws)
     error = found.std(0) / len(found) ** 0.5
@@ -270,6 +270,22 @@ def test_the_score_function_is_an_unbiased_gradient_of_all_iterations():
 def _of(logits, utility, retain=False):
     weight = torch.linspace(-1, 1, len(logits), dtype=torch.float64)
     return torch.autograd.grad((logits * weight).sum(), list(utility.parameters()), retain_graph=retain)
+
+
+def test_subsets_are_shared_by_iterations_unless_the_score_function_needs_others():
+    utility, x = utility_of(), elements(20)
+    for grad, training, shared in (("last", True, True), ("unroll", True, False), ("unroll", False, True)):
+        infer = MeanField(utility, n_iter=60, n_samples=3, grad=grad, exact_below=0).train(training)
+        found = infer(x, generator=torch.Generator().manual_seed(0))
+        assert (found.residual.item() < 1e-5) == shared, (grad, training)
+
+
+def test_gradients_of_a_large_enumeration_are_those_of_a_small_one(monkeypatch):
+    utility, x = utility_of(), elements(7)
+    wanted = torch.autograd.grad(enumerate_subsets(utility, x).log_partition(), list(utility.parameters()))
+    monkeypatch.setattr(_enumeration, "_CHUNK", 20)  # parts are computed again in the backward pass
+    found = torch.autograd.grad(enumerate_subsets(utility, x).log_partition(), list(utility.parameters()))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_loss_on_few_elements_needs_few_gains():

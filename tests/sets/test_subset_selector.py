@@ -12,7 +12,8 @@ from torch import nn
 
 from commutant import InputError
 from commutant.algebra import Max
-from commutant.sets import SubsetSelector
+from commutant.sets import SubsetSelector, enumerate_subsets
+from commutant.sets._enumeration import subsets_of
 
 
 def above_the_mean(count=160, seed=0):
@@ -65,6 +66,34 @@ def test_a_given_size_is_kept(fitted):
     assert [s.sum() for s in fitted.predict(sets, k=2)] == [2, 2, 2]
     assert [s.sum() for s in fitted.predict(sets, k=[0, 1, len(sets[2])])] == [0, 1, len(sets[2])]
     assert all(s.dtype == bool for s in fitted.predict(sets))
+
+
+def test_probabilities_given_a_size_sum_to_it(fitted):
+    sets = TEST[0][:5]
+    free = fitted.predict_proba(sets)
+    for p, scores in zip(free, fitted.decision_function(sets), strict=True):
+        np.testing.assert_allclose(p, 1 / (1 + np.exp(-scores)), rtol=1e-5)
+    for p, whole in zip(fitted.predict_proba(sets, k=2), free, strict=True):
+        assert p.sum() == pytest.approx(2, abs=1e-4)
+        if fitted.inference != "exact":  # conditioning keeps the order of independent elements
+            assert (np.diff(p[whole.argsort()]) >= -1e-6).all()
+    sizes = [len(s) for s in sets]
+    assert all((p == 1).all() for p in fitted.predict_proba(sets, k=sizes))
+
+
+def test_exact_inference_returns_the_most_probable_subset():
+    model = SubsetSelector(8, inference="exact", epochs=5).fit(*TRAIN)
+    sets = TEST[0][:6]
+    for s, found, pair, given in zip(
+        sets, model.predict(sets), model.predict(sets, k=2), model.predict_proba(sets, k=2), strict=True
+    ):
+        x = model._fit._standardized(torch.from_numpy(s))
+        table = enumerate_subsets(model.utility_, x)
+        np.testing.assert_array_equal(found, table.best().numpy())
+        np.testing.assert_array_equal(pair, table.best(2).numpy())
+        subsets = subsets_of(len(s))
+        weight = torch.where(subsets.sum(1) == 2, table.utilities, -torch.inf).softmax(0)
+        np.testing.assert_allclose(given, (weight @ subsets.float()).detach(), atol=1e-5)
 
 
 def test_a_fit_is_repeatable_and_leaves_the_global_generator_alone():

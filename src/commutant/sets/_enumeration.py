@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from .._errors import InputError
 from ._set_utility import GroundSets, SetUtility
@@ -118,7 +119,12 @@ def tables(utility: SetUtility, sets: GroundSets) -> list[Tensor]:
     starts = sets.blocks.sizes.cumsum(0) - sets.blocks.sizes
     position = torch.arange(len(sets.owner), device=sets.owner.device) - starts[sets.owner]
     rows = max(1, _CHUNK // max(1, len(sets.blocks.sizes)))
-    values = torch.cat([utility.values(sets, part[:, position]) for part in every.split(rows)])
+    parts = [part[:, position] for part in every.split(rows)]
+    if len(parts) > 1 and torch.is_grad_enabled():  # keeps the utilities alone, and computes each part again
+        found = [checkpoint(utility.values, sets, part, use_reentrant=False) for part in parts]
+    else:
+        found = [utility.values(sets, part) for part in parts]
+    values = torch.cat(found)
     return [part[:, : 2**n] for part, (_, n) in zip(sets.blocks.split(values.T, 0), sets.blocks.runs, strict=True)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -65,7 +66,8 @@ class MeanField(nn.Module):
     $$\psi_i \leftarrow \sigma\Big(\mathbb E_{S \sim \psi}\big[F(S \cup \{i\}) - F(S \setminus \{i\})\big]\Big).$$
 
     The expectation is exact for ground sets of at most `exact_below` elements, by enumeration of all subsets. For
-    larger ones it is a mean over sampled subsets, which all elements and all iterations share.
+    larger ones it is a mean over sampled subsets, which all elements share. All iterations share them too, except in
+    training with `grad="unroll"`, whose gradient needs independent ones.
 
     Args:
         utility: Utility F.
@@ -246,14 +248,15 @@ class MeanField(nn.Module):
         small = sets.blocks.sizes <= self.exact_below
         if bool(small.all()):
             return False, ExactGains(self.utility, sets, self.mode == "coordinate")
-        if uniforms is None:
-            uniforms = self._uniforms(sets, generator)
-        elif uniforms.shape != (self.n_samples, len(sets.owner)):
+        if uniforms is not None and uniforms.shape != (self.n_samples, len(sets.owner)):
             expected = (self.n_samples, len(sets.owner))
             raise InputError(f"uniforms must have shape {expected}, got {tuple(uniforms.shape)}")
-        else:
-            uniforms = sets.sort(uniforms)
-        draws = SampledGains(self.utility, sets, uniforms, self.grad == "unroll")
+        draw = partial(self._uniforms, sets, generator)
+        if uniforms is not None or not (self.training and self.grad == "unroll"):
+            # one draw for all iterations makes the map deterministic, so that its fixed points can be certified
+            kept = draw() if uniforms is None else sets.sort(uniforms)
+            draw = partial(torch.Tensor.detach, kept)
+        draws = SampledGains(self.utility, sets, draw, self.grad == "unroll")
         if not bool(small.any()):
             return True, draws
         return True, MixedGains(self.utility, sets, small, draws)

@@ -33,13 +33,20 @@ class ExactGains:
 
 
 class SampledGains:
-    """Mean gains over subsets that are drawn from the same uniform numbers at each call."""
+    """Mean gains over subsets that are drawn from uniform numbers, `(samples, elements)`.
 
-    def __init__(self, utility: SetUtility, sets: GroundSets, uniforms: Tensor, score: bool) -> None:
+    Args:
+        utility: Utility.
+        sets: Ground sets.
+        uniforms: Function that returns the uniform numbers of a call.
+        score: Whether gradients flow to the logits, by the score function.
+    """
+
+    def __init__(self, utility: SetUtility, sets: GroundSets, uniforms: Callable[[], Tensor], score: bool) -> None:
         self.utility, self.sets, self.uniforms, self.score = utility, sets, uniforms, score
 
     def __call__(self, logits: Tensor, only: Tensor | None = None) -> Tensor:
-        subset = self.uniforms < logits.detach().sigmoid()
+        subset = self.uniforms() < logits.detach().sigmoid()
         gains = self.utility.gains(self.sets, subset, only)
         if self.score and logits.requires_grad:
             gains = self._with_score(gains, subset, logits, only)

@@ -141,6 +141,18 @@ class SubsetSelector(Estimator):
         x, sizes = self._read(X)
         return _split(self._fit.scores(x, sizes), sizes)
 
+    def predict_proba(self, X: Any, k: int | Sequence[int] | None = None) -> list[np.ndarray]:
+        """Return the probability that each element is chosen, an array for each set.
+
+        Args:
+            X: Ground sets, as for `fit`.
+            k: Size of the subsets, one for all sets or one each, on which the probabilities are conditioned. Their sum
+                is then k.
+        """
+        x, sizes = self._read(X)
+        wanted = None if k is None else _read_counts(k, sizes)
+        return _split(self._fit.probabilities(x, sizes, wanted), sizes)
+
     def predict(self, X: Any, k: int | Sequence[int] | None = None) -> list[np.ndarray]:
         """Return the chosen subset of each set as booleans.
 

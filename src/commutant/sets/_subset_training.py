@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._errors import InputError
-from ..algebra import poisson_binomial
+from ..algebra import ConditionalBernoulli, poisson_binomial
 from ._amortized import AmortizedInference
 from ._enumeration import subsets_of, tables
 from ._mean_field import MeanField
@@ -128,7 +128,7 @@ class FittedSelector:
 
     def _log_likelihood(self, x: Tensor, chosen: Tensor, sizes: Tensor) -> Tensor:
         """Return the log-likelihood of the subset of each set, in some order."""
-        sets = self.utility.grouped(self.utility.encoder(x), sizes)
+        sets = self._prepared(x, sizes)
         found = []
         for table, mask in zip(tables(self.utility, sets), sets.blocks.split(chosen[:, None], 1), strict=True):
             bits = 2 ** torch.arange(mask.shape[1])
@@ -170,7 +170,7 @@ class FittedSelector:
         return torch.empty(len(x)).index_copy(0, order, torch.cat(parts))
 
     def _exact_marginals(self, x: Tensor, sizes: Tensor) -> Tensor:
-        sets = self.utility.grouped(self.utility.encoder(x), sizes)
+        sets = self._prepared(x, sizes)
         found = []
         for table in tables(self.utility, sets):
             subsets = subsets_of(table.shape[1].bit_length() - 1)
@@ -186,6 +186,30 @@ class FittedSelector:
             sizes: Size of each set.
         """
         return self._logits(self._standardized(x), sizes) * self.slope + self.shift
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor, sizes: Tensor, count: Tensor | None) -> Tensor:
+        """Return the probability that each element is chosen.
+
+        Args:
+            x: Elements.
+            sizes: Size of each set.
+            count: Size of each subset, or None.
+        """
+        if count is None:
+            return self.scores(x, sizes).sigmoid()
+        if not self.exact:
+            parts = zip(self.scores(x, sizes).split(sizes.tolist()), count.tolist(), strict=True)
+            return torch.cat([ConditionalBernoulli(part, k).marginals() for part, k in parts])
+        sets, found = self._prepared(self._standardized(x), sizes), []
+        for table, size in zip(tables(self.utility, sets), sets.blocks.split(count[:, None], 0), strict=True):
+            subsets = subsets_of(table.shape[1].bit_length() - 1)
+            weight = torch.where(subsets.sum(1) == size, table, -torch.inf).softmax(1)
+            found.append((weight @ subsets.to(weight))[..., None])
+        return sets.blocks.join(found, 1)[:, 0]
+
+    def _prepared(self, x: Tensor, sizes: Tensor) -> GroundSets:
+        return self.utility.grouped(self.utility.encoder(x), sizes)
 
     @torch.no_grad()
     def choose(self, x: Tensor, sizes: Tensor, count: Tensor | None) -> Tensor:
@@ -205,7 +229,7 @@ class FittedSelector:
         return largest_of_each_set(scores, sizes, count)
 
     def _most_probable(self, x: Tensor, sizes: Tensor, count: Tensor | None) -> Tensor:
-        sets: GroundSets = self.utility.grouped(self.utility.encoder(x), sizes)
+        sets = self._prepared(x, sizes)
         wanted = [None] * len(sets.blocks.runs) if count is None else sets.blocks.split(count[:, None], 0)
         found = []
         for table, size in zip(tables(self.utility, sets), wanted, strict=True):
