@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.algebra import ConditionalBernoulli, KSmallest, Max, Product, Sum, all_but_one, poisson_binomial
+from commutant.algebra import (
+    ConditionalBernoulli,
+    DiagonalAffine,
+    KSmallest,
+    Max,
+    Product,
+    Sum,
+    all_but_one,
+    poisson_binomial,
+)
 from commutant.sets import BinaryGRU
 
 
@@ -44,7 +53,7 @@ def test_batches_and_padding_change_nothing():
     padded = torch.cat([logits, torch.full((3, 2), -torch.inf, dtype=torch.float64)], 1).requires_grad_()
     found = poisson_binomial(padded)
     torch.testing.assert_close(found[:, :6], poisson_binomial(logits))
-    assert (found[:, 6:] < -1000).all()
+    assert (found[:, 6:] == -torch.inf).all()
     found[:, :6].logsumexp(1).sum().backward()
     assert padded.grad.isfinite().all()
 
@@ -98,10 +107,41 @@ def test_gradients_of_the_log_probability_are_the_difference_to_the_marginals():
     assert torch.autograd.gradcheck(lambda x: ConditionalBernoulli(x, 2).marginals(), logits)
 
 
-def test_a_shift_of_all_logits_changes_nothing():
+@pytest.mark.parametrize("shift", [3.0, 20_000.0, -20_000.0])
+def test_a_shift_of_all_logits_changes_nothing(shift):
     logits, mask = logits_of(5), torch.tensor([True, False, True, False, False])
-    a, b = ConditionalBernoulli(logits, 2), ConditionalBernoulli(logits + 3, 2)
+    a, b = ConditionalBernoulli(logits, 2), ConditionalBernoulli(logits + shift, 2)
     torch.testing.assert_close(a.log_prob(mask), b.log_prob(mask))
+    torch.testing.assert_close(a.marginals(), b.marginals())
+
+
+def test_far_logits_are_not_cut():
+    far = torch.tensor([30_000.0, 20_000.0, 10_500.0], dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ConditionalBernoulli(far, 1).marginals().detach(), torch.eye(3, dtype=torch.float64)[0])
+    torch.testing.assert_close(poisson_binomial(-far[1:2])[1], -far[1])
+    (gradient,) = torch.autograd.grad(ConditionalBernoulli(far, 1).log_prob(torch.tensor([False, True, False])), far)
+    torch.testing.assert_close(gradient, torch.tensor([-1.0, 1.0, 0.0], dtype=torch.float64))
+    low = torch.tensor([-torch.inf, -20_000.0, -20_000.0])
+    subsets = ConditionalBernoulli(low, 1)
+    torch.testing.assert_close(subsets.marginals(), torch.tensor([0.0, 0.5, 0.5]))
+    assert not subsets.sample(500)[:, 0].any()
+    assert subsets.log_prob(torch.tensor([True, False, False])) == -torch.inf
+    assert poisson_binomial(torch.tensor([torch.inf, -torch.inf])).tolist() == [-torch.inf, 0.0, -torch.inf]
+
+
+def test_marginals_follow_the_mode_of_gradients():
+    logits = logits_of(4).requires_grad_()
+    with torch.no_grad():
+        assert not ConditionalBernoulli(logits, 2).marginals().requires_grad
+    with torch.inference_mode():
+        wanted = ConditionalBernoulli(logits_of(4), 2).marginals()
+    torch.testing.assert_close(ConditionalBernoulli(logits, 2).marginals().detach(), wanted.clone())
+
+
+def test_the_size_fits_every_row():
+    logits = torch.tensor([[0.0, 0.0, 0.0], [0.0, -torch.inf, -torch.inf]])
+    with pytest.raises(InputError, match="the 1 elements that can be chosen, got 2"):
+        ConditionalBernoulli(logits, 2)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +151,13 @@ def test_a_shift_of_all_logits_changes_nothing():
         (lambda: poisson_binomial(torch.tensor([1])), "logits must be floating point"),
         (lambda: poisson_binomial(torch.tensor(1.0)), "must have an axis of elements"),
         (lambda: ConditionalBernoulli(torch.zeros(3), -1), "size must be between 0 and the 3"),
-        (lambda: ConditionalBernoulli(torch.zeros(3), 1.5), "got 1.5"),
+        (lambda: ConditionalBernoulli(torch.zeros(3), 1.5), "a whole number, one for all rows, got 1.5"),
+        (lambda: ConditionalBernoulli(torch.zeros(3), torch.tensor(2)), "a whole number, one for all rows"),
+        (lambda: ConditionalBernoulli(torch.tensor([torch.inf, 0]), 1), "must be below inf"),
+        (lambda: ConditionalBernoulli(torch.zeros(3), 1).log_prob([True]), "subset must be boolean"),
+        (lambda: ConditionalBernoulli(torch.zeros(2, 3), 1).log_prob(torch.zeros(4, 3) > 0), "subset must be boolean"),
+        (lambda: ConditionalBernoulli(torch.zeros(3), 1).log_prob(torch.tensor(True)), "subset must be boolean"),
+        (lambda: all_but_one(Max(), torch.tensor(1.0)), "must have an axis of elements"),
         (lambda: ConditionalBernoulli(torch.zeros(3), 1).log_prob(torch.zeros(3)), "subset must be boolean"),
         (lambda: all_but_one(BinaryGRU(3), torch.zeros(2, 3)), "BinaryGRU is not"),
         (lambda: all_but_one(Max, torch.zeros(2)), "instantiate it"),
@@ -133,6 +179,20 @@ def test_all_but_one_is_the_reduction_of_the_others(monoid, sizes):
         for i in range(start, end):
             others = [j for j in range(start, end) if j != i]
             torch.testing.assert_close(found[i], monoid.reduce(x[others], 0))
+
+
+def test_all_but_one_keeps_the_order_of_operands():
+    slope, shift = logits_of(5), logits_of(5, seed=1)
+    found = all_but_one(DiagonalAffine(), (slope, shift))
+    for i in range(5):
+        rest = [j for j in range(5) if j != i]
+        wanted = DiagonalAffine().reduce((slope[rest], shift[rest]))
+        torch.testing.assert_close(tuple(part[i] for part in found), wanted)
+
+
+def test_all_but_one_rounds_once():
+    x = torch.tensor([60_000.0, 60_000.0, 1.0, -60_000.0, -60_000.0], dtype=torch.float16)
+    assert all_but_one(Sum(), x).tolist() == [-60_000, -60_000, 0, 60_000, 60_000]
 
 
 def test_all_but_one_of_tuples_and_half_precision():

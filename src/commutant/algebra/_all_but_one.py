@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .._errors import InputError
-from ._monoid import Monoid, check_monoid
+from ._monoid import Monoid, check_monoid, narrowed
 from .elements import Element, first_leaf
 
 
@@ -39,8 +39,12 @@ def all_but_one(monoid: Monoid, x: Element, ptr: Int[Tensor, " boundaries"] | No
             f"monoid must be exactly associative, and {type(monoid).__name__} is not: the results would "
             "depend on their bracketing"
         )
+    lead = first_leaf(x)
+    if lead.dim() < 1:
+        raise InputError("x must have an axis of elements, got a single number")
     if ptr is None:
-        ptr = torch.tensor([0, first_leaf(x).shape[0]], device=first_leaf(x).device)
+        ptr = torch.tensor([0, lead.shape[0]], device=lead.device)
+    dtypes, x = monoid.widened(x)  # rounded once, at the end
     before = monoid.scan(x, exclusive=True, ptr=ptr)
     after = monoid.scan(x, exclusive=True, reverse=True, ptr=ptr)
-    return monoid.op(before, after)
+    return narrowed(monoid.op(before, after), dtypes)

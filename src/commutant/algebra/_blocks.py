@@ -91,7 +91,7 @@ class Blocks:
             parts: Dense tensor of each run.
             order: Order of the tensor.
         """
-        rows = [p.reshape(-1, p.shape[-1]) for p in parts]
+        rows = [p.reshape(p.shape[:-1].numel(), p.shape[-1]) for p in parts]
         if not rows:
             raise InputError(f"join needs a tensor for each of {len(self.runs)} runs, got none")
         x = rows[0] if len(rows) == 1 else torch.cat(rows)

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .._checks import check_features, check_generator, first_weight, positive, whole
+from .._checks import check_generator, positive, whole
 from .._errors import InputError
-from ._layout import layout_of
+from ..algebra.arithmetic import promote_half
+from ._layout import encoded, layout_of
 from ._set_utility import SetUtility
 
 
@@ -20,7 +21,7 @@ class AmortizedInference(nn.Module):
 
     A sample is $s_i = [\operatorname{logit} \psi_i + \operatorname{logit} u_i > 0]$ with uniform $u_i$, so that
     $P(s_i = 1) = \psi_i$. With `rank`, $u = \Phi(g)$ is a Gaussian copula, where $g = \sigma \epsilon + U \epsilon'$
-    divided by its standard deviation. The published code omits this division, with which $\psi$ are the marginals. The
+    divided by its standard deviation, so that $\psi$ are the marginals. The published code omits the division. The
     gradient is that of a sigmoid of temperature `temperature` (straight-through).
 
     Args:
@@ -61,7 +62,7 @@ class AmortizedInference(nn.Module):
         whole("hidden_features", hidden_features)
         whole("rank", rank, 0)
         positive("temperature", temperature)
-        self.encoder, self.rank, self.temperature = encoder, rank, temperature
+        self.encoder, self.features, self.rank, self.temperature = encoder, features, rank, temperature
         self.hidden = nn.Sequential(nn.Linear(features, hidden_features), nn.ReLU())
         self.logit = nn.Linear(hidden_features, 1)
         self.scale = nn.Linear(hidden_features, 1) if rank else None
@@ -73,7 +74,10 @@ class AmortizedInference(nn.Module):
         Args:
             x: Elements, `(elements, ...)`.
         """
-        return self.logit(self.hidden(self.encoder(x))).squeeze(-1)  # type: ignore[no-any-return]
+        return self.logit(self._hidden(x)).squeeze(-1)  # type: ignore[no-any-return]
+
+    def _hidden(self, x: Tensor) -> Tensor:
+        return self.hidden(encoded(self.encoder, x, self.features, self.logit.weight))  # type: ignore[no-any-return]
 
     def sample(
         self,
@@ -118,6 +122,9 @@ class AmortizedInference(nn.Module):
             num_samples: Number of subsets.
             generator: Source of randomness; by default torch's global generator.
         """
+        if not isinstance(utility, SetUtility) or not isinstance(utility.pool, str):
+            given = f"one with the pool {type(utility.pool).__name__}" if isinstance(utility, SetUtility) else "another"
+            raise InputError(f"the bound needs a SetUtility with the pool 'sum' or 'mean', got {given}")
         subsets, logits = self._drawn(x, num_samples, index, ptr, generator)
         values = utility(x, subsets, index, ptr)
         # in logits, as the derivative of p log p is infinite where p is rounded to zero
@@ -130,13 +137,12 @@ class AmortizedInference(nn.Module):
         """Return subsets `(samples, elements)` and the logits of their marginals."""
         whole("num_samples", num_samples)
         check_generator(generator)
-        check_features("x", x, first_weight(self))
+        hidden = self._hidden(x)
         plan = layout_of(x, index, ptr)
         owner = torch.repeat_interleave(plan.sizes)
         if plan.order is not None:
             owner = torch.empty_like(owner).index_copy(0, plan.order, owner)
-        hidden = self.hidden(self.encoder(x))
-        logits = self.logit(hidden).squeeze(-1)
+        logits = promote_half(self.logit(hidden).squeeze(-1))
         source = x.device if generator is None else generator.device
 
         def drawn(*shape: int) -> Tensor:
@@ -144,10 +150,11 @@ class AmortizedInference(nn.Module):
 
         normal = drawn(num_samples, len(x))
         if self.scale is not None and self.factors is not None:
-            scale = nn.functional.softplus(self.scale(hidden)).squeeze(-1)
-            factors = self.factors(hidden).tanh()
+            scale = promote_half(nn.functional.softplus(self.scale(hidden)).squeeze(-1))
+            factors = promote_half(self.factors(hidden).tanh())
             common = (drawn(num_samples, len(plan.sizes), self.rank)[:, owner] * factors).sum(-1)
             normal = (scale * normal + common) / (scale.square() + factors.square().sum(-1)).sqrt()
         score = logits + torch.special.log_ndtr(normal) - torch.special.log_ndtr(-normal)
         soft = (score / self.temperature).sigmoid()
-        return soft + ((score > 0).to(soft) - soft).detach(), logits
+        subsets = soft + ((score > 0).to(soft) - soft).detach()
+        return subsets.to(hidden.dtype), logits

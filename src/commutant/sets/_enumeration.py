@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .._checks import check_features, is_whole
 from .._errors import InputError
 from ._set_utility import GroundSets, SetUtility
 
@@ -42,7 +43,11 @@ class Enumeration(NamedTuple):
         Args:
             subset: Whether each element is chosen, `(n,)`.
         """
-        bits = 2 ** torch.arange(self.num_elements, device=subset.device)
+        n = self.num_elements
+        if not isinstance(subset, Tensor) or subset.dtype != torch.bool or subset.shape != (n,):
+            given = f"{subset.dtype} {tuple(subset.shape)}" if isinstance(subset, Tensor) else type(subset).__name__
+            raise InputError(f"subset must be boolean of shape ({n},), got {given}")
+        bits = 2 ** torch.arange(n, device=subset.device)
         return self.utilities[(subset.long() * bits).sum()] - self.log_partition()
 
     def marginals(self) -> Float[Tensor, " n"]:
@@ -57,9 +62,9 @@ class Enumeration(NamedTuple):
             size: Size of the subset; by default any.
         """
         subsets = subsets_of(self.num_elements, self.utilities.device)
-        allowed = torch.ones_like(subsets[:, 0]) if size is None else subsets.sum(1) == size
-        if not bool(allowed.any()):
-            raise InputError(f"size must be between 0 and {self.num_elements}, got {size}")
+        if size is not None and not (is_whole(size) and 0 <= size <= self.num_elements):
+            raise InputError(f"size must be between 0 and {self.num_elements}, got {size!r}")
+        allowed = torch.tensor(True) if size is None else subsets.sum(1) == size
         return subsets[torch.where(allowed, self.utilities, -torch.inf).argmax()]
 
     def extension(self, probabilities: Float[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -68,7 +73,8 @@ class Enumeration(NamedTuple):
         Args:
             probabilities: Probability of each element, `(n,)`.
         """
-        return contracted(self.utilities[None], probabilities[None])[0][0]
+        check_probabilities(probabilities, self.num_elements)
+        return contracted(self.utilities[None], probabilities[None].to(self.utilities))[0][0]
 
 
 def enumerate_subsets(utility: SetUtility, x: Float[Tensor, "n *shape"]) -> Enumeration:
@@ -88,6 +94,8 @@ def enumerate_subsets(utility: SetUtility, x: Float[Tensor, "n *shape"]) -> Enum
         >>> enumerate_subsets(utility, torch.randn(3, 3)).marginals().shape
         torch.Size([3])
     """
+    if not isinstance(utility, SetUtility):
+        raise InputError(f"utility must be a SetUtility, got {type(utility).__name__}")
     sets = utility.prepare(x)
     if len(sets.owner) > _LARGEST:
         raise InputError(
@@ -105,6 +113,22 @@ def subsets_of(n: int, device: torch.device | None = None) -> Bool[Tensor, "subs
     """
     rows = torch.arange(2**n, device=device)
     return (rows[:, None] >> torch.arange(n, device=device)) & 1 > 0
+
+
+def check_probabilities(given: Any, count: int | None = None, name: str = "probabilities") -> None:
+    """Check that an argument holds a probability for each element.
+
+    Args:
+        given: Value of the argument.
+        count: Number of elements; None for any.
+        name: Name of the argument.
+    """
+    check_features(name, given)
+    if given.dim() != 1 or count not in (None, len(given)):
+        expected = "(n,)" if count is None else f"({count},)"
+        raise InputError(f"{name} must have shape {expected}, one number for each element, got {tuple(given.shape)}")
+    if not bool(((given >= 0) & (given <= 1)).all()):
+        raise InputError(f"{name} must lie in 0..1")
 
 
 def tables(utility: SetUtility, sets: GroundSets) -> list[Tensor]:
@@ -141,12 +165,12 @@ def contracted(table: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
     count, n = probabilities.shape
     levels = [table]
     for i in range(n):  # element i is the lowest bit left
-        pairs = levels[-1].reshape(count, -1, 2)
+        pairs = levels[-1].reshape(count, 2 ** (n - 1 - i), 2)
         levels.append(torch.lerp(pairs[..., 0], pairs[..., 1], probabilities[:, i : i + 1]))
     adjoint = torch.ones_like(levels[-1])
     slopes: list[Tensor] = []
     for i in reversed(range(n)):
-        pairs, p = levels[i].reshape(count, -1, 2), probabilities[:, i : i + 1]
+        pairs, p = levels[i].reshape(count, 2 ** (n - 1 - i), 2), probabilities[:, i : i + 1]
         slopes.append(((pairs[..., 1] - pairs[..., 0]) * adjoint).sum(1))
         adjoint = torch.stack([adjoint * (1 - p), adjoint * p], -1).flatten(1)
     gradient = torch.stack(slopes[::-1], 1) if n else torch.zeros_like(probabilities)

@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .._checks import check_generator, one_of, positive, whole
+from .._checks import check_features, check_generator, is_real, one_of, positive, whole
 from .._errors import InputError
 from ..algebra import ReductionPlan
+from ..algebra.arithmetic import promote_half
 from ..laws import BatchIndependence, Equivariance, SetPermutation, obeys
-from ._enumeration import contracted, tables
+from ._enumeration import check_probabilities, contracted, tables
 from ._law_cases import added_function_of_the_ground_set, inclusion_probabilities
 from ._layout import layout_of
 from ._mean_gains import ExactGains, MixedGains, SampledGains, at_fixed_point
@@ -33,9 +34,11 @@ class Marginals:
 
     Attributes:
         logits: Logit of the probability of each element, `(elements,)`.
-        residual: Largest difference between the two sides of the fixed-point equation, before the last step, `(sets,)`.
-            It is zero at a fixed point.
-        two_cycle: Whether the iteration of a set was found to alternate between two points and was damped, `(sets,)`.
+        residual: Largest difference between the two sides of the fixed-point equation, before the last step, `(sets,)`;
+            with `only`, over those elements, and NaN without any. For sampled sets it is the equation of the drawn
+            subsets, which differs from the exact one by sampling noise.
+        two_cycle: Whether two successive steps of a set nearly canceled each other, as in an alternation between two
+            points, `(sets,)`. Its later steps were halved.
         iterations: Number of iterations that were run.
     """
 
@@ -122,6 +125,8 @@ class MeanField(nn.Module):
         positive("tolerance", tolerance)
         if exact_below > 20:
             raise InputError(f"exact_below must be at most 20, as 2^n subsets are enumerated, got {exact_below}")
+        if grad == "implicit" and tolerance > _FIXED:
+            raise InputError(f"grad='implicit' needs a tolerance of at most {_FIXED}, got {tolerance}")
         if mode == "coordinate" and grad != "last":
             raise InputError(
                 f"mode='coordinate' is differentiated through its last update; use grad='last', not {grad!r}"
@@ -152,12 +157,15 @@ class MeanField(nn.Module):
             only: Elements whose probabilities are needed after the last iteration; those of the others are the start of
                 that iteration. A loss on a few elements of a large ground set costs less so.
             uniforms: Uniform numbers in 0..1 from which subsets are drawn, `(n_samples, elements)`; by default drawn.
-                In evaluation mode each set draws the same ones, so that its result does not depend on the batch.
+                In evaluation mode they depend on the position in the set alone, so that a result does not depend on the
+                batch; another order of the elements then changes it by sampling noise.
             generator: Source of randomness; by default torch's global generator.
         """
         check_generator(generator)
         sets = self.utility.prepare(x, index, ptr, num_sets)
         logits = sets.sort(_start_logits(start, sets))
+        if uniforms is not None:
+            _check_uniforms(uniforms, (self.n_samples, len(sets.owner)))
         sampled, update = self._update(sets, uniforms, generator)
         if sampled and (self.mode == "coordinate" or self.grad == "implicit"):
             needs = "mode='coordinate'" if self.mode == "coordinate" else "grad='implicit'"
@@ -168,7 +176,7 @@ class MeanField(nn.Module):
             )
         wanted = None if only is None else _read_only(only, sets)
         logits, residual, cycles, count = self._iterate(sets, logits, update, wanted)
-        return Marginals(sets.unsort(logits), residual, cycles, count)
+        return Marginals(sets.unsort(logits).to(sets.features.dtype), residual, cycles, count)
 
     def loss(
         self,
@@ -197,6 +205,7 @@ class MeanField(nn.Module):
             start: Probabilities at which the iteration starts.
             generator: Source of randomness; by default torch's global generator.
         """
+        check_features("x", x)
         if not isinstance(target, Tensor) or target.dtype != torch.bool or target.shape != x.shape[:1]:
             given = f"{target.dtype} {tuple(target.shape)}" if isinstance(target, Tensor) else type(target).__name__
             raise InputError(f"target must be boolean of shape ({len(x)},), got {given}")
@@ -228,14 +237,15 @@ class MeanField(nn.Module):
             num_sets: Number of sets; by default inferred.
         """
         sets = self.utility.prepare(x, index, ptr, num_sets)
-        largest = int(sets.blocks.sizes.max())
+        largest = max(n for _, n in sets.blocks.runs)
         if largest > self.exact_below:
             raise InputError(
                 f"the bound is exact for at most exact_below={self.exact_below} elements, got a set of {largest}"
             )
-        psi = sets.sort(probabilities)
+        check_probabilities(probabilities, len(sets.owner))
+        psi = sets.sort(probabilities).to(promote_half(sets.features))
         values = [
-            contracted(table, p[..., 0])[0][:, None]
+            contracted(promote_half(table), p[..., 0])[0][:, None]
             for table, p in zip(tables(self.utility, sets), sets.blocks.split(psi[:, None], 1), strict=True)
         ]
         entropy = torch.special.entr(psi) + torch.special.entr(1 - psi)
@@ -248,9 +258,6 @@ class MeanField(nn.Module):
         small = sets.blocks.sizes <= self.exact_below
         if bool(small.all()):
             return False, ExactGains(self.utility, sets, self.mode == "coordinate")
-        if uniforms is not None and uniforms.shape != (self.n_samples, len(sets.owner)):
-            expected = (self.n_samples, len(sets.owner))
-            raise InputError(f"uniforms must have shape {expected}, got {tuple(uniforms.shape)}")
         draw = partial(self._uniforms, sets, generator)
         if uniforms is not None or not (self.training and self.grad == "unroll"):
             # one draw for all iterations makes the map deterministic, so that its fixed points can be certified
@@ -283,23 +290,20 @@ class MeanField(nn.Module):
         cycles = torch.zeros(count, dtype=torch.bool, device=logits.device)
         residual, earlier = logits.new_full((count,), torch.inf), None
         follow = torch.is_grad_enabled() and self.grad == "unroll"
-        iteration = 0
-        while True:
-            iteration += 1
-            last = iteration == self.n_iter
-            if not last and iteration > 1 and not follow:
-                last = bool((residual <= self.tolerance).all())
+        for iteration in range(1, self.n_iter + 1):
+            done = residual <= self.tolerance
+            last = iteration == self.n_iter or bool(done.all())
             with torch.set_grad_enabled(torch.is_grad_enabled() and (last or follow)):
                 if last and self.grad == "implicit":
                     gains = at_fixed_point(update, logits, sets)
                 else:
                     gains = update(logits, only if last else None)
                 if last and only is not None:
-                    kept = torch.zeros_like(sets.owner, dtype=torch.bool)
-                    kept[only] = True
-                    gains = torch.where(kept, gains, logits)
+                    gains = torch.where(_members(only, sets), gains, logits)
                 damped = bool((step < 1).any()) and not (last and self.grad == "implicit")
                 new = logits + step[sets.owner] * (gains - logits) if damped else gains
+                if not last:  # a set that has arrived waits, so that it does not depend on slower ones
+                    new = torch.where(done[sets.owner], logits, new)
             residual, moved = _largest_change(gains, logits, sets), _largest_change(new, logits, sets)
             if earlier is not None:
                 back = _largest_change(new, earlier, sets)
@@ -313,6 +317,10 @@ class MeanField(nn.Module):
                 f"grad='implicit' needs a fixed point, and the residual is {float(residual.max()):.2g} after "
                 f"{iteration} iterations; raise n_iter, or use grad='unroll'"
             )
+        if only is not None:
+            wanted = torch.zeros(count, dtype=torch.bool, device=logits.device)
+            wanted[sets.owner[only]] = True
+            residual = torch.where(wanted, residual, torch.nan)
         return logits, residual, cycles, iteration
 
 
@@ -329,28 +337,38 @@ def _drawn_negatives(target: Tensor, plan: ReductionPlan, ratio: float, generato
 
 
 def _start_logits(start: float | Tensor, sets: GroundSets) -> Tensor:
-    features = sets.features
+    """Return the logits of the start, in float32 for half precision, which would round small probabilities up."""
+    like = promote_half(sets.features)
     if isinstance(start, Tensor):
-        if start.shape != (len(sets.owner),) or not start.is_floating_point():
-            raise InputError(
-                f"start must hold a probability for each of {len(sets.owner)} elements, got {start.dtype} of shape "
-                f"{tuple(start.shape)}"
-            )
-        psi = start.detach().to(features)
+        check_probabilities(start, len(sets.owner), "start")
+        psi = start.detach().to(like)
+    elif is_real(start) and 0 <= start <= 1:
+        psi = torch.full((len(sets.owner),), float(start), dtype=like.dtype, device=like.device)
     else:
-        psi = torch.full((len(sets.owner),), float(start), dtype=features.dtype, device=features.device)
-    if not bool(((psi >= 0) & (psi <= 1)).all()):
-        raise InputError("start must hold probabilities in 0..1")
+        raise InputError(
+            f"start must be a probability in 0..1 or a tensor with one for each element, got {start!r:.60}"
+        )
     tiny = torch.finfo(psi.dtype).eps
     return psi.clamp(tiny, 1 - tiny).logit()
 
 
+def _check_uniforms(uniforms: Tensor, shape: tuple[int, int]) -> None:
+    if not isinstance(uniforms, Tensor) or uniforms.shape != shape or not uniforms.is_floating_point():
+        given = tuple(uniforms.shape) if isinstance(uniforms, Tensor) else type(uniforms).__name__
+        raise InputError(f"uniforms must have shape {shape}, got {given}")
+    if not bool(((uniforms >= 0) & (uniforms <= 1)).all()):
+        raise InputError("uniforms must lie in 0..1")
+
+
 def _read_only(only: Tensor, sets: GroundSets) -> Tensor:
-    if only.dtype != torch.bool or only.shape != (len(sets.owner),):
-        raise InputError(
-            f"only must be boolean of shape ({len(sets.owner)},), got {only.dtype} of shape {tuple(only.shape)}"
-        )
+    if not isinstance(only, Tensor) or only.dtype != torch.bool or only.shape != (len(sets.owner),):
+        given = f"{only.dtype} {tuple(only.shape)}" if isinstance(only, Tensor) else type(only).__name__
+        raise InputError(f"only must be boolean of shape ({len(sets.owner)},), got {given}")
     return sets.sort(only).nonzero()[:, 0]
+
+
+def _members(rows: Tensor, sets: GroundSets) -> Tensor:
+    return torch.zeros_like(sets.owner, dtype=torch.bool).index_fill(0, rows, True)
 
 
 def _largest_change(a: Tensor, b: Tensor, sets: GroundSets) -> Tensor:

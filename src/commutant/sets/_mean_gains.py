@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
+from .._errors import InputError
+from ..algebra import Blocks
 from ._enumeration import contracted, tables
 from ._set_utility import GroundSets, SetUtility
 
@@ -25,9 +29,9 @@ class ExactGains:
 
     def _of_run(self, table: Tensor, logits: Tensor) -> Tensor:
         if not self.sweep:
-            return contracted(table, logits.sigmoid())[1]
+            return contracted(table.to(logits.dtype), logits.sigmoid())[1]
         for i in range(logits.shape[1]):
-            gain = contracted(table, logits.detach().sigmoid())[1][:, i : i + 1]
+            gain = contracted(table.to(logits.dtype), logits.detach().sigmoid())[1][:, i : i + 1]
             logits = torch.cat([logits[:, :i], gain, logits[:, i + 1 :]], 1)
         return logits
 
@@ -82,27 +86,46 @@ class MixedGains:
         return sampled.index_copy(0, self.rows, self.exact(logits[self.rows]))
 
 
+class _AtFixedPoint(torch.autograd.Function):
+    """Identity whose gradient is solved with (1 - J)^T, for each run of sets of equal size."""
+
+    @staticmethod
+    def forward(out: Tensor, blocks: Blocks, *jacobians: Tensor) -> Tensor:
+        return out.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _, ctx.blocks, *ctx.jacobians = inputs
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        parts = []
+        for jacobian, part in zip(ctx.jacobians, ctx.blocks.split(gradient[:, None].double(), 1), strict=True):
+            eye = torch.eye(jacobian.shape[-1], dtype=part.dtype, device=part.device)
+            try:
+                parts.append(torch.linalg.solve(eye - jacobian.transpose(1, 2), part))
+            except torch.linalg.LinAlgError as error:
+                raise InputError(
+                    "the fixed point is not isolated, so grad='implicit' has no gradient; use grad='unroll'"
+                ) from error
+        return ctx.blocks.join(parts, 1)[:, 0].to(gradient), None, *(None for _ in parts)
+
+
 def at_fixed_point(update: Callable[..., Tensor], logits: Tensor, sets: GroundSets) -> Tensor:
     """Return one more update of a fixed point, whose gradient is that of the fixed point.
 
-    With l = T(l), dl = (1 - J)^-1 dT, where J is the Jacobian of T by l.
+    With l = T(l), dl = (1 - J)^-1 dT, where J is the Jacobian of T by l. It can be differentiated once.
     """
     logits = logits.detach()
     out = update(logits)
     if not out.requires_grad:
         return out
-    fixed = [table.detach() for table in update.tables]  # type: ignore[attr-defined]
-    jacobians = [
-        torch.func.vmap(torch.func.jacrev(lambda table, p: contracted(table[None], p.sigmoid()[None])[1][0], 1))(t, p)
-        for t, p in zip(fixed, (part[..., 0] for part in sets.blocks.split(logits[:, None], 1)), strict=True)
-    ]
+    fixed = [table.detach().double() for table in update.tables]  # type: ignore[attr-defined]
 
-    def through_fixed_point(gradient: Tensor) -> Tensor:
-        parts = []
-        for jacobian, part in zip(jacobians, sets.blocks.split(gradient[:, None], 1), strict=True):
-            system = torch.eye(jacobian.shape[-1], dtype=part.dtype, device=part.device) - jacobian.transpose(1, 2)
-            parts.append(torch.linalg.solve(system, part))
-        return sets.blocks.join(parts, 1)[:, 0]
+    def gains(table: Tensor, at: Tensor) -> Tensor:
+        return contracted(table[None], at.sigmoid()[None])[1][0]
 
-    out.register_hook(through_fixed_point)
-    return out
+    parts = [part[..., 0] for part in sets.blocks.split(logits[:, None].double(), 1)]
+    jacobians = [torch.func.vmap(torch.func.jacrev(gains, 1))(t, p) for t, p in zip(fixed, parts, strict=True)]
+    return _AtFixedPoint.apply(out, sets.blocks, *jacobians)  # type: ignore[no-any-return, no-untyped-call]

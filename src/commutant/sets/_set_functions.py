@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._checks import check_features, check_generator, whole
 from .._errors import InputError
-from ._enumeration import contracted, subsets_of
+from ._enumeration import check_probabilities, contracted, subsets_of
 
 _EXACT = 16
 _CHUNK = 1 << 22  # most entries of the masks evaluated at once
@@ -136,7 +136,8 @@ def multilinear_extension(
         >>> multilinear_extension(f, torch.tensor([0.5, 1.0, 0.0]))
         tensor(1.5000)
     """
-    p = check_probabilities(probabilities)
+    check_probabilities(probabilities)
+    p = probabilities
     if n_samples is None and hasattr(function, "extension"):
         return function.extension(p)  # type: ignore[no-any-return]
     if n_samples is None:
@@ -207,18 +208,6 @@ def gains_of(function: AnySetFunction, subsets: Tensor) -> Tensor:
     toggled = subsets[:, None] ^ torch.eye(n, dtype=torch.bool, device=subsets.device)
     now, other = values_of(function, subsets), values_of(function, toggled.flatten(0, 1)).reshape(-1, n)
     return torch.where(subsets, now[:, None] - other, other - now[:, None])
-
-
-def check_probabilities(given: Tensor) -> Tensor:
-    """Check that a tensor holds a probability for each element.
-
-    Args:
-        given: Value of the argument.
-    """
-    check_features("probabilities", given)
-    if given.dim() != 1 or not bool(((given >= 0) & (given <= 1)).all()):
-        raise InputError(f"probabilities must lie in 0..1 and have shape (n,), got shape {tuple(given.shape)}")
-    return given
 
 
 def _drawn(probabilities: Tensor, n_samples: int, generator: torch.Generator | None) -> Tensor:

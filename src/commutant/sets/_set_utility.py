@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .._checks import check_features, first_weight, one_of, whole
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..algebra import Blocks, Monoid, all_but_one, check_monoid
 from ..algebra.elements import Element, map_leaves, rows
 from ..laws import BatchIndependence, Invariance, SetPermutation, obeys
 from ._law_cases import half_of_each_set
-from ._layout import layout_of
+from ._layout import encoded, layout_of
 
 Background: TypeAlias = Literal["complement", "concat", "none"]
 Side: TypeAlias = Literal["inside", "outside", "whole"]
@@ -126,6 +126,9 @@ class SetUtility(nn.Module):
         pool: `"sum"`, `"mean"` (for ground sets that are larger than in training), or a monoid that is exactly
             associative and commutative, such as `Max()`.
 
+    Gains are differences of utilities, so half precision leaves little of them in sets of hundreds of elements; use
+    float32. The gradient of a pool by `Max` at equal elements depends on their order.
+
     Shapes:
         x `(elements, ...)` and subset `(..., elements)` to `(..., sets)`.
 
@@ -187,7 +190,8 @@ class SetUtility(nn.Module):
             subset: Whether each element is chosen, `(..., elements)`: booleans, or weights in 0..1 for the pools
                 `"sum"` and `"mean"`.
             index: Index of the set of each element, in any order, `(elements,)`.
-            ptr: Start of each set, `(sets + 1,)`. Without `index` and `ptr`, all elements are one set.
+            ptr: Start of each set among sorted elements, `(sets + 1,)`. Without `index` and `ptr`, all elements are one
+                set.
             num_sets: Number of sets; by default inferred.
         """
         sets = self.prepare(x, index, ptr, num_sets)
@@ -231,12 +235,8 @@ class SetUtility(nn.Module):
             ptr: Start of each set, `(sets + 1,)`.
             num_sets: Number of sets; by default inferred.
         """
-        check_features("x", x, first_weight(self))
+        features = encoded(self.encoder, x, self.features, self.branches[0].rest[1].weight)
         plan = layout_of(x, index, ptr, num_sets)
-        features = self.encoder(x)
-        if not isinstance(features, Tensor) or features.shape != (x.shape[0], self.features):
-            found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-            raise InputError(f"the encoder must return shape {(x.shape[0], self.features)}, got {found}")
         return self.grouped(features if plan.order is None else features[plan.order], plan.sizes, plan.order)
 
     def grouped(self, features: Tensor, sizes: Tensor, order: Tensor | None = None) -> GroundSets:
@@ -336,23 +336,32 @@ class SetUtility(nn.Module):
             weight = subset.T.to(features.dtype)
             parts = zip(blocks.split(weight, 1), blocks.split(features, 1), strict=True)
             sums = [(w.transpose(1, 2) @ phi).flatten(1) for w, phi in parts]
-            pooled = blocks.join(sums, 0).reshape(len(blocks.sizes), len(subset), -1).transpose(0, 1)
-            return pooled if self.pool == "sum" else pooled / _sizes(subset, blocks, features.dtype).clamp(min=1)
+            shape = len(blocks.sizes), len(subset), features.shape[1]
+            pooled = blocks.join(sums, 0).reshape(shape).transpose(0, 1)
+            if self.pool == "sum":
+                return pooled
+            size = _sizes(subset, blocks, features.dtype)
+            return torch.where(size > 0, pooled / torch.where(size > 0, size, 1.0), 0.0)
         samples = len(subset)
         lifted = self.pool.lift(features.repeat(samples, 1)[subset.flatten()])
-        index = torch.arange(samples * len(blocks.sizes), device=subset.device).reshape(samples, -1)
+        index = torch.arange(samples * len(blocks.sizes), device=subset.device).reshape(samples, len(blocks.sizes))
         owner = index.repeat_interleave(blocks.sizes, 1)[subset]
-        pooled = self.pool.lower(self.pool.segment_reduce(lifted, owner, num_sets=index.numel()))
-        empty = _sizes(subset, blocks, features.dtype) == 0  # the identity may be infinite, as that of Max is
-        return pooled.reshape(samples, len(blocks.sizes), -1).masked_fill(empty, 0.0)
+        pooled = self._lowered(self.pool.segment_reduce(lifted, owner, num_sets=index.numel()))
+        return pooled.reshape(samples, len(blocks.sizes), pooled.shape[-1])
+
+    def _lowered(self, element: Element) -> Tensor:
+        """Return the features of pooled elements; zero where they are those of the identity and infinite."""
+        assert isinstance(self.pool, Monoid)
+        found, identity = self.pool.lower(element), self.pool.lower(self.pool.identity(element))
+        return torch.where((found == identity) & identity.isinf(), 0.0, found)
 
     def _pooled_toggled(self, sets: GroundSets, subset: Tensor, only: Tensor | None, pooled: Tensor) -> Tensor:
         """Return the pooled features of subsets of which one element has been added or removed."""
         pick = slice(None) if only is None else only
         owner, chosen, features = sets.owner[pick], subset[:, pick, None], sets.features[pick]
-        sign = 1 - 2 * chosen.to(features.dtype)
-        size = _sizes(subset, sets.blocks, features.dtype)[:, owner]
         if self.pool == "mean":
+            sign = 1 - 2 * chosen.to(features.dtype)
+            size = _sizes(subset, sets.blocks, features.dtype)[:, owner]
             return (pooled[:, owner] * size + sign * features) / (size + sign).clamp(min=1)
         assert isinstance(self.pool, Monoid)
         samples, elements = subset.shape
@@ -363,8 +372,8 @@ class SetUtility(nn.Module):
         if only is not None:
             wanted = (torch.arange(samples, device=only.device)[:, None] * elements + only).flatten()
             rest, lifted = rows(rest, wanted), rows(lifted, wanted)
-        toggled = self.pool.lower(_where(chosen.flatten(), rest, self.pool.op(rest, lifted)))
-        return toggled.reshape(samples, len(owner), -1).masked_fill(size + sign == 0, 0.0)
+        toggled = self._lowered(_where(chosen.flatten(), rest, self.pool.op(rest, lifted)))
+        return toggled.reshape(samples, len(owner), toggled.shape[-1])
 
 
 def _sizes(subset: Tensor, blocks: Blocks, dtype: torch.dtype) -> Tensor:

@@ -141,7 +141,7 @@ class SubsetSelector(Estimator):
         x, sizes = self._read(X)
         return _split(self._fit.scores(x, sizes), sizes)
 
-    def predict_proba(self, X: Any, k: int | Sequence[int] | None = None) -> list[np.ndarray]:
+    def predict_proba(self, X: Any, k: Any = None) -> list[np.ndarray]:
         """Return the probability that each element is chosen, an array for each set.
 
         Args:
@@ -153,7 +153,7 @@ class SubsetSelector(Estimator):
         wanted = None if k is None else _read_counts(k, sizes)
         return _split(self._fit.probabilities(x, sizes, wanted), sizes)
 
-    def predict(self, X: Any, k: int | Sequence[int] | None = None) -> list[np.ndarray]:
+    def predict(self, X: Any, k: Any = None) -> list[np.ndarray]:
         """Return the chosen subset of each set as booleans.
 
         Args:
@@ -207,7 +207,7 @@ class SubsetSelector(Estimator):
             raise InputError(f"encoder must be a module or None, got {type(self.encoder).__name__}")
 
 
-def _read_counts(k: int | Sequence[int], sizes: Tensor) -> Tensor:
+def _read_counts(k: Any, sizes: Tensor) -> Tensor:
     given: Any = [k] * len(sizes) if is_whole(k) else k
     if isinstance(given, Tensor | np.ndarray):
         given = given.tolist()
