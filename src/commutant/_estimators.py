@@ -49,7 +49,7 @@ class Estimator:
 
         classifies = self._kind == "classifier"
         return Tags(
-            estimator_type=self._kind,
+            estimator_type=self._kind or None,
             target_tags=TargetTags(required=True, multi_output=not classifies),
             classifier_tags=ClassifierTags() if classifies else None,
             regressor_tags=None if classifies else RegressorTags(),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from commutant import InputError
 from commutant.sets import FacilityLocation, continuous_greedy, multilinear_extension
+from commutant.sets._continuous_greedy import _rounded
 
 
 def facilities(rows=12, n=8, seed=0):
@@ -96,6 +98,59 @@ def test_it_beats_greedy_where_greedy_is_half():
     assert found.upper_bound >= 2
 
 
+def synergy(s):
+    """Function that is submodular on the greedy path alone: pairs gain where the first element is missing."""
+    w = torch.tensor([1.01, 1, 0.5, 0.1, 0.1, 0.1], dtype=torch.float64)
+    pairs = 10.0 * (s[..., 1] & s[..., 2]) + 40.0 * (s[..., 3] & s[..., 4])
+    return s.double() @ w + pairs * ~s[..., 0]
+
+
+def growing(scale, offset=0.0):
+    w = torch.arange(6, 0, -1, dtype=torch.float64)
+    return lambda s: offset + scale * (s.double() @ w + 1.5 * (s[..., 0] & s[..., 2]) + 100.0 * (s[..., 2] & s[..., 3]))
+
+
+def test_a_value_above_the_bound_is_an_error():
+    with pytest.raises(InputError, match=r"a subset has the value .* above the bound"):
+        continuous_greedy(synergy, 6, 2, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("function", [growing(1.0), growing(1e-6), growing(1.0, 1e6), growing(-1e-6)])
+def test_violations_are_relative_to_the_gains(function):
+    with pytest.raises(InputError, match="the bound needs a"):
+        continuous_greedy(function, 6, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32])
+def test_functions_of_any_dtype_and_many_elements(dtype):
+    covers = torch.rand(30, 50, generator=torch.Generator().manual_seed(0)) < 0.1
+    f = lambda s: (s[:, None] & covers).any(2).sum(1).to(dtype)  # noqa: E731
+    found = continuous_greedy(f, 50, 5, n_samples=20, generator=torch.Generator().manual_seed(0))
+    assert found.value == int(f(found.subset[None])) <= found.upper_bound
+
+
+def test_swaps_keep_the_mean_of_the_subsets():
+    bases = [torch.tensor(b) > 0 for b in ([1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 1, 0, 0, 1], [1, 0, 0, 1, 0])]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([_rounded(bases, torch.zeros(5, dtype=torch.int64), generator) for _ in range(4000)])
+    assert (drawn.sum(1) == 2).all()
+    wanted = torch.stack(bases).double().mean(0)
+    assert ((drawn.double().mean(0) - wanted).abs() < 4.5 * 0.5 / 4000**0.5).all()
+
+
+def test_groups_of_any_form():
+    f, groups = facilities(), [0, 1, 0, 1, 0, 1, 2, 2]
+    found = [
+        continuous_greedy(f, 8, b, groups=g, generator=torch.Generator().manual_seed(0)).value
+        for b, g in (
+            ([1, 2, 0], groups),
+            (torch.tensor([1, 2, 0]), torch.tensor(groups)),
+            ((1, 2, 0), np.array(groups)),
+        )
+    ]
+    assert found[0] == found[1] == found[2]
+
+
 def test_all_elements_and_none():
     f = facilities()
     assert continuous_greedy(f, 8, 8).value == pytest.approx(float(f(torch.ones(8) > 0)))
@@ -115,6 +170,11 @@ def test_all_elements_and_none():
         (lambda f: continuous_greedy(f, 8, [2], groups=torch.arange(8) // 4), "one for each of 2 groups"),
         (lambda f: continuous_greedy(f, 8, 5, groups=torch.arange(8) // 4), "of group 0, 4"),
         (lambda f: continuous_greedy(f, 8, 1, groups=torch.zeros(8)), "groups must hold"),
+        (lambda f: continuous_greedy(f, 8, {0: 3, 1: 3}, groups=torch.arange(8) // 4), "one for each of 2 groups"),
+        (lambda f: continuous_greedy(f, 8, None, groups=torch.arange(8) // 4), "got None"),
+        (lambda f: continuous_greedy(f, 8, 1, groups=torch.arange(8) // 4 * 5), "from 0 without a gap"),
+        (lambda f: continuous_greedy(f, 8, 1, groups=torch.full((8,), 10**12)), "from 0 without a gap"),
+        (lambda f: f.extension(torch.rand(9)), r"probabilities must have shape \(..., 8\)"),
         (
             lambda f: continuous_greedy(lambda s: s.double().sum(1), 17, 1),
             "at most 16 elements, got 17; give n_samples",

@@ -12,7 +12,7 @@ from torch import nn
 
 from commutant import InputError
 from commutant.algebra import Max
-from commutant.sets import SubsetSelector, enumerate_subsets
+from commutant.sets import Conjugated, SubsetSelector, enumerate_subsets
 from commutant.sets._enumeration import subsets_of
 
 
@@ -115,6 +115,67 @@ def test_a_fit_under_no_grad_and_a_copy():
         np.testing.assert_array_equal(twin.decision_function(TEST[0][:2])[1], wanted[1])
 
 
+def test_a_fitted_selector_holds_no_data():
+    rng = np.random.default_rng(0)
+    sets = [rng.standard_normal((6, 300)) for _ in range(40)]
+    model = SubsetSelector(4, epochs=1).fit(sets, [[0]] * 40)
+    for _ in range(3):
+        model.fit(sets, [[0]] * 40)
+    assert len(pickle.dumps(model)) < 60_000  # weights are 10 kB, the data are 576 kB
+
+
+@pytest.mark.parametrize("count", [4, 8, 20, 60])
+def test_sizes_are_those_of_training_where_nothing_can_be_learned(count):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        sets = [rng.standard_normal((10, 3)) for _ in range(count)]
+        model = SubsetSelector(4, epochs=2, random_state=seed).fit(
+            sets, [[int(rng.integers(10))] for _ in range(count)]
+        )
+        found = model.predict([rng.standard_normal((10, 3)) for _ in range(40)])
+        assert 0.5 <= np.mean([f.sum() for f in found]) <= 2.5
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1e8])
+def test_any_scale_of_the_features(scale):
+    plain = SubsetSelector(16, epochs=8).fit(*TRAIN)
+    scaled = SubsetSelector(16, epochs=8).fit([s * scale for s in TRAIN[0]], TRAIN[1])
+    for a, b in zip(scaled.predict_proba([s * scale for s in TEST[0]]), plain.predict_proba(TEST[0]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_a_monoid_is_copied():
+    torch.manual_seed(0)
+    pool = Conjugated.of_sum(8)
+    before = copy.deepcopy(pool.state_dict())
+    first = SubsetSelector(8, pool=pool, epochs=2).fit(*TRAIN)
+    wanted = first.decision_function(TEST[0][:1])[0]
+    SubsetSelector(8, pool=pool, epochs=2, random_state=1).fit(*TRAIN)
+    np.testing.assert_array_equal(first.decision_function(TEST[0][:1])[0], wanted)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), pool.state_dict().values(), strict=True))
+
+
+def test_other_default_dtypes_modes_and_frozen_encoders():
+    encoder = nn.Linear(2, 8).requires_grad_(False)
+    with torch.inference_mode():
+        SubsetSelector(8, encoder=encoder, epochs=1).fit(*TRAIN)
+    torch.set_default_dtype(torch.float64)
+    try:
+        for inference in ("mean-field", "copula", "exact"):
+            model = SubsetSelector(8, inference=inference, epochs=1).fit(*TRAIN)
+            assert np.isfinite(model.decision_function(TEST[0][:1])[0]).all()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_lists_are_cross_validated():
+    selection = pytest.importorskip("sklearn.model_selection")
+    positions = [np.flatnonzero(s).tolist() for s in TRAIN[1]]
+    masks = [s for s, p in zip(TRAIN[1], positions, strict=True) if len(p)]
+    scores = selection.cross_val_score(SubsetSelector(8, epochs=1), TRAIN[0][: len(masks)], masks, cv=2)
+    assert scores.shape == (2,)
+
+
 def test_positions_and_masks_are_the_same():
     positions = [np.flatnonzero(s) for s in TRAIN[1]]
     some = [i for i, p in enumerate(positions) if len(p) < len(TRAIN[1][i])]
@@ -195,6 +256,16 @@ def changed(sets=None, subsets=None, **options):
         (changed(subsets=[[] for _ in TRAIN[0]]), "the subsets choose no element"),
         (changed(subsets=[s | True for s in TRAIN[1]]), "the subsets choose every element"),
         (changed(subsets=7), "subsets must be a list"),
+        (changed(subsets=[[[0], [1, 2]]] * 160), "subset 0 must hold booleans or positions"),
+        (changed(sets=TRAIN[0][0]), r"X must be a list of ground sets, got one of shape .* pass \[X\]"),
+        (changed(sets=np.zeros((5, 3, 2, 2))), "flatten images"),
+        (changed(sets=[np.zeros((3, 2, 2))] * 5), "flatten images"),
+        (changed(validation_fraction=None), "validation_fraction must lie between"),
+        (changed(weight_decay=-1.0), "weight_decay must not be negative"),
+        (changed(random_state=2**70), "random_state must be below"),
+        (changed(learning_rate=1e18, batch_size=200), "the loss is not finite"),
+        (changed(encoder=nn.Linear(2, 5), inference="exact"), "the encoder must return shape"),
+        (changed(encoder=nn.Linear(2, 5), inference="copula"), "the encoder must return shape"),
         (changed(sets=[*TRAIN[0][:-1], TRAIN[0][-1] * np.nan]), "set 159 holds NaN"),
         (changed(sets=[*TRAIN[0][:-1], np.zeros((0, 2))]), "set 159 is empty"),
         (changed(sets=[*TRAIN[0][:-1], np.zeros((4, 3))]), "set 159 has 3 features"),
@@ -221,6 +292,12 @@ def test_wrong_calls_are_named(unchecked):
     with pytest.raises(InputError, match="y is None"):
         SubsetSelector().fit(TRAIN[0], None)
     model = SubsetSelector(4, epochs=1).fit(*TRAIN)
+    with pytest.raises(InputError, match="standard deviations from the training mean"):
+        model.predict([np.array([[1e39, 0.0], [0.0, 0.0]])])
+    with pytest.raises(InputError, match=r"pass \[X\]"):
+        model.predict(TEST[0][0])
+    assert model.predict(TEST[0][:2], k=[torch.tensor(1), np.int64(2)])[1].sum() == 2
+    assert model.predict(TEST[0][:2], k=torch.tensor(1))[1].sum() == 1
     with pytest.raises(InputError, match="X has 3 features, but SubsetSelector is expecting 2"):
         model.predict([np.zeros((3, 3))])
     for k, message in (

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .._checks import one_of, whole
+from .._checks import finite, one_of, whole
 from .._errors import InputError
 
 Shape: TypeAlias = Literal["moons", "gaussian"]
@@ -74,7 +74,10 @@ def anomalous_sets(
     """
     whole("sets", sets)
     whole("size", size)
+    finite("noise", noise)
     low, high = anomalies
+    if len(labels) != len(images) or labels.is_floating_point() or (len(labels) and int(labels.min()) < 0):
+        raise InputError(f"labels must hold a class from 0 for each of {len(images)} images, got {tuple(labels.shape)}")
     if not 1 <= low <= high < size:
         raise InputError(f"anomalies must satisfy 1 <= smallest <= largest < size={size}, got {anomalies}")
     classes = int(labels.max()) + 1
@@ -119,6 +122,7 @@ def planted_subsets(
     one_of("shape", shape, ("moons", "gaussian"))
     whole("sets", sets)
     whole("size", size)
+    whole("chosen", chosen)
     if not 0 < chosen < size:
         raise InputError(f"chosen must lie between 1 and size - 1 = {size - 1}, got {chosen}")
     mask = torch.rand(sets, size, generator=generator).argsort(1).argsort(1) < chosen
@@ -168,8 +172,10 @@ def training_panels(
         InputError: If the numbers do not fit, or there are more than 100 000 subsets.
     """
     whole("sets", sets)
-    if not 0 < neighbors <= chosen < size <= len(x):
-        raise InputError(f"needs neighbors <= chosen < size <= {len(x)} rows, got {neighbors}, {chosen}, {size}")
+    if not 0 < neighbors <= chosen < size < len(x):
+        raise InputError(f"needs neighbors <= chosen < size < {len(x)} rows, got {neighbors}, {chosen}, {size}")
+    if not bool(x.isfinite().all()):
+        raise InputError("features must be finite")
     if (count := math.comb(size, chosen)) > 100_000:
         raise InputError(f"{count} subsets are too many; lower size or chosen")
     subsets = torch.tensor(list(itertools.combinations(range(size), chosen)))

@@ -84,6 +84,10 @@ class FacilityLocation:
         Args:
             probabilities: Probability of each element, `(..., n)`.
         """
+        if probabilities.shape[-1:] != self.similarity.shape[1:]:
+            raise InputError(
+                f"probabilities must have shape (..., {self.similarity.shape[1]}), got {tuple(probabilities.shape)}"
+            )
         p = probabilities[..., self._order]
         missed = torch.nn.functional.pad((1 - p)[..., :-1], (1, 0), value=1.0).cumprod(-1)
         return (self._sorted * p * missed).sum((-2, -1))
@@ -191,7 +195,7 @@ def values_of(function: AnySetFunction, subsets: Tensor) -> Tensor:
             raise InputError(f"function must return shape ({len(part)},) for subsets {tuple(part.shape)}, got {given}")
         if not bool(found.isfinite().all()):
             raise InputError("function returned NaN or an infinite value")
-        parts.append(found.detach())
+        parts.append(found.detach().double())
     return torch.cat(parts)
 
 
@@ -203,7 +207,10 @@ def gains_of(function: AnySetFunction, subsets: Tensor) -> Tensor:
         subsets: Booleans, `(subsets, n)`.
     """
     if hasattr(function, "marginal_gains"):
-        return function.marginal_gains(subsets).detach()  # type: ignore[no-any-return]
+        gains = function.marginal_gains(subsets).detach().double()
+        if gains.shape != subsets.shape or not bool(gains.isfinite().all()):
+            raise InputError(f"marginal_gains must return finite values of shape {tuple(subsets.shape)}")
+        return gains  # type: ignore[no-any-return]
     n = subsets.shape[1]
     toggled = subsets[:, None] ^ torch.eye(n, dtype=torch.bool, device=subsets.device)
     now, other = values_of(function, subsets), values_of(function, toggled.flatten(0, 1)).reshape(-1, n)

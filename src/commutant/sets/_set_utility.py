@@ -123,8 +123,8 @@ class SetUtility(nn.Module):
         features: Number of features that the encoder returns.
         hidden_features: Width of the hidden layers of f and g.
         background: How the ground set enters.
-        pool: `"sum"`, `"mean"` (for ground sets that are larger than in training), or a monoid that is exactly
-            associative and commutative, such as `Max()`.
+        pool: `"sum"`, `"mean"`, or a monoid that is exactly associative and commutative, such as `Max()`. Infinite
+            features of an empty pool are replaced by zero.
 
     Gains are differences of utilities, so half precision leaves little of them in sets of hundreds of elements; use
     float32. The gradient of a pool by `Max` at equal elements depends on their order.

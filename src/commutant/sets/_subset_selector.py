@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._checks import finite, is_whole, one_of, positive, whole
+from .._checks import finite, is_real, is_whole, one_of, positive, whole
 from .._errors import InputError
 from .._estimators import Estimator, not_fitted
 from ..algebra import Monoid
@@ -34,7 +35,7 @@ class SubsetSelector(Estimator):
         encoder: Module from standardized elements `(elements, features)` in float32 to `(elements, hidden_features)`;
             by default an MLP with one hidden layer. It is copied.
         background: How the ground set enters the utility, as for `SetUtility`.
-        pool: Pool of the utility, as for `SetUtility`; `"mean"` for ground sets that are larger than in training.
+        pool: Pool of the utility, as for `SetUtility`.
         inference: `"mean-field"` from the mean share of chosen elements; `"independent"` or `"copula"` from an
             amortized network; `"exact"` for the likelihood itself, by enumeration of the subsets of at most 16
             elements.
@@ -64,8 +65,6 @@ class SubsetSelector(Estimator):
         >>> selector.predict(sets[:1], k=2)[0].sum()
         np.int64(2)
     """
-
-    _kind = "classifier"
 
     def __init__(
         self,
@@ -104,7 +103,7 @@ class SubsetSelector(Estimator):
                 sets, or subsets that are all empty or all whole.
         """
         self._check_arguments()
-        x, sizes = as_sets(X, "SubsetSelector")
+        x, sizes = _ground_sets(X)
         chosen = read_subsets(y, sizes, "SubsetSelector")
         if len(sizes) < 4:
             raise InputError(f"SubsetSelector needs at least 4 sets, of which some are held out, got {len(sizes)}")
@@ -116,10 +115,10 @@ class SubsetSelector(Estimator):
                 f"inference='exact' enumerates the subsets of at most 16 elements, got a set of {int(sizes.max())}; "
                 "use inference='mean-field'"
             )
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(self.random_state)
-            fitted = FittedSelector(self, x, sizes, chosen)
-            fitted.train()
+            fitted = FittedSelector(SimpleNamespace(**self.get_params()), x, sizes)
+            fitted.train(x, chosen)
         self.__dict__.pop("feature_names_in_", None)
         names = names_of_features(X)
         if names is not None:
@@ -133,7 +132,9 @@ class SubsetSelector(Estimator):
         return self
 
     def decision_function(self, X: Any) -> list[np.ndarray]:
-        """Return the calibrated log-odds that each element is chosen, an array for each set.
+        """Return the log-odds that each element is chosen, an array for each set.
+
+        They are calibrated on the held-out sets, with exact inference excepted, whose likelihood is that of the model.
 
         Args:
             X: Ground sets, as for `fit`.
@@ -156,9 +157,12 @@ class SubsetSelector(Estimator):
     def predict(self, X: Any, k: Any = None) -> list[np.ndarray]:
         """Return the chosen subset of each set as booleans.
 
+        With `inference="exact"` and no size it is the most probable subset, which tends to be small where elements are
+        uncertain. Otherwise the most probable size is chosen first, and then the most probable elements.
+
         Args:
             X: Ground sets, as for `fit`.
-            k: Size of the subsets, one for all sets or one each; by default the most probable one.
+            k: Size of the subsets, one for all sets or one each; by default chosen for each set.
         """
         x, sizes = self._read(X)
         wanted = None if k is None else _read_counts(k, sizes)
@@ -178,7 +182,7 @@ class SubsetSelector(Estimator):
     def _read(self, X: Any) -> tuple[Tensor, Tensor]:
         if not hasattr(self, "_fit"):
             raise not_fitted("SubsetSelector")
-        x, sizes = as_sets(X, "SubsetSelector")
+        x, sizes = _ground_sets(X)
         names, fitted = names_of_features(X), getattr(self, "feature_names_in_", None)
         if names is not None and fitted is not None and not np.array_equal(names, fitted):
             raise InputError("The feature names should match those that were passed during fit, in the same order")
@@ -196,21 +200,37 @@ class SubsetSelector(Estimator):
         for name in ("hidden_features", "n_iter", "n_samples", "epochs", "patience", "batch_size"):
             whole(name, getattr(self, name))
         whole("random_state", self.random_state, 0)
+        if self.random_state >= 2**63:
+            raise InputError(f"random_state must be below 2**63, got {self.random_state}")
         one_of("inference", self.inference, ("mean-field", "independent", "copula", "exact"))
         positive("learning_rate", self.learning_rate)
         finite("weight_decay", self.weight_decay)
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay must not be negative, got {self.weight_decay}")
         if self.negatives is not None:
             positive("negatives", self.negatives)
-        if not 0 < self.validation_fraction < 1:
+        if not is_real(self.validation_fraction) or not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
         if self.encoder is not None and not isinstance(self.encoder, nn.Module):
             raise InputError(f"encoder must be a module or None, got {type(self.encoder).__name__}")
 
 
+def _ground_sets(X: Any) -> tuple[Tensor, Tensor]:
+    """Return the elements and the sizes of ground sets; one table would be read as sets of one element each."""
+    if hasattr(X, "columns") or getattr(X, "ndim", 0) == 2:
+        raise InputError(f"X must be a list of ground sets, got one of shape {tuple(X.shape)}; pass [X]")
+    if getattr(X, "ndim", 0) > 3 or (isinstance(X, list | tuple) and any(getattr(s, "ndim", 0) > 2 for s in X)):
+        raise InputError(
+            "ground sets must have shape (size, features); flatten images, and reshape them in the encoder"
+        )
+    return as_sets(list(X) if isinstance(X, Iterator) else X, "SubsetSelector")
+
+
 def _read_counts(k: Any, sizes: Tensor) -> Tensor:
-    given: Any = [k] * len(sizes) if is_whole(k) else k
-    if isinstance(given, Tensor | np.ndarray):
-        given = given.tolist()
+    given: Any = k.tolist() if isinstance(k, Tensor | np.ndarray) else k
+    if isinstance(given, list | tuple):
+        given = [int(n) if isinstance(n, Tensor) and n.dim() == 0 and not n.is_floating_point() else n for n in given]
+    given = [given] * len(sizes) if is_whole(given) else given
     if not isinstance(given, Sequence) or len(given) != len(sizes) or not all(is_whole(n) for n in given):
         raise InputError(f"k must be a whole number or one for each of {len(sizes)} sets, got {k!r:.60}")
     for i, (n, size) in enumerate(zip(given, sizes.tolist(), strict=True)):

@@ -20,6 +20,7 @@ from ._set_utility import GroundSets, SetUtility
 from ._subsets import largest_of_each_set
 
 _COPULA_RANK = 5
+_FAR = 1e15  # features that are larger would lose themselves in sums in float32
 _CLIP = 10.0  # norm at which gradients are clipped, as in the published code
 
 
@@ -30,33 +31,27 @@ class FittedSelector:
         arguments: Arguments of the estimator, by name.
         x: Elements of all ground sets, `(elements, features)`.
         sizes: Number of elements of each set.
-        chosen: Whether each element is in the optimal subset.
     """
 
-    def __init__(self, arguments: Any, x: Tensor, sizes: Tensor, chosen: Tensor) -> None:
+    def __init__(self, arguments: Any, x: Tensor, sizes: Tensor) -> None:
         a = arguments
-        spread = x.std(0, correction=0)
-        self.mean, self.spread = x.mean(0), torch.where(spread > 1e-12 * x.abs().amax(0), spread, 1.0)
-        self.arguments, self.exact = copy.copy(a), a.inference == "exact"
+        largest = x.abs().amax(0)
+        unit = torch.where(largest > 0, largest, 1.0)  # squares of the features themselves could overflow
+        spread = (x / unit).std(0, correction=0)
+        self.mean = (x / unit).mean(0) * unit
+        self.spread = torch.where(spread > 1e-12, spread * unit, unit)
+        self.arguments, self.exact, self.sizes = a, a.inference == "exact", sizes.tolist()
         self.generator = torch.Generator().manual_seed(int(a.random_state))
-        self.utility = SetUtility(
-            self._encoder(x.shape[1]), a.hidden_features, 2 * a.hidden_features, background=a.background, pool=a.pool
-        )
+        encoder, width = self._encoder(x.shape[1]), a.hidden_features
+        pool = copy.deepcopy(a.pool)
+        self.utility = SetUtility(encoder, width, 2 * width, background=a.background, pool=pool).float()
         self.amortized = None
         if a.inference in ("independent", "copula"):
             rank = _COPULA_RANK if a.inference == "copula" else 0
-            encoder = self._encoder(x.shape[1])
-            self.amortized = AmortizedInference(encoder, a.hidden_features, 2 * a.hidden_features, rank=rank)
+            self.amortized = AmortizedInference(self._encoder(x.shape[1]), width, 2 * width, rank=rank).float()
         self.infer = MeanField(self.utility, a.n_iter, a.n_samples, exact_below=0)
-        self.share = float(_share(chosen, sizes).mean().clamp(0.01, 0.99))
-        self.slope, self.shift = 1.0, 0.0
+        self.share, self.slope, self.shift = 0.5, 1.0, 0.0
         self.history: list[dict[str, float]] = []
-        order = torch.randperm(len(sizes), generator=self.generator)
-        held = max(1, round(a.validation_fraction * len(sizes)))
-        parts = list(self._standardized(x).split(sizes.tolist()))
-        masks = list(chosen.split(sizes.tolist()))
-        self.training = [(parts[i], masks[i]) for i in order[held:].tolist()]
-        self.held_out = [(parts[i], masks[i]) for i in order[:held].tolist()]
 
     def _encoder(self, features: int) -> nn.Module:
         a = self.arguments
@@ -67,28 +62,40 @@ class FittedSelector:
         )
 
     def _standardized(self, x: Tensor) -> Tensor:
-        return ((x - self.mean) / self.spread).float()
+        found = (x - self.mean) / self.spread
+        if not bool((found.abs() < _FAR).all()):
+            row = int((~(found.abs() < _FAR)).any(1).nonzero()[0])
+            raise InputError(f"element {row} of X lies more than {_FAR:.0e} standard deviations from the training mean")
+        return found.float()
 
-    def train(self) -> None:
-        """Train, keep the epoch that is best on held-out sets, and calibrate its scores."""
-        a = self.arguments
+    def train(self, x: Tensor, chosen: Tensor) -> None:
+        """Train, keep the epoch that is best on held-out sets, and calibrate its scores.
+
+        Args:
+            x: Elements of all ground sets.
+            chosen: Whether each element is in the optimal subset.
+        """
+        a, sizes = self.arguments, torch.tensor(self.sizes)
+        self.share = float(_share(chosen, sizes).mean().clamp(0.01, 0.99))
+        order = torch.randperm(len(sizes), generator=self.generator)
+        held = min(len(sizes) - 1, max(1, round(a.validation_fraction * len(sizes))))
+        examples = list(zip(self._standardized(x).split(self.sizes), chosen.split(self.sizes), strict=True))
+        training, held_out = ([examples[i] for i in part.tolist()] for part in (order[held:], order[:held]))
         optimizers = [
             torch.optim.Adam(module.parameters(), lr=a.learning_rate, weight_decay=a.weight_decay)
-            for module in (self.utility, self.amortized)
-            if module is not None
+            for module in self._modules()
         ]
         best, kept, since = math.inf, None, 0
         for _ in range(a.epochs):
             self._mode(True)
-            order = torch.randperm(len(self.training), generator=self.generator).tolist()
+            shuffled = torch.randperm(len(training), generator=self.generator)
             losses = [
-                self._step([self.training[i] for i in order[start : start + a.batch_size]], optimizers)
-                for start in range(0, len(order), a.batch_size)
+                self._step([training[i] for i in rows.tolist()], optimizers) for rows in shuffled.split(a.batch_size)
             ]
-            found = self._calibrate()
+            found = self._calibrate(held_out)
             self.history.append({"loss": sum(losses) / len(losses), "held_out": found})
-            if not math.isfinite(losses[-1]):
-                raise InputError("the loss is not finite; lower learning_rate")
+            if not math.isfinite(found) or not math.isfinite(losses[-1]):
+                raise InputError("the loss is not finite; lower learning_rate, or check the encoder")
             since += 1
             if found < best or kept is None:
                 best, since, kept = found, 0, copy.deepcopy([m.state_dict() for m in self._modules()])
@@ -97,7 +104,7 @@ class FittedSelector:
         assert kept is not None
         for module, state in zip(self._modules(), kept, strict=True):
             module.load_state_dict(state)
-        self._calibrate(samples=16)
+        self._calibrate(held_out, samples=16)
 
     def _modules(self) -> list[nn.Module]:
         return [m for m in (self.utility, self.amortized) if m is not None]
@@ -137,18 +144,21 @@ class FittedSelector:
         return torch.cat(found)
 
     @torch.no_grad()
-    def _calibrate(self, samples: int = 2) -> float:
+    def _calibrate(self, held_out: list[tuple[Tensor, Tensor]], samples: int = 2) -> float:
         """Fit slope and shift of the scores, and return the negative log-likelihood of held-out subsets.
 
         Args:
+            held_out: Held-out sets and subsets.
             samples: Number of sampled subsets, in units of that in training.
         """
         self._mode(False)
         self.infer.n_samples *= samples
-        x, chosen, sizes = _joined(self.held_out)
+        x, chosen, sizes = _joined(held_out)
         if self.exact:
             return -float(self._log_likelihood(x, chosen, sizes).mean())
         scores = self._logits(x, sizes).double()
+        if not bool(scores.isfinite().all()):
+            return math.nan
         self.slope, self.shift = _logistic_fit(scores, chosen.double())
         found = scores * self.slope + self.shift
         loss = nn.functional.binary_cross_entropy_with_logits(found, chosen.double(), reduction="sum")
@@ -167,7 +177,7 @@ class FittedSelector:
                 continue
             start = self.share if self.amortized is None else self.amortized(values).sigmoid()
             parts.append(self.infer(values, index, num_sets=len(part), start=start).logits)
-        return torch.empty(len(x)).index_copy(0, order, torch.cat(parts))
+        return torch.empty(len(x), dtype=torch.float32).index_copy(0, order, torch.cat(parts))
 
     def _exact_marginals(self, x: Tensor, sizes: Tensor) -> Tensor:
         sets = self._prepared(x, sizes)
@@ -209,7 +219,7 @@ class FittedSelector:
         return sets.blocks.join(found, 1)[:, 0]
 
     def _prepared(self, x: Tensor, sizes: Tensor) -> GroundSets:
-        return self.utility.grouped(self.utility.encoder(x), sizes)
+        return self.utility.prepare(x, torch.repeat_interleave(sizes), num_sets=len(sizes))
 
     @torch.no_grad()
     def choose(self, x: Tensor, sizes: Tensor, count: Tensor | None) -> Tensor:
@@ -241,23 +251,30 @@ class FittedSelector:
 
 
 def _logistic_fit(scores: Tensor, target: Tensor) -> tuple[float, float]:
-    """Return slope and shift of a logistic regression on one feature, with half a pseudo-observation as the penalty."""
+    """Return slope and shift of a logistic regression on one feature.
+
+    The slope has a small penalty; the shift has none but half an observation of either class, so that the mean
+    probability is that of the targets. A slope that is not positive is set to a small one, which keeps the order.
+    """
     scale, center = float(scores.std(correction=0).clamp(min=1e-6)), float(scores.mean())
     design = torch.stack([(scores - center) / scale, torch.ones_like(scores)], 1)
-    weight = torch.zeros(2, dtype=torch.float64)
+    rate = (target.sum() + 0.5) / (len(target) + 1)
+    weight = torch.stack([torch.zeros_like(rate), rate.logit()])
+    soft = target + (rate - target) / (len(target) + 1)  # keeps the shift finite if all targets are equal
+    penalty = torch.tensor([0.5, 1e-6], dtype=torch.float64)
     for _ in range(50):  # Newton steps
         psi = (design @ weight).sigmoid()
-        slope = design.T @ (psi - target) + 0.5 * weight
-        curvature = design.T @ (design * (psi * (1 - psi))[:, None]) + 0.5 * torch.eye(2, dtype=torch.float64)
+        slope = design.T @ (psi - soft) + penalty * weight
+        curvature = design.T @ (design * (psi * (1 - psi))[:, None]) + penalty.diag()
         weight = weight - torch.linalg.solve(curvature, slope)
-    if weight[0] <= 0:  # worse than chance: the order of scores is kept
-        return 1.0, 0.0
+    if not weight[0] > 1e-3:
+        return 1e-3 / scale, float(rate.logit() - 1e-3 * center / scale)
     return float(weight[0]) / scale, float(weight[1] - weight[0] * center / scale)
 
 
 def _descend(loss: Tensor, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Take a step on the parameters of one network; gradients of others are dropped."""
-    parameters = list(module.parameters())
+    parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
         parameter.grad = gradient
     nn.utils.clip_grad_norm_(parameters, _CLIP)
@@ -282,4 +299,4 @@ def _batches(order: Tensor, sizes: Tensor, elements: int = 1 << 11) -> list[tupl
 
 def _share(chosen: Tensor, sizes: Tensor) -> Tensor:
     owner = torch.repeat_interleave(sizes)
-    return torch.zeros(len(sizes)).index_add(0, owner, chosen.float()) / sizes
+    return torch.zeros(len(sizes), dtype=torch.float64).index_add(0, owner, chosen.double()) / sizes

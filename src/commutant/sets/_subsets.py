@@ -75,6 +75,8 @@ def read_subsets(subsets: Any, sizes: Tensor, estimator: str) -> Tensor:
     """
     if subsets is None:
         raise InputError(f"{estimator} requires subsets to be passed, but y is None")
+    if type(subsets).__name__ == "Series":
+        subsets = list(subsets)
     if not isinstance(subsets, Sequence | np.ndarray | Tensor) or isinstance(subsets, str):
         raise InputError(f"subsets must be a list with a subset for each set, got {type(subsets).__name__}")
     if len(subsets) != len(sizes):
@@ -85,7 +87,10 @@ def read_subsets(subsets: Any, sizes: Tensor, estimator: str) -> Tensor:
 def _mask(subset: Any, size: int, position: int) -> Tensor:
     """Return one subset as booleans."""
     name = f"subset {position}"
-    found = subset.detach().cpu().numpy() if isinstance(subset, Tensor) else np.asarray(subset)
+    try:
+        found = subset.detach().cpu().numpy() if isinstance(subset, Tensor) else np.asarray(subset)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must hold booleans or positions of elements: {error}".splitlines()[0]) from error
     if found.ndim != 1:
         raise InputError(f"{name} must have one axis, got shape {found.shape}")
     if found.dtype == bool:
@@ -100,7 +105,8 @@ def _mask(subset: Any, size: int, position: int) -> Tensor:
         raise InputError(f"{name} must hold positions 0..{size - 1} of elements, got {found.min()}..{found.max()}")
     if len(found) == size > 1 and found.max() <= 1:
         raise InputError(
-            f"{name} holds {size} zeros and ones, which may be a mask or positions; convert a mask with .astype(bool)"
+            f"{name} holds {size} zeros and ones, which may be a mask or positions; pass booleans, a mask by "
+            ".astype(bool) and positions by np.isin(np.arange(size), positions)"
         )
     if len(np.unique(found)) < len(found):
         raise InputError(f"{name} holds a position twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations, product
@@ -20,8 +21,8 @@ from ...data import (
     training_panels,
 )
 from ...evidence import Context, Measurement
-from ...sets import FacilityLocation, SubsetSelector, continuous_greedy
-from .models import Arm, network_of
+from ...sets import FacilityLocation, SetUtility, SubsetSelector, continuous_greedy
+from .models import Arm, Selector, function_of, network_of
 from .training import Schedule, figures_of, overlap, scores_of, train
 
 Parts = tuple[SubsetExamples, SubsetExamples, SubsetExamples]
@@ -134,19 +135,34 @@ def measure_anomalies(context: Context) -> Measurement:
 
 
 def measure_cancellation(context: Context) -> Measurement:
-    """Return the largest change of a score when a function of the ground set is added to the utility, and trained."""
+    """Return the largest change of a gain when a random function is added to a trained utility, from its values."""
     parts = _anomalies(context, (8,), context.settings["noise"], True)
     encoder = partial(perceptron, parts[0].x.shape[2], context.settings["width"])
 
-    def of_arm(arm: Arm) -> Tensor:
-        net = _trained(context, arm, encoder, (parts[0], parts[1], parts[2]), context.settings["start"])
-        return scores_of(net, parts[2].x)
+    def gains(utility: SetUtility) -> Tensor:
+        """Return all gains as differences of two values."""
+        x = parts[2].x.flatten(0, 1).double()
+        index = torch.arange(len(parts[2])).repeat_interleave(8)
+        subset = torch.rand(len(x), generator=context.generator(5)) < 0.3
+        found = []
+        for i in range(8):
+            one = (torch.arange(8) == i).repeat(len(parts[2]))
+            found.append(utility(x, subset | one, index) - utility(x, subset & ~one, index))
+        return torch.stack(found, 1)
 
     def difference() -> Measurement:
-        plain = of_arm("none")
-        arms: tuple[Arm, ...] = ("added", "complement")
-        out = {arm: float((of_arm(arm) - plain).abs().max()) for arm in arms}
-        return out | {"scores": plain.numel()}
+        net = _trained(context, "none", encoder, (parts[0], parts[1], parts[2]), context.settings["start"])
+        assert isinstance(net, Selector)
+        plain = net.infer.utility.double()
+        out: Measurement = {}
+        with torch.no_grad():
+            before = gains(plain)
+            for side in ("whole", "outside"):
+                more = copy.deepcopy(plain)
+                torch.manual_seed(context.seed)
+                more.branches.append(function_of(side, plain.features, 2 * plain.features).double())
+                out[side] = float((gains(more) - before).abs().max())
+        return out | {"gains": before.numel()}
 
     return context.arms({"difference": difference})
 

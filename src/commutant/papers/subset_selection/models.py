@@ -82,9 +82,7 @@ class Selector(nn.Module):
         background: Any = "none" if arm == "added" else arm
         utility = SetUtility(encoder, features, hidden_features, background=background, pool=pool)
         if arm == "added":
-            more = SetUtility(nn.Identity(), features, hidden_features, background="concat").branches
-            del more[0].first["inside"]
-            utility.branches.append(more[0])
+            utility.branches.append(function_of("whole", features, hidden_features))
         self.infer, self.start = MeanField(utility, 1, n_samples, exact_below=0), start
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,6 +102,21 @@ class Selector(nn.Module):
         """
         flat, chosen = batch.x.flatten(0, 1), batch.chosen.flatten()
         return self.infer.loss(flat, chosen, _index(batch.x), start=self.start, generator=generator)
+
+
+def function_of(side: Literal["whole", "outside"], features: int, hidden_features: int) -> nn.Module:
+    """Return a branch of a utility that reads the ground set alone, or the complement of the subset.
+
+    Args:
+        side: What it reads.
+        features: Number of pooled features.
+        hidden_features: Width of its hidden layers.
+    """
+    if side == "outside":
+        return SetUtility(nn.Identity(), features, hidden_features).branches[1]  # type: ignore[no-any-return]
+    branch = SetUtility(nn.Identity(), features, hidden_features, background="concat").branches[0]
+    del branch.first["inside"]
+    return branch  # type: ignore[no-any-return]
 
 
 def _index(x: Tensor) -> Tensor:
