@@ -120,9 +120,9 @@ def subset_gains() -> dict[str, Any]:
     for name in WAYS:
         row: dict[str, Any] = {"name": name}
         for n in SIZES:
-            row[f"{n} elements, ms"] = medians[name][n] * 1e3 if n in medians[name] else "does not fit"
+            row[f"{n} elements, ms"] = medians[name][n] * 1e3 if n in medians[name] else "not run"
             if n in SIZES[1:]:
-                row[f"{n} elements, GiB"] = memory[name].get(n, "does not fit")
+                row[f"{n} elements, GiB"] = memory[name].get(n, "not run")
         rows.append(row)
     ours, every, theirs = (medians[name][1000] for name in WAYS)
     return {
