@@ -18,7 +18,7 @@ from commutant.data import digit_points, load_time_series
 from commutant.sets import LCMAggregation, RandomAttentionClassifier
 
 SEEDS, WIDTH, BATCH = 3, 64, 64
-BUDGETS = (1, 5, 20)
+BUDGETS = (1, 5, 10)
 """Seconds of training; the first is replaced by the time of the closed form."""
 
 Part = tuple[list[Tensor], Tensor]
