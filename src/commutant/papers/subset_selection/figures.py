@@ -45,5 +45,5 @@ def growth(measurements: list[Measurement]) -> Any:
     axes.set_xticks(sizes, [f"{n}" for n in sizes])
     axes.minorticks_off()
     axes.set_xlim(sizes[0] * 0.9, sizes[-1] * 3)
-    label_ends(axes, ends, sizes[-1] * 1.08, 0.03)
+    label_ends(axes, ends, sizes[-1] * 1.08, 0.009)
     return figure
