@@ -137,6 +137,11 @@ def systems_table() -> str:
     return table(["system", "paper", "room", "claims, small scale"], rows)
 
 
+def made_of(found: Judged) -> str:
+    """Return with how many seeds, where and when a record was made."""
+    return f"{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
+
+
 def choose_table() -> str:
     found = recorded("lcm", "second-minimum")
     if found is None:
@@ -146,7 +151,7 @@ def choose_table() -> str:
     rows = [[label, *(f"{figures[f'{arm}@{n}']['mean']:.2f}" for n in sizes)] for arm, label in AGGREGATIONS.items()]
     rows.append(["best constant answer", "–", *(f"{figures[f'constant@{n}']['mean']:.2f}" for n in sizes[1:])])
     head = ["aggregation", "in distribution", *(f"n = {n}" for n in sizes[1:])]
-    return f"{table(head, rows)}\n\n{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
+    return f"{table(head, rows)}\n\n{made_of(found)}"
 
 
 def four_cycles_table() -> str:
@@ -157,8 +162,7 @@ def four_cycles_table() -> str:
     from commutant.papers.spen.figures import FOUR_CYCLES
 
     rows = [[name, f"{found.figures[arm]['mean']:.3f}"] for arm, (name, _) in FOUR_CYCLES.items()]
-    made = f"{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
-    return f"{table(['network', 'test accuracy'], rows)}\n\n{made}"
+    return f"{table(['network', 'test accuracy'], rows)}\n\n{made_of(found)}"
 
 
 def subsets_table() -> str:
@@ -172,9 +176,8 @@ def subsets_table() -> str:
         [name, *(f"{found.figures[key]['mean']:.3f}" for key in (arm, f"{arm}-unsized"))]
         for arm, (name, _) in ANOMALIES.items()
     ]
-    made = f"{len(found.seeds)} seeds, {found.made['hardware']}, {found.made['date']}."
     head = ["sets of 8 noisy digits, 2 or 3 anomalies", "Jaccard, true size", "size predicted"]
-    return f"{table(head, rows)}\n\n{made}"
+    return f"{table(head, rows)}\n\n{made_of(found)}"
 
 
 def benchmark_table(b: dict[str, Any]) -> str:

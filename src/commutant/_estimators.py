@@ -52,7 +52,7 @@ class Estimator:
             estimator_type=self._kind or None,
             target_tags=TargetTags(required=True, multi_output=not classifies),
             classifier_tags=ClassifierTags() if classifies else None,
-            regressor_tags=None if classifies else RegressorTags(),
+            regressor_tags=RegressorTags() if self._kind == "regressor" else None,
             transformer_tags=None,
             input_tags=InputTags(),
         )

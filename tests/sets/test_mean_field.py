@@ -482,6 +482,21 @@ def test_the_temperature_is_that_of_the_gradient():
     assert found[0] > 2 * found[1] > 0
 
 
+def test_small_sets_beside_large_ones_are_enumerated_alone(monkeypatch):
+    utility, x, sizes = utility_of(), elements(12), torch.tensor([3, 8, 0, 1])
+    sets = utility.prepare(x, torch.repeat_interleave(sizes), num_sets=4)
+    seen = []
+    values = utility.values
+    monkeypatch.setattr(utility, "values", lambda s, part: seen.append(len(part) * len(s.owner)) or values(s, part))
+    found = _enumeration.enumerations(utility, sets)
+    assert sum(seen) == sum(n * 2**n for n in sizes.tolist())
+    for part, one in zip(x.split(sizes.tolist()), found, strict=True):
+        torch.testing.assert_close(one.utilities, utility(part, subsets_of(len(part)))[:, 0])
+        torch.testing.assert_close(one.log_odds().sigmoid(), one.marginals())
+        given = [one.marginals(k).sum().item() for k in range(len(part) + 1)]
+        assert given == pytest.approx(list(range(len(part) + 1)))
+
+
 def test_certain_amortized_elements_have_finite_gradients():
     network = AmortizedInference(nn.Linear(3, 4), 4, 4, rank=2)
     nn.init.constant_(network.logit.bias, 200.0)

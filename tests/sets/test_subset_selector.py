@@ -168,6 +168,12 @@ def test_other_default_dtypes_modes_and_frozen_encoders():
         torch.set_default_dtype(torch.float32)
 
 
+def test_patience_ends_a_training_that_does_not_improve():
+    model = SubsetSelector(4, epochs=60, patience=3, learning_rate=1e-9).fit(*TRAIN)
+    assert len(model.history_) < 30
+    assert len(SubsetSelector(4, epochs=6, patience=100, learning_rate=1e-9).fit(*TRAIN).history_) == 6
+
+
 def test_lists_are_cross_validated():
     selection = pytest.importorskip("sklearn.model_selection")
     positions = [np.flatnonzero(s).tolist() for s in TRAIN[1]]

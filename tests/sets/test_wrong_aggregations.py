@@ -43,6 +43,7 @@ AGGREGATIONS = {
         (lambda f: f(X, INDEX, dim=-1), "the channel axis"),
         (lambda f: f(X, INDEX.tolist()), "index must be a 1-d integer tensor, got list"),
         (lambda f: f(X, INDEX.numpy()), "got ndarray"),
+        (lambda f: f(X, INDEX, torch.tensor([0, 1, 4, 6])), "index and ptr describe different sets"),
         (lambda f: f(X, ptr=[0, 6]), "ptr must be a 1-d integer tensor, got list"),
         (lambda f: f(X, torch.tensor(0)), r"of shape \(\)"),
         (lambda f: f(X, INDEX - 1), "index must not be negative, got values from -1 to 1"),

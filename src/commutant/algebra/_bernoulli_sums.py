@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -34,27 +37,29 @@ def poisson_binomial(logits: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch
     """
     wide = _checked(logits)
     one, zero = (logsigmoid(t).clamp(min=_NEVER) for t in (wide, -wide))
-    return _finished(_log_coefficients(one, zero, logits.shape[-1])[-1], logits.dtype)
+    (last,) = deque(_log_coefficients(one, zero, logits.shape[-1]), maxlen=1)  # the others are not kept
+    return _finished(last, logits.dtype)
 
 
-def _log_coefficients(one: Tensor, zero: Tensor, degree: int) -> list[Tensor]:
-    r"""Return the logarithms of the coefficients of $\prod_i (e^{b_i} + e^{a_i} z)$ after each number of factors.
+def _log_coefficients(one: Tensor, zero: Tensor, degree: int) -> Iterator[Tensor]:
+    r"""Yield the logarithms of the coefficients of $\prod_i (e^{b_i} + e^{a_i} z)$ after each number of factors.
 
     Args:
         one: Logarithms $a_i$, `(..., n)`, finite.
         zero: Logarithms $b_i$, `(..., n)`, finite.
         degree: Largest degree.
 
-    Returns:
+    Yields:
         n + 1 tensors; the i-th has shape `(..., min(i, degree) + 1)`.
     """
-    found = [one.new_zeros((*one.shape[:-1], 1))]
+    found = one.new_zeros((*one.shape[:-1], 1))
+    yield found
     for i in range(one.shape[-1]):
-        kept, taken = found[-1] + zero[..., i : i + 1], found[-1] + one[..., i : i + 1]
+        kept, taken = found + zero[..., i : i + 1], found + one[..., i : i + 1]
         middle = torch.logaddexp(kept[..., 1:], taken[..., :-1])
         top = taken[..., -1:] if kept.shape[-1] <= degree else taken[..., :0]
-        found.append(torch.cat([kept[..., :1], middle, top], -1))
-    return found
+        found = torch.cat([kept[..., :1], middle, top], -1)
+        yield found
 
 
 class ConditionalBernoulli:
@@ -152,7 +157,7 @@ class ConditionalBernoulli:
         return chosen
 
     def _coefficients(self, one: Tensor) -> list[Tensor]:
-        return _log_coefficients(one, torch.zeros_like(one), self.size)
+        return list(_log_coefficients(one, torch.zeros_like(one), self.size))
 
 
 def _checked(logits: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -31,6 +32,8 @@ from ..laws import (
     obeys,
 )
 from ._affine import DiagonalAffine, MatrixAffine
+from ._all_but_one import all_but_one
+from ._bernoulli_sums import ConditionalBernoulli, poisson_binomial
 from ._equivariant_linear import PermutationEquivariantLinear
 from ._equivariant_maps import equivariant_basis
 from ._euclidean_frames import pca_frame, weighted_frame
@@ -164,6 +167,15 @@ def boost_and_rotation() -> Float[Tensor, "2 4 4"]:
     return torch.stack([boost, turn])
 
 
+def marginals_of_pairs(draw: Draw) -> Case:
+    """Draw the logits of subsets of two elements."""
+
+    def marginals(logits: Tensor) -> Tensor:
+        return ConditionalBernoulli(logits, 2).marginals()
+
+    return Equivariance(SetPermutation()), marginals, draw.normal(3, 3 + draw.size)
+
+
 def sum_of_maps(draw: Draw) -> Case:
     """Draw a combination of all equivariant maps from pairs to pairs."""
     m, basis = 2 + draw.size % 4, equivariant_basis(2, 2)
@@ -252,3 +264,11 @@ obeys(
 obeys("equivariance", sum_of_maps)(equivariant_basis)
 obeys("equivariance", layer_on_pairs_and_nodes)(PermutationEquivariantLinear)
 breaks("equivariance to permutations of the rows alone", layer_on_rows)(PermutationEquivariantLinear)
+obeys(
+    "invariance to order", lambda draw: (Invariance(SetPermutation()), poisson_binomial, draw.normal(3, 2 + draw.size))
+)(poisson_binomial)
+obeys(
+    "equivariance to order",
+    lambda draw: (Equivariance(SetPermutation(0)), partial(all_but_one, Sum()), draw.normal(2 + draw.size, draw.width)),
+)(all_but_one)
+obeys("equivariance to order", marginals_of_pairs)(ConditionalBernoulli)

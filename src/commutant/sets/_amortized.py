@@ -9,10 +9,15 @@ from torch import Tensor, nn
 from .._checks import check_generator, positive, whole
 from .._errors import InputError
 from ..algebra.arithmetic import promote_half
+from ..laws import Equivariance, SetPermutation, obeys
+from ._law_cases import logits_of_elements
 from ._layout import encoded, layout_of
 from ._set_utility import SetUtility
 
 
+@obeys(
+    "equivariance to order", lambda draw: logits_of_elements(draw, AmortizedInference, Equivariance(SetPermutation(0)))
+)
 class AmortizedInference(nn.Module):
     r"""Network that predicts the inclusion probability of each element, with independent or correlated samples.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._checks import check_generator, is_whole, whole
 from .._errors import InputError
-from ._set_functions import AnySetFunction, gains_of, multilinear_gradient, values_of
+from ._set_functions import SetFunction, gains_of, multilinear_gradient, values_of
 
 _ROUNDINGS = 16
 _SLACK = 1e-6  # rounding of values and gains, relative to the largest seen
@@ -40,7 +40,7 @@ class GreedyResult:
 
 
 def continuous_greedy(
-    function: AnySetFunction,
+    function: SetFunction,
     n: int,
     budget: Any,
     *,
@@ -145,7 +145,7 @@ def _largest(scores: Tensor, owner: Tensor, limits: list[int]) -> Tensor:
     return chosen
 
 
-def _greedy(function: AnySetFunction, owner: Tensor, limits: list[int]) -> tuple[Tensor, float, float]:
+def _greedy(function: SetFunction, owner: Tensor, limits: list[int]) -> tuple[Tensor, float, float]:
     """Return the greedy subset, its value, and an upper bound on the optimum."""
     chosen = torch.zeros(len(owner), dtype=torch.bool, device=owner.device)
     left, bound, before, value, largest = list(limits), torch.inf, None, 0.0, 0.0

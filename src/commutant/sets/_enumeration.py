@@ -13,7 +13,8 @@ from .._checks import check_features, is_whole
 from .._errors import InputError
 from ._set_utility import GroundSets, SetUtility
 
-_LARGEST = 20
+LARGEST = 20
+"""Largest ground set whose subsets are enumerated."""
 _CHUNK = 1 << 16  # most subsets evaluated at once, of one set or several
 
 
@@ -50,10 +51,20 @@ class Enumeration(NamedTuple):
         bits = 2 ** torch.arange(n, device=subset.device)
         return self.utilities[(subset.long() * bits).sum()] - self.log_partition()
 
-    def marginals(self) -> Float[Tensor, " n"]:
-        """Return the exact probability that each element is chosen."""
-        chosen = subsets_of(self.num_elements, self.utilities.device).to(self.utilities.dtype)
-        return self.utilities.softmax(0) @ chosen
+    def marginals(self, size: int | None = None) -> Float[Tensor, " n"]:
+        """Return the exact probability that each element is chosen.
+
+        Args:
+            size: Size of the subset, on which the probabilities are conditioned; by default any.
+        """
+        subsets, utilities = self._of_size(size)
+        return utilities.softmax(0) @ subsets.to(utilities.dtype)
+
+    def log_odds(self) -> Float[Tensor, " n"]:
+        """Return the exact log-odds that each element is chosen, accurate also where the probability rounds to one."""
+        subsets = subsets_of(self.num_elements, self.utilities.device).T
+        parts = [self.utilities[part].logsumexp(0) - self.utilities[~part].logsumexp(0) for part in subsets]
+        return torch.stack(parts) if parts else self.utilities[:0]
 
     def best(self, size: int | None = None) -> Bool[Tensor, " n"]:
         """Return the most probable subset.
@@ -61,11 +72,18 @@ class Enumeration(NamedTuple):
         Args:
             size: Size of the subset; by default any.
         """
+        subsets, utilities = self._of_size(size)
+        return subsets[utilities.argmax()]
+
+    def _of_size(self, size: int | None) -> tuple[Tensor, Tensor]:
+        """Return the subsets of a size with their utilities."""
         subsets = subsets_of(self.num_elements, self.utilities.device)
-        if size is not None and not (is_whole(size) and 0 <= size <= self.num_elements):
+        if size is None:
+            return subsets, self.utilities
+        if not (is_whole(size) and 0 <= size <= self.num_elements):
             raise InputError(f"size must be between 0 and {self.num_elements}, got {size!r}")
-        allowed = torch.tensor(True) if size is None else subsets.sum(1) == size
-        return subsets[torch.where(allowed, self.utilities, -torch.inf).argmax()]
+        wanted = subsets.sum(1) == size
+        return subsets[wanted], self.utilities[wanted]
 
     def extension(self, probabilities: Float[Tensor, " n"]) -> Float[Tensor, ""]:
         """Return the multilinear extension: the mean utility of subsets of independent elements.
@@ -97,9 +115,9 @@ def enumerate_subsets(utility: SetUtility, x: Float[Tensor, "n *shape"]) -> Enum
     if not isinstance(utility, SetUtility):
         raise InputError(f"utility must be a SetUtility, got {type(utility).__name__}")
     sets = utility.prepare(x)
-    if len(sets.owner) > _LARGEST:
+    if len(sets.owner) > LARGEST:
         raise InputError(
-            f"2^{len(sets.owner)} subsets are too many to enumerate; at most {_LARGEST} elements, use MeanField"
+            f"2^{len(sets.owner)} subsets are too many to enumerate; at most {LARGEST} elements, use MeanField"
         )
     return Enumeration(tables(utility, sets)[0][0])
 
@@ -138,18 +156,31 @@ def tables(utility: SetUtility, sets: GroundSets) -> list[Tensor]:
         utility: Utility.
         sets: Prepared ground sets, of at most 20 elements each.
     """
-    largest = max(n for _, n in sets.blocks.runs)
-    every = subsets_of(largest, sets.owner.device)
-    starts = sets.blocks.sizes.cumsum(0) - sets.blocks.sizes
-    position = torch.arange(len(sets.owner), device=sets.owner.device) - starts[sets.owner]
-    rows = max(1, _CHUNK // max(1, len(sets.blocks.sizes)))
-    parts = [part[:, position] for part in every.split(rows)]
-    if len(parts) > 1 and torch.is_grad_enabled():  # keeps the utilities alone, and computes each part again
-        found = [checkpoint(utility.values, sets, part, use_reentrant=False) for part in parts]
-    else:
-        found = [utility.values(sets, part) for part in parts]
-    values = torch.cat(found)
-    return [part[:, : 2**n] for part, (_, n) in zip(sets.blocks.split(values.T, 0), sets.blocks.runs, strict=True)]
+    found = []
+    for features, (count, n) in zip(sets.blocks.split(sets.features, 1), sets.blocks.runs, strict=True):
+        sizes = torch.full((count,), n, device=features.device)
+        run = utility.grouped(features.flatten(0, 1), sizes)
+        every = subsets_of(n, features.device).split(max(1, _CHUNK // max(1, count)))
+        parts = [part.repeat(1, count) for part in every]
+        if len(parts) > 1 and torch.is_grad_enabled():  # keeps the utilities alone, and computes each part again
+            values = [checkpoint(utility.values, run, part, use_reentrant=False) for part in parts]
+        else:
+            values = [utility.values(run, part) for part in parts]
+        found.append(torch.cat(values).T)
+    return found
+
+
+def enumerations(utility: SetUtility, sets: GroundSets) -> list[Enumeration]:
+    """Return the enumeration of each ground set, in the order of the sets.
+
+    Args:
+        utility: Utility.
+        sets: Prepared ground sets, of at most 20 elements each.
+    """
+    rows = [row for table in tables(utility, sets) for row in table]
+    numbers = torch.arange(len(rows))[:, None].to(sets.blocks.sizes)
+    order = torch.cat([part.flatten() for part in sets.blocks.split(numbers, 0)]).tolist()
+    return [Enumeration(row) for _, row in sorted(zip(order, rows, strict=True), key=lambda pair: pair[0])]
 
 
 def contracted(table: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:

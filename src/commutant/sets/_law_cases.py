@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ..laws import BatchIndependence, Draw, FunctionPreservation, Invariance, Law, SetPermutation, Sets
+from ..laws import BatchIndependence, Draw, Equivariance, FunctionPreservation, Invariance, Law, SetPermutation, Sets
 
 Case: TypeAlias = tuple[Law, Callable[..., Any], Any]
 
@@ -63,10 +63,10 @@ def inclusion_probabilities(
 
 
 def added_function_of_the_ground_set(
-    draw: Draw, make: Callable[..., nn.Module], utility: Callable[..., nn.Module], background: str
+    draw: Draw, make: Callable[..., nn.Module], utility: Callable[..., nn.Module]
 ) -> Case:
     """Return sampled inference, and the addition of a function of the ground set to its utility."""
-    infer = draw.module(lambda: make(utility(nn.Linear(draw.width, 5), 5, 8, background=background), exact_below=0))
+    infer = draw.module(lambda: make(utility(nn.Linear(draw.width, 5), 5, 8), exact_below=0))
     infer.eval()
 
     def transform(f: Any) -> Callable[[Tensor], Tensor]:
@@ -80,3 +80,19 @@ def added_function_of_the_ground_set(
 def _probabilities(infer: nn.Module, x: Tensor) -> Tensor:
     index = torch.arange(len(x)).repeat_interleave(x.shape[1])
     return infer(x.flatten(0, 1), index).probabilities.reshape(x.shape[:2])
+
+
+def logits_of_elements(draw: Draw, make: Callable[..., nn.Module], law: Law) -> Case:
+    """Return a network that scores elements one by one, and a ground set."""
+    return law, draw.module(lambda: make(nn.Linear(draw.width, 5), 5, 8)), draw.normal(draw.size + 2, draw.width)
+
+
+def similarity_of_rows(draw: Draw, make: Callable[[Tensor], Any]) -> Case:
+    """Return the gains of a set function, and similarities whose elements are permuted with the subset."""
+    x = draw.normal(draw.size + 3, draw.size + 2).abs()
+    chosen = draw.normal(draw.size + 2)
+
+    def gains(similarity: Tensor, chosen: Tensor) -> Tensor:
+        return make(similarity.T).marginal_gains(chosen > 0)  # type: ignore[no-any-return]
+
+    return Equivariance(SetPermutation(0, pairs=False)), gains, (x.T.contiguous(), chosen)

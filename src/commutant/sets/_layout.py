@@ -44,6 +44,8 @@ def encoded(encoder: nn.Module, x: Tensor, features: int, weight: Tensor) -> Ten
         raise InputError("x must have an axis of elements, got a single number")
     try:
         found = encoder(x)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise InputError(f"the encoder fails on x of shape {tuple(x.shape)}: {error}".splitlines()[0]) from error
     if not isinstance(found, Tensor) or found.shape != (x.shape[0], features):

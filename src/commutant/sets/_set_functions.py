@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,12 +10,15 @@ from torch import Tensor
 
 from .._checks import check_features, check_generator, whole
 from .._errors import InputError
+from ..laws import obeys
 from ._enumeration import check_probabilities, contracted, subsets_of
+from ._law_cases import similarity_of_rows
 
 _EXACT = 16
 _CHUNK = 1 << 22  # most entries of the masks evaluated at once
 
 
+@runtime_checkable
 class SetFunction(Protocol):
     """Function of subsets: a callable from booleans `(..., n)` to values `(...)`.
 
@@ -32,9 +35,7 @@ class SetFunction(Protocol):
         ...
 
 
-AnySetFunction: TypeAlias = SetFunction | Any
-
-
+@obeys("equivariance to order", lambda draw: similarity_of_rows(draw, FacilityLocation))
 class FacilityLocation:
     r"""Monotone submodular function $f(S) = \sum_r \max_{i \in S} w_{ri}$, which is zero for the empty set.
 
@@ -62,7 +63,8 @@ class FacilityLocation:
         self._sorted, self._order = similarity.sort(1, descending=True)
 
     def __call__(self, subsets: Bool[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
-        return self._best(subsets, 1)[0].sum(-1).reshape(subsets.shape[:-1])
+        values = [self._two_best(mask)[0][:, 0].sum() for mask in self._masks(subsets)]
+        return (torch.stack(values) if values else self.similarity[:0, 0]).reshape(subsets.shape[:-1])
 
     def marginal_gains(self, subsets: Bool[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
         r"""Return $f(S \cup \{i\}) - f(S \setminus \{i\})$ of all elements.
@@ -70,13 +72,13 @@ class FacilityLocation:
         Args:
             subsets: Whether each element is chosen, `(..., n)`.
         """
-        flat = subsets.reshape(-1, subsets.shape[-1])
         gains = []
-        for best, following, owner, chosen in zip(*self._best(flat, 2), self._who(flat), flat, strict=True):
-            added = (self.similarity - best[:, None]).clamp(min=0).sum(0)
-            lost = torch.zeros_like(added).index_add(0, owner, best - following)
-            gains.append(torch.where(chosen, lost, added))
-        return torch.stack(gains).reshape(subsets.shape)
+        for mask in self._masks(subsets):
+            best, element = self._two_best(mask)
+            added = (self.similarity - best[:, :1]).clamp(min=0).sum(0)
+            lost = torch.zeros_like(added).index_add(0, element, best[:, 0] - best[:, 1])
+            gains.append(torch.where(mask, lost, added))
+        return (torch.stack(gains) if gains else self.similarity[:0]).reshape(subsets.shape)
 
     def extension(self, probabilities: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
         """Return the multilinear extension in closed form: the mean over subsets of independent elements.
@@ -92,30 +94,23 @@ class FacilityLocation:
         missed = torch.nn.functional.pad((1 - p)[..., :-1], (1, 0), value=1.0).cumprod(-1)
         return (self._sorted * p * missed).sum((-2, -1))
 
-    def _best(self, subsets: Tensor, count: int) -> Tensor:
-        """Return the largest similarities of each row to chosen elements, `(count, subsets, rows)`."""
-        flat = subsets.reshape(-1, subsets.shape[-1])
-        if flat.dtype != torch.bool or flat.shape[1] != self.similarity.shape[1]:
-            raise InputError(
-                f"subsets must be boolean of shape (..., {self.similarity.shape[1]}), got {subsets.dtype} of shape "
-                f"{tuple(subsets.shape)}"
-            )
-        found = [self._largest(mask, count) for mask in flat]
-        return torch.stack(found, 1) if found else self.similarity.new_zeros(count, 0, len(self.similarity))
+    def _masks(self, subsets: Tensor) -> Tensor:
+        """Return subsets as `(subsets, n)`; they are evaluated one by one, as similarities of each would not fit."""
+        n = self.similarity.shape[1]
+        if subsets.dtype != torch.bool or subsets.shape[-1:] != (n,):
+            given = f"{subsets.dtype} of shape {tuple(subsets.shape)}"
+            raise InputError(f"subsets must be boolean of shape (..., {n}), got {given}")
+        return subsets.reshape(subsets.shape[:-1].numel(), n)
 
-    def _largest(self, mask: Tensor, count: int) -> Tensor:
-        chosen = self.similarity[:, mask]
-        short = max(0, count - chosen.shape[1])
-        return torch.nn.functional.pad(chosen, (0, short)).topk(count, 1).values.T
-
-    def _who(self, subsets: Tensor) -> Tensor:
-        """Return the element that serves each row, `(subsets, rows)`; any if there is none."""
-        flat = subsets.reshape(-1, subsets.shape[-1])
-        return torch.stack([torch.where(mask, self.similarity, -1.0).argmax(1) for mask in flat])
+    def _two_best(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two largest similarities of each row to chosen elements, and the element of the first."""
+        chosen = torch.nn.functional.pad(torch.where(mask, self.similarity, 0.0), (0, 1))
+        found = chosen.topk(2, 1)
+        return found.values, found.indices[:, 0].clamp(max=len(mask) - 1)
 
 
 def multilinear_extension(
-    function: AnySetFunction,
+    function: SetFunction,
     probabilities: Float[Tensor, " n"],
     n_samples: int | None = None,
     *,
@@ -156,7 +151,7 @@ def multilinear_extension(
 
 
 def multilinear_gradient(
-    function: AnySetFunction,
+    function: SetFunction,
     probabilities: Tensor,
     n_samples: int | None,
     generator: torch.Generator | None,
@@ -180,7 +175,7 @@ def multilinear_gradient(
     return gains_of(function, _drawn(p, n_samples, generator)).mean(0).to(p)
 
 
-def values_of(function: AnySetFunction, subsets: Tensor) -> Tensor:
+def values_of(function: SetFunction, subsets: Tensor) -> Tensor:
     """Return the values of subsets, after a check of their shape.
 
     Args:
@@ -199,7 +194,7 @@ def values_of(function: AnySetFunction, subsets: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def gains_of(function: AnySetFunction, subsets: Tensor) -> Tensor:
+def gains_of(function: SetFunction, subsets: Tensor) -> Tensor:
     """Return the marginal gains of all elements, `(subsets, n)`.
 
     Args:
@@ -225,7 +220,7 @@ def _drawn(probabilities: Tensor, n_samples: int, generator: torch.Generator | N
     return noise < probabilities.detach()
 
 
-def _all_values(function: AnySetFunction, probabilities: Tensor) -> Tensor:
+def _all_values(function: SetFunction, probabilities: Tensor) -> Tensor:
     n = len(probabilities)
     if n > _EXACT:
         raise InputError(

@@ -19,6 +19,7 @@ from ._set_utility import Background
 from ._subset_training import FittedSelector
 from ._subsets import jaccard, read_subsets
 
+_LARGEST_EXACT = 16
 Inference = Literal["mean-field", "independent", "copula", "exact"]
 
 
@@ -110,15 +111,12 @@ class SubsetSelector(Estimator):
         if not bool(chosen.any()) or bool(chosen.all()):
             what = "every element" if bool(chosen.any()) else "no element"
             raise InputError(f"the subsets choose {what}; nothing can be learned from them")
-        if self.inference == "exact" and int(sizes.max()) > 16:
-            raise InputError(
-                f"inference='exact' enumerates the subsets of at most 16 elements, got a set of {int(sizes.max())}; "
-                "use inference='mean-field'"
-            )
+        if self.inference == "exact":
+            _check_sizes(sizes)
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(self.random_state)
-            fitted = FittedSelector(SimpleNamespace(**self.get_params()), x, sizes)
-            fitted.train(x, chosen)
+            fitted = FittedSelector(SimpleNamespace(**self.get_params()), x)
+            fitted.train(x, sizes, chosen)
         self.__dict__.pop("feature_names_in_", None)
         names = names_of_features(X)
         if names is not None:
@@ -190,10 +188,8 @@ class SubsetSelector(Estimator):
             raise InputError(
                 f"X has {x.shape[1]} features, but SubsetSelector is expecting {self.n_features_in_} features"
             )
-        if self._fit.exact and int(sizes.max()) > 16:
-            raise InputError(
-                f"inference='exact' enumerates the subsets of at most 16 elements, got a set of {int(sizes.max())}"
-            )
+        if self._fit.exact:
+            _check_sizes(sizes)
         return x, sizes
 
     def _check_arguments(self) -> None:
@@ -213,6 +209,15 @@ class SubsetSelector(Estimator):
             raise InputError(f"validation_fraction must lie between 0 and 1, got {self.validation_fraction!r}")
         if self.encoder is not None and not isinstance(self.encoder, nn.Module):
             raise InputError(f"encoder must be a module or None, got {type(self.encoder).__name__}")
+
+
+def _check_sizes(sizes: Tensor) -> None:
+    """Check that the subsets of every ground set can be enumerated."""
+    if int(sizes.max()) > _LARGEST_EXACT:
+        raise InputError(
+            f"inference='exact' enumerates the subsets of at most {_LARGEST_EXACT} elements, got a set of "
+            f"{int(sizes.max())}; use inference='mean-field'"
+        )
 
 
 def _ground_sets(X: Any) -> tuple[Tensor, Tensor]:

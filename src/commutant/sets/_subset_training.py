@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .._errors import InputError
 from ..algebra import ConditionalBernoulli, poisson_binomial
 from ._amortized import AmortizedInference
-from ._enumeration import subsets_of, tables
+from ._enumeration import Enumeration, enumerations, tables
 from ._mean_field import MeanField
 from ._set_utility import GroundSets, SetUtility
 from ._subsets import largest_of_each_set
@@ -30,17 +30,16 @@ class FittedSelector:
     Args:
         arguments: Arguments of the estimator, by name.
         x: Elements of all ground sets, `(elements, features)`.
-        sizes: Number of elements of each set.
     """
 
-    def __init__(self, arguments: Any, x: Tensor, sizes: Tensor) -> None:
+    def __init__(self, arguments: Any, x: Tensor) -> None:
         a = arguments
         largest = x.abs().amax(0)
         unit = torch.where(largest > 0, largest, 1.0)  # squares of the features themselves could overflow
         spread = (x / unit).std(0, correction=0)
         self.mean = (x / unit).mean(0) * unit
         self.spread = torch.where(spread > 1e-12, spread * unit, unit)
-        self.arguments, self.exact, self.sizes = a, a.inference == "exact", sizes.tolist()
+        self.arguments, self.exact = a, a.inference == "exact"
         self.generator = torch.Generator().manual_seed(int(a.random_state))
         encoder, width = self._encoder(x.shape[1]), a.hidden_features
         pool = copy.deepcopy(a.pool)
@@ -68,18 +67,19 @@ class FittedSelector:
             raise InputError(f"element {row} of X lies more than {_FAR:.0e} standard deviations from the training mean")
         return found.float()
 
-    def train(self, x: Tensor, chosen: Tensor) -> None:
+    def train(self, x: Tensor, sizes: Tensor, chosen: Tensor) -> None:
         """Train, keep the epoch that is best on held-out sets, and calibrate its scores.
 
         Args:
             x: Elements of all ground sets.
+            sizes: Number of elements of each set.
             chosen: Whether each element is in the optimal subset.
         """
-        a, sizes = self.arguments, torch.tensor(self.sizes)
+        a, lengths = self.arguments, sizes.tolist()
         self.share = float(_share(chosen, sizes).mean().clamp(0.01, 0.99))
         order = torch.randperm(len(sizes), generator=self.generator)
         held = min(len(sizes) - 1, max(1, round(a.validation_fraction * len(sizes))))
-        examples = list(zip(self._standardized(x).split(self.sizes), chosen.split(self.sizes), strict=True))
+        examples = list(zip(self._standardized(x).split(lengths), chosen.split(lengths), strict=True))
         training, held_out = ([examples[i] for i in part.tolist()] for part in (order[held:], order[:held]))
         optimizers = [
             torch.optim.Adam(module.parameters(), lr=a.learning_rate, weight_decay=a.weight_decay)
@@ -173,20 +173,11 @@ class FittedSelector:
         for rows, part in _batches(order, sizes):
             index, values = torch.repeat_interleave(part), x[rows]
             if self.exact:
-                parts.append(self._exact_marginals(values, part))
+                parts.append(torch.cat([e.log_odds() for e in self._enumerations(values, part)]))
                 continue
             start = self.share if self.amortized is None else self.amortized(values).sigmoid()
             parts.append(self.infer(values, index, num_sets=len(part), start=start).logits)
         return torch.empty(len(x), dtype=torch.float32).index_copy(0, order, torch.cat(parts))
-
-    def _exact_marginals(self, x: Tensor, sizes: Tensor) -> Tensor:
-        sets = self._prepared(x, sizes)
-        found = []
-        for table in tables(self.utility, sets):
-            subsets = subsets_of(table.shape[1].bit_length() - 1)
-            chosen = torch.stack([table[:, part].logsumexp(1) - table[:, ~part].logsumexp(1) for part in subsets.T], 1)
-            found.append(chosen[..., None])
-        return sets.blocks.join(found, 1)[:, 0]
 
     def scores(self, x: Tensor, sizes: Tensor) -> Tensor:
         """Return calibrated log-odds of elements, `(elements,)`.
@@ -211,15 +202,14 @@ class FittedSelector:
         if not self.exact:
             parts = zip(self.scores(x, sizes).split(sizes.tolist()), count.tolist(), strict=True)
             return torch.cat([ConditionalBernoulli(part, k).marginals() for part, k in parts])
-        sets, found = self._prepared(self._standardized(x), sizes), []
-        for table, size in zip(tables(self.utility, sets), sets.blocks.split(count[:, None], 0), strict=True):
-            subsets = subsets_of(table.shape[1].bit_length() - 1)
-            weight = torch.where(subsets.sum(1) == size, table, -torch.inf).softmax(1)
-            found.append((weight @ subsets.to(weight))[..., None])
-        return sets.blocks.join(found, 1)[:, 0]
+        every = self._enumerations(self._standardized(x), sizes)
+        return torch.cat([e.marginals(k) for e, k in zip(every, count.tolist(), strict=True)])
 
     def _prepared(self, x: Tensor, sizes: Tensor) -> GroundSets:
         return self.utility.prepare(x, torch.repeat_interleave(sizes), num_sets=len(sizes))
+
+    def _enumerations(self, x: Tensor, sizes: Tensor) -> list[Enumeration]:
+        return enumerations(self.utility, self._prepared(x, sizes))
 
     @torch.no_grad()
     def choose(self, x: Tensor, sizes: Tensor, count: Tensor | None) -> Tensor:
@@ -231,23 +221,14 @@ class FittedSelector:
             count: Size of each subset, or None.
         """
         if self.exact:
-            return self._most_probable(self._standardized(x), sizes, count)
+            every = self._enumerations(self._standardized(x), sizes)
+            wanted = [None] * len(every) if count is None else count.tolist()
+            return torch.cat([e.best(k) for e, k in zip(every, wanted, strict=True)])
         scores = self.scores(x, sizes)
         if count is None:
             padded = nn.utils.rnn.pad_sequence(scores.split(sizes.tolist()), batch_first=True, padding_value=-torch.inf)
             count = poisson_binomial(padded.double()).argmax(1)
         return largest_of_each_set(scores, sizes, count)
-
-    def _most_probable(self, x: Tensor, sizes: Tensor, count: Tensor | None) -> Tensor:
-        sets = self._prepared(x, sizes)
-        wanted = [None] * len(sets.blocks.runs) if count is None else sets.blocks.split(count[:, None], 0)
-        found = []
-        for table, size in zip(tables(self.utility, sets), wanted, strict=True):
-            subsets = subsets_of(table.shape[1].bit_length() - 1)
-            if size is not None:
-                table = torch.where(subsets.sum(1) == size, table, -torch.inf)
-            found.append(subsets[table.argmax(1)][..., None])
-        return sets.blocks.join(found, 1)[:, 0]
 
 
 def _logistic_fit(scores: Tensor, target: Tensor) -> tuple[float, float]:

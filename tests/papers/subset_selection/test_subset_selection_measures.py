@@ -47,7 +47,7 @@ def test_anomalies_are_images_of_other_classes():
 
 
 def test_planted_points_lie_in_the_other_cluster():
-    for shape in ("moons", "gaussian"):
+    for shape in ("gaussian", "moons"):
         found = planted_subsets(torch.Generator().manual_seed(0), shape, 200, size=30, chosen=4)
         assert (found.chosen.sum(1) == 4).all()
         if shape == "gaussian":
@@ -55,6 +55,11 @@ def test_planted_points_lie_in_the_other_cluster():
             major = side.float().mean(1, keepdim=True) > 0.5
             assert ((side != major) == found.chosen).float().mean() > 0.97
             assert 0.4 < major.float().mean() < 0.6
+    points, chosen = (t.flatten(0, 1) for t in (found.x, found.chosen))  # of moons, back on two half circles
+    circle = (points - torch.tensor([-1.0, -0.2])) / 2
+    outer = (circle.norm(dim=1) - 1).abs() < ((circle - torch.tensor([1.0, 0.5])).norm(dim=1) - 1).abs()
+    odd = outer.reshape(200, 30) != (outer.reshape(200, 30).float().mean(1, keepdim=True) > 0.5)
+    assert (odd.flatten() == chosen).float().mean() > 0.85
     moons = planted_subsets(torch.Generator().manual_seed(0), "moons", 50)
     points = moons.x.flatten(0, 1)
     assert points.mean(0).abs().max() < 0.5  # 2 x moons are centered by the shift
