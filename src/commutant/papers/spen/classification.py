@@ -33,7 +33,10 @@ def _network(arm: str, features: int, classes: int, budget: int) -> nn.Module:
 
 
 def measure_classification(context: Context) -> Measurement:
-    """Return the test accuracy of each arm, averaged over ten folds and over the last epochs."""
+    """Return the test accuracy of each arm, averaged over the last epochs and over the folds of this seed.
+
+    A seed takes `folds` of the ten folds, the next one those that follow.
+    """
     data = {name: load_graphs(name, context.data_dir) for name in context.settings["data"]}
     out = {}
     for name, part in data.items():
@@ -45,15 +48,15 @@ def measure_classification(context: Context) -> Measurement:
 
 
 def _folds_of(context: Context, arm: str, name: str, data: GraphData) -> Measurement:
-    settings = context.settings
+    settings, taken = context.settings, context.settings["folds"]
     prepare: Any = {"spen": EgoNets(1), "gin": lambda g: g, "gnn-ak": rooted_ego_nets}[arm]
     graphs = [prepare(g) for g in data.graphs]
     features = graphs[0].x.shape[1]
     found = []
-    for fold, held_out in enumerate(data.folds[: settings["folds"]]):
+    for fold in ((context.seed * taken + i) % len(data.folds) for i in range(taken)):
         torch.manual_seed(context.seed * 100 + fold)
         model = _network(arm, features, data.classes, settings["parameters"]).to(context.device)
-        found.append(_last_epochs(context, model, graphs, held_out, fold))
+        found.append(_last_epochs(context, model, graphs, data.folds[fold], fold))
     return {f"{arm}@{name}": sum(found) / len(found), f"{arm}@{name}@parameters": float(parameters(model))}
 
 

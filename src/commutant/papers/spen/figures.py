@@ -19,11 +19,21 @@ FOUR_CYCLES = {
     "gin": ("GIN (1-WL)", SLATE),
 }
 _MEMORY = {"global": ("all pairs", CRIMSON), "two-hops": ("SPEN, two hops", NAVY), "one-hop": ("SPEN, one hop", TEAL)}
+_COLLECTION = {"spen": ("SPEN", TEAL), "gin": ("GIN", SLATE), "gnn-ak": ("GNN-AK", OCHRE)}
 
 
 def four_cycles(measurements: list[Measurement]) -> Any:
     """Plot the test accuracy at finding 4-cycles."""
     return dots(measurements, FOUR_CYCLES, "test accuracy, 4-cycle or not (chance 0.5)")
+
+
+def collection(measurements: list[Measurement]) -> Any:
+    """Plot the test accuracy on each data set of the TU collection."""
+    names = list(dict.fromkeys(key.split("@")[1] for key in measurements[0]))
+    keys = {
+        f"{arm}@{name}": (f"{name}, {label}", color) for name in names for arm, (label, color) in _COLLECTION.items()
+    }
+    return dots(measurements, keys, "test accuracy")
 
 
 def memory(measurements: list[Measurement]) -> Any:
