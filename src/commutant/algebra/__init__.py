@@ -48,8 +48,10 @@ from ._library import Product as Product
 from ._library import Sum as Sum
 from ._monoid import Monoid as Monoid
 from ._monoid import check_monoid as check_monoid
+from ._paths import improve_tour as improve_tour
 from ._paths import path_length as path_length
 from ._paths import shortest_hamiltonian_path as shortest_hamiltonian_path
+from ._paths import tour_lower_bound as tour_lower_bound
 from ._permutations import compose as compose
 from ._permutations import cycle_count as cycle_count
 from ._permutations import cycle_lengths as cycle_lengths
@@ -59,6 +61,10 @@ from ._permutations import parity as parity
 from ._permutations import permutation_distance as permutation_distance
 from ._permutations import permutation_matrix as permutation_matrix
 from ._permutations import power as power
+from ._planar import convex_hull as convex_hull
+from ._planar import is_simple_polygon as is_simple_polygon
+from ._planar import orientation as orientation
+from ._planar import polygon_area as polygon_area
 from ._relu_pairs import relu_pair_expectation as relu_pair_expectation
 from ._ridge import NormalEquations as NormalEquations
 from ._ridge import RidgeFit as RidgeFit

@@ -42,6 +42,8 @@ from ._group_frames import gram_schmidt_frame, group_frame, lorentz_frame, rando
 from ._kalman import ScalarKalman
 from ._library import Adjoin, KSmallest, LogSumExp, Max, Min, Product, Sum
 from ._monoid import Monoid
+from ._paths import tour_lower_bound
+from ._planar import convex_hull
 from .elements import Element
 from .linear_maps import linear_scan
 
@@ -272,3 +274,27 @@ obeys(
     lambda draw: (Equivariance(SetPermutation(0)), partial(all_but_one, Sum()), draw.normal(2 + draw.size, draw.width)),
 )(all_but_one)
 obeys("equivariance to order", marginals_of_pairs)(ConditionalBernoulli)
+
+
+def vertices_of_hulls(draw: Draw) -> tuple[Law, Any, Tensor]:
+    """Return which points are vertices of their hull, and the points."""
+
+    def vertices(x: Tensor) -> Tensor:
+        hull = convex_hull(x)
+        seen = x.new_zeros(len(x), x.shape[1] + 1)
+        return seen.scatter(1, torch.where(hull < 0, x.shape[1], hull), 1)[:, : x.shape[1], None]
+
+    return Equivariance(SetPermutation()), vertices, draw.normal(3, 4 + draw.size, 2)
+
+
+def bounds_of_tours(draw: Draw) -> tuple[Law, Any, Tensor]:
+    """Return the bound of the shortest tour through points, and the points."""
+
+    def bound(x: Tensor) -> Tensor:
+        return tour_lower_bound(torch.cdist(x.double(), x.double()))
+
+    return Invariance(SetPermutation() * Euclidean(2)), bound, draw.normal(3, 4 + draw.size % 5, 2)
+
+
+obeys("equivariance to order", vertices_of_hulls)(convex_hull)
+obeys("invariance to order and motions", bounds_of_tours, tolerance=_SINGLE)(tour_lower_bound)

@@ -24,6 +24,14 @@ from ._objects import Objects as Objects
 from ._objects import object_clouds as object_clouds
 from ._particles import Trajectories as Trajectories
 from ._particles import charged_particles as charged_particles
+from ._planar import PointerExamples as PointerExamples
+from ._planar import delaunay_examples as delaunay_examples
+from ._planar import hull_examples as hull_examples
+from ._planar import read_pointer_file as read_pointer_file
+from ._planar import sorting_examples as sorting_examples
+from ._planar import tour_examples as tour_examples
+from ._planar import triangulation as triangulation
+from ._planar import write_pointer_file as write_pointer_file
 from ._reber import ReberStrings as ReberStrings
 from ._reber import reber_accepts as reber_accepts
 from ._reber import reber_strings as reber_strings

@@ -1,4 +1,5 @@
-"""Kernels in Triton and C behind recurrences and sums over pairs, each with an equivalent in PyTorch."""
+"""Kernels in Triton and C behind recurrences, sums over pairs and additive attention, each with an equivalent in
+PyTorch."""
 
 from ._dispatch import Fused as Fused
 from ._dispatch import fused_method as fused_method
@@ -7,3 +8,4 @@ from ._dispatch import reference as reference
 from ._dispatch import register_reference as register_reference
 from ._pairs import can_sum_pairs as can_sum_pairs
 from ._pairs import sum_over_pairs as sum_over_pairs
+from ._pointing import additive_scores as additive_scores

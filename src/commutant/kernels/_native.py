@@ -24,10 +24,11 @@ from torch import Tensor
 
 from .._errors import InputError
 
-_SOURCES = tuple(Path(__file__).with_name(name) for name in ("recurrences.c", "attention.c"))
+_SOURCES = tuple(Path(__file__).with_name(name) for name in ("recurrences.c", "attention.c", "pointing.c"))
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 _RECURRENCES = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
-_FUNCTIONS = (*_RECURRENCES, "attention_forward", "attention64_forward")
+_ATTENTION = ("attention_forward", "attention64_forward", "pointing_forward", "pointing_backward")
+_FUNCTIONS = (*_RECURRENCES, *_ATTENTION)
 _WORTH_A_THREAD = 1 << 14  # least numbers per thread, since handing over less work costs more than it saves
 
 

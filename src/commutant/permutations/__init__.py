@@ -1,11 +1,30 @@
-"""Networks that learn permutations exactly, and programs made of such maps."""
+"""Networks that point at positions of their input, and networks that learn permutations exactly."""
 
 from . import _law_cases as _law_cases
+from ._answers import AssignmentDecoding as AssignmentDecoding
+from ._answers import CheckedHulls as CheckedHulls
+from ._answers import area_coverage as area_coverage
+from ._answers import checked_hulls as checked_hulls
+from ._answers import decode_assignment as decode_assignment
+from ._answers import same_polygon as same_polygon
+from ._answers import same_triangles as same_triangles
+from ._answers import tour_length as tour_length
+from ._answers import triangle_coverage as triangle_coverage
 from ._ensemble import NTKLinear as NTKLinear
 from ._ensemble import ReLUEnsemble as ReLUEnsemble
 from ._learner import ExactPermutationLearner as ExactPermutationLearner
 from ._learner import FailureBound as FailureBound
 from ._learner import FailureEstimate as FailureEstimate
+from ._pointer_attention import PointerAttention as PointerAttention
+from ._pointer_constraints import ClosedPolygon as ClosedPolygon
+from ._pointer_constraints import Constraint as Constraint
+from ._pointer_constraints import Subset as Subset
+from ._pointer_constraints import Tour as Tour
+from ._pointer_constraints import Triangles as Triangles
+from ._pointer_decoder import PointerDecoder as PointerDecoder
+from ._pointer_decoder import PointerMemory as PointerMemory
+from ._pointer_network import PointerNetwork as PointerNetwork
+from ._pointer_search import Decoding as Decoding
 from ._tangent_kernel import PermutationNTK as PermutationNTK
 from ._tangent_kernel import arccos_kernels as arccos_kernels
 from ._tangent_kernel import every_binary_input as every_binary_input

@@ -1,0 +1,133 @@
+"""Scores of additive attention, without a tensor of all queries, keys and channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _native
+
+_LARGEST = 20.0
+"""Largest argument whose exponentials the kernel multiplies; above it float32 could overflow."""
+_SHORT = (torch.bfloat16, torch.float16)
+"""Dtypes whose sums run in float32."""
+_PART = 1 << 20
+"""Numbers in one part of the loop over queries, which fit into the cache."""
+
+
+def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+    r"""Return $\sum_c w_c \tanh(q_{ic} + k_{jc})$ for all queries and keys, forward and backward in $O(mn)$ memory.
+
+    On a CPU in float32 the sums run in C if there is a compiler. Otherwise they run over parts of the queries, and the
+    backward pass computes them again.
+
+    Args:
+        queries: Projected queries, `(batch, m, channels)`.
+        keys: Projected keys, `(batch, n, channels)`.
+        weight: Weight of each channel, `(channels,)`.
+
+    Returns:
+        Scores, `(batch, m, n)`.
+    """
+    if not queries.numel() or not keys.numel():
+        return (queries[:, :, None].sum(-1) + keys[:, None].sum(-1)) * weight.sum()
+    if torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+        return _scores(queries, keys, weight)
+    return torch.ops.commutant.additive_scores(queries, keys, weight)
+
+
+def _scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+    """Return the scores in one piece, which any transform can differentiate."""
+    return torch.tanh(queries[:, :, None] + keys[:, None]) @ weight
+
+
+def _parts(queries: Tensor, keys: Tensor) -> range:
+    """Return the first query of each part of the loop."""
+    return range(0, queries.shape[1], max(1, _PART // (queries.shape[0] * keys.shape[1] * keys.shape[2])))
+
+
+def _in_c(*tensors: Tensor) -> bool:
+    queries, keys = tensors[:2]
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+    if not plain or _native.library() is None:
+        return False
+    return bool(queries.abs().amax() <= _LARGEST) and bool(keys.abs().amax() <= _LARGEST)
+
+
+@torch.library.custom_op(
+    "commutant::additive_scores", mutates_args=(), schema="(Tensor queries, Tensor keys, Tensor weight) -> Tensor"
+)
+def _forward(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+    if queries.dtype in _SHORT:
+        return _forward(queries.float(), keys.float(), weight.float()).to(queries.dtype)
+    batch, m, channels = queries.shape
+    n = keys.shape[1]
+    if _in_c(queries, keys, weight):
+        out = queries.new_empty(batch, m, n)
+        tensors = ((2 * queries).exp().contiguous(), (2 * keys).exp().contiguous(), weight.contiguous(), out)
+        _native.run("pointing", "forward", tensors, (m, n, channels), batch * m, batch * m * n * channels)
+        return out
+    parts = _parts(queries, keys)
+    return torch.cat([_scores(queries[:, i : i + parts.step], keys, weight) for i in parts], 1)
+
+
+@_forward.register_fake
+def _(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
+    return queries.new_empty(queries.shape[0], queries.shape[1], keys.shape[1])
+
+
+@torch.library.custom_op(
+    "commutant::additive_scores_backward",
+    mutates_args=(),
+    schema="(Tensor gradient, Tensor queries, Tensor keys, Tensor weight) -> (Tensor, Tensor, Tensor)",
+)
+def _backward(gradient: Tensor, queries: Tensor, keys: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if queries.dtype in _SHORT:
+        found = _backward(gradient.float(), queries.float(), keys.float(), weight.float())
+        return found[0].to(queries.dtype), found[1].to(keys.dtype), found[2].to(weight.dtype)
+    batch, m, channels = queries.shape
+    n = keys.shape[1]
+    if _in_c(queries, keys, weight, gradient):
+        d_queries, d_keys = torch.empty(batch, m, channels), torch.zeros(batch, n, channels)
+        d_weight = queries.new_zeros(batch, channels)
+        raised = ((2 * queries).exp().contiguous(), (2 * keys).exp().contiguous())
+        tensors = (*raised, weight.contiguous(), gradient.contiguous(), d_queries, d_keys, d_weight)
+        _native.run("pointing", "backward", tensors, (m, channels, n), batch, batch * m * n * channels)
+        return d_queries, d_keys, d_weight.sum(0)
+    parts, d_keys, d_weight = _parts(queries, keys), torch.zeros_like(keys), torch.zeros_like(weight)
+    d_queries = torch.empty_like(queries)
+    for i in parts:
+        part = slice(i, i + parts.step)
+        left, right, scale = _gradients(gradient[:, part], queries[:, part], keys, weight)
+        d_queries[:, part] = left
+        d_keys += right
+        d_weight += scale
+    return d_queries, d_keys, d_weight
+
+
+@_backward.register_fake
+def _(gradient: Tensor, queries: Tensor, keys: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(queries), torch.empty_like(keys), torch.empty_like(weight)
+
+
+def _gradients(gradient: Tensor, queries: Tensor, keys: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of queries, keys and weight in one piece."""
+    tanh = torch.tanh(queries[:, :, None] + keys[:, None])
+    slope = (gradient[..., None] * weight) * (1 - tanh.square())
+    return slope.sum(2), slope.sum(1), (gradient[..., None] * tanh).sum((0, 1, 2))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    saved = ctx.saved_tensors
+    if torch.is_grad_enabled():  # second derivatives
+        return _gradients(gradient, *saved)
+    return torch.ops.commutant.additive_scores_backward(gradient, *saved)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)

@@ -1,0 +1,71 @@
+/* Kernel of additive attention on a CPU: sums of tanh(query + key) over channels, without the tensor of all of them.
+ *
+ * Queries are (batch, m, h) and keys (batch, n, h), given as exp(2 query) and exp(2 key): tanh is then
+ * (product - 1) / (product + 1). The caller keeps arguments between -20 and 20, so that no product overflows.
+ */
+#include <math.h>
+#include <stdint.h>
+
+#define LANES 16
+#define BLOCK 64
+#if defined(__clang__)
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+/* Scores out[row, j] for rows of queries and a range of keys. */
+void pointing_forward(const float *queries, const float *keys, const float *weights, float *out, int64_t m, int64_t n,
+                      int64_t h, int64_t first_row, int64_t end_row, int64_t first_key, int64_t end_key) {
+    for (int64_t row = first_row; row < end_row; row++) {
+        const float *query = queries + row * h;
+        for (int64_t j = first_key; j < end_key; j++) {
+            const float *key = keys + (row / m * n + j) * h;
+            float sum[LANES] = {0}, total = 0;
+            int64_t c = 0;
+            for (; c + LANES <= h; c += LANES) {
+                INDEPENDENT for (int64_t l = 0; l < LANES; l++) {
+                    float product = query[c + l] * key[c + l];
+                    sum[l] += weights[c + l] * ((product - 1.0f) / (product + 1.0f));
+                }
+            }
+            for (; c < h; c++) {
+                float product = query[c] * key[c];
+                total += weights[c] * ((product - 1.0f) / (product + 1.0f));
+            }
+            for (int64_t l = 0; l < LANES; l++) total += sum[l];
+            out[row * n + j] = total;
+        }
+    }
+}
+
+/* Adds the gradients of queries, keys and weights (one row of weights an entry of the batch), for a range of channels. */
+void pointing_backward(const float *queries, const float *keys, const float *weights, const float *gradient,
+                       float *d_queries, float *d_keys, float *d_weights, int64_t m, int64_t h, int64_t n,
+                       int64_t first_row, int64_t end_row, int64_t first_channel, int64_t end_channel) {
+    for (int64_t b = first_row; b < end_row; b++) {
+        for (int64_t start = first_channel; start < end_channel; start += BLOCK) {
+            int64_t width = end_channel - start < BLOCK ? end_channel - start : BLOCK;
+            for (int64_t i = 0; i < m; i++) {
+                const float *query = queries + (b * m + i) * h + start, *weight = weights + start;
+                float left[BLOCK] = {0}, along[BLOCK] = {0};
+                for (int64_t j = 0; j < n; j++) {
+                    const float *key = keys + (b * n + j) * h + start;
+                    float *d_key = d_keys + (b * n + j) * h + start;
+                    float g = gradient[(b * m + i) * n + j];
+                    INDEPENDENT for (int64_t c = 0; c < width; c++) {
+                        float product = query[c] * key[c], t = (product - 1.0f) / (product + 1.0f);
+                        float slope = g * weight[c] * (1.0f - t * t);
+                        left[c] += slope;
+                        d_key[c] += slope;
+                        along[c] += g * t;
+                    }
+                }
+                for (int64_t c = 0; c < width; c++) {
+                    d_queries[(b * m + i) * h + start + c] = left[c];
+                    d_weights[b * h + start + c] += along[c];
+                }
+            }
+        }
+    }
+}

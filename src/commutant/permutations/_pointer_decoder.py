@@ -1,0 +1,188 @@
+"""Recurrent decoder that points at encoded elements, one per step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from .._checks import whole
+from .._errors import InputError
+from ._pointer_attention import PointerAttention, Scoring
+from ._pointer_constraints import Constraint
+
+
+@dataclass(frozen=True, eq=False)
+class PointerMemory:
+    """Encoded sets, once for all targets and hypotheses.
+
+    Attributes:
+        keys: Encoded elements, to which the decoder points, `(batch, n, hidden)`.
+        inputs: Features of each element that the decoder reads after it has chosen the element, `(batch, n, features)`.
+        valid: Whether a position holds an element, `(batch, n)`.
+        state: Initial hidden and cell state of the decoder, each `(batch, hidden)`.
+    """
+
+    keys: Tensor
+    inputs: Tensor
+    valid: Tensor
+    state: tuple[Tensor, Tensor]
+
+
+class PointerDecoder(nn.Module):
+    """LSTM decoder whose output at each step is a distribution over the encoded elements.
+
+    Choices are indices of elements; -1 is the stop, and also fills up sequences after it. A decoder with a stop has a
+    learned key for it in the last column of its scores, which is column -1.
+
+    Args:
+        hidden_size: Width of the keys and of the LSTM.
+        input_size: Width of the features that it reads after each choice; by default `hidden_size`.
+        attention: Form of the scores, as in `PointerAttention`.
+        stop: Whether the decoder may stop; if not, the length of a sequence is given by the task.
+        clip: Bound of the scores, or None.
+
+    Reference:
+        Vinyals, Fortunato and Jaitly, "Pointer Networks", NeurIPS 2015, section 2.3.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        input_size: int | None = None,
+        attention: Scoring = "additive",
+        stop: bool = True,
+        clip: float | None = None,
+    ) -> None:
+        super().__init__()
+        whole("hidden_size", hidden_size)
+        input_size = hidden_size if input_size is None else input_size
+        whole("input_size", input_size)
+        self.start = nn.Parameter(torch.empty(input_size).uniform_(-0.08, 0.08))
+        self.lstm = nn.LSTM(input_size, hidden_size, batch_first=True)
+        self.attention = PointerAttention(hidden_size, kind=attention, clip=clip)
+        self.stop = nn.Parameter(torch.empty(hidden_size).uniform_(-0.08, 0.08)) if stop else None
+
+    @property
+    def stops(self) -> bool:
+        """Return whether the decoder may stop."""
+        return self.stop is not None
+
+    def forward(
+        self, memory: PointerMemory, targets: Int[Tensor, "batch *sequences steps"]
+    ) -> Float[Tensor, "batch *sequences steps choices"]:
+        """Return the scores of all choices at each step, given the targets of the steps before (teacher forcing).
+
+        Args:
+            memory: Encoded sets.
+            targets: Indices of elements, -1 for the stop and after it, `(batch, steps)`, or `(batch, sequences, steps)`
+                for several sequences of each set.
+
+        Returns:
+            Scores, `(batch, ..., steps, n + 1)` with the stop last, or `(batch, ..., steps, n)` without a stop; minus
+            infinity where there is no element.
+        """
+        check_targets(memory, targets)
+        flat = targets.flatten(1)  # (batch, sequences * steps)
+        steps = targets.shape[-1]
+        chosen = memory.inputs.gather(1, flat.clamp(min=0)[..., None].expand(-1, -1, memory.inputs.shape[-1]))
+        chosen = chosen.reshape(-1, steps, chosen.shape[-1])
+        start = self.start.to(chosen.dtype).expand(len(chosen), 1, -1)
+        repeats = len(chosen) // max(1, len(targets))
+        state = tuple(s.repeat_interleave(repeats, 0)[None].contiguous() for s in memory.state)
+        hidden, _ = self.lstm(torch.cat([start, chosen[:, :-1]], 1)[:, :steps], state)
+        scores = self.scores(hidden.reshape(len(targets), -1, hidden.shape[-1]), self.projected(memory), memory.valid)
+        return scores.reshape(*targets.shape, scores.shape[-1])
+
+    def projected(self, memory: PointerMemory) -> Tensor:
+        """Return the projected keys of the elements, then of the stop, `(batch, choices, hidden)`."""
+        keys = memory.keys
+        if self.stop is not None:
+            keys = torch.cat([keys, self.stop.to(keys.dtype).expand(len(keys), 1, -1)], 1)
+        return self.attention.project_keys(keys)
+
+    def scores(self, hidden: Tensor, projected: Tensor, valid: Tensor) -> Tensor:
+        """Return the scores of states, `(batch, m, choices)`.
+
+        Args:
+            hidden: Hidden states of the LSTM, `(batch, m, hidden)`.
+            projected: Keys from `projected`.
+            valid: Whether a position holds an element, `(batch, n)`.
+        """
+        scores = self.attention.score(hidden, projected)
+        if self.stop is not None:
+            valid = nn.functional.pad(valid, (0, 1), value=True)
+        return scores.masked_fill(~valid[:, None], -torch.inf)
+
+    def step(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the next hidden and cell state, each `(rows, hidden)`.
+
+        Args:
+            inputs: Features of the last choices, `(rows, features)`.
+            state: Hidden and cell state, each `(rows, hidden)`.
+        """
+        cell: Any = self.lstm
+        return torch.lstm_cell(inputs, state, cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0)
+
+    def step_log_probs(
+        self,
+        memory: PointerMemory,
+        targets: Int[Tensor, "batch *sequences steps"],
+        constraint: Constraint | None = None,
+    ) -> Float[Tensor, "batch *sequences steps"]:
+        """Return the log probability of each target given those before it, zero after the stop.
+
+        Args:
+            memory: Encoded sets.
+            targets: Targets, as in `forward`.
+            constraint: Choices that count; probabilities are normalized over them. By default all elements count.
+        """
+        scores = self(memory, targets)
+        if constraint is not None:
+            many = targets.reshape(len(targets), -1, targets.shape[-1])
+            allowed = [allowed_choices(constraint, many[..., :t], memory.valid) for t in range(many.shape[-1])]
+            open_ = torch.stack(allowed, 2).reshape(*targets.shape, -1)[..., : scores.shape[-1]]
+            open_ = open_ | ~open_.any(-1, keepdim=True)  # a step that only the end of the sequence can follow
+            scores = scores.masked_fill(~open_, -torch.inf)
+        column = targets.remainder(scores.shape[-1])  # -1 is the last column
+        log_probs = scores.log_softmax(-1).gather(-1, column[..., None])[..., 0]
+        return log_probs.masked_fill(~self.counted(targets), 0)
+
+    def counted(self, targets: Tensor) -> Tensor:
+        """Return whether a step has a probability: those up to the stop, and the stop if the decoder has one."""
+        after = (targets < 0).long().cumsum(-1)
+        return after == 0 if self.stop is None else (after == 0) | ((after == 1) & (targets < 0))
+
+
+def allowed_choices(constraint: Constraint, prefix: Tensor, valid: Tensor) -> Tensor:
+    """Return what a constraint allows, `(batch, hypotheses, n + 1)`, after a check of its answer."""
+    allowed = constraint(prefix, valid)
+    expected = (*prefix.shape[:2], valid.shape[1] + 1)
+    if not isinstance(allowed, Tensor) or allowed.dtype != torch.bool or allowed.shape != expected:
+        given = f"{allowed.dtype} of shape {tuple(allowed.shape)}" if isinstance(allowed, Tensor) else repr(allowed)
+        raise InputError(f"a constraint must return a boolean tensor of shape {expected}, got {given}")
+    return allowed & nn.functional.pad(valid, (0, 1), value=True)[:, None]
+
+
+def check_targets(memory: PointerMemory, targets: Tensor) -> None:
+    """Check that targets are indices of elements or -1."""
+    n = memory.valid.shape[1]
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex() or targets.dim() < 2:
+        given = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else repr(targets)
+        raise InputError(f"targets must be integers of shape (batch, ..., steps), got {given}")
+    if len(targets) != len(memory.valid):
+        raise InputError(f"targets must have one row per set ({len(memory.valid)}), got {len(targets)}")
+    if torch.compiler.is_compiling() or not targets.numel():
+        return
+    stopped = (targets < 0).cummax(-1).values
+    if bool((stopped & (targets >= 0)).any()):
+        raise InputError("targets must have no index after a -1, which is the stop; pad with -1 at the end only")
+    low, high = int(targets.min()), int(targets.max())
+    if low < -1 or high >= n:
+        raise InputError(f"targets must lie in 0..{n - 1}, or be -1 for the stop, got {low} to {high}")
+    row = memory.valid.reshape(len(targets), *(1,) * (targets.dim() - 2), n).expand(*targets.shape[:-1], n)
+    if not bool((row.gather(-1, targets.clamp(min=0)) | (targets < 0)).all()):
+        raise InputError("targets must not point at padding: an index is not below the length of its set")

@@ -1,0 +1,236 @@
+"""Greedy search, beam search and sampling of pointer sequences, vectorized over sets and hypotheses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .._checks import check_generator, one_of, whole
+from .._errors import InputError
+from ._pointer_constraints import Constraint
+from ._pointer_decoder import PointerDecoder, PointerMemory, allowed_choices
+
+Strategy: TypeAlias = Literal["greedy", "beam", "sample"]
+
+
+@dataclass(frozen=True, eq=False)
+class Decoding:
+    """Decoded sequences, with the most probable first.
+
+    Attributes:
+        sequences: Indices of elements, -1 from the stop on, `(batch, hypotheses, steps)`.
+        log_probs: Log probability of each sequence, its stop included, `(batch, hypotheses)`; minus infinity if there
+            are fewer different sequences than hypotheses.
+        finished: Whether a sequence ended by itself, and not at the limit of steps, `(batch, hypotheses)`.
+    """
+
+    sequences: Tensor
+    log_probs: Tensor
+    finished: Tensor
+
+    @property
+    def best(self) -> Tensor:
+        """Most probable sequence of each set, `(batch, steps)`."""
+        return self.sequences[:, 0]
+
+
+@dataclass
+class _Hypotheses:
+    """State of the search."""
+
+    prefix: Tensor
+    score: Tensor
+    done: Tensor
+    finished: Tensor
+    inputs: Tensor
+    state: tuple[Tensor, Tensor]
+
+    def follow(self, parent: Tensor) -> None:
+        """Replace the hypotheses of each set by those of the given indices, `(batch, hypotheses)`."""
+
+        def pick(x: Tensor) -> Tensor:
+            return x.gather(1, parent.reshape(*parent.shape, *(1,) * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
+
+        self.prefix, self.inputs = pick(self.prefix), pick(self.inputs)
+        self.done, self.finished = pick(self.done), pick(self.finished)
+        self.state = (pick(self.state[0]), pick(self.state[1]))
+
+
+@torch.no_grad()
+def decode(
+    decoder: PointerDecoder,
+    memory: PointerMemory,
+    strategy: Strategy = "greedy",
+    width: int = 10,
+    constraint: Constraint | None = None,
+    max_steps: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Decoding:
+    """Return decoded sequences; see `PointerNetwork.decode`.
+
+    Args:
+        decoder: Decoder.
+        memory: Encoded sets.
+        strategy: "greedy", "beam" or "sample".
+        width: Number of hypotheses or samples of each set.
+        constraint: Choices that may follow a prefix.
+        max_steps: Largest number of steps, without the stop.
+        generator: Random generator of the samples.
+    """
+    one_of("strategy", strategy, ("greedy", "beam", "sample"))
+    whole("width", width)
+    check_generator(generator)
+    if max_steps is not None:
+        whole("max_steps", max_steps)
+    steps = _limit(decoder, memory, constraint) if max_steps is None else max_steps
+    greedy = None if strategy == "sample" else _search(decoder, memory, "greedy", 1, constraint, steps, generator)
+    if greedy is not None and (strategy == "greedy" or width == 1):
+        return greedy
+    found = _search(decoder, memory, strategy, width, constraint, steps, generator)
+    return found if greedy is None else _with_greedy(found, greedy)
+
+
+def _limit(decoder: PointerDecoder, memory: PointerMemory, constraint: Constraint | None) -> int:
+    """Return the default number of steps."""
+    n = memory.valid.shape[1]
+    if constraint is None:
+        return 2 * n + 1 if decoder.stops else n
+    limit = getattr(constraint, "max_steps", None)
+    if limit is None:
+        raise InputError(
+            "max_steps must be given for a constraint of your own: the largest number of choices of a sequence"
+        )
+    return int(limit(n))
+
+
+def _search(
+    decoder: PointerDecoder,
+    memory: PointerMemory,
+    strategy: Strategy,
+    width: int,
+    constraint: Constraint | None,
+    steps: int,
+    generator: torch.Generator | None,
+) -> Decoding:
+    batch, n = memory.valid.shape
+    projected, device = decoder.projected(memory), memory.keys.device
+    hypotheses = _Hypotheses(
+        prefix=torch.full((batch, width, steps + decoder.stops), -1, dtype=torch.int64, device=device),
+        score=torch.zeros(batch, width, device=device),
+        done=torch.zeros(batch, width, dtype=torch.bool, device=device),
+        finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
+        inputs=decoder.start.to(memory.inputs.dtype).expand(batch, width, -1),
+        state=(memory.state[0][:, None].expand(-1, width, -1), memory.state[1][:, None].expand(-1, width, -1)),
+    )
+    if strategy == "beam":
+        hypotheses.score[:, 1:] = -torch.inf  # all hypotheses are equal before the first step
+    for t in range(steps + decoder.stops):  # the last step can only stop
+        h, c = (s.flatten(0, 1) for s in hypotheses.state)
+        h, c = decoder.step(hypotheses.inputs.flatten(0, 1), (h, c))
+        hypotheses.state = (h.unflatten(0, (batch, width)), c.unflatten(0, (batch, width)))
+        scores = decoder.scores(hypotheses.state[0], projected, memory.valid).float()
+        _check_scores(scores)
+        allowed = _allowed(decoder, hypotheses, memory, constraint, t)
+        log_probs = _log_probs(decoder, hypotheses, scores, allowed)
+        if t == steps:  # what could go on is cut
+            hypotheses.finished |= ~allowed[..., :n].any(-1)
+            log_probs[..., :n] = -torch.inf
+        choice = _advance(hypotheses, log_probs, strategy, generator)
+        stopped = choice == n
+        hypotheses.done |= stopped
+        if t < steps:
+            hypotheses.finished |= stopped
+            hypotheses.prefix[..., t] = torch.where(stopped, -1, choice)
+            index = choice.clamp(max=n - 1)[..., None].expand(-1, -1, memory.inputs.shape[-1])
+            hypotheses.inputs = memory.inputs.gather(1, index)
+        if bool(hypotheses.done.all()):
+            break
+    if not decoder.stops:
+        hypotheses.finished |= ~_allowed(decoder, hypotheses, memory, constraint, steps)[..., :n].any(-1)
+    return _sorted(hypotheses)
+
+
+def _check_scores(scores: Tensor) -> None:
+    """Check that no score is NaN; minus infinity marks missing elements."""
+    bad = scores.isnan().flatten(1).any(1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise InputError(f"the scores of row {row} of the batch are NaN; check its elements and the weights for NaN")
+
+
+def _log_probs(decoder: PointerDecoder, hypotheses: _Hypotheses, scores: Tensor, allowed: Tensor) -> Tensor:
+    """Return the log probability of each choice and of the stop, `(batch, hypotheses, n + 1)`."""
+    if not decoder.stops:  # without a stop, a sequence ends where no element may follow
+        hypotheses.done |= ~allowed[..., :-1].any(-1)
+        scores = torch.nn.functional.pad(scores, (0, 1), value=-torch.inf)
+        allowed[..., -1] = False
+    log_probs = scores.masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    log_probs = log_probs.masked_fill(~allowed, -torch.inf)  # where nothing is allowed, the softmax is NaN
+    stay = torch.full_like(log_probs, -torch.inf)
+    stay[..., -1] = 0
+    return torch.where(hypotheses.done[..., None], stay, log_probs)
+
+
+def _allowed(
+    decoder: PointerDecoder, hypotheses: _Hypotheses, memory: PointerMemory, constraint: Constraint | None, t: int
+) -> Tensor:
+    """Return the choices that may follow after t steps, `(batch, hypotheses, n + 1)`."""
+    prefix = hypotheses.prefix[..., :t]
+    if constraint is None:
+        more = memory.valid if decoder.stops else memory.valid & (t < memory.valid.sum(1))[:, None]
+        return torch.nn.functional.pad(more, (0, 1), value=True)[:, None].repeat(1, prefix.shape[1], 1)
+    allowed = allowed_choices(constraint, prefix, memory.valid)
+    stuck = ~allowed.any(-1) & ~hypotheses.done & ~torch.isneginf(hypotheses.score)
+    if bool(stuck.any()):
+        row = int(stuck.nonzero()[0, 0])
+        raise InputError(
+            f"the constraint allows no choice after {t} steps in row {row} of the batch, not even the stop; "
+            "it must allow the stop where a sequence can end"
+        )
+    return allowed
+
+
+def _advance(
+    hypotheses: _Hypotheses, log_probs: Tensor, strategy: Strategy, generator: torch.Generator | None
+) -> Tensor:
+    """Extend the hypotheses by one choice each, and return it, `(batch, hypotheses)`; n is the stop."""
+    batch, width, choices = log_probs.shape
+    if strategy == "beam":
+        total = (hypotheses.score[..., None] + log_probs).flatten(1)
+        if total.shape[1] < width:
+            total = torch.nn.functional.pad(total, (0, width - total.shape[1]), value=-torch.inf)
+        hypotheses.score, place = total.topk(width)
+        hypotheses.follow((place // choices).clamp(max=width - 1))
+        return place % choices
+    if strategy == "greedy":
+        gain, choice = log_probs.max(-1)
+    else:
+        probs = log_probs.exp().flatten(0, 1)
+        probs[probs.sum(-1) == 0, -1] = 1  # a sequence that may not go on and may not stop
+        choice = probs.multinomial(1, generator=generator).reshape(batch, width)
+        gain = log_probs.gather(-1, choice[..., None])[..., 0]
+    hypotheses.score = hypotheses.score + gain
+    return choice
+
+
+def _sorted(hypotheses: _Hypotheses) -> Decoding:
+    score, order = hypotheses.score.sort(dim=-1, descending=True, stable=True)
+    hypotheses.follow(order)
+    dead = torch.isneginf(score)
+    return Decoding(hypotheses.prefix.masked_fill(dead[..., None], -1), score, hypotheses.finished & ~dead)
+
+
+def _with_greedy(found: Decoding, greedy: Decoding) -> Decoding:
+    """Return the hypotheses of a beam search, the last one replaced by the greedy one where the beam lost it."""
+    missing = ~(found.sequences == greedy.sequences).all(-1).any(-1)
+    take = missing & (greedy.log_probs[:, 0] > found.log_probs[:, -1])
+    sequences, log_probs, finished = found.sequences.clone(), found.log_probs.clone(), found.finished.clone()
+    sequences[take, -1] = greedy.sequences[take, 0]
+    log_probs[take, -1] = greedy.log_probs[take, 0]
+    finished[take, -1] = greedy.finished[take, 0]
+    order = log_probs.argsort(dim=-1, descending=True, stable=True)
+    index = order[..., None].expand_as(sequences)
+    return Decoding(sequences.gather(1, index), log_probs.gather(1, order), finished.gather(1, order))

@@ -1,0 +1,127 @@
+"""Additive scores in C against their formula: values, first and second derivatives, dtypes, transforms, memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from commutant.kernels import _native, _pointing, additive_scores
+
+
+def drawn(batch=3, m=4, n=5, channels=37, dtype=torch.float32, scale=1.0, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    shapes = ((batch, m, channels), (batch, n, channels), (channels,))
+    return [(scale * torch.randn(s, generator=g, dtype=torch.float64)).to(dtype).requires_grad_() for s in shapes]
+
+
+def plain(q, k, w):
+    return torch.tanh(q[:, :, None] + k[:, None]) @ w
+
+
+def gradients(f, tensors, direction):
+    return torch.autograd.grad(f(*tensors), tensors, direction.to(tensors[0].dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 37), (1, 1, 1, 1), (2, 7, 1, 16), (1, 1, 70, 65), (5, 3, 4, 128)])
+def test_values_and_gradients_are_those_of_the_formula(shape, dtype):
+    tensors = drawn(*shape, dtype=dtype)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    direction = torch.randn(shape[:3], dtype=torch.float64).to(dtype)
+    tolerance = {torch.float32: 2e-5, torch.float64: 1e-12, torch.bfloat16: 0.02}[dtype]
+    value = additive_scores(*tensors)
+    assert value.dtype == dtype
+    assert torch.allclose(value.double(), plain(*exact), rtol=tolerance, atol=tolerance * shape[3] ** 0.5)
+    ours, theirs = gradients(additive_scores, tensors, direction), gradients(plain, exact, direction.double())
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.dtype == dtype
+        assert torch.allclose(a.double(), b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
+@pytest.mark.parametrize("scale", [6.0, 15.0, 100.0, 1e4])
+def test_large_arguments_do_not_overflow(scale):
+    tensors = drawn(scale=scale)
+    exact = plain(*(t.double() for t in tensors))
+    value = additive_scores(*tensors)
+    assert torch.allclose(value.double(), exact, rtol=1e-4, atol=2e-5 * scale * 37**0.5)
+    assert all(bool(torch.isfinite(g).all()) for g in gradients(additive_scores, tensors, torch.ones(3, 4, 5)))
+
+
+def test_both_implementations_run_and_agree(monkeypatch):
+    tensors, direction = drawn(), torch.randn(3, 4, 5)
+    assert _native.library() is not None
+    assert _pointing._in_c(*tensors)
+    value, ours = additive_scores(*tensors), gradients(additive_scores, tensors, direction)
+    monkeypatch.setattr(_pointing, "_in_c", lambda *tensors: False)
+    monkeypatch.setattr(_pointing, "_PART", 600)  # several parts
+    assert torch.allclose(additive_scores(*tensors), value, atol=1e-5)
+    for a, b in zip(gradients(additive_scores, tensors, direction), ours, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(1, 1, 3000, 64), (1, 300, 3, 129), (7, 40, 30, 64)])
+def test_threads_share_the_work_without_a_difference(threads, shape):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        tensors, direction = drawn(*shape), torch.randn(shape[:3])
+        value, found = additive_scores(*tensors), gradients(additive_scores, tensors, direction)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.allclose(value, plain(*tensors), atol=1e-4)
+    for a, b in zip(found, gradients(plain, tensors, direction), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+def test_second_derivatives():
+    tensors = drawn(2, 2, 3, 4, torch.float64)
+    assert torch.autograd.gradcheck(additive_scores, tensors)
+    assert torch.autograd.gradgradcheck(additive_scores, tensors)
+    single = drawn(2, 2, 3, 4)
+    first = torch.autograd.grad(additive_scores(*single).square().sum(), single[0], create_graph=True)[0]
+    other = torch.autograd.grad(plain(*single).square().sum(), single[0], create_graph=True)[0]
+    ours, theirs = (torch.autograd.grad(g.square().sum(), single[1])[0] for g in (first, other))
+    assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_transforms_of_torch_func():
+    q, k, w = (t.detach() for t in drawn(2, 2, 3, 4))
+    jacobian = torch.func.jacrev(lambda q: additive_scores(q, k, w))(q)
+    assert torch.allclose(jacobian, torch.func.jacrev(lambda q: plain(q, k, w))(q), atol=1e-5)
+    many = torch.vmap(additive_scores, (0, 0, None))(torch.stack([q, 2 * q]), torch.stack([k, k]), w)
+    assert torch.allclose(many[1], plain(2 * q, k, w), atol=1e-5)
+    _, tangent = torch.func.jvp(lambda q: additive_scores(q, k, w), (q,), (torch.ones_like(q),))
+    _, expected = torch.func.jvp(lambda q: plain(q, k, w), (q,), (torch.ones_like(q),))
+    assert torch.allclose(tangent, expected, atol=1e-5)
+
+
+def test_the_operator_passes_torchs_own_checks():
+    torch.library.opcheck(torch.ops.commutant.additive_scores, drawn(2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3, 4), (2, 0, 3, 4), (2, 3, 0, 4)])
+def test_empty(shape):
+    tensors = drawn(*shape)
+    value = additive_scores(*tensors)
+    assert value.shape == shape[:3]
+    value.sum().backward()
+    assert tensors[2].grad.shape == (4,)
+
+
+def test_nan_stays_in_its_row():
+    tensors = drawn()
+    with torch.no_grad():
+        tensors[0][1, 2] = torch.nan
+    value = additive_scores(*tensors)
+    assert bool(value[1, 2].isnan().all())
+    assert int(value.isnan().sum()) == 5
+
+
+def test_memory_is_that_of_inputs_and_scores():
+    """What autograd keeps has no axis for queries, keys and channels together."""
+    kept = []
+    tensors = drawn(2, 30, 40, 64)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        additive_scores(*tensors).sum().backward()
+    assert sum(kept) <= 2 * 64 * (30 + 40) + 64

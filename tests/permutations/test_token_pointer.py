@@ -1,0 +1,69 @@
+"""Pointers to tokens of a Hugging Face encoder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel
+
+from commutant import InputError
+from commutant.permutations import Subset, Tour
+from commutant.permutations.huggingface import TokenPointer
+
+
+@pytest.fixture
+def head():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    )  # fmt: skip
+    return TokenPointer(BertModel(config))
+
+
+def test_padding_tokens_have_no_influence_and_are_never_chosen(head):
+    head.eval()
+    tokens, mask = torch.randint(5, 40, (2, 7)), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    targets = torch.tensor([[6, 2, -1], [3, 0, -1]])
+    scores = head(targets, input_ids=tokens, attention_mask=mask)
+    assert scores.shape == (2, 3, 8)
+    assert bool(scores[1, :, 4:7].isinf().all())
+    alone = head(targets[1:], input_ids=tokens[1:, :4])
+    assert torch.allclose(scores[1][:, [0, 1, 2, 3, 7]], alone[0], atol=1e-5)
+    found = head.decode("beam", 4, Tour(), input_ids=tokens, attention_mask=mask)
+    assert sorted(found.best[1, :4].tolist()) == [0, 1, 2, 3]
+    assert found.best[1, 4] == -1
+
+
+def test_the_head_learns_to_find_tokens(head):
+    """The positions of the two tokens below 7, in increasing order of the tokens."""
+    optimizer, generator = torch.optim.Adam(head.parameters(), 3e-3), torch.Generator().manual_seed(0)
+
+    def drawn(count):
+        tokens = torch.randint(7, 40, (count, 8), generator=generator)
+        places = torch.rand(count, 8, generator=generator).argsort(1)[:, :2]
+        tokens.scatter_(1, places, torch.tensor([5, 6]).expand(count, -1))
+        return tokens, torch.nn.functional.pad(places, (0, 1), value=-1)
+
+    for _ in range(150):
+        tokens, targets = drawn(64)
+        optimizer.zero_grad()
+        head.loss(targets, input_ids=tokens).backward()
+        optimizer.step()
+    tokens, targets = drawn(100)
+    found = head.eval().decode(constraint=Subset(2), input_ids=tokens).best
+    assert (found == targets).all(1).double().mean() > 0.9
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_refused(head):
+    tokens = torch.randint(5, 40, (2, 5))
+    with pytest.raises(InputError, match=r"model must have config\.hidden_size"):
+        TokenPointer(torch.nn.Linear(2, 2))
+    with pytest.raises(InputError, match="at least one token in each row"):
+        head.decode(input_ids=tokens, attention_mask=torch.zeros(2, 5))
+    with pytest.raises(InputError, match="must end with -1"):
+        head.loss(torch.tensor([[0, 1]] * 2), input_ids=tokens)
+    mask = torch.tensor([[1, 1, 0, 0, 0]] * 2)
+    with pytest.raises(InputError, match="must not point at padding"):
+        head.loss(torch.tensor([[3, -1]] * 2), input_ids=tokens, attention_mask=mask)
