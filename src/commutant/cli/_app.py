@@ -161,6 +161,35 @@ def reproduce(
 
 
 @app.command()
+def mask(
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="MASK",
+            help="causal:N, full:N, prefix:N:P, window:N:W, a boolean matrix in a file (.npy, .pt), a Hugging Face "
+            "config.json:N, or package.module:mask_function:N as for flex_attention",
+        ),
+    ],
+    moves: Annotated[
+        str, typer.Option(help="inverse-permutation, reverse, all, or pairs of positions such as '0->3,4->1'")
+    ] = "inverse-permutation",
+    layers: Annotated[int | None, typer.Option(min=1, help="number of layers; by default any")] = None,
+    scratch: Annotated[int, typer.Option(min=0, help="number of scratch tokens after the N positions")] = 0,
+    order: Annotated[
+        str, typer.Option(help="PY: the permutation comes before the permuted rows; YP: after them")
+    ] = "PY",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Tell whether an attention mask can carry a data movement, for any weights; exit with 1 if it can't.
+
+    Example: commutant mask causal:20 --moves inverse-permutation
+    """
+    from ._mask import show_mask
+
+    raise typer.Exit(show_mask(spec, moves, layers, scratch, order, as_json))
+
+
+@app.command()
 def report(
     runs: Runs = Path("runs"),
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the site")] = Path("report"),

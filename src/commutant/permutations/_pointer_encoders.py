@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from .._checks import one_of
 from .._errors import InputError
 
 Encoding: TypeAlias = Literal["lstm", "bilstm", "set", "deepsets"]
@@ -112,13 +113,17 @@ def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
     return x.masked_fill(~valid[..., None], 0).sum(1) / valid.sum(1, keepdim=True).to(x.dtype)
 
 
-def encoder_of(kind: str, hidden_size: int) -> nn.Module:
-    """Return a new encoder.
+def pointer_encoder(kind: Encoding, hidden_size: int) -> nn.Module:
+    """Return an encoder of sets with new weights.
+
+    It maps embedded elements `(batch, n, hidden)` and validity `(batch, n)` to encoded elements and the initial state
+    of a decoder, `(h, c)`, each `(batch, hidden)`.
 
     Args:
-        kind: "lstm", "bilstm", "set" or "deepsets".
+        kind: `"lstm"`, `"bilstm"`, `"set"` (Transformer without positions) or `"deepsets"`.
         hidden_size: Width of inputs and outputs.
     """
+    one_of("kind", kind, ("lstm", "bilstm", "set", "deepsets"))
     if kind in ("lstm", "bilstm"):
         return RecurrentEncoder(hidden_size, kind == "bilstm")
     return SetEncoder(hidden_size) if kind == "set" else DeepSetsEncoder(hidden_size)

@@ -13,7 +13,7 @@ from .._errors import InputError
 from ._pointer_attention import Scoring
 from ._pointer_constraints import Constraint
 from ._pointer_decoder import PointerDecoder, PointerMemory
-from ._pointer_encoders import Encoding, encoder_of
+from ._pointer_encoders import Encoding, pointer_encoder
 from ._pointer_losses import rotation_log_prob, triangle_log_prob
 from ._pointer_search import Decoding, Strategy, decode
 
@@ -73,8 +73,8 @@ class PointerNetwork(nn.Module):
         whole("in_features", in_features)
         whole("hidden_size", hidden_size)
         if not isinstance(encoder, nn.Module):
-            one_of("encoder", encoder, ("lstm", "bilstm", "set", "deepsets"))
-            encoder = encoder_of(encoder, hidden_size)
+            one_of("encoder", encoder, ("lstm", "bilstm", "set", "deepsets"))  # names the argument of this class
+            encoder = pointer_encoder(encoder, hidden_size)
         self.in_features, self.hidden_size = in_features, hidden_size
         self.embedding = nn.Linear(in_features, hidden_size)
         self.encoder = encoder

@@ -1,15 +1,17 @@
-"""Pointers to the tokens of a Hugging Face encoder."""
+"""Pointers to the tokens of a Hugging Face encoder, and the attention masks of Hugging Face models."""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .._checks import whole
-from .._errors import InputError
+from .._errors import InputError, require
 from ._pointer_attention import Scoring
 from ._pointer_constraints import Constraint
 from ._pointer_decoder import PointerDecoder, PointerMemory
@@ -116,3 +118,86 @@ class TokenPointer(nn.Module):
             inputs: Arguments of the model.
         """
         return decode(self.decoder, self.encode(**inputs), strategy, width, constraint, max_steps, generator)
+
+
+_TINY = {
+    "vocab_size": 16, "intermediate_size": 16, "n_inner": 16, "ffn_dim": 16, "hidden_dim": 16, "head_dim": 8,
+    "pad_token_id": 0, "max_window_layers": 0,
+}  # fmt: skip
+"""Sizes that do not change what a model attends to."""
+
+
+@torch.no_grad()
+def attention_masks(model: Any, length: int) -> list[Bool[Tensor, "length length"]]:
+    """Return the mask of each layer of a Hugging Face model, as read from the attention that it computes.
+
+    The result goes into `visible_inputs` and `routing_feasible`. A configuration stands for its model; it is built with
+    few features, which does not change its masks.
+
+    Args:
+        model: Model with self-attention, or its configuration.
+        length: Number of positions; a window shows only if the sequence is longer.
+
+    Raises:
+        InputError: If the model returns no attention weights of this length, such as recurrent models and
+            encoder-decoders.
+
+    Example:
+        >>> from transformers import MistralConfig
+        >>> masks = attention_masks(MistralConfig(num_hidden_layers=2, sliding_window=3), 5)
+        >>> masks[0].long()
+        tensor([[1, 0, 0, 0, 0],
+                [1, 1, 0, 0, 0],
+                [1, 1, 1, 0, 0],
+                [0, 1, 1, 1, 0],
+                [0, 0, 1, 1, 1]])
+    """
+    whole("length", length)
+    hf = require("transformers", "hf")
+    if isinstance(model, hf.PretrainedConfig):
+        model = _tiny(hf, model)
+    elif not isinstance(model, hf.PreTrainedModel):
+        raise InputError(f"model must be a Hugging Face model or its configuration, got {type(model).__name__}")
+    kind, training = type(model).__name__, model.training
+    before = model.config._attn_implementation
+    features = model.get_input_embeddings().weight
+    x = torch.randn(1, length, features.shape[1], generator=torch.Generator().manual_seed(0)).to(features)
+    try:
+        model.eval()
+        model.set_attn_implementation("eager")  # other implementations return no weights
+        found = model(inputs_embeds=x, output_attentions=True)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{kind} can't be asked for its attention at length {length}: {error}".splitlines()[0]
+        ) from None
+    finally:
+        model.train(training)
+        model.set_attn_implementation(before)
+    weights = [w for w in getattr(found, "attentions", None) or () if w is not None]
+    if not weights or any(w.shape[-2:] != (length, length) for w in weights):
+        raise InputError(f"{kind} returns no attention weights ({length}, {length}); give masks by hand")
+    return [(w[0] > 0).any(0).cpu() for w in weights]
+
+
+def _tiny(hf: Any, config: Any) -> Any:
+    """Return the model of a configuration with few features."""
+    small = copy.deepcopy(config)
+    heads = next(
+        (getattr(config, n) for n in ("num_attention_heads", "n_head", "num_heads") if hasattr(config, n)), None
+    )
+    if heads is None:
+        raise InputError(f"{type(config).__name__} has no number of attention heads; give masks by hand, or a model")
+    for name, value in _TINY.items():
+        if getattr(small, name, None) is not None:
+            setattr(small, name, value)
+    for name in ("hidden_size", "n_embd", "d_model", "dim", "embedding_size", "word_embed_proj_dim"):
+        if isinstance(getattr(small, name, None), int):
+            setattr(small, name, 8 * heads)
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            return hf.AutoModel.from_config(small, attn_implementation="eager")
+    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+        why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        raise InputError(f"no small model can be made of {type(config).__name__} ({why}); give a model") from None
