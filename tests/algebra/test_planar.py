@@ -84,6 +84,25 @@ def test_orientation_is_exact_where_floats_are_not():
     assert torch.equal(orientation(b, a, c), -truth)
 
 
+@pytest.mark.parametrize("scale", [2.0**-1070, 2.0**-565, 2.0**-100, 1.0, 2.0**500, 2.0**535, 2.0**1000])
+def test_decisions_do_not_depend_on_the_scale(scale):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-3, 4, (60, 6, 2), generator=generator).double()
+    ring = torch.arange(6).expand(60, -1)
+    assert torch.equal(convex_hull(x * scale), convex_hull(x))
+    assert torch.equal(is_simple_polygon(x * scale, ring), is_simple_polygon(x, ring))
+    folded = torch.tensor([[[0.0, 0], [2, 0], [1, 0]]], dtype=torch.float64) * scale
+    assert not bool(is_simple_polygon(folded, torch.tensor([[0, 1, 2]])))
+
+
+def test_the_area_is_that_far_from_the_origin_too():
+    square = torch.tensor([[[0.0, 0], [1, 0], [1, 1], [0, 1]]], dtype=torch.float64)
+    for far in (1e3, 1e8, 1e12):
+        assert polygon_area(square + far, torch.tensor([[0, 1, 2, 3]])).item() == pytest.approx(1, abs=1e-3)
+    assert polygon_area(square, torch.zeros(1, 0, dtype=torch.int64)).tolist() == [0]
+    assert is_simple_polygon(square, torch.zeros(1, 0, dtype=torch.int64)).tolist() == [False]
+
+
 def crosses(p, ring):
     """Whether two edges of a polygon cross or touch, by brute force in rational numbers."""
     points = [[Fraction(v) for v in p[i].tolist()] for i in ring]
@@ -141,6 +160,9 @@ def test_area_is_that_of_the_triangle_and_changes_sign_with_the_direction():
         (lambda: convex_hull(torch.zeros(1, 3, 2, dtype=torch.int64)), "floating-point points"),
         (lambda: convex_hull(torch.rand(1, 3, 2), torch.tensor([4])), r"lengths must lie in 0\.\.3"),
         (lambda: convex_hull(torch.rand(1, 3, 2), torch.tensor([1, 2])), r"integers of shape \(1,\)"),
+        (lambda: convex_hull([[0.0, 1.0]]), "points must be a tensor, got list"),
+        (lambda: convex_hull(torch.rand(1, 3, 2), torch.tensor([True])), "lengths must be integers"),
+        (lambda: orientation(torch.rand(2, 2), torch.rand(3, 2), torch.rand(2, 2)), "shapes that broadcast"),
         (lambda: orientation(torch.rand(3), torch.rand(3), torch.rand(3)), "points of the plane"),
         (lambda: polygon_area(torch.rand(1, 3, 2), torch.tensor([[0, 3, 1]])), "indices below 3"),
         (lambda: polygon_area(torch.rand(1, 3, 2), torch.tensor([[0, -1, 1]])), "then -1 only"),

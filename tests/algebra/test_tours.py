@@ -70,12 +70,46 @@ def test_improved_tours_are_never_longer_and_near_the_optimum():
     assert torch.allclose(path_length(d, improve_tour(d, better), closed=True), after)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e308])
+def test_large_and_small_distances(scale):
+    d = distances(3, 6)
+    far = d / d.amax((1, 2), keepdim=True) * scale
+    start = torch.arange(6).expand(3, -1)
+    for found, expected in (
+        (shortest_hamiltonian_path(far, closed=True), shortest_hamiltonian_path(d, closed=True)),
+        (improve_tour(far, start), improve_tour(d, start)),
+    ):
+        assert torch.allclose(path_length(d, found, closed=True), path_length(d, expected, closed=True))
+    ratio = tour_lower_bound(far / 8) / tour_lower_bound(d)
+    assert torch.allclose(ratio, scale / 8 / d.amax((1, 2)), rtol=1e-6)
+    same = torch.full((5, 5), 1e308, dtype=torch.float64).fill_diagonal_(0)
+    assert sorted(shortest_hamiltonian_path(same, closed=True, exact=False).tolist()) == list(range(5))
+
+
+def test_the_bound_ignores_the_diagonal_and_takes_the_shorter_direction():
+    for n in (2, 3, 5):
+        d = distances(4, n)
+        assert torch.equal(tour_lower_bound(d + 5 * torch.eye(n)), tour_lower_bound(d))
+    d = torch.ones(4, 4, dtype=torch.float32).fill_diagonal_(0)
+    for i in range(4):
+        d[i, (i + 1) % 4], d[(i + 1) % 4, i] = 0, 2.7e-3
+    order = torch.arange(4)
+    assert float(tour_lower_bound(d)) <= float(path_length(d, order, closed=True))
+
+
+def test_no_points():
+    nothing = torch.zeros(0, 0)
+    assert improve_tour(nothing, torch.zeros(0, dtype=torch.int64)).shape == (0,)
+    assert tour_lower_bound(nothing).item() == 0
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: improve_tour(distances(1, 4), torch.tensor([[0, 1, 2, 2]])), "visit each point once"),
         (lambda: improve_tour(distances(1, 4), torch.tensor([[0, 1, 2]])), r"shape \(1, 4\)"),
+        (lambda: improve_tour(distances(1, 4), torch.zeros(1, 4)), "tour must hold integers"),
         (lambda: tour_lower_bound(distances(1, 4), 0), "steps must be a whole number"),
         (lambda: tour_lower_bound(torch.rand(4, 4)), "symmetrize it"),
         (lambda: shortest_hamiltonian_path(torch.zeros(4)), "square matrix"),

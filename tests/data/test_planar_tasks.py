@@ -116,6 +116,7 @@ def test_the_published_format_counts_from_one(tmp_path):
         ("0.5 0.5 output 0", r"indices must lie in 1\.\.1, got \[0\]"),
         ("0.5 0.5 output 2", r"indices must lie in 1\.\.1, got \[2\]"),
         ("0.5 nan output 1", "finite"),
+        ("0.5 1e39 output 1", "finite"),
         ("output 1", "expected pairs"),
         ("", "has no examples"),
     ],
@@ -132,6 +133,16 @@ def test_refused(tmp_path):
         read_pointer_file(tmp_path / "nothing.txt")
     with pytest.raises(InputError, match="n must be a whole number of at least 3, got 2"):
         hull_examples(generator(), 4, 2)
+    with pytest.raises(InputError, match="use labels='local-search'"):
+        tour_examples(generator(), 1, 25)
+    with pytest.raises(InputError, match="n must be a whole number"):
+        hull_examples(generator(), 4, (3, 5.5))
+    with pytest.raises(InputError, match="a number or a range"):
+        hull_examples(generator(), 4, (3, 5, 6))
+    with pytest.raises(InputError, match="points must be finite"):
+        triangulation(torch.full((4, 2), torch.nan))
+    with pytest.raises(InputError, match="can't be written"):
+        write_pointer_file(tmp_path / "no" / "x.txt", hull_examples(generator(), 1, 3))
     with pytest.raises(InputError, match="low <= high"):
         tour_examples(generator(), 4, (5, 3))
     with pytest.raises(InputError, match="labels must be one of optimal, local-search"):

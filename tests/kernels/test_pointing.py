@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from commutant import InputError
 from commutant.kernels import _native, _pointing, additive_scores
 
 
@@ -125,3 +126,17 @@ def test_memory_is_that_of_inputs_and_scores():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         additive_scores(*tensors).sum().backward()
     assert sum(kept) <= 2 * 64 * (30 + 40) + 64
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((2, 3, 8), (4, 5, 8), (8,)),
+        ((2, 3, 8), (1, 5, 8), (8,)),
+        ((1, 2, 8), (1, 2, 4), (8,)),
+        ((1, 2, 8), (1, 2, 8), (4,)),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shapes):
+    with pytest.raises(InputError, match="must fit together"):
+        additive_scores(*(torch.randn(s) for s in shapes))

@@ -34,6 +34,14 @@ def test_a_polygon_is_the_same_from_any_vertex_in_any_direction():
     assert not bool(same_polygon(other, truth[:5]).any())
 
 
+def test_polygons_without_vertices_and_with_repeated_ones():
+    nothing = torch.zeros(1, 0, dtype=torch.int64)
+    assert same_polygon(nothing, torch.tensor([[-1, -1]])).tolist() == [True]
+    assert same_polygon(torch.tensor([[0, 1, 2, 0, 3]]), torch.tensor([[0, 3, 0, 1, 2]])).tolist() == [False]
+    assert area_coverage(torch.rand(1, 3, 2), nothing, torch.tensor([[0, 1, 2]])).isnan().all()
+    assert tour_length(torch.rand(1, 3, 2), nothing).isinf().all()
+
+
 def _ways(ring):
     for k in range(len(ring)):
         turned = ring[k:] + ring[:k]
@@ -122,5 +130,11 @@ def test_assignments_are_one_to_one_and_the_best():
 def test_refused_assignments():
     with pytest.raises(InputError, match=r"shape \(batch, n, n\)"):
         decode_assignment(torch.rand(2, 3, 4))
+    with pytest.raises(InputError, match=r"lengths must be 2 numbers"):
+        decode_assignment(torch.rand(2, 3, 3), lengths=torch.tensor([1.0, 3.0]))
+    with pytest.raises(InputError, match=r"indices below 3, got 7"):
+        tour_length(torch.rand(1, 3, 2), torch.tensor([[0, 7, 1]]))
+    with pytest.raises(InputError, match=r"a polygon must be integers"):
+        same_polygon(torch.rand(1, 3), torch.tensor([[0, 1, 2]]))
     with pytest.raises(InputError, match=r"lengths must be 2 numbers in 1\.\.3"):
         decode_assignment(torch.rand(2, 3, 3), lengths=torch.tensor([0, 3]))

@@ -50,6 +50,28 @@ def test_elements_are_sorted_by_the_key():
     assert Canonicalize(nn.Identity())(x, valid)[0].tolist() == [[1, 4], [1, 5], [3, 1], [0, 0]]
 
 
+def test_keys_are_compared_in_their_own_precision():
+    stamps = torch.tensor([1700000003, 1700000001, 1700000002, 1700000000], dtype=torch.float64)
+    x = torch.stack([torch.arange(4.0, dtype=torch.float64), stamps], 1)[None]
+    sort = Canonicalize(nn.Identity(), lambda x: x[..., 1].long())
+    assert sort(x)[0, :, 0].tolist() == [3, 1, 2, 0]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_there_is_one_zero():
+    x = torch.tensor([[[0.0], [-0.0], [1.0]]])
+    model = Canonicalize(lambda y: 1 / y)
+    assert torch.equal(model(x), model(x[:, [1, 0, 2]]))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_outputs_of_equal_elements_share_their_mean_in_half_precision():
+    model = Canonicalize(lambda y: torch.full(y.shape[:2], 60_000.0, dtype=torch.float16), output="elements")
+    assert model(torch.zeros(1, 3, 2)).tolist() == [[60_000.0] * 3]
+    soft = Canonicalize(lambda y: y.sum(-1), output="elements", temperature=0.1)
+    assert soft(torch.rand(2, 3, 2)).shape == (2, 3)
+
+
 def test_a_soft_sort_tends_to_the_hard_one_and_trains_the_key():
     x, key = torch.randn(3, 5, 2), nn.Linear(2, 1)
     hard, soft = Canonicalize(lstm(2), key), Canonicalize(lstm(2), key, temperature=1e-4)
@@ -100,6 +122,7 @@ def test_scratch_tokens_follow_the_input():
     assert float(zero(x).abs().sum()) == 0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_hugging_face_decoder_gets_room_to_write():
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -114,6 +137,14 @@ def test_a_hugging_face_decoder_gets_room_to_write():
     out.sum().backward()
     assert float(pad.tokens.grad.abs().sum()) > 0
     mask = torch.tensor([[1] * 6, [0, 0, 1, 1, 1, 1]])
-    assert pad(tokens, attention_mask=mask).shape == (2, 4, 20)
+    padded = pad(tokens, attention_mask=mask)
+    assert torch.allclose(padded[0], out[0], atol=1e-5)
+    assert torch.allclose(padded[1], pad(tokens[1:, 2:])[0], atol=1e-5)  # padding shifts no positions
+    assert "embedding.weight" not in pad.state_dict()
+    with pytest.raises(InputError, match="attention_mask must be a tensor"):
+        pad(tokens, attention_mask=[[1] * 6] * 2)
+    other = torch.nn.Embedding(20, 16)
+    model.set_input_embeddings(other)
+    assert not torch.allclose(pad(tokens), out, atol=1e-3)
     with pytest.raises(InputError, match="pad on the left"):
         pad(tokens, attention_mask=mask.flip(1))

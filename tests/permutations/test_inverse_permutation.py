@@ -34,7 +34,7 @@ def permuted(p, y):
 @pytest.mark.parametrize("d", [1, 2, 3, 6, 10])
 @pytest.mark.parametrize("mask", ["none", "causal"])
 def test_the_robust_weights_return_every_row_bit_by_bit(mask, d, dtype):
-    for scratch in {"none": [None], "causal": [min_scratch(d), d, d + 3]}[mask]:
+    for scratch in {"none": [None, 1, 4], "causal": [min_scratch(d), d, d + 3]}[mask]:
         for features in (1, d, d + 2):
             p, y = drawn(d, features, dtype=dtype)
             model = InversePermutation(d, mask, scratch, features=features)
@@ -170,6 +170,8 @@ def test_it_sees_what_its_mask_shows():
         (lambda: InversePermutation(4, "causal", 2), "at least 3 scratch tokens .* got 2"),
         (lambda: InversePermutation(4, "causal", 3, variant="paper"), "4 scratch tokens"),
         (lambda: InversePermutation(4, variant="paper", features=5), "at most 4 features"),
+        (lambda: InversePermutation(4, "none", 2, variant="paper"), "0 scratch tokens"),
+        (lambda: InversePermutation(2)(torch.tensor([[0, 1]]), torch.ones(1, 2, 2).long()), "must be floating point"),
         (lambda: InversePermutation(0), "d must be a whole number"),
         (lambda: InversePermutation(3, "window"), "mask must be one of none, causal"),
         (lambda: InversePermutation(3, variant="fast"), "variant must be one of robust, paper"),

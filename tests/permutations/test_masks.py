@@ -167,6 +167,19 @@ def test_routing_names_what_is_blocked():
     assert routing_feasible([window_mask(5, 3), causal_mask(5)], [(0, 4)]).layers == 2
 
 
+def test_a_million_layers_take_no_time():
+    assert bool(visible_inputs(window_mask(8, 2), 3_000_000_000)[-1].all())
+
+
+def test_each_part_of_a_model_keeps_its_mode():
+    model = Block([causal_mask(4)] * 2)
+    model.layers[0].eval()
+    measured_visibility(model, torch.randn(4, 8))
+    assert model.training
+    assert not model.layers[0].training
+    assert model.layers[1].training
+
+
 def test_mask_functions_of_flex_attention():
     def causal(b, h, q, k):
         return q >= k
@@ -230,6 +243,12 @@ def test_models_without_attention_weights_are_refused():
 
     from commutant.permutations.huggingface import attention_masks
 
+    hybrid = transformers.RecurrentGemmaConfig(
+        num_hidden_layers=3, attention_window_size=3, hidden_size=16, intermediate_size=16, num_attention_heads=2,
+        vocab_size=16, pad_token_id=0, lru_width=16, num_key_value_heads=1,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="other layers move data too"):
+        attention_masks(hybrid, 8)
     for config in (transformers.MambaConfig(num_hidden_layers=1), transformers.T5Config(num_layers=1)):
         with pytest.raises(InputError, match=r"give masks by hand|can't be asked"):
             attention_masks(config, 6)
@@ -252,6 +271,11 @@ def test_models_without_attention_weights_are_refused():
         (lambda: routing_feasible(causal_mask(4), [(0, 4)]), r"positions in 0\.\.3, got \(0, 4\)"),
         (lambda: inverse_permutation_feasible(causal_mask(5), 3), "6 positions, got 5"),
         (lambda: inverse_permutation_feasible(causal_mask(6), 3, 0, "P"), "order must be one of PY, YP"),
+        (lambda: routing_feasible(causal_mask(4), (0, 2)), "moves must be pairs"),
+        (lambda: routing_feasible(causal_mask(4), [(0.7, 1.9)]), "moves must be pairs"),
+        (lambda: prefix_mask(3, 10), "prefix must be at most the length, 3, got 10"),
+        (lambda: causal_floor(3, 0, -1.0), "variance must be a positive number"),
+        (lambda: mask_of_function(lambda b, h, q, k: True, 3), "must work on tensors"),
         (lambda: min_scratch(0), "d must be a whole number"),
         (lambda: causal_floor(3, -1), "scratch must be a whole number of at least 0"),
         (lambda: window_mask(4, 0), "window must be a whole number"),

@@ -16,7 +16,7 @@ from commutant.permutations import (
     Tour,
     Triangles,
 )
-from commutant.permutations._pointer_losses import rotations, triangle_log_prob
+from commutant.permutations._pointer_losses import rotation_log_prob, rotations, triangle_log_prob
 
 ENCODERS = ("lstm", "bilstm", "set", "deepsets")
 CONSTRAINTS = {"tour": Tour(), "subset": Subset(2), "polygon": ClosedPolygon(), "triangles": Triangles()}
@@ -128,7 +128,7 @@ def test_the_likelihood_is_the_sum_over_single_steps(constraint):
             running = running & (choice >= 0)
             inputs = memory.inputs.gather(1, choice.clamp(min=0)[:, None, None].expand(-1, -1, 12))[:, 0]
     assert torch.allclose(made.log_prob(x, sequences, constraint=rule), total, atol=1e-10)
-    assert torch.allclose(found.log_probs.double(), total, atol=1e-4)
+    assert torch.allclose(found.log_probs, total, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_beam_as_wide_as_all_sequences_finds_all_of_them(constraint, n, expect
     real = torch.isfinite(found.log_probs)
     assert real.sum(1).tolist() == [expected] * 2
     assert len({tuple(s) for s in found.sequences[0][real[0]].tolist()}) == expected
-    assert torch.allclose(found.log_probs.exp().sum(1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(found.log_probs.exp().sum(1), torch.ones(2).double(), atol=1e-5)
     assert bool(found.finished[real].all())
     exact = made.log_prob(x, found.sequences[:, :expected], constraint=rule)
     assert torch.allclose(exact, found.log_probs[:, :expected].double(), atol=1e-5)
@@ -211,7 +211,7 @@ def test_the_vectorized_beam_is_the_plain_one(constraint):
             ours = [[j for j in s if j >= 0] for s in found.sequences[i].tolist()]
             if [j for j in greedy.best[0].tolist() if j >= 0] in sequences:
                 assert ours == sequences
-                assert torch.allclose(found.log_probs[i], torch.tensor(scores), atol=1e-4)
+                assert torch.allclose(found.log_probs[i], torch.tensor(scores).double(), atol=1e-4)
             else:
                 assert ours[:3] == sequences[:3]
 
@@ -275,7 +275,7 @@ def test_without_a_stop_sequences_have_one_entry_per_element():
     x = points(3, 4)
     found = made.decode(x, "beam", 300, lengths=lengths)
     assert torch.isfinite(found.log_probs).sum(1).tolist() == [4**4, 2**2, 1]
-    assert torch.allclose(found.log_probs.exp().sum(1), torch.ones(3), atol=1e-5)
+    assert torch.allclose(found.log_probs.exp().sum(1), torch.ones(3).double(), atol=1e-5)
     assert bool(found.finished[torch.isfinite(found.log_probs)].all())
     assert made(x, found.sequences[:, 0], lengths).shape == (3, 4, 4)
     targets = made.decode(x, lengths=lengths, constraint=Tour()).best
@@ -358,6 +358,34 @@ def test_nan_reaches_only_its_own_set_and_decoding_names_it():
         made.decode(x)
 
 
+def test_a_constraint_rules_out_what_it_forbids_in_the_likelihood_too():
+    made, x = network(stop=False), points(1, 4)
+    assert made.log_prob(x, torch.tensor([[0, 1, 2]]), constraint=Subset(2)).item() == -torch.inf
+    assert torch.isfinite(made.log_prob(x, torch.tensor([[0, 1, -1]]), constraint=Subset(2))).all()
+    assert network().log_prob(x, torch.tensor([[0, 1, -1]]), constraint=nowhere).item() == -torch.inf
+
+
+def test_an_empty_polygon_counts_its_stop():
+    made, x = network(), points(2, 4)
+    targets = torch.tensor([[0, 1, 2, -1], [-1, -1, -1, -1]])
+    loss = made.loss(x, targets, equivalent="rotations")
+    empty = made.log_prob(x, targets)[1]
+    assert torch.isfinite(loss)
+    assert torch.allclose(rotation_log_prob(made.decoder, made.encode(x), targets)[1], empty)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_empty_batches_and_empty_targets(encoder):
+    made, x = network(encoder), points()
+    targets = ended([[0, 1]] * 3)
+    assert made.log_prob(x[:0], targets[:0]).shape == (0,)
+    assert made(x[:0], targets[:0]).shape == (0, 3, 6)
+    assert made.log_prob(x, targets[:, :0]).tolist() == [0, 0, 0]
+    assert made.decode(x[:0]).best.shape == (0, 12)
+    for kind in (torch.int32, torch.int16, torch.int8):
+        assert torch.equal(made.log_prob(x, targets.to(kind)), made.log_prob(x, targets))
+
+
 def nowhere(prefix, valid):
     return torch.zeros(*prefix.shape[:2], valid.shape[1] + 1, dtype=torch.bool)
 
@@ -378,7 +406,7 @@ def nowhere(prefix, valid):
         (lambda net: net.log_prob(points(), ended([[-2]] * 3)), r"must lie in 0\.\.4"),
         (lambda net: net.log_prob(points(), torch.tensor([[0, -1, 1]] * 3)), "no index after a -1"),
         (lambda net: net.log_prob(points(), torch.tensor([[0, -1]])), r"one row per set \(3\), got 1"),
-        (lambda net: net.log_prob(points(), torch.rand(3, 2)), "targets must be integers"),
+        (lambda net: net.log_prob(points(), torch.rand(3, 2)), "targets must be signed integers"),
         (lambda net: net.log_prob(points(), ended([[4]] * 3), torch.tensor([5, 4, 5])), "must not point at padding"),
         (lambda net: net.loss(points(), torch.tensor([[0, 1]] * 3)), "must end with -1, the stop"),
         (lambda net: net.loss(points(), ended([[0]] * 3), equivalent="mirror"), "equivalent must be one of"),
@@ -400,6 +428,15 @@ def nowhere(prefix, valid):
             lambda net: net.decode(points()[0], batch=torch.zeros(5, dtype=torch.int64), lengths=torch.tensor([5])),
             "give one of them",
         ),
+        (lambda net: net.decode(points(), constraint=Tour(), max_steps=2), "can't end after max_steps=2 choices"),
+        (lambda net: net.decode(points(), "sample", 2, constraint=Triangles(), max_steps=4), "raise max_steps|NaN"),
+        (lambda net: net.decode(points(), constraint=Tour), "constraint must be a function such as"),
+        (lambda net: net.loss(points(), ended([[0, 1, 0]] * 3), constraint=Tour()), "row 0 of the batch break the con"),
+        (lambda net: net.loss(points(), None), "targets must be a tensor of shape"),
+        (lambda net: net.loss(points(), torch.zeros(3, 2, dtype=torch.uint8)), "signed integers|must end with -1"),
+        (lambda net: network(stop=False).loss(points(), torch.full((3, 2), -1)), "at least one choice"),
+        (lambda net: PointerAttention(4)(torch.rand(2, 3, 4), torch.rand(4, 5, 4)), "one batch size, got 2 and 4"),
+        (lambda net: PointerAttention(4)(torch.rand(2, 3, 4), torch.rand(1, 5, 4)), "one batch size, got 2 and 1"),
         (lambda net: PointerNetwork(2, 16, "gru"), "encoder must be one of lstm, bilstm, set, deepsets"),
         (lambda net: PointerNetwork(2, 15, "bilstm"), "hidden_size must be even"),
         (lambda net: PointerNetwork(2, 15, "set"), "multiple of 4"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -41,7 +44,7 @@ def shortest_hamiltonian_path(
         >>> shortest_hamiltonian_path((places[:, None] - places).abs())
         tensor([0, 2, 3, 1])
     """
-    d = _symmetric(distance)
+    d, _ = _symmetric(distance)
     n = d.shape[-1]
     if exact and n > _MOST:
         raise InputError(
@@ -78,13 +81,17 @@ def improve_tour(distance: Float[Tensor, "*batch n n"], tour: Int[Tensor, "*batc
     Raises:
         InputError: If a tour is not a permutation of the points.
     """
-    d = _symmetric(distance)
+    d, _ = _symmetric(distance)
+    if tour.is_floating_point() or tour.dtype == torch.bool:
+        raise InputError(f"tour must hold integers, got {tour.dtype}")
     given = tour.detach().cpu().numpy()
     if tour.shape != distance.shape[:-1] or not (np.sort(given, -1) == np.arange(d.shape[-1])).all():
         raise InputError(
             f"tour must have shape {tuple(distance.shape[:-1])} and visit each point once, got shape "
             f"{tuple(tour.shape)}, first row {given.reshape(-1, given.shape[-1])[:1].tolist()}"
         )
+    if not given.size:
+        return tour.clone()
     flat = given.reshape(-1, d.shape[-1])
     better = [local_search(one, order) for one, order in zip(d, flat, strict=True)]
     return torch.from_numpy(np.array(better, dtype=np.int64).reshape(given.shape)).to(tour.device)
@@ -103,17 +110,22 @@ def tour_lower_bound(distance: Float[Tensor, "*batch n n"], steps: int = 100) ->
         Bounds in float64, `(*batch,)`.
     """
     whole("steps", steps)
-    d = _symmetric(distance)
+    d, scale = _symmetric(distance, np.minimum)
     n = d.shape[-1]
     if n <= 3:
         bound = d[:, 0].sum(-1) + (d[:, 1, 2] if n == 3 else d[:, 0].sum(-1)) if n > 1 else np.zeros(len(d))
     else:
         bound = one_tree_bounds(d, steps)
-    return torch.from_numpy(np.asarray(bound)).to(distance.device).reshape(distance.shape[:-2])
+    return torch.from_numpy(np.asarray(bound) * scale).to(distance.device).reshape(distance.shape[:-2])
 
 
-def _symmetric(distance: Tensor) -> np.ndarray:
-    """Return distances in float64, `(batch, n, n)`, after a check."""
+def _symmetric(distance: Tensor, joined: Callable[..., Any] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances in float64, `(batch, n, n)`, with a zero diagonal, and the scale of each matrix, after a check.
+
+    Args:
+        distance: Distances, symmetric up to rounding.
+        joined: Function of both directions, for instance the smaller one; by default their mean.
+    """
     if not isinstance(distance, Tensor) or distance.is_complex():
         given = str(distance.dtype) if isinstance(distance, Tensor) else type(distance).__name__
         raise InputError(f"distance must be a real tensor, got {given}")
@@ -125,8 +137,16 @@ def _symmetric(distance: Tensor) -> np.ndarray:
             "distance must be a square matrix, finite and symmetric; squared entries of the two directions differ by "
             f"{gap:.1e} of the largest; symmetrize it by (d + d.mT) / 2"
         )
-    d = (d + d.swapaxes(-1, -2)) / 2
-    return d.reshape(-1, *d.shape[-2:])
+    count = int(np.prod(d.shape[:-2], dtype=np.int64))
+    d = d.reshape(count, *d.shape[-2:])
+    largest = np.abs(d).max((1, 2), initial=0.0)
+    scale = np.where((largest > 1e150) | ((largest < 1e-150) & (largest > 0)), largest, 1.0)  # sums stay finite
+    d = d / scale[:, None, None]
+    other = d.swapaxes(-1, -2)
+    d = (d + other) / 2 if joined is None else joined(d, other)
+    place = np.arange(d.shape[-1])
+    d[:, place, place] = 0
+    return d, scale
 
 
 def _asymmetry(d: np.ndarray) -> float:

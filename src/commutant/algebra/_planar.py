@@ -36,6 +36,11 @@ def orientation(
         tensor([ 1, -1,  0])
     """
     points = [_array(name, p) for name, p in (("a", a), ("b", b), ("c", c))]
+    try:
+        np.broadcast_shapes(*(p.shape for p in points))
+    except ValueError:
+        shapes = ", ".join(str(tuple(p.shape)) for p in (a, b, c))
+        raise InputError(f"a, b and c must have shapes that broadcast, got {shapes}") from None
     return torch.from_numpy(np.asarray(_side(*points))).to(a.device)
 
 
@@ -61,6 +66,8 @@ def convex_hull(
         >>> convex_hull(torch.tensor([[[0.5, 0.5], [0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]]))
         tensor([[ 1,  2,  3,  4, -1]])
     """
+    if not isinstance(points, Tensor):
+        raise InputError(f"points must be a tensor, got {type(points).__name__}; convert it with torch.as_tensor")
     device = points.device
     if points.dim() != 3 or points.shape[-1] != 2:
         raise InputError(f"points must have shape (batch, n, 2), got {tuple(points.shape)}")
@@ -93,6 +100,10 @@ def polygon_area(points: Float[Tensor, "batch n 2"], polygon: Int[Tensor, "batch
         polygon: Indices of the vertices, filled up with -1, `(batch, m)`.
     """
     corner, following, count = _ring(points, polygon)
+    if not polygon.shape[1]:
+        return torch.zeros(len(points), dtype=torch.float64, device=points.device)
+    origin = corner[:, :1].clone()
+    corner, following = corner - origin, following - origin  # far from the origin, products cancel
     area = (corner[..., 0] * following[..., 1] - corner[..., 1] * following[..., 0]).sum(-1) / 2
     return area.masked_fill(count < 3, 0)
 
@@ -107,6 +118,8 @@ def is_simple_polygon(points: Float[Tensor, "batch n 2"], polygon: Int[Tensor, "
         polygon: Indices of the vertices, filled up with -1; the first vertex is not repeated, `(batch, m)`.
     """
     corner, following, count = _ring(points, polygon)
+    if not polygon.numel():
+        return torch.zeros(len(points), dtype=torch.bool, device=points.device)
     m = int(count.max()) if len(count) else 0
     place = torch.arange(m, device=points.device)
     earlier = place[:, None] < place
@@ -131,7 +144,8 @@ def _meet(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 def _folds(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """Return whether the edge cd turns back on the edge ab, which ends where it starts."""
-    return (orientation(a, b, d) == 0) & (((a - b) * (d - b)).sum(-1) > 0)
+    along = (a - b).sign() * (d - b).sign()  # of collinear points, so that one axis decides where it is not zero
+    return (orientation(a, b, d) == 0) & (along > 0).any(-1)
 
 
 def _folds_back(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
@@ -149,6 +163,9 @@ def _ring(points: Tensor, polygon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     count = (polygon >= 0).sum(1)
     if polygon.numel() and (bool(((polygon >= 0).long().diff(dim=1) > 0).any()) or polygon.max() >= points.shape[1]):
         raise InputError(f"polygon must have indices below {points.shape[1]}, then -1 only")
+    if not polygon.shape[1] or not points.shape[1]:
+        empty = points.new_zeros(len(points), polygon.shape[1], 2, dtype=torch.float64)
+        return empty, empty, count
     place = torch.arange(polygon.shape[1], device=points.device)
     following = torch.where(place + 1 < count[:, None], place + 1, 0)
     corner = points.double().gather(1, polygon.clamp(min=0)[..., None].expand(-1, -1, 2))
@@ -157,7 +174,12 @@ def _ring(points: Tensor, polygon: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _counts(lengths: Tensor, batch: int, n: int) -> np.ndarray:
-    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or tuple(lengths.shape) != (batch,):
+    if (
+        not isinstance(lengths, Tensor)
+        or lengths.is_floating_point()
+        or lengths.dtype == torch.bool
+        or tuple(lengths.shape) != (batch,)
+    ):
         given = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
         raise InputError(f"lengths must be integers of shape ({batch},), got {given}")
     counts = lengths.cpu().numpy()
@@ -208,12 +230,18 @@ def _array(name: str, x: Tensor) -> np.ndarray:
 
 def _side(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Return the sign of the area of each triangle, exact."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _sign(a, b, c)
+
+
+def _sign(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     x1, y1, x2, y2 = a[..., 0] - c[..., 0], b[..., 1] - c[..., 1], b[..., 0] - c[..., 0], a[..., 1] - c[..., 1]
     left, right = x1 * y1, y2 * x2
     area = np.asarray(left - right)
-    sign = np.asarray(np.sign(area).astype(np.int64))
+    sign = np.asarray(np.sign(np.nan_to_num(area)).astype(np.int64))
     zero = ((x1 == 0) | (y1 == 0)) & ((x2 == 0) | (y2 == 0))  # a difference is zero for equal coordinates only
-    unsure = ~zero & (np.abs(area) <= _FILTER * (np.abs(left) + np.abs(right)) + 1e-300)
+    sure = np.abs(area) > _FILTER * (np.abs(left) + np.abs(right)) + 1e-300  # False for NaN, after an overflow
+    unsure = ~zero & ~(sure & np.isfinite(area))
     if unsure.any():
         a, b, c = np.broadcast_arrays(a, b, c)
         for place in np.argwhere(unsure):

@@ -80,6 +80,8 @@ def triangulation(points: Float[Tensor, "n 2"]) -> Int[Tensor, "triangles 3"]:
         points: Points, `(n, 2)`. For fewer than three points, or points on a line, there are no triangles.
     """
     p = points.detach().double().cpu().numpy()
+    if not np.isfinite(p).all():
+        raise InputError("points must be finite, got NaN or infinite coordinates")
     if len(p) < 3:
         return torch.zeros(0, 3, dtype=torch.int64)
     try:
@@ -107,6 +109,9 @@ def tour_examples(
             or-opt.
     """
     one_of("labels", labels, ("optimal", "local-search"))
+    most = max(n) if isinstance(n, tuple) else n
+    if labels == "optimal" and most > 20:
+        raise InputError(f"optimal tours have at most 20 points, got {most}; use labels='local-search'")
     x, lengths = _points(generator, sets, n, 1, 2)
     targets = torch.full((sets, x.shape[1] + 1), -1)
     for size in lengths.unique().tolist():
@@ -170,7 +175,9 @@ def read_pointer_file(path: str | Path) -> PointerExamples:
         except ValueError as error:
             raise InputError(f"{path}, line {number}: {error}; expected coordinates, 'output', indices") from None
         n = len(values) // 2
-        if not word or len(values) != 2 * n or not n or not np.isfinite(values).all():
+        with np.errstate(over="ignore"):
+            single = np.array(values, dtype=np.float64).astype(np.float32)
+        if not word or len(values) != 2 * n or not n or not np.isfinite(single).all():
             raise InputError(f"{path}, line {number}: expected pairs of finite coordinates, then the word 'output'")
         if any(not 0 <= i < n for i in row):
             raise InputError(f"{path}, line {number}: indices must lie in 1..{n}, got {[i + 1 for i in row]}")
@@ -183,7 +190,7 @@ def read_pointer_file(path: str | Path) -> PointerExamples:
 
 
 def write_pointer_file(path: str | Path, examples: PointerExamples) -> None:
-    """Write examples of points in the plane in the format of `read_pointer_file`; floats are written exactly.
+    """Write examples of points in the plane in the format of `read_pointer_file`, which reads the same float32 values.
 
     Args:
         path: Text file.
@@ -195,7 +202,10 @@ def write_pointer_file(path: str | Path, examples: PointerExamples) -> None:
     for x, row, n in zip(examples.x, examples.targets.tolist(), examples.lengths.tolist(), strict=True):
         values = " ".join(repr(v) for v in x[:n].flatten().tolist())
         lines.append(f"{values} output {' '.join(str(i + 1) for i in row if i >= 0)}\n")
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    try:
+        Path(path).write_text("".join(lines), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error}") from None
 
 
 def _points(
@@ -203,8 +213,12 @@ def _points(
 ) -> tuple[Tensor, Tensor]:
     """Draw points and the size of each set."""
     whole("sets", sets)
-    low, high = (n, n) if isinstance(n, int) else n
+    pair = tuple(n) if isinstance(n, tuple | list) else (n, n)
+    if len(pair) != 2:
+        raise InputError(f"n must be a number or a range (low, high) with low <= high, got {n}")
+    low, high = pair
     whole("n", low, least)
+    whole("n", high, least)
     if high < low:
         raise InputError(f"n must be a number or a range (low, high) with low <= high, got {n}")
     lengths = torch.randint(low, high + 1, (sets,), generator=generator)

@@ -18,6 +18,12 @@ def open_polygon(polygon: Int[Tensor, "batch steps"]) -> Int[Tensor, "batch step
     Args:
         polygon: Indices of the vertices, then -1, `(batch, steps)`.
     """
+    if polygon.dim() != 2 or polygon.is_floating_point():
+        raise InputError(
+            f"a polygon must be integers of shape (batch, steps), got {polygon.dtype} {tuple(polygon.shape)}"
+        )
+    if not polygon.shape[1]:
+        return polygon
     count = (polygon >= 0).sum(1, keepdim=True)
     last = polygon.gather(1, (count - 1).clamp(min=0))
     repeats = (last == polygon[:, :1]) & (count > 1)
@@ -27,6 +33,8 @@ def open_polygon(polygon: Int[Tensor, "batch steps"]) -> Int[Tensor, "batch step
 
 def same_polygon(polygon: Int[Tensor, "batch steps"], other: Int[Tensor, "batch others"]) -> Bool[Tensor, " batch"]:
     """Return whether polygons have the same vertices in the same cyclic order, in any direction.
+
+    Vertices are compared by index, also where points are equal. A polygon that visits a vertex twice is none.
 
     Args:
         polygon: Indices of the vertices, then -1; the first may be repeated, `(batch, steps)`.
@@ -47,6 +55,8 @@ def same_polygon(polygon: Int[Tensor, "batch steps"], other: Int[Tensor, "batch 
     ways = [both[1].gather(1, (start + sign * place).remainder(size)) for sign in (1, -1)]
     ways = [w.masked_fill(place >= count[:, None], -1) for w in ways]
     equal = torch.stack([(w == both[0]).all(1) for w in ways]).any(0)
+    ordered = both[0].masked_fill(both[0] < 0, -1).sort(dim=1).values
+    equal &= ~((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
     return equal & (count == (both[1] >= 0).sum(1))
 
 
@@ -67,6 +77,8 @@ def area_coverage(
 
 def triangle_coverage(found: Int[Tensor, "batch steps"], truth: Int[Tensor, "batch others"]) -> Float[Tensor, " batch"]:
     """Return the share of true triangles that were found, whatever the order of triangles and corners.
+
+    It is NaN where there are no true triangles.
 
     Args:
         found: Corners of triangles, three each, then -1; an unfinished last triangle does not count, `(batch, steps)`.
@@ -102,7 +114,9 @@ def tour_length(points: Float[Tensor, "batch n d"], tour: Int[Tensor, "batch ste
         points: Points, `(batch, n, d)`.
         tour: Indices of the points, then -1; the first may be repeated at the end, `(batch, steps)`.
     """
-    given = open_polygon(tour)
+    given = open_polygon(tour).long()
+    if given.numel() and int(given.max()) >= points.shape[1]:
+        raise InputError(f"tour must have indices below {points.shape[1]}, got {int(given.max())}")
     n, count = points.shape[1], (given >= 0).sum(1)
     place = torch.arange(given.shape[1], device=tour.device)
     corner = points.double().gather(1, given.clamp(min=0)[..., None].expand(-1, -1, points.shape[-1]))
@@ -175,8 +189,13 @@ def decode_assignment(
     if scores.dim() != 3 or scores.shape[1] != scores.shape[2]:
         raise InputError(f"scores must have shape (batch, n, n), got {tuple(scores.shape)}")
     n = scores.shape[1]
-    sizes = torch.full((len(scores),), n) if lengths is None else lengths.cpu()
-    if len(sizes) != len(scores) or bool(((sizes < 1) | (sizes > n)).any()):
+    sizes = torch.full((len(scores),), n) if lengths is None else torch.as_tensor(lengths).cpu()
+    if (
+        sizes.is_floating_point()
+        or sizes.dim() != 1
+        or len(sizes) != len(scores)
+        or bool(((sizes < 1) | (sizes > n)).any())
+    ):
         raise InputError(f"lengths must be {len(scores)} numbers in 1..{n}, got {sizes.tolist()}")
     columns = torch.full(scores.shape[:2], -1, dtype=torch.int64, device=scores.device)
     soft = torch.zeros_like(scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from .._checks import check_features, is_whole, one_of, positive, whole
 from .._errors import InputError
 from ..algebra import inverse, soft_sort_matrix
+from ._masks import is_hugging_face
 
 Output: TypeAlias = Literal["whole", "elements"]
 
@@ -21,7 +23,8 @@ class Canonicalize(nn.Module):
 
     With `output="whole"` the result is invariant, $f(Px) = f(x)$. With `output="elements"` the model returns one row
     for each element, which goes back to the element's place, $f(Px) = P f(x)$. Equal keys are told apart by the
-    features, and elements that are equal in all of them share the mean of their outputs, so that both hold exactly.
+    features, and elements that are equal in all of them share the mean of their outputs, so that both hold exactly. A
+    key that is computed must not depend on the place of an element by rounding, as a matrix product may.
 
     The result jumps where two keys change their order. With a temperature the sort is soft: differentiable in the key,
     continuous, and invariant up to rounding, but elements are mixed.
@@ -75,11 +78,14 @@ class Canonicalize(nn.Module):
                              f"{tuple(valid.shape)}")  # fmt: skip
         if valid is not None and self.temperature is not None:
             raise InputError("a soft sort takes sets of equal size; leave out valid, or use temperature=None")
+        x = x + 0.0  # one zero, not two
         keys = self._keys(x)
         known = keys if valid is None else keys.masked_fill(~valid, 0)
-        if bool(known.isnan().any()):
-            row = int(known.isnan().any(1).nonzero()[0, 0])
-            raise InputError(f"the keys of row {row} of the batch are NaN, which has no place in an order")
+        real = x if valid is None else x.masked_fill(~valid[..., None], 0)
+        for name, bad in (("keys", known.isnan().any(1)), ("elements", real.isnan().flatten(1).any(1))):
+            if bool(bad.any()):
+                row = int(bad.nonzero()[0, 0])
+                raise InputError(f"the {name} of row {row} of the batch are NaN, which has no place in an order")
         if self.temperature is not None:
             soft = soft_sort_matrix(-keys, self.temperature)  # descending scores are ascending keys
             out = self._called(soft @ x)
@@ -128,10 +134,10 @@ def sorting_order(keys: Tensor, x: Tensor, valid: Tensor | None = None) -> Tenso
     """
     columns = [*x.detach().unbind(-1)[::-1], keys.detach()]
     if valid is not None:
-        columns.append((~valid).to(keys.dtype))
+        columns.append((~valid).long())
     order = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
     for column in columns:  # stable sorts, the most important one last
-        order = order.gather(1, (column.gather(1, order) + 0.0).argsort(dim=1, stable=True))
+        order = order.gather(1, column.gather(1, order).argsort(dim=1, stable=True))
     return order
 
 
@@ -150,13 +156,14 @@ def _shared_by_equals(ordered: Tensor, out: Tensor, valid: Tensor | None) -> Ten
         return out
     group = nn.functional.pad((~same).long().cumsum(1), (1, 0))
     index = group.reshape(*group.shape, *(1,) * (out.dim() - 2)).expand_as(out)
-    total = torch.zeros_like(out).scatter_add(1, index, out)
-    count = torch.zeros_like(out).scatter_add(1, index, torch.ones_like(out))
-    return (total / count.clamp(min=1)).gather(1, index)
+    wide = out.double() if out.dtype == torch.float64 else out.float()
+    total = torch.zeros_like(wide).scatter_add(1, index, wide)
+    count = torch.zeros_like(wide).scatter_add(1, index, torch.ones_like(wide))
+    return (total / count.clamp(min=1)).gather(1, index).to(out.dtype)
 
 
 def _back(matrix: Tensor, out: Tensor) -> Tensor:
-    return (matrix @ out.flatten(2)).reshape(out.shape)
+    return (matrix @ out.reshape(*out.shape[:2], -1)).reshape(out.shape)
 
 
 class ScratchPad(nn.Module):
@@ -164,7 +171,7 @@ class ScratchPad(nn.Module):
 
     A causal decoder can't move data to positions before its source. Tokens after the input give it room to write an
     answer that depends on all of the input at each position; `min_scratch` and `routing_feasible` tell how many are
-    needed.
+    needed. An answer of d tokens is read with `read=d`, also where fewer scratch tokens suffice.
 
     Args:
         model: Hugging Face decoder, or a module from embeddings `(batch, length, features)` to `(batch, length, ...)`.
@@ -192,15 +199,14 @@ class ScratchPad(nn.Module):
         whole("scratch", scratch)
         read = scratch if read is None else read
         whole("read", read)
-        source: Any = model
-        self.embedding: Any = source.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-        if features is None:
-            if self.embedding is None:
-                raise InputError("features must be given for a module that is no Hugging Face model")
-            features = int(self.embedding.weight.shape[1])
-        whole("features", features)
         self.model: Any = model
         self.read = read
+        if features is None:
+            if not is_hugging_face(model):
+                raise InputError("features must be given for a module that is no Hugging Face model")
+            hf: Any = model
+            features = int(hf.get_input_embeddings().weight.shape[1])
+        whole("features", features)
         tokens = torch.randn(scratch, features) * 0.02 if learned else torch.zeros(scratch, features)
         if learned:
             self.tokens = nn.Parameter(tokens)
@@ -217,7 +223,7 @@ class ScratchPad(nn.Module):
             attention_mask: Mask of a Hugging Face model, `(batch, length)`; rows must be padded on the left.
             options: Further arguments of the model.
         """
-        embedded = x if x.is_floating_point() else self._embedded(x)
+        embedded = x.to(self.tokens.dtype) if x.is_floating_point() else self._embedded(x)
         if embedded.dim() != 3 or embedded.shape[-1] != self.tokens.shape[1]:
             raise InputError(
                 f"x must be token ids (batch, length) or embeddings (batch, length, {self.tokens.shape[1]}), got "
@@ -226,6 +232,9 @@ class ScratchPad(nn.Module):
         tokens = self.tokens.to(embedded.dtype).expand(len(x), -1, -1)
         longer = torch.cat([embedded, tokens], 1)
         if attention_mask is not None:
+            if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2 or not attention_mask.shape[1]:
+                given = getattr(attention_mask, "shape", type(attention_mask).__name__)
+                raise InputError(f"attention_mask must be a tensor of shape {tuple(embedded.shape[:2])}, got {given}")
             if attention_mask.shape != embedded.shape[:2] or not bool((attention_mask[:, -1] != 0).all()):
                 raise InputError(
                     f"attention_mask must have shape {tuple(embedded.shape[:2])} and end with ones, since scratch "
@@ -233,9 +242,13 @@ class ScratchPad(nn.Module):
                 )
             room = attention_mask.new_ones(len(x), len(self.tokens))
             options["attention_mask"] = torch.cat([attention_mask, room], 1)
+            if "position_ids" in inspect.signature(self.model.forward).parameters:  # padding must not shift positions
+                places = (options["attention_mask"].long().cumsum(1) - 1).clamp(min=0)
+                options.setdefault("position_ids", places)
         if self.read > longer.shape[1]:
             raise InputError(f"read must be at most the length with scratch tokens, {longer.shape[1]}, got {self.read}")
-        found = self.model(longer, **options) if self.embedding is None else self.model(inputs_embeds=longer, **options)
+        known = is_hugging_face(self.model)
+        found = self.model(inputs_embeds=longer, **options) if known else self.model(longer, **options)
         if not isinstance(found, Tensor):
             logits = getattr(found, "logits", None)
             found = logits if logits is not None else getattr(found, "last_hidden_state", None)
@@ -247,6 +260,7 @@ class ScratchPad(nn.Module):
         return found[:, -self.read :]
 
     def _embedded(self, x: Tensor) -> Tensor:
-        if self.embedding is None:
+        if not is_hugging_face(self.model):
             raise InputError(f"x must be embeddings in floating point for a module without embedding, got {x.dtype}")
-        return self.embedding(x)
+        embedding: Any = self.model.get_input_embeddings()
+        return embedding(x)

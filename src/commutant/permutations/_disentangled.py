@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .._checks import one_of, positive, whole
+from .._checks import check_features, one_of, positive, whole
 from .._errors import InputError
 from ..algebra import is_permutation
 from ._masks import causal_mask, full_mask, min_scratch
@@ -98,13 +98,14 @@ class DisentangledTransformer(nn.Module):
         length, features = len(self.positions), self.parts["token"]
         if x.dim() != 3 or x.shape[1:] != (length, features):
             raise InputError(f"x must have shape (batch, {length}, {features}), got {tuple(x.shape)}")
+        check_features("x", x)
         h = torch.cat([x, self.positions.to(x.dtype).expand(len(x), -1, -1)], -1)
         for weight in self.weights:
             scores = h[:, None] @ weight.to(h.dtype) @ h[:, None].mT
             scores = scores.masked_fill(~self.mask, -torch.inf)
             mixed = scores.softmax(-1) @ h[:, None]  # (batch, heads, length, width)
             h = torch.cat([h, mixed.transpose(1, 2).flatten(2)], -1)
-        return h if self.readout is None else self.readout(h)
+        return h if self.readout is None else nn.functional.linear(h, self.readout.weight.to(h.dtype))
 
     def columns(self, layer: int) -> dict[str, slice]:
         """Return the columns of each named block after some layers; `2.0.P` is what head 0 of layer 2 wrote of `P`.
@@ -167,8 +168,9 @@ class InversePermutation(nn.Module):
 
     Layer 1 copies row i of P to row i of $Y_P = PY$, which stands elsewhere in the sequence. In layer 2, output row j
     looks for the row i with $P_{ij} = 1$. With a causal mask the output must be written after the input: at least
-    d - 1 scratch tokens are needed, and they suffice. The robust variant is exact for any finite Y, bit by bit in
-    float32 and bfloat16. The variant of the paper needs Y in [0, 1], and a beginning token if it is causal.
+    d - 1 scratch tokens are needed, and they suffice. The robust variant returns exactly Y for any finite Y in
+    float32 and bfloat16, without autocast. The variant of the paper needs Y in [0, 1], and a beginning token if it is
+    causal.
 
     The weights are for study; `algebra.inverse` undoes permutations in one line, and `Canonicalize` makes a model
     ignore them.
@@ -219,8 +221,11 @@ class InversePermutation(nn.Module):
                 f"a causal network needs at least {min_scratch(d)} scratch tokens to undo all permutations of {d} "
                 f"rows, got {scratch}"
             )
-        if paper and (features > d or (causal and scratch != d)):
-            raise InputError(f"the paper's variant has {d} scratch tokens if it is causal, and at most {d} features")
+        if paper and (features > d or scratch != d * causal):
+            raise InputError(
+                f"the paper's variant has {d * causal} scratch tokens for this mask and at most {d} features, got "
+                f"{scratch} and {features}"
+            )
         self.d, self.scratch, self.features, self.causal, self.bos = d, scratch, features, causal, paper and causal
         length = 2 * d + scratch + self.bos
         parts = {"P": d, "Y": d, "scratch": scratch}
@@ -243,11 +248,11 @@ class InversePermutation(nn.Module):
         self.model.set_block(1, "P", "P", eye)  # rows of P keep to themselves
         lookup, bonus = torch.zeros(d, token), beta * torch.ones(d, d)
         lookup[:, :d] = eye
+        self.model.set_block(1, "scratch", "P", beta * torch.ones(s, d))  # the mean of P, whose entries lose
         if not causal:
             self.model.set_block(2, "P", "1.0.token", lookup)
             self.model.set_block(2, "P", "Y", bonus)  # only rows of Y may win
             return
-        self.model.set_block(1, "scratch", "P", beta * torch.ones(s, d))  # the mean of P, whose entries lose
         queries = self.model.columns(1)
         out = slice(queries["P"].start + d + s, queries["P"].start + 2 * d + s)  # the last d positions
         with torch.no_grad():
@@ -274,9 +279,11 @@ class InversePermutation(nn.Module):
             )
         if not bool(torch.isfinite(permuted).all()):
             raise InputError("permuted must be finite: attention multiplies every entry by zero, which NaN survives")
+        if not permuted.is_floating_point():
+            raise InputError(f"permuted must be floating point, got {permuted.dtype}; convert it with .float()")
         x = permuted.new_zeros(len(permuted), len(self.model.positions), self.model.parts["token"])
         start = int(self.bos)
-        x[:, start : start + d, :d] = nn.functional.one_hot(permutation, d).to(x.dtype)
+        x[:, start : start + d, :d] = nn.functional.one_hot(permutation.long(), d).to(x.dtype)
         x[:, start + d : start + 2 * d, : self.features] = permuted
         return x
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -10,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from .._checks import one_of, whole
+from .._checks import is_whole, one_of, positive, whole
 from .._errors import InputError
 
 Mask: TypeAlias = Bool[Tensor, "length length"] | Sequence[Bool[Tensor, "length length"]]
@@ -47,6 +49,8 @@ def prefix_mask(length: int, prefix: int) -> Bool[Tensor, "length length"]:
         prefix: Number of positions that attend to each other.
     """
     whole("prefix", prefix, 0)
+    if prefix > length:
+        raise InputError(f"prefix must be at most the length, {length}, got {prefix}")
     mask = causal_mask(length)
     mask[:, :prefix] = True
     return mask
@@ -73,7 +77,11 @@ def mask_of_function(mask_mod: Callable[[Any, Any, Any, Any], Any], length: int)
     whole("length", length)
     zero, place = torch.zeros((), dtype=torch.int64), torch.arange(length)
     per_key = torch.vmap(mask_mod, in_dims=(None, None, None, 0))
-    found = torch.vmap(per_key, in_dims=(None, None, 0, None))(zero, zero, place, place)
+    try:
+        found = torch.vmap(per_key, in_dims=(None, None, 0, None))(zero, zero, place, place)
+    except (RuntimeError, TypeError, ValueError) as error:
+        why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        raise InputError(f"mask_mod must work on tensors, as for flex_attention ({why})") from None
     if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != (length, length):
         given = f"{found.dtype} of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise InputError(f"mask_mod must return one boolean for each query and key, got {given}")
@@ -110,8 +118,11 @@ def visible_inputs(mask: Mask, layers: int | None = None) -> Bool[Tensor, "lengt
             if torch.equal(more, reach):
                 return reach
             reach = more
-    for one in each if layers is None else each * layers:
-        reach = _through(one, reach)
+    for one in each if layers is None else itertools.repeat(each[0], layers):
+        more = _through(one, reach)
+        if layers is not None and torch.equal(more, reach):
+            break
+        reach = more
     return reach
 
 
@@ -189,13 +200,21 @@ def routing_feasible(mask: Mask, moves: Iterable[tuple[int, int]], layers: int |
     """
     reach = visible_inputs(mask, layers)
     length = len(reach)
-    pairs = [(int(s), int(d)) for s, d in moves]
+    pairs = [_move(m) for m in moves]
     for s, d in pairs:
         if not (0 <= s < length and 0 <= d < length):
             raise InputError(f"moves must be positions in 0..{length - 1}, got ({s}, {d})")
     blocked = tuple((s, d) for s, d in pairs if not reach[d, s])
     depth = layers if isinstance(mask, Tensor) else len(mask)
     return RoutingReport(not blocked, blocked, length, depth)
+
+
+def _move(given: object) -> tuple[int, int]:
+    """Return a move after a check."""
+    pair = tuple(given.tolist() if isinstance(given, Tensor) else given) if isinstance(given, Iterable) else ()
+    if len(pair) != 2 or not all(is_whole(v) for v in pair):
+        raise InputError(f"moves must be pairs (source, destination) of whole numbers, got {given!r:.60}")
+    return int(pair[0]), int(pair[1])
 
 
 def inverse_permutation_feasible(
@@ -263,6 +282,7 @@ def causal_floor(d: int, scratch: int, variance: float = 0.25) -> float:
     """
     whole("d", d)
     whole("scratch", scratch, 0)
+    positive("variance", variance)
     visible = sum(min(1.0, (scratch + j + 1) / d) for j in range(d)) / d
     return d * variance * (1 - visible)
 
@@ -285,27 +305,39 @@ def measured_visibility(
     if x.dim() != 2:
         raise InputError(f"x must have shape (length, features), got {tuple(x.shape)}")
     length = len(x)
-    was_training = isinstance(model, nn.Module) and model.training
-    if isinstance(model, nn.Module):
-        model.eval()
     changed = x.repeat(length, 1, 1)
     place = torch.arange(length)
     changed[place, place] = -2 * x.roll(1, 0) - 1
-    try:
+    with evaluating(model):
         base, other = (_outputs(model, part) for part in (x.repeat(length, 1, 1), changed))
-    finally:
-        if isinstance(model, nn.Module):
-            model.train(was_training)
-    if base.shape[:2] != (length, length):
+    if base.dim() < 2 or base.shape[:2] != (length, length):
         raise InputError(f"model must return an output at each position, ({length}, {length}, ...), got {base.shape}")
-    difference = (base - other).flatten(2).abs().amax(-1)
+    difference = (base.double() - other.double()).reshape(length, length, -1).abs().amax(-1)
     if bool(difference.isnan().any()):
         raise InputError("the outputs of the model are NaN; check its mask for rows without any True")
     return (difference > tolerance).mT.contiguous()
 
 
+def is_hugging_face(model: Any) -> bool:
+    """Return whether a model is one of Hugging Face, which takes `inputs_embeds`."""
+    return hasattr(model, "config") and hasattr(model, "get_input_embeddings")
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a module into evaluation mode for a while, then each of its parts back into its own mode."""
+    modes = {part: part.training for part in model.modules()} if isinstance(model, nn.Module) else {}
+    try:
+        if modes:
+            model.eval()
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
 def _outputs(model: Any, x: Tensor) -> Tensor:
-    found = model(inputs_embeds=x) if hasattr(model, "config") else model(x)
+    found = model(inputs_embeds=x) if is_hugging_face(model) else model(x)
     if not isinstance(found, Tensor):
         hidden = getattr(found, "last_hidden_state", None)
         found = hidden if hidden is not None else getattr(found, "logits", None)

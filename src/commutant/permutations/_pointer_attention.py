@@ -88,6 +88,8 @@ class PointerAttention(nn.Module):
             width = layer.in_features if layer is not None else self.keys.out_features
             if x.dim() != 3 or x.shape[-1] != width:
                 raise InputError(f"{name} must have shape (batch, positions, {width}), got {tuple(x.shape)}")
+        if len(queries) != len(keys):
+            raise InputError(f"queries and keys must have one batch size, got {len(queries)} and {len(keys)}")
         return masked_scores(self.score(queries, self.project_keys(keys)), mask)
 
     def project_keys(self, keys: Float[Tensor, "batch n key_features"]) -> Float[Tensor, "batch n hidden"]:

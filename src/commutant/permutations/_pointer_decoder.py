@@ -86,6 +86,9 @@ class PointerDecoder(nn.Module):
             infinity where there is no element.
         """
         check_targets(memory, targets)
+        if not targets.numel():
+            return memory.keys.new_zeros(*targets.shape, memory.valid.shape[1] + self.stops)
+        targets = targets.long()
         flat = targets.flatten(1)  # (batch, sequences * steps)
         steps = targets.shape[-1]
         chosen = memory.inputs.gather(1, flat.clamp(min=0)[..., None].expand(-1, -1, memory.inputs.shape[-1]))
@@ -141,14 +144,18 @@ class PointerDecoder(nn.Module):
             constraint: Choices that count; probabilities are normalized over them. By default all elements count.
         """
         scores = self(memory, targets)
+        targets = targets.long()
         if constraint is not None:
             many = targets.reshape(len(targets), -1, targets.shape[-1])
             allowed = [allowed_choices(constraint, many[..., :t], memory.valid) for t in range(many.shape[-1])]
-            open_ = torch.stack(allowed, 2).reshape(*targets.shape, -1)[..., : scores.shape[-1]]
-            open_ = open_ | ~open_.any(-1, keepdim=True)  # a step that only the end of the sequence can follow
-            scores = scores.masked_fill(~open_, -torch.inf)
+            open_ = torch.stack(allowed, 2).reshape(*targets.shape, many.shape[0] and memory.valid.shape[1] + 1)
+            open_ = open_[..., : scores.shape[-1]] | ~self.counted(targets)[..., None]
+            dead = ~open_.any(-1)  # the softmax would be NaN
+            scores = scores.masked_fill(~(open_ | dead[..., None]), -torch.inf)
         column = targets.remainder(scores.shape[-1])  # -1 is the last column
         log_probs = scores.log_softmax(-1).gather(-1, column[..., None])[..., 0]
+        if constraint is not None:
+            log_probs = log_probs.masked_fill(dead, -torch.inf)
         return log_probs.masked_fill(~self.counted(targets), 0)
 
     def counted(self, targets: Tensor) -> Tensor:
@@ -157,8 +164,15 @@ class PointerDecoder(nn.Module):
         return after == 0 if self.stop is None else (after == 0) | ((after == 1) & (targets < 0))
 
 
+def check_constraint(constraint: object) -> None:
+    """Check that a constraint is a function, and not the class of one."""
+    if constraint is not None and (not callable(constraint) or isinstance(constraint, type)):
+        raise InputError(f"constraint must be a function such as Tour(), got {constraint!r:.60}")
+
+
 def allowed_choices(constraint: Constraint, prefix: Tensor, valid: Tensor) -> Tensor:
     """Return what a constraint allows, `(batch, hypotheses, n + 1)`, after a check of its answer."""
+    check_constraint(constraint)
     allowed = constraint(prefix, valid)
     expected = (*prefix.shape[:2], valid.shape[1] + 1)
     if not isinstance(allowed, Tensor) or allowed.dtype != torch.bool or allowed.shape != expected:
@@ -170,9 +184,10 @@ def allowed_choices(constraint: Constraint, prefix: Tensor, valid: Tensor) -> Te
 def check_targets(memory: PointerMemory, targets: Tensor) -> None:
     """Check that targets are indices of elements or -1."""
     n = memory.valid.shape[1]
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.is_complex() or targets.dim() < 2:
+    kinds = (torch.int64, torch.int32, torch.int16, torch.int8)
+    if not isinstance(targets, Tensor) or targets.dtype not in kinds or targets.dim() < 2:
         given = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else repr(targets)
-        raise InputError(f"targets must be integers of shape (batch, ..., steps), got {given}")
+        raise InputError(f"targets must be signed integers of shape (batch, ..., steps), got {given}")
     if len(targets) != len(memory.valid):
         raise InputError(f"targets must have one row per set ({len(memory.valid)}), got {len(targets)}")
     if torch.compiler.is_compiling() or not targets.numel():
@@ -184,5 +199,5 @@ def check_targets(memory: PointerMemory, targets: Tensor) -> None:
     if low < -1 or high >= n:
         raise InputError(f"targets must lie in 0..{n - 1}, or be -1 for the stop, got {low} to {high}")
     row = memory.valid.reshape(len(targets), *(1,) * (targets.dim() - 2), n).expand(*targets.shape[:-1], n)
-    if not bool((row.gather(-1, targets.clamp(min=0)) | (targets < 0)).all()):
+    if not bool((row.gather(-1, targets.long().clamp(min=0)) | (targets < 0)).all()):
         raise InputError("targets must not point at padding: an index is not below the length of its set")

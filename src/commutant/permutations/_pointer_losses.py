@@ -26,17 +26,19 @@ def rotations(
                  [ 2,  1,  0,  2, -1],
                  [ 1,  0,  2,  1, -1]]])
     """
-    count = (targets >= 0).sum(1)
+    if targets.dim() != 2:
+        raise InputError(f"targets must have shape (batch, steps) to be turned, got {tuple(targets.shape)}")
+    count = (targets >= 0).sum(-1)
     last = targets.gather(1, (count - 1).clamp(min=0)[:, None])[:, 0]
     repeats = (last == targets[:, 0]) & (count > 1)
     vertices = count - repeats.long()
-    ways = int(vertices.max()) if len(vertices) else 0
+    ways = max(1, int(vertices.max())) if len(vertices) else 1  # an empty polygon can be written in one way
     place = torch.arange(targets.shape[1], device=targets.device)
     start = torch.arange(ways, device=targets.device)
     index = (start[:, None] + place).remainder(vertices.clamp(min=1)[:, None, None])
     turned = targets[:, None].expand(-1, ways, -1).gather(2, index)
     turned = turned.masked_fill((place >= count[:, None])[:, None], -1)
-    return turned, start < vertices[:, None]
+    return turned, start < vertices.clamp(min=1)[:, None]
 
 
 def rotation_log_prob(decoder: PointerDecoder, memory: PointerMemory, targets: Tensor) -> Tensor:

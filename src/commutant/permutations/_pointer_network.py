@@ -171,10 +171,10 @@ class PointerNetwork(nn.Module):
         check_complete(self.decoder, targets)
         memory = self.encode(x, lengths, batch)
         if equivalent is None:
-            found = self.decoder.step_log_probs(memory, targets, constraint).sum()
+            found = self.decoder.step_log_probs(memory, targets, constraint).sum(-1)
         else:
-            found = _SUMMED[equivalent](self.decoder, memory, targets).sum()
-        return -found / self.decoder.counted(targets).sum()
+            found = _SUMMED[equivalent](self.decoder, memory, targets.long())
+        return mean_loss(self.decoder, found, targets, constraint)
 
     def decode(
         self,
@@ -209,8 +209,32 @@ class PointerNetwork(nn.Module):
         return decode(self.decoder, memory, strategy, width, constraint, max_steps, generator)
 
 
+def mean_loss(
+    decoder: PointerDecoder, log_probs: Tensor, targets: Tensor, constraint: Constraint | None = None
+) -> Tensor:
+    """Return the mean cross-entropy of a step.
+
+    Args:
+        decoder: Decoder.
+        log_probs: Log probability of each sequence, `(batch,)`.
+        targets: Sequences, `(batch, steps)`.
+        constraint: Constraint that the sequences have to obey.
+    """
+    steps = decoder.counted(targets).sum()
+    if not torch.compiler.is_compiling():
+        if not bool(steps):
+            raise InputError(f"targets must hold at least one choice, got shape {tuple(targets.shape)} without any")
+        broken = torch.isneginf(log_probs) if constraint is not None else torch.zeros(())
+        if bool(broken.any()):
+            raise InputError(f"the targets of row {int(broken.nonzero()[0, 0])} of the batch break the constraint")
+    return -log_probs.sum() / steps
+
+
 def check_complete(decoder: PointerDecoder, targets: Tensor) -> None:
     """Check that each target sequence has its stop, if the decoder has one."""
+    if not isinstance(targets, Tensor) or targets.dim() != 2:
+        given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
+        raise InputError(f"targets must be a tensor of shape (batch, steps), got {given}")
     if decoder.stops and not torch.compiler.is_compiling() and not bool((targets[..., -1:] < 0).all()):
         raise InputError(
             "targets must end with -1, the stop, in every row; append a column of -1, or make the network with "
@@ -249,7 +273,7 @@ def _dense(
 
 def _from_batch(x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Return padded elements of a PyG batch."""
-    if not isinstance(batch, Tensor) or batch.is_floating_point() or batch.shape != x.shape[:1]:
+    if not isinstance(batch, Tensor) or batch.dtype not in (torch.int64, torch.int32) or batch.shape != x.shape[:1]:
         given = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else repr(batch)
         raise InputError(f"batch must be integers of shape ({len(x)},), got {given}")
     if not len(batch) or int(batch[0]) != 0 or not bool((batch.diff() >= 0).all() & (batch.diff() <= 1).all()):
@@ -267,6 +291,8 @@ def _from_batch(x: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
 
 def _encoded(encoder: nn.Module, embedded: Tensor, valid: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Return the encoded elements and the initial state, after a check of what an encoder returns."""
+    if not len(embedded):
+        return embedded, (embedded.new_zeros(0, embedded.shape[2]), embedded.new_zeros(0, embedded.shape[2]))
     try:
         found = encoder(embedded, valid)
     except torch.OutOfMemoryError:

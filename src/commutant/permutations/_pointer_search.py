@@ -11,7 +11,7 @@ from torch import Tensor
 from .._checks import check_generator, one_of, whole
 from .._errors import InputError
 from ._pointer_constraints import Constraint
-from ._pointer_decoder import PointerDecoder, PointerMemory, allowed_choices
+from ._pointer_decoder import PointerDecoder, PointerMemory, allowed_choices, check_constraint
 
 Strategy: TypeAlias = Literal["greedy", "beam", "sample"]
 
@@ -83,14 +83,26 @@ def decode(
     one_of("strategy", strategy, ("greedy", "beam", "sample"))
     whole("width", width)
     check_generator(generator)
+    check_constraint(constraint)
     if max_steps is not None:
         whole("max_steps", max_steps)
     steps = _limit(decoder, memory, constraint) if max_steps is None else max_steps
     greedy = None if strategy == "sample" else _search(decoder, memory, "greedy", 1, constraint, steps, generator)
     if greedy is not None and (strategy == "greedy" or width == 1):
-        return greedy
+        return _ended(greedy, steps)
     found = _search(decoder, memory, strategy, width, constraint, steps, generator)
-    return found if greedy is None else _with_greedy(found, greedy)
+    return _ended(found, steps, every=True) if greedy is None else _ended(_with_greedy(found, greedy), steps)
+
+
+def _ended(found: Decoding, steps: int, every: bool = False) -> Decoding:
+    """Return the sequences after a check that the best one of each set, or each of them, could end."""
+    lost = torch.isneginf(found.log_probs if every else found.log_probs[:, :1]).any(1)
+    if bool(lost.any()):
+        raise InputError(
+            f"a sequence of row {int(lost.nonzero()[0, 0])} of the batch can't end after max_steps={steps} choices, "
+            "where the constraint forbids the stop; raise max_steps"
+        )
+    return found
 
 
 def _limit(decoder: PointerDecoder, memory: PointerMemory, constraint: Constraint | None) -> int:
@@ -117,9 +129,10 @@ def _search(
 ) -> Decoding:
     batch, n = memory.valid.shape
     projected, device = decoder.projected(memory), memory.keys.device
+    precise = torch.float64 if memory.keys.dtype == torch.float64 else torch.float32
     hypotheses = _Hypotheses(
         prefix=torch.full((batch, width, steps + decoder.stops), -1, dtype=torch.int64, device=device),
-        score=torch.zeros(batch, width, device=device),
+        score=torch.zeros(batch, width, device=device, dtype=precise),
         done=torch.zeros(batch, width, dtype=torch.bool, device=device),
         finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
         inputs=decoder.start.to(memory.inputs.dtype).expand(batch, width, -1),
@@ -131,7 +144,7 @@ def _search(
         h, c = (s.flatten(0, 1) for s in hypotheses.state)
         h, c = decoder.step(hypotheses.inputs.flatten(0, 1), (h, c))
         hypotheses.state = (h.unflatten(0, (batch, width)), c.unflatten(0, (batch, width)))
-        scores = decoder.scores(hypotheses.state[0], projected, memory.valid).float()
+        scores = decoder.scores(hypotheses.state[0], projected, memory.valid).to(precise)
         _check_scores(scores)
         allowed = _allowed(decoder, hypotheses, memory, constraint, t)
         log_probs = _log_probs(decoder, hypotheses, scores, allowed)

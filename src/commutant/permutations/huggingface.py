@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from .._checks import whole
 from .._errors import InputError, require
+from ._masks import evaluating
 from ._pointer_attention import Scoring
 from ._pointer_constraints import Constraint
 from ._pointer_decoder import PointerDecoder, PointerMemory
 from ._pointer_encoders import InitialState
-from ._pointer_network import check_complete
+from ._pointer_network import check_complete, mean_loss
 from ._pointer_search import Decoding, Strategy, decode
 
 
@@ -75,7 +76,7 @@ class TokenPointer(nn.Module):
                 f"attention_mask must have shape {tuple(hidden.shape[:2])} and at least one token in each row, got "
                 f"shape {tuple(valid.shape)}"
             )
-        keys = self.project(hidden)
+        keys = self.project(hidden.to(self.project.weight.dtype))
         return PointerMemory(keys, keys, valid, self.initial(keys, valid))
 
     def forward(self, targets: Int[Tensor, "batch *sequences steps"], **inputs: Any) -> Float[Tensor, "..."]:
@@ -95,8 +96,7 @@ class TokenPointer(nn.Module):
             inputs: Arguments of the model.
         """
         check_complete(self.decoder, targets)
-        steps = self.decoder.step_log_probs(self.encode(**inputs), targets)
-        return -steps.sum() / self.decoder.counted(targets).sum()
+        return mean_loss(self.decoder, self.decoder.step_log_probs(self.encode(**inputs), targets).sum(-1), targets)
 
     def decode(
         self,
@@ -120,6 +120,7 @@ class TokenPointer(nn.Module):
         return decode(self.decoder, self.encode(**inputs), strategy, width, constraint, max_steps, generator)
 
 
+_DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _TINY = {
     "vocab_size": 16, "intermediate_size": 16, "n_inner": 16, "ffn_dim": 16, "hidden_dim": 16, "head_dim": 8,
     "pad_token_id": 0, "max_window_layers": 0,
@@ -158,25 +159,37 @@ def attention_masks(model: Any, length: int) -> list[Bool[Tensor, "length length
         model = _tiny(hf, model)
     elif not isinstance(model, hf.PreTrainedModel):
         raise InputError(f"model must be a Hugging Face model or its configuration, got {type(model).__name__}")
-    kind, training = type(model).__name__, model.training
+    kind = type(model).__name__
     before = model.config._attn_implementation
-    features = model.get_input_embeddings().weight
-    x = torch.randn(1, length, features.shape[1], generator=torch.Generator().manual_seed(0)).to(features)
+    if model.dtype != torch.float32:  # attention that underflows would look like a mask
+        model = copy.deepcopy(model).float()
     try:
-        model.eval()
+        features = model.get_input_embeddings().weight
+        x = torch.randn(1, length, features.shape[1], generator=torch.Generator().manual_seed(0)).to(features)
         model.set_attn_implementation("eager")  # other implementations return no weights
-        found = model(inputs_embeds=x, output_attentions=True)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        with evaluating(model):
+            found = model(inputs_embeds=x, output_attentions=True)
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError, KeyError) as error:
         raise InputError(
             f"{kind} can't be asked for its attention at length {length}: {error}".splitlines()[0]
         ) from None
     finally:
-        model.train(training)
         model.set_attn_implementation(before)
-    weights = [w for w in getattr(found, "attentions", None) or () if w is not None]
-    if not weights or any(w.shape[-2:] != (length, length) for w in weights):
-        raise InputError(f"{kind} returns no attention weights ({length}, {length}); give masks by hand")
+    weights = list(getattr(found, "attentions", None) or ())
+    layers = next((getattr(model.config, n) for n in _DEPTHS if hasattr(model.config, n)), len(weights))
+    if len(weights) != layers or any(not _is_attention(w, length) for w in weights):
+        raise InputError(
+            f"{kind} has {layers} layers and attention weights ({length}, {length}) of "
+            f"{sum(_is_attention(w, length) for w in weights)}; other layers move data too, so give masks by hand"
+        )
     return [(w[0] > 0).any(0).cpu() for w in weights]
+
+
+def _is_attention(weights: Any, length: int) -> bool:
+    """Return whether weights are those of a softmax over all positions."""
+    if not isinstance(weights, Tensor) or weights.shape[-2:] != (length, length):
+        return False
+    return bool((weights.sum(-1) - 1).abs().amax() < 1e-3)
 
 
 def _tiny(hf: Any, config: Any) -> Any:
@@ -198,6 +211,6 @@ def _tiny(hf: Any, config: Any) -> Any:
             warnings.simplefilter("ignore")
             torch.manual_seed(0)
             return hf.AutoModel.from_config(small, attn_implementation="eager")
-    except (RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a model class may fail in any way on sizes that it was not made for
         why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
         raise InputError(f"no small model can be made of {type(config).__name__} ({why}); give a model") from None
