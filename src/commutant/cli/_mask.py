@@ -75,8 +75,9 @@ def _print(spec: str, moves: str, report: RoutingReport, scratch: int, fewest: i
         rows.append(("verdict", "[green]possible[/]: each destination can depend on its source"))
     else:
         source, destination = report.blocked[0]
-        why = f"position {destination} can't depend on position {source}, whatever the weights"
-        rows.append(("verdict", f"[red]impossible[/]: {why} ({_count(len(report.blocked))} blocked)"))
+        rows.append(("verdict", "[red]impossible[/], whatever the weights"))
+        first = f"position {destination} can't depend on position {source}"
+        rows.append(("blocked", f"{_count(len(report.blocked))}: {first}{', ...' * (len(report.blocked) > 1)}"))
         if fewest is not None:
             rows.append(("remedy", f"{_count(fewest, 'scratch token')} after the input: add --scratch {fewest}"))
     for name, text in rows:
@@ -88,8 +89,8 @@ def _told(moves: str, scratch: int, order: str, report: RoutingReport) -> str:
     if moves != INVERSE:
         return {"reverse": "position i to position n - 1 - i", "all": "each position to each other"}.get(moves, moves)
     d = (report.length - scratch) // 2
-    parts = f"{d} rows of P, {d} rows of P Y" if order == "PY" else f"{d} rows of P Y, {d} rows of P"
-    return f"undo any permutation of {d} rows: input {parts}, output Y in the last {d} positions"
+    parts = "P, then PY" if order == "PY" else "PY, then P"
+    return f"undo any permutation P of {d} rows: {parts}, then Y in the last {d}"
 
 
 def _pairs(moves: str, length: int) -> list[tuple[int, int]]:
