@@ -90,7 +90,7 @@ def _told(moves: str, scratch: int, order: str, report: RoutingReport) -> str:
         return {"reverse": "position i to position n - 1 - i", "all": "each position to each other"}.get(moves, moves)
     d = (report.length - scratch) // 2
     parts = "P, then PY" if order == "PY" else "PY, then P"
-    return f"undo any permutation P of {d} rows: {parts}, then Y in the last {d}"
+    return f"undo any permutation P of {d} rows: {parts} in, Y out at the last {d}"
 
 
 def _pairs(moves: str, length: int) -> list[tuple[int, int]]:
