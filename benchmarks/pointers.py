@@ -45,7 +45,10 @@ def plain_beam(model: PointerNetwork, x: Tensor) -> list[int]:
         grown = []
         for prefix, score, state in beams:
             inputs = memory.inputs[:, prefix[-1]] if prefix else decoder.start[None]
-            state = decoder.step(inputs, state)
+            lstm = decoder.lstm
+            state = torch.lstm_cell(
+                inputs, state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0
+            )
             hidden, key = decoder.attention.queries(state[0]), decoder.attention.weight
             scores = torch.tanh(projected + hidden[:, None]) @ key
             scores[0, prefix] = -torch.inf

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.kernels import _native, _pointing, additive_scores
+from commutant.kernels import AdditiveKeys, _native, _pointing, additive_scores
 
 
 def drawn(batch=3, m=4, n=5, channels=37, dtype=torch.float32, scale=1.0, seed=0):
@@ -73,6 +73,15 @@ def test_threads_share_the_work_without_a_difference(threads, shape):
     assert torch.allclose(value, plain(*tensors), atol=1e-4)
     for a, b in zip(found, gradients(plain, tensors, direction), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_prepared_keys_give_the_same_scores(dtype, scale):
+    q, k, w = (t.detach() for t in drawn(2, 3, 4, 19, dtype, scale))
+    prepared = AdditiveKeys(k, w)
+    for queries in (q, 0 * q, q[:, :1], q[:, :0]):
+        assert torch.equal(prepared.scores(queries), additive_scores(queries, k, w))
 
 
 def test_second_derivatives():

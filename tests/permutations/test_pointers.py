@@ -35,6 +35,12 @@ def points(batch=3, n=5, dtype=torch.float64, seed=1):
     return torch.rand(batch, n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
+def cell(decoder, inputs, state):
+    """One step of the decoder's LSTM."""
+    lstm = decoder.lstm
+    return torch.lstm_cell(inputs, state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+
+
 def ended(rows, stop=True):
     """Sequences with a stop."""
     return torch.tensor([[*row, -1] if stop else list(row) for row in rows])
@@ -117,7 +123,7 @@ def test_the_likelihood_is_the_sum_over_single_steps(constraint):
         state, inputs = memory.state, made.decoder.start.expand(3, -1)
         running = torch.ones(3, dtype=torch.bool)
         for t in range(sequences.shape[-1]):
-            state = made.decoder.step(inputs, state)
+            state = cell(made.decoder, inputs, state)
             scores = made.decoder.scores(state[0][:, None], made.decoder.projected(memory), memory.valid)[:, 0]
             if rule is not None:
                 allowed = rule(sequences[:, r : r + 1, :t], memory.valid)[:, 0]
@@ -186,7 +192,7 @@ def slow_beam(made, x, width, constraint):
                 grown.append((prefix, score, state, True))
                 continue
             inputs = memory.inputs[:, prefix[-1]] if prefix else made.decoder.start[None]
-            state = made.decoder.step(inputs, state)
+            state = cell(made.decoder, inputs, state)
             allowed = constraint(torch.tensor(prefix, dtype=torch.int64).reshape(1, 1, -1), memory.valid)[0]
             scores = made.decoder.scores(state[0][:, None], keys, memory.valid)[0]
             logs = scores.masked_fill(~allowed, -torch.inf).log_softmax(-1)[0].detach()

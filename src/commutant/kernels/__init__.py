@@ -8,4 +8,5 @@ from ._dispatch import reference as reference
 from ._dispatch import register_reference as register_reference
 from ._pairs import can_sum_pairs as can_sum_pairs
 from ._pairs import sum_over_pairs as sum_over_pairs
+from ._pointing import AdditiveKeys as AdditiveKeys
 from ._pointing import additive_scores as additive_scores

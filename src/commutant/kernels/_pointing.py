@@ -49,6 +49,33 @@ def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.commutant.additive_scores(queries, keys, weight)
 
 
+class AdditiveKeys:
+    """Keys of additive attention, prepared once for many queries; without gradients.
+
+    Args:
+        keys: Projected keys, `(batch, n, channels)`.
+        weight: Weight of each channel, `(channels,)`.
+    """
+
+    def __init__(self, keys: Tensor, weight: Tensor) -> None:
+        self.keys, self.weight = keys, weight
+        self._raised = (2 * keys).exp().contiguous() if keys.numel() and _in_c(keys, weight[None, None]) else None
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """Return the scores of queries, as `additive_scores` does.
+
+        Args:
+            queries: Projected queries, `(batch, m, channels)`.
+        """
+        if self._raised is None or not queries.numel() or not _in_c(queries, queries):
+            return additive_scores(queries, self.keys, self.weight)
+        (batch, m, channels), n = queries.shape, self.keys.shape[1]
+        out = queries.new_empty(batch, m, n)
+        tensors = ((2 * queries).exp().contiguous(), self._raised, self.weight.contiguous(), out)
+        _native.run("pointing", "forward", tensors, (m, n, channels), batch * m, batch * m * n * channels)
+        return out
+
+
 def _scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     """Return the scores in one piece, which any transform can differentiate."""
     return torch.tanh(queries[:, :, None] + keys[:, None]) @ weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from .._checks import check_features, one_of, positive, whole
 from .._errors import InputError
-from ..kernels import additive_scores
+from ..kernels import AdditiveKeys, additive_scores
 
 Scoring: TypeAlias = Literal["additive", "dot", "bilinear"]
 
@@ -114,6 +115,20 @@ class PointerAttention(nn.Module):
             scores = additive_scores(left, projected.to(left.dtype), self.weight.to(left.dtype))
         else:
             scores = left @ projected.mT.to(left.dtype) / left.shape[-1] ** 0.5
+        return self._clipped(scores)
+
+    def scorer(self, projected: Float[Tensor, "batch n hidden"]) -> Callable[[Tensor], Tensor]:
+        """Return the function from queries to scores for keys that serve many steps, without gradients.
+
+        Args:
+            projected: Keys from `project_keys`, `(batch, n, hidden)`.
+        """
+        if self.weight is None or self.queries is None:
+            return lambda queries: self.score(queries, projected)
+        keys, project = AdditiveKeys(projected, self.weight.detach().to(projected.dtype)), self.queries
+        return lambda queries: self._clipped(keys.scores(project(queries)))
+
+    def _clipped(self, scores: Tensor) -> Tensor:
         return scores if self.clip is None else self.clip * torch.tanh(scores)
 
     def extra_repr(self) -> str:

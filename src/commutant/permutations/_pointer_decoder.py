@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from .._checks import whole
 from .._errors import InputError
 from ._pointer_attention import PointerAttention, Scoring
 from ._pointer_constraints import Constraint
+
+_MOST_GATES = 1 << 26
+"""Most numbers of the products of the LSTM with all elements that are kept at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,20 +119,49 @@ class PointerDecoder(nn.Module):
             projected: Keys from `projected`.
             valid: Whether a position holds an element, `(batch, n)`.
         """
-        scores = self.attention.score(hidden, projected)
+        return self._masked(self.attention.score(hidden, projected), valid)
+
+    def _masked(self, scores: Tensor, valid: Tensor) -> Tensor:
         if self.stop is not None:
             valid = nn.functional.pad(valid, (0, 1), value=True)
         return scores.masked_fill(~valid[:, None], -torch.inf)
 
-    def step(self, inputs: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the next hidden and cell state, each `(rows, hidden)`.
+    def scorer(self, memory: PointerMemory) -> Callable[[Tensor], Tensor]:
+        """Return the function from hidden states `(batch, m, hidden)` to scores, for many steps without gradients.
 
         Args:
-            inputs: Features of the last choices, `(rows, features)`.
-            state: Hidden and cell state, each `(rows, hidden)`.
+            memory: Encoded sets.
+        """
+        score = self.attention.scorer(self.projected(memory))
+        return lambda hidden: self._masked(score(hidden), memory.valid)
+
+    def stepper(self, memory: PointerMemory) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+        """Return the function from the last choices and the states to the next states, without gradients.
+
+        The product of the LSTM with its input is made once for each element, unless there are too many of them.
+
+        Args:
+            memory: Encoded sets. Choices are `(batch, hypotheses)`, where n is the start; states are
+                `(batch, hypotheses, hidden)`.
         """
         cell: Any = self.lstm
-        return torch.lstm_cell(inputs, state, cell.weight_ih_l0, cell.weight_hh_l0, cell.bias_ih_l0, cell.bias_hh_l0)
+        start = self.start.to(memory.inputs.dtype).expand(len(memory.inputs), 1, -1)
+        inputs = torch.cat([memory.inputs, start], 1)
+        few = inputs.shape[0] * inputs.shape[1] * cell.weight_ih_l0.shape[0] <= _MOST_GATES
+        table = nn.functional.linear(inputs, cell.weight_ih_l0, cell.bias_ih_l0) if few else inputs
+
+        def step(choice: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            read = table.gather(1, choice[..., None].expand(-1, -1, table.shape[-1])).flatten(0, 1)
+            if not few:
+                read = nn.functional.linear(read, cell.weight_ih_l0, cell.bias_ih_l0)
+            h, c = (s.flatten(0, 1) for s in state)
+            gates = read + nn.functional.linear(h, cell.weight_hh_l0, cell.bias_hh_l0)
+            i, f, g, o = gates.chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            return h.unflatten(0, choice.shape), c.unflatten(0, choice.shape)
+
+        return step
 
     def step_log_probs(
         self,

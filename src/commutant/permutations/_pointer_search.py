@@ -45,7 +45,7 @@ class _Hypotheses:
     score: Tensor
     done: Tensor
     finished: Tensor
-    inputs: Tensor
+    choice: Tensor
     state: tuple[Tensor, Tensor]
 
     def follow(self, parent: Tensor) -> None:
@@ -54,7 +54,7 @@ class _Hypotheses:
         def pick(x: Tensor) -> Tensor:
             return x.gather(1, parent.reshape(*parent.shape, *(1,) * (x.dim() - 2)).expand(-1, -1, *x.shape[2:]))
 
-        self.prefix, self.inputs = pick(self.prefix), pick(self.inputs)
+        self.prefix = pick(self.prefix)
         self.done, self.finished = pick(self.done), pick(self.finished)
         self.state = (pick(self.state[0]), pick(self.state[1]))
 
@@ -87,11 +87,13 @@ def decode(
     if max_steps is not None:
         whole("max_steps", max_steps)
     steps = _limit(decoder, memory, constraint) if max_steps is None else max_steps
-    greedy = None if strategy == "sample" else _search(decoder, memory, "greedy", 1, constraint, steps, generator)
-    if greedy is not None and (strategy == "greedy" or width == 1):
-        return _ended(greedy, steps)
-    found = _search(decoder, memory, strategy, width, constraint, steps, generator)
-    return _ended(found, steps, every=True) if greedy is None else _ended(_with_greedy(found, greedy), steps)
+    if strategy == "beam" and width == 1:
+        strategy = "greedy"
+    rows = {"greedy": 1, "beam": width + 1, "sample": width}[strategy]  # the last row of a beam search is greedy
+    found = _search(decoder, memory, strategy, rows, constraint, steps, generator)
+    if strategy == "beam":
+        found = _with_greedy(found)
+    return _ended(_sorted(found), steps, every=strategy == "sample")
 
 
 def _ended(found: Decoding, steps: int, every: bool = False) -> Decoding:
@@ -128,23 +130,21 @@ def _search(
     generator: torch.Generator | None,
 ) -> Decoding:
     batch, n = memory.valid.shape
-    projected, device = decoder.projected(memory), memory.keys.device
+    score, step, device = decoder.scorer(memory), decoder.stepper(memory), memory.keys.device
     precise = torch.float64 if memory.keys.dtype == torch.float64 else torch.float32
     hypotheses = _Hypotheses(
         prefix=torch.full((batch, width, steps + decoder.stops), -1, dtype=torch.int64, device=device),
         score=torch.zeros(batch, width, device=device, dtype=precise),
         done=torch.zeros(batch, width, dtype=torch.bool, device=device),
         finished=torch.zeros(batch, width, dtype=torch.bool, device=device),
-        inputs=decoder.start.to(memory.inputs.dtype).expand(batch, width, -1),
+        choice=torch.full((batch, width), n, device=device),
         state=(memory.state[0][:, None].expand(-1, width, -1), memory.state[1][:, None].expand(-1, width, -1)),
     )
     if strategy == "beam":
-        hypotheses.score[:, 1:] = -torch.inf  # all hypotheses are equal before the first step
+        hypotheses.score[:, 1:-1] = -torch.inf  # all hypotheses are equal before the first step
     for t in range(steps + decoder.stops):  # the last step can only stop
-        h, c = (s.flatten(0, 1) for s in hypotheses.state)
-        h, c = decoder.step(hypotheses.inputs.flatten(0, 1), (h, c))
-        hypotheses.state = (h.unflatten(0, (batch, width)), c.unflatten(0, (batch, width)))
-        scores = decoder.scores(hypotheses.state[0], projected, memory.valid).to(precise)
+        hypotheses.state = step(hypotheses.choice, hypotheses.state)
+        scores = score(hypotheses.state[0]).to(precise)
         _check_scores(scores)
         allowed = _allowed(decoder, hypotheses, memory, constraint, t)
         log_probs = _log_probs(decoder, hypotheses, scores, allowed)
@@ -157,13 +157,12 @@ def _search(
         if t < steps:
             hypotheses.finished |= stopped
             hypotheses.prefix[..., t] = torch.where(stopped, -1, choice)
-            index = choice.clamp(max=n - 1)[..., None].expand(-1, -1, memory.inputs.shape[-1])
-            hypotheses.inputs = memory.inputs.gather(1, index)
+            hypotheses.choice = choice
         if bool(hypotheses.done.all()):
             break
     if not decoder.stops:
         hypotheses.finished |= ~_allowed(decoder, hypotheses, memory, constraint, steps)[..., :n].any(-1)
-    return _sorted(hypotheses)
+    return Decoding(hypotheses.prefix, hypotheses.score, hypotheses.finished)
 
 
 def _check_scores(scores: Tensor) -> None:
@@ -212,12 +211,16 @@ def _advance(
     """Extend the hypotheses by one choice each, and return it, `(batch, hypotheses)`; n is the stop."""
     batch, width, choices = log_probs.shape
     if strategy == "beam":
-        total = (hypotheses.score[..., None] + log_probs).flatten(1)
-        if total.shape[1] < width:
-            total = torch.nn.functional.pad(total, (0, width - total.shape[1]), value=-torch.inf)
-        hypotheses.score, place = total.topk(width)
-        hypotheses.follow((place // choices).clamp(max=width - 1))
-        return place % choices
+        beams = width - 1
+        total = (hypotheses.score[:, :beams, None] + log_probs[:, :beams]).flatten(1)
+        if total.shape[1] < beams:
+            total = torch.nn.functional.pad(total, (0, beams - total.shape[1]), value=-torch.inf)
+        score, place = total.topk(beams)
+        gain, choice = log_probs[:, beams:].max(-1)
+        hypotheses.score = torch.cat([score, hypotheses.score[:, beams:] + gain], 1)
+        parent = (place // choices).clamp(max=beams - 1)
+        hypotheses.follow(torch.cat([parent, torch.full_like(choice, beams)], 1))
+        return torch.cat([place % choices, choice], 1)
     if strategy == "greedy":
         gain, choice = log_probs.max(-1)
     else:
@@ -229,21 +232,23 @@ def _advance(
     return choice
 
 
-def _sorted(hypotheses: _Hypotheses) -> Decoding:
-    score, order = hypotheses.score.sort(dim=-1, descending=True, stable=True)
-    hypotheses.follow(order)
+def _sorted(found: Decoding) -> Decoding:
+    """Return the hypotheses of each set by their probability; those that are impossible are emptied."""
+    score, order = found.log_probs.sort(dim=-1, descending=True, stable=True)
     dead = torch.isneginf(score)
-    return Decoding(hypotheses.prefix.masked_fill(dead[..., None], -1), score, hypotheses.finished & ~dead)
+    sequences = found.sequences.gather(1, order[..., None].expand_as(found.sequences))
+    finished = found.finished.gather(1, order) & ~dead
+    return Decoding(sequences.masked_fill(dead[..., None], -1), score, finished)
 
 
-def _with_greedy(found: Decoding, greedy: Decoding) -> Decoding:
-    """Return the hypotheses of a beam search, the last one replaced by the greedy one where the beam lost it."""
-    missing = ~(found.sequences == greedy.sequences).all(-1).any(-1)
-    take = missing & (greedy.log_probs[:, 0] > found.log_probs[:, -1])
-    sequences, log_probs, finished = found.sequences.clone(), found.log_probs.clone(), found.finished.clone()
-    sequences[take, -1] = greedy.sequences[take, 0]
-    log_probs[take, -1] = greedy.log_probs[take, 0]
-    finished[take, -1] = greedy.finished[take, 0]
-    order = log_probs.argsort(dim=-1, descending=True, stable=True)
-    index = order[..., None].expand_as(sequences)
-    return Decoding(sequences.gather(1, index), log_probs.gather(1, order), finished.gather(1, order))
+def _with_greedy(found: Decoding) -> Decoding:
+    """Return the hypotheses of a beam search without the greedy row, which replaces the worst if the beam lost it."""
+    sequences, log_probs, finished = (t[:, :-1].clone() for t in (found.sequences, found.log_probs, found.finished))
+    own, gain = found.sequences[:, -1], found.log_probs[:, -1]
+    missing = ~(sequences == own[:, None]).all(-1).any(-1)
+    worst = log_probs.argmin(1)
+    take = (missing & (gain > log_probs.gather(1, worst[:, None])[:, 0])).nonzero()[:, 0]
+    sequences[take, worst[take]] = own[take]
+    log_probs[take, worst[take]] = gain[take]
+    finished[take, worst[take]] = found.finished[take, -1]
+    return Decoding(sequences, log_probs, finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..._errors import InputError
 from ...data import PointerExamples
-from ...permutations import PointerDecoder, PointerNetwork, pointer_encoder
+from ...permutations import PointerDecoder, PointerMemory, PointerNetwork, pointer_encoder
 
 
 class FixedVocabularyDecoder(PointerDecoder):
@@ -29,6 +30,11 @@ class FixedVocabularyDecoder(PointerDecoder):
     def projected(self, memory: Any) -> Tensor:
         """Return the keys, which attention reads, and their projections, `(batch, n, 2 hidden)`."""
         return torch.cat([memory.keys, self.attention.project_keys(memory.keys)], -1)
+
+    def scorer(self, memory: PointerMemory) -> Callable[[Tensor], Tensor]:
+        """Return the function from hidden states to scores."""
+        projected = self.projected(memory)
+        return lambda hidden: self.scores(hidden, projected, memory.valid)
 
     def scores(self, hidden: Tensor, projected: Tensor, valid: Tensor) -> Tensor:
         """Return the scores of the classes, `(batch, m, n + 1)`."""
