@@ -140,8 +140,8 @@ import {rooms}, commutant, pathlib
 home = pathlib.Path(commutant.__file__).parent
 assert home.is_relative_to({str(site)!r}), home
 assert (home / "report/templates/style.css").exists()
-assert (home / "kernels/recurrences.c").exists()
-assert (home / "kernels/attention.c").exists()
+for name in ("recurrences.c", "attention.c", "pointing.c", "elementary.h"):
+    assert (home / "kernels" / name).exists()
 """
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

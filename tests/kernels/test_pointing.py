@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.kernels import AdditiveKeys, _native, _pointing, additive_scores
+from commutant.kernels import AdditiveKeys, _native, _pointing, additive_scores, lstm_step
 
 
 def drawn(batch=3, m=4, n=5, channels=37, dtype=torch.float32, scale=1.0, seed=0):
@@ -82,6 +82,30 @@ def test_prepared_keys_give_the_same_scores(dtype, scale):
     prepared = AdditiveKeys(k, w)
     for queries in (q, 0 * q, q[:, :1], q[:, :0]):
         assert torch.equal(prepared.scores(queries), additive_scores(queries, k, w))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("batch", "rows", "channels"), [(1, 1, 1), (3, 4, 37), (1, 2, 4000), (40, 11, 64), (0, 2, 3)])
+def test_a_step_of_an_lstm_is_that_of_torch(batch, rows, channels, dtype, threads):
+    g = torch.Generator().manual_seed(0)
+    cell = torch.nn.LSTMCell(5, channels).to(dtype).requires_grad_(False)
+    for parameter in cell.parameters():
+        parameter.mul_(4)
+    inputs, choice = torch.randn(batch, 7, 5, generator=g).to(dtype), torch.randint(7, (batch, rows), generator=g)
+    h, c = (torch.randn(batch, rows, channels, generator=g).to(dtype) for _ in range(2))
+    table = torch.nn.functional.linear(inputs, cell.weight_ih, cell.bias_ih + cell.bias_hh)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = lstm_step(table, choice, torch.nn.functional.linear(h, cell.weight_hh), c)
+    finally:
+        torch.set_num_threads(before)
+    read = inputs.gather(1, choice[..., None].expand(-1, -1, 5))
+    expected = cell(read.flatten(0, 1), (h.flatten(0, 1), c.flatten(0, 1)))
+    tolerance = {torch.float32: 2e-6, torch.float64: 1e-12, torch.bfloat16: 0.1}[dtype]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.allclose(ours.flatten(0, 1), theirs, atol=tolerance, rtol=1e-5)
 
 
 def test_second_derivatives():

@@ -10,3 +10,4 @@ from ._pairs import can_sum_pairs as can_sum_pairs
 from ._pairs import sum_over_pairs as sum_over_pairs
 from ._pointing import AdditiveKeys as AdditiveKeys
 from ._pointing import additive_scores as additive_scores
+from ._pointing import lstm_step as lstm_step

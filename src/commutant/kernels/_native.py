@@ -25,9 +25,10 @@ from torch import Tensor
 from .._errors import InputError
 
 _SOURCES = tuple(Path(__file__).with_name(name) for name in ("recurrences.c", "attention.c", "pointing.c"))
+_HEADER = Path(__file__).with_name("elementary.h")
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 _RECURRENCES = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
-_ATTENTION = ("attention_forward", "attention64_forward", "pointing_forward", "pointing_backward")
+_ATTENTION = ("attention_forward", "attention64_forward", "pointing_forward", "pointing_backward", "cell_forward")
 _FUNCTIONS = (*_RECURRENCES, *_ATTENTION)
 _WORTH_A_THREAD = 1 << 14  # least numbers per thread, since handing over less work costs more than it saves
 
@@ -43,7 +44,7 @@ def library() -> Any:
     if compiler is None or not hasattr(os, "getuid"):
         return None
     try:
-        source = b"".join(path.read_bytes() for path in _SOURCES)
+        source = b"".join(path.read_bytes() for path in (_HEADER, *_SOURCES))
     except OSError:  # an installation without the source
         return None
     key = hashlib.sha256(source + os.fsencode(" ".join((compiler, *_FLAGS))) + _processor()).hexdigest()[:20]

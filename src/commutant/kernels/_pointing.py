@@ -76,6 +76,28 @@ class AdditiveKeys:
         return out
 
 
+def lstm_step(table: Tensor, choice: Tensor, product: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+    """Return hidden and cell state after one step of LSTMs whose input is one of few, without gradients.
+
+    Args:
+        table: Product of the LSTM with each possible input, its bias included, `(batch, choices, 4 channels)`.
+        choice: Index of the input of each row, `(batch, rows)`.
+        product: Product of the LSTM with the last hidden state, `(batch, rows, 4 channels)`.
+        old: Last cell state, `(batch, rows, channels)`.
+    """
+    batch, rows, channels = old.shape
+    on_cpu = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (table, product, old))
+    if on_cpu and old.numel() and _native.library() is not None:
+        h, c = torch.empty_like(old, memory_format=torch.contiguous_format), torch.empty(batch, rows, channels)
+        tensors = (*(t.contiguous() for t in (table, choice, product, old)), h, c)
+        _native.run("cell", "forward", tensors, (table.shape[1], channels, rows), batch * rows, 4 * old.numel())
+        return h, c
+    gates = table.gather(1, choice[..., None].expand(-1, -1, table.shape[-1])) + product
+    enter, keep, fresh, show = gates.chunk(4, -1)
+    c = keep.sigmoid() * old + enter.sigmoid() * fresh.tanh()
+    return show.sigmoid() * c.tanh(), c
+
+
 def _scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     """Return the scores in one piece, which any transform can differentiate."""
     return torch.tanh(queries[:, :, None] + keys[:, None]) @ weight

@@ -4,17 +4,10 @@
  * holds the cosines between the queries at first. If both sides are the same sets, the lower half is a copy, and rows are
  * taken from both ends in turn, so that threads share the work.
  */
-#include <math.h>
-#include <stdint.h>
+#include "elementary.h"
 
 #define BLOCK 64
-#if defined(__clang__)
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define INDEPENDENT _Pragma("GCC ivdep")
-#endif
 #define EACH INDEPENDENT for (int64_t j = 0; j < width; j++)
-#define INLINE static inline __attribute__((always_inline))
 
 /* asin(sqrt(z)) / sqrt(z) for z up to 1/4, as Chebyshev polynomials of this library: errors 5e-9 and 2e-17. */
 INLINE float quotient_float(float z) {

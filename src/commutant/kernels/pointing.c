@@ -3,16 +3,10 @@
  * Queries are (batch, m, h) and keys (batch, n, h), given as exp(2 query) and exp(2 key): tanh is then
  * (product - 1) / (product + 1). The caller keeps arguments between -20 and 20, so that no product overflows.
  */
-#include <math.h>
-#include <stdint.h>
+#include "elementary.h"
 
 #define LANES 16
 #define BLOCK 64
-#if defined(__clang__)
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define INDEPENDENT _Pragma("GCC ivdep")
-#endif
 
 /* Scores out[row, j] for rows of queries and a range of keys. */
 void pointing_forward(const float *queries, const float *keys, const float *weights, float *out, int64_t m, int64_t n,
@@ -66,6 +60,26 @@ void pointing_backward(const float *queries, const float *keys, const float *wei
                     d_weights[b * h + start + c] += along[c];
                 }
             }
+        }
+    }
+}
+
+/* One step of an LSTM whose product with the input is a row of a table, (batch, choices, 4 channels): new h and c of
+ * `hypotheses` rows for each entry of the batch, from the product of the old h, (rows, 4 channels), and the old c. */
+void cell_forward(const float *table, const int64_t *choice, const float *product, const float *old, float *h, float *c,
+                  int64_t choices, int64_t channels, int64_t hypotheses, int64_t first_row, int64_t end_row,
+                  int64_t first_channel, int64_t end_channel) {
+    for (int64_t row = first_row; row < end_row; row++) {
+        const float *in = table + (row / hypotheses * choices + choice[row]) * 4 * channels;
+        const float *re = product + row * 4 * channels, *was = old + row * channels;
+        float *new_h = h + row * channels, *new_c = c + row * channels;
+        INDEPENDENT for (int64_t i = first_channel; i < end_channel; i++) {
+            float enter = sigmoid(in[i] + re[i]), keep = sigmoid(in[channels + i] + re[channels + i]);
+            float fresh = tangent(in[2 * channels + i] + re[2 * channels + i]);
+            float show = sigmoid(in[3 * channels + i] + re[3 * channels + i]);
+            float state = keep * was[i] + enter * fresh;
+            new_c[i] = state;
+            new_h[i] = show * tangent(state);
         }
     }
 }

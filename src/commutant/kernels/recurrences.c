@@ -4,41 +4,10 @@
  * batch, slots, channels) have strides o_t and o_b, and channels are contiguous. Plain C without torch headers,
  * compiled at first use.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
+#include "elementary.h"
 
 #define BLOCK 128
-#if defined(__clang__)
-#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define INDEPENDENT _Pragma("GCC ivdep")
-#endif
 #define EACH INDEPENDENT for (int64_t i = 0; i < n; i++)
-#define INLINE static inline __attribute__((always_inline))
-
-/* Accurate to 2 units in the last place; NaN stays NaN because both comparisons are false for it. */
-INLINE float exponential(float x) {
-    x = x > 88.0f ? 88.0f : x;
-    x = x < -87.0f ? -87.0f : x;
-    float n = rintf(x * 1.44269504f), r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float y = 1.9875691500e-4f;
-    y = y * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
-    y = y * r * r + r + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
-    float scale;
-    memcpy(&scale, &bits, 4);
-    return y * scale;
-}
-INLINE float below(float x) { return x > 0.0f ? 0.0f : x; }
-INLINE float size(float x) { return x < 0.0f ? -x : x; }
-/* Exactly zero for small x: the clamp in `exponential` would let a huge input pass a closed gate. */
-INLINE float vanishing(float x) { float y = exponential(x); return x < -87.0f ? 0.0f : y; }
-INLINE float sigmoid(float x) { float e = vanishing(-size(x)), large = 1.0f / (1.0f + e); return x < 0.0f ? e * large : large; }
 /* A gate's weight `to` and its complement `from`, both with full relative accuracy even if the other is almost 1. */
 #define WEIGHTS(to, from, logit) \
     float to##_logit = logit, to##_e = vanishing(-size(to##_logit)), to##_large = 1.0f / (1.0f + to##_e), to##_small = to##_e * to##_large; \
@@ -47,17 +16,6 @@ INLINE float sigmoid(float x) { float e = vanishing(-size(x)), large = 1.0f / (1
 INLINE float blend(float old, float fresh, float keep, float add) {
     float forth = old + add * (fresh - old), back = fresh + keep * (old - fresh);
     return keep < add ? back : forth;
-}
-/* Odd polynomial near zero, where the quotient would lose relative accuracy. */
-INLINE float tangent(float x) {
-    float z = x * x, far = 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f;
-    float p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    float near = p * z * x + x;
-    return z < 0.390625f ? near : far;
 }
 INLINE float positive(float x) { return x >= 0.0f ? x + 0.5f : sigmoid(x); }
 INLINE float positive_slope(float x) { float s = sigmoid(x); return x >= 0.0f ? 1.0f : s * (1.0f - s); }

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._checks import whole
 from .._errors import InputError
+from ..kernels import lstm_step
 from ._pointer_attention import PointerAttention, Scoring
 from ._pointer_constraints import Constraint
 
@@ -148,18 +149,16 @@ class PointerDecoder(nn.Module):
         start = self.start.to(memory.inputs.dtype).expand(len(memory.inputs), 1, -1)
         inputs = torch.cat([memory.inputs, start], 1)
         few = inputs.shape[0] * inputs.shape[1] * cell.weight_ih_l0.shape[0] <= _MOST_GATES
-        table = nn.functional.linear(inputs, cell.weight_ih_l0, cell.bias_ih_l0) if few else inputs
+        bias = cell.bias_ih_l0 + cell.bias_hh_l0
+        table = nn.functional.linear(inputs, cell.weight_ih_l0, bias) if few else inputs
 
         def step(choice: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-            read = table.gather(1, choice[..., None].expand(-1, -1, table.shape[-1])).flatten(0, 1)
-            if not few:
-                read = nn.functional.linear(read, cell.weight_ih_l0, cell.bias_ih_l0)
-            h, c = (s.flatten(0, 1) for s in state)
-            gates = read + nn.functional.linear(h, cell.weight_hh_l0, cell.bias_hh_l0)
-            i, f, g, o = gates.chunk(4, -1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.tanh()
-            return h.unflatten(0, choice.shape), c.unflatten(0, choice.shape)
+            own, place = table, choice
+            if not few:  # products with the chosen inputs alone
+                read = inputs.gather(1, choice[..., None].expand(-1, -1, inputs.shape[-1]))
+                own = nn.functional.linear(read, cell.weight_ih_l0, bias)
+                place = torch.arange(choice.shape[1], device=choice.device).expand_as(choice)
+            return lstm_step(own, place, nn.functional.linear(state[0], cell.weight_hh_l0), state[1])
 
         return step
 
