@@ -31,10 +31,17 @@ def check_tokens(query: Any, keys: Any, mask: Any = None, weight: Tensor | None 
 
 def check_finite(query: Tensor, keys: Tensor, mask: Tensor | None) -> None:
     """Check that no query and no existing key holds NaN or an infinite value."""
-    bad = ~keys.isfinite().all(2) if mask is None else ~keys.isfinite().all(2) & mask
-    wrong = (bad.any(1) | ~query.isfinite().all(1)).nonzero().flatten()
+    bad = ~_finite(keys) if mask is None else ~_finite(keys) & mask
+    wrong = (bad.any(1) | ~_finite(query)).nonzero().flatten()
     if len(wrong):
         raise InputError(f"set {int(wrong[0])} holds NaN or an infinite value; drop or repair {len(wrong)} such sets")
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Return whether all features of each token are finite, without a copy of the tokens as `isfinite` makes it."""
+    if not x.shape[-1]:
+        return torch.ones(x.shape[:-1], dtype=torch.bool, device=x.device)
+    return x.amin(-1).isfinite() & x.amax(-1).isfinite()
 
 
 def augmented(x: Tensor) -> Tensor:
