@@ -52,6 +52,7 @@ def test_both_implementations_run_and_agree(monkeypatch):
     tensors, direction = drawn(), torch.randn(3, 4, 5)
     assert _native.library() is not None
     assert _pointing._in_c(*tensors)
+    assert _pointing._small(tensors[0])
     value, ours = additive_scores(*tensors), gradients(additive_scores, tensors, direction)
     monkeypatch.setattr(_pointing, "_in_c", lambda *tensors: False)
     monkeypatch.setattr(_pointing, "_PART", 600)  # several parts
@@ -173,3 +174,44 @@ def test_memory_is_that_of_inputs_and_scores():
 def test_shapes_that_do_not_fit_are_refused(shapes):
     with pytest.raises(InputError, match="must fit together"):
         additive_scores(*(torch.randn(s) for s in shapes))
+
+
+@pytest.mark.parametrize("shapes", [((4, 3, 8), (1, 5, 8)), ((2, 3, 4), (2, 5, 8))])
+def test_prepared_keys_refuse_queries_that_do_not_fit(shapes):
+    prepared = AdditiveKeys(torch.randn(shapes[1]), torch.randn(8))
+    with pytest.raises(InputError, match="must fit together"):
+        prepared.scores(torch.randn(shapes[0]))
+
+
+@pytest.mark.parametrize(
+    ("table", "choice", "product", "message"),
+    [
+        ((2, 7, 12), torch.full((2, 4), 7), (2, 4, 12), r"int64 in 0\.\.6"),
+        ((2, 7, 12), torch.full((2, 4), -1), (2, 4, 12), r"int64 in 0\.\.6"),
+        ((2, 7, 12), torch.zeros(2, 4, dtype=torch.int32), (2, 4, 12), "must be int64"),
+        ((1, 7, 12), torch.zeros(2, 4, dtype=torch.int64), (2, 4, 12), "must fit old"),
+        ((2, 7, 11), torch.zeros(2, 4, dtype=torch.int64), (2, 4, 12), "must fit old"),
+        ((2, 7, 12), torch.zeros(2, 4, dtype=torch.int64), (2, 3, 12), "must fit old"),
+    ],
+)
+def test_a_step_refuses_what_lies_beyond_its_table(table, choice, product, message):
+    with pytest.raises(InputError, match=message):
+        lstm_step(torch.randn(table), choice, torch.randn(product), torch.randn(2, 4, 3))
+
+
+def test_the_default_dtype_has_no_influence():
+    """Buffers of the kernels have the dtype of the data."""
+    tensors, direction = drawn(), torch.randn(3, 4, 5)
+    table, product, old = torch.randn(2, 7, 12), torch.randn(2, 4, 12), torch.randn(2, 4, 3)
+    choice = torch.zeros(2, 4, dtype=torch.int64)
+    expected = gradients(additive_scores, tensors, direction), lstm_step(table, choice, product, old)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = gradients(additive_scores, tensors, direction), lstm_step(table, choice, product, old)
+    finally:
+        torch.set_default_dtype(before)
+    for ours, theirs in zip(found, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.dtype == b.dtype == torch.float32
+            assert torch.equal(a, b)

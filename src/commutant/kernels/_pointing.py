@@ -36,12 +36,7 @@ def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     Raises:
         InputError: For shapes that do not fit together.
     """
-    expected = (queries.shape[0], keys.shape[1], queries.shape[2]) if queries.dim() == keys.dim() == 3 else ()
-    if tuple(keys.shape) != expected or tuple(weight.shape) != expected[2:]:
-        raise InputError(
-            "queries (batch, m, channels), keys (batch, n, channels) and weight (channels,) must fit together, got "
-            f"{tuple(queries.shape)}, {tuple(keys.shape)} and {tuple(weight.shape)}"
-        )
+    _check_shapes(queries, keys, weight)
     if not queries.numel() or not keys.numel():
         return (queries[:, :, None].sum(-1) + keys[:, None].sum(-1)) * weight.sum()
     if torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
@@ -59,7 +54,7 @@ class AdditiveKeys:
 
     def __init__(self, keys: Tensor, weight: Tensor) -> None:
         self.keys, self.weight = keys, weight
-        self._raised = (2 * keys).exp().contiguous() if keys.numel() and _in_c(keys, weight[None, None]) else None
+        self._raised = (2 * keys).exp().contiguous() if _in_c(weight) and _small(keys) else None
 
     def scores(self, queries: Tensor) -> Tensor:
         """Return the scores of queries, as `additive_scores` does.
@@ -67,13 +62,10 @@ class AdditiveKeys:
         Args:
             queries: Projected queries, `(batch, m, channels)`.
         """
-        if self._raised is None or not queries.numel() or not _in_c(queries, queries):
+        _check_shapes(queries, self.keys, self.weight)
+        if self._raised is None or not _small(queries):
             return additive_scores(queries, self.keys, self.weight)
-        (batch, m, channels), n = queries.shape, self.keys.shape[1]
-        out = queries.new_empty(batch, m, n)
-        tensors = ((2 * queries).exp().contiguous(), self._raised, self.weight.contiguous(), out)
-        _native.run("pointing", "forward", tensors, (m, n, channels), batch * m, batch * m * n * channels)
-        return out
+        return _run_forward(queries, self._raised, self.weight)
 
 
 def lstm_step(table: Tensor, choice: Tensor, product: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,11 +76,23 @@ def lstm_step(table: Tensor, choice: Tensor, product: Tensor, old: Tensor) -> tu
         choice: Index of the input of each row, `(batch, rows)`.
         product: Product of the LSTM with the last hidden state, `(batch, rows, 4 channels)`.
         old: Last cell state, `(batch, rows, channels)`.
+
+    Raises:
+        InputError: For shapes that do not fit together, or choices that are no rows of the table.
     """
     batch, rows, channels = old.shape
-    on_cpu = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (table, product, old))
-    if on_cpu and old.numel() and _native.library() is not None:
-        h, c = torch.empty_like(old, memory_format=torch.contiguous_format), torch.empty(batch, rows, channels)
+    shapes = [tuple(t.shape) for t in (table, choice, product)]
+    if shapes != [(batch, *shapes[0][1:2], 4 * channels), (batch, rows), (batch, rows, 4 * channels)]:
+        raise InputError(
+            "table (batch, choices, 4 channels), choice (batch, rows) and product (batch, rows, 4 channels) must fit "
+            f"old {tuple(old.shape)}, got {shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    if choice.dtype != torch.int64 or (
+        choice.numel() and not 0 <= int(choice.min()) <= int(choice.max()) < table.shape[1]
+    ):
+        raise InputError(f"choice must be int64 in 0..{table.shape[1] - 1}, got {choice.dtype} or values beyond")
+    if old.numel() and _in_c(table, product, old):
+        h, c = (torch.empty_like(old, memory_format=torch.contiguous_format) for _ in range(2))
         tensors = (*(t.contiguous() for t in (table, choice, product, old)), h, c)
         _native.run("cell", "forward", tensors, (table.shape[1], channels, rows), batch * rows, 4 * old.numel())
         return h, c
@@ -108,12 +112,32 @@ def _parts(queries: Tensor, keys: Tensor) -> range:
     return range(0, queries.shape[1], max(1, _PART // (queries.shape[0] * keys.shape[1] * keys.shape[2])))
 
 
+def _check_shapes(queries: Tensor, keys: Tensor, weight: Tensor) -> None:
+    expected = (queries.shape[0], keys.shape[1], queries.shape[2]) if queries.dim() == keys.dim() == 3 else ()
+    if tuple(keys.shape) != expected or tuple(weight.shape) != expected[2:]:
+        raise InputError(
+            "queries (batch, m, channels), keys (batch, n, channels) and weight (channels,) must fit together, got "
+            f"{tuple(queries.shape)}, {tuple(keys.shape)} and {tuple(weight.shape)}"
+        )
+
+
 def _in_c(*tensors: Tensor) -> bool:
-    queries, keys = tensors[:2]
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-    if not plain or _native.library() is None:
-        return False
-    return bool(queries.abs().amax() <= _LARGEST) and bool(keys.abs().amax() <= _LARGEST)
+    """Return whether the kernels in C can take these tensors."""
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors) and _native.library() is not None
+
+
+def _small(x: Tensor) -> bool:
+    """Return whether the kernels in C can take these queries or keys: none is so large that a product overflows."""
+    return bool(x.numel()) and _in_c(x) and bool(x.abs().amax() <= _LARGEST)
+
+
+def _run_forward(queries: Tensor, raised: Tensor, weight: Tensor) -> Tensor:
+    """Return the scores in C, from queries and the exponentials of keys."""
+    (batch, m, channels), n = queries.shape, raised.shape[1]
+    out = queries.new_empty(batch, m, n)
+    tensors = ((2 * queries).exp().contiguous(), raised, weight.contiguous(), out)
+    _native.run("pointing", "forward", tensors, (m, n, channels), batch * m, batch * m * n * channels)
+    return out
 
 
 @torch.library.custom_op(
@@ -122,13 +146,8 @@ def _in_c(*tensors: Tensor) -> bool:
 def _forward(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     if queries.dtype in _SHORT:
         return _forward(queries.float(), keys.float(), weight.float()).to(queries.dtype)
-    batch, m, channels = queries.shape
-    n = keys.shape[1]
-    if _in_c(queries, keys, weight):
-        out = queries.new_empty(batch, m, n)
-        tensors = ((2 * queries).exp().contiguous(), (2 * keys).exp().contiguous(), weight.contiguous(), out)
-        _native.run("pointing", "forward", tensors, (m, n, channels), batch * m, batch * m * n * channels)
-        return out
+    if _in_c(weight) and _small(queries) and _small(keys):
+        return _run_forward(queries, (2 * keys).exp().contiguous(), weight)
     parts = _parts(queries, keys)
     return torch.cat([_scores(queries[:, i : i + parts.step], keys, weight) for i in parts], 1)
 
@@ -149,8 +168,8 @@ def _backward(gradient: Tensor, queries: Tensor, keys: Tensor, weight: Tensor) -
         return found[0].to(queries.dtype), found[1].to(keys.dtype), found[2].to(weight.dtype)
     batch, m, channels = queries.shape
     n = keys.shape[1]
-    if _in_c(queries, keys, weight, gradient):
-        d_queries, d_keys = torch.empty(batch, m, channels), torch.zeros(batch, n, channels)
+    if _in_c(weight, gradient) and _small(queries) and _small(keys):
+        d_queries, d_keys = queries.new_empty(batch, m, channels), keys.new_zeros(batch, n, channels)
         d_weight = queries.new_zeros(batch, channels)
         raised = ((2 * queries).exp().contiguous(), (2 * keys).exp().contiguous())
         tensors = (*raised, weight.contiguous(), gradient.contiguous(), d_queries, d_keys, d_weight)
