@@ -246,7 +246,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     length, _, _, channels = pre.shape
     how = tile(length, channels, method)
-    certificate = torch.zeros(_programs(pre, how), 2, device=pre.device)
+    certificate = torch.zeros(_programs(pre, how), 2, dtype=torch.float32, device=pre.device)
     if _on_cpu(pre):
         states = _forward_in_c(pre, weights, h_0, name)
         if states.numel() and bool(states[-1].isnan().any()):  # NaN in any state reaches the last one
@@ -313,8 +313,8 @@ def _backward(
         return _backward_in_c(gradient, pre, weights, h_0, states, name)
     length, batch, _, channels = pre.shape
     d_pre = torch.empty_like(pre, memory_format=torch.contiguous_format)
-    d_weights = torch.zeros(batch, *weights.shape, device=pre.device)
-    d_h0 = torch.zeros(h_0.shape, device=pre.device)
+    d_weights = torch.zeros(batch, *weights.shape, dtype=torch.float32, device=pre.device)
+    d_h0 = torch.zeros(h_0.shape, dtype=torch.float32, device=pre.device)
     if states.numel():
         gradient = gradient.contiguous()
         how = tile(length, channels, "sequential" if method == "sequential" else "multishoot")
