@@ -9,6 +9,7 @@ from commutant.laws import (
     BatchPermutation,
     Equivariance,
     Euclidean,
+    GeneratedPermutation,
     GraphPermutation,
     MatrixGroup,
     Orthogonal,
@@ -35,6 +36,7 @@ CASES = {
     "ragged": (SetPermutation(), SETS),
     "tuple": (SetPermutation(), (POINTS, POINTS[..., :1])),
     "dict": (SetPermutation().on("x"), {"x": POINTS, "scale": torch.ones(())}),
+    "generated": (GeneratedPermutation([[1, 2, 3, 4, 5, 6, 0], [6, 5, 4, 3, 2, 1, 0]]), POINTS),
     "batch": (BatchPermutation(), POINTS),
     "graph": (GraphPermutation(), GRAPH),
     "graph-dict": (GraphPermutation(), {"x": GRAPH[0], "edge_index": EDGES, "edge_attr": GRAPH[2]}),
@@ -119,3 +121,45 @@ def test_wrong_inputs_are_named():
         check_action(GraphPermutation(), (POINTS, POINTS))
     with pytest.raises(InputError, match="invertible"):
         MatrixGroup(torch.zeros(1, 2, 2))
+
+
+def test_generated_elements_stay_in_the_group():
+    rotation = torch.tensor([[1, 2, 3, 4, 0]])
+    action, g = GeneratedPermutation(rotation), torch.Generator().manual_seed(0)
+    x = torch.arange(5.0)[None]
+    found = {tuple(action.sample(x, g).tolist()) for _ in range(100)}
+    assert found == {tuple((i + k) % 5 for i in range(5)) for k in range(5)}
+
+
+def test_a_function_of_the_cyclic_group_fails_for_a_larger_one():
+    def difference(x):
+        return x - x.roll(1, dims=1)
+
+    x = torch.randn(3, 5, 2, dtype=torch.float64)
+    rotation, swap = [1, 2, 3, 4, 0], [1, 0, 2, 3, 4]
+    assert check(Equivariance(GeneratedPermutation([rotation], pairs=False)), difference, x).passed
+    report = check(Equivariance(GeneratedPermutation([rotation, swap], pairs=False)), difference, x)
+    assert not report.passed
+
+
+@pytest.mark.parametrize(
+    ("generators", "words"),
+    [
+        ([[0, 0, 1]], "rows that are permutations"),
+        ([0, 1], "rows that are permutations"),
+        ([[0.0, 1.0]], "rows that are permutations"),
+        ([[1, 2, 3]], "rows that are permutations"),
+        ([[0, 1], [0]], "rows of whole numbers"),
+        ("ab", "rows of whole numbers"),
+    ],
+)
+def test_generators_must_be_permutations(generators, words, unchecked):
+    with pytest.raises(InputError, match=words):
+        GeneratedPermutation(generators)
+
+
+def test_generators_must_fit_the_input():
+    with pytest.raises(InputError, match="permute 3 elements, got 7 on axis 1"):
+        check(Equivariance(GeneratedPermutation([[1, 2, 0]])), lambda x: x, POINTS)
+    with pytest.raises(InputError, match="ragged sets"):
+        check(Equivariance(GeneratedPermutation([[1, 2, 0]])), lambda x, index: x, SETS)

@@ -30,6 +30,7 @@ from ._gaussian_nodes import gaussian_nodes as gaussian_nodes
 from ._gaussian_pairs import gaussian_pair_expectation as gaussian_pair_expectation
 from ._graph_frames import GraphFrame as GraphFrame
 from ._graph_frames import GraphKind as GraphKind
+from ._graph_frames import graph_certificate as graph_certificate
 from ._graph_frames import graph_frame as graph_frame
 from ._group_frames import gram_schmidt_frame as gram_schmidt_frame
 from ._group_frames import group_frame as group_frame

@@ -174,6 +174,40 @@ def graph_frame(
     return GraphFrame(order, weight, torch.repeat_interleave(number), graphs)
 
 
+def graph_certificate(adjacency: Shaped[Tensor, "n n"], max_leaves: int = 10_000) -> bytes:
+    """Return a canonical form of a graph, equal for two graphs exactly if they are isomorphic.
+
+    Args:
+        adjacency: Symmetric adjacency matrix, with optional weights and self-loops, `(n, n)`. Weights are equal only if
+            they are exactly equal.
+        max_leaves: Largest number of leaves in the search for the canonical form. Twins and known symmetries are not
+            searched, so trees and small graphs need a few.
+
+    Raises:
+        InputError: For matrices that are not square or not symmetric, NaN, or a graph that needs more leaves.
+
+    Example:
+        >>> path = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+        >>> graph_certificate(path) == graph_certificate(path[[1, 0, 2]][:, [1, 0, 2]])
+        True
+    """
+    if not isinstance(adjacency, Tensor) or adjacency.dim() != 2:
+        given = tuple(adjacency.shape) if isinstance(adjacency, Tensor) else type(adjacency).__name__
+        raise InputError(f"adjacency must be a matrix (n, n), got {given}")
+    _check_graphs(adjacency[None])
+    whole("max_leaves", max_leaves)
+    matrix = adjacency.detach().double().cpu().numpy()
+    if not np.isfinite(matrix).all():
+        raise InputError("adjacency must be finite, got NaN or infinities")
+    if (matrix != matrix.T).any():
+        raise InputError("adjacency must be symmetric; symmetrize it by (adjacency + adjacency.T) / 2")
+    values, edges = np.unique(matrix, return_inverse=True)
+    edges = edges.reshape(matrix.shape).astype(np.int64)
+    colors = ranked(np.diag(edges)[:, None])
+    order = canonical_orders(colors, edges, max_leaves, whole=False)[0] if len(edges) else np.arange(0)
+    return len(edges).to_bytes(8, "little") + values.tobytes() + edges[np.ix_(order, order)].tobytes()
+
+
 def _check_graphs(adjacency: Tensor, features: Tensor | None = None, mask: Tensor | None = None) -> None:
     """Check the types and shapes of the arguments of `graph_frame`."""
     for name, value in (("adjacency", adjacency), ("features", features), ("mask", mask)):

@@ -24,6 +24,7 @@ from ._operators import Commutativity as Commutativity
 from ._operators import Homomorphism as Homomorphism
 from ._operators import IdentityElement as IdentityElement
 from ._permuting import BatchPermutation as BatchPermutation
+from ._permuting import GeneratedPermutation as GeneratedPermutation
 from ._permuting import SetPermutation as SetPermutation
 from ._permuting import TimeShift as TimeShift
 from ._pointwise import Euclidean as Euclidean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import combinations, count
 from typing import Any
@@ -192,6 +192,62 @@ def _other_size(n: int) -> Tensor:
 def _relabel(g: Tensor, keep: Tensor) -> Tensor:
     new = keep.cumsum(0) - 1
     return new[g[keep]]
+
+
+class GeneratedPermutation(SetPermutation):
+    """Action of the group that some permutations generate on the elements of sets, $(g x)_i = x_{g(i)}$.
+
+    Args:
+        generators: Permutations of n elements, `(generators, n)`.
+        dim: Axis of the elements, of size n.
+        pairs: Whether tensors with equal sizes on `dim` and `dim + 1` hold pairs; see `SetPermutation`.
+
+    Raises:
+        InputError: For rows that are no permutations.
+
+    Example:
+        >>> rotation = GeneratedPermutation([[1, 2, 3, 0]])
+        >>> rotation.act(torch.tensor([1, 2, 3, 0]), torch.tensor([[0.0, 1.0, 2.0, 3.0]]))
+        tensor([[1., 2., 3., 0.]])
+    """
+
+    name = "generated-permutation"
+
+    def __init__(self, generators: Sequence[Sequence[int]] | Tensor, dim: int = 1, pairs: bool | None = None) -> None:
+        super().__init__(dim, pairs)
+        try:
+            table = torch.as_tensor(generators)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"generators must be rows of whole numbers, got {generators!r:.80}") from None
+        whole = table.dtype in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+        if table.dim() != 2 or not whole or (table.sort(dim=1).values != torch.arange(table.shape[1])).any():
+            raise InputError(f"generators must be rows that are permutations of 0 .. n-1, got {table.tolist()!r:.80}")
+        self.generators = table.long().cpu()
+
+    def fit(self, x: Inputs) -> None:
+        n = self._size(x)
+        if isinstance(x, Sets) or n != self.generators.shape[1]:
+            size = "ragged sets" if isinstance(x, Sets) else f"{n} on axis {self.dim}"
+            raise InputError(f"the generators permute {self.generators.shape[1]} elements, got {size}")
+
+    def sample(self, x: Inputs, generator: torch.Generator) -> Tensor:
+        g = self.identity(x)
+        length = 4 * max(2, len(self.generators), int(self.generators.shape[1]))
+        for i in torch.randint(len(self.generators) + 1, (length,), generator=generator).tolist():
+            g = self.compose(g, self.generators[i]) if i < len(self.generators) else g
+        return g
+
+    def resized(self, x: Inputs) -> Inputs | None:
+        return None
+
+    def shrink(self, g: Tensor, x: Inputs) -> Iterator[tuple[Tensor, Inputs]]:
+        for h in self.generators:  # a generator shrinks only to earlier ones
+            if torch.equal(g, h):
+                return
+            yield h, x
+
+    def variants(self) -> tuple[Action, ...]:
+        return tuple(GeneratedPermutation(self.generators, dim, self.pairs) for dim in range(4))
 
 
 class BatchPermutation(SetPermutation):

@@ -1,0 +1,35 @@
+"""Typed program synthesis: languages, enumeration, library learning, and the structures that programs generate."""
+
+from . import _law_cases as _law_cases
+from ._dsl import DSL as DSL
+from ._dsl import BudgetExceeded as BudgetExceeded
+from ._dsl import Primitive as Primitive
+from ._dsl import Program as Program
+from ._enumeration import enumerate_programs as enumerate_programs
+from ._evolution import Population as Population
+from ._evolution import evolve as evolve
+from ._grammar import Grammar as Grammar
+from ._graph_machine import GraphMachine as GraphMachine
+from ._graph_machine import GraphState as GraphState
+from ._graph_machine import PortGraph as PortGraph
+from ._graph_module import GraphModule as GraphModule
+from ._graph_module import GraphModules as GraphModules
+from ._graph_module import StackedLinear as StackedLinear
+from ._library import Compression as Compression
+from ._library import compress as compress
+from ._machine import Machine as Machine
+from ._state_search import Found as Found
+from ._state_search import search_states as search_states
+from ._tie_machine import TieMachine as TieMachine
+from ._tie_machine import TiePattern as TiePattern
+from ._tie_machine import TieState as TieState
+from ._tie_search import EquivarianceScore as EquivarianceScore
+from ._tie_search import LinearTieScore as LinearTieScore
+from ._tie_search import TieHypothesis as TieHypothesis
+from ._tie_search import TieSearch as TieSearch
+from ._tie_search import search_ties as search_ties
+from ._tied_linear import TiedLinear as TiedLinear
+from ._types import BaseType as BaseType
+from ._types import Type as Type
+from ._variance import VarianceComponents as VarianceComponents
+from ._variance import variance_components as variance_components

@@ -1,0 +1,306 @@
+"""Networks conditioned on a graph: segments of a vector, tagged by its elements, pass messages along it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .._checks import check_features, whole
+from .._errors import InputError
+from ._graph_machine import PortGraph
+
+if TYPE_CHECKING:
+    import networkx
+
+
+class StackedLinear(nn.Module):
+    """Linear layers of several models as batched products, in PyTorch's default initialization.
+
+    Args:
+        models: Number of models.
+        in_features: Width of the input.
+        out_features: Width of the output.
+        groups: Numbers of consecutive models with equally many rows; by default all models are one group.
+    """
+
+    def __init__(self, models: int, in_features: int, out_features: int, groups: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.groups = list(groups or [models])
+        self.weight = nn.Parameter(torch.empty(models, in_features, out_features))
+        self.bias = nn.Parameter(torch.empty(models, 1, out_features))
+        for part in (self.weight, self.bias):
+            nn.init.uniform_(part, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
+
+    def forward(self, *x: Float[Tensor, "models rows i"]) -> list[Tensor]:
+        """Return the outputs of each group.
+
+        Args:
+            x: Inputs of each group, `(models, rows, in_features)`.
+        """
+        parts = zip(self.bias.split(self.groups), x, self.weight.split(self.groups), strict=True)
+        return [torch.baddbmm(bias, rows, weight) for bias, rows, weight in parts]
+
+
+class GraphModules(nn.Module):
+    r"""Several graph-conditioned modules at once, one for each graph, each with its own weights.
+
+    All models run as batched products, which is several times faster than a loop. Model m computes what
+    `GraphModule(graphs[m])` computes with its weights; `select(m)` returns that module. The weights are kept in the
+    order of the numbers of nodes.
+
+    Args:
+        graphs: Graphs; repeat a graph for several seeds.
+        features: Size of the vectors, divisible by 4, at least 8, and at least the elements of each graph.
+        out_features: Size of the outputs.
+        depth: Number of message-passing layers.
+        dropout: Dropout on features of nodes and edges before each layer.
+
+    Shapes: `(models, batch, features)` to `(models, batch, out_features)`.
+
+    Raises:
+        InputError: For a graph with more elements than features, or sizes that do not fit.
+    """
+
+    coordinate: Tensor
+    code: Tensor
+    model: Tensor
+    place: Tensor
+    share: Tensor
+    source: Tensor
+    target: Tensor
+    given: Tensor
+
+    def __init__(
+        self,
+        graphs: Sequence[PortGraph | networkx.Graph],
+        features: int,
+        out_features: int,
+        *,
+        depth: int = 3,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        for name, value in (("features", features), ("out_features", out_features), ("depth", depth)):
+            whole(name, value)
+        if features % 4 or features < 8:
+            raise InputError(f"features must be divisible by 4 and at least 8, got {features}")
+        if not (isinstance(dropout, int | float) and 0 <= dropout < 1):
+            raise InputError(f"dropout must be in [0, 1), got {dropout!r}")
+        if not isinstance(graphs, Sequence) or not graphs:
+            raise InputError(f"graphs must be a list of at least one graph, got {graphs!r:.60}")
+        self.graphs = tuple(_as_port_graph(g) for g in graphs)
+        for g in self.graphs:
+            if g.elements > features:
+                raise InputError(
+                    f"a graph with {g.elements} nodes and edges needs at least as many features, got {features}"
+                )
+        self.features, self.out_features, self.depth, self.dropout = features, out_features, depth, float(dropout)
+        # Models are kept in the order of their numbers of nodes, so that equal ones share a batched product.
+        order = sorted(range(len(self.graphs)), key=lambda m: len(self.graphs[m].nodes))
+        counts = [len(self.graphs[m].nodes) for m in order]
+        self.groups = [(n, counts.count(n)) for n in sorted(set(counts))]
+        for name, table in _tables([self.graphs[m] for m in order], order, features).items():
+            self.register_buffer(name, table, persistent=False)
+        models, sizes = len(order), [models for _, models in self.groups]
+        self.layers = nn.ModuleList(StackedLinear(models, features, features, sizes) for _ in range(depth))
+        self.readout = StackedLinear(models, features, out_features)
+
+    def forward(self, x: Float[Tensor, "models batch features"]) -> Float[Tensor, "models batch o"]:
+        """Return the outputs of all models.
+
+        Args:
+            x: Vectors, `(models, batch, features)`.
+
+        Raises:
+            InputError: For another shape or dtype.
+        """
+        check_features("x", x, self.readout.weight)
+        models, d = len(self.graphs), self.features
+        if x.dim() != 3 or x.shape[0] != models or x.shape[2] != d:
+            raise InputError(f"x must be ({models}, batch, {d}), got {tuple(x.shape)}")
+        batch = x.shape[1]
+        # rows are the nodes of all models and then their edges: (rows, batch, features)
+        index = self.coordinate[:, None].expand(-1, batch, -1)
+        element = x[self.model].gather(2, index) + self.code.to(x.dtype)[:, None]
+        node, edge = element.split([len(self.share), len(element) - len(self.share)])
+        for layer in self.layers:
+            if self.training:
+                node, edge = _dropped(node, self.dropout), _dropped(edge, self.dropout)
+            message = (node[self.source] + torch.cat([edge, edge])).relu()
+            node = node.index_add(0, self.target, message.to(node.dtype))
+            parts = node.split([n * number for n, number in self.groups])
+            rows = [part.view(number, -1, d) for part, (_, number) in zip(parts, self.groups, strict=True)]
+            node = torch.cat([out.view(-1, batch, d) for out in layer(*rows)])
+        mean = node.new_zeros(models, batch, d).index_add(
+            0, self.place, node * self.share.to(node.dtype)[:, None, None]
+        )
+        return self.readout(mean)[0][self.given]
+
+    def select(self, model: int) -> GraphModule:
+        """Return a module with a copy of the weights of one model.
+
+        Args:
+            model: Number of the model.
+        """
+        whole("model", model, 0)
+        if model >= len(self.graphs):
+            raise InputError(f"model must be below {len(self.graphs)}, got {model}")
+        one = GraphModule(self.graphs[model], self.features, self.out_features, depth=self.depth, dropout=self.dropout)
+        row = int(self.given[model])
+        one.load_state_dict({f"stacked.{k}": v[row : row + 1] for k, v in self.state_dict().items()})
+        return one.to(self.readout.weight).train(self.training)
+
+    def extra_repr(self) -> str:
+        """Return the sizes."""
+        return f"{len(self.graphs)} graphs, {self.features} -> {self.out_features}, dropout={self.dropout}"
+
+
+class GraphModule(nn.Module):
+    r"""Network on a vector, conditioned on a graph that a program built (Whitehouse 2023, G-SSNN).
+
+    The vector is split into one segment for each node and edge, in the order in which they were created. Each element
+    carries its segment, tiled to the full size, plus a sinusoidal code of its creation order and port. Then
+    $n_v \leftarrow W (n_v + \sum_{e = uv} \mathrm{relu}(n_u + m_e)) + b$ (GINE) for `depth` layers, a mean over the
+    nodes and a linear readout. Isomorphic graphs that were built differently give different functions.
+
+    The published code counts each edge twice and drops a part of the vector; here every coordinate is used.
+
+    Args:
+        graph: Graph of a `GraphMachine`, or an undirected networkx graph, whose nodes and then edges are created in the
+            order in which it stores them.
+        features: Size of the vector, divisible by 4, at least 8, and at least the number of nodes and edges.
+        out_features: Size of the output.
+        depth: Number of message-passing layers.
+        dropout: Dropout on features of nodes and edges before each layer.
+
+    Shapes: `(*batch, features)` to `(*batch, out_features)`.
+
+    Raises:
+        InputError: For a graph with more elements than features, or sizes that do not fit.
+
+    Example:
+        >>> from commutant.programs import GraphMachine, GraphModule
+        >>> graph = GraphMachine().run("(push (add (connect identity)))").graph
+        >>> GraphModule(graph, 96, 1)(torch.randn(8, 96)).shape
+        torch.Size([8, 1])
+    """
+
+    def __init__(
+        self,
+        graph: PortGraph | networkx.Graph,
+        features: int,
+        out_features: int,
+        *,
+        depth: int = 3,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        self.stacked = GraphModules([graph], features, out_features, depth=depth, dropout=dropout)
+
+    @property
+    def graph(self) -> PortGraph:
+        """Graph of the module."""
+        return self.stacked.graphs[0]
+
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch o"]:
+        """Return the outputs.
+
+        Args:
+            x: Vectors, `(*batch, features)`.
+
+        Raises:
+            InputError: For another size or dtype.
+        """
+        check_features("x", x, self.stacked.readout.weight)
+        if not x.dim() or x.shape[-1] != self.stacked.features:
+            raise InputError(f"x must be (*batch, {self.stacked.features}), got {tuple(x.shape)}")
+        flat = x.reshape(1, -1, x.shape[-1])
+        return self.stacked(flat)[0].reshape(*x.shape[:-1], self.stacked.out_features)
+
+
+def segments(elements: int, features: int) -> list[range]:
+    """Return the coordinates of each element: equal segments, with the remainder in the first one.
+
+    Args:
+        elements: Number of nodes and edges.
+        features: Size of the vector.
+    """
+    size, rest = features // elements, features % elements
+    return [range(0, size + rest), *(range(rest + i * size, rest + (i + 1) * size) for i in range(1, elements))]
+
+
+def _element_index(graph: PortGraph, features: int) -> Tensor:
+    """Return the coordinate that each element carries at each position, `(elements, features)`, by id."""
+    parts = [torch.tensor(s) for s in segments(graph.elements, features)]
+    return torch.stack([s.repeat(-(-features // len(s)))[:features] for s in parts])
+
+
+def _element_codes(graph: PortGraph, features: int) -> Tensor:
+    """Return the codes of order and port of nodes and then edges, `(elements, features)`."""
+    order = torch.tensor([*graph.nodes, *(e for e, *_ in graph.edges)], dtype=torch.float64)
+    port = torch.tensor([*(0 for _ in graph.nodes), *(p + 1 for *_, p in graph.edges)], dtype=torch.float64)
+    q = features // 4
+    frequency = 10_000.0 ** (-torch.arange(q, dtype=torch.float64) / (q - 1))
+    a, b = order[:, None] * frequency, port[:, None] * frequency
+    return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], 1).float()
+
+
+def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) -> dict[str, Tensor]:
+    """Return the index tables of graphs that are given in another order."""
+    index = [_element_index(g, features) for g in graphs]
+    codes = [_element_codes(g, features) for g in graphs]
+    starts = [0]
+    for g in graphs:
+        starts.append(starts[-1] + len(g.nodes))
+    arcs = []
+    for start, g in zip(starts, graphs, strict=False):
+        row = {node: start + i for i, node in enumerate(g.nodes)}
+        arcs += [(row[a], row[b]) for _, a, b, _ in g.edges]
+    ends = torch.tensor(arcs, dtype=torch.long).reshape(-1, 2)
+    nodes, edges = [torch.tensor([len(g.nodes) for g in graphs]), torch.tensor([len(g.edges) for g in graphs])]
+    given = torch.tensor(order)
+    return {
+        "coordinate": torch.cat(
+            [i[list(g.nodes)] for i, g in zip(index, graphs, strict=True)]
+            + [i[[e for e, *_ in g.edges]] for i, g in zip(index, graphs, strict=True)]
+        ),
+        "code": torch.cat(
+            [c[:n] for c, n in zip(codes, nodes, strict=True)] + [c[n:] for c, n in zip(codes, nodes, strict=True)]
+        ),
+        "model": torch.cat([given.repeat_interleave(nodes), given.repeat_interleave(edges)]),
+        "place": torch.arange(len(graphs)).repeat_interleave(nodes),
+        "share": (1 / nodes).repeat_interleave(nodes),
+        "source": torch.cat([ends[:, 0], ends[:, 1]]),
+        "target": torch.cat([ends[:, 1], ends[:, 0]]),
+        "given": given.argsort(),
+    }
+
+
+def _dropped(x: Tensor, p: float) -> Tensor:
+    """Return x with a share p of its entries set to zero and the others scaled up.
+
+    On a CPU, 16 random bits decide for an entry, so that p is rounded to a multiple of 2^-16; drawing a number for each
+    takes half of the time of a training step there.
+    """
+    cut = round(p * 65536)
+    if not cut:
+        return x
+    if x.device.type != "cpu":
+        return nn.functional.dropout(x, p)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= cut - 32768
+    return x * kept * (65536 / (65536 - cut))
+
+
+def _as_port_graph(graph: Any) -> PortGraph:
+    if isinstance(graph, PortGraph):
+        graph.check()
+        return graph
+    if hasattr(graph, "is_directed"):
+        return PortGraph.from_networkx(graph)
+    raise InputError(f"a graph must be a PortGraph or an undirected networkx graph, got {type(graph).__name__}")

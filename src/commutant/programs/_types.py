@@ -1,0 +1,163 @@
+"""Types of a small functional language: base types, functions and type variables, with unification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .._errors import InputError
+
+
+class Type:
+    """Type of a term; `a >> b` is the type of functions from a to b."""
+
+    def __rshift__(self, result: Type) -> Arrow:
+        return Arrow(self, result)
+
+
+@dataclass(frozen=True)
+class BaseType(Type):
+    """Type without parts, such as numbers.
+
+    Args:
+        name: Name of the type.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class TypeVariable(Type):
+    """Type that stands for any other.
+
+    Args:
+        name: Name of the variable.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Arrow(Type):
+    """Type of functions.
+
+    Args:
+        argument: Type of the argument.
+        result: Type of the result.
+    """
+
+    argument: Type
+    result: Type
+
+    def __str__(self) -> str:
+        left = f"({self.argument})" if isinstance(self.argument, Arrow) else str(self.argument)
+        return f"{left} -> {self.result}"
+
+
+def arguments_of(kind: Type) -> tuple[list[Type], Type]:
+    """Return the types of the arguments of a function, and of its final result.
+
+    Args:
+        kind: Type.
+    """
+    arguments = []
+    while isinstance(kind, Arrow):
+        arguments.append(kind.argument)
+        kind = kind.result
+    return arguments, kind
+
+
+class Unifier:
+    """Substitution of type variables, extended by unification (Hindley and Milner)."""
+
+    def __init__(self) -> None:
+        self._bound: dict[TypeVariable, Type] = {}
+        self._count = 0
+
+    def fresh(self) -> TypeVariable:
+        """Return a type variable that occurs nowhere else."""
+        self._count += 1
+        return TypeVariable(f"?{self._count}")
+
+    def instance(self, kind: Type) -> Type:
+        """Return a type with its variables replaced by fresh ones.
+
+        Args:
+            kind: Type.
+        """
+        names: dict[TypeVariable, Type] = {}
+
+        def renamed(t: Type) -> Type:
+            if isinstance(t, TypeVariable):
+                if t not in names:
+                    names[t] = self.fresh()
+                return names[t]
+            return Arrow(renamed(t.argument), renamed(t.result)) if isinstance(t, Arrow) else t
+
+        return renamed(kind)
+
+    def resolve(self, kind: Type) -> Type:
+        """Return a type with all known variables replaced.
+
+        Args:
+            kind: Type.
+        """
+        while isinstance(kind, TypeVariable) and kind in self._bound:
+            kind = self._bound[kind]
+        if isinstance(kind, Arrow):
+            return Arrow(self.resolve(kind.argument), self.resolve(kind.result))
+        return kind
+
+    def unify(self, left: Type, right: Type) -> None:
+        """Make two types equal.
+
+        Args:
+            left: Type.
+            right: Type.
+
+        Raises:
+            InputError: If no substitution makes them equal.
+        """
+        waiting = [(left, right)]
+        while waiting:
+            a, b = (self._head(t) for t in waiting.pop())
+            if a == b:
+                continue
+            if isinstance(b, TypeVariable) and not isinstance(a, TypeVariable):
+                a, b = b, a
+            if isinstance(a, TypeVariable):
+                if a in set(_variables(self.resolve(b))):
+                    raise InputError(f"types {self.resolve(left)} and {self.resolve(right)} make an infinite type")
+                self._bound[a] = b
+            elif isinstance(a, Arrow) and isinstance(b, Arrow):
+                waiting += [(a.argument, b.argument), (a.result, b.result)]
+            else:
+                raise InputError(f"expected type {self.resolve(left)}, got {self.resolve(right)}")
+
+    def _head(self, kind: Type) -> Type:
+        while isinstance(kind, TypeVariable) and kind in self._bound:
+            kind = self._bound[kind]
+        return kind
+
+
+def _variables(kind: Type) -> Iterator[TypeVariable]:
+    if isinstance(kind, TypeVariable):
+        yield kind
+    elif isinstance(kind, Arrow):
+        yield from _variables(kind.argument)
+        yield from _variables(kind.result)
+
+
+def is_ground(kind: Type) -> bool:
+    """Return whether a type has no type variables.
+
+    Args:
+        kind: Type.
+    """
+    return next(_variables(kind), None) is None

@@ -1,0 +1,97 @@
+"""Two-way analysis of variance of scores of programs over seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from .._errors import InputError
+
+
+@dataclass(frozen=True)
+class VarianceComponents:
+    """Variances of scores by program, by seed, and the rest.
+
+    Args:
+        program: Variance between programs, after the covariate; negative where seeds explain more than all of it.
+        seed: Variance between seeds.
+        residual: Variance of the rest.
+        f: F statistic of the programs.
+        p: Probability of a larger one if programs make no difference.
+        seed_f: F statistic of the seeds.
+        seed_p: Probability of a larger one if seeds make no difference.
+    """
+
+    program: float
+    seed: float
+    residual: float
+    f: float
+    p: float
+    seed_f: float
+    seed_p: float
+
+    @property
+    def share(self) -> float:
+        """Share of the program in the variance of a single score (intraclass correlation)."""
+        total = self.program + self.seed + self.residual
+        return self.program / total if total else 0.0
+
+
+def variance_components(
+    scores: Float[Tensor, "programs seeds"], covariate: Float[Tensor, "programs"] | None = None
+) -> VarianceComponents:
+    r"""Return how much programs and seeds contribute to the variance of scores, by the method of moments.
+
+    The layout is a random two-way one without replication, $y_{ps} = \mu + a_p + b_s + e_{ps}$. A seed must mean the
+    same for all programs, such as the same data and order of batches.
+
+    Args:
+        scores: Scores, `(programs, seeds)`, finite.
+        covariate: Number that is known of each program, such as the size of its graph, `(programs,)`. What it explains
+            linearly is removed from the programs' part.
+
+    Raises:
+        InputError: For fewer than two seeds, two programs (three with a covariate), or NaN.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> scores = torch.randn(20, 1, generator=generator) + 0.1 * torch.randn(20, 5, generator=generator)
+        >>> variance_components(scores).share > 0.9
+        True
+    """
+    least = 2 if covariate is None else 3
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or scores.shape[0] < least or scores.shape[1] < 2:
+        given = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise InputError(f"scores must be (programs, seeds) with at least {least} programs and 2 seeds, got {given}")
+    y = scores.detach().double().cpu()
+    if not y.isfinite().all():
+        raise InputError("scores must be finite, got NaN or infinities")
+    programs, seeds = y.shape
+    by_program, by_seed = y.mean(1) - y.mean(), y.mean(0) - y.mean()
+    rest = y - y.mean() - by_program[:, None] - by_seed
+    squares, freedom = seeds * by_program.square().sum(), programs - 1
+    if covariate is not None:
+        z = torch.as_tensor(covariate).detach().double().cpu()
+        if z.shape != (programs,) or not z.isfinite().all():
+            raise InputError(f"covariate must be {programs} finite numbers, got {tuple(z.shape)}")
+        z = z - z.mean()
+        if z.square().sum() > 0:
+            squares = squares - seeds * (by_program @ z).square() / z.square().sum()
+            freedom -= 1
+    error_freedom = (programs - 1) * (seeds - 1)
+    mean_program, mean_rest = float(squares) / freedom, float(rest.square().sum()) / error_freedom
+    mean_seed = float(programs * by_seed.square().sum()) / (seeds - 1)
+    f, seed_f = (m / mean_rest if mean_rest else float("inf") for m in (mean_program, mean_seed))
+    return VarianceComponents(
+        program=(mean_program - mean_rest) / seeds,
+        seed=(mean_seed - mean_rest) / programs,
+        residual=mean_rest,
+        f=f,
+        p=float(stats.f.sf(f, freedom, error_freedom)),
+        seed_f=seed_f,
+        seed_p=float(stats.f.sf(seed_f, seeds - 1, error_freedom)),
+    )

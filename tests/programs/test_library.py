@@ -1,0 +1,198 @@
+"""Library learning: costs, equal programs, and agreement with Stitch."""
+
+import itertools
+import random
+
+import pytest
+
+from commutant import InputError
+from commutant.programs import (
+    DSL,
+    BaseType,
+    GraphMachine,
+    Primitive,
+    TieMachine,
+    compress,
+    enumerate_programs,
+    search_states,
+)
+from commutant.programs._abstraction import Corpus, best_abstraction, pattern_of, rewritten, saving
+from commutant.programs._terms import parse
+
+NUMBER = BaseType("number")
+HIGHER = DSL(
+    [
+        Primitive("one", NUMBER, 1),
+        Primitive("add", NUMBER >> (NUMBER >> NUMBER), lambda a, b: a + b),
+        Primitive("twice", (NUMBER >> NUMBER) >> (NUMBER >> NUMBER), lambda f, x: f(f(x))),
+    ],
+    NUMBER >> NUMBER,
+)
+ARITIES = {"identity": 0, "next_port": 1, "push": 1, "pop": 1, "add": 1, "connect": 1, "func": 2}
+ARITIES["if_positions_equal"] = 5
+
+
+def drawn(rng, depth):
+    name = rng.choice(list(ARITIES)[1:6] if depth > 3 else list(ARITIES)) if depth else "identity"
+    parts = [drawn(rng, depth - 1) for _ in range(ARITIES[name])]
+    return f"({' '.join([name, *parts])})" if parts else name
+
+
+def corpora():
+    """Return sets of programs: graphs, ties, random ones, functions with variables."""
+    machine = GraphMachine()
+    out = {"ties": [f.program for f in itertools.islice(search_states(TieMachine(6), max_cost=6), 60)]}
+    for seed in range(3):
+        rng = random.Random(seed)
+        out[f"random-{seed}"] = [machine.dsl.parse(drawn(rng, 8)) for _ in range(25)]
+    programs = list(itertools.islice(enumerate_programs(HIGHER), 2000))
+    for seed in range(3):
+        out[f"variables-{seed}"] = random.Random(seed).sample(programs, 30)
+    return out
+
+
+CORPORA = corpora()
+
+
+@pytest.mark.parametrize("arity", [0, 1, 2])
+@pytest.mark.parametrize("name", CORPORA)
+def test_programs_stay_the_same_and_get_shorter(name, arity):
+    programs = CORPORA[name]
+    result = compress(programs, 3, max_arity=arity, method="python")
+    assert result.cost_after < result.cost_before
+    for before, after in zip(programs, result.programs, strict=True):
+        assert result.dsl.inline(after.term) == before.dsl.inline(before.term)
+        assert after.mass == before.mass
+    library = sum(_body_cost(body) for body in result.abstractions.values())
+    assert result.cost_after + library < result.cost_before
+
+
+def _body_cost(term):
+    text = str(term)
+    return 100 * (text.replace("(lam", "").count(" ") + 1 - text.count("$"))
+
+
+@pytest.mark.parametrize("arity", [0, 1, 2])
+@pytest.mark.parametrize("name", CORPORA)
+def test_costs_are_those_of_stitch(name, arity):
+    pytest.importorskip("stitch_core")
+    ours = compress(CORPORA[name], 3, max_arity=arity, method="python")
+    theirs = compress(CORPORA[name], 3, max_arity=arity, method="stitch")
+    assert (ours.cost_before, ours.cost_after) == (theirs.cost_before, theirs.cost_after)
+    for a, b in zip(ours.programs, theirs.programs, strict=True):
+        assert ours.dsl.inline(a.term) == theirs.dsl.inline(b.term)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_abstraction_is_the_best_of_all(seed):
+    """Slow reference: every subterm with every choice of arguments among its own subterms, at most two.
+
+    As in Stitch, an argument must not be the same at all matches.
+    """
+    rng = random.Random(seed)
+    programs = [parse(drawn(rng, 4)) for _ in range(5)]
+    corpus = Corpus(programs)
+    best = best_abstraction(corpus, 2, set())
+    found = best[1] if best else 0
+    wanted = 0
+    for term in {str(t): t for p in programs for t in _parts(p)}.values():
+        for body in _bodies(term):
+            function = parse(body)
+            pattern = pattern_of(corpus, function)
+            programs_of = [r for r in corpus.roots if corpus.reachable(r) & set(pattern.matches)]
+            columns = list(zip(*(arguments for _, arguments in pattern.matches.values()), strict=True))
+            constant = any(len(set(c)) == 1 for c in columns) or len(set(columns)) < len(columns)
+            if len(programs_of) >= 2 and not constant:
+                wanted = max(wanted, saving(corpus, pattern)[0] - pattern.cost)
+    assert found == wanted
+
+
+def _parts(term):
+    from commutant.programs._terms import Apply, subterms
+
+    return [t for t in subterms(term) if isinstance(t, Apply)]
+
+
+def _bodies(term):
+    """Return functions that the subterm is a call of, with up to two of its parts as arguments."""
+    text = str(term)
+    parts = sorted({str(t) for t in _all(term)} - {text}, key=len)
+    out = [text]
+    for a in parts:
+        out.append(f"(lam {text.replace(a, '$0')})" if _whole(text, a) else text)
+    for a, b in itertools.permutations(parts, 2):
+        if a not in b and b not in a and _whole(text, a) and _whole(text, b):
+            out.append(f"(lam (lam {text.replace(a, '$1').replace(b, '$0')}))")
+    return [b for b in out if "(lam" not in b.replace("(lam", "", 2)]
+
+
+def _all(term):
+    from commutant.programs._terms import subterms
+
+    return list(subterms(term))
+
+
+def _whole(text, part):
+    """Return whether a part occurs only as whole words, so that replacing its text replaces the term."""
+    return part.startswith("(") or text.replace("(", " ").replace(")", " ").split().count(part) == text.count(part)
+
+
+def test_an_argument_may_occur_twice():
+    arguments = ("(add $0 (add one $0))", "(add one (twice (add one) $0))")
+    programs = [HIGHER.parse(f"(lam (add {a} {a}))") for a in arguments]
+    result = compress(programs, 1, method="python")
+    assert [str(b) for b in result.abstractions.values()] == ["(lam (add $0 $0))"]
+    assert str(result.programs[0]) == "(lam (fn_0 (add $0 (add one $0))))"
+
+
+def test_arguments_do_not_use_variables_of_the_body():
+    """`$0` below the function's own lambda is no argument."""
+    texts = ["(lam (twice (lam (add $0 one)) $0))", "(lam (twice (lam (add $1 one)) $0))"]
+    result = compress([HIGHER.parse(t) for t in texts], 2, method="python")
+    for text, after in zip(texts, result.programs, strict=True):
+        assert str(result.dsl.inline(after.term)) == text
+
+
+def test_programs_use_the_library_that_they_have():
+    dsl = GraphMachine().dsl.extended({"grow": parse("(lam (push (add (connect $0))))")})
+    programs = [
+        dsl.parse(t)
+        for t in (
+            "(push (add (connect (next_port (push (add (connect (pop identity))))))))",
+            "(next_port (push (add (connect (pop identity)))))",
+        )
+    ]
+    result = compress(programs, 2, method="python")
+    assert all("(push (add" not in str(p) for p in result.programs)
+    bodies = [str(b) for b in {**dsl.library, **result.abstractions}.values()]
+    assert len(set(bodies)) == len(bodies)
+    again = compress(result.programs, 2, method="python")
+    assert set(again.dsl.library) >= set(result.dsl.library)
+    assert again.cost_after <= result.cost_after
+
+
+def test_matches_of_a_function_with_swapped_arguments():
+    corpus = Corpus([parse("(push (add (add one two) (move three)))")])
+    pattern = pattern_of(corpus, parse("(lam (lam (push (add $0 (move $1)))))"))
+    assert [str(t) for t in rewritten(corpus, pattern, "f")] == ["(f three (add one two))"]
+    assert not pattern_of(corpus, parse("(lam (lam (add $0 one)))")).matches
+
+
+def test_what_is_refused(unchecked, monkeypatch):
+    program = GraphMachine().dsl.parse("identity")
+    for arguments, words in (
+        (([],), "at least one program"),
+        (([program, TieMachine(3).dsl.parse("identity")],), "of one language"),
+        ((["identity"],), "of one language"),
+        (([program], 0), "n must be a whole number"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compress(*arguments)
+    with pytest.raises(InputError, match="max_arity must be"):
+        compress([program], max_arity=-1)
+    with pytest.raises(InputError, match="method must be one of"):
+        compress([program], method="dreamcoder")
+    monkeypatch.setattr("commutant.programs._library.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs the package stitch-core"):
+        compress([program], method="stitch")
+    assert compress([program]).abstractions == {}
