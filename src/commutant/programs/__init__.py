@@ -20,6 +20,7 @@ from ._library import compress as compress
 from ._machine import Machine as Machine
 from ._state_search import Found as Found
 from ._state_search import search_states as search_states
+from ._terms import parse as parse
 from ._tie_machine import TieMachine as TieMachine
 from ._tie_machine import TiePattern as TiePattern
 from ._tie_machine import TieState as TieState

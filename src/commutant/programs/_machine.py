@@ -127,9 +127,21 @@ class Machine(ABC, Generic[State, Output]):
         now = program.evaluate(budget=10 * budget)
         if not isinstance(now, Instruction):
             raise InputError(f"a program of a {self.name} must have type {STATE_MAP}, got {program.dsl.request}")
-        return self._run(now, self.start() if state is None else state, budget, str(program)[:60])
+        try:
+            return self.run_instruction(now, self.start() if state is None else state, budget)
+        except BudgetExceeded:
+            raise BudgetExceeded(
+                f"{str(program)[:60]} runs more than {budget} primitives; raise budget or shorten the program"
+            ) from None
 
-    def _run(self, now: Instruction, state: State, budget: int, name: str) -> State:
+    def run_instruction(self, now: Instruction, state: State, budget: int = 10_000) -> State:
+        """Return the state after an evaluated program.
+
+        Args:
+            now: Value of a program.
+            state: First state.
+            budget: Largest number of primitives to run.
+        """
         later: list[tuple[str, Any, Any, Instruction]] = []  # what to do when the current sub-program ends
         actions = self.actions
         for _ in range(budget):
@@ -156,7 +168,7 @@ class Machine(ABC, Generic[State, Output]):
                 state, now = actions[now.name](state), now.arguments[0]
             else:
                 raise InputError(f"{now.name!r} is no primitive of a {self.name}; its language is machine.dsl")
-        raise BudgetExceeded(f"{name} runs more than {budget} primitives; raise budget or shorten the program")
+        raise BudgetExceeded(f"the program runs more than {budget} primitives; raise budget or shorten it")
 
 
 def _primitive(name: str, arity: int) -> Primitive:

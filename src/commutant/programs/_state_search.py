@@ -99,7 +99,7 @@ def _library_steps(machine: Machine[State, Output], dsl: DSL, kind: Type) -> dic
         if str(dsl.type_of(name)) != str(kind) or (kind != STATE_MAP and not _continues(dsl.inline(Name(name)))):
             continue
         program = dsl.program(Name(name) if kind == STATE_MAP else Apply(Name(name), Name("identity")))
-        steps[name] = partial(machine.run, program)
+        steps[name] = partial(machine.run_instruction, program.evaluate())
     return steps
 
 

@@ -1,0 +1,231 @@
+"""Measurements of the experiments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from scipy.cluster.vq import kmeans2
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+
+from ...evidence import Context, Measurement
+from ...programs import (
+    GraphMachine,
+    LinearTieScore,
+    PortGraph,
+    TieMachine,
+    TiePattern,
+    enumerate_programs,
+    search_states,
+    search_ties,
+    variance_components,
+)
+from .models import Population, graphs, grids
+
+Scores = dict[int, tuple[Tensor, Tensor]]
+"""Training and validation accuracy `(graphs, seeds)`, by the number of epochs."""
+
+
+def _accuracies(context: Context, models: Sequence[PortGraph | None], draw: int, salt: int) -> Scores:
+    """Train all graphs with all seeds on one draw of the data, and return their accuracies.
+
+    A seed fixes the encoder at the start and the order of the batches, the same for all graphs.
+    """
+    s = context.settings
+    g = context.generator(100 + draw)
+    x, y = grids(s["train"], s["noise"], g)
+    x_val, y_val = grids(s["validation"], s["noise"], g)
+    torch.manual_seed(context.seed * 7919 + salt)
+    seeds = s["seeds"]
+    net = Population(models, seeds, s["features"])
+    optimizer = torch.optim.Adam(net.parameters(), s["learning_rate"])
+    orders = [context.generator(1000 * draw + i) for i in range(seeds)]
+    found: Scores = {}
+    for epoch in range(1, max(s["epochs"]) + 1):
+        net.train()
+        order = torch.stack([torch.randperm(len(x), generator=o) for o in orders]).repeat(len(models), 1)
+        for batch in order.split(s["batch_size"], 1):
+            loss = nn.functional.binary_cross_entropy_with_logits(net(x[batch]), y[batch], reduction="none")
+            optimizer.zero_grad()
+            loss.mean(1).sum().backward()
+            optimizer.step()
+        if epoch in s["epochs"]:
+            net.eval()
+            found[epoch] = (_accuracy(net, x, y, len(order)), _accuracy(net, x_val, y_val, len(order)))
+    return {e: tuple(t.view(len(models), seeds) for t in pair) for e, pair in found.items()}  # type: ignore[misc]
+
+
+@torch.no_grad()
+def _accuracy(net: nn.Module, x: Tensor, y: Tensor, models: int) -> Tensor:
+    right = [
+        ((net(a.expand(models, *a.shape)) > 0) == (b > 0.5)).double().sum(1)
+        for a, b in zip(x.split(100), y.split(100), strict=True)
+    ]
+    return torch.stack(right).sum(0) / len(x)
+
+
+def _correlation(a: Tensor, b: Tensor) -> float:
+    """Return the correlation of two tables, zero if one of them is constant."""
+    return float(torch.stack([a.flatten(), b.flatten()]).corrcoef()[0, 1].nan_to_num())
+
+
+def _rank_correlation(a: Tensor, b: Tensor) -> float:
+    constant = bool((a == a[0]).all() or (b == b[0]).all())
+    return 0.0 if constant else float(spearmanr(a, b).statistic)
+
+
+def measure_population(context: Context) -> Measurement:
+    """Return accuracies of graph-conditioned networks and encoders, and what graphs and seeds explain of them."""
+    s = context.settings
+    few = min(s["epochs"])
+    shapes = graphs(s["graphs"], s["steps"])
+    size = torch.tensor([float(g.elements) for g in shapes])
+
+    def arm(models: Sequence[PortGraph | None], draw: int, salt: int) -> Measurement:
+        scores = _accuracies(context, models, draw, salt)
+        return {
+            f"{part}-{epoch}-{i}-{j}": float(table[i, j])
+            for epoch, pair in scores.items()
+            for part, table in zip(("train", "validation"), pair, strict=True)
+            for i in range(len(models))
+            for j in range(s["seeds"])
+        }
+
+    def table(found: Measurement, part: str, epoch: int, rows: int) -> Tensor:
+        return torch.tensor(
+            [[found[f"{part}-{epoch}-{i}-{j}"] for j in range(s["seeds"])] for i in range(rows)], dtype=torch.float64
+        )
+
+    n = len(shapes)
+    arms = {
+        "graphs": partial(arm, shapes, 0, 1),
+        "fresh": partial(arm, shapes, 1, 2),
+        "encoder": partial(arm, [None] * n, 0, 3),
+        "point": partial(arm, [PortGraph()] * n, 0, 4),
+    }
+    context.total_arms = len(arms)
+    out: Measurement = {}
+    tables: dict[str, dict[int, tuple[Tensor, Tensor]]] = {}
+    for name, run in arms.items():
+        found = context.arm(name, run)
+        tables[name] = {e: (table(found, "train", e, n), table(found, "validation", e, n)) for e in s["epochs"]}
+        for epoch, (train, validation) in tables[name].items():
+            out[f"{name}-train@{epoch}"] = float(train.mean())
+            out[f"{name}-validation@{epoch}"] = float(validation.mean())
+            out[f"{name}-share@{epoch}"] = variance_components(validation, size).share
+            out[f"{name}-raw-share@{epoch}"] = variance_components(validation).share
+            out[f"{name}-p@{epoch}"] = variance_components(validation, size).p
+            whole = name in ("graphs", "fresh")
+            pair = (train.mean(1), validation.mean(1)) if whole else (train, validation)
+            out[f"{name}-r@{epoch}"] = _correlation(*pair)
+    ranks = [tables[name][few][1].mean(1) for name in ("graphs", "fresh")]
+    out["replicates"], out["size-predicts"] = _rank_correlation(*ranks), _rank_correlation(-size, ranks[1])
+    for i, (t, v) in enumerate(zip(*(tables["graphs"][few][k].mean(1) for k in (0, 1)), strict=True)):
+        out |= {f"_train@{i}": float(t), f"_validation@{i}": float(v), f"_size@{i}": float(size[i])}
+    return out
+
+
+def measure_search(context: Context) -> Measurement:
+    """Return how many programs are run for each new graph, by search over states and over programs."""
+    s = context.settings
+    machine = GraphMachine(s["ports"][context.seed % len(s["ports"])])
+
+    def states() -> Measurement:
+        started = time.perf_counter()
+        found = list(search_states(machine, max_applications=s["applications"]))
+        seconds = time.perf_counter() - started
+        return {"states-graphs": len(found), "states-steps": found[-1].applications, "states-s": seconds}
+
+    def programs() -> Measurement:
+        started, steps, last = time.perf_counter(), 0, 1
+        keys = set()
+        for program in enumerate_programs(machine.dsl):
+            steps += program.size
+            if steps > s["applications"]:
+                break
+            output = machine.output(machine.run(program))
+            if output is not None and (key := machine.key(output)) not in keys:
+                keys.add(key)
+                last = steps
+        return {"programs-graphs": len(keys), "programs-steps": last, "programs-s": time.perf_counter() - started}
+
+    return context.arms({"states": states, "programs": programs})
+
+
+PLANTED = {
+    "cyclic": "(rotate (tie identity))",
+    "dihedral": "(rotate (tie (reverse (tie identity))))",
+    "symmetric": "(rotate (tie (swap (tie identity))))",
+    "torus": "(split (rotate (tie (stride (split (rotate (tie identity)))))))",
+    "halves": "(split (rotate (tie (swap (tie identity)))))",
+}
+
+
+def _planted(pattern: TiePattern, samples: int, noise: float, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw a map with a symmetry, and samples of it with noise relative to the output's spread."""
+    weight = torch.randn(pattern.classes, generator=g, dtype=torch.float64)[pattern.labels] / pattern.n**0.5
+    x = torch.randn(samples, pattern.n, generator=g, dtype=torch.float64)
+    clean = x @ weight.T
+    return x, clean + noise * clean.std() * torch.randn(clean.shape, generator=g, dtype=torch.float64), weight
+
+
+def _tied_fit(pattern: TiePattern, x: Tensor, y: Tensor) -> Tensor:
+    chosen = nn.functional.one_hot(pattern.labels).to(x.dtype)
+    features = torch.einsum("ijk,sj->sik", chosen, x).flatten(0, 1)
+    return torch.linalg.lstsq(features, y.flatten()[:, None], driver="gelsd").solution[:, 0][pattern.labels]
+
+
+def _ridge_fit(x: Tensor, y: Tensor) -> Tensor:
+    """Return the ridge regression with the penalty of least leave-one-out error, as scikit-learn's `RidgeCV` does."""
+    from sklearn.linear_model import RidgeCV
+
+    fit = RidgeCV(alphas=[10.0**k for k in range(-4, 4)], fit_intercept=False).fit(x.numpy(), y.numpy())
+    return torch.from_numpy(fit.coef_)
+
+
+def _clusters(weight: Tensor, classes: int, seed: int) -> Tensor:
+    """Return clusters of the fitted weights, given the true number of clusters."""
+    _, label = kmeans2(weight.flatten()[:, None].numpy(), classes, minit="++", seed=seed, iter=50)
+    return torch.from_numpy(label).view(weight.shape)
+
+
+def _same_partition(a: Tensor, b: Tensor) -> bool:
+    pairs = set(zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
+    return len(pairs) == len(a.unique()) == len(b.unique())
+
+
+def measure_ties(context: Context) -> Measurement:
+    """Return how often planted symmetries are found, and the errors of maps that use them."""
+    s, n = context.settings, context.settings["n"]
+    machine = TieMachine(n)
+
+    def found(name: str, program: str) -> Measurement:
+        pattern = machine.output(machine.run(program))
+        g = context.generator(10 + list(_all_planted()).index(name))
+        right = clusters = 0
+        errors = {"tied": 0.0, "ridge": 0.0, "true": 0.0}
+        for trial in range(s["trials"]):
+            x, y, weight = _planted(pattern, s["samples"], s["noise"], g)
+            result = search_ties(LinearTieScore(x, y), n, max_cost=s["max_cost"])
+            right += result.chosen.pattern == pattern
+            ridge = _ridge_fit(x, y)
+            clusters += _same_partition(_clusters(ridge, pattern.classes, context.seed + trial), pattern.labels)
+            fits = {"tied": _tied_fit(result.chosen.pattern, x, y), "ridge": ridge, "true": _tied_fit(pattern, x, y)}
+            for arm, fit in fits.items():
+                errors[arm] += float((fit - weight).square().sum() / weight.square().sum()) / s["trials"]
+        out = {f"{name}-found": right / s["trials"], f"{name}-clusters": clusters / s["trials"]}
+        return out | {f"{name}-{arm}-error": e for arm, e in errors.items()}
+
+    arms: dict[str, Any] = {name: partial(found, name, program) for name, program in _all_planted().items()}
+    out = context.arms(arms)
+    for what in ("found", "clusters", "tied-error", "ridge-error", "true-error"):
+        out[what] = sum(out[f"{name}-{what}"] for name in PLANTED) / len(PLANTED)
+    return out | {"trials": float(s["trials"] * len(PLANTED)), "none-trials": float(s["trials"])}
+
+
+def _all_planted() -> dict[str, str]:
+    return {**PLANTED, "none": "identity"}
