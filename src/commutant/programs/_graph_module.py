@@ -71,8 +71,8 @@ class GraphModules(nn.Module):
     model: Tensor
     place: Tensor
     share: Tensor
-    source: Tensor
-    target: Tensor
+    a: Tensor
+    b: Tensor
     given: Tensor
 
     def __init__(
@@ -126,20 +126,20 @@ class GraphModules(nn.Module):
         batch = x.shape[1]
         # rows are the nodes of all models and then their edges: (rows, batch, features)
         index = self.coordinate[:, None].expand(-1, batch, -1)
-        element = x[self.model].gather(2, index) + self.code.to(x.dtype)[:, None]
+        element = x.index_select(0, self.model).gather(2, index) + self.code.to(x.dtype)[:, None]
         node, edge = element.split([len(self.share), len(element) - len(self.share)])
         for layer in self.layers:
             if self.training:
                 node, edge = _dropped(node, self.dropout), _dropped(edge, self.dropout)
-            message = (node[self.source] + torch.cat([edge, edge])).relu()
-            node = node.index_add(0, self.target, message.to(node.dtype))
+            to_b, to_a = ((node.index_select(0, end) + edge).relu_().to(node.dtype) for end in (self.a, self.b))
+            node = node.index_add(0, self.b, to_b).index_add_(0, self.a, to_a)
             parts = node.split([n * number for n, number in self.groups])
             rows = [part.view(number, -1, d) for part, (_, number) in zip(parts, self.groups, strict=True)]
             node = torch.cat([out.view(-1, batch, d) for out in layer(*rows)])
         mean = node.new_zeros(models, batch, d).index_add(
             0, self.place, node * self.share.to(node.dtype)[:, None, None]
         )
-        return self.readout(mean)[0][self.given]
+        return self.readout(mean)[0].index_select(0, self.given)
 
     def select(self, model: int) -> GraphModule:
         """Return a module with a copy of the weights of one model.
@@ -275,8 +275,8 @@ def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) ->
         "model": torch.cat([given.repeat_interleave(nodes), given.repeat_interleave(edges)]),
         "place": torch.arange(len(graphs)).repeat_interleave(nodes),
         "share": (1 / nodes).repeat_interleave(nodes),
-        "source": torch.cat([ends[:, 0], ends[:, 1]]),
-        "target": torch.cat([ends[:, 1], ends[:, 0]]),
+        "a": ends[:, 0],
+        "b": ends[:, 1],
         "given": given.argsort(),
     }
 
@@ -294,7 +294,7 @@ def _dropped(x: Tensor, p: float) -> Tensor:
         return nn.functional.dropout(x, p)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= cut - 32768
-    return x * kept * (65536 / (65536 - cut))
+    return x * kept.to(x.dtype).mul_(65536 / (65536 - cut))
 
 
 def _as_port_graph(graph: Any) -> PortGraph:

@@ -52,9 +52,10 @@ def search_states(
 ) -> Iterator[Found[Output]]:
     """Yield all outputs of a machine, each once with its cheapest program, the cheapest first.
 
-    Uniform-cost search over states. States of equal fingerprint have the same futures, so that only the cheapest of
-    them is continued. The start of a sub-program (`func`) and its end are steps like any other. A conditional never
-    helps, since from a known state the branch that it takes is a cheaper program. So the search is complete.
+    Best-first search (A*) over states, whose bound counts the ends of open sub-programs. States of equal fingerprint
+    have the same futures, so that only the cheapest of them is continued. The start of a sub-program (`func`) and its
+    end are steps like any other. A conditional never helps, since from a known state the branch that it takes is a
+    cheaper program. So the search is complete.
 
     Limits are counts and not seconds, so that results are reproducible.
 
@@ -123,14 +124,15 @@ def _search(
     actions = {**machine.actions, **_library_steps(machine, dsl, STATE_MAP >> STATE_MAP)}
     ends = {"identity": lambda state: state, **_library_steps(machine, dsl, STATE_MAP)}
     end = min(costs[name] for name in ends)
-    # costs so far, a count that settles ties, a state, the saved states of sub-programs that have not ended (None once
-    # the program itself has ended), and the way there as nested pairs
-    heap: list[tuple[float, int, Any, tuple[Any, ...] | None, Any]] = [(0.0, 0, machine.start(), (), None)]
+    # least cost of a program that goes on from here, minus the cost so far, a count that settles ties, a state, the
+    # saved states of sub-programs that have not ended (None once the program itself has), and the way as nested pairs
+    heap: list[tuple[float, float, int, Any, tuple[Any, ...] | None, Any]] = [(end, 0.0, 0, machine.start(), (), None)]
     best: dict[Hashable, float] = {}  # least known cost of a fingerprint or of an output
     done: set[Hashable] = set()
     applications, ticks = 0, 0
     while heap:
-        cost, _, state, saved, path = heapq.heappop(heap)
+        _, cost, _, state, saved, path = heapq.heappop(heap)
+        cost = -cost
         if saved is None:
             output: Any = machine.output(state)
             mark: Hashable = ("output", machine.key(output))
@@ -171,7 +173,8 @@ def _search(
             if mark not in done and total < best.get(mark, math.inf):
                 best[mark] = total
                 ticks += 1
-                heapq.heappush(heap, (total, ticks, new, rest, (path, name)))
+                least = total if rest is None else total + end * (len(rest) + 1)
+                heapq.heappush(heap, (least, -total, ticks, new, rest, (path, name)))
 
 
 def _names(path: Any) -> list[str]:

@@ -138,7 +138,8 @@ def measure_search(context: Context) -> Measurement:
         started = time.perf_counter()
         found = list(search_states(machine, max_applications=s["applications"]))
         seconds = time.perf_counter() - started
-        return {"states-graphs": len(found), "states-steps": found[-1].applications, "states-s": seconds}
+        steps = {f"states-steps@{i}": f.applications for i, f in enumerate(found, 1)}
+        return {"states-graphs": len(found), "states-s": seconds, **steps}
 
     def programs() -> Measurement:
         started, steps, last = time.perf_counter(), 0, 1
