@@ -60,6 +60,9 @@ from ._text import character_text as character_text
 from ._text import text_unavailable as text_unavailable
 from ._time_series import TimeSeries as TimeSeries
 from ._time_series import load_time_series as load_time_series
+from ._tsplib import TSPInstance as TSPInstance
+from ._tsplib import load_tsplib as load_tsplib
+from ._tsplib import parse_tsplib as parse_tsplib
 from ._views import Pairs as Pairs
 from ._views import Views as Views
 from ._views import draw_views as draw_views

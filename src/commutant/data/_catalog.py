@@ -15,6 +15,7 @@ from ._sources import IN_FOLDER, Source
 from ._tables import BUNDLED, GENERATED, load_table, stored_tables
 from ._text import SHAKESPEARE, character_text
 from ._time_series import TIME_SERIES, load_time_series, time_series_source
+from ._tsplib import load_tsplib, tsplib_source
 
 EMBEDDED = "embedded"
 
@@ -76,4 +77,5 @@ def catalog(data_dir: str | None = None) -> list[DataSet]:
         DataSet("molecules", "g2", ase, "ASE", partial(load_molecules, "g2")),
         *public("molecules", IN_FILES, molecule_source, load_molecules),
         *public("series", TIME_SERIES, time_series_source, load_time_series),
+        *public("tours", ["TSPLIB"], lambda _: tsplib_source(), lambda _, folder=None: load_tsplib(folder)),
     ]
