@@ -41,7 +41,7 @@ class PyGHead(nn.Module):
         table, graph = head.stacked, head.graph
         nodes, edges = len(graph.nodes), len(graph.edges)
         offset = nodes * torch.arange(BATCH).repeat_interleave(2 * edges)
-        arcs = torch.stack([torch.cat([table.a, table.b]), torch.cat([table.b, table.a])])
+        arcs = torch.cat([table.ends.T, table.ends.T.flip(0)], 1)
         self.nodes = nodes
         self.register_buffer("edge_index", arcs.repeat(1, BATCH) + offset)
         self.register_buffer("coordinate", torch.cat([table.coordinate, table.coordinate[nodes:]]))

@@ -7,7 +7,7 @@ from machines import written
 
 from commutant import InputError
 from commutant.programs import GraphMachine, GraphModule, GraphModules, PortGraph, TieMachine, search_states
-from commutant.programs._graph_module import _dropped, segments
+from commutant.programs._graph_module import segments
 
 GROW = ["push", "add", "connect", "next_port"]
 
@@ -136,13 +136,7 @@ def test_a_population_learns_as_its_members_alone():
         torch.testing.assert_close(stacked(x)[m], single(x[m]), rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_keeps_the_mean_and_its_share():
-    torch.manual_seed(0)
-    for p in (0.1, 0.3, 0.5):
-        out = _dropped(torch.ones(1001, 333), p)
-        assert abs(float((out == 0).float().mean()) - p) < 0.005
-        assert abs(float(out.mean()) - 1) < 0.01
-        assert len(out.unique()) == 2
+def test_dropout_is_random_and_reproducible():
     module = GraphModule(GRAPHS[2], 32, 1).train()
     x = torch.randn(4, 32)
     assert not torch.equal(module(x), module(x))

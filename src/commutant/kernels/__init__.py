@@ -6,6 +6,7 @@ from ._dispatch import fused_method as fused_method
 from ._dispatch import fused_recurrence as fused_recurrence
 from ._dispatch import reference as reference
 from ._dispatch import register_reference as register_reference
+from ._messages import edge_messages as edge_messages
 from ._pairs import can_sum_pairs as can_sum_pairs
 from ._pairs import sum_over_pairs as sum_over_pairs
 from ._pointing import AdditiveKeys as AdditiveKeys

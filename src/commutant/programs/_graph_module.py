@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .._checks import check_features, whole
 from .._errors import InputError
+from ..kernels import edge_messages
 from ._graph_machine import PortGraph
 
 if TYPE_CHECKING:
@@ -71,8 +72,9 @@ class GraphModules(nn.Module):
     model: Tensor
     place: Tensor
     share: Tensor
-    a: Tensor
-    b: Tensor
+    ends: Tensor
+    node_starts: Tensor
+    edge_starts: Tensor
     given: Tensor
 
     def __init__(
@@ -127,19 +129,15 @@ class GraphModules(nn.Module):
         # rows are the nodes of all models and then their edges: (rows, batch, features)
         index = self.coordinate[:, None].expand(-1, batch, -1)
         element = x.index_select(0, self.model).gather(2, index) + self.code.to(x.dtype)[:, None]
-        node, edge = element.split([len(self.share), len(element) - len(self.share)])
+        node, edge = element.flatten(1).split([len(self.share), len(element) - len(self.share)])
+        dropout = self.dropout if self.training else 0.0
         for layer in self.layers:
-            if self.training:
-                node, edge = _dropped(node, self.dropout), _dropped(edge, self.dropout)
-            to_b, to_a = ((node.index_select(0, end) + edge).relu_().to(node.dtype) for end in (self.a, self.b))
-            node = node.index_add(0, self.b, to_b).index_add_(0, self.a, to_a)
+            node = edge_messages(node, edge.to(node.dtype), self.ends, self.node_starts, self.edge_starts, dropout)
             parts = node.split([n * number for n, number in self.groups])
             rows = [part.view(number, -1, d) for part, (_, number) in zip(parts, self.groups, strict=True)]
-            node = torch.cat([out.view(-1, batch, d) for out in layer(*rows)])
-        mean = node.new_zeros(models, batch, d).index_add(
-            0, self.place, node * self.share.to(node.dtype)[:, None, None]
-        )
-        return self.readout(mean)[0].index_select(0, self.given)
+            node = torch.cat([out.view(-1, batch * d) for out in layer(*rows)])
+        mean = node.new_zeros(models, batch * d).index_add(0, self.place, node * self.share.to(node.dtype)[:, None])
+        return self.readout(mean.view(models, batch, d))[0].index_select(0, self.given)
 
     def select(self, model: int) -> GraphModule:
         """Return a module with a copy of the weights of one model.
@@ -275,26 +273,11 @@ def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) ->
         "model": torch.cat([given.repeat_interleave(nodes), given.repeat_interleave(edges)]),
         "place": torch.arange(len(graphs)).repeat_interleave(nodes),
         "share": (1 / nodes).repeat_interleave(nodes),
-        "a": ends[:, 0],
-        "b": ends[:, 1],
+        "ends": ends,
+        "node_starts": torch.cat([nodes.new_zeros(1), nodes.cumsum(0)]),
+        "edge_starts": torch.cat([edges.new_zeros(1), edges.cumsum(0)]),
         "given": given.argsort(),
     }
-
-
-def _dropped(x: Tensor, p: float) -> Tensor:
-    """Return x with a share p of its entries set to zero and the others scaled up.
-
-    On a CPU, 16 random bits decide for an entry, so that p is rounded to a multiple of 2^-16; drawing a number for each
-    takes half of the time of a training step there.
-    """
-    cut = round(p * 65536)
-    if not cut:
-        return x
-    if x.device.type != "cpu":
-        return nn.functional.dropout(x, p)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= cut - 32768
-    return x * kept.to(x.dtype).mul_(65536 / (65536 - cut))
 
 
 def _as_port_graph(graph: Any) -> PortGraph:
