@@ -85,6 +85,24 @@ def test_prepared_keys_give_the_same_scores(dtype, scale):
         assert torch.equal(prepared.scores(queries), additive_scores(queries, k, w))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels", [1, 37, 256])
+def test_scores_of_wanted_pairs(channels, dtype):
+    q, k, w = (t.detach() for t in drawn(batch=3, m=7, n=9, channels=channels, dtype=dtype))
+    wanted = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) < 0.5
+    found = AdditiveKeys(k, w).scores(q, wanted)
+    assert bool((found[~wanted] == -torch.inf).all())
+    torch.testing.assert_close(
+        found[wanted], plain(q.double(), k.double(), w.double())[wanted].to(dtype), atol=1e-5, rtol=1e-5
+    )
+    far = AdditiveKeys(k, w).scores(1e4 * q, wanted)  # beyond the range of the kernel
+    torch.testing.assert_close(far[wanted], plain(1e4 * q, k, w)[wanted], atol=1e-5, rtol=1e-5)
+    with pytest.raises(InputError, match="wanted must hold booleans"):
+        AdditiveKeys(k, w).scores(q, wanted[:, :3])
+    with pytest.raises(InputError, match="wanted must hold booleans"):
+        AdditiveKeys(k, w).scores(q, wanted.float())
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("batch", "rows", "channels"), [(1, 1, 1), (3, 4, 37), (1, 2, 4000), (40, 11, 64), (0, 2, 3)])

@@ -180,6 +180,17 @@ def test_a_beam_is_never_worse_than_greedy_search(width):
     assert torch.equal(one.sequences, greedy.sequences)
 
 
+@pytest.mark.parametrize("kind", ["additive", "dot", "bilinear"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_attention_decodes_what_its_likelihood_says(kind, dtype):
+    torch.manual_seed(1)
+    made = PointerNetwork(2, 16, attention=kind).to(dtype).eval()
+    x = points(3, 6).to(dtype)
+    found = made.decode(x, "beam", 4, constraint=Tour())
+    exact = made.log_prob(x, found.sequences, constraint=Tour())
+    assert torch.allclose(exact.double(), found.log_probs.double(), atol=1e-5)
+
+
 def slow_beam(made, x, width, constraint):
     """Beam search of one set, one hypothesis at a time."""
     memory = made.encode(x[None])

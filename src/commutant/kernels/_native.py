@@ -30,9 +30,10 @@ _SOURCES = tuple(
 _HEADER = Path(__file__).with_name("elementary.h")
 _FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 _RECURRENCES = tuple(f"{n}_{k}" for n in ("gru", "lstm", "mingru", "minlstm", "sru") for k in ("forward", "backward"))
-_ATTENTION = ("attention_forward", "attention64_forward", "pointing_forward", "pointing_backward", "cell_forward")
+_ATTENTION = ("attention_forward", "attention64_forward", "pointing_forward", "pointing_backward")
+_STEPS = ("cell_forward", "selected_forward")
 _MESSAGES = ("messages_forward", "messages_backward")
-_FUNCTIONS = (*_RECURRENCES, *_ATTENTION, *_MESSAGES)
+_FUNCTIONS = (*_RECURRENCES, *_ATTENTION, *_STEPS, *_MESSAGES)
 _WORTH_A_THREAD = 1 << 14  # least numbers per thread, since handing over less work costs more than it saves
 
 

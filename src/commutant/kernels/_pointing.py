@@ -55,17 +55,31 @@ class AdditiveKeys:
     def __init__(self, keys: Tensor, weight: Tensor) -> None:
         self.keys, self.weight = keys, weight
         self._raised = (2 * keys).exp().contiguous() if _in_c(weight) and _small(keys) else None
+        self._twice, self._whole = (2 * weight).contiguous(), weight.double().sum()[None].to(weight.dtype)
 
-    def scores(self, queries: Tensor) -> Tensor:
+    def scores(self, queries: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Return the scores of queries, as `additive_scores` does.
 
         Args:
             queries: Projected queries, `(batch, m, channels)`.
+            wanted: True for the pairs whose scores are needed, `(batch, m, n)`; the others are minus infinity.
         """
         _check_shapes(queries, self.keys, self.weight)
+        batch, m, n = *queries.shape[:2], self.keys.shape[1]
+        if wanted is not None and (wanted.dtype != torch.bool or tuple(wanted.shape) != (batch, m, n)):
+            raise InputError(
+                f"wanted must hold booleans (batch, m, n) = {(batch, m, n)}, got {wanted.dtype} {tuple(wanted.shape)}"
+            )
         if self._raised is None or not _small(queries):
-            return additive_scores(queries, self.keys, self.weight)
-        return _run_forward(queries, self._raised, self.weight)
+            scores = additive_scores(queries, self.keys, self.weight)
+            return scores if wanted is None else scores.masked_fill(~wanted, -torch.inf)
+        if wanted is None:
+            return _run_forward(queries, self._raised, self.weight)
+        out, h = queries.new_empty(batch, m, n), queries.shape[2]
+        raised = (2 * queries).exp().contiguous()
+        tensors = (raised, self._raised, self._twice, self._whole, wanted.contiguous(), out)
+        _native.run("selected", "forward", tensors, (m, n, h), batch * m, batch * m * n * h)
+        return out
 
 
 def lstm_step(table: Tensor, choice: Tensor, product: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,31 @@ void pointing_forward(const float *queries, const float *keys, const float *weig
     }
 }
 
+/* Scores of the pairs that are wanted, (rows, n), and minus infinity elsewhere; `twice` are the doubled weights and
+ * `whole` their sum over two: the sum of weight tanh is whole - sum of twice / (product + 1). */
+void selected_forward(const float *queries, const float *keys, const float *twice, const float *whole,
+                      const uint8_t *wanted, float *out, int64_t m, int64_t n, int64_t h, int64_t first_row,
+                      int64_t end_row, int64_t first_key, int64_t end_key) {
+    for (int64_t row = first_row; row < end_row; row++) {
+        const float *query = queries + row * h;
+        for (int64_t j = first_key; j < end_key; j++) {
+            if (!wanted[row * n + j]) {
+                out[row * n + j] = -INFINITY;
+                continue;
+            }
+            const float *key = keys + (row / m * n + j) * h;
+            float sum[LANES] = {0}, total = 0;
+            int64_t c = 0;
+            for (; c + LANES <= h; c += LANES) {
+                INDEPENDENT for (int64_t l = 0; l < LANES; l++) sum[l] += twice[c + l] / (query[c + l] * key[c + l] + 1.0f);
+            }
+            for (; c < h; c++) total += twice[c] / (query[c] * key[c] + 1.0f);
+            for (int64_t l = 0; l < LANES; l++) total += sum[l];
+            out[row * n + j] = whole[0] - total;
+        }
+    }
+}
+
 /* Adds the gradients of queries, keys and weights (one row of weights an entry of the batch), for a range of channels. */
 void pointing_backward(const float *queries, const float *keys, const float *weights, const float *gradient,
                        float *d_queries, float *d_keys, float *d_weights, int64_t m, int64_t h, int64_t n,

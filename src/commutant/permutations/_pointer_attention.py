@@ -117,16 +117,18 @@ class PointerAttention(nn.Module):
             scores = left @ projected.mT.to(left.dtype) / left.shape[-1] ** 0.5
         return self._clipped(scores)
 
-    def scorer(self, projected: Float[Tensor, "batch n hidden"]) -> Callable[[Tensor], Tensor]:
+    def scorer(self, projected: Float[Tensor, "batch n hidden"]) -> Callable[[Tensor, Tensor | None], Tensor]:
         """Return the function from queries to scores for keys that serve many steps, without gradients.
+
+        Its second argument tells which pairs are needed, `(batch, m, n)`, or None for all.
 
         Args:
             projected: Keys from `project_keys`, `(batch, n, hidden)`.
         """
         if self.weight is None or self.queries is None:
-            return lambda queries: self.score(queries, projected)
+            return lambda queries, _: self.score(queries, projected)
         keys, project = AdditiveKeys(projected, self.weight.detach().to(projected.dtype)), self.queries
-        return lambda queries: self._clipped(keys.scores(project(queries)))
+        return lambda queries, wanted: self._clipped(keys.scores(project(queries), wanted))
 
     def _clipped(self, scores: Tensor) -> Tensor:
         return scores if self.clip is None else self.clip * torch.tanh(scores)

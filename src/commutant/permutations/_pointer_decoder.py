@@ -127,14 +127,17 @@ class PointerDecoder(nn.Module):
             valid = nn.functional.pad(valid, (0, 1), value=True)
         return scores.masked_fill(~valid[:, None], -torch.inf)
 
-    def scorer(self, memory: PointerMemory) -> Callable[[Tensor], Tensor]:
+    def scorer(self, memory: PointerMemory) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the function from hidden states `(batch, m, hidden)` to scores, for many steps without gradients.
+
+        Its second argument tells which choices may be taken, `(batch, m, n + 1)`; scores of others are not used.
 
         Args:
             memory: Encoded sets.
         """
-        score = self.attention.scorer(self.projected(memory))
-        return lambda hidden: self._masked(score(hidden), memory.valid)
+        projected = self.projected(memory)
+        score, keys = self.attention.scorer(projected), projected.shape[1]
+        return lambda hidden, allowed: self._masked(score(hidden, allowed[..., :keys]), memory.valid)
 
     def stepper(self, memory: PointerMemory) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
         """Return the function from the last choices and the states to the next states, without gradients.

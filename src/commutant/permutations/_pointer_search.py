@@ -144,9 +144,9 @@ def _search(
         hypotheses.score[:, 1:-1] = -torch.inf  # all hypotheses are equal before the first step
     for t in range(steps + decoder.stops):  # the last step can only stop
         hypotheses.state = step(hypotheses.choice, hypotheses.state)
-        scores = score(hypotheses.state[0]).to(precise)
-        _check_scores(scores)
         allowed = _allowed(decoder, hypotheses, memory, constraint, t)
+        scores = score(hypotheses.state[0], allowed).to(precise)
+        _check_scores(scores)
         log_probs = _log_probs(decoder, hypotheses, scores, allowed)
         if t == steps:  # what could go on is cut
             hypotheses.finished |= ~allowed[..., :n].any(-1)

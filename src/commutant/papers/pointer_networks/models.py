@@ -31,10 +31,10 @@ class FixedVocabularyDecoder(PointerDecoder):
         """Return the keys, which attention reads, and their projections, `(batch, n, 2 hidden)`."""
         return torch.cat([memory.keys, self.attention.project_keys(memory.keys)], -1)
 
-    def scorer(self, memory: PointerMemory) -> Callable[[Tensor], Tensor]:
-        """Return the function from hidden states to scores."""
+    def scorer(self, memory: PointerMemory) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the function from hidden states and allowed choices to scores."""
         projected = self.projected(memory)
-        return lambda hidden: self.scores(hidden, projected, memory.valid)
+        return lambda hidden, _: self.scores(hidden, projected, memory.valid)
 
     def scores(self, hidden: Tensor, projected: Tensor, valid: Tensor) -> Tensor:
         """Return the scores of the classes, `(batch, m, n + 1)`."""
