@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from commutant import InputError
-from commutant.algebra import graph_frame
+from commutant.algebra import graph_certificate, graph_frame
 from commutant.geometry import GraphAverage
 
 nx = pytest.importorskip("networkx")
@@ -246,3 +246,44 @@ def test_no_graphs_and_no_nodes():
     nothing = graph_frame(torch.zeros(2, 0, 0))
     assert nothing.order.shape == (2, 0)
     assert np.isclose(float(nothing.weight.sum()), 2)
+
+
+def test_certificates_of_all_small_graphs():
+    """Equal for relabeled graphs, and different for all pairs of the atlas that are not isomorphic."""
+    graphs = [g for g in nx.graph_atlas_g() if 0 < len(g) <= 6]
+    g = torch.Generator().manual_seed(0)
+    found = set()
+    for graph in graphs:
+        a = torch.from_numpy(nx.to_numpy_array(graph))
+        order = torch.randperm(len(a), generator=g)
+        assert graph_certificate(a) == graph_certificate(a[order][:, order])
+        found.add(graph_certificate(a))
+    assert len(found) == len(graphs)
+
+
+def test_certificates_of_weights_loops_and_signed_zeros():
+    a = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert graph_certificate(-a) == graph_certificate(torch.tensor([[0.0, -1.0], [-1.0, 0.0]]))
+    assert graph_certificate(a) == graph_certificate(a.long()) == graph_certificate(a.bfloat16())
+    assert graph_certificate(a) != graph_certificate(2 * a) != graph_certificate(a + torch.eye(2))
+    assert graph_certificate(torch.zeros(0, 0)) != graph_certificate(torch.zeros(1, 1))
+    assert graph_certificate(matrix(rook())[0]) != graph_certificate(matrix(shrikhande())[0])
+
+
+@pytest.mark.parametrize(
+    ("adjacency", "words"),
+    [
+        (torch.zeros(2, 3), "must be a matrix"),
+        (torch.zeros(2), "must be a matrix"),
+        ([[0]], "must be a matrix"),
+        (torch.tensor([[0.0, 1.0], [0.0, 0.0]]), "must be symmetric"),
+        (torch.full((2, 2), torch.nan), "must be finite"),
+        (torch.eye(2).to_sparse(), "dense real matrix"),
+        (torch.eye(2) * 1j, "dense real matrix"),
+        (torch.full((2, 2), 2**53 + 1), "at most 2\\^53"),
+        (torch.block_diag(*[torch.tensor([[0.0, 1.0], [1.0, 0.0]])] * 8), "more than max_leaves=3"),
+    ],
+)
+def test_what_has_no_certificate(adjacency, words, unchecked):
+    with pytest.raises(InputError, match=words):
+        graph_certificate(adjacency, max_leaves=3)

@@ -163,3 +163,10 @@ def test_generators_must_fit_the_input():
         check(Equivariance(GeneratedPermutation([[1, 2, 0]])), lambda x: x, POINTS)
     with pytest.raises(InputError, match="ragged sets"):
         check(Equivariance(GeneratedPermutation([[1, 2, 0]])), lambda x, index: x, SETS)
+
+
+def test_pairs_in_the_output_must_be_stated():
+    x, cycle = torch.randn(4, 6, 3, dtype=torch.float64), [[1, 2, 3, 4, 5, 0]]
+    with pytest.raises(InputError, match="pass pairs=True or pairs=False to GeneratedPermutation"):
+        check(Equivariance(GeneratedPermutation(cycle)), lambda x: x @ x.mT, x)
+    assert check(Equivariance(GeneratedPermutation(cycle, pairs=True)), lambda x: x @ x.mT, x).passed

@@ -7,8 +7,9 @@ from fractions import Fraction
 import pytest
 
 from commutant import InputError
-from commutant.programs import DSL, BaseType, Grammar, GraphMachine, Primitive, enumerate_programs
+from commutant.programs import DSL, BaseType, Grammar, GraphMachine, Primitive, enumerate_programs, parse
 from commutant.programs._grammar import Request
+from commutant.programs._types import TypeVariable
 
 NUMBER = BaseType("number")
 FLAG = BaseType("flag")
@@ -114,6 +115,42 @@ def test_partial_applications_have_the_cost_of_their_long_form():
     )
 
 
+def test_library_functions_of_open_types():
+    """In a language with one base type, open type variables stand for it; else the grammar refuses the function."""
+    wrap = {"wrap": parse("(lam (lam ($1 (push ($0 identity)))))")}  # (T -> ?a) -> (T -> T) -> ?a
+    apply = {"apply": parse("(lam (lam ($1 $0)))")}  # (?a -> ?b) -> ?a -> ?b
+    dsl = GraphMachine().dsl.extended({**wrap, **apply})
+    program = dsl.parse("(wrap (lam (add $0)) (lam (connect $0)))")
+    assert Grammar(dsl).cost(program) > 0
+    found = [str(p) for p in itertools.islice(enumerate_programs(dsl), 4000)]
+    assert len(set(found)) == 4000
+    assert "(apply (lam $0) identity)" in found
+    mixed = MIXED.extended(apply)  # of two base types the grammar can't choose one: the function is left out
+    assert not any("apply" in str(p) for p in itertools.islice(enumerate_programs(mixed), 500))
+    a, b = TypeVariable("a"), TypeVariable("b")
+    primitive = DSL([*MIXED.primitives, Primitive("apply", (a >> b) >> (a >> b), lambda f, x: f(x))], NUMBER)
+    with pytest.raises(InputError, match="stay open for the result"):
+        next(enumerate_programs(primitive))
+
+
+def test_requests_of_many_arguments_need_room():
+    kind = NUMBER
+    for _ in range(5):
+        kind = NUMBER >> kind
+    dsl = DSL(MIXED.primitives, kind)
+    with pytest.raises(InputError, match="at most max_scope=4 variables"):
+        next(enumerate_programs(dsl))
+    assert str(next(enumerate_programs(dsl, max_scope=5))).startswith("(lam (lam (lam (lam (lam ")
+
+
+def test_grammars_are_equal_whatever_was_asked_of_them():
+    one, other = Grammar(MIXED), Grammar(MIXED)
+    one.cost(MIXED.parse("one"))
+    assert one == other
+    huge = Grammar(MIXED, {"one": 1e299, "twice": 1e299})
+    assert math.isfinite(huge.cost(MIXED.parse("(twice (lam one) one)")))
+
+
 def test_functions_in_scope_are_used_and_limited():
     dsl = DSL([*MIXED.primitives], NUMBER >> NUMBER)
     found = [str(p) for p in itertools.islice(enumerate_programs(dsl), 3000)]
@@ -138,6 +175,12 @@ def test_costs_that_rounding_makes_zero_do_not_loop():
         (lambda: Grammar(MIXED, {"two": 1.0}), "no function 'two'"),
         (lambda: Grammar(MIXED, {"one": 0.0}), "must be a positive number"),
         (lambda: Grammar(MIXED, {"one": math.inf}), "must be a positive number"),
+        (lambda: Grammar(MIXED, {"one": 10**400}), "must be a positive number"),
+        (lambda: Grammar(MIXED, None), "expected a DSL and weights"),
+        (lambda: Grammar(MIXED, {("if", 0, "yes"): 2.0}), "weights must be by name"),
+        (lambda: Grammar(MIXED, {("if", "yes"): 2.0}, bigrams=True), "weights must be by name"),
+        (lambda: enumerate_programs("x"), "expected a DSL and weights"),
+        (lambda: Grammar.fitted(["x"]), "must be Program objects"),
         (lambda: Grammar.fitted([]), "needs a program or a language"),
         (lambda: Grammar.fitted([], dsl=MIXED, pseudo_count=0), "pseudo_count must be"),
         (lambda: Grammar.fitted([], dsl=MIXED, max_ratio=0.5), "max_ratio must be"),

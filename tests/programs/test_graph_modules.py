@@ -4,9 +4,18 @@ import networkx as nx
 import pytest
 import torch
 from machines import written
+from torch_geometric.data import Data
 
 from commutant import InputError
-from commutant.programs import GraphMachine, GraphModule, GraphModules, PortGraph, TieMachine, search_states
+from commutant.programs import (
+    GraphMachine,
+    GraphModule,
+    GraphModules,
+    PortGraph,
+    StackedLinear,
+    TieMachine,
+    search_states,
+)
 from commutant.programs._graph_module import segments
 
 GROW = ["push", "add", "connect", "next_port"]
@@ -94,7 +103,11 @@ def test_storage_order_does_not_matter_but_creation_order_does():
     other = PortGraph((0, 1, 2), ((3, 0, 1, 0), (4, 1, 2, 1)))
     assert path.certificate == other.certificate
     first, second = GraphModule(path, 32, 2).eval(), GraphModule(other, 32, 2).eval()
-    second.load_state_dict(first.state_dict())
+    with pytest.raises(RuntimeError, match="the checkpoint is of other graphs"):
+        second.load_state_dict(first.state_dict())
+    with torch.no_grad():
+        for a, b in zip(first.parameters(), second.parameters(), strict=True):
+            b.copy_(a)
     assert not torch.allclose(first(x), second(x))
 
 
@@ -177,7 +190,7 @@ SMALL = GRAPHS[1]
         (lambda: GraphModule(SMALL, 32, 0), "out_features must be a whole number"),
         (lambda: GraphModule(SMALL, 32, 1, depth=0), "depth must be a whole number"),
         (lambda: GraphModule(SMALL, 32, 1, dropout=1.0), "dropout must be in"),
-        (lambda: GraphModule("graph", 32, 1), "must be a PortGraph or an undirected networkx graph, got str"),
+        (lambda: GraphModule("graph", 32, 1), "must be a PortGraph, an undirected networkx graph or PyG data, got str"),
         (lambda: GraphModule(nx.DiGraph([(0, 1)]), 32, 1), "undirected"),
         (lambda: GraphModules([], 32, 1), "at least one graph"),
         (lambda: GraphModules(SMALL, 32, 1), "must be a list"),
@@ -211,3 +224,51 @@ def test_outputs_of_a_search_can_be_stacked():
     assert GraphModules(found, 32, 1)(torch.randn(2, 5, 32)).shape == (2, 5, 1)
     with pytest.raises(InputError, match="must be a PortGraph"):
         GraphModules([TieMachine(3).start().pattern], 32, 1)
+
+
+def test_empty_batches_and_exports():
+    module = GraphModule(GRAPHS[2], 32, 2)
+    assert module(torch.zeros(0, 32)).shape == (0, 2)
+    assert GraphModules(GRAPHS, 32, 2)(torch.zeros(len(GRAPHS), 0, 32)).shape == (len(GRAPHS), 0, 2)
+    exported = torch.export.export(module.eval(), (torch.randn(3, 32),)).module()
+    x = torch.randn(3, 32)
+    torch.testing.assert_close(exported(x), module(x))
+
+
+def test_checkpoints_of_other_graphs_are_refused():
+    one, other = GraphModules(GRAPHS[1:3], 32, 1), GraphModules(GRAPHS[2:0:-1], 32, 1)
+    with pytest.raises(RuntimeError, match="the checkpoint is of other graphs"):
+        other.load_state_dict(one.state_dict())
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+def test_graphs_come_back_from_pyg_and_networkx(graph):
+    assert PortGraph.from_networkx(graph.to_networkx()) == graph
+    assert PortGraph.from_data(graph.to_data()).certificate == graph.certificate
+    module = GraphModule(graph, 32, 2).eval()
+    twin = GraphModule(graph.to_data(), 32, 2).eval()
+    twin.load_state_dict(module.state_dict())
+    x = torch.randn(3, 32)
+    torch.testing.assert_close(twin(x), module(x))
+
+
+def test_plain_pyg_data():
+    data = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+    assert PortGraph.from_data(data).certificate == PortGraph.from_networkx(nx.path_graph(3)).certificate
+    with pytest.raises(InputError, match="undirected"):
+        GraphModule(Data(edge_index=torch.tensor([[0], [1]]), num_nodes=2), 32, 1)
+
+
+def test_stacked_layers_check_their_inputs(unchecked):
+    layer = StackedLinear(3, 4, 5, [1, 2])
+    assert [tuple(t.shape) for t in layer(torch.randn(1, 2, 4), torch.randn(2, 7, 4))] == [(1, 2, 5), (2, 7, 5)]
+    with pytest.raises(InputError, match="expected inputs"):
+        layer(torch.randn(3, 2, 4))
+    with pytest.raises(InputError, match="must add up to 3"):
+        StackedLinear(3, 4, 5, [1, 1])
+    with pytest.raises(InputError, match="models must be"):
+        StackedLinear(0, 4, 5)
+    with pytest.raises(InputError, match="whole numbers"):
+        GraphModule(PortGraph((0, 1), ((2, 0, 1),)), 32, 1)
+    with pytest.raises(InputError, match="whole numbers"):
+        GraphModule(PortGraph((0, 1), ((2, 0, 1, 0.5),)), 32, 1)

@@ -73,6 +73,10 @@ def test_functions_as_programs_take_inputs():
     assert dsl.parse("add").evaluate(2, 3) == 5
     with pytest.raises(InputError, match="needs 2 inputs, got 1"):
         dsl.parse("add").evaluate(2)
+    polymorphic = [*ARITHMETIC.primitives, Primitive("id", TypeVariable("a") >> TypeVariable("a"), lambda x: x)]
+    higher = DSL(polymorphic, (NUMBER >> NUMBER) >> (NUMBER >> NUMBER))
+    assert higher.parse("id").evaluate(lambda x: x + 1, 3) == 4
+    assert DSL(iter(ARITHMETIC.primitives), NUMBER).parse("one").evaluate() == 1
     lists = DSL(ARITHMETIC.primitives, LIST)
     assert lists.parse("(map (lam (add $0 one)) numbers)").evaluate() == [2, 3, 4]
     assert lists.parse("(map (add one) (map (twice (add one)) numbers))").evaluate() == [4, 5, 6]
@@ -156,6 +160,12 @@ def test_budgets_end_what_takes_too_long():
         (lambda: DSL([], NUMBER), "needs at least one primitive"),
         (lambda: DSL([Primitive("a b", NUMBER, 1)], NUMBER), "must be a word"),
         (lambda: DSL([Primitive("lam", NUMBER, 1)], NUMBER), "must be a word"),
+        (lambda: DSL([Primitive("a\xa0b", NUMBER, 1)], NUMBER), "must be a word"),
+        (lambda: DSL([Primitive("one", "number", 1)], NUMBER), "must be a type such as"),
+        (lambda: DSL(ARITHMETIC.primitives, TypeVariable("a") >> TypeVariable("a")), "without type variables"),
+        (lambda: DSL(None, NUMBER), "must be a list"),
+        (lambda: ARITHMETIC.program("one"), "must be a term"),
+        (lambda: ARITHMETIC.parse("$" + "1" * 5000), "a variable must be"),
         (lambda: DSL([Primitive("$0", NUMBER, 1)], NUMBER), "must be a word"),
         (lambda: DSL([Primitive("a", NUMBER, 1)] * 2, NUMBER), "two functions are called 'a'"),
         (lambda: DSL([Primitive("f", NUMBER >> NUMBER, 1)], NUMBER), "function as its value"),

@@ -18,6 +18,7 @@ from commutant.programs import (
 )
 from commutant.programs._abstraction import Corpus, best_abstraction, pattern_of, rewritten, saving
 from commutant.programs._terms import parse
+from commutant.programs._types import TypeVariable
 
 NUMBER = BaseType("number")
 HIGHER = DSL(
@@ -190,9 +191,77 @@ def test_what_is_refused(unchecked, monkeypatch):
             compress(*arguments)
     with pytest.raises(InputError, match="max_arity must be"):
         compress([program], max_arity=-1)
+    assert compress(program).abstractions == {}
     with pytest.raises(InputError, match="method must be one of"):
         compress([program], method="dreamcoder")
     monkeypatch.setattr("commutant.programs._library.find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs the package stitch-core"):
         compress([program], method="stitch")
     assert compress([program]).abstractions == {}
+
+
+def test_languages_of_equal_names_are_not_mixed():
+    machine = GraphMachine()
+    one, other = (machine.dsl.extended({"f": parse(t)}) for t in ("(lam (push $0))", "(lam (pop $0))"))
+    with pytest.raises(InputError, match="of one language"):
+        compress([one.parse("(f identity)"), other.parse("(f identity)")])
+    assert compress([one.parse("(f identity)"), GraphMachine().dsl.extended(one.library).parse("identity")])
+
+
+def test_an_argument_that_cannot_be_inlined_is_one():
+    """`$0` is the same at all matches, but is no closed term."""
+    texts = [
+        "(lam (add (twice (add one) $0) one))",
+        "(lam (add one (twice (add one) $0)))",
+        "(lam (twice (add one) $0))",
+    ]
+    result = compress([HIGHER.parse(t) for t in texts], 1, method="python")
+    assert result.cost_after < result.cost_before
+    for text, after in zip(texts, result.programs, strict=True):
+        assert str(result.dsl.inline(after.term)) == text
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["(lam (add $0 $0))", "(lam (add (add $0 $0) (add $0 $0)))"],  # Stitch panics
+        ["(lam (add (add one $0) (add one $0)))", "(lam (add (add one $0) (add (add one $0) one)))"],
+    ],
+)
+@pytest.mark.parametrize("method", ["auto", "python"])
+def test_what_stitch_cannot_take(texts, method):
+    result = compress([HIGHER.parse(t) for t in texts], 2, method=method)
+    for text, after in zip(texts, result.programs, strict=True):
+        assert str(result.dsl.inline(after.term)) == text
+
+
+@pytest.mark.parametrize("name", ["@", "#", "#1", "lambda", "lam_", "new0-0", "fn_0"])
+@pytest.mark.parametrize("method", ["auto", "python"])
+def test_odd_names(name, method):
+    dsl = DSL([*HIGHER.primitives, Primitive(name, NUMBER >> NUMBER, lambda x: x)], NUMBER)
+    texts = [f"({name} (add one ({name} (add one one))))", f"(add one ({name} (add one ({name} (add one one)))))"]
+    result = compress([dsl.parse(t) for t in texts], 2, method=method)
+    assert result.abstractions
+    for text, after in zip(texts, result.programs, strict=True):
+        assert str(result.dsl.inline(after.term)) == text
+
+
+@pytest.mark.parametrize("method", ["auto", "python"])
+def test_a_function_without_a_type_is_not_learnt(method):
+    """The pattern `(pair ($0 one) ($0 flag))` would need a polymorphic argument."""
+    flag, a = BaseType("flag"), TypeVariable("a")
+    dsl = DSL(
+        [
+            Primitive("one", NUMBER, 1),
+            Primitive("yes", flag, True),
+            Primitive("id", a >> a, lambda x: x),
+            Primitive("same", a >> a, lambda x: x),
+            Primitive("pair", NUMBER >> (flag >> NUMBER), lambda x, y: x),
+        ],
+        NUMBER,
+    )
+    texts = ["(pair (id (id one)) (id (id yes)))", "(pair (same (same one)) (same (same yes)))"]
+    texts += ["(pair (pair (id one) (id yes)) (id yes))", "(pair (pair (same one) (same yes)) (same yes))"]
+    result = compress([dsl.parse(t) for t in texts], 3, method=method)
+    for text, after in zip(texts, result.programs, strict=True):
+        assert str(result.dsl.inline(after.term)) == text

@@ -35,6 +35,27 @@ def test_populations_grow_by_what_they_learn(history):
             assert machine.key(machine.output(machine.run(m.program))) == machine.key(m.output)
 
 
+def test_costs_are_those_of_the_grammar(history):
+    for population in history:
+        for m in population.members:
+            assert m.cost == pytest.approx(population.grammar.cost(m.program))
+
+
+def test_without_abstractions_the_grammar_is_still_fitted():
+    found = evolve(
+        GraphMachine(),
+        wanted_edges,
+        select="train",
+        population=4,
+        generations=2,
+        abstractions=0,
+        max_applications=20_000,
+    )
+    assert found[0].grammar.weights == {}
+    assert found[1].grammar.weights
+    assert found[1].dsl.library == {}
+
+
 def test_the_best_survive(history):
     for before, after in itertools.pairwise(history):
         best = before.scores["train"].mean(1).argsort(descending=True)[: max(2, round(len(before.members) / 2))]
@@ -115,8 +136,11 @@ def good(graphs, seeds):
         ({"select": "test"}, "with 'test' among them, got train"),
         ({"max_applications": 100}, "expected at least 2; raise max_applications"),
         ({"fit": lambda graphs, seeds: torch.zeros(len(graphs), seeds)}, "must return scores by name"),
-        ({"fit": lambda graphs, seeds: {"train": torch.zeros(len(graphs))}}, "must be finite and"),
-        ({"fit": lambda graphs, seeds: {"train": torch.full((len(graphs), seeds), torch.nan)}}, "must be finite and"),
+        ({"fit": lambda graphs, seeds: {"train": torch.zeros(len(graphs))}}, "must be finite real numbers"),
+        (
+            {"fit": lambda graphs, seeds: {"train": torch.full((len(graphs), seeds), torch.nan)}},
+            "must be finite real numbers",
+        ),
     ],
 )
 def test_what_is_refused(change, words, unchecked):
@@ -141,3 +165,57 @@ def test_what_is_refused(change, words, unchecked):
 def test_layouts_that_are_refused(scores, covariate, unchecked):
     with pytest.raises(InputError):
         variance_components(scores, covariate)
+
+
+def test_equal_scores_are_no_evidence():
+    found = variance_components(torch.ones(20, 5))
+    assert (found.p, found.seed_p, found.share) == (1.0, 1.0, 0.0)
+    assert variance_components(torch.full((6, 3), 0.1)).p == 1.0
+    exact = variance_components(torch.arange(5.0)[:, None].expand(5, 3))
+    assert exact.p < 1e-9
+
+
+def test_covariates_by_size_and_constants_by_rounding():
+    g = torch.Generator().manual_seed(0)
+    y = torch.randn(12, 4, generator=g)
+    assert variance_components(y, torch.full((12,), 0.1)) == variance_components(y)
+    size = torch.arange(12) % 3
+    stepped = y + 5 * (size > 1)[:, None]
+    groups = torch.nn.functional.one_hot(size).double()
+    assert variance_components(stepped, groups).f == pytest.approx(variance_components(y, groups).f)
+    assert variance_components(stepped, size.double()).f > variance_components(stepped, groups).f
+    with pytest.raises(InputError, match="leave differences"):
+        variance_components(y[:3], torch.eye(3))
+    with pytest.raises(InputError, match="must be numbers"):
+        variance_components(y, "abc")
+
+
+def test_what_was_dropped_does_not_come_back():
+    seen = []
+
+    def fit(graphs, seeds):
+        seen.append({g.certificate for g in graphs})
+        return wanted_edges(graphs, seeds)
+
+    evolve(GraphMachine(), fit, select="train", population=8, generations=4, max_applications=40_000)
+    for before, after, later in zip(seen, seen[1:], seen[2:], strict=False):
+        assert not (before - after) & later
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_arity": "a"}, "max_arity must be"),
+        ({"max_ratio": 0.5}, "max_ratio must be"),
+        ({"max_applications": 0}, "max_applications must be"),
+        ({"fit": 3}, "a function fit"),
+        ({"fit": lambda graphs, seeds: {"train": [[1.0], [1.0, 2.0]]}}, "must be a tensor"),
+        ({"fit": lambda graphs, seeds: {"train": torch.ones(len(graphs), seeds) * 1j}}, "finite real numbers"),
+    ],
+)
+def test_more_that_is_refused(change, words, unchecked):
+    arguments = {"select": "train", "population": 3, "generations": 1, "max_applications": 20_000, "fit": good} | change
+    with pytest.raises(InputError, match=words):
+        evolve(GraphMachine(), arguments.pop("fit"), **arguments)
+    with pytest.raises(InputError, match="expected a Machine"):
+        evolve(3, good, select="train")

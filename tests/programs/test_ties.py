@@ -1,6 +1,7 @@
 """Patterns of shared weights, their machine, layers, and the search for the symmetry of data."""
 
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -241,7 +242,7 @@ X, Y = torch.randn(9, 4), torch.randn(9, 4)
         (lambda: LinearTieScore(X[:5], Y[:5]), "one sample for each of 8 folds, got 5"),
         (lambda: LinearTieScore(X, Y)(TiePattern(3)), "the pattern has 3 points, the data 4"),
         (lambda: EquivarianceScore(lambda x: x.sum(1), torch.randn(2, 4, 3)), "must return"),
-        (lambda: EquivarianceScore(lambda x: x / 0, X), "must return finite values"),
+        (lambda: EquivarianceScore(lambda x: x / 0, X), "must return finite floating-point values"),
         (lambda: search_ties(lambda p: [float("nan")], 3), "finite errors"),
         (lambda: search_ties(lambda p: [0.0] * p.classes, 3), "each of 9 folds"),
         (lambda: search_ties(lambda p: 1.0, 3), "must return a sequence"),
@@ -252,5 +253,95 @@ X, Y = torch.randn(9, 4), torch.randn(9, 4)
     ],
 )
 def test_what_is_refused(make, words, unchecked):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def shifted(n=6, samples=40, seed=0):
+    x = torch.randn(samples, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x, x - 0.5 * x.roll(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "out_scale", "out_offset"),
+    [(1e-9, 0, 1, 0), (1e9, 0, 1, 0), (1, 1e8, 1, 0), (1, 0, 1e-7, 0), (1, 0, 1, 1e9), (1e160, 0, 1e-160, 0)],
+)
+def test_units_and_offsets_do_not_matter(scale, offset, out_scale, out_offset):
+    x, y = shifted()
+    result = search_ties(LinearTieScore(scale * x + offset, out_scale * y + out_offset), 6, max_cost=5, tolerance=1e-6)
+    assert result.chosen.pattern == made(6, CYCLIC)
+    assert result.chosen.error < 1e-6
+
+
+def test_an_unsymmetric_map_with_an_offset_has_no_symmetry():
+    x, _ = shifted()
+    weight = torch.randn(6, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert (
+        search_ties(LinearTieScore(x, x @ weight.T + 1e9), 6, max_cost=4, tolerance=1e-6).chosen.pattern.classes == 36
+    )
+
+
+def test_no_channel_hides_another():
+    x, y = shifted()
+    both = torch.stack([1e6 * y, x * torch.arange(6.0, dtype=torch.float64)], -1)
+    assert search_ties(LinearTieScore(x, both), 6, max_cost=4).chosen.pattern.classes > 6
+    score = EquivarianceScore(lambda x: torch.stack([1e6 * x, x * torch.arange(6.0)], -1), torch.randn(5, 6))
+    assert search_ties(score, 6, max_cost=4).chosen.pattern.classes == 36
+    constant = EquivarianceScore(lambda x: torch.stack([0 * x + 1e6, x * torch.arange(6.0)], -1), torch.randn(5, 6))
+    assert search_ties(constant, 6, max_cost=4).chosen.pattern.classes == 36
+    fixed = EquivarianceScore(lambda x: 0 * x + torch.arange(6.0), torch.randn(5, 6))  # varies over points alone
+    assert search_ties(fixed, 6, max_cost=4).chosen.pattern.classes == 36
+
+
+def test_functions_that_change_their_input_or_are_complex():
+    def clipped(x):
+        x[x < 0] = torch.arange(6.0).expand_as(x)[x < 0]
+        return x
+
+    x = torch.randn(8, 6)
+    before = x.clone()
+    assert search_ties(EquivarianceScore(clipped, x), 6, max_cost=4).chosen.pattern.classes == 36
+    assert torch.equal(x, before)
+    turned = EquivarianceScore(lambda x: 1j * x * torch.arange(6.0), x)
+    assert search_ties(turned, 6, max_cost=4).chosen.pattern.classes == 36
+
+
+def test_a_layer_refuses_the_checkpoint_of_another_pattern():
+    layer, other = (TiedLinear(TiePattern(4, [g]), 1, 1) for g in ((1, 0, 2, 3), (0, 1, 3, 2)))
+    with pytest.raises(RuntimeError, match="the checkpoint is of another pattern"):
+        other.load_state_dict(layer.state_dict())
+
+
+def test_machines_and_searches_can_be_pickled():
+    machine = TieMachine(4)
+    found = list(search_states(machine, max_cost=4))
+    twin, copies = pickle.loads(pickle.dumps((machine, found)))
+    assert [f.output for f in copies] == [f.output for f in found]
+    assert twin.run(copies[-1].program).pattern == found[-1].output
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: EquivarianceScore(torch.relu, X)(TiePattern(3)), "the pattern has 3 points, the inputs 4"),
+        (lambda: EquivarianceScore(torch.relu, X[0]), "x must be"),
+        (lambda: EquivarianceScore(lambda x: x > 0, X), "floating-point values, got torch.bool"),
+        (lambda: EquivarianceScore(lambda x: x + torch.randn(9, 4), X), "must be deterministic"),
+        (lambda: EquivarianceScore(nn.Sequential(nn.Dropout(0.1)), X), "training mode"),
+        (lambda: EquivarianceScore(nn.Sequential(nn.BatchNorm1d(4)), X), "training mode"),
+        (lambda: LinearTieScore(X, torch.full((9, 4), 0.1)), "y must vary"),
+        (lambda: LinearTieScore(X[..., None][..., :0], Y), "points and channels"),
+        (lambda: LinearTieScore(X[:, :0], Y[:, :0]), "points and channels"),
+        (lambda: TiePattern(3, None), "generators must be a list"),
+        (lambda: TiePattern(3, [(0, 1, float("inf"))]), "must be a permutation"),
+        (lambda: search_ties(lambda p: [None], 3), "sequence of real errors"),
+        (lambda: search_ties(lambda p: [1j], 3), "sequence of real errors"),
+        (lambda: search_ties(lambda p: "123", 3), "sequence of real errors"),
+        (lambda: search_ties(3, 3), "score must be a function"),
+        (lambda: search_ties(lambda p: [0.0], 3, max_cost=3).table(0), "rows must be"),
+        (lambda: search_ties(lambda p: [0.0], 3, grammar=3), "grammar must be"),
+    ],
+)
+def test_more_that_is_refused(make, words, unchecked):
     with pytest.raises(InputError, match=words):
         make()

@@ -181,7 +181,7 @@ def graph_certificate(adjacency: Shaped[Tensor, "n n"], max_leaves: int = 10_000
         adjacency: Symmetric adjacency matrix, with optional weights and self-loops, `(n, n)`. Weights are equal only if
             they are exactly equal.
         max_leaves: Largest number of leaves in the search for the canonical form. Twins and known symmetries are not
-            searched, so trees and small graphs need a few.
+            searched, so small graphs need a few. Graphs with many equal parts need many, and long.
 
     Raises:
         InputError: For matrices that are not square or not symmetric, NaN, or a graph that needs more leaves.
@@ -191,12 +191,17 @@ def graph_certificate(adjacency: Shaped[Tensor, "n n"], max_leaves: int = 10_000
         >>> graph_certificate(path) == graph_certificate(path[[1, 0, 2]][:, [1, 0, 2]])
         True
     """
-    if not isinstance(adjacency, Tensor) or adjacency.dim() != 2:
+    if not isinstance(adjacency, Tensor) or adjacency.dim() != 2 or adjacency.shape[0] != adjacency.shape[1]:
         given = tuple(adjacency.shape) if isinstance(adjacency, Tensor) else type(adjacency).__name__
         raise InputError(f"adjacency must be a matrix (n, n), got {given}")
-    _check_graphs(adjacency[None])
+    if adjacency.layout != torch.strided or adjacency.is_complex():
+        raise InputError(
+            f"adjacency must be a dense real matrix, got {adjacency.layout} {adjacency.dtype}; use .to_dense()"
+        )
     whole("max_leaves", max_leaves)
-    matrix = adjacency.detach().double().cpu().numpy()
+    if not adjacency.is_floating_point() and adjacency.numel() and int(adjacency.long().abs().max()) > 2**53:
+        raise InputError("whole-number weights must be at most 2^53, beyond which float64 can't tell them apart")
+    matrix = adjacency.detach().double().cpu().numpy() + 0.0  # minus zero is zero
     if not np.isfinite(matrix).all():
         raise InputError("adjacency must be finite, got NaN or infinities")
     if (matrix != matrix.T).any():
@@ -204,7 +209,13 @@ def graph_certificate(adjacency: Shaped[Tensor, "n n"], max_leaves: int = 10_000
     values, edges = np.unique(matrix, return_inverse=True)
     edges = edges.reshape(matrix.shape).astype(np.int64)
     colors = ranked(np.diag(edges)[:, None])
-    order = canonical_orders(colors, edges, max_leaves, whole=False)[0] if len(edges) else np.arange(0)
+    try:
+        order = canonical_orders(colors, edges, max_leaves, whole=False)[0] if len(edges) else np.arange(0)
+    except InputError:
+        raise InputError(
+            f"this graph of {len(edges)} nodes needs more than max_leaves={max_leaves} leaves in the search for its "
+            "canonical form; raise max_leaves"
+        ) from None
     return len(edges).to_bytes(8, "little") + values.tobytes() + edges[np.ix_(order, order)].tobytes()
 
 

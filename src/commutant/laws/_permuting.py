@@ -84,7 +84,7 @@ class SetPermutation(Action):
             return accepted[0]
         raise InputError(
             f"inputs of shape {', '.join(str(tuple(tensors[i].shape)) for i in square)} may hold features of "
-            f"elements or pairs of elements; pass SetPermutation({self.dim}, pairs=True) or pairs=False, or use a "
+            f"elements or pairs of elements; pass pairs=True or pairs=False to {type(self).__name__}, or use a "
             "different number of elements"
         )
 
@@ -239,6 +239,15 @@ class GeneratedPermutation(SetPermutation):
 
     def resized(self, x: Inputs) -> Inputs | None:
         return None
+
+    def settled(self, f: Callable[[Inputs], Any], x: Inputs, source: Action) -> Action:
+        n = self.generators.shape[1]
+        if self.pairs is None and any(self._square(t, n) for _, t in named_tensors(f(x))):
+            raise InputError(
+                f"an output has {n} entries on axes {self.dim} and {self.dim + 1}, which may hold features of elements "
+                "or pairs of elements; pass pairs=True or pairs=False to GeneratedPermutation"
+            )
+        return self
 
     def shrink(self, g: Tensor, x: Inputs) -> Iterator[tuple[Tensor, Inputs]]:
         for h in self.generators:  # a generator shrinks only to earlier ones

@@ -109,7 +109,7 @@ class Pattern:
     """Body of an abstraction in the making, with its matches.
 
     Args:
-        parts: Preorder of the body: names, `$i`, `lam`, `@` for applications, `#j` for arguments.
+        parts: Preorder of the body: names, `$i`, `lam`, `(` for applications, `(j` for arguments.
         holes: Depths of the open places, the next one last.
         matches: Nodes that match, each with the nodes at the open places and the arguments.
         arity: Number of arguments.
@@ -130,13 +130,13 @@ class Pattern:
         for part in self.parts:  # depths of the parts, in preorder
             depth = depths.pop()
             placed.append((part, depth))
-            depths += [depth, depth] if part == "@" else [depth + 1] if part == "lam" else []
+            depths += [depth, depth] if part == "(" else [depth + 1] if part == "lam" else []
         for part, depth in reversed(placed):
-            if part == "@":
+            if part == "(":
                 done.append(Apply(done.pop(), done.pop()))
             elif part == "lam":
                 done.append(Lambda(done.pop()))
-            elif part[0] == "#":
+            elif part[0] == "(" and part != "(":
                 done.append(Variable(depth - 1 - int(part[1:])))
             else:
                 done.append(Variable(int(part[1:])) if part[0] == "$" else Name(part))
@@ -152,7 +152,7 @@ def best_abstraction(corpus: Corpus, max_arity: int, banned: set[str]) -> tuple[
     The utility is the cost that it saves in the programs minus the cost of its body without arguments, as in Stitch. An
     abstraction must occur in two programs. The bound of a pattern counts its open places as saved, and no two matches
     as overlapping, so the first complete pattern whose utility reaches all bounds is optimal. As in Stitch, patterns
-    are left out whose argument is the same at all matches.
+    are left out whose argument is the same closed term at all matches.
 
     Args:
         corpus: Programs.
@@ -179,7 +179,7 @@ def best_abstraction(corpus: Corpus, max_arity: int, banned: set[str]) -> tuple[
                 best = (pattern, gain)
             continue
         for more in _expansions(corpus, pattern, max_arity):
-            if len(set().union(*(programs[i] for i in more.matches))) < 2 or _useless(more):
+            if len(set().union(*(programs[i] for i in more.matches))) < 2 or _useless(corpus, more):
                 continue
             bound = _bound(corpus, uses, more)
             if bound > floor:
@@ -203,7 +203,7 @@ def pattern_of(corpus: Corpus, function: Term) -> Pattern:
     while waiting:
         part, depth = waiting.pop()
         if isinstance(part, Apply):
-            parts.append("@")
+            parts.append("(")
             waiting += [(part.argument, depth), (part.function, depth)]
         elif isinstance(part, Lambda):
             parts.append("lam")
@@ -211,7 +211,7 @@ def pattern_of(corpus: Corpus, function: Term) -> Pattern:
         elif isinstance(part, Variable) and part.index >= depth:
             argument = arity - 1 - (part.index - depth)
             order += [argument] if argument not in order else []
-            parts.append(f"#{order.index(argument)}")
+            parts.append(f"({order.index(argument)}")
         else:
             parts.append(str(part))
     everything = set().union(*map(corpus.reachable, corpus.roots))
@@ -247,10 +247,10 @@ def _bound(corpus: Corpus, uses: dict[int, int], pattern: Pattern) -> int:
     return total
 
 
-def _useless(pattern: Pattern) -> bool:
-    """Return whether an argument is the same at all matches, or two arguments are: a body without it is better."""
+def _useless(corpus: Corpus, pattern: Pattern) -> bool:
+    """Return whether an argument is the same closed term at all matches, or two arguments are the same."""
     columns = list(zip(*(arguments for _, arguments in pattern.matches.values()), strict=True))
-    return any(len(set(c)) == 1 for c in columns) or len(set(columns)) < len(columns)
+    return any(len(set(c)) == 1 and not corpus.free[c[0]] for c in columns) or len(set(columns)) < len(columns)
 
 
 def _expansions(corpus: Corpus, pattern: Pattern, max_arity: int) -> Iterator[Pattern]:
@@ -266,17 +266,17 @@ def _expansions(corpus: Corpus, pattern: Pattern, max_arity: int) -> Iterator[Pa
         elif kind == "lambda":
             groups.setdefault("lam", {})[i] = ((*others, parts[0]), arguments)  # type: ignore[arg-type]
         elif kind == "apply":
-            groups.setdefault("@", {})[i] = ((*others, parts[1], parts[0]), arguments)  # type: ignore[arg-type]
+            groups.setdefault("(", {})[i] = ((*others, parts[1], parts[0]), arguments)  # type: ignore[arg-type]
         if pattern.parts and (outside := corpus.lowered(here, depth)) is not None:
             if pattern.arity < max_arity:
-                groups.setdefault(f"#{pattern.arity}", {})[i] = (tuple(others), (*arguments, outside))
+                groups.setdefault(f"({pattern.arity}", {})[i] = (tuple(others), (*arguments, outside))
             for j, known in enumerate(arguments):
                 if known == outside:
-                    groups.setdefault(f"#{j}", {})[i] = (tuple(others), arguments)
+                    groups.setdefault(f"({j}", {})[i] = (tuple(others), arguments)
     for part, matches in groups.items():
-        inner = {"@": (depth, depth), "lam": (depth + 1,)}.get(part, ())
-        extra = 1 if inner else 0 if part[0] == "#" else NAME_COST
-        arity = pattern.arity + (part == f"#{pattern.arity}")
+        inner = {"(": (depth, depth), "lam": (depth + 1,)}.get(part, ())
+        extra = 1 if inner else 0 if part[0] == "(" and part != "(" else NAME_COST
+        arity = pattern.arity + (part == f"({pattern.arity}")
         yield Pattern((*pattern.parts, part), (*rest, *inner), matches, arity, pattern.cost + extra)
 
 

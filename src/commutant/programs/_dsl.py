@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ from .._checks import whole
 from .._errors import InputError
 from ._normal import beta_normal, replaced
 from ._terms import Apply, Lambda, Name, Term, Variable, parse, size, subterms, write
-from ._types import Arrow, Type, Unifier, arguments_of
+from ._types import Arrow, Type, Unifier, arguments_of, is_ground
 
 
 class BudgetExceeded(InputError):
@@ -81,8 +81,8 @@ class DSL:
         library: Functions made of primitives and of earlier library functions, by name.
 
     Raises:
-        InputError: For names that clash or can't be written, library functions without a type or that call themselves,
-            and languages without any finite program.
+        InputError: For names that clash or can't be written, a request with type variables, and library functions
+            without a type or that call themselves.
 
     Example:
         >>> from commutant.programs import BaseType, DSL, Primitive
@@ -99,11 +99,20 @@ class DSL:
 
     def __post_init__(self) -> None:
         names: dict[str, Primitive] = {}
-        if not isinstance(self.request, Type):
-            raise InputError(f"request must be a type such as BaseType('number'), got {self.request!r:.40}")
+        if not isinstance(self.request, Type) or not is_ground(self.request):
+            raise InputError(
+                f"request must be a type without type variables, such as BaseType('number'), got {self.request!r:.40}"
+            )
+        if not isinstance(self.primitives, Iterable):
+            raise InputError(f"primitives must be a list of Primitive objects, got {self.primitives!r:.40}")
+        object.__setattr__(self, "primitives", tuple(self.primitives))
         for p in self.primitives:
             if not isinstance(p, Primitive):
                 raise InputError(f"primitives must be Primitive objects, got {p!r:.40}")
+            if not isinstance(p.type, Type):
+                raise InputError(
+                    f"the type of {p.name!r} must be a type such as BaseType('number'), got {p.type!r:.40}"
+                )
             self._check_name(p.name, names)
             if p.arity and not callable(p.value):
                 raise InputError(
@@ -129,7 +138,7 @@ class DSL:
 
     @staticmethod
     def _check_name(name: object, known: Mapping[str, Primitive]) -> None:
-        if not isinstance(name, str) or not name or name == "lam" or any(c in name for c in "()$ \t\n"):
+        if not isinstance(name, str) or not name or name == "lam" or any(c in "()$" or c.isspace() for c in name):
             raise InputError(f"name of a function must be a word without parentheses, $ and spaces, got {name!r}")
         if name in known:
             raise InputError(f"two functions are called {name!r}; rename one of them")
@@ -200,6 +209,8 @@ class DSL:
         Raises:
             InputError: If its type is another one.
         """
+        if not isinstance(term, Name | Variable | Lambda | Apply):
+            raise InputError(f"a program must be a term, got {term!r:.40}; dsl.parse reads text")
         kind, unifier = self.infer(term), Unifier()
         try:
             unifier.unify(self.request, unifier.instance(kind))
@@ -249,8 +260,11 @@ class DSL:
             BudgetExceeded: If it takes more steps.
             InputError: For the wrong number of inputs.
         """
-        whole("budget", budget)
         wanted = len(arguments_of(self.infer(term))[0])
+        return self._evaluated(term, wanted, inputs, budget)
+
+    def _evaluated(self, term: Term, wanted: int, inputs: Sequence[Any], budget: int) -> Any:
+        whole("budget", budget)
         if len(inputs) != wanted:
             raise InputError(f"{write(term):.60} needs {wanted} inputs, got {len(inputs)}")
         return self._run(term, (), inputs, _Meter(write(term)[:60], budget))
@@ -336,4 +350,4 @@ class Program:
             inputs: Arguments, if the program is a function.
             budget: Largest number of steps.
         """
-        return self.dsl.evaluate(self.term, *inputs, budget=budget)
+        return self.dsl._evaluated(self.term, len(arguments_of(self.dsl.request)[0]), inputs, budget)

@@ -31,7 +31,9 @@ class _Ranking:
 def enumerate_programs(
     grammar: Grammar | DSL, *, max_cost: float | None = None, max_scope: int = 4
 ) -> Iterator[Program]:
-    """Yield all programs of a language, the most probable first, none twice (Fijalkow et al. 2022, heap search).
+    """Yield the programs of a language, the most probable first, none twice (Fijalkow et al. 2022, heap search).
+
+    Programs are in eta-long beta-normal form: every function is applied to all of its arguments.
 
     The next derivation of a request is the cheapest candidate. A derivation has one successor for each argument, with
     that argument replaced by the next one of its own request. Successors are made when they are needed, so that
@@ -54,15 +56,15 @@ def enumerate_programs(
         >>> [str(next(programs)) for _ in range(3)]
         ['one', '(double one)', '(double (double one))']
     """
-    grammar = Grammar(grammar) if isinstance(grammar, DSL) else grammar
+    grammar = grammar if isinstance(grammar, Grammar) else Grammar(grammar)
     whole("max_scope", max_scope, 0)
     if max_cost is not None and not (is_real(max_cost) and not math.isnan(max_cost)):
         raise InputError(f"max_cost must be a number or None, got {max_cost!r}")
     least = _least_keys(grammar, max_scope)
     if grammar.start not in least:
-        names = ", ".join(grammar.dsl.names)
         raise InputError(
-            f"no finite program has type {grammar.dsl.request}; add a constant of that type to the language ({names})"
+            f"no finite program has type {grammar.dsl.request} with at most max_scope={max_scope} variables in scope; "
+            f"add a constant to the language ({', '.join(grammar.dsl.names)}), or raise max_scope"
         )
     return _programs(grammar, least, math.inf if max_cost is None else float(max_cost))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._checks import is_real, whole
 from .._errors import InputError
-from ._dsl import DSL
+from ._dsl import DSL, Program
 from ._grammar import Grammar
 from ._library import compress
 from ._machine import Machine
@@ -46,7 +46,10 @@ class Population(Generic[Output]):
             score: Name of the score.
             covariate: Number of an output whose effect is removed, such as `lambda graph: graph.elements`.
         """
-        values = None if covariate is None else torch.tensor([float(covariate(m.output)) for m in self.members])
+        try:
+            values = None if covariate is None else torch.tensor([float(covariate(m.output)) for m in self.members])
+        except (TypeError, ValueError):
+            raise InputError("covariate must return a number for each output") from None
         return variance_components(self._score(score), values)
 
     def correlation(self, first: str, second: str) -> float:
@@ -97,7 +100,7 @@ def evolve(
 
     Each generation trains models with all outputs, keeps the best by the mean of a score over seeds, learns library
     functions from their programs, fits the grammar to them, and searches for new outputs with it. The paper selects by
-    one seed, which selects lucky seeds; two seeds are the minimum here.
+    one seed, which selects lucky seeds; two seeds are the minimum here. An output that was dropped does not come back.
 
     Args:
         machine: Machine whose outputs are evolved.
@@ -126,36 +129,53 @@ def evolve(
         ("abstractions", abstractions, 0),
     ):
         whole(name, value, least)
+    whole("max_arity", max_arity, 0)
+    whole("max_applications", max_applications)
     if not (is_real(keep) and 0 < keep < 1):
         raise InputError(f"keep must be between 0 and 1, got {keep!r}")
+    if not (is_real(max_ratio) and max_ratio >= 1):
+        raise InputError(f"max_ratio must be a number of at least 1, got {max_ratio!r}")
+    if not isinstance(machine, Machine) or not callable(fit):
+        raise InputError(f"expected a Machine and a function fit, got {machine!r:.40} and {fit!r:.40}")
     grammar = Grammar(machine.dsl)
     survivors: list[Found[Output]] = []
     history: list[Population[Output]] = []
+    tried: set[Hashable] = set()  # outputs that were trained are not proposed again
     for generation in range(generations):
-        members = _explored(machine, grammar, survivors, population, max_applications)
+        members = _explored(machine, grammar, survivors, tried, population, max_applications)
+        tried |= {machine.key(m.output) for m in members}
         scores = _checked(fit([m.output for m in members], seeds), select, len(members), seeds)
         history.append(Population(tuple(members), scores, grammar.dsl, grammar))
         best = (-scores[select].double().mean(1)).argsort(stable=True)
         survivors = [members[i] for i in best[: max(2, round(keep * len(members)))].tolist()]
-        if generation < generations - 1 and abstractions:
+        if generation < generations - 1:
             programs = [grammar.dsl.program(m.program.term) for m in survivors]
-            learnt = compress(programs, abstractions, max_arity=max_arity)
+            if abstractions:
+                learnt = compress(programs, abstractions, max_arity=max_arity)
+                plain = Grammar(learnt.dsl)
+                programs = [_derivable(plain, p) for p in learnt.programs]
+                grammar = plain
+            grammar = Grammar.fitted(programs, dsl=grammar.dsl, max_ratio=max_ratio)
+            costs = [grammar.cost(p) for p in programs]
             survivors = [
-                Found(m.output, p, m.cost, m.applications) for m, p in zip(survivors, learnt.programs, strict=True)
+                Found(m.output, p, cost, m.applications) for m, p, cost in zip(survivors, programs, costs, strict=True)
             ]
-            grammar = Grammar.fitted(learnt.programs, dsl=learnt.dsl, max_ratio=max_ratio)
     return history
 
 
 def _explored(
-    machine: Machine[State, Output], grammar: Grammar, survivors: list[Found[Output]], population: int, limit: int
+    machine: Machine[State, Output],
+    grammar: Grammar,
+    survivors: list[Found[Output]],
+    tried: set[Hashable],
+    population: int,
+    limit: int,
 ) -> list[Found[Output]]:
     members = list(survivors)
-    known = {machine.key(m.output) for m in members}
     for found in search_states(machine, grammar, max_applications=limit):
         if len(members) >= population:
             break
-        if machine.key(found.output) not in known:
+        if machine.key(found.output) not in tried:
             members.append(found)
     if len(members) < 2:
         raise InputError(
@@ -164,14 +184,30 @@ def _explored(
     return members
 
 
+def _derivable(grammar: Grammar, program: Program) -> Program:
+    """Return a program that the grammar makes: in primitives alone if it uses a library function at an odd type."""
+    try:
+        grammar.cost(program)
+    except InputError:
+        return grammar.dsl.program(grammar.dsl.inline(program.term))
+    return program
+
+
 def _checked(scores: Any, select: str, members: int, seeds: int) -> dict[str, Tensor]:
     if not isinstance(scores, Mapping) or select not in scores:
         given = ", ".join(map(str, scores)) if isinstance(scores, Mapping) else type(scores).__name__
         raise InputError(f"fit must return scores by name, with {select!r} among them, got {given}")
     out = {}
     for name, values in scores.items():
-        values = torch.as_tensor(values).detach().cpu()
-        if values.shape != (members, seeds) or not values.isfinite().all():
-            raise InputError(f"score {name!r} must be finite and {(members, seeds)}, got {tuple(values.shape)}")
+        try:
+            values = torch.as_tensor(values).detach().cpu()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(f"score {name!r} must be a tensor (outputs, seeds), got {values!r:.40}") from None
+        fits = values.shape == (members, seeds) and not values.is_complex()
+        if not fits or not values.isfinite().all():
+            raise InputError(
+                f"score {name!r} must be finite real numbers (outputs, seeds) = {(members, seeds)}, got "
+                f"{tuple(values.shape)}, {values.dtype} or NaN"
+            )
         out[str(name)] = values
     return out

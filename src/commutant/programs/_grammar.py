@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from .._checks import is_real
@@ -13,7 +14,7 @@ from .._errors import InputError
 from ._dsl import DSL, Program
 from ._normal import shifted
 from ._terms import Apply, Lambda, Name, Term, Variable, spine
-from ._types import Arrow, Type, Unifier, arguments_of, is_ground
+from ._types import Arrow, BaseType, Type, Unifier, arguments_of, base_types, grounded, is_ground
 
 
 class Request(NamedTuple):
@@ -53,7 +54,8 @@ class Grammar:
     that is requested there, and $p(f \mid r) = w_f / \sum_{f'} w_{f'}$ over all that return it.
 
     Args:
-        dsl: Language. The type of a function's result must fix the types of its arguments.
+        dsl: Language. The type of a function's result must fix the types of its arguments, unless there is only one
+            base type.
         weights: Positive weight of each function; one where it is not given. Variables have weight one. With bigrams
             the keys are `(function, position, name)`, or a name for the first function of a program.
         bigrams: Whether weights depend on the function whose argument a term is, and on its position.
@@ -72,14 +74,25 @@ class Grammar:
     dsl: DSL
     weights: Mapping[Any, float] = field(default_factory=dict)
     bigrams: bool = False
-    _rules: dict[Request, tuple[Production, ...]] = field(default_factory=dict, init=False, repr=False)
+    _rules: dict[Request, tuple[Production, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.dsl, DSL) or not isinstance(self.weights, Mapping):
+            raise InputError(f"expected a DSL and weights by name, got {self.dsl!r:.40} and {self.weights!r:.40}")
         for key, weight in self.weights.items():
+            fits = isinstance(key, str) or (self.bigrams and isinstance(key, tuple) and len(key) == 3)
+            if not fits:
+                raise InputError(f"weights must be by name, or with bigrams by (function, position, name), got {key!r}")
             for name in key[::2] if isinstance(key, tuple) else (key,):
                 self.dsl.type_of(name)
-            if not (is_real(weight) and 0 < weight < math.inf):
+            if not (is_real(weight) and 0 < weight < 1e300):
                 raise InputError(f"the weight of {key!r} must be a positive number, got {weight!r}")
+
+    @cached_property
+    def _only(self) -> BaseType | None:
+        """Base type of a language that has a single one, which every open type variable then stands for."""
+        bases = {t for p in self.dsl.primitives for t in base_types(p.type)} | set(base_types(self.dsl.request))
+        return bases.pop() if len(bases) == 1 else None
 
     @property
     def start(self) -> Request:
@@ -111,18 +124,21 @@ class Grammar:
                 unifier.unify(result, kind)
             except InputError:
                 continue
-            types = [unifier.resolve(t) for t in arguments]
+            types = [grounded(unifier.resolve(t), self._only) for t in arguments]
             if not all(map(is_ground, types)):
+                if isinstance(head, Name) and head.name in self.dsl.library:
+                    continue  # learnt, and of no use here
                 raise InputError(
                     f"{head} has type {own}, whose arguments stay open for the result {kind}; give it a type whose "
                     "result names all of its type variables"
                 )
             ways.append((head, types, self._weight(head, place)))
-        total = math.fsum(weight for *_, weight in ways)
+        most = max((weight for *_, weight in ways), default=1.0)
+        total = math.log(math.fsum(weight / most for *_, weight in ways)) + math.log(most) if ways else 0.0
         for head, types, weight in ways:
             name = str(head)
             requests = (Request(t, scope, (name, i) if self.bigrams else None) for i, t in enumerate(types))
-            yield Production(head, tuple(requests), math.log(total) - math.log(weight))
+            yield Production(head, tuple(requests), total - math.log(weight))
 
     def _weight(self, head: Name | Variable, place: tuple[str, int] | None) -> float:
         if isinstance(head, Variable):
@@ -196,6 +212,8 @@ class Grammar:
             InputError: For no programs and no language, or a program that the language does not make.
         """
         programs = list(programs)
+        if not all(isinstance(p, Program) for p in programs):
+            raise InputError("programs must be Program objects; use dsl.parse(text)")
         if dsl is None and not programs:
             raise InputError("fitting a grammar needs a program or a language, got neither")
         if not (is_real(pseudo_count) and 0 < pseudo_count < math.inf):

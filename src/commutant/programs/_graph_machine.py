@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import whole
+from .._checks import is_whole, whole
 from .._errors import InputError
 from ..algebra import graph_certificate
 from ._machine import Machine
@@ -28,7 +28,7 @@ class PortGraph:
 
     Args:
         nodes: Ids of the nodes, ascending.
-        edges: `(id, one end, other end, port)` of each edge, by ascending id.
+        edges: `(id, smaller end, larger end, port)` of each edge, by ascending id.
     """
 
     nodes: tuple[int, ...] = (0,)
@@ -42,6 +42,9 @@ class PortGraph:
 
     def check(self) -> None:
         """Raise InputError unless ids are dense, edges join two nodes, and no port is occupied twice."""
+        whole_ = all(is_whole(v) for v in self.nodes) and all(len(e) == 4 and all(map(is_whole, e)) for e in self.edges)
+        if not whole_:
+            raise InputError("a graph must have whole numbers as nodes and (id, end, end, port) as edges")
         ids = sorted([*self.nodes, *(e for e, *_ in self.edges)])
         if not self.nodes or ids != list(range(len(ids))):
             raise InputError(
@@ -105,16 +108,49 @@ class PortGraph:
         )
 
     @classmethod
+    def from_data(cls, data: Data) -> PortGraph:
+        """Return the graph of PyG data: that of `to_data`, or any undirected one as `from_networkx` takes it.
+
+        Args:
+            data: PyG data with `edge_index`, both directions of each edge.
+        """
+        from torch_geometric.utils import is_undirected
+
+        ends = data.edge_index
+        if data.num_nodes is None or (ends.numel() and not is_undirected(ends, num_nodes=data.num_nodes)):
+            raise InputError("expected undirected PyG data; use torch_geometric.utils.to_undirected")
+        pairs = ends.T.tolist()
+        if all(hasattr(data, name) for name in ("node_id", "edge_id", "port")):
+            ids = data.node_id.tolist()
+            table = zip(data.edge_id.tolist(), pairs, data.port.tolist(), strict=True)
+            known = {e: (e, *sorted((ids[a], ids[b])), p) for e, (a, b), p in table}
+            graph = cls(tuple(ids), tuple(known[e] for e in sorted(known)))
+            graph.check()
+            return graph
+        import networkx
+
+        plain = networkx.Graph()
+        plain.add_nodes_from(range(data.num_nodes))
+        plain.add_edges_from(pairs)
+        return cls.from_networkx(plain)
+
+    @classmethod
     def from_networkx(cls, graph: Any) -> PortGraph:
         """Return a graph whose elements are created in the order in which networkx stores them.
 
-        Nodes come first, then edges; each edge takes the smallest port that is free at both ends.
+        Nodes come first, then edges; each edge takes the smallest port that is free at both ends. A graph of
+        `to_networkx` keeps its ids and ports.
 
         Args:
             graph: Undirected networkx graph, with at least one node and without self-loops.
         """
         if getattr(graph, "is_directed", lambda: True)() or not len(graph):
             raise InputError(f"expected an undirected networkx graph with at least one node, got {graph!r:.80}")
+        named = [(d.get("id"), *sorted((a, b)), d.get("port")) for a, b, d in graph.edges(data=True) if "id" in d]
+        if named and len(named) == graph.number_of_edges():
+            known = cls(tuple(sorted(graph.nodes)), tuple(sorted(named)))
+            known.check()
+            return known
         place = {node: i for i, node in enumerate(graph.nodes)}
         taken: set[tuple[int, int]] = set()
         edges = []
@@ -124,7 +160,7 @@ class PortGraph:
                 raise InputError(f"graphs must have no self-loops, got one at node {u!r}")
             port = next(p for p in range(len(taken) + 1) if (a, p) not in taken and (b, p) not in taken)
             taken |= {(a, port), (b, port)}
-            edges.append((len(place) + number, a, b, port))
+            edges.append((len(place) + number, min(a, b), max(a, b), port))
         return cls(tuple(range(len(place))), tuple(edges))
 
 
@@ -170,7 +206,7 @@ class GraphMachine(Machine[GraphState, PortGraph]):
     Example:
         >>> machine = GraphMachine(max_conn=10)
         >>> machine.run("(push (add (connect identity)))").graph
-        PortGraph(nodes=(0, 1), edges=((2, 1, 0, 0),))
+        PortGraph(nodes=(0, 1), edges=((2, 0, 1, 0),))
     """
 
     name = "graph machine"
@@ -234,19 +270,17 @@ class GraphMachine(Machine[GraphState, PortGraph]):
         return output.certificate
 
     def fingerprint(self, state: GraphState, saved: Sequence[GraphState] = ()) -> Hashable:
-        """Return the state up to names of nodes, creation order, and rotation and reflection of the ports.
+        """Return the state up to names of nodes, creation order, and rotation of the ports.
 
         A walk from the cursor that takes ports in order meets the nodes in an order that no name decides, since the
         graph is connected and ports tell edges apart. Actions refer to ports only relative to the cursor's. Of the
-        saved states only cursors and stacks come back.
+        saved states only cursors and stacks come back, unless a sub-program leaves a node without edges, which changes
+        nothing.
 
         Args:
             state: State.
             saved: States in which the sub-programs started that have not ended.
         """
-        return min(self._walk(state, saved, 1), self._walk(state, saved, -1))
-
-    def _walk(self, state: GraphState, saved: Sequence[GraphState], direction: int) -> tuple[Any, ...]:
         n, first = self.max_conn, state.port
         number = {state.position: 0}
         order = [state.position]
@@ -256,7 +290,7 @@ class GraphMachine(Machine[GraphState, PortGraph]):
             number[order[1]] = 1
         around: dict[int, list[tuple[int, int]]] = {}
         for (node, port), (_, end) in state.graph.links.items():
-            around.setdefault(node, []).append((direction * (port - first) % n, end))
+            around.setdefault(node, []).append(((port - first) % n, end))
         edges = []
         for node in order:  # grows while the walk goes on
             for port, end in sorted(around.get(node, ())):
@@ -265,7 +299,7 @@ class GraphMachine(Machine[GraphState, PortGraph]):
                     order.append(end)
                 if number[node] < number[end]:
                     edges.append((number[node], port, number[end]))
-        cursors = tuple((number[s.position], direction * (s.port - first) % n) for s in saved)
+        cursors = tuple((number[s.position], (s.port - first) % n) for s in saved)
         stacks_ = tuple(tuple(number[node] for node in s.stack) for s in (state, *saved))
         return len(order), tuple(edges), cursors, stacks_
 
@@ -295,5 +329,5 @@ def _connect(s: GraphState) -> GraphState:
     other, links = s.stack[-1], s.graph.links
     if (s.position, s.port) in links or (other, s.port) in links:
         return s
-    edge = (s.graph.elements, s.position, other, s.port)
+    edge = (s.graph.elements, min(s.position, other), max(s.position, other), s.port)
     return replace(s, graph=replace(s.graph, edges=(*s.graph.edges, edge)))

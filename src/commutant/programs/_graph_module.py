@@ -31,7 +31,11 @@ class StackedLinear(nn.Module):
 
     def __init__(self, models: int, in_features: int, out_features: int, groups: Sequence[int] | None = None) -> None:
         super().__init__()
+        for name, value in (("models", models), ("in_features", in_features), ("out_features", out_features)):
+            whole(name, value)
         self.groups = list(groups or [models])
+        if sum(self.groups) != models:
+            raise InputError(f"groups must add up to {models} models, got {self.groups}")
         self.weight = nn.Parameter(torch.empty(models, in_features, out_features))
         self.bias = nn.Parameter(torch.empty(models, 1, out_features))
         for part in (self.weight, self.bias):
@@ -43,6 +47,9 @@ class StackedLinear(nn.Module):
         Args:
             x: Inputs of each group, `(models, rows, in_features)`.
         """
+        given, wanted = [t.shape[::2] for t in x], [(n, self.weight.shape[1]) for n in self.groups]
+        if any(t.dim() != 3 for t in x) or [tuple(s) for s in given] != wanted:
+            raise InputError(f"expected inputs (models, rows, {wanted[0][1]}) of {self.groups} models, got {given}")
         parts = zip(self.bias.split(self.groups), x, self.weight.split(self.groups), strict=True)
         return [torch.baddbmm(bias, rows, weight) for bias, rows, weight in parts]
 
@@ -68,7 +75,7 @@ class GraphModules(nn.Module):
     """
 
     coordinate: Tensor
-    code: Tensor
+    codes: Tensor
     model: Tensor
     place: Tensor
     share: Tensor
@@ -108,6 +115,7 @@ class GraphModules(nn.Module):
         self.groups = [(n, counts.count(n)) for n in sorted(set(counts))]
         for name, table in _tables([self.graphs[m] for m in order], order, features).items():
             self.register_buffer(name, table, persistent=False)
+        self.register_buffer("elements", _elements(self.graphs))
         models, sizes = len(order), [models for _, models in self.groups]
         self.layers = nn.ModuleList(StackedLinear(models, features, features, sizes) for _ in range(depth))
         self.readout = StackedLinear(models, features, out_features)
@@ -128,14 +136,16 @@ class GraphModules(nn.Module):
         batch = x.shape[1]
         # rows are the nodes of all models and then their edges: (rows, batch, features)
         index = self.coordinate[:, None].expand(-1, batch, -1)
-        element = x.index_select(0, self.model).gather(2, index) + self.code.to(x.dtype)[:, None]
+        element = x.index_select(0, self.model).gather(2, index) + self.codes.to(x.dtype)[:, None]
         node, edge = element.flatten(1).split([len(self.share), len(element) - len(self.share)])
         dropout = self.dropout if self.training else 0.0
         for layer in self.layers:
             node = edge_messages(node, edge.to(node.dtype), self.ends, self.node_starts, self.edge_starts, dropout)
             parts = node.split([n * number for n, number in self.groups])
-            rows = [part.view(number, -1, d) for part, (_, number) in zip(parts, self.groups, strict=True)]
-            node = torch.cat([out.view(-1, batch * d) for out in layer(*rows)])
+            rows = [p.view(number, n * batch, d) for p, (n, number) in zip(parts, self.groups, strict=True)]
+            node = torch.cat(
+                [out.reshape(n * number, batch * d) for out, (n, number) in zip(layer(*rows), self.groups, strict=True)]
+            )
         mean = node.new_zeros(models, batch * d).index_add(0, self.place, node * self.share.to(node.dtype)[:, None])
         return self.readout(mean.view(models, batch, d))[0].index_select(0, self.given)
 
@@ -150,8 +160,17 @@ class GraphModules(nn.Module):
             raise InputError(f"model must be below {len(self.graphs)}, got {model}")
         one = GraphModule(self.graphs[model], self.features, self.out_features, depth=self.depth, dropout=self.dropout)
         row = int(self.given[model])
-        one.load_state_dict({f"stacked.{k}": v[row : row + 1] for k, v in self.state_dict().items()})
+        state = {k: v[row : row + 1] for k, v in self.state_dict().items() if k != "elements"}
+        one.stacked.load_state_dict({**state, "elements": one.stacked.elements})
         return one.to(self.readout.weight).train(self.training)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        """Refuse the checkpoint of other graphs."""
+        elements = state_dict.get(f"{prefix}elements")
+        if elements is not None and not torch.equal(elements.cpu(), _elements(self.graphs)):
+            arguments[-1].append(f"{prefix}elements: the checkpoint is of other graphs, or of another order of them")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         """Return the sizes."""
@@ -217,7 +236,7 @@ class GraphModule(nn.Module):
         check_features("x", x, self.stacked.readout.weight)
         if not x.dim() or x.shape[-1] != self.stacked.features:
             raise InputError(f"x must be (*batch, {self.stacked.features}), got {tuple(x.shape)}")
-        flat = x.reshape(1, -1, x.shape[-1])
+        flat = x.reshape(1, x.numel() // x.shape[-1], x.shape[-1])
         return self.stacked(flat)[0].reshape(*x.shape[:-1], self.stacked.out_features)
 
 
@@ -248,6 +267,13 @@ def _element_codes(graph: PortGraph, features: int) -> Tensor:
     return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], 1).float()
 
 
+def _elements(graphs: Sequence[PortGraph]) -> Tensor:
+    """Return model, id, ends and port of all elements, which tell graphs apart, `(elements, 5)`."""
+    rows = [[m, v, -1, -1, -1] for m, g in enumerate(graphs) for v in g.nodes]
+    rows += [[m, e, min(a, b), max(a, b), p] for m, g in enumerate(graphs) for e, a, b, p in g.edges]
+    return torch.tensor(sorted(rows))
+
+
 def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) -> dict[str, Tensor]:
     """Return the index tables of graphs that are given in another order."""
     index = [_element_index(g, features) for g in graphs]
@@ -267,7 +293,7 @@ def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) ->
             [i[list(g.nodes)] for i, g in zip(index, graphs, strict=True)]
             + [i[[e for e, *_ in g.edges]] for i, g in zip(index, graphs, strict=True)]
         ),
-        "code": torch.cat(
+        "codes": torch.cat(
             [c[:n] for c, n in zip(codes, nodes, strict=True)] + [c[n:] for c, n in zip(codes, nodes, strict=True)]
         ),
         "model": torch.cat([given.repeat_interleave(nodes), given.repeat_interleave(edges)]),
@@ -284,6 +310,10 @@ def _as_port_graph(graph: Any) -> PortGraph:
     if isinstance(graph, PortGraph):
         graph.check()
         return graph
+    if hasattr(graph, "edge_index"):
+        return PortGraph.from_data(graph)
     if hasattr(graph, "is_directed"):
         return PortGraph.from_networkx(graph)
-    raise InputError(f"a graph must be a PortGraph or an undirected networkx graph, got {type(graph).__name__}")
+    raise InputError(
+        f"a graph must be a PortGraph, an undirected networkx graph or PyG data, got {type(graph).__name__}"
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
@@ -68,35 +69,46 @@ def compress(
     whole("n", n)
     whole("max_arity", max_arity, 0)
     one_of("method", method, ("auto", "stitch", "python"))
-    programs = list(programs)
+    programs = list(programs) if isinstance(programs, Iterable) else [programs]  # type: ignore[list-item]
     if not programs:
         raise InputError("compressing needs at least one program, got none")
-    if not all(isinstance(p, Program) for p in programs) or len({p.dsl.names for p in programs}) > 1:
+    if not all(isinstance(p, Program) for p in programs) or any(p.dsl != programs[0].dsl for p in programs):
         raise InputError("programs must be Program objects of one language; use dsl.program(p.term) to move one")
-    dsl = programs[0].dsl
-    if method == "stitch" and find_spec("stitch_core") is None:
+    dsl, terms = programs[0].dsl, [p.term for p in programs]
+    installed = find_spec("stitch_core") is not None
+    if method == "stitch" and not installed:
         raise InputError('method="stitch" needs the package stitch-core; install it, or use method="python"')
-    terms = [p.term for p in programs]
-    before = sum(Corpus(terms).cost[i] for i in Corpus(terms).roots)
-    for name, body in dsl.library.items():
-        corpus = Corpus(terms)
-        pattern = pattern_of(corpus, body)
-        if saving(corpus, pattern)[0]:
-            terms = rewritten(corpus, pattern, name)
-    names = _fresh_names(dsl, n)
-    found: dict[str, Term] | None = None
-    if method != "python" and find_spec("stitch_core") is not None:
-        found, shorter = _stitch(terms, names, max_arity)
-        if {str(body) for body in found.values()} & {str(body) for body in dsl.library.values()}:
-            found = None  # it learnt a function that the language has
-        else:
-            terms = shorter
-    if found is None:
-        found, terms = _learn(dsl, terms, names, max_arity)
-    extended = dsl.extended(found)
+    try:
+        before = _cost(terms)
+        for name, body in dsl.library.items():
+            corpus = Corpus(terms)
+            pattern = pattern_of(corpus, body)
+            if saving(corpus, pattern)[0]:
+                terms = rewritten(corpus, pattern, name)
+        names = _fresh_names(dsl, n)
+        learnt = _stitch(dsl, terms, names, max_arity) if installed and method != "python" else None
+        if learnt is None and method == "stitch":
+            raise InputError('Stitch fails on these programs or learns what has no type; use method="python"')
+        extended, shorter, found = learnt or _learn(dsl, terms, names, max_arity)
+    except RecursionError:
+        raise InputError(
+            "the programs are nested too deeply for library learning; leave out the longest ones"
+        ) from None
+    return Compression(extended, tuple(shorter), found, before, _cost([p.term for p in shorter]))
+
+
+def _cost(terms: Sequence[Term]) -> int:
     corpus = Corpus(terms)
-    after = sum(corpus.cost[i] for i in corpus.roots)
-    return Compression(extended, tuple(extended.program(t) for t in terms), found, before, after)
+    return sum(corpus.cost[i] for i in corpus.roots)
+
+
+def _typed(dsl: DSL, found: Mapping[str, Term], terms: Sequence[Term]) -> tuple[DSL, list[Program]] | None:
+    """Return the language with new functions and its programs, or None if some of them have no type."""
+    try:
+        extended = dsl.extended(found)
+        return extended, [extended.program(t) for t in terms]
+    except InputError:
+        return None
 
 
 def _fresh_names(dsl: DSL, n: int) -> list[str]:
@@ -109,29 +121,45 @@ def _fresh_names(dsl: DSL, n: int) -> list[str]:
     return names
 
 
-def _learn(dsl: DSL, terms: list[Term], names: list[str], max_arity: int) -> tuple[dict[str, Term], list[Term]]:
+def _learn(dsl: DSL, terms: list[Term], names: list[str], max_arity: int) -> tuple[DSL, list[Program], dict[str, Term]]:
     found: dict[str, Term] = {}
     banned = {str(body) for body in dsl.library.values()}
-    for name in names:
-        corpus = Corpus(terms)
+    result = dsl, [dsl.program(t) for t in terms]
+    while len(found) < len(names):
+        corpus, name = Corpus(terms), names[len(found)]
         best = best_abstraction(corpus, max_arity, banned)
         if best is None:
             break
-        found[name] = best[0].function()
-        banned.add(str(found[name]))
-        terms = rewritten(corpus, best[0], name)
-    return found, terms
+        function, shorter = best[0].function(), rewritten(corpus, best[0], name)
+        banned.add(str(function))
+        typed = _typed(dsl, {**found, name: function}, shorter)
+        if typed is not None:  # a function of several types at once may have none
+            result, terms = typed, shorter
+            found[name] = function
+    return (*result, found)
 
 
-def _stitch(terms: list[Term], names: list[str], max_arity: int) -> tuple[dict[str, Term], list[Term]]:
+def _stitch(
+    dsl: DSL, terms: list[Term], names: list[str], max_arity: int
+) -> tuple[DSL, list[Program], dict[str, Term]] | None:
+    """Return what Stitch learns, or None if it fails, or learns what the language has or what has no type."""
     import stitch_core  # type: ignore[import-not-found]
 
-    texts = [str(t) for t in terms]
-    result = stitch_core.compress(texts, iterations=len(names), max_arity=max_arity, abstraction_prefix="fn-new-")
+    prefix = next(p for p in (f"new{i}-" for i in itertools.count()) if not any(n.startswith(p) for n in dsl.names))
+    if any("#" in n or n.startswith("lam") for n in dsl.names):
+        return None  # its own words
+    try:
+        result = stitch_core.compress(
+            [str(t) for t in terms], iterations=len(names), max_arity=max_arity, abstraction_prefix=prefix
+        )
+    except Exception:  # it panics on some programs
+        return None
     answer = result.json if isinstance(result.json, dict) else json.loads(result.json)
-    renamed = {f"fn-new-{i}": name for i, name in enumerate(names)}
+    renamed = {f"{prefix}{i}": name for i, name in enumerate(names)}
     found = {renamed[a["name"]]: _closed(parse(a["body"]), a["arity"], renamed) for a in answer["abstractions"]}
-    return found, [_renamed(parse(text), renamed) for text in answer["rewritten"]]
+    known = {str(body) for body in dsl.library.values()}
+    typed = _typed(dsl, found, [_renamed(parse(text), renamed) for text in answer["rewritten"]])
+    return None if typed is None or known & {str(body) for body in found.values()} else (*typed, found)
 
 
 def _closed(body: Term, arity: int, renamed: Mapping[str, str]) -> Term:

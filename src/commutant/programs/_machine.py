@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from .._checks import whole
 from .._errors import InputError
 from ._dsl import DSL, BudgetExceeded, Primitive, Program
-from ._terms import Name, Term, apply
+from ._terms import Apply, Lambda, Name, Term, Variable, apply
 from ._types import BaseType, Type
 
 State = TypeVar("State")
@@ -92,6 +92,10 @@ class Machine(ABC, Generic[State, Output]):
             saved: States in which the sub-programs started that have not ended, the innermost last.
         """
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without what is made when it is needed, since functions can't be pickled."""
+        return {k: v for k, v in self.__dict__.items() if k not in ("actions", "dsl")}
+
     def same(self, left: State, right: State) -> bool:
         """Return whether two states are at the same position, for `if_positions_equal`.
 
@@ -122,9 +126,11 @@ class Machine(ABC, Generic[State, Output]):
             InputError: For text that does not parse or has another type, or a primitive of another machine.
         """
         whole("budget", budget)
+        if not isinstance(program, Program | str | Name | Variable | Lambda | Apply):
+            raise InputError(f"a program must be a Program, a term or text, got {program!r:.40}")
         if not isinstance(program, Program):
             program = self.dsl.parse(program) if isinstance(program, str) else self.dsl.program(program)
-        now = program.evaluate(budget=10 * budget)
+        now = program.evaluate(budget=100 * budget)
         if not isinstance(now, Instruction):
             raise InputError(f"a program of a {self.name} must have type {STATE_MAP}, got {program.dsl.request}")
         try:
@@ -175,7 +181,17 @@ def _primitive(name: str, arity: int) -> Primitive:
     kind: Type = STATE_MAP
     for _ in range(arity):
         kind = STATE_MAP >> kind
-    return Primitive(name, kind, (lambda *parts: Instruction(name, parts)) if arity else Instruction(name))
+    return Primitive(name, kind, _Call(name) if arity else Instruction(name))
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Function from continuations to an instruction, which can be pickled."""
+
+    name: str
+
+    def __call__(self, *parts: Instruction) -> Instruction:
+        return Instruction(self.name, parts)
 
 
 def chain(names: Sequence[str], ends: Collection[str]) -> Term:
@@ -183,7 +199,7 @@ def chain(names: Sequence[str], ends: Collection[str]) -> Term:
 
     Args:
         names: Names of actions and of library functions of one argument; `func` opens a sub-program, and an end
-            ends the innermost one or the program.
+            ends the innermost one or the program; `call f` goes on after the end f.
         ends: Names that end a program, such as `identity`.
     """
     stack: list[list[Term]] = [[]]
@@ -197,6 +213,9 @@ def chain(names: Sequence[str], ends: Collection[str]) -> Term:
                 term = apply(part, term)
             if stack:
                 stack[-1].append(apply(Name("func"), term))
+        elif name.startswith("call "):
+            same = Name("identity")
+            stack[-1].append(apply(Name("if_positions_equal"), same, same, Name(name[5:]), same))
         else:
             stack[-1].append(Name(name))
     return term

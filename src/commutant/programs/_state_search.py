@@ -14,6 +14,7 @@ from .._errors import InputError
 from ._dsl import DSL, Program
 from ._grammar import Grammar
 from ._machine import STATE_MAP, Machine, chain
+from ._normal import shifted
 from ._terms import Apply, Lambda, Name, Term, Variable, spine, subterms
 from ._types import Type
 
@@ -54,8 +55,9 @@ def search_states(
 
     Best-first search (A*) over states, whose bound counts the ends of open sub-programs. States of equal fingerprint
     have the same futures, so that only the cheapest of them is continued. The start of a sub-program (`func`) and its
-    end are steps like any other. A conditional never helps, since from a known state the branch that it takes is a
-    cheaper program. So the search is complete.
+    end are steps like any other. A conditional helps only to go on after a library function that ends programs, since
+    from a known state the branch that it takes is a cheaper program. So the search is complete, library functions
+    aside that are no steps.
 
     Limits are counts and not seconds, so that results are reproducible.
 
@@ -82,8 +84,10 @@ def search_states(
         raise InputError(f"max_cost must be a number, got {max_cost!r}")
     if max_applications is not None:
         whole("max_applications", max_applications)
+    if not isinstance(grammar, Grammar | DSL | None):
+        raise InputError(f"grammar must be a Grammar, a DSL or None, got {grammar!r:.40}")
     dsl = grammar.dsl if isinstance(grammar, Grammar) else grammar or machine.dsl
-    if {p.name for p in dsl.primitives} != {p.name for p in machine.dsl.primitives}:
+    if {p.name for p in dsl.primitives} != {p.name for p in machine.dsl.primitives} or dsl.request != STATE_MAP:
         raise InputError(f"the grammar must be one of the language of the {machine.name}, or of an extension of it")
     if isinstance(grammar, Grammar) and grammar.bigrams:
         raise InputError("a search over states needs a grammar without bigrams, since states forget the last action")
@@ -107,7 +111,7 @@ def _library_steps(machine: Machine[State, Output], dsl: DSL, kind: Type) -> dic
 def _continues(term: Term) -> bool:
     """Return whether a function continues with its argument once, at its end."""
     if not isinstance(term, Lambda):
-        return False
+        term = Lambda(Apply(shifted(term, 1), Variable(0)))
     part = term.body
     while isinstance(part, Apply):
         head, arguments = spine(part)
@@ -123,6 +127,12 @@ def _search(
 ) -> Iterator[Found[Output]]:
     actions = {**machine.actions, **_library_steps(machine, dsl, STATE_MAP >> STATE_MAP)}
     ends = {"identity": lambda state: state, **_library_steps(machine, dsl, STATE_MAP)}
+    costs = dict(costs)
+    if "if_positions_equal" in costs:  # the only way to go on after a library function that ends programs
+        for name in [name for name in ends if name != "identity"]:
+            actions[f"call {name}"] = ends[name]
+            costs[f"call {name}"] = costs["if_positions_equal"] + 3 * costs["identity"] + costs[name]
+    max_cost += 1e-9 * abs(max_cost) if math.isfinite(max_cost) else 0.0
     end = min(costs[name] for name in ends)
     # least cost of a program that goes on from here, minus the cost so far, a count that settles ties, a state, the
     # saved states of sub-programs that have not ended (None once the program itself has), and the way as nested pairs

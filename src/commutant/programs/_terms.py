@@ -116,7 +116,7 @@ def parse(text: str) -> Term:
 
 def _of_word(word: str, text: str) -> Term:
     if word.startswith("$"):
-        if not word[1:].isdecimal():
+        if not word[1:].isdecimal() or len(word) > 9:
             raise InputError(f"a variable must be $ and a number, got {word!r} in {text!r:.80}")
         return Variable(int(word[1:]))
     return Name(word)

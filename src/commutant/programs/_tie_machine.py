@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,7 +27,7 @@ class TiePattern:
 
     A matrix commutes with the group G that the generators span exactly if $W_{ij} = W_{g(i) g(j)}$ for all g in G. So
     entries of one orbit of pairs are tied, and orbits are the only degrees of freedom. The maps form the commutant of
-    G.
+    G. Patterns with the same ties are equal, although their groups may differ.
 
     Args:
         n: Number of inputs and of outputs, at least one.
@@ -49,10 +49,12 @@ class TiePattern:
     def __post_init__(self) -> None:
         whole("n", self.n)
         rows = []
+        if not isinstance(self.generators, Iterable):
+            raise InputError(f"generators must be a list of permutations, got {self.generators!r:.60}")
         for given in self.generators:
             try:
                 rows.append(tuple(int(i) for i in given))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 rows.append(())
             if sorted(rows[-1]) != list(range(self.n)):
                 raise InputError(f"a generator must be a permutation of 0 .. {self.n - 1}, got {given!r:.60}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from .._checks import check_features, is_real, whole
@@ -59,6 +60,7 @@ class TieSearch:
         Args:
             rows: Number of hypotheses.
         """
+        whole("rows", rows)
         best = sorted(self.hypotheses, key=lambda h: (h.error, h.pattern.classes))[:rows]
         if self.chosen not in best:
             best = [*best[: rows - 1], self.chosen]
@@ -78,7 +80,7 @@ def search_ties(
     max_applications: int | None = None,
     tolerance: float = 1e-9,
 ) -> TieSearch:
-    """Search for the largest permutation group whose weight sharing fits.
+    """Search for the largest permutation group whose weight sharing fits, among those that short programs generate.
 
     Every pattern that a program within the limits generates is scored once. Errors of two patterns are compared fold by
     fold. Patterns whose error exceeds the least one by at most two standard errors of the difference count as equal to
@@ -104,16 +106,18 @@ def search_ties(
         (rotate (tie identity))
     """
     machine = TieMachine(n)
+    if not callable(score):
+        raise InputError(f"score must be a function from a TiePattern to errors, got {score!r:.60}")
     if not (is_real(tolerance) and tolerance >= 0):
         raise InputError(f"tolerance must be a non-negative number, got {tolerance!r}")
     hypotheses: list[TieHypothesis] = []
     for found in search_states(machine, grammar, max_cost=max_cost, max_applications=max_applications):
         given = score(found.output)
-        if not isinstance(given, Sequence):
-            raise InputError(f"score must return a sequence of errors, one for each fold, got {given!r:.40}")
+        if not isinstance(given, Sequence) or isinstance(given, str) or not all(map(is_real, given)):
+            raise InputError(f"score must return a sequence of real errors, one for each fold, got {given!r:.40}")
         errors = tuple(float(e) for e in given)
         known = len(hypotheses[0].errors) if hypotheses else max(1, len(errors))
-        if len(errors) != known or not all(torch.isfinite(torch.tensor(errors))):
+        if len(errors) != known or not all(map(math.isfinite, errors)):
             raise InputError(
                 f"score must return finite errors, one for each of {known} folds, got {errors!r:.80} for "
                 f"{found.program}"
@@ -134,7 +138,8 @@ class LinearTieScore:
     """Held-out error of tied linear maps from x to y, by exact least squares.
 
     The folds' second moments are computed once, so that the cost of a pattern does not depend on the number of samples.
-    Biases are shared by points that the group exchanges. Errors are mean squares, divided by the variance of y.
+    Biases are shared by points that the group exchanges. Errors are mean squares, divided by the variance of y, channel
+    by channel; channels of y that do not vary are left out.
 
     Args:
         x: Inputs, `(samples, n)` or `(samples, n, in_channels)`.
@@ -156,10 +161,15 @@ class LinearTieScore:
             raise InputError(f"there must be at least one sample for each of {folds} folds, got {len(x)}")
         if not (x.isfinite().all() and y.isfinite().all()):
             raise InputError("x and y must be finite, got NaN or infinities")
+        if not x.numel() or not y.numel():
+            raise InputError(f"x and y must have points and channels, got {_shapes(x, y)}")
         x, y = (t.detach().double().reshape(*t.shape[:2], -1) for t in (x, y))
-        self.variance = float(y.var(correction=0))
-        if not self.variance:
+        # a shift of all points by one number changes only the biases, and a factor of a channel only its weights
+        x, _ = _standardized(x)
+        y, varies = _standardized(y)
+        if not bool(varies.any()):
             raise InputError("y must vary, got a constant")
+        y = y[..., varies]
         constant = x.new_zeros(len(x), 1, x.shape[2])
         constant[..., 0] = 1
         x = torch.cat([x, constant], 1)  # one more point, whose weights are the biases
@@ -184,7 +194,7 @@ class LinearTieScore:
             weight = torch.linalg.lstsq(left.flatten(2).flatten(0, 1), right.flatten(0, 1), driver="gelsd").solution
             left, right = _reduced(chosen, test)
             square = (weight * (left.flatten(2).flatten(0, 1) @ weight - 2 * right.flatten(0, 1))).sum() + test.yy
-            errors.append(max(0.0, float(square / test.count)) / self.variance)
+            errors.append(max(0.0, float(square / test.count)))
         return errors
 
 
@@ -212,30 +222,50 @@ def _reduced(chosen: Tensor, moments: _Moments) -> tuple[Tensor, Tensor]:
 class EquivarianceScore:
     """Violation of the equivariance of a function under the generators of a pattern.
 
-    The error is the mean square of f(g x) - g f(x) over all samples, divided by the variance of f(x), for the generator
-    that violates it most. It has no folds, so that a search finds the permutation symmetry of a function up to the
-    search's `tolerance`.
+    The error is the mean square of f(g x) - g f(x) over all samples, divided by the variance of f(x), channel by
+    channel, for the generator that violates it most. It has no folds, so that a search finds what f commutes with up to
+    the search's `tolerance`. For a trained network, whose symmetry is not exact, pass a tolerance such as 0.01.
+
+    Groups with the same ties count as one, the largest of them. A nonlinear function can commute with a smaller group
+    of the same ties, such as the even permutations of all; the search then reports another subgroup.
 
     Args:
-        function: Function from `(samples, n, ...)` to `(samples, n, ...)`.
+        function: Deterministic function from `(samples, n, ...)` to `(samples, n, ...)`; it gets copies of x.
         x: Inputs, `(samples, n, ...)`.
 
     Raises:
-        InputError: If the output has not as many points, or is NaN.
+        InputError: If the output has not as many points, is not floating point, is NaN, or differs when f is called
+            again, or if f is a network in training mode with dropout or batch normalization.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], x: Float[Tensor, "samples n *features"]) -> None:
         check_features("x", x)
-        self.function, self.x = function, x
-        with torch.no_grad():
-            self.y = function(x)
-        if not isinstance(self.y, Tensor) or self.y.shape[:2] != x.shape[:2]:
-            given = tuple(self.y.shape) if isinstance(self.y, Tensor) else type(self.y).__name__
-            raise InputError(f"the function must return (samples, n, ...) = {tuple(x.shape[:2])}, got {given}")
-        if not self.y.isfinite().all():
-            raise InputError("the function must return finite values, got NaN or infinities")
-        self.variance = float(self.y.double().var(correction=0)) or 1.0
+        if x.dim() < 2 or not x.numel():
+            raise InputError(f"x must be (samples, n, ...) and not empty, got {tuple(x.shape)}")
+        if isinstance(function, nn.Module) and any(m.training and isinstance(m, _MOODY) for m in function.modules()):
+            raise InputError("the network is in training mode, where dropout and batch statistics act; call .eval()")
+        self.function, self.x = function, x.detach().clone()
+        self.y = self._values(self.x)
+        if not torch.equal(self.y, self._values(self.x)):
+            raise InputError("the function must be deterministic, got two results for one input; remove its randomness")
+        _, self._varies = _standardized(self.y)
+        self._variance = self.y.var((0, 1), correction=0).clamp(min=torch.finfo(torch.float64).tiny)
         self._known: dict[tuple[int, ...], float] = {}
+
+    def _values(self, x: Tensor) -> Tensor:
+        """Return the outputs of a copy of the inputs, `(samples, n, channels)`, in float64."""
+        with torch.no_grad():
+            y = self.function(x.clone())
+        if not isinstance(y, Tensor) or y.shape[:2] != x.shape[:2]:
+            given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(f"the function must return (samples, n, ...) = {tuple(x.shape[:2])}, got {given}")
+        if y.is_complex():
+            y = torch.view_as_real(y)
+        if not y.is_floating_point() or not bool(y.isfinite().all()):
+            raise InputError(
+                f"the function must return finite floating-point values, got {y.dtype} or NaN or infinities"
+            )
+        return y.double().reshape(*y.shape[:2], -1)
 
     def __call__(self, pattern: TiePattern) -> list[float]:
         """Return the violation.
@@ -243,12 +273,29 @@ class EquivarianceScore:
         Args:
             pattern: Weight sharing, whose generators are tested.
         """
+        if pattern.n != self.x.shape[1]:
+            raise InputError(f"the pattern has {pattern.n} points, the inputs {self.x.shape[1]}")
         for g in pattern.generators:
             if g not in self._known:
-                with torch.no_grad():
-                    gap = self.function(self.x[:, list(g)]) - self.y[:, list(g)]
-                self._known[g] = float(gap.double().square().mean()) / self.variance
+                gap = self._values(self.x[:, list(g)]) - self.y[:, list(g)]
+                share = gap.square().mean((0, 1)) / self._variance
+                moved = torch.where(self._varies, share, (gap.abs().amax((0, 1)) > 1e-6 * self.y.abs().amax()).double())
+                self._known[g] = float(moved.max())
         return [max((self._known[g] for g in pattern.generators), default=0.0)]
+
+
+_MOODY = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+"""Modules whose output depends on chance or on the batch in training mode."""
+
+
+def _standardized(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return values with mean zero and standard deviation one in each channel, and which channels vary."""
+    size = x.abs().amax((0, 1))
+    x = x / size.clamp(min=torch.finfo(torch.float64).tiny)
+    x = x - x.mean((0, 1))
+    spread = x.square().mean((0, 1)).sqrt()
+    varies = spread > 1e-13
+    return x / torch.where(varies, spread, 1.0), varies
 
 
 def _shapes(x: Tensor, y: Tensor) -> str:

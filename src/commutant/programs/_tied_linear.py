@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -74,6 +75,14 @@ class TiedLinear(nn.Module):
         full = self.weight[self.labels].transpose(1, 2).reshape(n * self.out_channels, n * self.in_channels)
         bias = None if self.bias is None else self.bias[self.point_labels].reshape(-1)
         return nn.functional.linear(x.flatten(-2), full, bias).unflatten(-1, (n, self.out_channels))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        """Refuse the checkpoint of another pattern, whose labels would replace those of this one."""
+        labels = state_dict.get(f"{prefix}labels")
+        if labels is not None and not torch.equal(labels.cpu(), self.pattern.labels):
+            arguments[-1].append(f"{prefix}labels: the checkpoint is of another pattern than {self.pattern}")
+            return
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def extra_repr(self) -> str:
         """Return the pattern and the channels."""

@@ -161,3 +161,26 @@ def is_ground(kind: Type) -> bool:
         kind: Type.
     """
     return next(_variables(kind), None) is None
+
+
+def base_types(kind: Type) -> list[BaseType]:
+    """Return the base types of which a type is made.
+
+    Args:
+        kind: Type.
+    """
+    if isinstance(kind, Arrow):
+        return base_types(kind.argument) + base_types(kind.result)
+    return [kind] if isinstance(kind, BaseType) else []
+
+
+def grounded(kind: Type, base: BaseType | None) -> Type:
+    """Return a type whose type variables are replaced by a base type, if there is one.
+
+    Args:
+        kind: Type.
+        base: Base type, or None.
+    """
+    if isinstance(kind, Arrow):
+        return Arrow(grounded(kind.argument, base), grounded(kind.result, base))
+    return base if base is not None and isinstance(kind, TypeVariable) else kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ class VarianceComponents:
         program: Variance between programs, after the covariate; negative where seeds explain more than all of it.
         seed: Variance between seeds.
         residual: Variance of the rest.
-        f: F statistic of the programs.
+        f: F statistic of the programs; NaN if all scores are equal.
         p: Probability of a larger one if programs make no difference.
         seed_f: F statistic of the seeds.
         seed_p: Probability of a larger one if seeds make no difference.
@@ -42,7 +43,7 @@ class VarianceComponents:
 
 
 def variance_components(
-    scores: Float[Tensor, "programs seeds"], covariate: Float[Tensor, "programs"] | None = None
+    scores: Float[Tensor, "programs seeds"], covariate: Float[Tensor, "programs *terms"] | None = None
 ) -> VarianceComponents:
     r"""Return how much programs and seeds contribute to the variance of scores, by the method of moments.
 
@@ -51,11 +52,13 @@ def variance_components(
 
     Args:
         scores: Scores, `(programs, seeds)`, finite.
-        covariate: Number that is known of each program, such as the size of its graph, `(programs,)`. What it explains
-            linearly is removed from the programs' part.
+        covariate: What is known of each program, such as the size of its graph, `(programs,)`, or several such numbers,
+            `(programs, terms)`. What they explain linearly is removed from the programs' part. One column for each size
+            removes any effect of the size.
 
     Raises:
-        InputError: For fewer than two seeds, two programs (three with a covariate), or NaN.
+        InputError: For fewer than two seeds, two programs (three with a covariate), NaN, or covariates that leave
+            nothing to explain.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)
@@ -75,23 +78,44 @@ def variance_components(
     rest = y - y.mean() - by_program[:, None] - by_seed
     squares, freedom = seeds * by_program.square().sum(), programs - 1
     if covariate is not None:
-        z = torch.as_tensor(covariate).detach().double().cpu()
-        if z.shape != (programs,) or not z.isfinite().all():
-            raise InputError(f"covariate must be {programs} finite numbers, got {tuple(z.shape)}")
-        z = z - z.mean()
-        if z.square().sum() > 0:
-            squares = squares - seeds * (by_program @ z).square() / z.square().sum()
-            freedom -= 1
+        basis = _covariates(covariate, programs)
+        squares, freedom = squares - seeds * (basis.T @ by_program).square().sum(), freedom - basis.shape[1]
+        if freedom < 1:
+            raise InputError(
+                f"covariates must leave differences between {programs} programs, got {basis.shape[1]} of them"
+            )
     error_freedom = (programs - 1) * (seeds - 1)
     mean_program, mean_rest = float(squares) / freedom, float(rest.square().sum()) / error_freedom
     mean_seed = float(programs * by_seed.square().sum()) / (seeds - 1)
-    f, seed_f = (m / mean_rest if mean_rest else float("inf") for m in (mean_program, mean_seed))
+    rounding = 1e-24 * float(y.square().max())
+    f, seed_f = (
+        m / mean_rest if mean_rest > rounding else math.inf if m > rounding else math.nan
+        for m in (mean_program, mean_seed)
+    )
     return VarianceComponents(
         program=(mean_program - mean_rest) / seeds,
         seed=(mean_seed - mean_rest) / programs,
         residual=mean_rest,
         f=f,
-        p=float(stats.f.sf(f, freedom, error_freedom)),
+        p=_tail(f, freedom, error_freedom),
         seed_f=seed_f,
-        seed_p=float(stats.f.sf(seed_f, seeds - 1, error_freedom)),
+        seed_p=_tail(seed_f, seeds - 1, error_freedom),
     )
+
+
+def _tail(f: float, freedom: int, error_freedom: int) -> float:
+    return 1.0 if math.isnan(f) else float(stats.f.sf(f, freedom, error_freedom))
+
+
+def _covariates(covariate: object, programs: int) -> Tensor:
+    """Return an orthonormal basis of centered covariates, `(programs, rank)`."""
+    try:
+        z = torch.as_tensor(covariate).detach().double().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"covariate must be numbers, got {covariate!r:.40}") from None
+    if z.dim() not in (1, 2) or len(z) != programs or not z.isfinite().all():
+        raise InputError(f"covariate must be finite, ({programs},) or ({programs}, terms), got {tuple(z.shape)}")
+    z = z.reshape(programs, -1)
+    z = z / z.abs().amax(0).clamp(min=torch.finfo(torch.float64).tiny)
+    left, values, _ = torch.linalg.svd(z - z.mean(0), full_matrices=False)
+    return left[:, values > 1e-10]

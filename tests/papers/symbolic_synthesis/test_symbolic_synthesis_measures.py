@@ -5,13 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from commutant.papers.symbolic_synthesis.measures import _clusters, _planted, _ridge_fit, _same_partition, _tied_fit
+from commutant.papers.symbolic_synthesis.measures import (
+    _by_information,
+    _clusters,
+    _planted,
+    _ridge_fit,
+    _same_partition,
+    _tied_fit,
+    planted,
+)
 from commutant.papers.symbolic_synthesis.models import Population, graphs, grids
-from commutant.programs import GraphModule, TieMachine
+from commutant.programs import GraphModule, TieMachine, search_states
 
 TINY = {
     "population": {
-        "graphs": 4, "steps": 12_000, "seeds": 2, "features": 32, "train": 16, "validation": 20, "noise": 0.2,
+        "graphs": 9, "steps": 20_000, "seeds": 2, "features": 32, "train": 16, "validation": 20, "noise": 0.2,
         "learning_rate": 1e-3, "batch_size": 8, "epochs": [16, 40],
     },
     "search": {"ports": [4], "applications": 3000},
@@ -59,3 +67,15 @@ def test_fits_of_planted_maps():
     torch.testing.assert_close(_ridge_fit(x, y), weight, rtol=1e-3, atol=1e-3)
     assert _same_partition(_clusters(weight, 6, 0), pattern.labels)
     assert not _same_partition(pattern.labels, torch.zeros(6, 6))
+    patterns = list(planted(6).values())
+    assert _by_information(weight, patterns) == pattern
+
+
+@pytest.mark.parametrize("n", [6, 8])
+def test_planted_groups_are_those_of_short_programs(n):
+    patterns = planted(n)
+    classes = {name: p.classes for name, p in patterns.items()}
+    wanted = {"cyclic": n, "dihedral": n // 2 + 1, "symmetric": 2, "torus": n, "halves": 8, "none": n * n}
+    assert classes == wanted
+    found = {f.output for f in search_states(TieMachine(n), max_cost=7)}
+    assert set(patterns.values()) <= found

@@ -13,12 +13,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="graph-matters",
         statement="After 16 epochs, which graph conditions a network explains at least 10 % of the variance of its "
-        "validation accuracy over seeds, beyond the number of nodes and edges.",
+        "validation accuracy over seeds, between graphs of equally many nodes and edges.",
         source="abstract",
         reported={},
         experiment=POPULATION,
         effect=lambda m: m["graphs-share@16"],
-        effect_label="share of the graph in the variance of validation accuracy, size regressed out",
+        effect_label="share of the graph in the variance of validation accuracy, each size apart",
         unit="of the variance",
         at_least=0.1,
         controls={"encoders alone, in groups as if they were graphs": lambda m: m["encoder-share@16"]},
@@ -53,7 +53,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="under-training",
         statement="The correlation of training and validation accuracy over graphs is at least 0.3 smaller after 40 "
-        "epochs, when all networks fit their training data.",
+        "epochs than after 16, as training accuracies become equal; it counts as zero where they are.",
         source="this library; not in the paper",
         reported={},
         experiment=POPULATION,
@@ -61,34 +61,35 @@ CLAIMS: tuple[Claim, ...] = (
         effect_label="correlation over graphs, 16 epochs minus 40",
         unit="correlation",
         at_least=0.3,
+        controls={"training accuracy that is missing after 40 epochs": lambda m: 1 - m["graphs-train@40"]},
     ),
     Claim(
         name="converged-graphs",
         statement="After 40 epochs, which graph conditions a network explains at least 10 % of the variance of its "
-        "validation accuracy over seeds, beyond the number of nodes and edges.",
+        "validation accuracy over seeds, between graphs of equally many nodes and edges.",
         source="this library; the paper trains for 16 epochs",
         reported={},
         experiment=POPULATION,
         effect=lambda m: m["graphs-share@40"],
-        effect_label="share of the graph in the variance of validation accuracy, size regressed out, 40 epochs",
+        effect_label="share of the graph in the variance of validation accuracy, each size apart, 40 epochs",
         unit="of the variance",
         at_least=0.1,
         controls={"encoders alone, in groups as if they were graphs": lambda m: m["encoder-share@40"]},
     ),
     Claim(
-        name="better-than-encoder",
-        statement="After 16 epochs, networks conditioned on graphs reach a higher validation accuracy than the encoder "
+        name="behind-encoder",
+        statement="After 16 epochs, networks conditioned on graphs have a lower validation accuracy than the encoder "
         "alone.",
-        source=_LOGS,
+        source=f"{_LOGS}; not stated in the paper",
         reported={"graphs-validation@16": 0.63, "encoder-validation@16": 0.671},
         labels={"graphs-validation@16": "graphs", "encoder-validation@16": "encoder alone"},
-        reported_effect=0.63 - 0.671,
+        reported_effect=0.671 - 0.63,
         experiment=POPULATION,
-        effect=lambda m: m["graphs-validation@16"] - m["encoder-validation@16"],
-        effect_label="validation accuracy, mean over graphs minus encoder alone, 16 epochs",
+        effect=lambda m: m["encoder-validation@16"] - m["graphs-validation@16"],
+        effect_label="validation accuracy, encoder alone minus mean over graphs, 16 epochs",
         unit=_ACCURACY,
         at_least=0.0,
-        controls={"a single node": lambda m: m["point-validation@16"] - m["encoder-validation@16"]},
+        controls={"a single node": lambda m: m["encoder-validation@16"] - m["point-validation@16"]},
     ),
     Claim(
         name="converged-head",
@@ -121,7 +122,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         name="planted-symmetry",
         statement="A search over programs that generate permutation groups finds the symmetry of a linear map from 24 "
-        "noisy samples in at least 80 % of the trials, over five groups.",
+        "noisy samples in at least 80 % of the trials, over five groups that such programs can generate.",
         source="this library; not in the paper",
         reported={},
         experiment=TIES,
@@ -129,7 +130,10 @@ CLAIMS: tuple[Claim, ...] = (
         effect_label="share of planted symmetries that are found exactly",
         unit="of the trials",
         at_least=0.8,
-        controls={"clusters of ridge weights, number of classes given": lambda m: m["clusters"]},
+        controls={
+            "clusters of ridge weights, number of classes given": lambda m: m["clusters"],
+            "least BIC of ridge weights over the same patterns": lambda m: m["bic"],
+        },
         basis="share",
         cases=lambda m: m["trials"],
         refutable_at=_EITHER,

@@ -66,6 +66,6 @@ TIES = Experiment(
     },
     seeds={"small": 10, "full": 10},
     figure=figures.ties,
-    figure_caption="Share of planted symmetries that are found, and of those that clusters of ridge weights reveal if "
-    "the number of classes is given. Dots are seeds.",
+    figure_caption="Share of planted symmetries that are found, and of those that ridge weights reveal. Dots are "
+    "seeds.",
 )

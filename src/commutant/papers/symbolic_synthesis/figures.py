@@ -12,7 +12,7 @@ _NAMES = {
     "dihedral": "shifts and reflections",
     "symmetric": "all permutations",
     "torus": "shifts of a 2 x 4 grid",
-    "halves": "permutations of both halves",
+    "halves": "the same permutation of both halves",
 }
 
 
@@ -36,5 +36,5 @@ def population(measurements: list[Measurement]) -> Any:
 def ties(measurements: list[Measurement]) -> Any:
     """Plot how often planted symmetries are found, beside clusters of weights."""
     keys = {f"{k}-found": (label, TEAL) for k, label in _NAMES.items()}
-    keys |= {"none-found": ("no symmetry", NAVY), "clusters": ("clusters of weights, all five", SLATE)}
+    keys |= {"none-found": ("no symmetry", NAVY), "bic": ("BIC of ridge weights, all five", SLATE)}
     return dots(measurements, keys, "share found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +18,6 @@ from ...programs import (
     GraphMachine,
     LinearTieScore,
     PortGraph,
-    TieMachine,
     TiePattern,
     enumerate_programs,
     search_states,
@@ -84,6 +84,7 @@ def measure_population(context: Context) -> Measurement:
     few = min(s["epochs"])
     shapes = graphs(s["graphs"], s["steps"])
     size = torch.tensor([float(g.elements) for g in shapes])
+    sizes = nn.functional.one_hot(size.unique(return_inverse=True)[1]).double()  # any effect of the size
 
     def arm(models: Sequence[PortGraph | None], draw: int, salt: int) -> Measurement:
         scores = _accuracies(context, models, draw, salt)
@@ -116,9 +117,9 @@ def measure_population(context: Context) -> Measurement:
         for epoch, (train, validation) in tables[name].items():
             out[f"{name}-train@{epoch}"] = float(train.mean())
             out[f"{name}-validation@{epoch}"] = float(validation.mean())
-            out[f"{name}-share@{epoch}"] = variance_components(validation, size).share
+            out[f"{name}-share@{epoch}"] = variance_components(validation, sizes).share
             out[f"{name}-raw-share@{epoch}"] = variance_components(validation).share
-            out[f"{name}-p@{epoch}"] = variance_components(validation, size).p
+            out[f"{name}-p@{epoch}"] = variance_components(validation, sizes).p
             whole = name in ("graphs", "fresh")
             pair = (train.mean(1), validation.mean(1)) if whole else (train, validation)
             out[f"{name}-r@{epoch}"] = _correlation(*pair)
@@ -157,13 +158,27 @@ def measure_search(context: Context) -> Measurement:
     return context.arms({"states": states, "programs": programs})
 
 
-PLANTED = {
-    "cyclic": "(rotate (tie identity))",
-    "dihedral": "(rotate (tie (reverse (tie identity))))",
-    "symmetric": "(rotate (tie (swap (tie identity))))",
-    "torus": "(split (rotate (tie (stride (split (rotate (tie identity)))))))",
-    "halves": "(split (rotate (tie (swap (tie identity)))))",
-}
+def planted(n: int) -> dict[str, TiePattern]:
+    """Return patterns to plant in maps of n points, an even number, by the generators of their groups.
+
+    Args:
+        n: Number of points.
+    """
+    points = torch.arange(n)
+    half, place = points // (n // 2), points % (n // 2)
+    shift, flip = (points + 1) % n, points.flip(0)
+    swap = torch.cat([points[:2].flip(0), points[2:]])
+    inner, across = half * (n // 2) + (place + 1) % (n // 2), (points + n // 2) % n
+    inner_swap = half * (n // 2) + torch.where(place < 2, 1 - place, place)
+    groups = {
+        "cyclic": [shift],
+        "dihedral": [shift, flip],
+        "symmetric": [shift, swap],
+        "torus": [inner, across],
+        "halves": [inner, inner_swap],
+        "none": [],
+    }
+    return {name: TiePattern(n, [tuple(g.tolist()) for g in rows]) for name, rows in groups.items()}
 
 
 def _planted(pattern: TiePattern, samples: int, noise: float, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,34 +214,44 @@ def _same_partition(a: Tensor, b: Tensor) -> bool:
     return len(pairs) == len(a.unique()) == len(b.unique())
 
 
+def _by_information(weight: Tensor, patterns: Sequence[TiePattern]) -> TiePattern:
+    """Return the pattern of least BIC for given weights: the spread within classes against their number."""
+    values, count = weight.flatten(), weight.numel()
+
+    def criterion(pattern: TiePattern) -> float:
+        label = pattern.labels.flatten()
+        mean = torch.zeros(pattern.classes, dtype=values.dtype).index_add(0, label, values) / label.bincount()
+        spread = (values - mean[label]).square().mean().clamp(min=1e-12)
+        return float(count * spread.log()) + pattern.classes * math.log(count)
+
+    return min(patterns, key=criterion)
+
+
 def measure_ties(context: Context) -> Measurement:
     """Return how often planted symmetries are found, and the errors of maps that use them."""
     s, n = context.settings, context.settings["n"]
-    machine = TieMachine(n)
 
-    def found(name: str, program: str) -> Measurement:
-        pattern = machine.output(machine.run(program))
-        g = context.generator(10 + list(_all_planted()).index(name))
-        right = clusters = 0
-        errors = {"tied": 0.0, "ridge": 0.0, "true": 0.0}
+    def found(name: str, pattern: TiePattern) -> Measurement:
+        g = context.generator(10 + list(planted(n)).index(name))
+        out = dict.fromkeys(["found", "clusters", "bic", "tied-error", "ridge-error", "true-error"], 0.0)
         for trial in range(s["trials"]):
             x, y, weight = _planted(pattern, s["samples"], s["noise"], g)
             result = search_ties(LinearTieScore(x, y), n, max_cost=s["max_cost"])
-            right += result.chosen.pattern == pattern
             ridge = _ridge_fit(x, y)
-            clusters += _same_partition(_clusters(ridge, pattern.classes, context.seed + trial), pattern.labels)
+            # of patterns with fewer classes than weights, since those of as many always fit
+            rivals = [h.pattern for h in result.hypotheses if h.pattern.classes < n * n]
+            out["found"] += result.chosen.pattern == pattern
+            out["bic"] += _by_information(ridge, rivals) == pattern
+            out["clusters"] += _same_partition(_clusters(ridge, pattern.classes, context.seed + trial), pattern.labels)
             fits = {"tied": _tied_fit(result.chosen.pattern, x, y), "ridge": ridge, "true": _tied_fit(pattern, x, y)}
             for arm, fit in fits.items():
-                errors[arm] += float((fit - weight).square().sum() / weight.square().sum()) / s["trials"]
-        out = {f"{name}-found": right / s["trials"], f"{name}-clusters": clusters / s["trials"]}
-        return out | {f"{name}-{arm}-error": e for arm, e in errors.items()}
+                out[f"{arm}-error"] += float((fit - weight).square().sum() / weight.square().sum())
+        return {f"{name}-{what}": total / s["trials"] for what, total in out.items()}
 
-    arms: dict[str, Any] = {name: partial(found, name, program) for name, program in _all_planted().items()}
+    patterns = planted(n)
+    arms: dict[str, Any] = {name: partial(found, name, pattern) for name, pattern in patterns.items()}
     out = context.arms(arms)
-    for what in ("found", "clusters", "tied-error", "ridge-error", "true-error"):
-        out[what] = sum(out[f"{name}-{what}"] for name in PLANTED) / len(PLANTED)
-    return out | {"trials": float(s["trials"] * len(PLANTED)), "none-trials": float(s["trials"])}
-
-
-def _all_planted() -> dict[str, str]:
-    return {**PLANTED, "none": "identity"}
+    true = [name for name in patterns if name != "none"]
+    for what in ("found", "clusters", "bic", "tied-error", "ridge-error", "true-error"):
+        out[what] = sum(out[f"{name}-{what}"] for name in true) / len(true)
+    return out | {"trials": float(s["trials"] * len(true)), "none-trials": float(s["trials"])}
