@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from commutant import InputError
 from commutant.programs import DSL, BaseType, BudgetExceeded, GraphMachine, Primitive
 from commutant.programs._normal import beta_normal
-from commutant.programs._terms import Apply, Lambda, Name, Variable, parse, write
+from commutant.programs._terms import Apply, Lambda, Name, Variable, parse, size, write
 from commutant.programs._types import TypeVariable
 
 NUMBER, LIST = BaseType("number"), BaseType("list")
@@ -183,3 +183,28 @@ def test_budgets_end_what_takes_too_long():
 def test_what_is_no_language(make, words, unchecked):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_the_mass_is_the_size_of_the_normal_form():
+    dsl = ARITHMETIC.extended(
+        {
+            "dup": parse("(lam (add $0 $0))"),
+            "const": parse("(lam (lam $1))"),
+            "flip": parse("(lam (lam (lam ($2 $0 $1))))"),
+        }
+    )
+    for text in (
+        "one",
+        "(dup (dup (add one one)))",
+        "(const one (add one one))",
+        "(flip add (dup one) one)",
+        "(twice dup one)",
+        "(twice (lam (dup $0)) (const one one))",
+        "((lam (lam (add $0 (add $1 $1)))) (add one one) one)",
+    ):
+        program = dsl.parse(text)
+        assert program.mass == size(dsl.inline(program.term))
+    text = "one"
+    for _ in range(60):
+        text = f"(dup {text})"
+    assert dsl.parse(text).mass == 2**61 - 1

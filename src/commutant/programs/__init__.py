@@ -32,5 +32,6 @@ from ._tie_search import search_ties as search_ties
 from ._tied_linear import TiedLinear as TiedLinear
 from ._types import BaseType as BaseType
 from ._types import Type as Type
+from ._types import TypeVariable as TypeVariable
 from ._variance import VarianceComponents as VarianceComponents
 from ._variance import variance_components as variance_components

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from .._checks import whole
@@ -309,6 +310,12 @@ class DSL:
                 waiting += [_APPLY, (part.argument, scope), (part.function, scope)]
         return self._callable(values.pop(), meter)
 
+    @cached_property
+    def _sizes(self) -> DSL:
+        """Language in which the value of a term is the size of its normal form, since that itself can be huge."""
+        sizes = [Primitive(p.name, p.type, _Counted() if p.arity else 1) for p in self.primitives]
+        return DSL(sizes, self.request, self.library)
+
     def _callable(self, value: Any, meter: _Meter) -> Any:
         """Return a value as Python functions see it: functions of the language can be called with one argument."""
         if isinstance(value, _Closure):
@@ -316,6 +323,21 @@ class DSL:
         if isinstance(value, _Partial):
             return lambda x: self._run(Name(value.primitive.name), (), (*value.given, x), meter)
         return value
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Size of a primitive with its arguments."""
+
+    def __call__(self, *parts: Any) -> int:
+        return 1 + sum(map(_names_in, parts))
+
+
+def _names_in(value: Any) -> int:
+    """Return the size of a term from its value in the language of sizes; the variable of a function has size zero."""
+    while callable(value):
+        value = value(0)
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -341,7 +363,7 @@ class Program:
     @property
     def mass(self) -> int:
         """Number of primitives once all library functions are replaced by their definitions."""
-        return size(self.dsl.inline(self.term))
+        return _names_in(self.dsl._sizes._run(self.term, (), (), _Meter(str(self)[:60], 10_000_000)))
 
     def evaluate(self, *inputs: Any, budget: int = 100_000) -> Any:
         """Return the value of the program; see `DSL.evaluate`.
