@@ -25,11 +25,11 @@ LEARNING = Experiment(
     measure=measure_learning,
     minutes=4.0,
     settings={
-        "small": {"d": 6, "steps": 1500, "batch_size": 256, "learning_rate": 0.02, "test": 4000},
+        "small": {"d": 6, "steps": 2000, "batch_size": 256, "learning_rate": 0.02, "test": 4000},
         "full": {"d": 10, "steps": 30_000, "batch_size": 1024, "learning_rate": 0.02, "test": 4000},
     },
     changes={
-        "small": "6 rows instead of 10, Adam instead of clipped gradient steps, 384 000 sequences.",
+        "small": "6 rows instead of 10, Adam instead of clipped gradient steps, 512 000 sequences.",
         "full": "Adam instead of clipped gradient steps; no zero rows before the input.",
     },
     data={"small": f"6 x 6, {_BITS}", "full": f"10 x 10, {_BITS}"},
