@@ -208,3 +208,16 @@ def test_the_mass_is_the_size_of_the_normal_form():
     for _ in range(60):
         text = f"(dup {text})"
     assert dsl.parse(text).mass == 2**61 - 1
+
+
+def test_what_is_nested_too_deeply_is_refused():
+    text = "one"
+    for _ in range(600):
+        text = f"(twice (lam {text}) one)"
+    with pytest.raises(BudgetExceeded, match="inside each other"):
+        ARITHMETIC.parse(text).evaluate(budget=10**7)
+    kind = NUMBER
+    for _ in range(3):
+        kind = NUMBER >> kind
+    with pytest.raises(InputError, match="nested too deeply"):
+        DSL(ARITHMETIC.primitives, kind).parse("(lam " * 3000 + "one" + ")" * 3000)

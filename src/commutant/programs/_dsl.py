@@ -173,6 +173,12 @@ class DSL:
         Raises:
             InputError: If the term has no type.
         """
+        try:
+            return self._inferred(term, context)
+        except RecursionError:
+            raise InputError(f"{write(term):.60} has a type that is nested too deeply") from None
+
+    def _inferred(self, term: Term, context: Sequence[Type]) -> Type:
         unifier = Unifier()
         found: list[Type] = []
         waiting: list[tuple[str, Any, tuple[Type, ...]]] = [("term", term, tuple(context))]
@@ -268,7 +274,12 @@ class DSL:
         whole("budget", budget)
         if len(inputs) != wanted:
             raise InputError(f"{write(term):.60} needs {wanted} inputs, got {len(inputs)}")
-        return self._run(term, (), inputs, _Meter(write(term)[:60], budget))
+        try:
+            return self._run(term, (), inputs, _Meter(write(term)[:60], budget))
+        except RecursionError:
+            raise BudgetExceeded(
+                f"{write(term):.60} has too many primitives inside each other that call functions; shorten the program"
+            ) from None
 
     def _run(self, term: Term, environment: tuple[Any, ...], inputs: Sequence[Any], meter: _Meter) -> Any:
         """Return the value of a term by a stack of its own, since programs may be deeper than Python recurses."""
