@@ -45,7 +45,7 @@ class PyGHead(nn.Module):
         self.nodes = nodes
         self.register_buffer("edge_index", arcs.repeat(1, BATCH) + offset)
         self.register_buffer("coordinate", torch.cat([table.coordinate, table.coordinate[nodes:]]))
-        self.register_buffer("code", torch.cat([table.code, table.code[nodes:]]))
+        self.register_buffer("code", torch.cat([table.codes, table.codes[nodes:]]))
         self.layers = nn.ModuleList(GINEConv(nn.Linear(FEATURES, FEATURES)) for _ in range(3))
         self.readout = nn.Linear(FEATURES, 1)
 
