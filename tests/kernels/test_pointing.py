@@ -118,6 +118,13 @@ def test_a_step_of_an_lstm_is_that_of_torch(batch, rows, channels, dtype, thread
     torch.set_num_threads(threads)
     try:
         found = lstm_step(table, choice, torch.nn.functional.linear(h, cell.weight_hh), c)
+        if rows and batch:  # several rows may go on from one state
+            parent = torch.randint(batch * rows, (batch, rows), generator=g)
+            flat, other = h.flatten(0, 1), c.flatten(0, 1)
+            shared = lstm_step(table, choice, torch.nn.functional.linear(flat, cell.weight_hh), other, parent)
+            alone = lstm_step(table, choice, torch.nn.functional.linear(flat[parent], cell.weight_hh), other[parent])
+            for ours, plain_ in zip(shared, alone, strict=True):
+                torch.testing.assert_close(ours, plain_)
     finally:
         torch.set_num_threads(before)
     read = inputs.gather(1, choice[..., None].expand(-1, -1, 5))

@@ -82,7 +82,9 @@ class AdditiveKeys:
         return out
 
 
-def lstm_step(table: Tensor, choice: Tensor, product: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_step(
+    table: Tensor, choice: Tensor, product: Tensor, old: Tensor, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return hidden and cell state after one step of LSTMs whose input is one of few, without gradients.
 
     Args:
@@ -90,26 +92,37 @@ def lstm_step(table: Tensor, choice: Tensor, product: Tensor, old: Tensor) -> tu
         choice: Index of the input of each row, `(batch, rows)`.
         product: Product of the LSTM with the last hidden state, `(batch, rows, 4 channels)`.
         old: Last cell state, `(batch, rows, channels)`.
+        rows: Last state that each row goes on from, `(batch, rows)`, if several rows share one. Then `product` is
+            `(states, 4 channels)` and `old` is `(states, channels)`.
 
     Raises:
-        InputError: For shapes that do not fit together, or choices that are no rows of the table.
+        InputError: For shapes that do not fit together, or indices beyond their tables.
     """
-    batch, rows, channels = old.shape
+    channels = old.shape[-1]
+    olds = old.shape[:-1] if rows is None else choice.shape
+    states = tuple(old.shape[:-1])
     shapes = [tuple(t.shape) for t in (table, choice, product)]
-    if shapes != [(batch, *shapes[0][1:2], 4 * channels), (batch, rows), (batch, rows, 4 * channels)]:
+    wanted = [(*olds[:1], *shapes[0][1:2], 4 * channels), tuple(olds), (*states, 4 * channels)]
+    if len(olds) != 2 or shapes != wanted or (rows is not None and (rows.shape != choice.shape or len(states) != 1)):
         raise InputError(
-            "table (batch, choices, 4 channels), choice (batch, rows) and product (batch, rows, 4 channels) must fit "
-            f"old {tuple(old.shape)}, got {shapes[0]}, {shapes[1]} and {shapes[2]}"
+            "table (batch, choices, 4 channels), choice (batch, rows), product (batch, rows, 4 channels) and rows "
+            f"(batch, rows) must fit old {tuple(old.shape)}, got {shapes[0]}, {shapes[1]}, {shapes[2]} and "
+            f"{None if rows is None else tuple(rows.shape)}"
         )
-    if choice.dtype != torch.int64 or (
-        choice.numel() and not 0 <= int(choice.min()) <= int(choice.max()) < table.shape[1]
-    ):
-        raise InputError(f"choice must be int64 in 0..{table.shape[1] - 1}, got {choice.dtype} or values beyond")
-    if old.numel() and _in_c(table, product, old):
-        h, c = (torch.empty_like(old, memory_format=torch.contiguous_format) for _ in range(2))
-        tensors = (*(t.contiguous() for t in (table, choice, product, old)), h, c)
-        _native.run("cell", "forward", tensors, (table.shape[1], channels, rows), batch * rows, 4 * old.numel())
+    for name, index, end in (("choice", choice, table.shape[1]), ("rows", rows, len(old))):
+        if index is None:
+            continue
+        if index.dtype != torch.int64 or (index.numel() and not 0 <= int(index.min()) <= int(index.max()) < end):
+            raise InputError(f"{name} must be int64 in 0..{end - 1}, got {index.dtype} or values beyond")
+    batch, count = choice.shape
+    if choice.numel() and old.numel() and _in_c(table, product, old):
+        where = torch.arange(batch * count) if rows is None else rows.contiguous()
+        h, c = (old.new_empty(batch, count, channels) for _ in range(2))
+        tensors = (*(t.contiguous() for t in (table, choice, where, product, old)), h, c)
+        _native.run("cell", "forward", tensors, (table.shape[1], channels, count), batch * count, 4 * h.numel())
         return h, c
+    if rows is not None:
+        product, old = product[rows], old[rows]
     gates = table.gather(1, choice[..., None].expand(-1, -1, table.shape[-1])) + product
     enter, keep, fresh, show = gates.chunk(4, -1)
     c = keep.sigmoid() * old + enter.sigmoid() * fresh.tanh()

@@ -90,13 +90,14 @@ void pointing_backward(const float *queries, const float *keys, const float *wei
 }
 
 /* One step of an LSTM whose product with the input is a row of a table, (batch, choices, 4 channels): new h and c of
- * `hypotheses` rows for each entry of the batch, from the product of the old h, (rows, 4 channels), and the old c. */
-void cell_forward(const float *table, const int64_t *choice, const float *product, const float *old, float *h, float *c,
-                  int64_t choices, int64_t channels, int64_t hypotheses, int64_t first_row, int64_t end_row,
+ * `hypotheses` rows for each entry of the batch, from products of old h, (olds, 4 channels), and old c, (olds, channels);
+ * `from` tells which of the olds a row goes on from. */
+void cell_forward(const float *table, const int64_t *choice, const int64_t *from, const float *product,
+                  const float *old, float *h, float *c, int64_t choices, int64_t channels, int64_t hypotheses, int64_t first_row, int64_t end_row,
                   int64_t first_channel, int64_t end_channel) {
     for (int64_t row = first_row; row < end_row; row++) {
         const float *in = table + (row / hypotheses * choices + choice[row]) * 4 * channels;
-        const float *re = product + row * 4 * channels, *was = old + row * channels;
+        const float *re = product + from[row] * 4 * channels, *was = old + from[row] * channels;
         float *new_h = h + row * channels, *new_c = c + row * channels;
         INDEPENDENT for (int64_t i = first_channel; i < end_channel; i++) {
             float enter = sigmoid(in[i] + re[i]), keep = sigmoid(in[channels + i] + re[channels + i]);

@@ -139,10 +139,14 @@ class PointerDecoder(nn.Module):
         score, keys = self.attention.scorer(projected), projected.shape[1]
         return lambda hidden, allowed: self._masked(score(hidden, allowed[..., :keys]), memory.valid)
 
-    def stepper(self, memory: PointerMemory) -> Callable[[Tensor, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
-        """Return the function from the last choices and the states to the next states, without gradients.
+    def stepper(
+        self, memory: PointerMemory
+    ) -> Callable[[Tensor, tuple[Tensor, Tensor], Tensor | None], tuple[Tensor, Tensor]]:
+        """Return the function from last choices, states and parents to the next states, without gradients.
 
-        The product of the LSTM with its input is made once for each element, unless there are too many of them.
+        A hypothesis goes on from the state of its parent, an index into those of its set, or from its own if parents
+        are None. The product of the LSTM with its input is made once for each element, unless there are too many of
+        them, and its product with a state once for all of the state's children.
 
         Args:
             memory: Encoded sets. Choices are `(batch, hypotheses)`, where n is the start; states are
@@ -155,13 +159,18 @@ class PointerDecoder(nn.Module):
         bias = cell.bias_ih_l0 + cell.bias_hh_l0
         table = nn.functional.linear(inputs, cell.weight_ih_l0, bias) if few else inputs
 
-        def step(choice: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        def step(choice: Tensor, state: tuple[Tensor, Tensor], parent: Tensor | None) -> tuple[Tensor, Tensor]:
             own, place = table, choice
             if not few:  # products with the chosen inputs alone
                 read = inputs.gather(1, choice[..., None].expand(-1, -1, inputs.shape[-1]))
                 own = nn.functional.linear(read, cell.weight_ih_l0, bias)
                 place = torch.arange(choice.shape[1], device=choice.device).expand_as(choice)
-            return lstm_step(own, place, nn.functional.linear(state[0], cell.weight_hh_l0), state[1])
+            if parent is None:
+                return lstm_step(own, place, nn.functional.linear(state[0], cell.weight_hh_l0), state[1])
+            first = state[0].shape[1] * torch.arange(len(parent), device=parent.device)[:, None]
+            used, rows = (parent + first).unique(return_inverse=True)
+            h, c = (part.flatten(0, 1).index_select(0, used) for part in state)
+            return lstm_step(own, place, nn.functional.linear(h, cell.weight_hh_l0), c, rows)
 
         return step
 

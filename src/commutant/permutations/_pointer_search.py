@@ -47,6 +47,8 @@ class _Hypotheses:
     finished: Tensor
     choice: Tensor
     state: tuple[Tensor, Tensor]
+    parent: Tensor | None = None
+    """Hypothesis of the step before whose state each one goes on from; its own by default."""
 
     def follow(self, parent: Tensor) -> None:
         """Replace the hypotheses of each set by those of the given indices, `(batch, hypotheses)`."""
@@ -56,7 +58,7 @@ class _Hypotheses:
 
         self.prefix = pick(self.prefix)
         self.done, self.finished = pick(self.done), pick(self.finished)
-        self.state = (pick(self.state[0]), pick(self.state[1]))
+        self.parent = parent
 
 
 @torch.no_grad()
@@ -143,7 +145,7 @@ def _search(
     if strategy == "beam":
         hypotheses.score[:, 1:-1] = -torch.inf  # all hypotheses are equal before the first step
     for t in range(steps + decoder.stops):  # the last step can only stop
-        hypotheses.state = step(hypotheses.choice, hypotheses.state)
+        hypotheses.state = step(hypotheses.choice, hypotheses.state, hypotheses.parent)
         allowed = _allowed(decoder, hypotheses, memory, constraint, t)
         scores = score(hypotheses.state[0], allowed).to(precise)
         _check_scores(scores)
