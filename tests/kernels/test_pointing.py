@@ -95,6 +95,11 @@ def test_scores_of_wanted_pairs(channels, dtype):
     torch.testing.assert_close(
         found[wanted], plain(q.double(), k.double(), w.double())[wanted].to(dtype), atol=1e-5, rtol=1e-5
     )
+    for scale in (4, 8):  # near the ends of the ranges of both kernels
+        wide = scale * q.clamp(-2, 2), scale * k.clamp(-2, 2)
+        near = AdditiveKeys(wide[1], w).scores(wide[0], wanted)[wanted]
+        exact = plain(*(t.double() for t in wide), w.double())[wanted].to(dtype)
+        torch.testing.assert_close(near, exact, atol=1e-4, rtol=1e-5)
     far = AdditiveKeys(k, w).scores(1e4 * q, wanted)  # beyond the range of the kernel
     torch.testing.assert_close(far[wanted], plain(1e4 * q, k, w)[wanted], atol=1e-5, rtol=1e-5)
     with pytest.raises(InputError, match="wanted must hold booleans"):

@@ -55,6 +55,7 @@ class AdditiveKeys:
     def __init__(self, keys: Tensor, weight: Tensor) -> None:
         self.keys, self.weight = keys, weight
         self._raised = (2 * keys).exp().contiguous() if _in_c(weight) and _small(keys) else None
+        self._largest = float(keys.abs().amax()) if keys.numel() else 0.0
         self._twice, self._whole = (2 * weight).contiguous(), weight.double().sum()[None].to(weight.dtype)
 
     def scores(self, queries: Tensor, wanted: Tensor | None = None) -> Tensor:
@@ -70,11 +71,13 @@ class AdditiveKeys:
             raise InputError(
                 f"wanted must hold booleans (batch, m, n) = {(batch, m, n)}, got {wanted.dtype} {tuple(wanted.shape)}"
             )
-        if self._raised is None or not _small(queries):
+        largest = float(queries.abs().amax()) if self._raised is not None and queries.numel() else torch.inf
+        if self._raised is None or not _in_c(queries) or not largest <= _LARGEST:
             scores = additive_scores(queries, self.keys, self.weight)
             return scores if wanted is None else scores.masked_fill(~wanted, -torch.inf)
-        if wanted is None:
-            return _run_forward(queries, self._raised, self.weight)
+        if wanted is None or max(largest, self._largest) > _LARGEST / 2:
+            scores = _run_forward(queries, self._raised, self.weight)
+            return scores if wanted is None else scores.masked_fill(~wanted, -torch.inf)
         out, h = queries.new_empty(batch, m, n), queries.shape[2]
         raised = (2 * queries).exp().contiguous()
         tensors = (raised, self._raised, self._twice, self._whole, wanted.contiguous(), out)

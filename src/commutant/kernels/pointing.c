@@ -34,7 +34,8 @@ void pointing_forward(const float *queries, const float *keys, const float *weig
 }
 
 /* Scores of the pairs that are wanted, (rows, n), and minus infinity elsewhere; `twice` are the doubled weights and
- * `whole` their sum over two: the sum of weight tanh is whole - sum of twice / (product + 1). */
+ * `whole` their sum over two: the sum of weight tanh is whole - sum of twice / (product + 1). The caller keeps arguments
+ * between -10 and 10, so that no product of two denominators overflows. */
 void selected_forward(const float *queries, const float *keys, const float *twice, const float *whole,
                       const uint8_t *wanted, float *out, int64_t m, int64_t n, int64_t h, int64_t first_row,
                       int64_t end_row, int64_t first_key, int64_t end_key) {
@@ -48,8 +49,11 @@ void selected_forward(const float *queries, const float *keys, const float *twic
             const float *key = keys + (row / m * n + j) * h;
             float sum[LANES] = {0}, total = 0;
             int64_t c = 0;
-            for (; c + LANES <= h; c += LANES) {
-                INDEPENDENT for (int64_t l = 0; l < LANES; l++) sum[l] += twice[c + l] / (query[c + l] * key[c + l] + 1.0f);
+            for (; c + 2 * LANES <= h; c += 2 * LANES) { /* one division for two terms */
+                INDEPENDENT for (int64_t l = 0; l < LANES; l++) {
+                    float x = query[c + l] * key[c + l] + 1.0f, y = query[c + LANES + l] * key[c + LANES + l] + 1.0f;
+                    sum[l] += (twice[c + l] * y + twice[c + LANES + l] * x) / (x * y);
+                }
             }
             for (; c < h; c++) total += twice[c] / (query[c] * key[c] + 1.0f);
             for (int64_t l = 0; l < LANES; l++) total += sum[l];
