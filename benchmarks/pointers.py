@@ -245,8 +245,9 @@ def tsplib() -> dict[str, Any]:
         "rounded as published. The network saw 192 000 sets of uniform points.",
         "columns": ["above the optimum, %", "worst, %", "optimal", "s a tour"],
         "rows": rows,
-        "reading": "The solvers win: LKH finds every optimum. A pointer network is far from it beyond the sizes that it "
-        "was trained on, and most of what polish repairs a search from scratch repairs too.",
+        "reading": "LKH finds every optimum. A pointer network alone is far from it beyond the sizes that it was trained "
+        "on. After polish its tours are about as long as those of a local search from scratch and of one second of "
+        "OR-Tools.",
     }
 
 
