@@ -175,7 +175,7 @@ def test_equal_scores_are_no_evidence():
     assert exact.p < 1e-9
 
 
-def test_covariates_by_size_and_constants_by_rounding():
+def test_covariates_by_size_and_constants_by_rounding(unchecked):
     g = torch.Generator().manual_seed(0)
     y = torch.randn(12, 4, generator=g)
     assert variance_components(y, torch.full((12,), 0.1)) == variance_components(y)

@@ -20,7 +20,7 @@ def edge_messages(
     ends: Int[Tensor, "edges 2"],
     node_starts: Int[Tensor, " models_and_one"],
     edge_starts: Int[Tensor, " models_and_one"],
-    dropout: float = 0.0,
+    dropout: int | float = 0.0,
 ) -> Float[Tensor, "nodes channels"]:
     r"""Return the sums $\tilde n_v + \sum_{e = uv} \mathrm{relu}(\tilde n_u + \tilde m_e)$ of GINE after dropout.
 

@@ -29,7 +29,7 @@ class _Ranking:
 
 
 def enumerate_programs(
-    grammar: Grammar | DSL, *, max_cost: float | None = None, max_scope: int = 4
+    grammar: Grammar | DSL, *, max_cost: int | float | None = None, max_scope: int = 4
 ) -> Iterator[Program]:
     """Yield the programs of a language, the most probable first, none twice (Fijalkow et al. 2022, heap search).
 

@@ -88,12 +88,12 @@ def evolve(
     *,
     select: str,
     population: int = 50,
-    keep: float = 0.5,
+    keep: int | float = 0.5,
     seeds: int = 3,
     generations: int = 5,
     abstractions: int = 3,
     max_arity: int = 2,
-    max_ratio: float = math.exp(0.5),
+    max_ratio: int | float = math.exp(0.5),
     max_applications: int = 300_000,
 ) -> list[Population[Output]]:
     """Evolve programs whose outputs make networks better (Whitehouse 2023), with replicated seeds.

@@ -191,8 +191,8 @@ class Grammar:
         programs: Iterable[Program],
         *,
         dsl: DSL | None = None,
-        pseudo_count: float = 1.0,
-        max_ratio: float | None = None,
+        pseudo_count: int | float = 1.0,
+        max_ratio: int | float | None = None,
         bigrams: bool = False,
     ) -> Grammar:
         """Return the grammar whose weights are uses over possible uses in a set of programs.

@@ -41,7 +41,7 @@ class StackedLinear(nn.Module):
         for part in (self.weight, self.bias):
             nn.init.uniform_(part, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
 
-    def forward(self, *x: Float[Tensor, "models rows i"]) -> list[Tensor]:
+    def forward(self, *x: Tensor) -> list[Tensor]:
         """Return the outputs of each group.
 
         Args:
@@ -91,7 +91,7 @@ class GraphModules(nn.Module):
         out_features: int,
         *,
         depth: int = 3,
-        dropout: float = 0.3,
+        dropout: int | float = 0.3,
     ) -> None:
         super().__init__()
         for name, value in (("features", features), ("out_features", out_features), ("depth", depth)):
@@ -214,7 +214,7 @@ class GraphModule(nn.Module):
         out_features: int,
         *,
         depth: int = 3,
-        dropout: float = 0.3,
+        dropout: int | float = 0.3,
     ) -> None:
         super().__init__()
         self.stacked = GraphModules([graph], features, out_features, depth=depth, dropout=dropout)

@@ -48,7 +48,7 @@ def search_states(
     machine: Machine[State, Output],
     grammar: Grammar | DSL | None = None,
     *,
-    max_cost: float = math.inf,
+    max_cost: int | float = math.inf,
     max_applications: int | None = None,
 ) -> Iterator[Found[Output]]:
     """Yield all outputs of a machine, each once with its cheapest program, the cheapest first.

@@ -75,10 +75,10 @@ def search_ties(
     score: TieScore,
     n: int,
     *,
-    max_cost: float = 8,
+    max_cost: int | float = 8,
     grammar: Grammar | None = None,
     max_applications: int | None = None,
-    tolerance: float = 1e-9,
+    tolerance: int | float = 1e-9,
 ) -> TieSearch:
     """Search for the largest permutation group whose weight sharing fits, among those that short programs generate.
 
