@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,13 +12,10 @@ from .._errors import InputError, require
 from ..algebra import is_simple_polygon
 from ._answers import area_coverage, open_polygon, same_polygon, same_triangles, tour_length, triangle_coverage
 
-if TYPE_CHECKING:
-    from torchmetrics import Metric
-else:
-    Metric = require("torchmetrics", "metrics").Metric
+_Metric: Any = require("torchmetrics", "metrics").Metric
 
 
-class _Mean(Metric):
+class _Mean(_Metric):
     """Mean of a value over the examples of all batches."""
 
     is_differentiable = False
