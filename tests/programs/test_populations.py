@@ -184,6 +184,8 @@ def test_covariates_by_size_and_constants_by_rounding(unchecked):
     groups = torch.nn.functional.one_hot(size).double()
     assert variance_components(stepped, groups).f == pytest.approx(variance_components(y, groups).f)
     assert variance_components(stepped, size.double()).f > variance_components(stepped, groups).f
+    far = variance_components(y, 1e11 + size.double())
+    assert far.f == pytest.approx(variance_components(y, size.double()).f)
     with pytest.raises(InputError, match="leave differences"):
         variance_components(y[:3], torch.eye(3))
     with pytest.raises(InputError, match="must be numbers"):
@@ -209,6 +211,7 @@ def test_what_was_dropped_does_not_come_back():
         ({"max_ratio": 0.5}, "max_ratio must be"),
         ({"max_applications": 0}, "max_applications must be"),
         ({"fit": 3}, "a function fit"),
+        ({"select": 1, "fit": lambda graphs, seeds: {1: torch.rand(len(graphs), seeds)}}, "scores by name"),
         ({"fit": lambda graphs, seeds: {"train": [[1.0], [1.0, 2.0]]}}, "must be a tensor"),
         ({"fit": lambda graphs, seeds: {"train": torch.ones(len(graphs), seeds) * 1j}}, "finite real numbers"),
     ],

@@ -360,7 +360,7 @@ class Program:
         term: Term.
     """
 
-    dsl: DSL = field(repr=False, compare=False)
+    dsl: DSL = field(repr=False, hash=False)
     term: Term
 
     def __str__(self) -> str:

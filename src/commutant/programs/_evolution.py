@@ -194,7 +194,7 @@ def _derivable(grammar: Grammar, program: Program) -> Program:
 
 
 def _checked(scores: Any, select: str, members: int, seeds: int) -> dict[str, Tensor]:
-    if not isinstance(scores, Mapping) or select not in scores:
+    if not isinstance(scores, Mapping) or select not in scores or not all(isinstance(n, str) for n in scores):
         given = ", ".join(map(str, scores)) if isinstance(scores, Mapping) else type(scores).__name__
         raise InputError(f"fit must return scores by name, with {select!r} among them, got {given}")
     out = {}
@@ -209,5 +209,5 @@ def _checked(scores: Any, select: str, members: int, seeds: int) -> dict[str, Te
                 f"score {name!r} must be finite real numbers (outputs, seeds) = {(members, seeds)}, got "
                 f"{tuple(values.shape)}, {values.dtype} or NaN"
             )
-        out[str(name)] = values
+        out[name] = values
     return out

@@ -17,6 +17,7 @@ from ._graph_machine import PortGraph
 
 if TYPE_CHECKING:
     import networkx
+    from torch_geometric.data import Data
 
 
 class StackedLinear(nn.Module):
@@ -62,7 +63,7 @@ class GraphModules(nn.Module):
     order of the numbers of nodes.
 
     Args:
-        graphs: Graphs; repeat a graph for several seeds.
+        graphs: Graphs, as for `GraphModule`; repeat a graph for several seeds.
         features: Size of the vectors, divisible by 4, at least 8, and at least the elements of each graph.
         out_features: Size of the outputs.
         depth: Number of message-passing layers.
@@ -86,7 +87,7 @@ class GraphModules(nn.Module):
 
     def __init__(
         self,
-        graphs: Sequence[PortGraph | networkx.Graph],
+        graphs: Sequence[PortGraph | networkx.Graph | Data],
         features: int,
         out_features: int,
         *,
@@ -188,8 +189,8 @@ class GraphModule(nn.Module):
     The published code counts each edge twice and drops a part of the vector; here every coordinate is used.
 
     Args:
-        graph: Graph of a `GraphMachine`, or an undirected networkx graph, whose nodes and then edges are created in the
-            order in which it stores them.
+        graph: Graph of a `GraphMachine`, or an undirected graph of networkx or PyG, whose nodes and then edges are
+            created in the order in which it stores them.
         features: Size of the vector, divisible by 4, at least 8, and at least the number of nodes and edges.
         out_features: Size of the output.
         depth: Number of message-passing layers.
@@ -209,7 +210,7 @@ class GraphModule(nn.Module):
 
     def __init__(
         self,
-        graph: PortGraph | networkx.Graph,
+        graph: PortGraph | networkx.Graph | Data,
         features: int,
         out_features: int,
         *,

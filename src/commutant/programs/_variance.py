@@ -116,6 +116,8 @@ def _covariates(covariate: object, programs: int) -> Tensor:
     if z.dim() not in (1, 2) or len(z) != programs or not z.isfinite().all():
         raise InputError(f"covariate must be finite, ({programs},) or ({programs}, terms), got {tuple(z.shape)}")
     z = z.reshape(programs, -1)
-    z = z / z.abs().amax(0).clamp(min=torch.finfo(torch.float64).tiny)
-    left, values, _ = torch.linalg.svd(z - z.mean(0), full_matrices=False)
+    size, z = z.abs().amax(0), z - z.mean(0)
+    spread = z.abs().amax(0)
+    varies = spread > 1e-14 * size  # below it, rounding of the mean alone
+    left, values, _ = torch.linalg.svd(z[:, varies] / spread[varies], full_matrices=False)
     return left[:, values > 1e-10]

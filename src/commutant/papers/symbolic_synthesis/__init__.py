@@ -34,7 +34,7 @@ PAPER = Paper(
     usage="""import torch
 from commutant.programs import GraphMachine, GraphModule, LinearTieScore, search_states, search_ties
 
-graphs = [found.output for found in search_states(GraphMachine(), max_cost=10)]   # graphs, smallest programs first
+graphs = [found.output for found in search_states(GraphMachine(), max_cost=10)]   # simplest first
 head = GraphModule(graphs[-1], features=96, out_features=1)                       # (batch, 96) -> (batch, 1)
 x = torch.randn(50, 6)
 y = x - x.roll(1, dims=1)                                                         # commutes with shifts

@@ -37,17 +37,20 @@ def _accuracies(context: Context, models: Sequence[PortGraph | None], draw: int,
     """
     s = context.settings
     g = context.generator(100 + draw)
-    x, y = grids(s["train"], s["noise"], g)
-    x_val, y_val = grids(s["validation"], s["noise"], g)
+    x, y, x_val, y_val = (
+        t.to(context.device) for part in ("train", "validation") for t in grids(s[part], s["noise"], g)
+    )
     torch.manual_seed(context.seed * 7919 + salt)
     seeds = s["seeds"]
-    net = Population(models, seeds, s["features"])
+    net = Population(models, seeds, s["features"]).to(context.device)
     optimizer = torch.optim.Adam(net.parameters(), s["learning_rate"])
     orders = [context.generator(1000 * draw + i) for i in range(seeds)]
     found: Scores = {}
     for epoch in range(1, max(s["epochs"]) + 1):
         net.train()
-        order = torch.stack([torch.randperm(len(x), generator=o) for o in orders]).repeat(len(models), 1)
+        order = (
+            torch.stack([torch.randperm(len(x), generator=o) for o in orders]).repeat(len(models), 1).to(context.device)
+        )
         for batch in order.split(s["batch_size"], 1):
             loss = nn.functional.binary_cross_entropy_with_logits(net(x[batch]), y[batch], reduction="none")
             optimizer.zero_grad()
@@ -65,7 +68,7 @@ def _accuracy(net: nn.Module, x: Tensor, y: Tensor, models: int) -> Tensor:
         ((net(a.expand(models, *a.shape)) > 0) == (b > 0.5)).double().sum(1)
         for a, b in zip(x.split(100), y.split(100), strict=True)
     ]
-    return torch.stack(right).sum(0) / len(x)
+    return (torch.stack(right).sum(0) / len(x)).cpu()
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:
