@@ -30,6 +30,7 @@ from commutant.programs import (
 )
 
 GRAPHS, SEEDS, FEATURES, BATCH = 50, 5, 96, 8
+STEPS = 3  # in a row, as training runs them
 SEARCHED = 1_000_000
 
 
@@ -96,33 +97,31 @@ def graph_population() -> dict[str, Any]:
     singles = [Single(GraphModule(g, FEATURES, 1)) for g in shapes]
     alone = [training_step(net, x[m], y[m]) for m, net in enumerate(singles)]
     others = [training_step(Single(PyGHead(net.head)), x[m], y[m]) for m, net in enumerate(singles)]
-    times: dict[str, list[float]] = {"stacked": [], "loop": [], "pyg": [], "product": []}
     rows = sum(len(g.nodes) for g in shapes) * BATCH
     a, b = torch.randn(rows, FEATURES), torch.randn(FEATURES, FEATURES)
-    for turn in range(6):
-        start = time.perf_counter()
-        stacked()
-        middle = time.perf_counter()
-        for step in alone:
-            step()
-        third = time.perf_counter()
-        for step in others:
-            step()
-        fourth = time.perf_counter()
+
+    def each(steps: list[Callable[[], None]]) -> Callable[[], None]:
+        return lambda: [step() for step in steps] and None
+
+    def products() -> None:
         for _ in range(9):  # three layers, forward and twice backward
             a @ b
-        end = time.perf_counter()
-        if turn:
-            for name, seconds in zip(
-                times, (middle - start, third - middle, fourth - third, end - fourth), strict=True
-            ):
-                times[name].append(seconds)
+
+    arms = {"stacked": stacked, "loop": each(alone), "pyg": each(others), "product": products}
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(6):
+        for name, step in arms.items():
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                step()
+            if turn:
+                times[name].append((time.perf_counter() - start) / STEPS)
     ms = {name: statistics.median(values) * 1e3 for name, values in times.items()}
     return {
         "name": "graph-population",
         "title": "Training step of a population of graph-conditioned networks",
         "description": f"{GRAPHS} random trees of 2 to 16 nodes with {SEEDS} seeds each, {FEATURES} features, batch {BATCH}, encoder and head, "
-        f"forward, backward and Adam, float32, {torch.get_num_threads()} threads, median of 5.",
+        f"forward, backward and Adam, float32, {torch.get_num_threads()} threads, {STEPS} steps in a row, median of 5.",
         "columns": ["ms"],
         "rows": [
             {"name": "**`GraphModules`, one stack**", "ms": ms["stacked"]},

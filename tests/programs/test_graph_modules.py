@@ -17,6 +17,7 @@ from commutant.programs import (
     search_states,
 )
 from commutant.programs._graph_module import segments
+from commutant.programs._stacked_linear import packed_linear
 
 GROW = ["push", "add", "connect", "next_port"]
 
@@ -260,15 +261,53 @@ def test_plain_pyg_data():
 
 
 def test_stacked_layers_check_their_inputs(unchecked):
-    layer = StackedLinear(3, 4, 5, [1, 2])
-    assert [tuple(t.shape) for t in layer(torch.randn(1, 2, 4), torch.randn(2, 7, 4))] == [(1, 2, 5), (2, 7, 5)]
-    with pytest.raises(InputError, match="expected inputs"):
-        layer(torch.randn(3, 2, 4))
-    with pytest.raises(InputError, match="must add up to 3"):
-        StackedLinear(3, 4, 5, [1, 1])
+    layer = StackedLinear(3, 4, 5)
+    x = torch.randn(3, 7, 4)
+    expected = torch.stack([x[m] @ layer.weight[m] + layer.bias[m] for m in range(3)])
+    torch.testing.assert_close(layer(x), expected)
+    assert repr(layer) == "StackedLinear(3 models, 4 -> 5)"
+    for wrong in (x[:2], x[..., :3], x[0]):
+        with pytest.raises(InputError, match=r"x must be \(models, rows, in_features\) = \(3, rows, 4\)"):
+            layer(wrong)
     with pytest.raises(InputError, match="models must be"):
         StackedLinear(0, 4, 5)
     with pytest.raises(InputError, match="whole numbers"):
         GraphModule(PortGraph((0, 1), ((2, 0, 1),)), 32, 1)
     with pytest.raises(InputError, match="whole numbers"):
         GraphModule(PortGraph((0, 1), ((2, 0, 1, 0.5),)), 32, 1)
+
+
+def packed(dtype=torch.float64):
+    """Return the arguments of a packed layer: one model of 3 rows, two of 1 and two of 4."""
+    g = torch.Generator().manual_seed(0)
+    shapes = (13, 3), (5, 3, 2), (5, 1, 2)
+    tensors = [torch.randn(s, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+    return (*tensors, [1, 2, 2], [3, 1, 4])
+
+
+def one_by_one(x, weight, bias, models, rows):
+    each = [n for number, n in zip(models, rows, strict=True) for _ in range(number)]
+    return torch.cat([part @ weight[m] + bias[m] for m, part in enumerate(x.split(each))])
+
+
+def test_packed_layers_are_layers_one_by_one():
+    *tensors, models, rows = packed()
+    for f in (packed_linear, torch.func.vmap(packed_linear, in_dims=(0, None, None, None, None))):
+        x = tensors[0] if f is packed_linear else torch.stack([tensors[0], 2 * tensors[0]])
+        found = f(x, *tensors[1:], models, rows)
+        wanted = one_by_one(tensors[0], *tensors[1:], models, rows)
+        torch.testing.assert_close(found if f is packed_linear else found[0], wanted)
+    assert torch.autograd.gradcheck(lambda *t: packed_linear(*t, models, rows), tensors, check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(lambda *t: packed_linear(*t, models, rows) ** 2, tensors)
+
+
+def test_packed_layers_take_any_layout_and_autocast():
+    x, weight, bias, models, rows = packed(torch.float32)
+    wide = x.detach().T.contiguous().T.requires_grad_()
+    spread_out = weight.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+    wanted = torch.autograd.grad(one_by_one(x, weight, bias, models, rows).sum(), (x, weight, bias))
+    found = torch.autograd.grad(packed_linear(wide, spread_out, bias, models, rows).sum(), (wide, spread_out, bias))
+    for ours, plain in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, plain)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert packed_linear(x, weight, bias, models, rows).dtype == torch.bfloat16

@@ -107,7 +107,7 @@ def _forward(
         return _messages(node, edge, ends, seeds, cut)
     total = node.new_empty(node.shape)
     tensors = (*(t.contiguous() for t in (node, edge, ends, node_starts, edge_starts, seeds)), total)
-    _native.run("messages", "forward", tensors, (cut, node.shape[1]), len(node_starts) - 1, node.numel())
+    _native.run("messages", "forward", tensors, (cut, node.shape[1]), len(node_starts) - 1, node.numel(), node_starts)
     return total
 
 
@@ -136,7 +136,7 @@ def _backward(
     d_node, d_edge = node.new_empty(node.shape), edge.new_empty(edge.shape)
     given = (node, edge, ends, node_starts, edge_starts, seeds, gradient)
     tensors = (*(t.contiguous() for t in given), d_node, d_edge)
-    _native.run("messages", "backward", tensors, (cut, node.shape[1]), len(node_starts) - 1, node.numel())
+    _native.run("messages", "backward", tensors, (cut, node.shape[1]), len(node_starts) - 1, node.numel(), node_starts)
     return d_node, d_edge
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import platform
 import re
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .._errors import InputError
+from ._threads import spread
 
 _SOURCES = tuple(
     Path(__file__).with_name(name) for name in ("recurrences.c", "attention.c", "pointing.c", "messages.c")
@@ -195,12 +196,15 @@ def _compile(compiler: str) -> bytes:
     raise _DoesNotCompile(f"{compiler} does not compile {', '.join(path.name for path in _SOURCES)}")
 
 
-@functools.cache
-def _pool(process: int, threads: int) -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="commutant")
-
-
-def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...], batch: int, work: int) -> None:
+def run(
+    name: str,
+    kind: str,
+    tensors: tuple[Tensor, ...],
+    sizes: tuple[int, ...],
+    batch: int,
+    work: int,
+    starts: Tensor | None = None,
+) -> None:
     """Call a kernel over all rows and channels, in up to as many threads as torch uses.
 
     Args:
@@ -210,6 +214,7 @@ def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...
         sizes: Integers that follow, with the number of channels second.
         batch: Number of rows.
         work: Number of output values, which decides the number of threads.
+        starts: For rows of different lengths, the ascending sums of lengths before each, and their total last.
     """
     compiled = library()
     if compiled is None:
@@ -228,12 +233,12 @@ def run(name: str, kind: str, tensors: tuple[Tensor, ...], sizes: tuple[int, ...
         part((0, batch), (0, channels))
         return
     if batch >= threads:
-        jobs = [((i * batch // threads, (i + 1) * batch // threads), (0, channels)) for i in range(threads)]
+        cuts = [i * batch // threads for i in range(threads + 1)]
+        if starts is not None:
+            wanted = int(starts[-1]) * torch.arange(1, threads) // threads
+            cuts[1:-1] = torch.searchsorted(starts, wanted).tolist()
+        jobs = [(rows, (0, channels)) for rows in itertools.pairwise(cuts)]
     else:
         step = -(-channels // threads // 16) * 16 or 16
         jobs = [((0, batch), (d, min(d + step, channels))) for d in range(0, channels, step)]
-    pool = _pool(os.getpid(), threads - 1)
-    waiting = [pool.submit(part, *job) for job in jobs[1:]]  # ctypes releases the interpreter lock
-    part(*jobs[0])
-    for job in waiting:
-        job.result()
+    spread(part, jobs)

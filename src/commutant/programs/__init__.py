@@ -14,10 +14,10 @@ from ._graph_machine import GraphState as GraphState
 from ._graph_machine import PortGraph as PortGraph
 from ._graph_module import GraphModule as GraphModule
 from ._graph_module import GraphModules as GraphModules
-from ._graph_module import StackedLinear as StackedLinear
 from ._library import Compression as Compression
 from ._library import compress as compress
 from ._machine import Machine as Machine
+from ._stacked_linear import StackedLinear as StackedLinear
 from ._state_search import Found as Found
 from ._state_search import search_states as search_states
 from ._terms import parse as parse

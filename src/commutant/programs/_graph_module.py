@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jaxtyping import Float
@@ -14,45 +13,11 @@ from .._checks import check_features, whole
 from .._errors import InputError
 from ..kernels import edge_messages
 from ._graph_machine import PortGraph
+from ._stacked_linear import StackedLinear, packed_linear
 
 if TYPE_CHECKING:
     import networkx
     from torch_geometric.data import Data
-
-
-class StackedLinear(nn.Module):
-    """Linear layers of several models as batched products, in PyTorch's default initialization.
-
-    Args:
-        models: Number of models.
-        in_features: Width of the input.
-        out_features: Width of the output.
-        groups: Numbers of consecutive models with equally many rows; by default all models are one group.
-    """
-
-    def __init__(self, models: int, in_features: int, out_features: int, groups: Sequence[int] | None = None) -> None:
-        super().__init__()
-        for name, value in (("models", models), ("in_features", in_features), ("out_features", out_features)):
-            whole(name, value)
-        self.groups = list(groups or [models])
-        if sum(self.groups) != models:
-            raise InputError(f"groups must add up to {models} models, got {self.groups}")
-        self.weight = nn.Parameter(torch.empty(models, in_features, out_features))
-        self.bias = nn.Parameter(torch.empty(models, 1, out_features))
-        for part in (self.weight, self.bias):
-            nn.init.uniform_(part, -1 / math.sqrt(in_features), 1 / math.sqrt(in_features))
-
-    def forward(self, *x: Tensor) -> list[Tensor]:
-        """Return the outputs of each group.
-
-        Args:
-            x: Inputs of each group, `(models, rows, in_features)`.
-        """
-        given, wanted = [t.shape[::2] for t in x], [(n, self.weight.shape[1]) for n in self.groups]
-        if any(t.dim() != 3 for t in x) or [tuple(s) for s in given] != wanted:
-            raise InputError(f"expected inputs (models, rows, {wanted[0][1]}) of {self.groups} models, got {given}")
-        parts = zip(self.bias.split(self.groups), x, self.weight.split(self.groups), strict=True)
-        return [torch.baddbmm(bias, rows, weight) for bias, rows, weight in parts]
 
 
 class GraphModules(nn.Module):
@@ -113,12 +78,13 @@ class GraphModules(nn.Module):
         # Models are kept in the order of their numbers of nodes, so that equal ones share a batched product.
         order = sorted(range(len(self.graphs)), key=lambda m: len(self.graphs[m].nodes))
         counts = [len(self.graphs[m].nodes) for m in order]
-        self.groups = [(n, counts.count(n)) for n in sorted(set(counts))]
+        self.sizes = sorted(set(counts))
+        self.groups = [counts.count(n) for n in self.sizes]
         for name, table in _tables([self.graphs[m] for m in order], order, features).items():
             self.register_buffer(name, table, persistent=False)
         self.register_buffer("elements", _elements(self.graphs))
-        models, sizes = len(order), [models for _, models in self.groups]
-        self.layers = nn.ModuleList(StackedLinear(models, features, features, sizes) for _ in range(depth))
+        models = len(order)
+        self.layers = nn.ModuleList(StackedLinear(models, features, features) for _ in range(depth))
         self.readout = StackedLinear(models, features, out_features)
 
     def forward(self, x: Float[Tensor, "models batch features"]) -> Float[Tensor, "models batch o"]:
@@ -135,20 +101,20 @@ class GraphModules(nn.Module):
         if x.dim() != 3 or x.shape[0] != models or x.shape[2] != d:
             raise InputError(f"x must be ({models}, batch, {d}), got {tuple(x.shape)}")
         batch = x.shape[1]
-        # rows are the nodes of all models and then their edges: (rows, batch, features)
-        index = self.coordinate[:, None].expand(-1, batch, -1)
-        element = x.index_select(0, self.model).gather(2, index) + self.codes.to(x.dtype)[:, None]
-        node, edge = element.flatten(1).split([len(self.share), len(element) - len(self.share)])
+        # nodes and edges of all models, with the batch inside of a row: (nodes, batch * features)
+        tables = (t.split([len(self.place), len(self.ends)]) for t in (self.model, self.coordinate, self.codes))
+        node, edge = (
+            (x.index_select(0, m).gather(2, i[:, None].expand(-1, batch, -1)) + code.to(x.dtype)[:, None]).flatten(1)
+            for m, i, code in zip(*tables, strict=True)
+        )
         dropout = self.dropout if self.training else 0.0
-        for layer in self.layers:
+        rows = [n * batch for n in self.sizes]
+        for layer in cast(Iterable[StackedLinear], self.layers):
             node = edge_messages(node, edge.to(node.dtype), self.ends, self.node_starts, self.edge_starts, dropout)
-            parts = node.split([n * number for n, number in self.groups])
-            rows = [p.view(number, n * batch, d) for p, (n, number) in zip(parts, self.groups, strict=True)]
-            node = torch.cat(
-                [out.reshape(n * number, batch * d) for out, (n, number) in zip(layer(*rows), self.groups, strict=True)]
-            )
-        mean = node.new_zeros(models, batch * d).index_add(0, self.place, node * self.share.to(node.dtype)[:, None])
-        return self.readout(mean.view(models, batch, d))[0].index_select(0, self.given)
+            node = packed_linear(node.view(len(node) * batch, d), layer.weight, layer.bias, self.groups, rows)
+            node = node.view(len(self.place), batch * d)
+        total = node.new_zeros(models, batch * d).index_add(0, self.place, node).view(models, batch, d)
+        return self.readout(total * self.share.to(node.dtype)[:, None, None]).index_select(0, self.given)
 
     def select(self, model: int) -> GraphModule:
         """Return a module with a copy of the weights of one model.
@@ -299,7 +265,7 @@ def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) ->
         ),
         "model": torch.cat([given.repeat_interleave(nodes), given.repeat_interleave(edges)]),
         "place": torch.arange(len(graphs)).repeat_interleave(nodes),
-        "share": (1 / nodes).repeat_interleave(nodes),
+        "share": 1 / nodes,
         "ends": ends,
         "node_starts": torch.cat([nodes.new_zeros(1), nodes.cumsum(0)]),
         "edge_starts": torch.cat([edges.new_zeros(1), edges.cumsum(0)]),

@@ -40,7 +40,7 @@ LEARNING = Experiment(
 DECODER = Experiment(
     name="decoder",
     measure=measure_decoder,
-    minutes=4.0,
+    minutes=7.0,
     settings={
         "small": {"d": 6, "letters": 8, "steps": 1500, "batch_size": 256, "learning_rate": 1e-3, "test": 2000},
         "full": {"d": 10, "letters": 26, "steps": 50_000, "batch_size": 512, "learning_rate": 3e-4, "test": 2000},

@@ -97,8 +97,8 @@ class Encoders(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return vectors `(models, batch, features)` of patches `(models, batch, 9, 64)`."""
         models, batch = x.shape[:2]
-        patches = nn.functional.gelu(self.patch(x.flatten(1, 2))[0]).view(models, batch, -1)
-        return self.out(nn.functional.gelu(self.hidden(patches)[0]))[0]
+        patches = nn.functional.gelu(self.patch(x.flatten(1, 2))).view(models, batch, -1)
+        return self.out(nn.functional.gelu(self.hidden(patches)))
 
 
 class Population(nn.Module):
