@@ -148,3 +148,30 @@ def test_a_hugging_face_decoder_gets_room_to_write():
     assert not torch.allclose(pad(tokens), out, atol=1e-3)
     with pytest.raises(InputError, match="pad on the left"):
         pad(tokens, attention_mask=mask.flip(1))
+
+
+class Mean(nn.Module):
+    """Mean of the elements, and each element minus it."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x, valid):
+        mean = (x * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
+        return mean if self.output == "whole" else x - mean[:, None]
+
+
+@pytest.mark.parametrize("output", ["whole", "elements"])
+def test_a_model_with_an_argument_for_it_is_told_what_padding_is(output):
+    x = torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(0))
+    model = Canonicalize(Mean(output), output=output)
+    expected = x.mean(1) if output == "whole" else x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(model(x), expected)
+    wide, valid = torch.full((1, 7, 3), 9.0), torch.zeros(1, 7, dtype=torch.bool)
+    places = [5, 0, 3, 2]
+    wide[0, places], valid[0, places] = x[0], True
+    found = model(wide, valid)
+    torch.testing.assert_close(found if output == "whole" else found[:, places], expected)
+    soft = Canonicalize(Mean("whole"), temperature=0.1)
+    torch.testing.assert_close(soft(x), x.mean(1), atol=1e-4, rtol=0)

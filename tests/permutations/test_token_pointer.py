@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -30,7 +32,7 @@ def test_padding_tokens_have_no_influence_and_are_never_chosen(head):
     assert bool(scores[1, :, 4:7].isinf().all())
     alone = head(targets[1:], input_ids=tokens[1:, :4])
     assert torch.allclose(scores[1][:, [0, 1, 2, 3, 7]], alone[0], atol=1e-5)
-    found = head.decode("beam", 4, Tour(), input_ids=tokens, attention_mask=mask)
+    found = head.decode("beam", 4, constraint=Tour(), input_ids=tokens, attention_mask=mask)
     assert sorted(found.best[1, :4].tolist()) == [0, 1, 2, 3]
     assert found.best[1, 4] == -1
 
@@ -67,3 +69,59 @@ def test_refused(head):
     mask = torch.tensor([[1, 1, 0, 0, 0]] * 2)
     with pytest.raises(InputError, match="must not point at padding"):
         head.loss(torch.tensor([[3, -1]] * 2), input_ids=tokens, attention_mask=mask)
+
+
+def test_only_candidates_are_chosen_and_others_still_count_for_the_start(head):
+    head.eval()
+    tokens, mask = torch.randint(5, 40, (2, 7)), torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    candidates = torch.tensor([[0, 1, 0, 1, 0, 0, 1], [1, 0, 0, 1, 0, 1, 0]], dtype=torch.bool)
+    given = {"input_ids": tokens, "attention_mask": mask}
+    for found in (
+        head.decode("beam", 6, constraint=Tour(), candidates=candidates, **given),
+        head.decode("sample", 6, candidates=candidates, **given),
+    ):
+        chosen = found.sequences
+        assert bool(
+            (candidates[:, None].expand(2, chosen.shape[1], -1).gather(2, chosen.clamp(min=0)) | (chosen < 0)).all()
+        )
+    best = head.decode("beam", 6, constraint=Tour(), candidates=candidates, **given)
+    assert sorted(best.best[0, :4].tolist()) == [-1, 1, 3, 6]
+    assert sorted(best.best[1, :3].tolist()) == [-1, 0, 3]  # place 5 is padding
+    targets = torch.tensor([[6, 3, -1], [3, -1, -1]])
+    memory, all_ = head.encode(candidates=candidates, **given), head.encode(**given)
+    assert torch.equal(memory.state[0], all_.state[0])
+    scores, free = head(targets, candidates=candidates, **given), head(targets, **given)
+    open_ = torch.nn.functional.pad(candidates & mask.bool(), (0, 1), value=True)[:, None].expand_as(scores)
+    assert torch.equal(scores[open_], free[open_])
+    assert bool(scores[~open_].isneginf().all())
+    log_prob = head.log_prob(targets, candidates=candidates, **given)
+    torch.testing.assert_close(head.loss(targets, candidates=candidates, **given), -log_prob.sum() / 5)
+
+
+def test_probabilities_over_all_sequences_of_candidates_add_up(head):
+    head.eval()
+    tokens, candidates = torch.randint(5, 40, (1, 6)), torch.tensor([[True, False, True, False, False, True]])
+    orders = torch.tensor([[*p, -1] for p in itertools.permutations((0, 2, 5))])[None]
+    found = head.log_prob(orders, candidates=candidates, constraint=Tour(), input_ids=tokens).detach()
+    assert float(found.exp().sum()) == pytest.approx(1, abs=1e-5)
+    polygon = torch.tensor([[0, 2, 5, 0, -1]])
+    one = head.loss(polygon, candidates=candidates, equivalent="rotations", input_ids=tokens).detach()
+    turned = torch.tensor([[[0, 2, 5, 0, -1], [2, 5, 0, 2, -1], [5, 0, 2, 5, -1]]])
+    total = head.log_prob(turned, candidates=candidates, input_ids=tokens).logsumexp(1).detach()
+    assert float(one) == pytest.approx(-float(total) / 5, abs=1e-5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_wrong_candidates_are_refused(head):
+    tokens = torch.randint(5, 40, (2, 5))
+    targets = torch.tensor([[3, -1]] * 2)
+    only = torch.tensor([[True, True, False, False, False]] * 2)
+    with pytest.raises(InputError, match="must not point at padding, nor at elements that are no candidates"):
+        head.loss(targets, candidates=only, input_ids=tokens)
+    for wrong in (only.long(), only[0], only[:, :3]):
+        with pytest.raises(InputError, match=r"candidates must be boolean of shape \(2, 5\)"):
+            head.decode(candidates=wrong, input_ids=tokens)
+    with pytest.raises(InputError, match="row 1 of the batch has no candidate"):
+        head.decode(candidates=only & torch.tensor([[True], [False]]), input_ids=tokens)
+    with pytest.raises(InputError, match="can't be combined"):
+        head.loss(targets, constraint=Tour(), equivalent="rotations", input_ids=tokens)

@@ -30,7 +30,8 @@ class Canonicalize(nn.Module):
     continuous, and invariant up to rounding, but elements are mixed.
 
     Args:
-        model: Model of sequences, `(batch, n, features)` -> anything, or `(batch, n, ...)` for `output="elements"`.
+        model: Model of sequences, `(batch, n, features)` -> anything, or `(batch, n, ...)` for `output="elements"`. If
+            its `forward` has an argument `valid`, it is told there which sorted positions hold an element.
         key: Feature to sort by, or a function (or module) from elements to keys, `(batch, n)`; it must treat each
             element alike.
         output: `"whole"` or `"elements"`.
@@ -68,7 +69,8 @@ class Canonicalize(nn.Module):
 
         Args:
             x: Elements, `(batch, n, features)`.
-            valid: Whether a position holds an element, `(batch, n)`; the others come last, as zeros. Hard sort only.
+            valid: Whether a position holds an element, `(batch, n)`; the others come last, as zeros, which a model
+                without an argument `valid` cannot tell from elements. Hard sort only.
         """
         check_features("x", x)
         if x.dim() != 3:
@@ -88,16 +90,16 @@ class Canonicalize(nn.Module):
                 raise InputError(f"the {name} of row {row} of the batch are NaN, which has no place in an order")
         if self.temperature is not None:
             soft = soft_sort_matrix(-keys, self.temperature)  # descending scores are ascending keys
-            out = self._called(soft @ x)
+            out = self._called(soft @ x, torch.ones_like(keys, dtype=torch.bool))
             return out if self.output == "whole" else _back(soft.mT, out)
         order = sorting_order(keys, x, valid)
         ordered = x.gather(1, order[..., None].expand_as(x))
-        if valid is not None:
-            ordered = ordered.masked_fill(~valid.gather(1, order)[..., None], 0)
-        out = self._called(ordered)
+        held = torch.ones_like(order, dtype=torch.bool) if valid is None else valid.gather(1, order)
+        ordered = ordered.masked_fill(~held[..., None], 0)
+        out = self._called(ordered, held)
         if self.output == "whole":
             return out
-        out = _shared_by_equals(ordered, out, None if valid is None else valid.gather(1, order))
+        out = _shared_by_equals(ordered, out, held)
         place = inverse(order).reshape(*order.shape, *(1,) * (out.dim() - 2))
         return out.gather(1, place.expand(-1, -1, *out.shape[2:]))
 
@@ -114,8 +116,9 @@ class Canonicalize(nn.Module):
             raise InputError(f"key must return one number for each element, {tuple(x.shape[:2])}, got {given}")
         return keys
 
-    def _called(self, ordered: Tensor) -> Tensor:
-        out = self.model(ordered)
+    def _called(self, ordered: Tensor, held: Tensor) -> Tensor:
+        told = "valid" in inspect.signature(getattr(self.model, "forward", self.model)).parameters
+        out = self.model(ordered, valid=held) if told else self.model(ordered)
         if self.output == "elements" and (not isinstance(out, Tensor) or out.shape[:2] != ordered.shape[:2]):
             given = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise InputError(
@@ -141,17 +144,15 @@ def sorting_order(keys: Tensor, x: Tensor, valid: Tensor | None = None) -> Tenso
     return order
 
 
-def _shared_by_equals(ordered: Tensor, out: Tensor, valid: Tensor | None) -> Tensor:
+def _shared_by_equals(ordered: Tensor, out: Tensor, valid: Tensor) -> Tensor:
     """Return outputs in which equal elements, which no order tells apart, share the mean of theirs.
 
     Args:
         ordered: Sorted elements, `(batch, n, features)`.
         out: Outputs in this order, `(batch, n, ...)`.
-        valid: Whether a sorted position holds an element, or None.
+        valid: Whether a sorted position holds an element, `(batch, n)`.
     """
-    same = (ordered[:, 1:] == ordered[:, :-1]).all(-1)
-    if valid is not None:
-        same = same & (valid[:, 1:] == valid[:, :-1])
+    same = (ordered[:, 1:] == ordered[:, :-1]).all(-1) & (valid[:, 1:] == valid[:, :-1])
     if not bool(same.any()):
         return out
     group = nn.functional.pad((~same).long().cumsum(1), (1, 0))

@@ -244,4 +244,4 @@ def check_targets(memory: PointerMemory, targets: Tensor) -> None:
         raise InputError(f"targets must lie in 0..{n - 1}, or be -1 for the stop, got {low} to {high}")
     row = memory.valid.reshape(len(targets), *(1,) * (targets.dim() - 2), n).expand(*targets.shape[:-1], n)
     if not bool((row.gather(-1, targets.long().clamp(min=0)) | (targets < 0)).all()):
-        raise InputError("targets must not point at padding: an index is not below the length of its set")
+        raise InputError("targets must not point at padding, nor at elements that are no candidates")

@@ -165,16 +165,8 @@ class PointerNetwork(nn.Module):
                 order, where each slot counts the probability of any triangle that is still missing. None for the
                 given sequence alone.
         """
-        one_of("equivalent", equivalent, (None, "rotations", "triangles"))
-        if equivalent is not None and constraint is not None:
-            raise InputError("constraint and equivalent can't be combined; leave one of them out")
-        check_complete(self.decoder, targets)
-        memory = self.encode(x, lengths, batch)
-        if equivalent is None:
-            found = self.decoder.step_log_probs(memory, targets, constraint).sum(-1)
-        else:
-            found = _SUMMED[equivalent](self.decoder, memory, targets.long())
-        return mean_loss(self.decoder, found, targets, constraint)
+        check_loss(self.decoder, targets, constraint, equivalent)
+        return pointer_loss(self.decoder, self.encode(x, lengths, batch), targets, constraint, equivalent)
 
     def decode(
         self,
@@ -209,29 +201,13 @@ class PointerNetwork(nn.Module):
         return decode(self.decoder, memory, strategy, width, constraint, max_steps, generator)
 
 
-def mean_loss(
-    decoder: PointerDecoder, log_probs: Tensor, targets: Tensor, constraint: Constraint | None = None
-) -> Tensor:
-    """Return the mean cross-entropy of a step.
-
-    Args:
-        decoder: Decoder.
-        log_probs: Log probability of each sequence, `(batch,)`.
-        targets: Sequences, `(batch, steps)`.
-        constraint: Constraint that the sequences have to obey.
-    """
-    steps = decoder.counted(targets).sum()
-    if not torch.compiler.is_compiling():
-        if not bool(steps):
-            raise InputError(f"targets must hold at least one choice, got shape {tuple(targets.shape)} without any")
-        broken = torch.isneginf(log_probs) if constraint is not None else torch.zeros(())
-        if bool(broken.any()):
-            raise InputError(f"the targets of row {int(broken.nonzero()[0, 0])} of the batch break the constraint")
-    return -log_probs.sum() / steps
-
-
-def check_complete(decoder: PointerDecoder, targets: Tensor) -> None:
-    """Check that each target sequence has its stop, if the decoder has one."""
+def check_loss(
+    decoder: PointerDecoder, targets: Tensor, constraint: Constraint | None, equivalent: Equivalent | None
+) -> None:
+    """Check, before elements are encoded, that each target sequence has its stop, if the decoder has one."""
+    one_of("equivalent", equivalent, (None, "rotations", "triangles"))
+    if equivalent is not None and constraint is not None:
+        raise InputError("constraint and equivalent can't be combined; leave one of them out")
     if not isinstance(targets, Tensor) or targets.dim() != 2:
         given = tuple(targets.shape) if isinstance(targets, Tensor) else type(targets).__name__
         raise InputError(f"targets must be a tensor of shape (batch, steps), got {given}")
@@ -240,6 +216,36 @@ def check_complete(decoder: PointerDecoder, targets: Tensor) -> None:
             "targets must end with -1, the stop, in every row; append a column of -1, or make the network with "
             "stop=False"
         )
+
+
+def pointer_loss(
+    decoder: PointerDecoder,
+    memory: PointerMemory,
+    targets: Tensor,
+    constraint: Constraint | None = None,
+    equivalent: Equivalent | None = None,
+) -> Tensor:
+    """Return the mean cross-entropy of a step.
+
+    Args:
+        decoder: Decoder.
+        memory: Encoded sets.
+        targets: Sequences, `(batch, steps)`, as `check_loss` wants them.
+        constraint: Constraint that the sequences have to obey, or None.
+        equivalent: Sequences that mean the same, or None.
+    """
+    if equivalent is None:
+        log_probs = decoder.step_log_probs(memory, targets, constraint).sum(-1)
+    else:
+        log_probs = _SUMMED[equivalent](decoder, memory, targets.long())
+    steps = decoder.counted(targets).sum()
+    if not torch.compiler.is_compiling():
+        if not bool(steps):
+            raise InputError(f"targets must hold at least one choice, got shape {tuple(targets.shape)} without any")
+        broken = torch.isneginf(log_probs) if constraint is not None else torch.zeros(())
+        if bool(broken.any()):
+            raise InputError(f"the targets of row {int(broken.nonzero()[0, 0])} of the batch break the constraint")
+    return -log_probs.sum() / steps
 
 
 def _dense(

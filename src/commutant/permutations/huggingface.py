@@ -17,7 +17,7 @@ from ._pointer_attention import Scoring
 from ._pointer_constraints import Constraint
 from ._pointer_decoder import PointerDecoder, PointerMemory
 from ._pointer_encoders import InitialState
-from ._pointer_network import check_complete, mean_loss
+from ._pointer_network import Equivalent, check_loss, pointer_loss
 from ._pointer_search import Decoding, Strategy, decode
 
 
@@ -58,10 +58,12 @@ class TokenPointer(nn.Module):
         self.initial = InitialState(hidden_size)
         self.decoder = PointerDecoder(hidden_size, attention=attention, stop=stop)
 
-    def encode(self, **inputs: Any) -> PointerMemory:
+    def encode(self, *, candidates: Bool[Tensor, "batch tokens"] | None = None, **inputs: Any) -> PointerMemory:
         """Return the encoded tokens.
 
         Args:
+            candidates: Tokens that may be chosen, such as the first token of each word or the separators of sentences,
+                `(batch, tokens)`; by default all.
             inputs: Arguments of the model, such as `input_ids` and `attention_mask`; the decoder points at tokens of
                 mask one only.
         """
@@ -70,38 +72,89 @@ class TokenPointer(nn.Module):
         if not isinstance(hidden, Tensor) or hidden.dim() != 3:
             raise InputError(f"{type(self.model).__name__} returns no last_hidden_state (batch, tokens, features)")
         mask = inputs.get("attention_mask")
-        valid = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
-        if valid.shape != hidden.shape[:2] or not bool(valid.any(1).all()):
+        real = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device) if mask is None else mask.bool()
+        if real.shape != hidden.shape[:2] or not bool(real.any(1).all()):
             raise InputError(
                 f"attention_mask must have shape {tuple(hidden.shape[:2])} and at least one token in each row, got "
-                f"shape {tuple(valid.shape)}"
+                f"shape {tuple(real.shape)}"
             )
+        valid = real
+        if candidates is not None:
+            if candidates.dtype != torch.bool or candidates.shape != real.shape:
+                raise InputError(
+                    f"candidates must be boolean of shape {tuple(real.shape)}, got {candidates.dtype} "
+                    f"{tuple(candidates.shape)}"
+                )
+            valid = real & candidates.to(real.device)
+            if not bool(valid.any(1).all()):
+                row = int((~valid.any(1)).nonzero()[0, 0])
+                raise InputError(f"row {row} of the batch has no candidate among its tokens of mask one; give one")
         keys = self.project(hidden.to(self.project.weight.dtype))
-        return PointerMemory(keys, keys, valid, self.initial(keys, valid))
+        return PointerMemory(keys, keys, valid, self.initial(keys, real))
 
-    def forward(self, targets: Int[Tensor, "batch *sequences steps"], **inputs: Any) -> Float[Tensor, "..."]:
+    def forward(
+        self,
+        targets: Int[Tensor, "batch *sequences steps"],
+        *,
+        candidates: Bool[Tensor, "batch tokens"] | None = None,
+        **inputs: Any,
+    ) -> Float[Tensor, "batch *sequences steps choices"]:
         """Return the scores of all tokens at each step, `(batch, ..., steps, tokens + 1)`, with the stop last.
 
         Args:
             targets: Positions of tokens, -1 for the stop and after it.
+            candidates: Tokens that may be chosen, as in `encode`.
             inputs: Arguments of the model.
         """
-        return self.decoder(self.encode(**inputs), targets)
+        return self.decoder(self.encode(candidates=candidates, **inputs), targets)
 
-    def loss(self, targets: Int[Tensor, "batch steps"], **inputs: Any) -> Float[Tensor, ""]:
+    def log_prob(
+        self,
+        targets: Int[Tensor, "batch *sequences steps"],
+        *,
+        candidates: Bool[Tensor, "batch tokens"] | None = None,
+        constraint: Constraint | None = None,
+        **inputs: Any,
+    ) -> Float[Tensor, "batch *sequences"]:
+        """Return the log probability of each sequence, as `PointerNetwork.log_prob` does.
+
+        Args:
+            targets: Positions of tokens, -1 for the stop and after it.
+            candidates: Tokens that may be chosen, as in `encode`.
+            constraint: Choices that count; probabilities are normalized over them.
+            inputs: Arguments of the model.
+        """
+        memory = self.encode(candidates=candidates, **inputs)
+        return self.decoder.step_log_probs(memory, targets, constraint).sum(-1)
+
+    def loss(
+        self,
+        targets: Int[Tensor, "batch steps"],
+        *,
+        candidates: Bool[Tensor, "batch tokens"] | None = None,
+        constraint: Constraint | None = None,
+        equivalent: Equivalent | None = None,
+        **inputs: Any,
+    ) -> Float[Tensor, ""]:
         """Return the mean cross-entropy of a step, in nats.
 
         Args:
             targets: Positions of tokens, each row with its stop, `(batch, steps)`.
+            candidates: Tokens that may be chosen, as in `encode`.
+            constraint: Choices that count, as in `PointerNetwork.loss`.
+            equivalent: Sequences that mean the same, as in `PointerNetwork.loss`.
             inputs: Arguments of the model.
         """
-        check_complete(self.decoder, targets)
-        return mean_loss(self.decoder, self.decoder.step_log_probs(self.encode(**inputs), targets).sum(-1), targets)
+        check_loss(self.decoder, targets, constraint, equivalent)
+        memory = self.encode(candidates=candidates, **inputs)
+        return pointer_loss(self.decoder, memory, targets, constraint, equivalent)
 
     def decode(
         self,
         strategy: Strategy = "greedy",
         width: int = 10,
+        *,
+        candidates: Bool[Tensor, "batch tokens"] | None = None,
         constraint: Constraint | None = None,
         max_steps: int | None = None,
         generator: torch.Generator | None = None,
@@ -112,12 +165,14 @@ class TokenPointer(nn.Module):
         Args:
             strategy: `"greedy"`, `"beam"` or `"sample"`.
             width: Number of hypotheses of the beam, or of samples.
+            candidates: Tokens that may be chosen, as in `encode`.
             constraint: Choices that may follow, as in `PointerNetwork.decode`.
             max_steps: Largest number of choices, without the stop.
             generator: Random generator of the samples.
             inputs: Arguments of the model.
         """
-        return decode(self.decoder, self.encode(**inputs), strategy, width, constraint, max_steps, generator)
+        memory = self.encode(candidates=candidates, **inputs)
+        return decode(self.decoder, memory, strategy, width, constraint, max_steps, generator)
 
 
 _DEPTHS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
