@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 from hypothesis import given
@@ -208,6 +209,20 @@ def test_the_mass_is_the_size_of_the_normal_form():
     for _ in range(60):
         text = f"(dup {text})"
     assert dsl.parse(text).mass == 2**61 - 1
+
+
+def test_types_that_double_are_inferred_while_they_fit_and_else_refused():
+    text = "(lam $0)"
+    for wanted in ("a -> a", "((a -> a) -> (a -> a) -> b) -> b"):
+        kind = str(ARITHMETIC.infer(parse(text)))
+        for letter, variable in zip("ab", dict.fromkeys(re.findall(r"\?\d+", kind)), strict=False):
+            kind = kind.replace(variable, letter)
+        assert kind == wanted
+        text = f"((lam (lam ($0 $1 $1))) {text})"
+    for _ in range(200):
+        text = f"((lam (lam ($0 $1 $1))) {text})"
+    with pytest.raises(InputError, match=r"is too large: its type has more than 10000 parts"):
+        ARITHMETIC.infer(parse(text))  # 2^200 of them
 
 
 def test_what_is_nested_too_deeply_is_refused():

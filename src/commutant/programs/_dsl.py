@@ -205,7 +205,10 @@ class DSL:
                 waiting += [("lambda", argument, types), ("term", part.body, (argument, *types))]
             else:
                 waiting += [("apply", part, types), ("term", part.argument, types), ("term", part.function, types)]
-        return unifier.resolve(found.pop())
+        try:
+            return unifier.resolve(found.pop())
+        except InputError as error:
+            raise InputError(f"{write(term):.60} is too large: {error}") from None
 
     def program(self, term: Term) -> Program:
         """Return a term as a program, after a check of its type.

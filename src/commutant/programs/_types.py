@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from .._errors import InputError
 
+_MOST_PARTS = 10_000
+
 
 class Type:
     """Type of a term; `a >> b` is the type of functions from a to b."""
@@ -107,12 +109,24 @@ class Unifier:
 
         Args:
             kind: Type.
+
+        Raises:
+            InputError: If it has more than 10 000 parts: each of them may occur twice in the next one.
         """
-        while isinstance(kind, TypeVariable) and kind in self._bound:
-            kind = self._bound[kind]
-        if isinstance(kind, Arrow):
-            return Arrow(self.resolve(kind.argument), self.resolve(kind.result))
-        return kind
+        known: dict[int, tuple[Type, int]] = {}
+
+        def resolved(t: Type) -> tuple[Type, int]:
+            t = self._head(t)
+            if not isinstance(t, Arrow):
+                return t, 1
+            if id(t) not in known:
+                (argument, m), (result, n) = resolved(t.argument), resolved(t.result)
+                if m + n > _MOST_PARTS:
+                    raise InputError(f"its type has more than {_MOST_PARTS} parts; write a smaller term")
+                known[id(t)] = Arrow(argument, result), m + n
+            return known[id(t)]
+
+        return resolved(kind)[0]
 
     def unify(self, left: Type, right: Type) -> None:
         """Make two types equal.
@@ -124,21 +138,36 @@ class Unifier:
         Raises:
             InputError: If no substitution makes them equal.
         """
-        waiting = [(left, right)]
+        waiting, seen = [(left, right)], set[tuple[int, int]]()
         while waiting:
             a, b = (self._head(t) for t in waiting.pop())
-            if a == b:
+            if a is b or (id(a), id(b)) in seen:
                 continue
+            seen.add((id(a), id(b)))
             if isinstance(b, TypeVariable) and not isinstance(a, TypeVariable):
                 a, b = b, a
             if isinstance(a, TypeVariable):
-                if a in set(_variables(self.resolve(b))):
+                if a == b:
+                    continue
+                if self._occurs(a, b):
                     raise InputError(f"types {self.resolve(left)} and {self.resolve(right)} make an infinite type")
                 self._bound[a] = b
             elif isinstance(a, Arrow) and isinstance(b, Arrow):
                 waiting += [(a.argument, b.argument), (a.result, b.result)]
-            else:
+            elif a != b:
                 raise InputError(f"expected type {self.resolve(left)}, got {self.resolve(right)}")
+
+    def _occurs(self, variable: TypeVariable, kind: Type) -> bool:
+        """Return whether a variable is part of a type, which is a graph: parts may be shared."""
+        waiting, seen = [kind], set[int]()
+        while waiting:
+            part = self._head(waiting.pop())
+            if part == variable:
+                return True
+            if isinstance(part, Arrow) and id(part) not in seen:
+                seen.add(id(part))
+                waiting += [part.argument, part.result]
+        return False
 
     def _head(self, kind: Type) -> Type:
         while isinstance(kind, TypeVariable) and kind in self._bound:
