@@ -15,6 +15,7 @@ from ._permutation import Permutation as Permutation
 from ._spec import PermutationSpec as PermutationSpec
 from ._trace import as_arguments as as_arguments
 from ._unchanged import called_with as called_with
+from ._unchanged import evaluating as evaluating
 from ._unchanged import unchanged as unchanged
 from ._verify import difference as difference
 from ._verify import generic as generic
