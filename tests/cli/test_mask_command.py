@@ -84,6 +84,20 @@ def test_masks_from_files_functions_and_configurations(run, tmp_path, monkeypatc
     assert run("config.json:6", "--moves", "0->4")[0] == 0
     assert run("config.json:6", "--moves", "0->5")[0] == 1
     assert run("my_masks:causal:6", "--moves", "0->5")[0] == 0
+    torch.save([window_mask(6, 2)] * 5, tmp_path / "layers.pt")
+    assert run("layers.pt", "--moves", "0->5")[0] == 0
+    torch.save([window_mask(6, 2)] * 4, tmp_path / "layers.pt")
+    assert run("layers.pt", "--moves", "0->5")[0] == 1
+
+
+def test_scratch_tokens_are_where_the_output_is_read(run):
+    for scratch, code in ((0, 1), (8, 1), (9, 0)):
+        found, out, _ = run("causal:10", "--moves", "reverse", "--scratch", str(scratch), "--json")
+        assert found == code
+        if code and scratch:
+            assert json.loads(out)["blocked"] == [[9, 8]]
+    assert run("causal:4", "--moves", "all", "--scratch", "3")[0] == 0
+    assert run("causal:4", "--moves", "all", "--scratch", "2")[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -104,7 +118,7 @@ def test_masks_from_files_functions_and_configurations(run, tmp_path, monkeypatc
         (["causal:6", "--moves", "0->1->2"], "--moves must be"),
         (["causal:6", "--order", "XY"], "order must be one of PY, YP"),
         (["broken.pt"], "can't be read as a mask"),
-        (["list.pt"], "must hold one tensor, got list"),
+        (["list.pt"], "must hold a tensor, or a list with one for each layer, got list"),
         (["float.npy"], "must be a boolean tensor"),
         (["causal.npy", "--scratch", "2"], "--scratch needs a mask that can grow"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 
 import pytest
@@ -73,17 +74,57 @@ def test_geographical_distances():
         (SQUARE.replace("TSP", "ATSP"), "TYPE TSP"),
         (SQUARE.replace("DIMENSION : 4", ""), "with a DIMENSION"),
         (SQUARE.replace("EUC_2D", "XRAY1"), "EDGE_WEIGHT_TYPE out of"),
-        (SQUARE.replace("4 0 4\n", ""), "must have 4 points, got 3"),
+        (SQUARE.replace("4 0 4\n", ""), "must have 4 points in the plane, one a line, got 3"),
         (SQUARE.replace("4 0 4\n", "4 0 a\n"), "must hold numbers"),
         (explicit("UPPER_ROW", "1 2"), "must have 3 distances as UPPER_ROW, got 2"),
         (explicit("UPPER_COL", "1 2 3"), "full, upper or lower matrix in rows"),
         (explicit("FULL_MATRIX", "0 1 2 9 0 3 2 3 0"), "symmetric"),
-        ("", "TYPE TSP"),
+        ("", "may be cut off"),
+        ("EOF", "TYPE TSP"),
+        (SQUARE.removesuffix(" 4\nEOF\n"), "may be cut off"),
+        (SQUARE.replace("DIMENSION : 4", "DIMENSION : \u00b2"), "with a DIMENSION"),
+        (SQUARE.replace("4 0 4", "4 0 nan"), "numbers below"),
+        (SQUARE.replace("4 0 4", "4 0 1e25"), "numbers below"),
+        (SQUARE.replace("4 0 4", "3 0 4"), "numbered from 1 to 4"),
+        (SQUARE.replace("4 0 4", "7 0 4"), "numbered from 1 to 4"),
+        (SQUARE.replace("1 0 0\n2 3.0e0 0\n3 3 4\n4 0 4", "1 0 0 1\n2 3 0 1\n3 3 4 1"), "in the plane"),
+        (SQUARE.replace("EOF", "FIXED_EDGES_SECTION\n1 3\n-1\nEOF"), "FIXED_EDGES_SECTION, which is not supported"),
+        (explicit("UPPER_ROW", "0.9 2.7 3.9"), "whole numbers as distances, got 0.9"),
+        (explicit("UPPER_ROW", "1 2 3", 3_000_000), "must have 4499998500000 distances"),
     ],
 )
 def test_files_that_are_refused(text, words):
     with pytest.raises(InputError, match=words):
         parse_tsplib(text)
+
+
+def test_points_are_in_the_order_of_their_numbers():
+    mixed = SQUARE.replace("2 3.0e0 0\n3 3 4", "3 3 4\n2 3 0")
+    assert parse_tsplib(mixed, TOUR).distance.tolist() == parse_tsplib(SQUARE).distance.tolist()
+
+
+@pytest.mark.parametrize("order", ["1.9 2.2 3 4", "1 -2 3 4", "1 inf 2 3", "1 1 2 3", "1 2 3", ""])
+def test_orders_that_are_no_tours(order):
+    with pytest.raises(InputError, match=r"must visit 4 nodes once|numbers below"):
+        parse_tsplib(SQUARE, TOUR.replace("1 2\n3 4", order))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("tour", [[0, 1, 2, 3], torch.tensor([0.0, 1, 2, 3]), torch.tensor([[0, 1, 2, 3]])])
+def test_lengths_are_of_permutations(tour):
+    with pytest.raises(InputError, match="must be a permutation"):
+        parse_tsplib(SQUARE).length(tour)
+
+
+def test_damaged_archives(tmp_path, monkeypatch):
+    monkeypatch.setattr(_tsplib, "_COUNT", 1)
+    folder = archive(tmp_path)
+    path = tmp_path / "tsplib" / "tsplib.zip"
+    whole = path.read_bytes()
+    for place in range(10, len(whole) - 30, 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(InputError):  # and nothing else
+            load_tsplib(folder)
 
 
 def test_tours_that_are_refused():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from commutant import InputError
 from commutant.permutations import Canonicalize, ScratchPad
@@ -175,3 +178,42 @@ def test_a_model_with_an_argument_for_it_is_told_what_padding_is(output):
     torch.testing.assert_close(found if output == "whole" else found[:, places], expected)
     soft = Canonicalize(Mean("whole"), temperature=0.1)
     torch.testing.assert_close(soft(x), x.mean(1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_wrappers_of_a_model_are_told_what_padding_is():
+    x, valid = torch.randn(2, 5, 3), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    expected = Canonicalize(Mean("whole"))(x, valid)
+    averaged = torch.optim.swa_utils.AveragedModel(Mean("whole"))
+    compiled = torch.compile(Mean("whole"), backend="eager")
+    for model in (averaged, compiled, functools.partial(Mean("whole"))):
+        torch.testing.assert_close(Canonicalize(model)(x, valid), expected)
+    assert Canonicalize(torch.sum)(x, valid).shape == ()
+    with pytest.raises(InputError, match="valid must be boolean of shape"):
+        Canonicalize(Mean("whole"))(x, [[True] * 5] * 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_whole_numbers_of_equal_elements_are_not_averaged():
+    x = torch.tensor([[[1.0], [1.0], [2.0]]])
+    ids = torch.tensor([[16777217, 16777218, 16777219]])
+    model = Canonicalize(lambda y: ids, output="elements")
+    assert model(x).tolist() == [[16777217, 16777217, 16777219]]
+    assert model(x[:, [2, 0, 1]]).tolist() == [[16777219, 16777217, 16777217]]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_scratch_pads_take_the_arguments_of_hugging_face():
+    config = GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=20, n_positions=8)
+    pad = ScratchPad(GPT2LMHeadModel(config).eval(), 3)
+    ids = torch.randint(20, (2, 5))
+    assert torch.equal(pad(input_ids=ids), pad(ids))
+    assert torch.equal(pad(input_ids=ids, attention_mask=torch.ones(2, 5).long()), pad(ids))
+    for call, message in (
+        (lambda: pad(torch.randint(20, (2, 6))), "the model has 8 positions"),
+        (lambda: pad(), "x must be a tensor of token ids or embeddings"),
+        (lambda: pad(ids.tolist()), "x must be a tensor of token ids or embeddings"),
+        (lambda: pad(ids, labels=ids), "labels belong to the positions of the answer"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()

@@ -266,7 +266,7 @@ def test_models_without_attention_weights_are_refused():
         (lambda: visible_inputs(causal_mask(4).triu(1)), "no True in row 0, whose softmax would be NaN"),
         (lambda: visible_inputs([causal_mask(4), causal_mask(5)]), "mask of layer 1 must be square, and equal in size"),
         (lambda: visible_inputs([]), "empty list"),
-        (lambda: visible_inputs([causal_mask(4)], 2), "layers must be None if there is one mask"),
+        (lambda: visible_inputs([causal_mask(4)], 2), "the number of layers is that of the masks"),
         (lambda: visible_inputs(causal_mask(4), 0), "layers must be a whole number"),
         (lambda: routing_feasible(causal_mask(4), [(0, 4)]), r"positions in 0\.\.3, got \(0, 4\)"),
         (lambda: inverse_permutation_feasible(causal_mask(5), 3), "6 positions, got 5"),
@@ -287,3 +287,36 @@ def test_models_without_attention_weights_are_refused():
 def test_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_mask_functions_that_differ_between_heads_or_batches_are_refused():
+    def by_head(b, h, q, k):
+        return torch.where(h % 2 == 0, k <= q, k >= q)
+
+    def by_document(b, h, q, k):
+        return torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])[b, q] <= k
+
+    with pytest.raises(InputError, match="differs between head 0 and head 1"):
+        mask_of_function(by_head, 4)
+    with pytest.raises(InputError, match="differs between batch 0 and batch 1"):
+        mask_of_function(by_document, 4)
+    assert torch.equal(mask_of_function(lambda b, h, q, k: by_head(0, torch.tensor(1), q, k), 4), causal_mask(4).T)
+    table = torch.tensor([[0, 0, 1, 1]])  # of a single batch
+    same = mask_of_function(lambda b, h, q, k: table[b, q] == table[b, k], 4)
+    assert torch.equal(same, torch.block_diag(torch.ones(2, 2), torch.ones(2, 2)).bool())
+    with pytest.raises(InputError, match="must work on tensors"):
+        mask_of_function(lambda b, h, q, k: table[b, q] == table[b, k], 5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_masks_of_other_kinds_say_what_to_do():
+    for mask, remedy in (
+        (torch.ones(2, 2).bool().numpy(), "torch.from_numpy"),
+        (torch.zeros(2, 2), "one of 0 and -inf with == 0"),
+        (lambda b, h, q, k: q >= k, "use mask_of_function"),
+        (~causal_mask(3), "invert a mask in which True means that a pair is left out"),
+    ):
+        with pytest.raises(InputError, match=remedy):
+            visible_inputs(mask)
+    with pytest.raises(InputError, match="moves must be pairs"):
+        routing_feasible(causal_mask(3), 5)

@@ -41,8 +41,8 @@ def test_true_answers_are_perfect_over_batches_of_any_width():
     assert {k: float(v) for k, v in areas.compute().items()} == {"AreaCoverage": 1, "SimplePolygons": 1}
     assert abs(float(tours.compute())) < 1e-12
     hulls.reset()
-    with pytest.warns(UserWarning, match="before"), pytest.raises(InputError, match="has seen no example"):
-        hulls.compute()
+    with pytest.warns(UserWarning, match="before"), pytest.warns(UserWarning, match="has seen no example"):
+        assert hulls.compute().isnan()
 
 
 def test_the_mean_is_over_examples_and_not_over_batches():
@@ -82,6 +82,47 @@ def test_triangles_in_any_order():
     coverage.update(found, truth)
     assert float(accuracy.compute()) == 0
     assert float(coverage.compute()) == 0.5
+
+
+def test_metrics_of_a_collection_keep_apart():
+    """Torchmetrics merges metrics whose states look alike after the first batch."""
+    square = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
+    truth = convex_hull(square)
+    both = MetricCollection([AreaCoverage(), SimplePolygons()])
+    for polygon in ([0, 1, 2, 3], [0, 1, 2, -1], [0, 2, 1, 3]):
+        both.update(square, torch.tensor([polygon]), truth)
+    assert {k: round(float(v), 3) for k, v in both.compute().items()} == {"AreaCoverage": 0.75, "SimplePolygons": 0.667}
+    triangles = MetricCollection([TriangulationAccuracy(), TriangleCoverage()])
+    two = torch.tensor([[0, 1, 2, 1, 2, 3]])
+    triangles.update(torch.tensor([[0, 1, 4, 1, 2, 4]]), two)
+    triangles.update(torch.tensor([[0, 1, 2, 1, 2, 4]]), two)
+    assert {k: float(v) for k, v in triangles.compute().items()} == {
+        "TriangulationAccuracy": 0,
+        "TriangleCoverage": 0.25,
+    }
+
+
+def test_a_batch_without_any_example_that_counts_loses_nothing():
+    square, tour = torch.rand(1, 4, 2), torch.tensor([[0, 1, 2, 3]])
+    excess = TourExcess()
+    excess(square, tour, tour)
+    with pytest.warns(UserWarning, match="has seen no example that counts"):
+        assert excess(square, torch.tensor([[0, 1, 2, 2]]), tour).isnan()
+    excess(square, tour, tour)
+    assert float(excess.compute()) == pytest.approx(0)
+    assert int(excess.TourExcess_count) == 2
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_answers_that_do_not_fit_are_refused():
+    for found, truth, message in (
+        ([[0, 1, 2]], torch.tensor([[0, 1, 2]]), "found must be a tensor of indices"),
+        (torch.tensor([0, 1, 2]), torch.tensor([[0, 1, 2]]), "found must be a tensor of indices"),
+        (torch.tensor([[0, 1, 2]]), torch.tensor([[0.0, 1, 2]]), "truth must be a tensor of indices"),
+        (torch.tensor([[0, 1, 2]]), torch.tensor([[0, 1, 2]] * 2), "one row for each example"),
+    ):
+        with pytest.raises(InputError, match=message):
+            TriangleCoverage().update(found, truth)
 
 
 def test_the_room_does_not_need_the_package():

@@ -480,3 +480,31 @@ def nowhere(prefix, valid):
 def test_refused(call, message):
     with pytest.raises(InputError, match=message):
         call(network())
+
+
+def test_half_precision_sums_steps_in_float32():
+    torch.manual_seed(0)
+    network = PointerNetwork(2, 16).bfloat16()
+    x, g = torch.rand(1, 40, 2).bfloat16(), torch.Generator().manual_seed(0)
+    found = network.decode(x, "sample", 4, constraint=Tour(), generator=g)
+    again = network.log_prob(x, found.sequences, constraint=Tour())
+    assert again.dtype == torch.float32
+    torch.testing.assert_close(again, found.log_probs, atol=0.3, rtol=0)
+    assert len(again.flatten().unique()) == 4
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_targets_are_checked_whatever_counts_as_equal():
+    network, x = PointerNetwork(2, 8), torch.rand(1, 5, 2)
+    for equivalent in (None, "rotations", "triangles"):
+        for wrong in (torch.tensor([[0, 1, 2.9, -1]]), torch.tensor([[0, 1, 2, -100]]), torch.tensor([[0, 1, 5, -1]])):
+            with pytest.raises(InputError, match="targets must"):
+                network.loss(x, wrong, equivalent=equivalent)
+    with pytest.raises(InputError, match="lengths must be integers"):
+        network.log_prob(x, torch.tensor([[0, -1]]), torch.tensor([True]))
+
+
+def test_log_probabilities_of_nothing():
+    network = PointerNetwork(2, 8)
+    assert network.log_prob(torch.rand(0, 3, 2), torch.zeros(0, 4).long(), constraint=Tour()).shape == (0,)
+    assert network.log_prob(torch.rand(3, 3, 2), torch.zeros(3, 0).long(), constraint=Tour()).tolist() == [0, 0, 0]

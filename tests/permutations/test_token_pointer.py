@@ -119,9 +119,17 @@ def test_wrong_candidates_are_refused(head):
     with pytest.raises(InputError, match="must not point at padding, nor at elements that are no candidates"):
         head.loss(targets, candidates=only, input_ids=tokens)
     for wrong in (only.long(), only[0], only[:, :3]):
-        with pytest.raises(InputError, match=r"candidates must be boolean of shape \(2, 5\)"):
+        with pytest.raises(InputError, match=r"candidates must be a boolean tensor of shape \(2, 5\)"):
             head.decode(candidates=wrong, input_ids=tokens)
     with pytest.raises(InputError, match="row 1 of the batch has no candidate"):
         head.decode(candidates=only & torch.tensor([[True], [False]]), input_ids=tokens)
     with pytest.raises(InputError, match="can't be combined"):
         head.loss(targets, constraint=Tour(), equivalent="rotations", input_ids=tokens)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_candidates_of_another_kind_are_refused(head):
+    tokens = torch.randint(5, 40, (2, 5))
+    for wrong in ([[True] * 5] * 2, torch.ones(2, 5).bool().numpy()):
+        with pytest.raises(InputError, match="candidates must be a boolean tensor"):
+            head.decode(candidates=wrong, input_ids=tokens)

@@ -180,7 +180,7 @@ def test_costs_that_rounding_makes_zero_do_not_loop():
         (lambda: Grammar(MIXED, {("if", 0, "yes"): 2.0}), "weights must be by name"),
         (lambda: Grammar(MIXED, {("if", "yes"): 2.0}, bigrams=True), "weights must be by name"),
         (lambda: enumerate_programs("x"), "expected a DSL and weights"),
-        (lambda: Grammar.fitted(["x"]), "must be Program objects"),
+        (lambda: Grammar.fitted(["x"]), "must be a list of Program objects"),
         (lambda: Grammar.fitted([]), "needs a program or a language"),
         (lambda: Grammar.fitted([], dsl=MIXED, pseudo_count=0), "pseudo_count must be"),
         (lambda: Grammar.fitted([], dsl=MIXED, max_ratio=0.5), "max_ratio must be"),

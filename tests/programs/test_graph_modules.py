@@ -311,3 +311,58 @@ def test_packed_layers_take_any_layout_and_autocast():
         torch.testing.assert_close(ours, plain)
     with torch.autocast("cpu", torch.bfloat16):
         assert packed_linear(x, weight, bias, models, rows).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_codes_are_exact_after_any_change_of_dtype(dtype):
+    graphs = [PortGraph.from_networkx(nx.path_graph(3)), PortGraph.from_networkx(nx.complete_graph(3))]
+    reference = GraphModules(graphs, 32, 2)
+    moved = GraphModules(graphs, 32, 2).to(dtype).float()
+    moved.load_state_dict(reference.state_dict())
+    x = torch.randn(2, 4, 32)
+    assert torch.equal(moved.eval()(x), reference.eval()(x))
+    wide = reference.double()
+    squares = wide.codes.square().unflatten(1, (2, 2, 8)).sum(2)  # of sine and cosine
+    torch.testing.assert_close(squares, torch.ones_like(squares), atol=1e-15, rtol=0)
+
+
+def test_stacks_of_graphs_of_different_sizes_export_with_any_batch():
+    graphs = [PortGraph.from_networkx(nx.path_graph(n)) for n in (2, 3, 3)]
+    model = GraphModules(graphs, 32, 2).eval()
+    x = torch.randn(3, 7, 32)
+    exported = torch.export.export(model, (x,), dynamic_shapes=({1: torch.export.Dim("b")},))
+    other = torch.randn(3, 4, 32)
+    torch.testing.assert_close(exported.module()(other), model(other))
+
+
+def test_selecting_a_model_leaves_the_random_state():
+    model = GraphModules([PortGraph.from_networkx(nx.path_graph(n)) for n in (3, 2)], 32, 2)
+    state = torch.get_rng_state()
+    model.select(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_graphs_of_other_libraries_that_do_not_fit():
+    from torch_geometric.data import HeteroData
+
+    pair = torch.tensor([[0, 1], [1, 0]])
+    for data in (
+        Data(edge_index=pair + 2, num_nodes=3),
+        Data(edge_index=pair - 1, num_nodes=2),
+        Data(edge_index=pair.float(), num_nodes=2),
+        Data(edge_index=torch.zeros(3, 2).long(), num_nodes=3),
+        Data(x=torch.randn(3, 2)),
+        HeteroData(),
+    ):
+        with pytest.raises(InputError):
+            GraphModule(data, 32, 1)
+    graph = nx.path_graph(3)
+    nx.set_edge_attributes(graph, {e: str(i) for i, e in enumerate(graph.edges)}, "id")  # as in files of GEXF
+    assert PortGraph.from_networkx(graph) == PortGraph.from_networkx(nx.path_graph(3))
+    mixed = nx.Graph([("a", 1), (1, 2.5)])
+    nx.set_edge_attributes(mixed, 0, "id")
+    nx.set_edge_attributes(mixed, 0, "port")
+    assert len(PortGraph.from_networkx(mixed).nodes) == 3
+    many = PortGraph.from_networkx(nx.cycle_graph(12))
+    assert PortGraph.from_networkx(many.to_networkx()) == many

@@ -236,3 +236,26 @@ def test_what_is_nested_too_deeply_is_refused():
         kind = NUMBER >> kind
     with pytest.raises(InputError, match="nested too deeply"):
         DSL(ARITHMETIC.primitives, kind).parse("(lam " * 3000 + "one" + ")" * 3000)
+
+
+def test_masses_of_functions_of_functions():
+    dsl = DSL(
+        [
+            Primitive("one", NUMBER, 1),
+            Primitive("add", NUMBER >> (NUMBER >> NUMBER), lambda a, b: a + b),
+            Primitive("call", ((NUMBER >> NUMBER) >> NUMBER) >> NUMBER, lambda f: f(lambda x: x + 1)),
+        ],
+        (NUMBER >> NUMBER) >> NUMBER,
+    )
+    assert dsl.parse("(lam ($0 (add one one)))").mass == 3
+    assert dsl.parse("(lam (call (lam ($0 ($1 one)))))").mass == 2
+    assert dsl.parse("(lam ($0 ($0 one)))").mass == 1
+
+
+def test_variables_of_a_context_are_not_captured():
+    fresh = ARITHMETIC.infer(parse("(lam (lam $1))"))
+    found = ARITHMETIC.infer(parse("(lam $1)"), [fresh])
+    assert found.result == fresh
+    assert found.argument not in {fresh.argument, fresh.result.argument}
+    own = ARITHMETIC.infer(parse("(lam $0)"))
+    assert ARITHMETIC.infer(parse("((lam $0) $0)"), [own]) == own

@@ -10,6 +10,7 @@ from commutant import InputError
 from commutant.programs import (
     DSL,
     BaseType,
+    Grammar,
     GraphMachine,
     Primitive,
     TieMachine,
@@ -269,3 +270,28 @@ def test_a_function_without_a_type_is_not_learnt(method):
     result = compress([dsl.parse(t) for t in texts], 3, method=method)
     for text, after in zip(texts, result.programs, strict=True):
         assert str(result.dsl.inline(after.term)) == text
+
+
+def test_a_grammar_is_fitted_to_compressed_programs_of_several_types():
+    number, numbers = BaseType("number"), BaseType("numbers")
+    dsl = DSL(
+        [
+            Primitive("sum", numbers >> number, sum),
+            Primitive("map", (number >> number) >> (numbers >> numbers), lambda f, xs: [f(x) for x in xs]),
+            Primitive("tail", numbers >> numbers, lambda xs: xs[1:]),
+            Primitive("mul", number >> (number >> number), lambda a, b: a * b),
+        ],
+        numbers >> number,
+    )
+    texts = ["(lam (sum (map (lam (mul $0 $0)) $0)))", "(lam (sum (map (lam (mul $0 (mul $0 $0))) (tail $0))))",
+             "(lam (sum (tail (map (lam (mul $0 $0)) $0))))"]  # fmt: skip
+    open_ = parse("(lam (lam (sum ($1 $0))))")  # (?1 -> numbers) -> ?1 -> number: its result fixes nothing
+    learnt = dsl.extended({"fn_1": open_})
+    used = [*texts, "(lam (fn_1 (map (lam (mul $0 $0))) $0))"]
+    grammar = Grammar.fitted([learnt.parse(t) for t in used])
+    plain = Grammar.fitted([dsl.parse(t) for t in (*texts, texts[0])])
+    assert grammar.weights == pytest.approx(dict(plain.weights))
+    assert str(grammar.derivable(learnt.parse(used[-1]))) == texts[0]
+    with pytest.raises(InputError, match=r"fn_1 has type .* which stays open there"):
+        grammar.cost(learnt.parse(used[-1]))
+    assert [str(p) for p in itertools.islice(enumerate_programs(grammar), 3)]

@@ -345,3 +345,18 @@ def test_machines_and_searches_can_be_pickled():
 def test_more_that_is_refused(make, words, unchecked):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_data_that_cannot_tell_a_symmetry_is_refused():
+    def function(x):
+        return x * x.roll(1, 1)  # commutes with rotations only
+
+    for x, message in (
+        (torch.eye(6), "returns one constant for all inputs"),
+        (torch.zeros(3, 6), "returns one constant for all inputs"),
+        (torch.randn(5, 1).expand(5, 6), "the inputs do not change under"),
+    ):
+        with pytest.raises(InputError, match=message):
+            search_ties(EquivarianceScore(function, x), 6, max_cost=5)
+    with pytest.raises(InputError, match="x must vary"):
+        LinearTieScore(torch.ones(20, 4), torch.randn(20, 4))

@@ -166,8 +166,8 @@ def mask(
         str,
         typer.Argument(
             metavar="MASK",
-            help="causal:N, full:N, prefix:N:P, window:N:W, a boolean matrix in a file (.npy, .pt), a Hugging Face "
-            "config.json:N, or package.module:mask_function:N as for flex_attention",
+            help="causal:N, full:N, prefix:N:P, window:N:W, a boolean matrix in a file (.npy, .pt; True = attends), "
+            "a Hugging Face config.json:N, or package.module:mask_function:N as for flex_attention",
         ),
     ],
     moves: Annotated[

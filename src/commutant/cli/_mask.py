@@ -57,7 +57,7 @@ def _asked(mask: Any, moves: str, layers: int | None, scratch: int, order: str) 
     """Return whether the mask can carry the moves."""
     length = len(mask) if isinstance(mask, Tensor) else len(mask[0])
     if moves != INVERSE:
-        return routing_feasible(mask, _pairs(moves, length), layers)
+        return routing_feasible(mask, _pairs(moves, length, scratch), layers)
     one_of("order", order, ("PY", "YP"))
     if (length - scratch) % 2:
         raise InputError(
@@ -87,17 +87,21 @@ def _print(spec: str, moves: str, report: RoutingReport, scratch: int, fewest: i
 def _told(moves: str, scratch: int, order: str, report: RoutingReport) -> str:
     """Return the moves in words."""
     if moves != INVERSE:
-        return {"reverse": "position i to position n - 1 - i", "all": "each position to each other"}.get(moves, moves)
+        n = report.length - scratch
+        last = f" of the last {n}" if scratch else ""
+        words = {"reverse": f"position i to position {n} - 1 - i{last}", "all": f"each position to each{last}"}
+        return words.get(moves, moves)
     d = (report.length - scratch) // 2
     parts = "P, then PY" if order == "PY" else "PY, then P"
     return f"undo any permutation P of {d} rows: {parts} in, Y out at the last {d}"
 
 
-def _pairs(moves: str, length: int) -> list[tuple[int, int]]:
+def _pairs(moves: str, length: int, scratch: int) -> list[tuple[int, int]]:
+    """Return the moves from the input; with scratch tokens after it, the output is as many last positions."""
     if moves == "reverse":
-        return [(i, length - 1 - i) for i in range(length)]
+        return [(i, length - 1 - i) for i in range(length - scratch)]
     if moves == "all":
-        return [(i, j) for i in range(length) for j in range(length)]
+        return [(i, j) for i in range(length - scratch) for j in range(scratch, length)]
     try:
         pairs = [tuple(int(v) for v in pair.split(">")) for pair in moves.replace("->", ">").split(",")]
         return [(source, destination) for source, destination in pairs]
@@ -150,7 +154,7 @@ def _configuration(path: Path) -> Any:
         raise InputError(f"{path} is not a configuration of a Hugging Face model ({said(error)})") from None
 
 
-def _from_file(path: Path) -> Tensor:
+def _from_file(path: Path) -> Tensor | list[Tensor]:
     try:
         if path.suffix == ".npy":
             return torch.from_numpy(np.load(path, allow_pickle=False))
@@ -158,8 +162,9 @@ def _from_file(path: Path) -> Tensor:
     except Exception as error:  # torch.load has exceptions of its own for damaged pickles
         why = said(error) if isinstance(error, OSError | ValueError) else "it holds more than a tensor, or is damaged"
         raise InputError(f"{path} can't be read as a mask ({why})") from None
-    if not isinstance(found, Tensor):
-        raise InputError(f"{path} must hold one tensor, got {type(found).__name__}")
+    each = found if isinstance(found, list | tuple) and found else [found]
+    if not all(isinstance(one, Tensor) for one in each):
+        raise InputError(f"{path} must hold a tensor, or a list with one for each layer, got {type(found).__name__}")
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ._sources import Source
 
 _FILES = ("tsplib/tsplib.zip", "tsplib/optima.csv")
 _COUNT = 58
+_MOST = 1e12  # largest number, so that squares of distances are exact enough to be rounded
 _PI = 3.141592  # that of TSPLIB, on which its optima of geographical instances rely
 
 
@@ -44,10 +46,9 @@ class TSPInstance:
         Args:
             tour: Permutation of the nodes, `(n,)`.
         """
-        if tour.dim() != 1 or sorted(tour.tolist()) != list(range(len(self.distance))):
-            raise InputError(
-                f"a tour must be a permutation of 0 .. {len(self.distance) - 1}, got {tour.tolist()!r:.60}"
-            )
+        whole = isinstance(tour, Tensor) and not tour.is_floating_point() and tour.dim() == 1
+        if not whole or sorted(tour.tolist()) != list(range(len(self.distance))):
+            raise InputError(f"a tour must be a permutation of 0 .. {len(self.distance) - 1}, got {tour!r:.60}")
         return int(self.distance[tour, tour.roll(-1)].sum())
 
 
@@ -78,7 +79,7 @@ def load_tsplib(data_dir: str | None = None, most: int | None = None) -> list[TS
         with open(folder / _FILES[1], newline="", encoding="utf-8") as table, zipfile.ZipFile(archive) as files:
             optima = {row["name"]: int(row["optimum"]) for row in csv.DictReader(table)}
             texts = {Path(n).name: files.read(n).decode("latin-1") for n in files.namelist()}
-    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{archive.parent} is damaged: {error}") from None
     names = [n.removesuffix(".tsp") for n in texts if n.endswith(".tsp")]
     if len(names) != _COUNT or set(names) != set(optima):
@@ -105,22 +106,22 @@ def parse_tsplib(text: str, tour: str | None = None, optimum: int | None = None)
         optimum: Length of the shortest tour, if it is known.
 
     Raises:
-        InputError: For another kind of problem, of distances, or a file that is cut off.
+        InputError: For another kind of problem or of distances, fixed edges, numbers that do not fit, or a file that is
+            cut off.
     """
-    fields, numbers = _sections(text)
+    fields, rows = _sections(text)
     name = fields.get("NAME", "without a name").removesuffix(".tsp")
     kind, form = fields.get("EDGE_WEIGHT_TYPE", ""), fields.get("EDGE_WEIGHT_FORMAT", "")
-    if not fields.get("TYPE", "TSP").startswith("TSP") or not fields.get("DIMENSION", "").isdigit():
+    size = fields.get("DIMENSION", "")
+    if not fields.get("TYPE", "TSP").startswith("TSP") or not (size.isascii() and size.isdecimal()):
         raise InputError(f"{name} must be a file of TYPE TSP with a DIMENSION, got TYPE {fields.get('TYPE')!r}")
-    n = int(fields["DIMENSION"])
-    points = None
-    rows = numbers.get("NODE_COORD_SECTION", numbers.get("DISPLAY_DATA_SECTION", []))
-    if rows:
-        if len(rows) != 3 * n:
-            raise InputError(f"{name} must have {n} points, got {len(rows) / 3:g}")
-        points = torch.tensor(rows, dtype=torch.float64).view(n, 3)[:, 1:]
+    if other := set(rows) - {"NODE_COORD_SECTION", "DISPLAY_DATA_SECTION", "EDGE_WEIGHT_SECTION"}:
+        raise InputError(f"{name} has a {min(other)}, which is not supported: it would be another problem without it")
+    n = int(size)
+    given = rows.get("NODE_COORD_SECTION") or rows.get("DISPLAY_DATA_SECTION")
+    points = _points(given, n, name) if given else None
     if kind == "EXPLICIT":
-        distance = _explicit(numbers.get("EDGE_WEIGHT_SECTION", []), n, form, name)
+        distance = _explicit([v for row in rows.get("EDGE_WEIGHT_SECTION", []) for v in row], n, form, name)
     elif kind in _DISTANCES and points is not None:
         distance = _DISTANCES[kind](points)
     else:
@@ -131,49 +132,68 @@ def parse_tsplib(text: str, tour: str | None = None, optimum: int | None = None)
         raise InputError(f"{name} must have symmetric distances; asymmetric problems are not supported")
     best = None
     if tour is not None:
-        order = [int(v) for v in _sections(tour)[1].get("TOUR_SECTION", []) if v > 0]
-        best = torch.tensor(order) - 1
+        order = [v for row in _sections(tour)[1].get("TOUR_SECTION", []) for v in row]
+        order = order[: order.index(-1)] if -1 in order else order
         if sorted(order) != list(range(1, n + 1)):
             raise InputError(f"the tour of {name} must visit {n} nodes once, got {order!r:.60}")
+        best = torch.tensor(order, dtype=torch.long) - 1
     return TSPInstance(name, distance, points, optimum, best)
 
 
-def _sections(text: str) -> tuple[dict[str, str], dict[str, list[float]]]:
-    """Return fields `KEY : VALUE`, and the numbers of each section."""
+def _sections(text: str) -> tuple[dict[str, str], dict[str, list[list[float]]]]:
+    """Return fields `KEY : VALUE`, and the rows of numbers of each section."""
     fields: dict[str, str] = {}
-    numbers: dict[str, list[float]] = {}
-    section = ""
+    rows: dict[str, list[list[float]]] = {}
+    section, ended = "", False
     for line in io.StringIO(text):
         words = line.split()
         if not words or words[0] == "EOF":
-            section = "" if words else section
+            ended, section = bool(words) or ended, "" if words else section
         elif words[0].endswith("_SECTION"):
             section = words[0]
-            numbers[section] = []
+            rows[section] = []
         elif words[0][0].isalpha():
             key, _, value = line.partition(":")
             section = ""
             fields[key.strip()] = value.strip()
         elif section:
             try:
-                numbers[section] += [float(w) for w in words]
+                rows[section].append([float(w) for w in words])
             except ValueError:
                 raise InputError(f"{section} must hold numbers, got {line.strip()!r:.60}") from None
-    return fields, numbers
+            if not all(abs(v) < _MOST for v in rows[section][-1]):
+                raise InputError(f"{section} must hold numbers below {_MOST:g}, got {line.strip()!r:.60}")
+    if not ended and not text.endswith("\n"):
+        raise InputError("the file ends within a line and without EOF, so it may be cut off; end it with a line EOF")
+    return fields, rows
+
+
+def _points(rows: list[list[float]], n: int, name: str) -> Tensor:
+    """Return the points in the order of their numbers."""
+    if len(rows) != n or any(len(row) != 3 for row in rows):
+        raise InputError(f"{name} must have {n} points in the plane, one a line, got {len(rows)} lines")
+    if sorted(row[0] for row in rows) != list(range(1, n + 1)):
+        raise InputError(f"the points of {name} must be numbered from 1 to {n}, each number once")
+    return torch.tensor(sorted(rows), dtype=torch.float64).view(n, 3)[:, 1:]
 
 
 def _explicit(values: list[float], n: int, form: str, name: str) -> Tensor:
-    offset = {"UPPER_ROW": 1, "LOWER_ROW": -1}.get(form, 0)
-    if form == "FULL_MATRIX":
-        places = torch.ones(n, n, dtype=torch.bool)
-    elif form in ("UPPER_ROW", "UPPER_DIAG_ROW"):
-        places = torch.ones(n, n).triu(offset) > 0
-    elif form in ("LOWER_ROW", "LOWER_DIAG_ROW"):
-        places = torch.ones(n, n).tril(offset) > 0
-    else:
+    triangle, diagonal = n * (n - 1) // 2, n * (n + 1) // 2
+    known = {"FULL_MATRIX": n * n, "UPPER_ROW": triangle, "LOWER_ROW": triangle, "UPPER_DIAG_ROW": diagonal,
+             "LOWER_DIAG_ROW": diagonal}  # fmt: skip
+    if form not in known:
         raise InputError(f"{name} has distances as {form!r}, expected a full, upper or lower matrix in rows")
-    if len(values) != int(places.sum()):
-        raise InputError(f"{name} must have {int(places.sum())} distances as {form}, got {len(values)}")
+    if len(values) != known[form]:
+        raise InputError(f"{name} must have {known[form]} distances as {form}, got {len(values)}")
+    if not all(v.is_integer() for v in values):
+        wrong = next(v for v in values if not v.is_integer())
+        raise InputError(f"{name} must have whole numbers as distances, got {wrong}")
+    places = torch.ones(n, n, dtype=torch.bool)
+    offset = 0 if "DIAG" in form else 1
+    if form.startswith("UPPER"):
+        places = places.triu(offset)
+    elif form.startswith("LOWER"):
+        places = places.tril(-offset)
     matrix = torch.zeros(n, n, dtype=torch.long)
     matrix[places] = torch.tensor(values, dtype=torch.float64).long()
     return matrix if form == "FULL_MATRIX" else matrix + matrix.T - torch.diag(matrix.diag())

@@ -26,7 +26,8 @@ def spread(run: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
         jobs: Arguments of each call.
 
     Raises:
-        BaseException: What a call or an interrupt raised, after all calls have ended.
+        BaseException: What a call or an interrupt raised, after all calls have ended. What a signal handler raises
+            before the first call counts as `KeyboardInterrupt`.
     """
     parallel = _openmp() if os.getpid() == _HOME else None  # threads don't survive a fork
     if parallel is None:
@@ -56,7 +57,10 @@ def spread(run: Callable[..., None], jobs: Sequence[tuple[Any, ...]]) -> None:
         failed.append(KeyboardInterrupt())
     work()  # what is left then
     if failed:
-        raise failed[0]
+        try:
+            raise failed.pop(0)
+        finally:
+            failed.clear()  # else the traceback would keep the arguments alive
 
 
 @functools.cache

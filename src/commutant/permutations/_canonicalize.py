@@ -23,8 +23,9 @@ class Canonicalize(nn.Module):
 
     With `output="whole"` the result is invariant, $f(Px) = f(x)$. With `output="elements"` the model returns one row
     for each element, which goes back to the element's place, $f(Px) = P f(x)$. Equal keys are told apart by the
-    features, and elements that are equal in all of them share the mean of their outputs, so that both hold exactly. A
-    key that is computed must not depend on the place of an element by rounding, as a matrix product may.
+    features, and elements that are equal in all of them share the mean of their outputs, or the first of whole
+    numbers, so that both hold exactly. A key that is computed must not depend on the place of an element by rounding,
+    as a matrix product may.
 
     The result jumps where two keys change their order. With a temperature the sort is soft: differentiable in the key,
     continuous, and invariant up to rounding, but elements are mixed.
@@ -75,9 +76,10 @@ class Canonicalize(nn.Module):
         check_features("x", x)
         if x.dim() != 3:
             raise InputError(f"x must have shape (batch, n, features), got {tuple(x.shape)}")
-        if valid is not None and (valid.dtype != torch.bool or valid.shape != x.shape[:2]):
-            raise InputError(f"valid must be boolean of shape {tuple(x.shape[:2])}, got {valid.dtype} "
-                             f"{tuple(valid.shape)}")  # fmt: skip
+        fits = isinstance(valid, Tensor) and valid.dtype == torch.bool and valid.shape == x.shape[:2]
+        if valid is not None and not fits:
+            given = f"{valid.dtype} {tuple(valid.shape)}" if isinstance(valid, Tensor) else type(valid).__name__
+            raise InputError(f"valid must be boolean of shape {tuple(x.shape[:2])}, got {given}")
         if valid is not None and self.temperature is not None:
             raise InputError("a soft sort takes sets of equal size; leave out valid, or use temperature=None")
         x = x + 0.0  # one zero, not two
@@ -117,14 +119,29 @@ class Canonicalize(nn.Module):
         return keys
 
     def _called(self, ordered: Tensor, held: Tensor) -> Tensor:
-        told = "valid" in inspect.signature(getattr(self.model, "forward", self.model)).parameters
-        out = self.model(ordered, valid=held) if told else self.model(ordered)
+        out = self.model(ordered, valid=held) if _takes_valid(self.model) else self.model(ordered)
         if self.output == "elements" and (not isinstance(out, Tensor) or out.shape[:2] != ordered.shape[:2]):
             given = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise InputError(
                 f"with output='elements' the model must return {tuple(ordered.shape[:2])} rows, got {given}"
             )
         return out
+
+
+def _takes_valid(model: Any) -> bool:
+    """Return whether a model has an argument `valid`, also behind wrappers that take any keyword."""
+    while True:
+        try:
+            parameters = inspect.signature(getattr(model, "forward", model)).parameters
+        except (TypeError, ValueError):  # a traced module, or a function in C
+            return False
+        if "valid" in parameters:
+            return parameters["valid"].kind is not inspect.Parameter.POSITIONAL_ONLY
+        open_ = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        inner = next((getattr(model, n) for n in ("_orig_mod", "module", "func") if hasattr(model, n)), None)
+        if not open_ or inner is None:
+            return False
+        model = inner
 
 
 def sorting_order(keys: Tensor, x: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -157,6 +174,10 @@ def _shared_by_equals(ordered: Tensor, out: Tensor, valid: Tensor) -> Tensor:
         return out
     group = nn.functional.pad((~same).long().cumsum(1), (1, 0))
     index = group.reshape(*group.shape, *(1,) * (out.dim() - 2)).expand_as(out)
+    if not (out.is_floating_point() or out.is_complex()):
+        first = nn.functional.pad(~same, (1, 0), value=True).long() * torch.arange(same.shape[1] + 1, device=out.device)
+        start = first.cummax(1).values
+        return out.gather(1, start.reshape(*start.shape, *(1,) * (out.dim() - 2)).expand_as(out))
     wide = out.double() if out.dtype == torch.float64 else out.float()
     total = torch.zeros_like(wide).scatter_add(1, index, wide)
     count = torch.zeros_like(wide).scatter_add(1, index, torch.ones_like(wide))
@@ -215,15 +236,23 @@ class ScratchPad(nn.Module):
             self.register_buffer("tokens", tokens)
 
     def forward(
-        self, x: Tensor, attention_mask: Tensor | None = None, **options: Any
+        self, x: Tensor | None = None, attention_mask: Tensor | None = None, **options: Any
     ) -> Float[Tensor, "batch read *features"]:
         """Return the outputs at the last positions: logits, last hidden states, or what a module returns.
 
         Args:
-            x: Token ids `(batch, length)` for a Hugging Face model, or embeddings `(batch, length, features)`.
+            x: Token ids `(batch, length)` for a Hugging Face model, or embeddings `(batch, length, features)`. They may
+                also be given as `input_ids` or `inputs_embeds`.
             attention_mask: Mask of a Hugging Face model, `(batch, length)`; rows must be padded on the left.
-            options: Further arguments of the model.
+            options: Further arguments of the model. Those with an entry for each position must have them for the
+                scratch tokens too.
         """
+        for name in ("input_ids", "inputs_embeds"):
+            x = options.pop(name) if x is None and name in options else x
+        if not isinstance(x, Tensor):
+            raise InputError(f"x must be a tensor of token ids or embeddings, got {type(x).__name__}")
+        if "labels" in options:
+            raise InputError("labels belong to the positions of the answer; compute the loss from the returned outputs")
         embedded = x.to(self.tokens.dtype) if x.is_floating_point() else self._embedded(x)
         if embedded.dim() != 3 or embedded.shape[-1] != self.tokens.shape[1]:
             raise InputError(
@@ -249,6 +278,12 @@ class ScratchPad(nn.Module):
         if self.read > longer.shape[1]:
             raise InputError(f"read must be at most the length with scratch tokens, {longer.shape[1]}, got {self.read}")
         known = is_hugging_face(self.model)
+        most = getattr(getattr(self.model, "config", None), "max_position_embeddings", None) if known else None
+        if most is not None and longer.shape[1] > most:
+            raise InputError(
+                f"the model has {most} positions, and the input with {len(self.tokens)} scratch tokens takes "
+                f"{longer.shape[1]}; shorten the input"
+            )
         found = self.model(inputs_embeds=longer, **options) if known else self.model(longer, **options)
         if not isinstance(found, Tensor):
             logits = getattr(found, "logits", None)

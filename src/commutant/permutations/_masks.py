@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -68,18 +69,41 @@ def window_mask(length: int, window: int) -> Bool[Tensor, "length length"]:
 
 
 def mask_of_function(mask_mod: Callable[[Any, Any, Any, Any], Any], length: int) -> Bool[Tensor, "length length"]:
-    """Return the mask of a mask function of `torch.nn.attention.flex_attention`, for its first batch and head.
+    """Return the mask of a mask function of `torch.nn.attention.flex_attention`.
 
     Args:
         mask_mod: Function from batch, head, query and key to whether the query attends to the key.
         length: Number of positions.
+
+    Raises:
+        InputError: If it is no such function, or depends on the batch or head, of which the first eight are tried: fix
+            them, as in `lambda b, h, q, k: mask_mod(0, 3, q, k)`, and ask for each.
     """
     whole("length", length)
-    zero, place = torch.zeros((), dtype=torch.int64), torch.arange(length)
+    if not callable(mask_mod):
+        raise InputError(f"mask_mod must be a function of batch, head, query and key, got {mask_mod!r:.60}")
+    first = _evaluated(mask_mod, length, 0, 0)
+    for batch, head in [*((0, h) for h in range(1, 8)), *((b, 0) for b in range(1, 8))]:
+        try:
+            other = _evaluated(mask_mod, length, batch, head)
+        except InputError:  # a table of fewer heads or batches
+            continue
+        if not torch.equal(other, first):
+            kind, number = ("head", head) if head else ("batch", batch)
+            raise InputError(
+                f"mask_mod differs between {kind} 0 and {kind} {number}; fix both, as in lambda b, h, q, k: "
+                f"mask_mod({batch}, {head}, q, k), and ask for each"
+            )
+    return first
+
+
+def _evaluated(mask_mod: Callable[[Any, Any, Any, Any], Any], length: int, batch: int, head: int) -> Tensor:
+    place = torch.arange(length)
+    b, h = torch.tensor(batch), torch.tensor(head)
     per_key = torch.vmap(mask_mod, in_dims=(None, None, None, 0))
     try:
-        found = torch.vmap(per_key, in_dims=(None, None, 0, None))(zero, zero, place, place)
-    except (RuntimeError, TypeError, ValueError) as error:
+        found = torch.vmap(per_key, in_dims=(None, None, 0, None))(b, h, place, place)
+    except Exception as error:  # a function of the user may fail in any way
         why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
         raise InputError(f"mask_mod must work on tensors, as for flex_attention ({why})") from None
     if not isinstance(found, Tensor) or found.dtype != torch.bool or found.shape != (length, length):
@@ -136,19 +160,27 @@ def _checked(mask: Mask, layers: int | None) -> list[Tensor]:
     if layers is not None:
         whole("layers", layers)
         if not isinstance(mask, Tensor):
-            raise InputError("layers must be None if there is one mask for each layer")
+            raise InputError(f"the number of layers is that of the masks, {len(each)}, so layers can't be given")
     if not each:
         raise InputError("mask must be a tensor or a list with one for each layer, got an empty list")
     for i, one in enumerate(each):
         name = "mask" if len(each) == 1 else f"the mask of layer {i}"
         if not isinstance(one, Tensor) or one.dtype != torch.bool:
             given = one.dtype if isinstance(one, Tensor) else type(one).__name__
-            raise InputError(f"{name} must be a boolean tensor (True = attends), got {given}; compare it with zero")
+            remedy = "compare a matrix of ones with != 0, and one of 0 and -inf with == 0"
+            if isinstance(one, np.ndarray):
+                remedy = "convert it with torch.from_numpy"
+            elif callable(one):
+                remedy = "use mask_of_function"
+            raise InputError(f"{name} must be a boolean tensor (True = attends), got {given}; {remedy}")
         if one.dim() != 2 or one.shape[0] != one.shape[1] or one.shape != each[0].shape or not one.numel():
             raise InputError(f"{name} must be square, and equal in size for all layers, got {tuple(one.shape)}")
         if not bool(one.any(1).all()):
             row = int((~one.any(1)).nonzero()[0, 0])
-            raise InputError(f"{name} has no True in row {row}, whose softmax would be NaN; let it attend to itself")
+            raise InputError(
+                f"{name} has no True in row {row}, whose softmax would be NaN; let it attend to itself, or invert a "
+                "mask in which True means that a pair is left out"
+            )
     return each
 
 
@@ -200,6 +232,8 @@ def routing_feasible(mask: Mask, moves: Iterable[tuple[int, int]], layers: int |
     """
     reach = visible_inputs(mask, layers)
     length = len(reach)
+    if not isinstance(moves, Iterable):
+        raise InputError(f"moves must be pairs (source, destination), got {moves!r:.60}")
     pairs = [_move(m) for m in moves]
     for s, d in pairs:
         if not (0 <= s < length and 0 <= d < length):

@@ -188,6 +188,10 @@ class PointerDecoder(nn.Module):
             constraint: Choices that count; probabilities are normalized over them. By default all elements count.
         """
         scores = self(memory, targets)
+        if scores.dtype in (torch.bfloat16, torch.float16):  # sums of many steps need more digits
+            scores = scores.float()
+        if not targets.numel():
+            return scores.new_zeros(targets.shape)
         targets = targets.long()
         if constraint is not None:
             many = targets.reshape(len(targets), -1, targets.shape[-1])

@@ -12,7 +12,7 @@ from .._checks import check_features, one_of, whole
 from .._errors import InputError
 from ._pointer_attention import Scoring
 from ._pointer_constraints import Constraint
-from ._pointer_decoder import PointerDecoder, PointerMemory
+from ._pointer_decoder import PointerDecoder, PointerMemory, check_targets
 from ._pointer_encoders import Encoding, pointer_encoder
 from ._pointer_losses import rotation_log_prob, triangle_log_prob
 from ._pointer_search import Decoding, Strategy, decode
@@ -234,6 +234,7 @@ def pointer_loss(
         constraint: Constraint that the sequences have to obey, or None.
         equivalent: Sequences that mean the same, or None.
     """
+    check_targets(memory, targets)
     if equivalent is None:
         log_probs = decoder.step_log_probs(memory, targets, constraint).sum(-1)
     else:
@@ -266,7 +267,8 @@ def _dense(
     place = torch.arange(x.shape[1], device=x.device)
     if lengths is None:
         return x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
-    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.shape != x.shape[:1]:
+    whole = isinstance(lengths, Tensor) and not lengths.is_floating_point() and lengths.dtype != torch.bool
+    if not isinstance(lengths, Tensor) or not whole or lengths.shape != x.shape[:1]:
         given = f"{lengths.dtype} {tuple(lengths.shape)}" if isinstance(lengths, Tensor) else repr(lengths)
         raise InputError(f"lengths must be integers of shape ({len(x)},), got {given}")
     if len(lengths) and not (int(lengths.min()) >= 1 and int(lengths.max()) <= x.shape[1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from typing import Any
@@ -80,11 +81,11 @@ class TokenPointer(nn.Module):
             )
         valid = real
         if candidates is not None:
-            if candidates.dtype != torch.bool or candidates.shape != real.shape:
-                raise InputError(
-                    f"candidates must be boolean of shape {tuple(real.shape)}, got {candidates.dtype} "
-                    f"{tuple(candidates.shape)}"
-                )
+            fits = isinstance(candidates, Tensor) and candidates.dtype == torch.bool
+            if not fits or candidates.shape != real.shape:
+                is_tensor = isinstance(candidates, Tensor)
+                given = f"{candidates.dtype} {tuple(candidates.shape)}" if is_tensor else type(candidates).__name__
+                raise InputError(f"candidates must be a boolean tensor of shape {tuple(real.shape)}, got {given}")
             valid = real & candidates.to(real.device)
             if not bool(valid.any(1).all()):
                 row = int((~valid.any(1)).nonzero()[0, 0])
@@ -181,6 +182,7 @@ _TINY = {
     "pad_token_id": 0, "max_window_layers": 0,
 }  # fmt: skip
 """Sizes that do not change what a model attends to."""
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim", "embedding_size", "word_embed_proj_dim")
 
 
 @torch.no_grad()
@@ -248,24 +250,24 @@ def _is_attention(weights: Any, length: int) -> bool:
 
 
 def _tiny(hf: Any, config: Any) -> Any:
-    """Return the model of a configuration with few features."""
-    small = copy.deepcopy(config)
-    heads = next(
-        (getattr(config, n) for n in ("num_attention_heads", "n_head", "num_heads") if hasattr(config, n)), None
-    )
-    if heads is None:
+    """Return the model of a configuration with few features, and with one head if it can have one."""
+    known = [n for n in ("num_attention_heads", "n_head", "num_heads") if hasattr(config, n)]
+    if not known:
         raise InputError(f"{type(config).__name__} has no number of attention heads; give masks by hand, or a model")
-    for name, value in _TINY.items():
-        if getattr(small, name, None) is not None:
-            setattr(small, name, value)
-    for name in ("hidden_size", "n_embd", "d_model", "dim", "embedding_size", "word_embed_proj_dim"):
-        if isinstance(getattr(small, name, None), int):
-            setattr(small, name, 8 * heads)
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            return hf.AutoModel.from_config(small, attn_implementation="eager")
-    except Exception as error:  # a model class may fail in any way on sizes that it was not made for
-        why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
-        raise InputError(f"no small model can be made of {type(config).__name__} ({why}); give a model") from None
+    for heads in (1, getattr(config, known[0])):
+        small = copy.deepcopy(config)
+        sizes = {**_TINY, **dict.fromkeys(_WIDTHS, 8 * heads)}
+        if heads == 1:
+            sizes |= dict.fromkeys((*known, "num_key_value_heads", "num_kv_heads"), 1)
+        for name, value in sizes.items():
+            if isinstance(getattr(small, name, None), int):
+                with contextlib.suppress(AttributeError):  # some sizes follow from others
+                    setattr(small, name, value)
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                torch.manual_seed(0)
+                return hf.AutoModel.from_config(small, attn_implementation="eager")
+        except Exception as error:  # a model class may fail in any way on sizes that it was not made for
+            why = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+    raise InputError(f"no small model can be made of {type(config).__name__} ({why}); give a model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -21,29 +22,38 @@ class _Mean(_Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    total: Tensor
-    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+        # names of its own: a MetricCollection merges metrics whose states have equal names and values
+        self._total, self._count = (f"{type(self).__name__}_{part}" for part in ("total", "count"))
+        self.add_state(self._total, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state(self._count, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def _add(self, values: Tensor) -> None:
         values = values.detach().double()
         there = ~values.isnan()
-        self.total += values[there].sum().to(self.total.device)
-        self.count += there.sum().to(self.count.device)
+        total, count = getattr(self, self._total), getattr(self, self._count)
+        setattr(self, self._total, total + values[there].sum().to(total.device))
+        setattr(self, self._count, count + there.sum().to(count.device))
 
     def compute(self) -> Tensor:
-        """Return the mean over all examples that count.
+        """Return the mean over all examples that count; NaN, with a warning, if there were none."""
+        total, count = getattr(self, self._total), getattr(self, self._count)
+        if not int(count):
+            warnings.warn(f"{type(self).__name__} has seen no example that counts, so its mean is NaN", stacklevel=2)
+        return total / count
 
-        Raises:
-            InputError: If there were none.
-        """
-        if not int(self.count):
-            raise InputError(f"{type(self).__name__} has seen no example that counts; call update first")
-        return self.total / self.count
+
+def _checked(**answers: Tensor) -> None:
+    """Check that answers and truths are tensors of one batch."""
+    for name, given in answers.items():
+        if not isinstance(given, Tensor) or given.dim() != 2 or given.is_floating_point():
+            shown = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+            raise InputError(f"{name} must be a tensor of indices (batch, steps), got {shown}")
+    sizes = {name: len(given) for name, given in answers.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"answers and truths must have one row for each example, got {sizes}")
 
 
 class PolygonAccuracy(_Mean):
@@ -63,6 +73,7 @@ class PolygonAccuracy(_Mean):
             polygon: Predicted vertices, then -1; the first may be repeated, `(batch, steps)`.
             truth: True vertices, in the same form, `(batch, others)`.
         """
+        _checked(polygon=polygon, truth=truth)
         self._add(same_polygon(polygon, truth))
 
 
@@ -86,6 +97,7 @@ class AreaCoverage(_Mean):
             polygon: Predicted vertices, then -1; the first may be repeated, `(batch, steps)`.
             truth: True hulls, in the same form, `(batch, others)`.
         """
+        _checked(polygon=polygon, truth=truth)
         coverage = area_coverage(points, polygon, truth)
         self._add(coverage.masked_fill(coverage.isinf(), torch.nan))
 
@@ -106,6 +118,7 @@ class SimplePolygons(_Mean):
             polygon: Predicted vertices, then -1; the first may be repeated, `(batch, steps)`.
             truth: True hulls, in the same form; they are not used, so that metrics of one collection agree.
         """
+        _checked(polygon=polygon, truth=truth)
         self._add(is_simple_polygon(points, open_polygon(polygon)))
 
 
@@ -119,6 +132,7 @@ class TriangulationAccuracy(_Mean):
             found: Corners of triangles, three each, then -1, `(batch, steps)`.
             truth: True triangles, in the same form, `(batch, others)`.
         """
+        _checked(found=found, truth=truth)
         self._add(same_triangles(found, truth))
 
 
@@ -132,6 +146,7 @@ class TriangleCoverage(_Mean):
             found: Corners of triangles, three each, then -1, `(batch, steps)`.
             truth: True triangles, in the same form, `(batch, others)`.
         """
+        _checked(found=found, truth=truth)
         self._add(triangle_coverage(found, truth))
 
 
@@ -153,6 +168,7 @@ class TourExcess(_Mean):
             tour: Predicted tours, then -1; the first point may be repeated, `(batch, steps)`.
             truth: True tours, in the same form, `(batch, others)`.
         """
+        _checked(tour=tour, truth=truth)
         excess = tour_length(points, tour) / tour_length(points, truth) - 1
         self._add(excess.masked_fill(excess.isinf(), torch.nan))
 
@@ -170,4 +186,5 @@ class ValidTours(_Mean):
             tour: Predicted tours, then -1; the first point may be repeated, `(batch, steps)`.
             truth: True tours, in the same form; they are not used, so that metrics of one collection agree.
         """
+        _checked(tour=tour, truth=truth)
         self._add(tour_length(points, tour).isfinite())

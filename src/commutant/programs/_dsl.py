@@ -179,7 +179,7 @@ class DSL:
             raise InputError(f"{write(term):.60} has a type that is nested too deeply") from None
 
     def _inferred(self, term: Term, context: Sequence[Type]) -> Type:
-        unifier = Unifier()
+        unifier = Unifier(context)
         found: list[Type] = []
         waiting: list[tuple[str, Any, tuple[Type, ...]]] = [("term", term, tuple(context))]
         while waiting:
@@ -347,10 +347,17 @@ class _Counted:
         return 1 + sum(map(_names_in, parts))
 
 
+class _Size(int):
+    """Size of a variable: of a function, the value at some argument is its own size and that of the argument."""
+
+    def __call__(self, part: Any) -> _Size:
+        return _Size(self + _names_in(part))
+
+
 def _names_in(value: Any) -> int:
     """Return the size of a term from its value in the language of sizes; the variable of a function has size zero."""
-    while callable(value):
-        value = value(0)
+    while not isinstance(value, int):
+        value = value(_Size(0))
     return int(value)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._checks import is_real, whole
 from .._errors import InputError
-from ._dsl import DSL, Program
+from ._dsl import DSL
 from ._grammar import Grammar
 from ._library import compress
 from ._machine import Machine
@@ -153,7 +153,7 @@ def evolve(
             if abstractions:
                 learnt = compress(programs, abstractions, max_arity=max_arity)
                 plain = Grammar(learnt.dsl)
-                programs = [_derivable(plain, p) for p in learnt.programs]
+                programs = [plain.derivable(p) for p in learnt.programs]
                 grammar = plain
             grammar = Grammar.fitted(programs, dsl=grammar.dsl, max_ratio=max_ratio)
             costs = [grammar.cost(p) for p in programs]
@@ -182,15 +182,6 @@ def _explored(
             f"the search found {len(members)} outputs in {limit} steps, expected at least 2; raise max_applications"
         )
     return members
-
-
-def _derivable(grammar: Grammar, program: Program) -> Program:
-    """Return a program that the grammar makes: in primitives alone if it uses a library function at an odd type."""
-    try:
-        grammar.cost(program)
-    except InputError:
-        return grammar.dsl.program(grammar.dsl.inline(program.term))
-    return program
 
 
 def _checked(scores: Any, select: str, members: int, seeds: int) -> dict[str, Tensor]:

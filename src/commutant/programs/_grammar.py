@@ -165,9 +165,23 @@ class Grammar:
                 head, arguments = spine(part)  # type: ignore[assignment]
             rule = next((p for p in self.productions(request) if p.head == head), None)
             if rule is None or len(rule.arguments) != len(arguments):
-                raise InputError(f"the grammar makes no {request.type} of the form {part!s:.60}")
+                learnt = isinstance(head, Name) and head.name in self.dsl.library
+                why = f"; {head} has type {self.dsl.type_of(str(head))}, which stays open there" if learnt else ""
+                raise InputError(f"the grammar makes no {request.type} of the form {part!s:.60}{why}")
             yield request, rule
             waiting += zip(arguments[::-1], rule.arguments[::-1], strict=True)
+
+    def derivable(self, program: Program) -> Program:
+        """Return a program, or its definition in primitives if it uses learnt functions at types that stay open.
+
+        Args:
+            program: Program.
+        """
+        try:
+            self.cost(program)
+        except InputError:
+            return self.dsl.program(self.dsl.inline(program.term))
+        return program
 
     def cost(self, program: Program | Term) -> float:
         """Return minus the log probability of a program.
@@ -198,7 +212,8 @@ class Grammar:
         """Return the grammar whose weights are uses over possible uses in a set of programs.
 
         A function could have been used wherever its type was requested. The published weights are not normalized, which
-        makes the search ignore them; these are.
+        makes the search ignore them; these are. Programs with learnt functions whose arguments have types that the
+        result leaves open, which a grammar cannot propose, count by their definitions in primitives.
 
         Args:
             programs: Programs of one language.
@@ -211,9 +226,11 @@ class Grammar:
         Raises:
             InputError: For no programs and no language, or a program that the language does not make.
         """
+        if not isinstance(programs, Iterable):
+            raise InputError(f"programs must be a list of Program objects, got {programs!r:.60}")
         programs = list(programs)
         if not all(isinstance(p, Program) for p in programs):
-            raise InputError("programs must be Program objects; use dsl.parse(text)")
+            raise InputError("programs must be a list of Program objects; use dsl.parse(text)")
         if dsl is None and not programs:
             raise InputError("fitting a grammar needs a program or a language, got neither")
         if not (is_real(pseudo_count) and 0 < pseudo_count < math.inf):
@@ -224,7 +241,7 @@ class Grammar:
         uses: Counter[Any] = Counter()
         chances: Counter[Any] = Counter()
         for program in programs:
-            for request, rule in uniform.derivation(program):
+            for request, rule in uniform.derivation(uniform.derivable(program)):
                 for other in uniform.productions(request):
                     if isinstance(other.head, Name):
                         key = (*request.place, other.head.name) if request.place else other.head.name

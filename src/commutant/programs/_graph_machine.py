@@ -116,8 +116,18 @@ class PortGraph:
         """
         from torch_geometric.utils import is_undirected
 
-        ends = data.edge_index
-        if data.num_nodes is None or (ends.numel() and not is_undirected(ends, num_nodes=data.num_nodes)):
+        try:
+            ends: Any = data.edge_index
+            count = data.num_nodes
+        except (AttributeError, KeyError):
+            ends = count = None
+        fits = isinstance(ends, Tensor) and ends.dim() == 2 and ends.shape[0] == 2 and ends.dtype == torch.int64
+        if not fits or not isinstance(count, int):
+            given = f"{ends.dtype} {tuple(ends.shape)}" if isinstance(ends, Tensor) else type(data).__name__
+            raise InputError(f"expected PyG Data with an int64 edge_index (2, edges) and num_nodes, got {given}")
+        if ends.numel() and not (int(ends.min()) >= 0 and int(ends.max()) < count):
+            raise InputError(f"edge_index must lie in 0..{count - 1}, got {int(ends.min())} to {int(ends.max())}")
+        if ends.numel() and not is_undirected(ends, num_nodes=count):
             raise InputError("expected undirected PyG data; use torch_geometric.utils.to_undirected")
         pairs = ends.T.tolist()
         if all(hasattr(data, name) for name in ("node_id", "edge_id", "port")):
@@ -146,7 +156,9 @@ class PortGraph:
         """
         if getattr(graph, "is_directed", lambda: True)() or not len(graph):
             raise InputError(f"expected an undirected networkx graph with at least one node, got {graph!r:.80}")
-        named = [(d.get("id"), *sorted((a, b)), d.get("port")) for a, b, d in graph.edges(data=True) if "id" in d]
+        numbered = all(isinstance(node, int) for node in graph.nodes)
+        ours = [(a, b, d) for a, b, d in graph.edges(data=True) if numbered and {"id", "port"} <= set(d)]
+        named = [(d["id"], *sorted((a, b)), d["port"]) for a, b, d in ours]
         if named and len(named) == graph.number_of_edges():
             known = cls(tuple(sorted(graph.nodes)), tuple(sorted(named)))
             known.check()

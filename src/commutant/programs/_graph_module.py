@@ -44,7 +44,7 @@ class GraphModules(nn.Module):
     codes: Tensor
     model: Tensor
     place: Tensor
-    share: Tensor
+    number: Tensor
     ends: Tensor
     node_starts: Tensor
     edge_starts: Tensor
@@ -76,13 +76,14 @@ class GraphModules(nn.Module):
                 )
         self.features, self.out_features, self.depth, self.dropout = features, out_features, depth, float(dropout)
         # Models are kept in the order of their numbers of nodes, so that equal ones share a batched product.
-        order = sorted(range(len(self.graphs)), key=lambda m: len(self.graphs[m].nodes))
+        self.order = order = sorted(range(len(self.graphs)), key=lambda m: len(self.graphs[m].nodes))
         counts = [len(self.graphs[m].nodes) for m in order]
         self.sizes = sorted(set(counts))
         self.groups = [counts.count(n) for n in self.sizes]
         for name, table in _tables([self.graphs[m] for m in order], order, features).items():
-            self.register_buffer(name, table, persistent=False)
-        self.register_buffer("elements", _elements(self.graphs))
+            own = table.to(torch.get_default_dtype()) if table.is_floating_point() else table
+            self.register_buffer(name, own, persistent=False)
+        self.register_buffer("elements", torch.tensor(_elements(self.graphs)))
         models = len(order)
         self.layers = nn.ModuleList(StackedLinear(models, features, features) for _ in range(depth))
         self.readout = StackedLinear(models, features, out_features)
@@ -108,13 +109,14 @@ class GraphModules(nn.Module):
             for m, i, code in zip(*tables, strict=True)
         )
         dropout = self.dropout if self.training else 0.0
-        rows = [n * batch for n in self.sizes]
         for layer in cast(Iterable[StackedLinear], self.layers):
             node = edge_messages(node, edge.to(node.dtype), self.ends, self.node_starts, self.edge_starts, dropout)
-            node = packed_linear(node.view(len(node) * batch, d), layer.weight, layer.bias, self.groups, rows)
+            node = packed_linear(
+                node.view(len(self.place) * batch, d), layer.weight, layer.bias, self.groups, self.sizes
+            )
             node = node.view(len(self.place), batch * d)
         total = node.new_zeros(models, batch * d).index_add(0, self.place, node).view(models, batch, d)
-        return self.readout(total * self.share.to(node.dtype)[:, None, None]).index_select(0, self.given)
+        return self.readout(total / self.number[:, None, None]).index_select(0, self.given)
 
     def select(self, model: int) -> GraphModule:
         """Return a module with a copy of the weights of one model.
@@ -125,8 +127,11 @@ class GraphModules(nn.Module):
         whole("model", model, 0)
         if model >= len(self.graphs):
             raise InputError(f"model must be below {len(self.graphs)}, got {model}")
-        one = GraphModule(self.graphs[model], self.features, self.out_features, depth=self.depth, dropout=self.dropout)
-        row = int(self.given[model])
+        with torch.random.fork_rng(devices=[]):  # its own weights are not used
+            one = GraphModule(
+                self.graphs[model], self.features, self.out_features, depth=self.depth, dropout=self.dropout
+            )
+        row = self.order.index(model)
         state = {k: v[row : row + 1] for k, v in self.state_dict().items() if k != "elements"}
         one.stacked.load_state_dict({**state, "elements": one.stacked.elements})
         return one.to(self.readout.weight).train(self.training)
@@ -134,10 +139,17 @@ class GraphModules(nn.Module):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
         """Refuse the checkpoint of other graphs."""
         elements = state_dict.get(f"{prefix}elements")
-        if elements is not None and not torch.equal(elements.cpu(), _elements(self.graphs)):
+        if elements is not None and elements.tolist() != _elements(self.graphs):
             arguments[-1].append(f"{prefix}elements: the checkpoint is of other graphs, or of another order of them")
             return
         super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Keep the codes exact to the dtype: a buffer would keep the rounding of a narrower one before."""
+        super()._apply(fn, recurse)
+        exact = _tables([self.graphs[m] for m in self.order], self.order, self.features)["codes"]
+        self.codes = exact.to(self.codes)
+        return self
 
     def extra_repr(self) -> str:
         """Return the sizes."""
@@ -231,14 +243,14 @@ def _element_codes(graph: PortGraph, features: int) -> Tensor:
     q = features // 4
     frequency = 10_000.0 ** (-torch.arange(q, dtype=torch.float64) / (q - 1))
     a, b = order[:, None] * frequency, port[:, None] * frequency
-    return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], 1).float()
+    return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], 1)
 
 
-def _elements(graphs: Sequence[PortGraph]) -> Tensor:
+def _elements(graphs: Sequence[PortGraph]) -> list[list[int]]:
     """Return model, id, ends and port of all elements, which tell graphs apart, `(elements, 5)`."""
     rows = [[m, v, -1, -1, -1] for m, g in enumerate(graphs) for v in g.nodes]
     rows += [[m, e, min(a, b), max(a, b), p] for m, g in enumerate(graphs) for e, a, b, p in g.edges]
-    return torch.tensor(sorted(rows))
+    return sorted(rows)
 
 
 def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) -> dict[str, Tensor]:
@@ -265,7 +277,7 @@ def _tables(graphs: Sequence[PortGraph], order: Sequence[int], features: int) ->
         ),
         "model": torch.cat([given.repeat_interleave(nodes), given.repeat_interleave(edges)]),
         "place": torch.arange(len(graphs)).repeat_interleave(nodes),
-        "share": 1 / nodes,
+        "number": nodes,
         "ends": ends,
         "node_starts": torch.cat([nodes.new_zeros(1), nodes.cumsum(0)]),
         "edge_starts": torch.cat([edges.new_zeros(1), edges.cumsum(0)]),
@@ -277,9 +289,9 @@ def _as_port_graph(graph: Any) -> PortGraph:
     if isinstance(graph, PortGraph):
         graph.check()
         return graph
-    if hasattr(graph, "edge_index"):
+    if hasattr(type(graph), "edge_index") or "edge_index" in getattr(graph, "__dict__", ()):
         return PortGraph.from_data(graph)
-    if hasattr(graph, "is_directed"):
+    if hasattr(graph, "is_multigraph"):
         return PortGraph.from_networkx(graph)
     raise InputError(
         f"a graph must be a PortGraph, an undirected networkx graph or PyG data, got {type(graph).__name__}"

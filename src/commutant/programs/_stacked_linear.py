@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .._checks import whole
+from .._checks import check_features, whole
 from .._errors import InputError
 
 
@@ -44,8 +44,9 @@ class StackedLinear(nn.Module):
             x: Inputs, `(models, rows, in_features)`.
 
         Raises:
-            InputError: For another shape.
+            InputError: For another shape or dtype.
         """
+        check_features("x", x, self.weight)
         models, width = self.weight.shape[:2]
         if x.dim() != 3 or x.shape[0] != models or x.shape[2] != width:
             raise InputError(f"x must be (models, rows, in_features) = ({models}, rows, {width}), got {tuple(x.shape)}")
@@ -73,16 +74,19 @@ def packed_linear(
         weight: Weights, `(models, in_features, out_features)`.
         bias: Biases, `(models, 1, out_features)`.
         models: Numbers of neighboring models with equally many rows; they add up to the models.
-        rows: Number of rows of each model in a group, one for each entry of `models`.
+        rows: Number of rows of each model in a group, one for each entry of `models`. They may come several times,
+            so that their sum divides the number of rows.
     """
     plain = len(models) == 1 or torch.is_autocast_enabled(x.device.type)
     if plain or torch.autograd.forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
-        return torch.cat([torch.baddbmm(*part).flatten(0, 1) for part in _groups(models, rows, bias, x, weight)])
+        return torch.cat([torch.baddbmm(*part).flatten(0, 1) for part in _groups(x, models, rows, bias, x, weight)])
     return torch.ops.commutant.packed_linear(x, weight, bias, models, rows)
 
 
-def _groups(models: list[int], rows: list[int], *tensors: Tensor) -> Iterator[list[Tensor]]:
+def _groups(x: Tensor, models: list[int], rows: list[int], *tensors: Tensor) -> Iterator[list[Tensor]]:
     """Yield the part of each group: of matrices a block of rows, as a stack; of stacks a block of matrices."""
+    times = x.shape[0] // sum(number * each for number, each in zip(models, rows, strict=True))
+    rows = [times * each for each in rows]
     sizes = [number * each for number, each in zip(models, rows, strict=True)]
     parts = [t.split(models if t.dim() == 3 else sizes) for t in tensors]
     for number, each, *group in zip(models, rows, *parts, strict=True):
@@ -96,14 +100,14 @@ _SCHEMA = "(Tensor x, Tensor weight, Tensor bias, int[] models, int[] rows) -> T
 def _forward(x: Tensor, weight: Tensor, bias: Tensor, models: list[int], rows: list[int]) -> Tensor:
     x = x.contiguous()
     out = x.new_empty(len(x), weight.shape[2])
-    for b, own, w, result in _groups(models, rows, bias, x, weight, out):
+    for b, own, w, result in _groups(x, models, rows, bias, x, weight, out):
         torch.baddbmm(b, own, w, out=result)
     return out
 
 
 @_forward.register_fake
 def _(x: Tensor, weight: Tensor, *_: Any) -> Tensor:
-    return x.new_empty(len(x), weight.shape[2])
+    return x.new_empty(x.shape[0], weight.shape[2])  # `len` would fix the number
 
 
 @torch.library.custom_op(
@@ -116,7 +120,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     gradient, x = gradient.contiguous(), x.contiguous()
     results = x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(len(weight), 1, weight.shape[2])
-    for g, own, w, d_x, d_weight, d_bias in _groups(models, rows, gradient, x, weight, *results):
+    for g, own, w, d_x, d_weight, d_bias in _groups(x, models, rows, gradient, x, weight, *results):
         torch.bmm(g, w.mT, out=d_x)
         torch.bmm(own.mT, g, out=d_weight)
         torch.sum(g, 1, keepdim=True, out=d_bias)
@@ -134,7 +138,7 @@ def _gradients(
     """Return the gradients by products that can be differentiated again."""
     found = [
         ((g @ w.mT).flatten(0, 1), own.mT @ g, g.sum(1, keepdim=True))
-        for g, own, w in _groups(models, rows, gradient, x, weight)
+        for g, own, w in _groups(x, models, rows, gradient, x, weight)
     ]
     return tuple(torch.cat(parts) for parts in zip(*found, strict=True))  # type: ignore[return-value]
 

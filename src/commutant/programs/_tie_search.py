@@ -166,6 +166,8 @@ class LinearTieScore:
         x, y = (t.detach().double().reshape(*t.shape[:2], -1) for t in (x, y))
         # a shift of all points by one number changes only the biases, and a factor of a channel only its weights
         x, _ = _standardized(x)
+        if bool((x == x[:1, :1]).all()):
+            raise InputError("x must vary, got a constant")
         y, varies = _standardized(y)
         if not bool(varies.any()):
             raise InputError("y must vary, got a constant")
@@ -248,6 +250,10 @@ class EquivarianceScore:
         self.y = self._values(self.x)
         if not torch.equal(self.y, self._values(self.x)):
             raise InputError("the function must be deterministic, got two results for one input; remove its randomness")
+        if bool((self.y == self.y[:1, :1]).all()):
+            raise InputError(
+                "the function returns one constant for all inputs, which tells nothing of its symmetry; give others"
+            )
         _, self._varies = _standardized(self.y)
         self._variance = self.y.var((0, 1), correction=0).clamp(min=torch.finfo(torch.float64).tiny)
         self._known: dict[tuple[int, ...], float] = {}
@@ -277,6 +283,11 @@ class EquivarianceScore:
             raise InputError(f"the pattern has {pattern.n} points, the inputs {self.x.shape[1]}")
         for g in pattern.generators:
             if g not in self._known:
+                if g != tuple(range(pattern.n)) and torch.equal(self.x[:, list(g)], self.x):
+                    raise InputError(
+                        f"the inputs do not change under {g}, so they can't tell whether the function commutes with "
+                        "it; give inputs without symmetry, such as random ones"
+                    )
                 gap = self._values(self.x[:, list(g)]) - self.y[:, list(g)]
                 share = gap.square().mean((0, 1)) / self._variance
                 moved = torch.where(self._varies, share, (gap.abs().amax((0, 1)) > 1e-6 * self.y.abs().amax()).double())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .._errors import InputError
@@ -76,15 +76,22 @@ def arguments_of(kind: Type) -> tuple[list[Type], Type]:
 
 
 class Unifier:
-    """Substitution of type variables, extended by unification (Hindley and Milner)."""
+    """Substitution of type variables, extended by unification (Hindley and Milner).
 
-    def __init__(self) -> None:
+    Args:
+        known: Types whose variables are not to be mistaken for fresh ones.
+    """
+
+    def __init__(self, known: Iterable[Type] = ()) -> None:
         self._bound: dict[TypeVariable, Type] = {}
         self._count = 0
+        self._taken = {v.name for kind in known for v in _variables(kind)}
 
     def fresh(self) -> TypeVariable:
         """Return a type variable that occurs nowhere else."""
         self._count += 1
+        while f"?{self._count}" in self._taken:
+            self._count += 1
         return TypeVariable(f"?{self._count}")
 
     def instance(self, kind: Type) -> Type:
