@@ -16,7 +16,13 @@ def one_of(name: str, given: object, options: Iterable[object]) -> None:
     """Check that an argument is one of its options."""
     known = list(options)
     if not any(given is option or (type(given) is type(option) and given == option) for option in known):
-        raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {given!r}")
+        raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {_short(given)}")
+
+
+def _short(given: object) -> str:
+    if isinstance(given, Tensor):
+        return f"a tensor of shape {tuple(given.shape)}"
+    return f"{given!r:.60}"
 
 
 def whole(name: str, given: object, least: int = 1) -> None:

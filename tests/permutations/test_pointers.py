@@ -508,3 +508,11 @@ def test_log_probabilities_of_nothing():
     network = PointerNetwork(2, 8)
     assert network.log_prob(torch.rand(0, 3, 2), torch.zeros(0, 4).long(), constraint=Tour()).shape == (0,)
     assert network.log_prob(torch.rand(3, 3, 2), torch.zeros(3, 0).long(), constraint=Tour()).tolist() == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_arguments_are_named_as_they_were_given():
+    with pytest.raises(InputError, match="attention must be one of"):
+        PointerNetwork(2, 8, attention="cosine")
+    with pytest.raises(InputError, match=r"got a tensor of shape \(3,\)$"):
+        PointerNetwork(2, 8).decode(torch.rand(3, 5, 2), torch.tensor([5, 4, 3]))

@@ -5,6 +5,7 @@ import pickle
 import re
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -259,3 +260,27 @@ def test_variables_of_a_context_are_not_captured():
     assert found.argument not in {fresh.argument, fresh.result.argument}
     own = ARITHMETIC.infer(parse("(lam $0)"))
     assert ARITHMETIC.infer(parse("((lam $0) $0)"), [own]) == own
+
+
+def test_languages_of_arrays_are_compared_without_their_truth():
+    def language(values):
+        return DSL([Primitive("v", NUMBER, values)], NUMBER)
+
+    one = torch.arange(3)
+    assert language(one) == language(one)
+    assert language(one).parse("v") != language(torch.arange(3)).parse("v")  # equal numbers, but other objects
+    assert len({Primitive("v", NUMBER, [1]), Primitive("v", NUMBER, [1])}) == 1
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DSL([Primitive("f", NUMBER >> int, len)], NUMBER),
+        lambda: DSL([Primitive("one", NUMBER, 1)], NUMBER >> (NUMBER >> "number")),
+        lambda: DSL([Primitive("one", NUMBER, 1)], NUMBER, ["f"]),
+    ],
+)
+def test_types_and_libraries_of_other_kinds_are_refused(make):
+    with pytest.raises(InputError, match="must be a"):
+        make()

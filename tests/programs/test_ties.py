@@ -360,3 +360,11 @@ def test_data_that_cannot_tell_a_symmetry_is_refused():
             search_ties(EquivarianceScore(function, x), 6, max_cost=5)
     with pytest.raises(InputError, match="x must vary"):
         LinearTieScore(torch.ones(20, 4), torch.randn(20, 4))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("given", [(1.5, 2.2, 0.1), (1.0, 2.0, 0.0), "120"])
+def test_generators_are_whole_numbers(given):
+    with pytest.raises(InputError, match=r"must be a permutation of 0 \.\. 2"):
+        TiePattern(3, [given])
+    assert TiePattern(3, [torch.tensor([1, 2, 0])]) == TiePattern(3, [(1, 2, 0)])

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .._checks import whole
+from .._checks import one_of, whole
 from .._errors import InputError
 from ..kernels import lstm_step
 from ._pointer_attention import PointerAttention, Scoring
@@ -64,6 +64,7 @@ class PointerDecoder(nn.Module):
     ) -> None:
         super().__init__()
         whole("hidden_size", hidden_size)
+        one_of("attention", attention, ("additive", "dot", "bilinear"))
         input_size = hidden_size if input_size is None else input_size
         whole("input_size", input_size)
         self.start = nn.Parameter(torch.empty(input_size).uniform_(-0.08, 0.08))

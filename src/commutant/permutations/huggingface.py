@@ -227,9 +227,9 @@ def attention_masks(model: Any, length: int) -> list[Bool[Tensor, "length length
         with evaluating(model):
             found = model(inputs_embeds=x, output_attentions=True)
     except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, NotImplementedError, KeyError) as error:
-        raise InputError(
-            f"{kind} can't be asked for its attention at length {length}: {error}".splitlines()[0]
-        ) from None
+        most = getattr(model.config, "max_position_embeddings", None)
+        why = f"it has {most} positions" if isinstance(most, int) and most < length else f"{error}".splitlines()[0]
+        raise InputError(f"{kind} can't be asked for its attention at length {length}: {why}") from None
     finally:
         model.set_attn_implementation(before)
     weights = list(getattr(found, "attentions", None) or ())

@@ -3,7 +3,6 @@
 from . import _law_cases as _law_cases
 from ._dsl import DSL as DSL
 from ._dsl import BudgetExceeded as BudgetExceeded
-from ._dsl import Primitive as Primitive
 from ._dsl import Program as Program
 from ._enumeration import enumerate_programs as enumerate_programs
 from ._evolution import Population as Population
@@ -17,6 +16,7 @@ from ._graph_module import GraphModules as GraphModules
 from ._library import Compression as Compression
 from ._library import compress as compress
 from ._machine import Machine as Machine
+from ._primitive import Primitive as Primitive
 from ._stacked_linear import StackedLinear as StackedLinear
 from ._state_search import Found as Found
 from ._state_search import search_states as search_states

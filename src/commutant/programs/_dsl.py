@@ -10,32 +10,13 @@ from typing import Any
 from .._checks import whole
 from .._errors import InputError
 from ._normal import beta_normal, replaced
+from ._primitive import Primitive
 from ._terms import Apply, Lambda, Name, Term, Variable, parse, size, subterms, write
-from ._types import Arrow, Type, Unifier, arguments_of, is_ground
+from ._types import Arrow, Type, Unifier, arguments_of, is_ground, is_type
 
 
 class BudgetExceeded(InputError):
     """Failure of a program that takes more steps than its budget."""
-
-
-@dataclass(frozen=True)
-class Primitive:
-    """Named constant or function of a language.
-
-    Args:
-        name: Name, without spaces, parentheses and `$`.
-        type: Type; a function of several arguments is `a >> (b >> c)`.
-        value: Value of a constant, or a Python function of all arguments at once.
-    """
-
-    name: str
-    type: Type
-    value: Any
-
-    @property
-    def arity(self) -> int:
-        """Number of arguments."""
-        return len(arguments_of(self.type)[0])
 
 
 @dataclass(frozen=True)
@@ -100,7 +81,7 @@ class DSL:
 
     def __post_init__(self) -> None:
         names: dict[str, Primitive] = {}
-        if not isinstance(self.request, Type) or not is_ground(self.request):
+        if not is_type(self.request) or not is_ground(self.request):
             raise InputError(
                 f"request must be a type without type variables, such as BaseType('number'), got {self.request!r:.40}"
             )
@@ -110,7 +91,7 @@ class DSL:
         for p in self.primitives:
             if not isinstance(p, Primitive):
                 raise InputError(f"primitives must be Primitive objects, got {p!r:.40}")
-            if not isinstance(p.type, Type):
+            if not is_type(p.type):
                 raise InputError(
                     f"the type of {p.name!r} must be a type such as BaseType('number'), got {p.type!r:.40}"
                 )
@@ -122,6 +103,8 @@ class DSL:
             names[p.name] = p
         if not names:
             raise InputError("a language needs at least one primitive, got none")
+        if not isinstance(self.library, Mapping):
+            raise InputError(f"library must be a mapping from names to terms, got {self.library!r:.40}")
         object.__setattr__(self, "_by_name", names)
         types: dict[str, Type] = {}
         object.__setattr__(self, "_types", types)

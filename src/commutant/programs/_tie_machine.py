@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -53,8 +54,8 @@ class TiePattern:
             raise InputError(f"generators must be a list of permutations, got {self.generators!r:.60}")
         for given in self.generators:
             try:
-                rows.append(tuple(int(i) for i in given))
-            except (TypeError, ValueError, OverflowError):
+                rows.append(tuple(operator.index(i) for i in given))
+            except TypeError:
                 rows.append(())
             if sorted(rows[-1]) != list(range(self.n)):
                 raise InputError(f"a generator must be a permutation of 0 .. {self.n - 1}, got {given!r:.60}")

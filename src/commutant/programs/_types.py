@@ -190,6 +190,22 @@ def _variables(kind: Type) -> Iterator[TypeVariable]:
         yield from _variables(kind.result)
 
 
+def is_type(kind: object) -> bool:
+    """Return whether an object is a type in all of its parts.
+
+    Args:
+        kind: Object.
+    """
+    waiting = [kind]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Arrow):
+            waiting += [part.argument, part.result]
+        elif not isinstance(part, BaseType | TypeVariable):
+            return False
+    return True
+
+
 def is_ground(kind: Type) -> bool:
     """Return whether a type has no type variables.
 
