@@ -189,10 +189,8 @@ class PointerDecoder(nn.Module):
             constraint: Choices that count; probabilities are normalized over them. By default all elements count.
         """
         scores = self(memory, targets)
-        if scores.dtype in (torch.bfloat16, torch.float16):  # sums of many steps need more digits
-            scores = scores.float()
         if not targets.numel():
-            return scores.new_zeros(targets.shape)
+            return log_probs_of(scores, targets)
         targets = targets.long()
         if constraint is not None:
             many = targets.reshape(len(targets), -1, targets.shape[-1])
@@ -201,8 +199,7 @@ class PointerDecoder(nn.Module):
             open_ = open_[..., : scores.shape[-1]] | ~self.counted(targets)[..., None]
             dead = ~open_.any(-1)  # the softmax would be NaN
             scores = scores.masked_fill(~(open_ | dead[..., None]), -torch.inf)
-        column = targets.remainder(scores.shape[-1])  # -1 is the last column
-        log_probs = scores.log_softmax(-1).gather(-1, column[..., None])[..., 0]
+        log_probs = log_probs_of(scores, targets)
         if constraint is not None:
             log_probs = log_probs.masked_fill(dead, -torch.inf)
         return log_probs.masked_fill(~self.counted(targets), 0)
@@ -211,6 +208,17 @@ class PointerDecoder(nn.Module):
         """Return whether a step has a probability: those up to the stop, and the stop if the decoder has one."""
         after = (targets < 0).long().cumsum(-1)
         return after == 0 if self.stop is None else (after == 0) | ((after == 1) & (targets < 0))
+
+
+def log_probs_of(scores: Tensor, targets: Tensor) -> Tensor:
+    """Return the log probability of each choice, in float32 at least, since sums of many steps need the digits.
+
+    Args:
+        scores: Scores of all choices, `(..., choices)`.
+        targets: Choices, of which -1 is the last column, `(...)`.
+    """
+    wide = scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
+    return wide.log_softmax(-1).gather(-1, targets.remainder(scores.shape[-1])[..., None])[..., 0]
 
 
 def check_constraint(constraint: object) -> None:

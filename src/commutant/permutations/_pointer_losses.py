@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from .._errors import InputError
-from ._pointer_decoder import PointerDecoder, PointerMemory
+from ._pointer_decoder import PointerDecoder, PointerMemory, log_probs_of
 
 
 def rotations(
@@ -57,7 +57,7 @@ def rotation_log_prob(decoder: PointerDecoder, memory: PointerMemory, targets: T
 def triangle_log_prob(decoder: PointerDecoder, memory: PointerMemory, targets: Tensor) -> Tensor:
     """Return the sum over triangles of the log probability that any missing triangle comes next, and of the stop.
 
-    The triangles before are those of the target. For T triangles the decoder runs on T (T + 1) / 2 sequences.
+    The triangles before are those of the target. The LSTM reads them once, and each missing triangle from there.
 
     Args:
         decoder: Decoder.
@@ -71,18 +71,22 @@ def triangle_log_prob(decoder: PointerDecoder, memory: PointerMemory, targets: T
     own = decoder.step_log_probs(memory, targets)
     corners = torch.arange(targets.shape[1], device=targets.device) < count[:, None]
     total = own.masked_fill(corners, 0).sum(-1)  # the stop
-    if not most:
-        return total
-    slot, chosen = torch.triu_indices(most, most, device=targets.device)
-    triangles = targets[:, : 3 * most].unflatten(1, (most, 3))
-    place = torch.arange(most, device=targets.device)
-    order = torch.where(place == slot[:, None], chosen[:, None], place)  # the chosen triangle in its slot
-    ways = triangles[:, order].masked_fill((place > slot[:, None])[..., None], -1).flatten(2)
-    ways = ways.masked_fill((ways < 0).cummax(-1).values, -1)  # nothing after a missing triangle
-    steps = decoder.step_log_probs(memory, ways).unflatten(-1, (most, 3)).sum(-1)  # (batch, pairs, slots)
-    logs = steps.gather(2, slot[None, :, None].expand(len(steps), -1, 1))[..., 0]
-    exists = (torch.maximum(slot, chosen) < count[:, None] // 3)[:, None] & (place[:, None] == slot)
-    anyone = logs[:, None].masked_fill(~exists, -torch.inf)
-    used = exists.any(-1)
-    anyone = anyone.masked_fill(~used[..., None], 0).logsumexp(-1)
-    return total + anyone.masked_fill(~used, 0).sum(-1)
+    triangles = targets[:, : 3 * most].unflatten(1, (most, 3)).clamp(min=0)
+    inputs = memory.inputs.gather(1, triangles.flatten(1)[..., None].expand(-1, -1, memory.inputs.shape[-1]))
+    inputs = inputs.unflatten(1, (most, 3))  # (batch, triangles, 3, features)
+    last = decoder.start.to(inputs.dtype).expand(len(inputs), 1, 1, -1)
+    state = tuple(s[None].contiguous() for s in memory.state)
+    projected = decoder.projected(memory)
+    for slot in range(most):
+        left = most - slot
+        x = torch.cat([last.expand(-1, left, -1, -1), inputs[:, slot:, :2]], 2).flatten(0, 1)
+        hidden, after = decoder.lstm(x, tuple(s.repeat_interleave(left, 1) for s in state))
+        scores = decoder.scores(hidden.reshape(len(inputs), 3 * left, -1), projected, memory.valid)
+        logs = log_probs_of(scores, triangles[:, slot:].flatten(1)).unflatten(1, (left, 3)).sum(-1)
+        exists = torch.arange(slot, most, device=targets.device) < count[:, None] // 3
+        used = exists[:, 0]
+        anyone = logs.masked_fill(~exists & used[:, None], -torch.inf).logsumexp(-1)
+        total = total + anyone.masked_fill(~used, 0)
+        state = tuple(s.unflatten(1, (-1, left))[:, :, 0].contiguous() for s in after)
+        last = inputs[:, slot : slot + 1, 2:]
+    return total

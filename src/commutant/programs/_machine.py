@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from .._checks import whole
 from .._errors import InputError
-from ._dsl import DSL, BudgetExceeded, Primitive, Program
+from ._dsl import DSL, BudgetExceeded, Program
+from ._primitive import Primitive
 from ._terms import Apply, Lambda, Name, Term, Variable, apply
 from ._types import BaseType, Type
 
