@@ -217,6 +217,14 @@ class Skip(nn.Module):
         return self.c(y + torch.tanh(self.b(y)))
 
 
+class Normalized(Skip):
+    """Residual model whose last part reads a normalized stream, whose sum is constant."""
+
+    def forward(self, x):
+        y = torch.tanh(self.a(x))
+        return self.c(nn.functional.layer_norm(y + torch.tanh(self.b(y)), (4,)))
+
+
 class Pair(nn.Module):
     """Model whose second part reads two activations."""
 
@@ -366,6 +374,7 @@ def test_what_cannot_be_cut_is_refused():
     for model, sections, message in (
         (Twice(), ["a", "b"], "'a' is called twice"),
         (Skip(), ["a", "b", "c"], "what 'c' reads depends on 'a' around 'b'"),
+        (Normalized(), ["a", "b", "c"], "what 'c' reads depends on 'a' around 'b'"),
         (Pair(), ["a", "b"], "'b' reads several activations"),
         (nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), ["1", "0"], "in the order in which the model runs them"),
         (nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), ["2"], "there is no module '2'"),
@@ -439,3 +448,14 @@ def test_processes_add_up_their_data(tmp_path):
             part = InteractionBasis(net, sections).load(tmp_path / f"{name}-{rank}.safetensors")
             for place in whole.bases:
                 torch.testing.assert_close(part.bases[place].strengths, whole.bases[place].strengths)
+
+
+def test_features_are_last_before_linear_layers_with_any_number_of_positions():
+    model, x = network(), data()
+    flat = InteractionBasis(model, SECTIONS).fit([x])
+    grid = InteractionBasis(model, SECTIONS).fit([x.view(4, 10, 10, 6)])
+    assert grid.closed == flat.closed
+    for name in (*SECTIONS,):
+        torch.testing.assert_close(grid.bases[name].strengths, flat.bases[name].strengths)
+    mine, theirs = grid.edges([x.view(4, 10, 10, 6)]), flat.edges([x])
+    torch.testing.assert_close(mine["2"], theirs["2"])

@@ -21,7 +21,7 @@ from ._activation_moments import Moments, counted, slopes_of, summed
 from ._basis import Basis, interaction, neurons, principal
 from ._given import batches_of, check_module
 from ._interactions import ablated, edges_of
-from ._sections import OUTPUT, Places, Trace, chunks, influences_other_rows, pulled_back
+from ._sections import OUTPUT, Places, Trace, chunks, depends, influences_other_rows, pulled_back
 
 Kind: TypeAlias = Literal["local", "global", "pca", "neuron"]
 
@@ -284,14 +284,11 @@ class InteractionBasis:
         names = (*self.places.names, OUTPUT)
         for place, start in enumerate(trace.reads):
             for later in range(place + 2, len(names)) if self.kind == "local" else ():
-                arrival = trace.arrivals[later]
-                if arrival.requires_grad:
-                    (found,) = torch.autograd.grad(arrival.sum(), start, retain_graph=True, allow_unused=True)
-                    if found is not None and bool(found.any()):
-                        raise InputError(
-                            f"what {names[later]!r} reads depends on {names[place]!r} around {names[later - 1]!r}, as "
-                            'with a skip connection; choose modules that read all of the stream, or kind="global"'
-                        )
+                if depends(trace.arrivals[later], start):
+                    raise InputError(
+                        f"what {names[later]!r} reads depends on {names[place]!r} around {names[later - 1]!r}, as "
+                        'with a skip connection; choose modules that read all of the stream, or kind="global"'
+                    )
 
     def _local(self, place: int, own: Moments, after: Tensor, batches: Iterable[Any], group: Any) -> Tensor:
         """Return the mean of $J^T C C^T J$ for the derivatives J of a section, `(features, features)`."""

@@ -16,6 +16,7 @@ from ._statistics import call
 
 OUTPUT = "output"
 _CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+_FEATURES_LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention)
 _MOST_NUMBERS = 1 << 24
 """Most numbers of a batch of gradients."""
 
@@ -61,7 +62,9 @@ class Places:
             raise InputError(f"sections must be different modules, got {list(names)}")
         self.model, self.names, self.outputs = model, tuple(names), outputs
         self.modules = [known[name] for name in names]
-        self.axes = [1 if isinstance(m, _CHANNELS_FIRST) else None for m in self.modules] + [None]
+        kinds = ((_CHANNELS_FIRST, 1), (_FEATURES_LAST, -1))
+        self.axes = [next((a for k, a in kinds if isinstance(m, k)), None) for m in self.modules]
+        self.axes += self.axes[-1:] or [None]  # the output as what the last module reads
 
     @contextlib.contextmanager
     def reading(self, on_read: Callable[[int, Tensor], Tensor]) -> Iterator[list[int]]:
@@ -180,7 +183,9 @@ class Places:
     def rows(self, place: int, x: Tensor, together: bool = False) -> Tensor:
         """Return activations as `(batch, positions, features)`.
 
-        Features are the last axis, and the second one before convolutions and of tensors with four axes or more.
+        Features are the second axis before convolutions and the last one before linear layers and layer norms. Before
+        other modules they are the last one, or the second one of tensors with four axes or more. The output is as the
+        last module's input.
 
         Args:
             place: Number of the place.
@@ -193,7 +198,8 @@ class Places:
 
     def axis(self, place: int, x: Tensor) -> int:
         """Return the axis of the features of an activation."""
-        return self.axes[place] or (1 if x.dim() >= 4 else x.dim() - 1)
+        axis = self.axes[place]
+        return (1 if x.dim() >= 4 else x.dim() - 1) if axis is None else axis % x.dim()
 
     def shaped(self, place: int, rows: Tensor, like: Tensor) -> Tensor:
         """Return `(..., batch, positions, features)` in the layout of an activation.
@@ -223,10 +229,25 @@ def influences_other_rows(arrival: Tensor, start: Tensor) -> bool:
     """
     if arrival.shape[0] != start.shape[0]:
         return True
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(arrival.shape[1:], generator=generator, dtype=torch.float64).to(arrival)
-    (found,) = torch.autograd.grad((arrival[0] * weights).sum(), start, retain_graph=True, allow_unused=True)
+    found = _derivative(arrival[0], start)
     return found is not None and bool(found[1:].any())
+
+
+def depends(arrival: Tensor, start: Tensor) -> bool:
+    """Return whether an activation depends on another one.
+
+    Args:
+        arrival: Activation.
+        start: The one before.
+    """
+    return arrival.requires_grad and (found := _derivative(arrival, start)) is not None and bool(found.any())
+
+
+def _derivative(arrival: Tensor, start: Tensor) -> Tensor | None:
+    """Return the derivative of a random sum, since plain sums of normalized activations are constant."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(arrival.shape, generator=generator, dtype=torch.float64).to(arrival)
+    return torch.autograd.grad((arrival * weights).sum(), start, retain_graph=True, allow_unused=True)[0]
 
 
 def pulled_back(arrival: Tensor, starts: Sequence[Tensor], directions: Tensor) -> tuple[Tensor, ...]:
