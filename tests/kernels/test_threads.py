@@ -48,7 +48,7 @@ def test_jobs_run_at_the_same_time():
 
 
 def test_an_interrupt_is_raised_after_all_jobs(threads):
-    done = []
+    done, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)  # workers of pytest ignore interrupts
 
     def run(i):
         try:
@@ -58,8 +58,11 @@ def test_an_interrupt_is_raised_after_all_jobs(threads):
             time.sleep(0.05)
             done.append(i)
 
-    with pytest.raises(KeyboardInterrupt):
-        spread(run, [(i,) for i in range(2)])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            spread(run, [(i,) for i in range(2)])
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sorted(done) == [0, 1]
 
 
