@@ -101,7 +101,11 @@ def graph_population() -> dict[str, Any]:
     a, b = torch.randn(rows, FEATURES), torch.randn(FEATURES, FEATURES)
 
     def each(steps: list[Callable[[], None]]) -> Callable[[], None]:
-        return lambda: [step() for step in steps] and None
+        def run() -> None:
+            for step in steps:
+                step()
+
+        return run
 
     def products() -> None:
         for _ in range(9):  # three layers, forward and twice backward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .._checks import is_whole, one_of, positive, whole
 from .._errors import InputError
+from ..parameters import evaluating
 
 Mask: TypeAlias = Bool[Tensor, "length length"] | Sequence[Bool[Tensor, "length length"]]
 """Whether a row attends to a column, for all layers or for each of them."""
@@ -342,7 +343,7 @@ def measured_visibility(
     changed = x.repeat(length, 1, 1)
     place = torch.arange(length)
     changed[place, place] = -2 * x.roll(1, 0) - 1
-    with evaluating(model):
+    with evaluating(model) if isinstance(model, nn.Module) else contextlib.nullcontext():
         base, other = (_outputs(model, part) for part in (x.repeat(length, 1, 1), changed))
     if base.dim() < 2 or base.shape[:2] != (length, length):
         raise InputError(f"model must return an output at each position, ({length}, {length}, ...), got {base.shape}")
@@ -355,19 +356,6 @@ def measured_visibility(
 def is_hugging_face(model: Any) -> bool:
     """Return whether a model is one of Hugging Face, which takes `inputs_embeds`."""
     return hasattr(model, "config") and hasattr(model, "get_input_embeddings")
-
-
-@contextlib.contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put a module into evaluation mode for a while, then each of its parts back into its own mode."""
-    modes = {part: part.training for part in model.modules()} if isinstance(model, nn.Module) else {}
-    try:
-        if modes:
-            model.eval()
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def _outputs(model: Any, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .._checks import whole
 from .._errors import InputError, require
-from ._masks import evaluating
+from ..parameters import evaluating
 from ._pointer_attention import Scoring
 from ._pointer_constraints import Constraint
 from ._pointer_decoder import PointerDecoder, PointerMemory
