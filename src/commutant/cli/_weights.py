@@ -41,8 +41,8 @@ def align(
 ) -> None:
     """Write the second checkpoint with its units permuted to match the first."""
     first, second = Checkpoint(a), Checkpoint(b)
-    copies = _companions(model, second, output)
-    _free(output, overwrite, second, [first, second], copies)
+    copies = companions(model, second, output)
+    check_free(output, overwrite, second, [first, second], copies)
     network, spec = _spec(model, inputs, also)
     found = weight_matching(spec, first, second, restarts=restarts, generator=torch.Generator().manual_seed(0))
     refuse_a_change(network, second, found, *_fresh(model, network, inputs, also), b)
@@ -71,8 +71,8 @@ def merge(
     shares = weights or [1 / len(states)] * len(states)
     if len(shares) != len(states) or not abs(sum(shares) - 1) <= 1e-6:
         raise InputError(f"--weights must be {len(states)} numbers that sum to one, got {shares}")
-    copies = _companions(model, states[0], output)
-    _free(output, overwrite, states[0], states, copies)
+    copies = companions(model, states[0], output)
+    check_free(output, overwrite, states[0], states, copies)
     network, spec = _spec(model, inputs, also)
     for number, state in enumerate(states):
         spec.check(state)
@@ -107,7 +107,7 @@ def merge(
 
 def barrier(a: Path, b: Path, model: str, evaluate: str, points: int) -> None:
     """Print the loss along the straight line between two checkpoints."""
-    networks = [_loaded(model, path) for path in (a, b)]
+    networks = [loaded(model, path) for path in (a, b)]
     measure: Any = load_model(evaluate)
     if not callable(measure):
         raise InputError(f"{evaluate} must be a function from a module to its loss")
@@ -140,13 +140,13 @@ def shrink(
         raise InputError("give exactly one of --parameters and --beta")
     one_of("--criterion", criterion, ("saliency", "inout"))
     given = Checkpoint(checkpoint)
-    copies = _companions(model, given, output)
-    _free(output, overwrite, given, [given], copies)
-    network = _loaded(model, checkpoint)
+    copies = companions(model, given, output)
+    check_free(output, overwrite, given, [given], copies)
+    network = loaded(model, checkpoint)
     if "F64" in given.dtypes.values():  # the model alone is float32
         network = network.double()
         network.load_state_dict(dict(given), strict=False)
-    example, outputs = _example(model, network, inputs)
+    example, outputs = example_of(model, network, inputs)
     merger = FeatureMerger(network, example, criterion=criterion, outputs=outputs)  # type: ignore[arg-type]
     small = merger.shrink(parameters=parameters, beta=beta)
     state = small.module.state_dict()
@@ -157,7 +157,7 @@ def shrink(
     print(f"load it with commutant.weights.resize(model, dict(commutant.parameters.Checkpoint(path))){note}")
 
 
-def _loaded(model: str, path: Path) -> nn.Module:
+def loaded(model: str, path: Path) -> nn.Module:
     """Return the model with a checkpoint's parameters; parameters tied to a stored one may be missing from the file."""
     network, state = build_model(model), Checkpoint(path)
     own = network.state_dict(keep_vars=True)
@@ -202,14 +202,14 @@ def build_model(model: str) -> nn.Module:
 
 def _spec(model: str, inputs: list[str], also: Sequence[str] = ()) -> tuple[nn.Module, PermutationSpec]:
     network = build_model(model)
-    example, outputs = _example(model, network, inputs)
-    more = [_example(model, network, own.split(","), seed)[0] for seed, own in enumerate(also, start=1)]
+    example, outputs = example_of(model, network, inputs)
+    more = [example_of(model, network, own.split(","), seed)[0] for seed, own in enumerate(also, start=1)]
     with warnings.catch_warnings():
-        warnings.showwarning = _on_one_line  # type: ignore[assignment]
+        warnings.showwarning = on_one_line  # type: ignore[assignment]
         return network, PermutationSpec.from_module(network, example, outputs=outputs, also=more)
 
 
-def _on_one_line(message: Warning | str, *_: object) -> None:
+def on_one_line(message: Warning | str, *_: object) -> None:
     print(f"commutant: warning: {message}", file=sys.stderr)
 
 
@@ -219,7 +219,7 @@ def _fresh(
     """Return inputs that were not used to derive a spec, half of them ten times as large, and the output selection."""
     found, outputs = [], None
     for seed, own in product(range(6), [inputs, *(own.split(",") for own in also)]):
-        example, outputs = _example(model, network, own, 100 + seed)
+        example, outputs = example_of(model, network, own, 100 + seed)
         size = 10 if seed % 2 else 1
         found.append(
             pytree.tree_map(
@@ -229,7 +229,7 @@ def _fresh(
     return found, outputs
 
 
-def _example(model: str, network: Any, inputs: list[str], seed: int = 0) -> tuple[Any, Callable[[Any], Any] | None]:
+def example_of(model: str, network: Any, inputs: list[str], seed: int = 0) -> tuple[Any, Callable[[Any], Any] | None]:
     """Return an input for a model, and a function that selects the relevant part of its output, or None for all."""
     generator = torch.Generator().manual_seed(seed)
     example: Any
@@ -255,7 +255,7 @@ _NAMED = ("config", "token", "vocab", "merges", "spiece", "sentencepiece", "proc
           "emoji", "normalizer", "byte_maps", "word_", "modules")  # fmt: skip
 
 
-def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, Path]:
+def companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, Path]:
     """Return the configuration and tokenizer files that `from_pretrained` needs, each with its new place."""
     (place, *_) = checkpoint.places(output).values()
     if not model.startswith("hf:") or place == output:
@@ -272,7 +272,7 @@ def _companions(model: str, checkpoint: Checkpoint, output: Path) -> dict[Path, 
     return found
 
 
-def _free(
+def check_free(
     output: Path, overwrite: bool, layout: Checkpoint, inputs: Sequence[Checkpoint], copies: Mapping[Path, Path]
 ) -> None:
     """Refuse to write over an input, or over an existing file without `--overwrite`."""

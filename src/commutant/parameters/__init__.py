@@ -12,6 +12,8 @@ from ._linear_maps import act_linearly as act_linearly
 from ._linear_maps import part_rows as part_rows
 from ._linear_symmetries import LinearSymmetry as LinearSymmetry
 from ._permutation import Permutation as Permutation
+from ._prefixes import prefix as prefix
+from ._prefixes import prefix_positions as prefix_positions
 from ._spec import PermutationSpec as PermutationSpec
 from ._trace import as_arguments as as_arguments
 from ._unchanged import called_with as called_with

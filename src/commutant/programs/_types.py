@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .._errors import InputError
 
 _MOST_PARTS = 10_000
+_MOST_LEVELS = 100  # of a type, which is printed and compared recursively
 
 
 class Type:
@@ -118,22 +119,28 @@ class Unifier:
             kind: Type.
 
         Raises:
-            InputError: If it has more than 10 000 parts: each of them may occur twice in the next one.
+            InputError: If it has more than 10 000 parts, as each of them may occur twice in the next one, or more than
+                100 levels.
         """
-        known: dict[int, tuple[Type, int]] = {}
-
-        def resolved(t: Type) -> tuple[Type, int]:
-            t = self._head(t)
-            if not isinstance(t, Arrow):
-                return t, 1
-            if id(t) not in known:
-                (argument, m), (result, n) = resolved(t.argument), resolved(t.result)
+        known: dict[int, tuple[Type, int, int]] = {}  # with the numbers of parts and of levels
+        kept, waiting = [self._head(kind)], [self._head(kind)]  # kept alive, so that identities stay
+        while waiting:
+            t = waiting[-1]
+            if id(t) not in known and isinstance(t, Arrow):
+                parts = [self._head(t.argument), self._head(t.result)]
+                if later := [p for p in parts if id(p) not in known]:
+                    waiting += later
+                    kept += later
+                    continue
+                (argument, m, deep), (result, n, deeper) = (known[id(p)] for p in parts)
                 if m + n > _MOST_PARTS:
                     raise InputError(f"its type has more than {_MOST_PARTS} parts; write a smaller term")
-                known[id(t)] = Arrow(argument, result), m + n
-            return known[id(t)]
-
-        return resolved(kind)[0]
+                if (levels := 1 + max(deep, deeper)) > _MOST_LEVELS:
+                    raise InputError(f"its type is nested too deeply, in more than {_MOST_LEVELS} levels")
+                known[id(t)] = Arrow(argument, result), m + n, levels
+            known.setdefault(id(t), (t, 1, 0))
+            waiting.pop()
+        return known[id(kept[0])][0]
 
     def unify(self, left: Type, right: Type) -> None:
         """Make two types equal.

@@ -32,5 +32,18 @@ from ._resizing import resize as resize
 from ._shrunk import Shrunk as Shrunk
 from ._statistics import reset_batchnorm_stats as reset_batchnorm_stats
 from ._straight_through import ste_matching as ste_matching
+from .sorted_networks import Budget as Budget
+from .sorted_networks import Cost as Cost
+from .sorted_networks import EarlyExit as EarlyExit
+from .sorted_networks import Exits as Exits
+from .sorted_networks import Menu as Menu
+from .sorted_networks import Pareto as Pareto
+from .sorted_networks import SortedModule as SortedModule
+from .sorted_networks import cost as cost
+from .sorted_networks import pareto as pareto
+from .sorted_networks import segment_spec as segment_spec
+from .sorted_networks import select as select
+from .sorted_networks import sort_channels as sort_channels
+from .sorted_networks import sorted_loss as sorted_loss
 
 from . import _law_cases  # isort: skip  # noqa: F401  (states the laws)

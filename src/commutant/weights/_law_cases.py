@@ -16,6 +16,7 @@ from ._feature_merging import FeatureMerger
 from ._interaction_basis import InteractionBasis, Kind
 from ._matching import weight_matching
 from ._resizing import resize
+from .sorted_networks import Menu, SortedModule, segment_spec
 
 Case = tuple[Law, Callable[..., Any], Any]
 
@@ -102,6 +103,29 @@ def _strengths(kind: Kind) -> Callable[[Draw], Case]:
     return case
 
 
+def _sub_networks(inside: bool) -> Callable[[Draw], Case]:
+    def case(draw: Draw) -> Case:
+        wide = draw.size + 6
+        model = draw.module(lambda: nn.Sequential(nn.Linear(3, wide), nn.Tanh(), nn.Linear(wide, 2)))
+        x = draw.normal(4, 3)
+        menu = Menu.product(width=[2, 4, wide])
+        nested = SortedModule(model, x, {"width": "auto"}, menu)
+        spec = segment_spec(nested) if inside else nested.spec
+        state = {k: v.detach() for k, v in model.state_dict().items()}
+
+        def outputs(**state: Tensor) -> Tensor:
+            network = copy.deepcopy(model)
+            network.load_state_dict(state)
+            twin = SortedModule(network, x, {"width": "auto"}, menu, spec=nested.spec)
+            return torch.stack([twin.extract(budget)(x) for budget in menu])
+
+        return Invariance(WeightPermutation(spec)), outputs, lambda _: state
+
+    return case
+
+
+obeys("permutations inside segments keep every sub-network", _sub_networks(inside=True))(SortedModule)
+breaks("permutations across segments keep every sub-network", _sub_networks(inside=False))(SortedModule)
 obeys("strengths do not depend on an invertible map between two layers", _strengths("local"))(InteractionBasis)
 breaks("principal components do not depend on an invertible map between two layers", _strengths("pca"))(
     InteractionBasis

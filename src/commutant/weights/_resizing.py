@@ -53,11 +53,11 @@ def resize(model: M, state: Mapping[str, Tensor]) -> M:
         places: dict[str, Any] = owner._parameters if name in owner._parameters else owner._buffers
         places[name] = placed[id(old)]
     for module in small.modules():
-        _declare(module)
+        declare(module)
     return small
 
 
-def _declare(module: Any) -> None:
+def declare(module: Any) -> None:
     """Set the size attributes of a module of a known class to the sizes of its parameters."""
     if isinstance(module, nn.RNNBase):
         module._init_flat_weights()

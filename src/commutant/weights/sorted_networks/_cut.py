@@ -1,0 +1,237 @@
+"""Cuts of a module to a sub-network: sliced tensors, sizes in attributes, and fewer blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...parameters import PermutationSpec, prefix, prefix_positions
+from .._resizing import declare
+
+
+@dataclass(frozen=True)
+class Size:
+    """Whole number in an attribute of a module that follows the width of a group.
+
+    Attributes:
+        module: Name of the module.
+        attribute: Name of the attribute.
+        group: Group that it is a multiple of.
+    """
+
+    module: str
+    attribute: str
+    group: str
+
+
+class Skipped(nn.Module):
+    """Block that was cut away: it returns its first argument."""
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the first argument.
+
+        Args:
+            x: What the block would have read.
+            args: Other arguments.
+            kwargs: Other arguments.
+        """
+        return x
+
+
+@dataclass(eq=False)
+class _Slice:
+    """Tensor that is cut: the module that holds it, and its name there and in the state dict."""
+
+    part: nn.Module
+    name: str
+    key: str
+
+    @property
+    def held(self) -> dict[str, Any]:
+        return self.part._parameters if self.name in self.part._parameters else self.part._buffers
+
+
+class Cut:
+    """Sub-network that keeps the first entries of some groups, and all blocks but some.
+
+    The module's own code runs: its tensors are replaced by slices for the time of a call, so that gradients reach the
+    parameters of full size, and so are attributes that hold sizes.
+
+    Args:
+        model: Module to cut.
+        spec: Symmetries of the module.
+        widths: Number of entries to keep, by group.
+        gone: Names of the blocks to leave out.
+        sizes: Attributes that follow widths.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: PermutationSpec,
+        widths: Mapping[str, int],
+        gone: Sequence[str] = (),
+        sizes: Sequence[Size] = (),
+    ) -> None:
+        self.model, self.spec = model, spec
+        self.widths = {g: n for g, n in widths.items() if n < spec.sizes[g]}
+        self.gone = tuple(gone)
+        self._blocks = _without(model, dict.fromkeys(gone))
+        self._attributes: list[tuple[nn.Module, str, Any]] = []
+        self._slices: list[_Slice] = []
+        with self._shortened():
+            for path, part in model.named_modules():
+                for name in (*part._parameters, *part._buffers):
+                    key = f"{path}.{name}" if path else name
+                    if any(g in self.widths for label in spec.axes.get(key, ()) for g in label.groups()):
+                        self._slices.append(_Slice(part, name, key))
+        if self.widths:
+            self._attributes = self._followed(sizes)
+
+    def _followed(self, sizes: Sequence[Size]) -> list[tuple[nn.Module, str, Any]]:
+        """Return the attributes that hold sizes, with their values in the sub-network."""
+        found = []
+        with self.applied(lambda key, value: prefix(value.detach().to("meta"), self.spec.axes[key], self.widths)):
+            twin = _copied(self.model, lambda value: value.detach().to("meta"))
+            parts = list(self.model.named_modules())
+        for path, part in parts:
+            other = twin.get_submodule(path)
+            for size in (s for s in sizes if s.module == path and s.group in self.widths):
+                full, old = self.spec.sizes[size.group], getattr(part, size.attribute)
+                setattr(other, size.attribute, old // full * self.widths[size.group])
+            declare(other)
+            for name, value in vars(part).items():
+                new = vars(other).get(name)
+                if type(value) in (int, tuple) and type(new) is type(value) and new != value:
+                    found.append((part, name, new))
+        return found
+
+    @property
+    def full(self) -> bool:
+        """True if nothing is left out."""
+        return not self.widths and not self.gone
+
+    @contextlib.contextmanager
+    def _shortened(self, replaced: Mapping[str, nn.Module] | None = None) -> Iterator[None]:
+        """Hold fewer blocks, some of them replaced."""
+        blocks = _without(self.model, {**dict.fromkeys(self.gone), **replaced}) if replaced else self._blocks
+        saved = [(part, part.__dict__["_modules"]) for part, _ in blocks]
+        try:
+            for part, left in blocks:
+                part.__dict__["_modules"] = left
+            yield
+        finally:
+            for part, modules in saved:
+                part.__dict__["_modules"] = modules
+
+    @contextlib.contextmanager
+    def applied(
+        self,
+        slice_of: Callable[[str, Tensor], Tensor] | None = None,
+        instead: Mapping[str, Tensor] | None = None,
+        replaced: Mapping[str, nn.Module] | None = None,
+    ) -> Iterator[None]:
+        """Turn the module into the sub-network, and back on exit.
+
+        Args:
+            slice_of: Function from the name and the full tensor of an entry to its slice; by default the prefix.
+            instead: Buffers to use in place of slices, by name.
+            replaced: Modules to use in place of blocks, by name.
+        """
+        instead = instead or {}
+        saved: list[tuple[_Slice, Tensor]] = []
+        made: dict[int, Tensor] = {}  # tied tensors stay tied
+        sizes = [(part, name, vars(part)[name]) for part, name, _ in self._attributes]
+        more = [_Slice(self.model.get_submodule(k.rpartition(".")[0]), k.rpartition(".")[2], k) for k in instead]
+        with self._shortened(replaced):
+            try:
+                for part, name, value in self._attributes:
+                    vars(part)[name] = value
+                for place in (*self._slices, *more):
+                    full = place.held[place.name]
+                    if full is not None:
+                        saved.append((place, full))
+                        if place.key in instead:
+                            place.held[place.name] = instead[place.key]
+                            continue
+                        if id(full) not in made:
+                            made[id(full)] = (slice_of or self.sliced)(place.key, full)
+                        place.held[place.name] = made[id(full)]
+                yield
+            finally:
+                for place, full in reversed(saved):
+                    own = place.held[place.name]
+                    if place.part.training and place.name in place.part._buffers and slice_of is None and not instead:
+                        self._written_back(place.key, full, own)
+                    place.held[place.name] = full
+                for part, name, size in sizes:
+                    vars(part)[name] = size
+
+    def sliced(self, key: str, value: Tensor) -> Tensor:
+        """Return the part of an entry of the state dict that the sub-network holds.
+
+        Args:
+            key: Name of the entry.
+            value: Tensor of full size.
+        """
+        return prefix(value, self.spec.axes[key], self.widths) if key in self.spec.axes else value
+
+    def _written_back(self, key: str, full: Tensor, own: Tensor) -> None:
+        """Write a buffer that training has updated, such as a running mean, into the one of full size."""
+        if own.untyped_storage().data_ptr() != full.untyped_storage().data_ptr():
+            kept = [prefix_positions(label, self.widths) for label in self.spec.axes[key]]
+            shape = [[-1 if i == j else 1 for j in range(len(kept))] for i in range(len(kept))]
+            full[tuple(k.view(s).to(full.device) for k, s in zip(kept, shape, strict=True))] = own.detach()
+
+    def extracted(self, of: Callable[[Tensor], Tensor], instead: Mapping[str, Tensor] | None = None) -> Any:
+        """Return the sub-network as a module of its own.
+
+        Args:
+            of: Function from each slice to the tensor that the module shall hold.
+            instead: Buffers to use in place of slices, by name.
+        """
+        with self.applied(instead=instead):
+            small = _copied(self.model, lambda value: of(value.detach()))
+        for part in small.modules():
+            declare(part)
+        return small
+
+
+def _copied(model: nn.Module, of: Callable[[Tensor], Tensor]) -> Any:
+    """Return a copy of a module with other tensors; tied ones stay tied."""
+    memo: dict[int, Any] = {}
+    for part in model.modules():
+        for parameter in part._parameters.values():
+            if parameter is not None and id(parameter) not in memo:
+                memo[id(parameter)] = nn.Parameter(of(parameter), parameter.requires_grad)
+        for buffer in part._buffers.values():
+            if buffer is not None and id(buffer) not in memo:
+                memo[id(buffer)] = of(buffer)
+    return copy.deepcopy(model, memo)
+
+
+def _without(
+    model: nn.Module, blocks: Mapping[str, nn.Module | None]
+) -> list[tuple[nn.Module, dict[str, nn.Module | None]]]:
+    """Return each module that holds blocks to leave out or replace, with the submodules that it shall hold instead.
+
+    Blocks at the end of a list and all blocks of a sequence are removed; elsewhere, another module takes their place.
+    """
+    found: dict[str, dict[str, nn.Module | None]] = {}
+    for path, other in blocks.items():
+        parent, _, name = path.rpartition(".")
+        found.setdefault(parent, {})[name] = other
+    result = []
+    for parent, own in found.items():
+        holder = model.get_submodule(parent)
+        held, gone = holder._modules, {name for name, other in own.items() if other is None}
+        last = set(list(held)[len(held) - len(gone) :])
+        removed = isinstance(holder, nn.Sequential) or (isinstance(holder, nn.ModuleList) and gone == last)
+        left = {n: (own[n] or Skipped()) if n in own else m for n, m in held.items() if not (removed and n in gone)}
+        result.append((holder, left))
+    return result
