@@ -374,6 +374,8 @@ def test_what_cannot_be_cut_is_refused():
     for model, sections, message in (
         (Twice(), ["a", "b"], "'a' is called twice"),
         (Skip(), ["a", "b", "c"], "what 'c' reads depends on 'a' around 'b'"),
+        (Skip(), ["b", "c"], "what 'c' reads depends on more than what 'b' reads"),
+        (Normalized(), ["b", "c"], "what 'c' reads depends on more than what 'b' reads"),
         (Normalized(), ["a", "b", "c"], "what 'c' reads depends on 'a' around 'b'"),
         (Pair(), ["a", "b"], "'b' reads several activations"),
         (nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), ["1", "0"], "in the order in which the model runs them"),

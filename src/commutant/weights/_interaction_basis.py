@@ -250,10 +250,10 @@ class InteractionBasis:
     def _moments(self, batches: Iterable[Any], group: Any) -> list[Moments]:
         """Return the moments of all places, and of the slopes of sections that have them."""
         places, moments = self.places, list[Moments]()
-        for trace in self._traces(batches):
+        for batch, trace in self._traced(batches):
             rows = [places.rows(i, x) for i, x in enumerate(trace.arrivals)]
             if not moments:
-                self._check_bypass(trace)
+                self._check_bypass(batch, trace)
                 moments = [Moments(r.shape[-1]) for r in rows]
             for place, (own, r) in enumerate(zip(moments, rows, strict=True)):
                 own.add(counted(r, trace.valid))
@@ -270,18 +270,26 @@ class InteractionBasis:
         return moments
 
     def _traces(self, batches: Iterable[Any], cut: bool = True) -> Iterable[Trace]:
+        return (trace for _, trace in self._traced(batches, cut))
+
+    def _traced(self, batches: Iterable[Any], cut: bool = True) -> Iterable[tuple[Any, Trace]]:
         empty = True
         for batch in batches:
             trace, empty = self.places.trace(batch, cut), False
             if not trace.reads[0].numel():
                 raise InputError("a batch without any sample was given")
-            yield trace
+            yield batch, trace
         if empty:
             raise InputError("no batch was given")
 
-    def _check_bypass(self, trace: Trace) -> None:
+    def _check_bypass(self, batch: Any, trace: Trace) -> None:
         """Check that each section depends on the place before it alone."""
         names = (*self.places.names, OUTPUT)
+        if self.kind == "local" and self.places.bypassed(batch, trace):
+            raise InputError(
+                f"what {names[1]!r} reads depends on more than what {names[0]!r} reads, as with a skip connection; "
+                'choose modules that read all of the stream, or kind="global"'
+            )
         for place, start in enumerate(trace.reads):
             for later in range(place + 2, len(names)) if self.kind == "local" else ():
                 if depends(trace.arrivals[later], start):

@@ -180,6 +180,33 @@ class Places:
                 raise InputError(f"the activations at {name!r} hold NaN or infinities")
         return Trace(reads, arrivals, products, _valid(batch, reads[0]))
 
+    def bypassed(self, batch: Any, trace: Trace) -> bool:
+        """Return whether what the second place reads depends on more than what the first one reads.
+
+        What the first place reads is exchanged between the samples; what arrives at the second one must follow. Nothing
+        is found for one sample, or where samples influence each other or have masks.
+
+        Args:
+            batch: Batch of data.
+            trace: Its trace.
+        """
+        start, arrival = trace.reads[0], trace.arrivals[1]
+        if len(start) < 2 or trace.valid is not None or influences_other_rows(arrival, start):
+            return False
+        found: list[Tensor] = []
+
+        def on_read(place: int, x: Tensor) -> Tensor:
+            if place == 1:
+                found.append(x)
+            return x if place else x.roll(1, 0)
+
+        with self.reading(on_read), torch.no_grad():
+            found.append(self.selected(call(self.model, batch)))
+        before = arrival.detach()
+        wanted = before.roll(1, 0)
+        small = 1e-3 * float((wanted - before).abs().max())
+        return bool(((found[0] - wanted).abs() > max(small, 1e-5 * float(wanted.abs().max()))).any())
+
     def rows(self, place: int, x: Tensor, together: bool = False) -> Tensor:
         """Return activations as `(batch, positions, features)`.
 
