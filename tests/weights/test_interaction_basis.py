@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import jacrev, vmap
 
 from commutant import InputError
-from commutant.weights import InteractionBasis, edge_ablation_curve, edges_required, interaction_graph
+from commutant.weights import InteractionBasis, edge_ablation_curve, edges_required, factorize, interaction_graph
 
 SECTIONS = ["0", "2", "4"]
 
@@ -461,3 +461,27 @@ def test_features_are_last_before_linear_layers_with_any_number_of_positions():
         torch.testing.assert_close(grid.bases[name].strengths, flat.bases[name].strengths)
     mine, theirs = grid.edges([x.view(4, 10, 10, 6)]), flat.edges([x])
     torch.testing.assert_close(mine["2"], theirs["2"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_read_fewer_coordinates():
+    model, x = network(), data()
+    found = InteractionBasis(model, SECTIONS).fit([x])
+    whole = {name: len(found.bases[name].strengths) for name in SECTIONS}
+    torch.testing.assert_close(factorize(found, whole)(x), model(x), rtol=1e-6, atol=1e-6)
+    for name, rank in (("2", 3), ("4", 2)):
+        with found.ablate(nodes={name: rank}):
+            wanted = model(x)
+        torch.testing.assert_close(factorize(found, {name: rank})(x), wanted, rtol=1e-6, atol=1e-6)
+    last, (name,) = factorize(found, {"4": 2}), SECTIONS[-1:]
+    change = (last(x) - model(x)).square().sum(1).mean()  # the last section is linear, so that the estimate is exact
+    torch.testing.assert_close(change, found.bases[name].strengths[2:].sum(), rtol=1e-5, atol=1e-8)
+    for ranks, message in (
+        ({"1": 2}, "no section"),
+        ({"2": 99}, "coordinates, so its rank"),
+        ({"2": 0}, "rank of '2'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            factorize(found, ranks)
+    with pytest.raises(InputError, match="fitted InteractionBasis"):
+        factorize(InteractionBasis(model, SECTIONS), {"2": 1})

@@ -18,6 +18,7 @@ from ._edge_ablation import edges_required as edges_required
 from ._edge_ablation import interaction_graph as interaction_graph
 from ._equivalence import Equivalence as Equivalence
 from ._equivalence import functionally_equivalent as functionally_equivalent
+from ._factorized import factorize as factorize
 from ._feature_merging import FeatureMerger as FeatureMerger
 from ._feature_merging import feature_complexity as feature_complexity
 from ._interaction_basis import InteractionBasis as InteractionBasis

@@ -4,6 +4,7 @@ import pytest
 
 TINY = {
     "digits": {"data": "digits", "width": 8, "steps": 60},
+    "ranks": {"data": "digits", "width": 12, "steps": 60, "ranks": [4, 9]},
     "blocks": {"inputs": 2, "hidden": 4, "outputs": 1, "samples": 300},
     "counts": {"samples": 1000},
     "invariance": {"sizes": [4], "samples": 200},

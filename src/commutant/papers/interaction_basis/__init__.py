@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...evidence import Paper
-from ...weights import InteractionBasis, degeneracy_report, effective_parameters, interaction_graph
+from ...weights import InteractionBasis, degeneracy_report, effective_parameters, factorize, interaction_graph
 from .claims import CLAIMS
 
 PAPER = Paper(
@@ -28,6 +28,6 @@ basis = InteractionBasis(model, sections=["0", "2"]).fit([torch.randn(500, 64)])
 edges = basis.edges([torch.randn(500, 64)])  # by section: (coordinates after, coordinates before)
 with basis.ablate(nodes={"2": 5}):           # the five strongest coordinates alone
     model(torch.randn(3, 64))""",
-    subjects=(InteractionBasis, effective_parameters, degeneracy_report, interaction_graph),
+    subjects=(InteractionBasis, effective_parameters, degeneracy_report, interaction_graph, factorize),
     claims=CLAIMS,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...evidence import Experiment
 from .._shared.classifiers import IMAGES
 from . import figures
-from .measures import measure_blocks, measure_counts, measure_digits, measure_invariance
+from .measures import measure_blocks, measure_counts, measure_digits, measure_invariance, measure_ranks
 
 _BOTH = ("small", "full")
 _BLOCKS = {"inputs": 4, "hidden": 12, "outputs": 2, "samples": 4000}
@@ -55,4 +55,19 @@ INVARIANCE = Experiment(
     changes=dict.fromkeys(_BOTH, "Random networks and random invertible maps between two of their layers."),
     data=dict.fromkeys(_BOTH, "normal inputs, random weights"),
     seeds=dict.fromkeys(_BOTH, 8),
+)
+RANKS = Experiment(
+    name="ranks",
+    measure=measure_ranks,
+    minutes=0.1,
+    settings={
+        "small": {"data": "digits", "width": 48, "steps": 1260, "ranks": [3, 4, 6, 8]},
+        "full": {"data": "mnist", "width": 100, "steps": 6000, "ranks": [3, 4, 6, 8]},
+    },
+    changes={
+        "small": "Each linear layer of an MLP of 2 x 48 units on 8 x 8 digits is cut to the same rank.",
+        "full": "Each linear layer of an MLP of 2 x 100 units on MNIST is cut to the same rank.",
+    },
+    data={"small": IMAGES["digits"], "full": IMAGES["mnist"]},
+    seeds={"small": 10, "full": 10},
 )

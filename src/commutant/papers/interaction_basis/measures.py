@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import warnings
 from functools import partial
 
@@ -15,6 +16,7 @@ from ...weights import (
     degeneracy_report,
     edges_required,
     effective_parameters,
+    factorize,
     interaction_graph,
 )
 from .._shared.classifiers import Part, accuracy, cross_entropy, image_parts
@@ -26,6 +28,31 @@ KINDS = ("local", "global", "pca", "random", "neuron")
 
 def measure_digits(context: Context) -> Measurement:
     """Return how many interactions of each section keep the accuracy on digits within one point."""
+    model, x, held = _trained(context)
+    out: Measurement = {"accuracy": accuracy(model, held)}
+    for kind in KINDS:
+        basis = _basis(model, kind, x, context.generator(5))
+        edges = basis.edges([x])
+        for place, name in enumerate(SECTIONS):
+            out[f"{kind}@{place}"] = float(max(1, edges_required(basis, edges, name, partial(_score, held), 0.01)))
+    return out
+
+
+def measure_ranks(context: Context) -> Measurement:
+    """Return the accuracy on digits if each layer reads a few coordinates only, by their number."""
+    model, x, held = _trained(context)
+    out: Measurement = {"accuracy": accuracy(model, held)}
+    for kind in ("local", "global", "pca", "random"):
+        basis = _basis(model, kind, x, context.generator(5))
+        for rank in context.settings["ranks"]:
+            own = {name: min(rank, len(basis.bases[name].strengths)) for name in SECTIONS}
+            out[f"{kind}@{rank}"] = accuracy(factorize(basis, own), held)
+        out[kind] = statistics.mean(out[f"{kind}@{rank}"] for rank in context.settings["ranks"])
+    return out
+
+
+def _trained(context: Context) -> tuple[nn.Module, Tensor, Part]:
+    """Return a network trained on digits, the training inputs and the test part, in float64."""
     train, test = image_parts(context)
     x, y = (train[0].flatten(1), train[1])
     held = (test[0].flatten(1), test[1])
@@ -39,14 +66,7 @@ def measure_digits(context: Context) -> Measurement:
         "network", lambda: mlp([x.shape[1], width, width, 10]), draw, cross_entropy, steps=context.settings["steps"],
         batch_size=64, learning_rate=1e-3,
     ).eval().double()  # fmt: skip
-    x, held = x.double(), (held[0].double(), held[1])
-    out: Measurement = {"accuracy": accuracy(model, held)}
-    for kind in KINDS:
-        basis = _basis(model, kind, x, context.generator(5))
-        edges = basis.edges([x])
-        for place, name in enumerate(SECTIONS):
-            out[f"{kind}@{place}"] = float(max(1, edges_required(basis, edges, name, partial(_score, held), 0.01)))
-    return out
+    return model, x.double(), (held[0].double(), held[1])
 
 
 def _score(part: Part, model: nn.Module) -> float:

@@ -107,7 +107,7 @@ class Cut:
             declare(other)
             for name, value in vars(part).items():
                 new = vars(other).get(name)
-                if type(value) in (int, tuple) and type(new) is type(value) and new != value:
+                if _is_size(value) and type(new) is type(value) and new != value:
                     found.append((part, name, new))
         return found
 
@@ -200,6 +200,10 @@ class Cut:
         for part in small.modules():
             declare(part)
         return small
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int or (type(value) is tuple and all(type(part) is int for part in value))
 
 
 def _copied(model: nn.Module, of: Callable[[Tensor], Tensor]) -> Any:
