@@ -91,7 +91,7 @@ def _show(nested: SortedModule) -> None:
     print(f"\n{'budget':<{wide}}  {'parameters':>14}  {'multiplications':>16}")
     for c in costs:
         print(f"{c.budget!s:<{wide}}  {c.parameters:>14,}  {c.macs:>16,}")
-    print("\neach was tested against the full model; train them together with commutant.weights.sorted_loss")
+    print("\ntested against the full model; train them together with commutant.weights.sorted_loss")
 
 
 def pairs(option: str, given: Sequence[str]) -> list[tuple[str, str]]:

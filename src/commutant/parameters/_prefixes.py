@@ -22,21 +22,32 @@ def prefix_positions(label: AxisLabel, widths: Mapping[str, int]) -> Int[Tensor,
         label: Label of the axis.
         widths: Width by group; other groups keep all entries.
 
+    Raises:
+        InputError: A width is below one or above the size of its group.
+
     Example:
         >>> from commutant.parameters import Factor
         >>> gates = AxisLabel(((Factor(3), Factor(4, "units")),))  # three gates, as in a GRU
         >>> prefix_positions(gates, {"units": 2})
         tensor([0, 1, 4, 5, 8, 9])
     """
-    return _positions(label, tuple(sorted((g, widths[g]) for g in set(label.groups()) & set(widths))))
+    return _positions(label, _kept(label, widths)).clone()
+
+
+def _kept(label: AxisLabel, widths: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((g, widths[g]) for g in set(label.groups()) & set(widths)))
 
 
 @lru_cache(maxsize=4096)
 def _positions(label: AxisLabel, widths: tuple[tuple[str, int], ...]) -> Int[Tensor, " kept"]:
-    keep = torch.ones(label.size, dtype=torch.bool)
-    for group, width in widths:
-        keep[positions_by_group(label, [group])[width:].flatten()] = False
-    return keep.nonzero().flatten()
+    with torch.inference_mode(False):
+        keep = torch.ones(label.size, dtype=torch.bool)
+        for group, width in widths:
+            index = positions_by_group(label, [group])
+            if not isinstance(width, int) or not 1 <= width <= len(index):
+                raise InputError(f"the width of {group!r} must be a whole number from 1 to {len(index)}, got {width!r}")
+            keep[index[width:].flatten()] = False
+        return keep.nonzero().flatten()
 
 
 def prefix(value: Tensor, labels: Sequence[AxisLabel], widths: Mapping[str, int]) -> Tensor:
@@ -52,7 +63,7 @@ def prefix(value: Tensor, labels: Sequence[AxisLabel], widths: Mapping[str, int]
         widths: Number of entries to keep, by group, at least one and at most the size of the group.
 
     Raises:
-        InputError: The tensor has other sizes than the labels.
+        InputError: The tensor has other sizes than the labels, or a width is out of range.
 
     Example:
         >>> from commutant.parameters import Factor
@@ -67,7 +78,7 @@ def prefix(value: Tensor, labels: Sequence[AxisLabel], widths: Mapping[str, int]
             f"{tuple(value.shape)}"
         )
     for axis, label in enumerate(labels):
-        kept = prefix_positions(label, widths)
+        kept = _positions(label, _kept(label, widths))
         if len(kept) == label.size:
             continue
         first = int(kept[-1]) == len(kept) - 1

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from .._checks import whole
 from .._errors import InputError, require
 from ..parameters import as_arguments, evaluating
-from .sorted_networks import Budget, SortedModule, Value
+from .sorted_networks import Budget, SortedModule, Value, check_nested
 
 _MOST_FIELDS = 12
 
@@ -36,8 +36,8 @@ def extract_pretrained(nested: SortedModule, budget: Mapping[str, Value]) -> Any
         InputError: The model is none of Hugging Face's, or no configuration describes the sub-network; use
             `SortedModule.extract`, which needs none.
     """
-    small = nested.extract(budget)
     model = _pretrained(nested)
+    small = nested.extract(budget)
     wanted = {k: v.shape for k, v in small.state_dict().items()}
     with torch.random.fork_rng(devices=[]):
         for config in _configurations(nested, nested.menu.named(budget)):
@@ -62,8 +62,7 @@ def _pretrained(nested: SortedModule) -> Any:
     Raises:
         InputError: It is another module.
     """
-    if not isinstance(nested, SortedModule):
-        raise InputError(f"the first argument must be a SortedModule, got {type(nested).__name__}")
+    check_nested(nested)
     kind = require("transformers", "hf").PreTrainedModel
     if not isinstance(nested.module, kind):
         raise InputError(f"the network must be a model of transformers, got {type(nested.module).__name__}")
@@ -91,14 +90,14 @@ def _configurations(nested: SortedModule, budget: Budget) -> Iterator[Any]:
     fields = [
         (name, value, new)
         for name, value in vars(config).items()
-        if type(value) is int
+        if type(value) is int and not name.endswith("_id") and name != "num_labels"
         for new in sorted(changes.get(value, ()))
         if new != value
     ][:_MOST_FIELDS]
     heads = getattr(config, "num_attention_heads", None)
     if heads and hasattr(config, "hidden_size") and not hasattr(config, "head_dim"):
         fields.append(("head_dim", 0, config.hidden_size // heads))  # else computed from the number of heads
-    for count in range(len(fields), -1, -1):
+    for count in range(len(fields) + 1):
         for chosen in combinations(fields, count):
             if len({name for name, _, _ in chosen}) < count:
                 continue
@@ -168,11 +167,13 @@ class SelfSpeculative:
         if not isinstance(input_ids, Tensor) or input_ids.dim() != 2 or len(input_ids) != 1:
             got = tuple(input_ids.shape) if isinstance(input_ids, Tensor) else type(input_ids).__name__
             raise InputError(f"speculative decoding takes one prompt (1, length), got {got}")
-        if options.get("do_sample") or options.get("num_beams", 1) != 1:
-            raise InputError("speculative decoding is greedy: leave out do_sample and num_beams")
-        settings = self.draft.generation_config
-        settings.num_assistant_tokens, settings.num_assistant_tokens_schedule = window, "heuristic"
-        settings.assistant_confidence_threshold = 0.0  # drafts do not end early
+        settings = options.get("generation_config") or self.model.generation_config
+        beams = options.get("num_beams") or getattr(settings, "num_beams", None) or 1
+        if options.get("do_sample") or beams != 1:
+            raise InputError("speculative decoding is greedy: leave out do_sample, and set num_beams to 1")
+        draft = self.draft.generation_config
+        draft.num_assistant_tokens, draft.num_assistant_tokens_schedule = window, "heuristic"
+        draft.assistant_confidence_threshold = 0.0  # drafts do not end early
         with evaluating(self.model):
             return self.model.generate(input_ids, assistant_model=self.draft, do_sample=False, **options)
 

@@ -31,13 +31,20 @@ class SortedCallback(Callback):  # type: ignore[misc]
         self.nested = nested
         self._open = contextlib.ExitStack()
 
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Turn the model into a sub-network.
 
         Args:
+            trainer: Trainer.
+            pl_module: Lightning module.
             args: As in Lightning.
             kwargs: As in Lightning.
+
+        Raises:
+            InputError: The module optimizes by hand, so that forward passes of a step can't be told apart.
         """
+        if not pl_module.automatic_optimization:
+            raise InputError("SortedCallback needs automatic optimization; with manual steps use sorted_loss")
         self._open.close()
         self._open.enter_context(self.nested.applied(self.nested.draw()))
 

@@ -12,5 +12,6 @@ from ._menu import Budget as Budget
 from ._menu import Menu as Menu
 from ._menu import Value as Value
 from ._module import SortedModule as SortedModule
+from ._module import check_nested as check_nested
 from ._order import sort_channels as sort_channels
 from ._segments import segment_spec as segment_spec

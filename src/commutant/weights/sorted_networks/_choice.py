@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..._errors import InputError, require
 from ...parameters import as_arguments, evaluating
 from .._given import check_callable, number
 from ._menu import Budget
-from ._module import SortedModule
+from ._module import SortedModule, check_nested
 
 _REPEATS = 7
 
@@ -49,15 +52,30 @@ def cost(nested: SortedModule, budget: Budget, *, timed: bool = False) -> Cost:
         budget: Budget of its menu.
         timed: Whether to measure the time of a call.
     """
+    check_nested(nested)
     small = nested.extract(budget, share=True)
     args, kwargs = as_arguments(nested.example_inputs)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), evaluating(small):
-        with counter:
+        with _products(), counter:
             small(*args, **kwargs)
         seconds = _seconds(lambda: small(*args, **kwargs), small) if timed else None
     parameters = sum(p.numel() for p in small.parameters())
     return Cost(budget, parameters, counter.get_total_flops() // 2, seconds)
+
+
+@contextlib.contextmanager
+def _products() -> Iterator[None]:
+    """Let attention and recurrences compute by products that can be counted, not by fused kernels."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about settings of devices that are not there
+            with sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False):
+                yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _seconds(call: Callable[[], Any], model: nn.Module) -> float:
@@ -100,6 +118,7 @@ def select(
     """
     limits = {"parameters": max_params, "macs": max_macs, "seconds": max_latency}
     given = {name: number(value, f"the limit of {name}") for name, value in limits.items() if value is not None}
+    check_nested(nested)
     if not given:
         raise InputError("give at least one of max_params, max_macs and max_latency")
     costs = [cost(nested, budget, timed=max_latency is not None) for budget in nested.menu]
@@ -173,6 +192,7 @@ def pareto(nested: SortedModule, evaluate: Callable[[SortedModule], int | float]
     Raises:
         InputError: The function does not return a finite number.
     """
+    check_nested(nested)
     check_callable(evaluate, "evaluate", "a function from the network to a score")
     rows = []
     for budget in nested.menu:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..._errors import InputError
 from ...parameters import PermutationSpec, prefix, prefix_positions
 from .._resizing import declare
 
@@ -32,15 +33,24 @@ class Size:
 class Skipped(nn.Module):
     """Block that was cut away: it returns its first argument."""
 
-    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the first argument.
 
         Args:
-            x: What the block would have read.
-            args: Other arguments.
-            kwargs: Other arguments.
+            args: What the block would have read.
+            kwargs: What it would have read by name.
         """
-        return x
+        return first_of(args, kwargs)
+
+
+def first_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return the first argument of a call.
+
+    Args:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+    """
+    return args[0] if args else next(iter(kwargs.values()))
 
 
 @dataclass(eq=False)
@@ -81,7 +91,7 @@ class Cut:
         self.model, self.spec = model, spec
         self.widths = {g: n for g, n in widths.items() if n < spec.sizes[g]}
         self.gone = tuple(gone)
-        self._blocks = _without(model, dict.fromkeys(gone))
+        self._blocks = _without(model, gone)
         self._attributes: list[tuple[nn.Module, str, Any]] = []
         self._slices: list[_Slice] = []
         with self._shortened():
@@ -93,11 +103,16 @@ class Cut:
         if self.widths:
             self._attributes = self._followed(sizes)
 
+    @property
+    def full(self) -> bool:
+        """True if nothing is left out."""
+        return not self.widths and not self.gone
+
     def _followed(self, sizes: Sequence[Size]) -> list[tuple[nn.Module, str, Any]]:
         """Return the attributes that hold sizes, with their values in the sub-network."""
         found = []
         with self.applied(lambda key, value: prefix(value.detach().to("meta"), self.spec.axes[key], self.widths)):
-            twin = _copied(self.model, lambda value: value.detach().to("meta"))
+            twin = copied(self.model, lambda value: value.detach().to("meta"))
             parts = list(self.model.named_modules())
         for path, part in parts:
             other = twin.get_submodule(path)
@@ -111,18 +126,11 @@ class Cut:
                     found.append((part, name, new))
         return found
 
-    @property
-    def full(self) -> bool:
-        """True if nothing is left out."""
-        return not self.widths and not self.gone
-
     @contextlib.contextmanager
-    def _shortened(self, replaced: Mapping[str, nn.Module] | None = None) -> Iterator[None]:
-        """Hold fewer blocks, some of them replaced."""
-        blocks = _without(self.model, {**dict.fromkeys(self.gone), **replaced}) if replaced else self._blocks
-        saved = [(part, part.__dict__["_modules"]) for part, _ in blocks]
+    def _shortened(self) -> Iterator[None]:
+        saved = [(part, part.__dict__["_modules"]) for part, _ in self._blocks]
         try:
-            for part, left in blocks:
+            for part, left in self._blocks:
                 part.__dict__["_modules"] = left
             yield
         finally:
@@ -131,34 +139,33 @@ class Cut:
 
     @contextlib.contextmanager
     def applied(
-        self,
-        slice_of: Callable[[str, Tensor], Tensor] | None = None,
-        instead: Mapping[str, Tensor] | None = None,
-        replaced: Mapping[str, nn.Module] | None = None,
+        self, slice_of: Callable[[str, Tensor], Tensor] | None = None, instead: Mapping[str, Tensor] | None = None
     ) -> Iterator[None]:
-        """Turn the module into the sub-network, and back on exit.
+        """Turn the module, which must be whole, into the sub-network, and back on exit.
 
         Args:
             slice_of: Function from the name and the full tensor of an entry to its slice; by default the prefix.
-            instead: Buffers to use in place of slices, by name.
-            replaced: Modules to use in place of blocks, by name.
+            instead: Buffers to use in place of slices, by name, in modules that are in evaluation mode.
         """
         instead = instead or {}
         saved: list[tuple[_Slice, Tensor]] = []
         made: dict[int, Tensor] = {}  # tied tensors stay tied
         sizes = [(part, name, vars(part)[name]) for part, name, _ in self._attributes]
-        more = [_Slice(self.model.get_submodule(k.rpartition(".")[0]), k.rpartition(".")[2], k) for k in instead]
-        with self._shortened(replaced):
+        with self._shortened():
+            known = {place.key for place in self._slices}
+            places = [(k, *k.rpartition(".")) for k in instead if k not in known]
+            more = [_Slice(self.model.get_submodule(path), name, key) for key, path, _, name in places]
             try:
                 for part, name, value in self._attributes:
                     vars(part)[name] = value
                 for place in (*self._slices, *more):
                     full = place.held[place.name]
-                    if full is not None:
-                        saved.append((place, full))
-                        if place.key in instead:
-                            place.held[place.name] = instead[place.key]
-                            continue
+                    if full is None:
+                        continue
+                    saved.append((place, full))
+                    if place.key in instead and not place.part.training:
+                        place.held[place.name] = instead[place.key]
+                    elif place.key in known:
                         if id(full) not in made:
                             made[id(full)] = (slice_of or self.sliced)(place.key, full)
                         place.held[place.name] = made[id(full)]
@@ -166,7 +173,7 @@ class Cut:
             finally:
                 for place, full in reversed(saved):
                     own = place.held[place.name]
-                    if place.part.training and place.name in place.part._buffers and slice_of is None and not instead:
+                    if own is not full and place.part.training and place.name in place.part._buffers and not slice_of:
                         self._written_back(place.key, full, own)
                     place.held[place.name] = full
                 for part, name, size in sizes:
@@ -196,7 +203,10 @@ class Cut:
             instead: Buffers to use in place of slices, by name.
         """
         with self.applied(instead=instead):
-            small = _copied(self.model, lambda value: of(value.detach()))
+            small = copied(self.model, lambda value: of(value.detach()))
+        frozen = {k: p.requires_grad for k, p in self.model.named_parameters(remove_duplicate=False)}
+        for key, value in small.named_parameters(remove_duplicate=False):
+            value.requires_grad_(frozen[key])
         for part in small.modules():
             declare(part)
         return small
@@ -206,36 +216,49 @@ def _is_size(value: Any) -> bool:
     return type(value) is int or (type(value) is tuple and all(type(part) is int for part in value))
 
 
-def _copied(model: nn.Module, of: Callable[[Tensor], Tensor]) -> Any:
-    """Return a copy of a module with other tensors; tied ones stay tied."""
+def copied(model: nn.Module, of: Callable[[Tensor], Tensor] = Tensor.clone) -> Any:
+    """Return a copy of a module with other tensors; tied ones stay tied.
+
+    Args:
+        model: Module to copy.
+        of: Function from each parameter and buffer, detached, to the one of the copy.
+
+    Raises:
+        InputError: The module holds something that can't be copied.
+    """
     memo: dict[int, Any] = {}
     for part in model.modules():
         for parameter in part._parameters.values():
             if parameter is not None and id(parameter) not in memo:
-                memo[id(parameter)] = nn.Parameter(of(parameter), parameter.requires_grad)
+                memo[id(parameter)] = nn.Parameter(of(parameter.detach()), parameter.requires_grad)
         for buffer in part._buffers.values():
             if buffer is not None and id(buffer) not in memo:
-                memo[id(buffer)] = of(buffer)
-    return copy.deepcopy(model, memo)
+                memo[id(buffer)] = of(buffer.detach())
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        line = str(error).splitlines()[0][:120] if str(error) else ""
+        raise InputError(
+            f"{type(model).__name__} can't be copied: {type(error).__name__}: {line}; remove what its forward passes "
+            "store, such as activations"
+        ) from error
 
 
-def _without(
-    model: nn.Module, blocks: Mapping[str, nn.Module | None]
-) -> list[tuple[nn.Module, dict[str, nn.Module | None]]]:
-    """Return each module that holds blocks to leave out or replace, with the submodules that it shall hold instead.
+def _without(model: nn.Module, gone: Sequence[str]) -> list[tuple[nn.Module, dict[str, nn.Module | None]]]:
+    """Return each module that holds blocks to leave out, with the submodules that it shall hold instead.
 
     Blocks at the end of a list and all blocks of a sequence are removed; elsewhere, another module takes their place.
     """
-    found: dict[str, dict[str, nn.Module | None]] = {}
-    for path, other in blocks.items():
+    found: dict[str, set[str]] = {}
+    for path in gone:
         parent, _, name = path.rpartition(".")
-        found.setdefault(parent, {})[name] = other
+        found.setdefault(parent, set()).add(name)
     result = []
-    for parent, own in found.items():
+    for parent, names in found.items():
         holder = model.get_submodule(parent)
-        held, gone = holder._modules, {name for name, other in own.items() if other is None}
-        last = set(list(held)[len(held) - len(gone) :])
-        removed = isinstance(holder, nn.Sequential) or (isinstance(holder, nn.ModuleList) and gone == last)
-        left = {n: (own[n] or Skipped()) if n in own else m for n, m in held.items() if not (removed and n in gone)}
+        held = holder._modules
+        last = set(list(held)[len(held) - len(names) :])
+        removed = isinstance(holder, nn.Sequential) or (isinstance(holder, nn.ModuleList) and names == last)
+        left = {n: (Skipped() if n in names else m) for n, m in held.items() if not (removed and n in names)}
         result.append((holder, left))
     return result

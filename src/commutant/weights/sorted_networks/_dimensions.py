@@ -89,6 +89,11 @@ def dimensions(
     for group in spec.sizes:
         if len(own := [d.name for d in found.values() if group in d.sizes and not d.blocks]) > 1:
             raise InputError(f"group {group!r} is in two dimensions, {own[0]!r} and {own[1]!r}")
+    taken_blocks: dict[str, str] = {}
+    for dimension in found.values():
+        for path in (b for own in dimension.blocks.values() for b in own):
+            if (other := taken_blocks.setdefault(path, dimension.name)) != dimension.name:
+                raise InputError(f"block {path!r} is in two dimensions, {other!r} and {dimension.name!r}")
     return {name: found[name] for name in dims}
 
 

@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 
 from ..._errors import InputError
 from .._given import number
-from ._module import SortedModule
-from ._passes import replayed
+from ._module import SortedModule, check_nested
+from ._passes import recording, replaying
 
 
 class Exits(NamedTuple):
@@ -45,17 +45,23 @@ class EarlyExit(nn.Module):
 
     def __init__(self, nested: SortedModule, thresholds: int | float | Sequence[int | float]) -> None:
         super().__init__()
-        lists = [blocks for own in nested.dims.values() for blocks in own.blocks.values()]
-        if len(lists) != 1 or any(
-            len(sizes) > 1 for name, sizes in nested.menu.sizes.items() if not nested.dims[name].blocks
-        ):
-            raise InputError("early exits need budgets that differ in depth only, with one list of blocks")
+        check_nested(nested)
+        widths = [sizes for name, sizes in nested.menu.sizes.items() if not nested.dims[name].blocks]
+        if nested.blocks is None or any(len(sizes) > 1 for sizes in widths):
+            raise InputError(
+                "early exits need budgets that differ in depth only, with one list of blocks that run one after another"
+            )
+        if nested.statistics.norms:
+            raise InputError(
+                f"early exits need equal blocks at every depth, but batch norm {nested.statistics.norms[0]!r} has "
+                "statistics of its own for each; use layer norms or group norms"
+            )
         last = len(nested.menu) - 1
         given = list(thresholds) if isinstance(thresholds, Sequence) else [thresholds] * last
         self.thresholds = [number(t, "a threshold") for t in given]
         if len(self.thresholds) != last or not all(0 <= t <= 1 for t in self.thresholds):
             raise InputError(f"thresholds must be {last} probabilities, one for each budget but the last, got {given}")
-        self.nested, self._blocks = nested, lists[0]
+        self.nested, self._blocks = nested, nested.blocks
 
     def forward(self, *args: Any, **kwargs: Any) -> Exits:
         """Return the logits of each sample, and where it left.
@@ -65,40 +71,34 @@ class EarlyExit(nn.Module):
             kwargs: Keyword arguments of the network.
 
         Raises:
-            InputError: The network does not return logits `(batch, classes)`.
+            InputError: No tensor is given, or the network does not return logits `(batch, classes)`.
         """
         leaves = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.dim()]
+        if not leaves:
+            raise InputError("early exits need a tensor with one row for each sample, got none")
         rows = len(leaves[0])
-        open_rows = torch.arange(rows, device=leaves[0].device)
+        left = torch.arange(rows, device=leaves[0].device)  # samples that have not left
+        exits = torch.full((rows,), len(self.thresholds), device=left.device)
         logits: Tensor | None = None
-        exits = torch.empty(rows, dtype=torch.long, device=leaves[0].device)
-        output: Any = None
-        before: list[str] = []
-        for number_, budget in enumerate(self.nested.menu):
-            cut = self.nested._cut(budget)
-            blocks = [name for name in self._blocks if name not in cut.gone]
-            found: list[Any] = []
-            keep = self.nested.module.get_submodule(blocks[-1]).register_forward_hook(
-                lambda module, inputs, out, found=found: found.append(out)
-            )
-            own_args, own_kwargs = _rows((args, kwargs), open_rows, rows)
-            try:
-                with cut.applied(replaced=replayed(before, output) if before else None):
-                    made = self.nested.module(*own_args, **own_kwargs)
-            finally:
-                keep.remove()
+        outputs: dict[str, Any] = {}
+        for place, budget in enumerate(self.nested.menu):
+            own_args, own_kwargs = _rows((args, kwargs), left, rows)
+            with self.nested.applied(budget) as module:
+                names = [n for n in self._blocks if n not in self.nested.left_by(budget)[1] and n not in outputs]
+                with replaying(module, outputs), recording(module, names) as found:
+                    made = module(*own_args, **own_kwargs)
             made = made if isinstance(made, Tensor) else getattr(made, "logits", None)
-            if not isinstance(made, Tensor) or made.dim() != 2 or len(made) != len(open_rows):
+            if not isinstance(made, Tensor) or made.dim() != 2 or len(made) != len(left):
                 raise InputError("early exits need logits (batch, classes)")
-            logits = made.new_empty(rows, made.shape[1]) if logits is None else logits
-            logits[open_rows], exits[open_rows] = made, number_
-            if number_ == len(self.nested.menu) - 1:
+            logits = made if logits is None else logits.index_put((left,), made)
+            if place == len(self.thresholds):
                 break
-            goes_on = ~(made.detach().softmax(1).amax(1) > self.thresholds[number_])
+            goes_on = ~(made.detach().softmax(1).amax(1) > self.thresholds[place])
+            exits[left[~goes_on]] = place
             if not bool(goes_on.any()):
                 break
-            output = _rows(found[0] if found else output, goes_on.nonzero().flatten(), len(open_rows))
-            open_rows, before = open_rows[goes_on], blocks
+            outputs = _rows({**outputs, **found}, goes_on.nonzero().flatten(), len(left))
+            left = left[goes_on]
         assert logits is not None
         return Exits(logits, exits)
 

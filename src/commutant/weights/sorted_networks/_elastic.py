@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ...parameters import PermutationSpec, as_arguments, difference, evaluating, generic, positions_by_group
-from ._cut import Cut, Size
+from ._cut import Cut, Size, copied, first_of
+from ._passes import recording, replaying
 
 TOLERANCE = 1e-5  # relative, in float64; modules that compute in float32 internally reach it
+ROUGH = 2e-3  # for modules that do not run in float64
 _MOST_TRIALS = 48
 
 
@@ -38,25 +41,74 @@ class Elastic:
         self, model: nn.Module, spec: PermutationSpec, example: Any, outputs: Callable[[Any], Any] | None
     ) -> None:
         self.spec, self.outputs = spec, outputs
-        self.probe = copy.deepcopy(model)
+        self.probe = copied(model)
         dtypes = {p.dtype for p in model.parameters() if p.is_floating_point()}
-        self.args, self.kwargs = as_arguments(example)
+        given = as_arguments(example)
+        self.args, self.kwargs, self.tolerance = *given, TOLERANCE
         if len(dtypes) == 1:  # else the module mixes them by itself
-            self.probe.double()
-            self.args, self.kwargs = pytree.tree_map(
-                lambda x: x.double() if isinstance(x, Tensor) and x.is_floating_point() else x, (self.args, self.kwargs)
-            )
+            self._to(torch.float64)
+            try:
+                self._run(None)
+            except Exception:  # some kernels have no float64
+                (self.args, self.kwargs), self.tolerance = given, ROUGH
+                self._to(dtypes.pop())
         state = {k: v for k, v in self.probe.state_dict().items() if isinstance(v, Tensor)}
         self.state = generic(state, torch.Generator().manual_seed(0))
+        for key in dict(self.probe.named_parameters()):  # gains near zero would hide what they multiply
+            value = self.state[key]
+            if value.is_floating_point() and value.dim() <= 1 and value.numel() and float(value.abs().max()) < 0.1:
+                value += 0.5
         self.probe.load_state_dict(self.state, strict=False)
+        self.state |= {k: v.clone() for k, v in self.probe.state_dict().items() if isinstance(v, Tensor)}
         for p in self.probe.parameters():
             p.requires_grad_(False)
+        self.full = self._run(None)
+        self.judged = any(x.is_floating_point() or x.is_complex() for x in self.full)
         # weights that are tied to others look as if they were read in the same way
         self._looked_up = {f"{path}.weight" for path, m in model.named_modules() if isinstance(m, nn.Embedding)}
+        self.spectral = tuple(
+            f"{path}." for path, m in model.named_modules()
+            if type(m).__name__ == "_SpectralNorm"
+        )  # fmt: skip
         self.sizes: list[Size] = []
         self.repeated: set[str] = set()
         self.refused: dict[str, str] = {}
         self._learned: list[frozenset[tuple[str, str]]] = []
+
+    def _to(self, dtype: torch.dtype) -> None:
+        self.probe.to(dtype)
+        self.args, self.kwargs = pytree.tree_map(
+            lambda x: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x, (self.args, self.kwargs)
+        )
+
+    @cached_property
+    def unseen(self) -> dict[str, str]:
+        """Groups with a weight on which the output on the example does not depend, and that weight."""
+        weights = {k: p for k, p in self.probe.named_parameters() if p.dim() > 1 and p.is_floating_point()}
+        try:
+            for p in weights.values():
+                p.requires_grad_(True)
+            with torch.enable_grad():
+                output = [x for x in self._run(None, grad=True) if x.requires_grad]
+            generator = torch.Generator().manual_seed(0)
+            total = sum(
+                (x * torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)).sum() for x in output
+            )
+            grads = torch.autograd.grad(total, list(weights.values()), allow_unused=True)  # type: ignore[arg-type]
+        except Exception:  # an operator has no derivative
+            return {}
+        finally:
+            for p in weights.values():
+                p.requires_grad_(False)
+        found: dict[str, str] = {}
+        for key, grad in zip(weights, grads, strict=True):
+            for axis, label in enumerate(self.spec.axes.get(key, ())):
+                for group in dict.fromkeys(label.groups()):
+                    index = positions_by_group(label, [group])
+                    rows = None if grad is None else grad.abs().movedim(axis, 0).flatten(1).sum(1)[index].sum(0)
+                    if rows is None or not bool((rows > 1e-12 * rows.max()).all()):
+                        found.setdefault(group, key)
+        return found
 
     def find(self, groups: Sequence[str]) -> list[str]:
         """Return the groups that can be cut; `refused` gives the reasons for the others.
@@ -108,6 +160,11 @@ class Elastic:
         """Find the attributes that follow the width of some groups; return why none will do."""
         if any(self.spec.sizes[g] == 1 for g in unit):
             return "it has one entry"
+        for group in unit:
+            if any(key.startswith(self.spectral) for key, _ in self.spec.uses(group) if self.spectral):
+                return "a spectral norm depends on all of its channels"
+            if group in self.unseen:
+                return f"the output on the example does not depend on {self.unseen[group]!r}, so a cut can't be judged"
         widths = {g: _part(self.spec.sizes[g]) for g in unit}
         first: str | None = None
         known = list(self.sizes)
@@ -117,13 +174,27 @@ class Elastic:
                 why = self.refutation(widths, self.repeated - set(unit) | repeated)
                 if why is None:
                     self.repeated = self.repeated - set(unit) | repeated
-                    names = frozenset((type(self.probe.get_submodule(s.module)).__name__, s.attribute) for s in sizes)
+                    sizes = self._fewest(known, sizes, widths)
+                    self.sizes = known + sizes
+                    names = frozenset(map(self._kind, sizes))
                     if names and names not in self._learned:
                         self._learned.append(names)
                     return None
                 first = first or why
         self.sizes = known
         return first
+
+    def _fewest(self, known: list[Size], sizes: list[Size], widths: Mapping[str, int]) -> list[Size]:
+        """Return the attributes that must follow, without those that need not."""
+        for kind in dict.fromkeys(self._kind(s) for s in sizes):
+            fewer = [s for s in sizes if self._kind(s) != kind]
+            self.sizes = known + fewer
+            if self.refutation(widths) is None:
+                sizes = fewer
+        return sizes
+
+    def _kind(self, size: Size) -> tuple[str, str]:
+        return type(self.probe.get_submodule(size.module)).__name__, size.attribute
 
     def _attributes(self, unit: Sequence[str]) -> Iterator[list[Size]]:
         """Yield the sets of attributes that may follow the width of some groups, likely ones first."""
@@ -143,7 +214,7 @@ class Elastic:
         kinds: dict[tuple[str, str], list[Size]] = {}
         rank: dict[tuple[str, str], int] = {}
         for size, likely, _ in found:
-            kind = (type(self.probe.get_submodule(size.module)).__name__, size.attribute)
+            kind = self._kind(size)
             kinds.setdefault(kind, []).append(size)
             rank[kind] = max(rank.get(kind, 0), likely)
         sets = [set(known) for known in self._learned if known <= kinds.keys()]
@@ -176,6 +247,8 @@ class Elastic:
             gone: Names of the blocks to leave out.
         """
         repeated = self.repeated if repeated is None else repeated
+        if not self.judged:
+            return "the output holds no floating-point tensor to compare; select one, such as logits, with outputs"
         try:
             with self.cut(widths, gone).applied():
                 self._run(None)
@@ -185,18 +258,62 @@ class Elastic:
         except Exception as failure:
             line = str(failure).splitlines()[0][:120] if str(failure) else ""
             return f"the module does not run with this size: {type(failure).__name__}: {line}"
-        handles = [self.probe.get_submodule(name).register_forward_hook(_passed_on) for name in gone]
-        try:
+        with self._passed_on(gone):
             large = self._run(self._silenced(exact, repeated))
-        finally:
-            for handle in handles:
-                handle.remove()
         if [x.shape for x in small] != [x.shape for x in large]:
             return "the output has another shape"
         error = difference(large, small)
-        if error < TOLERANCE:
-            return None
-        return f"the module computes another function than the network cut to this size (by {error:.1e})"
+        if not error < self.tolerance:
+            return f"the module computes another function than the network cut to this size (by {error:.1e})"
+        less = gone or any(k < self.spec.sizes[g] for g, k in exact.items())
+        if less and [x.shape for x in self.full] == [x.shape for x in large]:
+            moved = difference(self.full, large)
+            if moved < 100 * self.tolerance:
+                return (
+                    f"the output on the example hardly depends on what is cut (by {moved:.1e}), so it can't be judged"
+                )
+        return None
+
+    @contextlib.contextmanager
+    def _passed_on(self, blocks: Sequence[str]) -> Iterator[None]:
+        """Let blocks return what they read."""
+        read: dict[nn.Module, Any] = {}
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = first_of(args, kwargs)
+            read[module] = given.clone() if isinstance(given, Tensor) else given  # some blocks write into it
+
+        def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            return (read[module], *output[1:]) if isinstance(output, tuple) else read[module]
+
+        parts = [self.probe.get_submodule(name) for name in blocks]
+        handles = [part.register_forward_pre_hook(before, with_kwargs=True) for part in parts]
+        handles += [part.register_forward_hook(after) for part in parts]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def replays(self, blocks: Sequence[str], depths: Sequence[int]) -> bool:
+        """Return whether the outputs of blocks of the deepest network are those of the blocks of shallower ones.
+
+        Args:
+            blocks: Names of the blocks, in order.
+            depths: Numbers of blocks.
+        """
+        try:
+            with self.cut({}, blocks[depths[-1] :]).applied(), recording(self.probe, blocks[: depths[-1]]) as found:
+                self._run(None)
+            for depth in depths:
+                with self.cut({}, blocks[depth:]).applied():
+                    wanted = self._run(None)
+                    with replaying(self.probe, {name: found[name] for name in blocks[:depth]}):
+                        if not difference(wanted, self._run(None)) < self.tolerance:
+                            return False
+        except Exception:
+            return False
+        return True
 
     def _silenced(self, widths: Mapping[str, int], repeated: set[str]) -> dict[str, Tensor]:
         """Return parameters of full size for which the network computes what the cut one shall compute."""
@@ -217,24 +334,20 @@ class Elastic:
             found[key] = value
         return found
 
-    def _run(self, state: Mapping[str, Tensor] | None) -> list[Tensor]:
+    def _run(self, state: Mapping[str, Tensor] | None, grad: bool = False) -> list[Tensor]:
         """Return the outputs of the copy on the example, with its own or other parameters."""
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(self.probe):
+        args, kwargs = pytree.tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, (self.args, self.kwargs))
+        with torch.set_grad_enabled(grad), torch.random.fork_rng(devices=[]), evaluating(self.probe):
             torch.manual_seed(0)
             if state is None:
-                found = self.probe(*self.args, **self.kwargs)
+                found = self.probe(*args, **kwargs)
             else:
                 names = [f"{path}.{name}" if path else name for path, part in self.probe.named_modules()
                          for name in (*part._parameters, *part._buffers)]  # fmt: skip
                 own = {name: state[name] for name in names if name in state}
-                found = functional_call(self.probe, own, self.args, self.kwargs, tie_weights=False)
+                found = functional_call(self.probe, own, args, kwargs, tie_weights=False)
         leaves = pytree.tree_leaves(self.outputs(found) if self.outputs else found)
         return [x for x in leaves if isinstance(x, Tensor)]
-
-
-def _passed_on(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    """Replace the output of a block by what it read."""
-    return (args[0], *output[1:]) if isinstance(output, tuple) else args[0]
 
 
 def _part(size: int) -> int:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ..._checks import one_of, whole
 from ..._errors import InputError
@@ -54,6 +53,10 @@ def sorted_loss(
         nested = getattr(nested, "module", None)
         if nested is None:
             raise InputError(f"the first argument must be a SortedModule, got {type(model).__name__}")
+    if not callable(loss_fn):
+        raise InputError(
+            f"loss_fn must be a function from the model and a batch to a loss, got {type(loss_fn).__name__}"
+        )
     one_of("mode", mode, ("sample", "sum", "sandwich"))
     whole("samples", samples)
     if mode == "sum":
@@ -63,7 +66,11 @@ def sorted_loss(
             raise InputError(
                 f"the sandwich takes the largest and the smallest budget: samples must be 2 or more, got {samples}"
             )
-        budgets = [nested.menu[-1], nested.menu[0], *(nested.draw(weights) for _ in range(samples - 2))]
+        largest = next((b for b in nested.menu if all(other.within(b) for other in nested.menu)), None)
+        smallest = next((b for b in nested.menu if all(b.within(other) for other in nested.menu)), None)
+        if largest is None or smallest is None:
+            raise InputError("a sandwich needs a largest and a smallest budget, which contain or are in all others")
+        budgets = [largest, smallest, *(nested.draw(weights) for _ in range(samples - 2))]
     else:
         budgets = [nested.draw(weights) for _ in range(samples)]
     parts, shares = [batch] * len(budgets), [1 / len(budgets)] * len(budgets)
@@ -88,15 +95,29 @@ def sorted_loss(
 
 def _split(batch: Any, parts: int) -> tuple[list[Any], list[float]]:
     """Return the parts of a batch and their shares of its rows."""
-    leaves, tree = pytree.tree_flatten(dict(batch) if isinstance(batch, Mapping) else batch)
-    tensors = [x for x in leaves if isinstance(x, Tensor) and x.dim()]
-    rows = len(tensors[0]) if tensors else 0
+    rows = _first_rows(batch)
     if rows < parts:
         raise InputError(f"a batch for {parts} sub-networks needs {parts} rows, got {rows}; pass share_batch=True")
-    found, shares = [], []
-    for index in torch.arange(rows).tensor_split(parts):
-        own = slice(int(index[0]), int(index[-1]) + 1)
-        cut = [x[own] if isinstance(x, Tensor) and x.dim() and len(x) == rows else x for x in leaves]
-        found.append(pytree.tree_unflatten(cut, tree))
-        shares.append(len(index) / rows)
-    return found, shares
+    indices = torch.arange(rows).tensor_split(parts)
+    return [_part(batch, int(i[0]), int(i[-1]) + 1, rows) for i in indices], [len(i) / rows for i in indices]
+
+
+def _first_rows(batch: Any) -> int:
+    """Return the number of rows of the first tensor of a batch."""
+    if isinstance(batch, Tensor):
+        return len(batch) if batch.dim() else 0
+    inner = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else ()
+    return next((found for part in inner if (found := _first_rows(part))), 0)
+
+
+def _part(batch: Any, start: int, stop: int, rows: int) -> Any:
+    """Return some rows of all tensors of a batch that have as many rows as the first one."""
+    if isinstance(batch, Tensor):
+        return batch[start:stop] if batch.dim() and len(batch) == rows else batch
+    if isinstance(batch, Mapping):
+        parts = {key: _part(value, start, stop, rows) for key, value in batch.items()}
+        return type(batch)(parts)  # type: ignore[call-arg]
+    if isinstance(batch, tuple | list):
+        own = [_part(value, start, stop, rows) for value in batch]
+        return type(batch)(*own) if hasattr(batch, "_fields") else type(batch)(own)
+    return batch

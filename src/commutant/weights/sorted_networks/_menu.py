@@ -94,7 +94,7 @@ class Menu(Sequence[Budget]):
         self._budgets = tuple(sorted(found, key=lambda b: [self.sizes[name].index(b[name]) for name in b]))
 
     @classmethod
-    def product(cls, **sizes: Sequence[Value]) -> Menu:
+    def product(cls, /, **sizes: Sequence[Value]) -> Menu:
         """Return the menu of all combinations of sizes.
 
         Args:
@@ -108,7 +108,7 @@ class Menu(Sequence[Budget]):
         for name, own in sizes.items():
             if isinstance(own, str) or not isinstance(own, Sequence) or not own:
                 raise InputError(f"the sizes of {name!r} must be a list such as [0.25, 0.5, 1.0], got {own!r:.60}")
-            if len(set(own)) != len(own):
+            if len(_sizes(name, own)) != len(own):
                 raise InputError(f"the sizes of {name!r} must be different, got {list(own)}")
         return cls([dict(zip(sizes, chosen, strict=True)) for chosen in product(*sizes.values())])
 
@@ -146,7 +146,7 @@ class Menu(Sequence[Budget]):
         if not isinstance(budget, Mapping):
             raise InputError(f"a budget must be a mapping from dimensions to sizes, got {budget!r:.60}")
         if unknown := set(budget) - set(self.dimensions):
-            raise InputError(f"there is no dimension {min(unknown)!r}; known are {', '.join(self.dimensions)}")
+            raise InputError(f"there is no dimension {min(unknown, key=str)!r}; known are {', '.join(self.dimensions)}")
         wanted = {name: budget.get(name, self.sizes[name][-1]) for name in self.dimensions}
         for known in self:
             if all(known[name] == value for name, value in wanted.items()):
@@ -178,4 +178,4 @@ def kept(value: Value, size: int) -> int:
         value: Count or share.
         size: Number of entries.
     """
-    return value if isinstance(value, int) else ceil(round(value * size, 9))
+    return value if isinstance(value, int) else max(1, ceil(round(value * size, 9)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._checks import whole
 from ..._errors import InputError
 from ...parameters import PermutationSpec
 from .._given import check_module, check_spec
@@ -20,7 +21,19 @@ from ._cut import Cut
 from ._dimensions import Dimension, dimensions
 from ._elastic import Elastic
 from ._menu import Budget, Menu, Value
+from ._own_statistics import OwnStatistics
 from ._passes import SharedPasses
+
+_LOCK = threading.RLock()  # cuts change the network itself, so that threads take turns
+
+
+class _Open:
+    """Cut that is applied to the network now."""
+
+    def __init__(self, cut: Cut, instead: dict[str, Tensor] | None) -> None:
+        self.cut, self.instead = cut, instead
+        self.context = cut.applied(instead=instead)
+        self.context.__enter__()
 
 
 class SortedModule(nn.Module):
@@ -29,7 +42,7 @@ class SortedModule(nn.Module):
     The groups of channels that are cut come from the module's `PermutationSpec`, so producers, norms, recurrences and
     consumers are cut together. Each group is tested first, in float64: the smaller module must compute what the full
     one computes when no weight reads the channels that were cut. Attributes that hold sizes, such as the number of
-    heads, are found by the same test. A budget is tested again when it is first used.
+    heads, are found by the same test. So is each budget of the menu.
 
     At the full budget the module itself runs. At another one, its own code runs on slices of its parameters, which are
     views wherever the first channels come first in memory, so that gradients reach the full parameters. Layer norms run
@@ -38,9 +51,9 @@ class SortedModule(nn.Module):
     Batch norms share one set of running statistics during training, which is right for no sub-network. Call `calibrate`
     before you evaluate one.
 
-    Activation checkpointing computes a block again after the call, at full size: use `extract(budget, share=True)`
-    with it. The same holds for `torch.compile`. With distributed training, all processes draw the same budgets, and
-    blocks that a budget leaves out need `find_unused_parameters=True`.
+    Do not use activation checkpointing inside the module: it computes a block again after the call, at full size, so
+    that gradients are wrong. Sub-networks of several threads wait for each other. With distributed training, all
+    processes draw the same budgets, and blocks that a budget leaves out need `find_unused_parameters=True`.
 
     Args:
         model: Network; it is held, not copied.
@@ -52,7 +65,8 @@ class SortedModule(nn.Module):
         menu: Budgets that the family is trained for.
         outputs: Function that selects the part of the output that matters, as for `PermutationSpec.from_module`.
         spec: Spec of this module, if there is one.
-        verify: Whether to test each budget when it is first used, beyond the test of each group.
+        verify: Whether to test each budget of the menu, beyond the test of each group. Where a norm runs over a group,
+            the comparison is at its largest divisor of the full width, and the width itself must run.
         seed: Seed of the budgets that `draw` returns.
 
     Attributes:
@@ -62,6 +76,8 @@ class SortedModule(nn.Module):
         menu: Budgets.
         current: Budget of the next call.
         refused: Reasons why groups that `"auto"` looked at can't be cut.
+        statistics: Running statistics of batch norms, by budget.
+        blocks: Names of the blocks, if one list is cut and each block can be computed once for several depths.
 
     Raises:
         InputError: A dimension or size is unknown, a group can't be cut, or the module does not run on the example.
@@ -100,6 +116,11 @@ class SortedModule(nn.Module):
             raise InputError(f"menu must be a Menu, such as Menu.product(width=[0.5, 1.0]), got {menu!r:.60}")
         if spec is not None:
             check_spec(spec)
+        whole("seed", seed, least=0)
+        if any(p.is_meta for p in (*model.parameters(), *model.buffers())):
+            raise InputError("the network is on the meta device: nesting is tested with numbers, so load it first")
+        if any(isinstance(part, torch.jit.ScriptModule) for part in model.modules()):
+            raise InputError("the network holds a TorchScript module, which can't be cut")
         check_example(model, example_inputs, outputs)
         self.module, self.menu, self.outputs = model, menu, outputs
         self.example_inputs = example_inputs
@@ -115,17 +136,15 @@ class SortedModule(nn.Module):
             widths, gone = self.left_by(budget)
             if (verify or gone) and (why := elastic.refutation(widths, gone=gone)) is not None:
                 raise InputError(f"the network can't be cut to {budget}: {why}")
+        lists = [blocks for own in self.dims.values() for blocks in own.blocks.values()]
+        left = [sum(b not in self.left_by(budget)[1] for b in lists[0]) for budget in menu] if len(lists) == 1 else []
+        self.blocks = lists[0] if left and elastic.replays(lists[0], sorted(set(left))) else None
         self.current: Budget | None = None
-        self.statistics: dict[Budget, dict[str, Tensor]] = {}
-        self._norms = [
-            name
-            for name, m in model.named_modules()
-            if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
-        ]
+        self.statistics = OwnStatistics(model)
         self._cuts: dict[Budget | None, Cut] = {}
+        self._parts: list[int] = []
+        self._open: _Open | None = None
         self._passes: SharedPasses | None = None
-        self._warned: set[Budget | None] = set()
-        self._mixed = False
         self._generator = torch.Generator().manual_seed(seed)
 
     def _possible(self, elastic: Elastic, own: Dimension) -> Dimension:
@@ -173,7 +192,7 @@ class SortedModule(nn.Module):
         self.current = None if budget is None else self.menu.named(budget)
 
     @contextlib.contextmanager
-    def budget(self, **sizes: Value) -> Iterator[SortedModule]:
+    def budget(self, /, **sizes: Value) -> Iterator[SortedModule]:
         """Run a sub-network inside a `with` block.
 
         Args:
@@ -182,12 +201,13 @@ class SortedModule(nn.Module):
         Raises:
             InputError: The menu lacks the budget.
         """
-        before = self.current
-        self.set_budget(sizes)
-        try:
-            yield self
-        finally:
-            self.current = before
+        with _LOCK:
+            before = self.current
+            self.set_budget(sizes)
+            try:
+                yield self
+            finally:
+                self.current = before
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the sub-network of the current budget.
@@ -199,12 +219,15 @@ class SortedModule(nn.Module):
         Warns:
             UserWarning: The statistics of batch norms are not those of this sub-network.
         """
-        if self.current is None and not self._norms:
-            return self.module(*args, **kwargs)
-        if self._passes is not None and self.current is not None:
-            return self._passes.run(self._cut(self.current), args, kwargs)
-        with self.applied(self.current):
-            return self.module(*args, **kwargs)
+        budget = self.current
+        if budget is None and self._open is None and not self.statistics.norms:
+            with _LOCK:
+                return self.module(*args, **kwargs)
+        with self.applied(budget):
+            cut, passes = self._cuts[budget], self._passes
+            if passes is None or budget is None or not self.statistics.in_training():
+                return self.module(*args, **kwargs)
+            return passes.run(cut.widths, cut.gone, args, kwargs)
 
     @contextlib.contextmanager
     def applied(self, budget: Mapping[str, Value] | None) -> Iterator[nn.Module]:
@@ -219,30 +242,55 @@ class SortedModule(nn.Module):
         Warns:
             UserWarning: The statistics of batch norms are not those of this sub-network.
         """
-        cut = self._cut(None if budget is None else self.menu.named(budget))
-        statistics = self._statistics_of(cut) if self._norms else None
-        with cut.applied(instead=statistics):
-            yield self.module
+        with self._whole():
+            named = None if budget is None else self.menu.named(budget)
+            cut = self._cut(named)
+            self._open = _Open(cut, self.statistics.of(named, cut.full))
+            try:
+                yield self.module
+            finally:
+                self._open.context.__exit__(None, None, None)
+                self._open = None
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Undo the cut that is applied, if any, inside a `with` block of one thread."""
+        with _LOCK:
+            before, self._open = self._open, None
+            if before is not None:
+                before.context.__exit__(None, None, None)
+            try:
+                yield
+            finally:
+                self._open = None if before is None else _Open(before.cut, before.instead)
 
     @contextlib.contextmanager
     def one_pass(self) -> Iterator[None]:
         """Let calls on the same inputs, whose budgets differ in depth only, compute each block once.
 
-        Call the deepest budget first. Outputs and gradients are those of separate passes, apart from random numbers:
-        dropout drops the same activations in all. With several lists of blocks, passes stay separate.
+        Call the deepest budget first. A block is computed again if inputs, weights or modes have changed, in evaluation
+        mode if there are batch norms, and always if `blocks` is None: several lists are cut, or blocks do not run once,
+        one after the other. Dropout drops the same activations in all passes.
         """
-        lists = [blocks for own in self.dims.values() for blocks in own.blocks.values()]
-        before, self._passes = self._passes, SharedPasses(self.module, lists[0]) if len(lists) == 1 else None
+        before, self._passes = self._passes, SharedPasses(self.module, self.blocks) if self.blocks else None
         try:
             yield
         finally:
             self._passes = before
 
     def _cut(self, budget: Budget | None) -> Cut:
+        parts = [id(part) for part in self.module.modules()]
+        if self._parts and parts != self._parts:
+            raise InputError("modules of the network were replaced after it was nested; build a new SortedModule")
+        self._parts = parts
         if budget not in self._cuts:
             widths, gone = ({}, []) if budget is None else self.left_by(budget)
             self._cuts[budget] = Cut(self.module, self.spec, widths, gone, self._sizes)
         return self._cuts[budget]
+
+    def __getstate__(self) -> dict[str, Any]:
+        found = super().__getstate__() if hasattr(super(), "__getstate__") else dict(self.__dict__)
+        return {**found, "_cuts": {}, "_parts": [], "_open": None, "_passes": None}
 
     def draw(self, weights: Sequence[int | float] | None = None) -> Budget:
         """Draw a budget of the menu at random, the same ones in all processes of distributed training.
@@ -253,16 +301,19 @@ class SortedModule(nn.Module):
         Raises:
             InputError: There is not one weight for each budget, or they are not positive.
         """
-        shares = torch.ones(len(self.menu)) if weights is None else torch.as_tensor(weights, dtype=torch.float64)
-        if shares.shape != (len(self.menu),) or not bool((shares >= 0).all()) or not bool(shares.sum() > 0):
-            raise InputError(f"weights must be {len(self.menu)} numbers, none negative, got {weights!r:.60}")
+        try:
+            shares = torch.ones(len(self.menu)) if weights is None else torch.tensor(list(weights), dtype=torch.float64)
+        except (TypeError, ValueError):
+            shares = torch.empty(0)
+        if shares.shape != (len(self.menu),) or not bool((shares >= 0).all() & shares.isfinite().all() & shares.any()):
+            raise InputError(f"weights must be {len(self.menu)} finite numbers, none negative, got {weights!r:.60}")
         return self.menu[int(torch.multinomial(shares, 1, generator=self._generator))]
 
     def extract(self, budget: Mapping[str, Value] | None, *, share: bool = False) -> Any:
         """Return a sub-network as a module of the model's own class.
 
-        Its output is equal, bit by bit, to that of this module at the same budget. Its state dict has the names of the
-        full one. For a Hugging Face model with a smaller configuration use `extract_pretrained`.
+        Its output in evaluation mode is equal, bit by bit, to that of this module at the same budget. Its state dict
+        has the names of the full one. For a Hugging Face model with a smaller configuration use `extract_pretrained`.
 
         Args:
             budget: Budget of the menu; None for the full network.
@@ -272,8 +323,11 @@ class SortedModule(nn.Module):
         Raises:
             InputError: The menu lacks the budget.
         """
-        cut = self._cut(None if budget is None else self.menu.named(budget))
-        return cut.extracted((lambda value: value) if share else torch.clone, self._known(cut))
+        named = None if budget is None else self.menu.named(budget)
+        with self._whole():
+            return self._cut(named).extracted(
+                (lambda value: value) if share else torch.clone, self.statistics.known(named)
+            )
 
     def count(self, budget: Mapping[str, Value] | None) -> int:
         """Return the number of parameters of a sub-network; tied parameters count once.
@@ -284,36 +338,11 @@ class SortedModule(nn.Module):
         small = self.extract(budget, share=True)
         return sum(p.numel() for p in small.parameters())
 
-    def _known(self, cut: Cut) -> dict[str, Tensor] | None:
-        """Return the buffers of batch norms of a sub-network on the device of the model, if they are known."""
-        found = next((own for budget, own in self.statistics.items() if self._cuts.get(budget) is cut), None)
-        return found and {name: value.to(self.module.get_buffer(name).device) for name, value in found.items()}
-
-    def _statistics_of(self, cut: Cut) -> dict[str, Tensor] | None:
-        """Return the buffers of batch norms to evaluate a sub-network with; warn where they are not known.
-
-        In training mode, forget those that are known, because the weights change.
-        """
-        if self.module.training:
-            self.statistics.clear()
-            self._mixed = self._mixed or not cut.full
-            return None
-        found = self._known(cut)
-        budget = next(budget for budget, own in self._cuts.items() if own is cut)
-        if found is None and budget not in self._warned and (self._mixed or not cut.full):
-            self._warned.add(budget)
-            warnings.warn(
-                f"the running statistics of batch norms are not those of {budget or 'the full network'}: call "
-                "calibrate(batches) with training data before you evaluate it",
-                stacklevel=5,
-            )
-        return found
-
     def calibrate(self, batches: Iterable[Any]) -> None:
         """Estimate the running statistics of batch norms of every budget, and of the full network, from data.
 
         Each is the plain mean over one pass, as by `reset_batchnorm_stats`. Without batch norms nothing happens.
-        Training forgets the statistics of budgets.
+        When weights change, the statistics of budgets are forgotten.
 
         Args:
             batches: Batches of training data that can be read several times, such as a list or a data loader.
@@ -321,24 +350,24 @@ class SortedModule(nn.Module):
         Raises:
             InputError: There is no batch, or the batches can be read only once.
         """
-        if not self._norms:
+        if not self.statistics.norms:
             return
         if isinstance(batches, Iterator):
             raise InputError("batches must be readable several times: pass a list or a data loader, not an iterator")
         found = {}
-        for budget in self.menu:
-            small = reset_batchnorm_stats(self._cut(budget).extracted(torch.clone), batches)
-            names = [name for name in self._norms if name in dict(small.named_modules())]
-            found[budget] = {f"{n}.{k}": v for n in names for k, v in small.get_submodule(n).named_buffers()}
-        reset_batchnorm_stats(self.module, batches)
-        self.statistics, self._mixed = found, False
-        self._warned.clear()
+        with self._whole():
+            for budget in self.menu:
+                small = reset_batchnorm_stats(self._cut(budget).extracted(torch.clone), batches)
+                kept = [name for name in self.statistics.norms if name in dict(small.named_modules())]
+                found[budget] = {f"{n}.{k}": v for n in kept for k, v in small.get_submodule(n).named_buffers()}
+            reset_batchnorm_stats(self.module, batches)
+            self.statistics.set(found, measured=True)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Add the statistics of batch norms of each budget, and the state of the draws, as tensors."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[f"{prefix}draws"] = self._generator.get_state()
-        for budget, found in self.statistics.items():
+        for budget, found in self.statistics.values.items():
             for name, value in found.items():
                 destination[f"{prefix}statistics.{budget}.{name}"] = value.detach()
 
@@ -347,16 +376,26 @@ class SortedModule(nn.Module):
         draws = state_dict.pop(f"{prefix}draws", None)
         if draws is not None:
             self._generator.set_state(draws.cpu())
-        self.statistics = {}
+        found: dict[Budget, dict[str, Tensor]] = {}
         for budget in self.menu:
             start = f"{prefix}statistics.{budget}."
             own = [key for key in state_dict if key.startswith(start)]
             if own:
-                self._cut(budget)
-                self.statistics[budget] = {key.removeprefix(start): state_dict.pop(key) for key in own}
+                found[budget] = {key.removeprefix(start): state_dict.pop(key) for key in own}
+        self.statistics.set(found, measured=False)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Return the dimensions and the number of budgets."""
         sizes = "; ".join(f"{name} {', '.join(map(str, own))}" for name, own in self.menu.sizes.items())
         return f"{len(self.menu)} budgets ({sizes})"
+
+
+def check_nested(nested: Any) -> None:
+    """Check that an argument is a sorted network.
+
+    Raises:
+        InputError: It is not.
+    """
+    if not isinstance(nested, SortedModule):
+        raise InputError(f"the first argument must be a SortedModule, got {type(nested).__name__}")

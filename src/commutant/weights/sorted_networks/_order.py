@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..._checks import one_of
 from ..._errors import InputError
 from ...parameters import Permutation, PermutationSpec, evaluating, positions_by_group
-from .._given import batches_of, check_module, check_spec, state_of
+from .._given import batches_of, check_callable, check_module, check_spec, state_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -55,6 +55,8 @@ def sort_channels(
     spec.check(state_of(model))
     if (batches is None or loss_fn is None) == (importance == "taylor"):
         raise InputError('the importance "taylor" needs batches and loss_fn, and "l2" takes none')
+    if loss_fn is not None:
+        check_callable(loss_fn, "loss_fn", "a function from the network and a batch to a loss")
     if importance == "l2":
         weights = {k: p.detach().double() for k, p in model.named_parameters() if p.dim() > 1}
         terms = [{k: p.square() for k, p in weights.items()}]

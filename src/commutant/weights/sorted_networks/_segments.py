@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import prod
 
 from ...parameters import AxisLabel, Factor, PermutationSpec
-from ._module import SortedModule
+from ._module import SortedModule, check_nested
 
 
 def segment_spec(nested: SortedModule) -> PermutationSpec:
@@ -30,6 +30,7 @@ def segment_spec(nested: SortedModule) -> PermutationSpec:
         >>> segment_spec(nested).sizes
         {'0[0:16]': 16, '0[16:32]': 16, '0[32:64]': 32}
     """
+    check_nested(nested)
     spec = nested.spec
     found = [nested.left_by(budget)[0] for budget in nested.menu]
     bounds = {g: sorted({0, spec.sizes[g], *(own[g] for own in found if g in own)}) for g in spec.sizes}
