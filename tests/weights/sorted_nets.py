@@ -114,6 +114,14 @@ class Joined(nn.Module):
         return self.out(self.norm(torch.cat([self.a(x), self.b(x)], 1)).relu())
 
 
+def unflattened():
+    """Attributes that are tuples must follow: the shape of images, and of a norm without weights."""
+    return nn.Sequential(
+        nn.Linear(6, 8 * 4), nn.Unflatten(1, (8, 2, 2)), nn.ReLU(), nn.Conv2d(8, 10, 1), nn.Flatten(2), nn.Tanh(),
+        nn.Linear(4, 3), nn.Flatten(), nn.Linear(30, 12), nn.LayerNorm(12, elementwise_affine=False), nn.Linear(12, 2),
+    )  # fmt: skip
+
+
 def flattened():
     return nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 10), nn.ReLU(),
@@ -144,6 +152,7 @@ CASES = {
     "flattened": (flattened, IMAGE, {"0": 8, "4": 10}),
     "depthwise": (depthwise, IMAGE, {"0[0]": 4}),
     "joined": (Joined, IMAGE, {"a": 6, "b": 4}),
+    "unflattened": (unflattened, (4, 6), {"0[0]": 8, "3": 10, "6": 3, "8": 12}),
     "encoder": (encoder, (2, 5, 16), {"linear1": 32}),
 }
 

@@ -17,7 +17,7 @@ from .._resizing import declare
 
 @dataclass(frozen=True)
 class Size:
-    """Whole number in an attribute of a module that follows the width of a group.
+    """Whole number, or tuple with one, in an attribute of a module that follows the width of a group.
 
     Attributes:
         module: Name of the module.
@@ -118,7 +118,7 @@ class Cut:
             other = twin.get_submodule(path)
             for size in (s for s in sizes if s.module == path and s.group in self.widths):
                 full, old = self.spec.sizes[size.group], getattr(part, size.attribute)
-                setattr(other, size.attribute, old // full * self.widths[size.group])
+                setattr(other, size.attribute, scaled(old, full, self.widths[size.group]))
             declare(other)
             for name, value in vars(part).items():
                 new = vars(other).get(name)
@@ -214,6 +214,22 @@ class Cut:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int or (type(value) is tuple and all(type(part) is int for part in value))
+
+
+def scaled(value: Any, full: int, width: int) -> Any:
+    """Return a size in an attribute for another width; None for what is no multiple of the full one.
+
+    Args:
+        value: Whole number, or tuple of which the first multiple is scaled.
+        full: Full width.
+        width: Other width.
+    """
+    if type(value) is int:
+        return value // full * width if value > 1 and value % full == 0 else None
+    if not _is_size(value):
+        return None
+    place = next((i for i, part in enumerate(value) if part > 1 and part % full == 0), None)
+    return None if place is None else (*value[:place], value[place] // full * width, *value[place + 1 :])
 
 
 def copied(model: nn.Module, of: Callable[[Tensor], Tensor] = Tensor.clone) -> Any:

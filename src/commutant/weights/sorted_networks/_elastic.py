@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from ...parameters import PermutationSpec, as_arguments, difference, evaluating, generic, positions_by_group
-from ._cut import Cut, Size, copied, first_of
+from ._cut import Cut, Size, copied, first_of, scaled
 from ._passes import recording, replaying
 
 TOLERANCE = 1e-5  # relative, in float64; modules that compute in float32 internally reach it
@@ -199,7 +199,7 @@ class Elastic:
     def _attributes(self, unit: Sequence[str]) -> Iterator[list[Size]]:
         """Yield the sets of attributes that may follow the width of some groups, likely ones first."""
         yield []
-        found: list[tuple[Size, int, int]] = []
+        found: list[tuple[Size, int]] = []
         for group in unit:
             n = self.spec.sizes[group]
             owners = {key.rpartition(".")[0] for key, _ in self.spec.uses(group)}
@@ -208,12 +208,15 @@ class Elastic:
             for path, part in self.probe.named_modules():
                 if path != root and not path.startswith(root + "." if root else "") and not root.startswith(path + "."):
                     continue
+                kernel = isinstance(part, nn.modules.conv._ConvNd)  # its tuples are no widths
                 for name, value in vars(part).items():
-                    if type(value) is int and value > 1 and value % n == 0:
-                        found.append((Size(path, name, group), 0 if value == n else 1 if value in lengths else 2, n))
+                    if scaled(value, n, 1) is not None and not (kernel and isinstance(value, tuple)):
+                        near = (value,) if isinstance(value, int) else value
+                        likely = 0 if n in near else 1 if lengths & set(near) else 2
+                        found.append((Size(path, name, group), likely))
         kinds: dict[tuple[str, str], list[Size]] = {}
         rank: dict[tuple[str, str], int] = {}
-        for size, likely, _ in found:
+        for size, likely in found:
             kind = self._kind(size)
             kinds.setdefault(kind, []).append(size)
             rank[kind] = max(rank.get(kind, 0), likely)
