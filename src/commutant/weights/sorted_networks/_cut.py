@@ -212,6 +212,20 @@ class Cut:
         return small
 
 
+class Applied:
+    """Cut that is applied to its module, until its context is left.
+
+    Args:
+        cut: Cut.
+        instead: Buffers to use in place of slices, by name.
+    """
+
+    def __init__(self, cut: Cut, instead: dict[str, Tensor] | None) -> None:
+        self.cut, self.instead = cut, instead
+        self.context = cut.applied(instead=instead)
+        self.context.__enter__()
+
+
 def _is_size(value: Any) -> bool:
     return type(value) is int or (type(value) is tuple and all(type(part) is int for part in value))
 

@@ -17,7 +17,7 @@ from ...parameters import PermutationSpec
 from .._given import check_module, check_spec
 from .._mergeable import check_example
 from .._statistics import reset_batchnorm_stats
-from ._cut import Cut
+from ._cut import Applied, Cut
 from ._dimensions import Dimension, dimensions
 from ._elastic import Elastic
 from ._menu import Budget, Menu, Value
@@ -25,15 +25,6 @@ from ._own_statistics import OwnStatistics
 from ._passes import SharedPasses
 
 _LOCK = threading.RLock()  # cuts change the network itself, so that threads take turns
-
-
-class _Open:
-    """Cut that is applied to the network now."""
-
-    def __init__(self, cut: Cut, instead: dict[str, Tensor] | None) -> None:
-        self.cut, self.instead = cut, instead
-        self.context = cut.applied(instead=instead)
-        self.context.__enter__()
 
 
 class SortedModule(nn.Module):
@@ -143,7 +134,7 @@ class SortedModule(nn.Module):
         self.statistics = OwnStatistics(model)
         self._cuts: dict[Budget | None, Cut] = {}
         self._parts: list[int] = []
-        self._open: _Open | None = None
+        self._open: Applied | None = None
         self._passes: SharedPasses | None = None
         self._generator = torch.Generator().manual_seed(seed)
 
@@ -245,7 +236,7 @@ class SortedModule(nn.Module):
         with self._whole():
             named = None if budget is None else self.menu.named(budget)
             cut = self._cut(named)
-            self._open = _Open(cut, self.statistics.of(named, cut.full))
+            self._open = Applied(cut, self.statistics.of(named, cut.full))
             try:
                 yield self.module
             finally:
@@ -262,7 +253,7 @@ class SortedModule(nn.Module):
             try:
                 yield
             finally:
-                self._open = None if before is None else _Open(before.cut, before.instead)
+                self._open = None if before is None else Applied(before.cut, before.instead)
 
     @contextlib.contextmanager
     def one_pass(self) -> Iterator[None]:
