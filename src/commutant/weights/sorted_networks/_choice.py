@@ -173,7 +173,10 @@ class Pareto:
         )
         axes.plot([r.parameters for r in self.best], [_score(r) for r in self.best], "o-", color="#0b6e99", ms=5,
                   label="best of its size")  # fmt: skip
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=[])
+        ticker = require("matplotlib.ticker", "evidence")
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
         axes.set_xlabel("parameters")
         axes.set_ylabel("score")
         axes.grid(alpha=0.25)
