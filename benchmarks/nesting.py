@@ -161,10 +161,8 @@ def nested_step() -> dict[str, Any]:
         "description": "A training step, forward and backward, on two threads; medians of "
         f"{REPEATS} repeats in turn. *Step*: seconds of the bare module. The next columns are times over it: *full*, "
         "the full network; *by budget*, the budget that keeps everything; *half*, half the channels of each layer; "
-        "the same *extracted*; and *modelopt*, the largest sub-network of `nvidia-modelopt`. *Switch*: microseconds to "
-        "choose another budget, here and in modelopt. *Memory*: state of the family over that of the bare module.",
-        "columns": ["step", "full", "by budget", "half", "half, extracted", "memory", "switch", "modelopt",
-                    "modelopt switch"],
+        "the same *extracted*. *Switch*: microseconds to choose another budget, here and in `nvidia-modelopt`. *Memory*: state of the family over that of the bare module.",
+        "columns": ["step", "full", "by budget", "half", "half, extracted", "memory", "switch", "modelopt switch"],
         "rows": rows,
         "reading": f"The full network takes {worst:.2f} times the step of the bare module (bar 1.05), and another budget "
         f"is chosen in {max(r['switch'] for r in rows):.0f} microseconds.",
@@ -181,7 +179,7 @@ def _step(name: str, model: nn.Module, x: Tensor) -> dict[str, Any]:
 
     calls: dict[str, Callable[[], Any]] = {
         "bare": lambda: model(x), "full": lambda: at(None), "by budget": lambda: at({"width": 1.0}),
-        "half": lambda: at({"width": 0.5}), "half, extracted": lambda: half(x), **_rival_calls(model, x),
+        "half": lambda: at({"width": 0.5}), "half, extracted": lambda: half(x),
     }  # fmt: skip
     seconds = _times(calls)
     start = time.perf_counter()
@@ -191,7 +189,7 @@ def _step(name: str, model: nn.Module, x: Tensor) -> dict[str, Any]:
     own = {t.data_ptr(): t.nbytes for t in nested.state_dict().values()}
     plain = sum(t.nbytes for t in model.state_dict().values())
     ratios = {k: v / seconds["bare"] for k, v in seconds.items() if k != "bare"}
-    return {"name": name, "step": seconds["bare"], "modelopt": "–", **ratios, "switch": switch * 1e6,
+    return {"name": name, "step": seconds["bare"], **ratios, "switch": switch * 1e6,
             "memory": sum(own.values()) / plain, "modelopt switch": _switch(model)}  # fmt: skip
 
 
@@ -204,17 +202,6 @@ def _times(calls: dict[str, Callable[[], Any]]) -> dict[str, float]:
             if repeat >= 3:
                 found[name].append(time.perf_counter() - start)
     return {name: statistics.median(own) for name, own in found.items()}
-
-
-def _rival_calls(model: nn.Module, x: Tensor) -> dict[str, Callable[[], Any]]:
-    try:
-        import modelopt.torch.nas as mtn
-    except ImportError:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        other = mtn.convert(copy.deepcopy(model), mode="autonas")
-    return {"modelopt": lambda: other(x)}
 
 
 def _switch(model: nn.Module) -> float | str:
