@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch import nn
 
 from commutant import InputError
@@ -19,6 +17,7 @@ from commutant.geometry import (
     vicreg_covariance,
     vicreg_variance,
 )
+from processes import run_in_group
 
 
 def views(batch=12, invariant=5, equivariant=4, seed=0):
@@ -135,8 +134,7 @@ def _product(p, q):
                         w * c + x * b - y * a + z * d, w * d - x * a - y * b - z * c], -1)  # fmt: skip
 
 
-def _on_rank(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def _on_rank(rank, size, folder):
     (first, second), predicted = views()
     leaf = first.equivariant.clone().requires_grad_()
     rows = slice(6 * rank, 6 * rank + 6)
@@ -147,7 +145,6 @@ def _on_rank(rank, folder):
     found = SIELoss()(mine[0], mine[1], predicted[rows])
     found["total"].backward()
     torch.save({k: v.detach() for k, v in found.items()} | {"gradient": leaf.grad}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_processes_see_the_statistics_of_the_whole_batch():
@@ -156,7 +153,7 @@ def test_two_processes_see_the_statistics_of_the_whole_batch():
     whole = SIELoss()(first._replace(equivariant=leaf), second, predicted)
     whole["total"].backward()
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_on_rank, (folder,), nprocs=2)
+        run_in_group(_on_rank, folder)
         parts = [torch.load(Path(folder) / f"{rank}.pt") for rank in range(2)]
     for name in ("variance", "covariance"):
         assert all(torch.allclose(part[name], whole[name]) for part in parts)

@@ -9,6 +9,7 @@ from torch.func import jacrev, vmap
 
 from commutant import InputError
 from commutant.weights import InteractionBasis, edge_ablation_curve, edges_required, factorize, interaction_graph
+from processes import run_in_group
 
 SECTIONS = ["0", "2", "4"]
 
@@ -431,18 +432,16 @@ def test_little_data_and_dead_sections_warn():
 
 
 def _shard(rank, size, path, model, x):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=size)
     part = x[rank::size]
     for name, sections in (("linear", SECTIONS), ("blocks", ["0", "1", "2"])):
         net = model if name == "linear" else blocks(model)
         found = InteractionBasis(net, sections).fit([part], torch.distributed.group.WORLD)
         found.save(f"{path}/{name}-{rank}.safetensors")
-    torch.distributed.destroy_process_group()
 
 
 def test_processes_add_up_their_data(tmp_path):
     model, x = network(), data(240)
-    torch.multiprocessing.spawn(_shard, (2, str(tmp_path), model, x), 2)
+    run_in_group(_shard, tmp_path, model, x)
     for name, sections in (("linear", SECTIONS), ("blocks", ["0", "1", "2"])):
         net = model if name == "linear" else blocks(model)
         whole = InteractionBasis(net, sections).fit([x])

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from sorted_nets import Deep
 
 from commutant.weights import Menu, SortedModule, sorted_loss
+from processes import run_in_group
 
 MENU = Menu.product(depth=[1, 2, 4], width=[4, 8, 16])
 
@@ -35,16 +36,14 @@ def _data():
 
 
 def _rank(rank, size, path):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}/store", rank=rank, world_size=size)
     nested, (x, y) = _nested(), _data()
     net = torch.nn.parallel.DistributedDataParallel(nested, find_unused_parameters=True)
     torch.manual_seed(rank)  # random numbers of the processes differ, and budgets do not
     torch.save(_trained(net, nested, x[:, rank::size], y[:, rank::size]), f"{path}/{rank}.pt")
-    torch.distributed.destroy_process_group()
 
 
 def test_processes_draw_the_same_budgets_and_learn_as_one(tmp_path):
-    torch.multiprocessing.spawn(_rank, (2, str(tmp_path)), 2)
+    run_in_group(_rank, tmp_path)
     nested = _nested()
     wanted, weights = _trained(nested, nested, *_data())
     assert len(set(wanted)) > 2
